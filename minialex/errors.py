@@ -1,0 +1,58 @@
+"""Errors a user can cause or mend, each with the exit code that the command line ends with.
+
+A message is one line: what was wrong, where, and what to do. The command line prints it after ``error:``
+without a traceback (unless ``--debug``); a library user catches `MinialexError` or one of its kinds.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MinialexError(Exception):
+    """Base of all errors that minialex raises on purpose."""
+
+    exit_code = 2
+
+
+class ConfigurationError(MinialexError, ValueError):
+    """A recipe, an option or an argument that cannot be used (exit code 2)."""
+
+    exit_code = 2
+
+
+class BackendUnavailable(MinialexError):
+    """A backend that is installed but cannot run here, or that breaks the protocol (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(MinialexError):
+    """A data set, image or archive that is missing, damaged or not what it claims to be (exit code 3)."""
+
+    exit_code = 3
+
+
+class CheckpointError(MinialexError):
+    """A checkpoint or weights file that is missing, damaged or of another network (exit code 4)."""
+
+    exit_code = 4
+
+
+class NumericalError(MinialexError):
+    """Values that are not finite (exit code 5)."""
+
+    exit_code = 5
+
+
+class ResourceError(MinialexError):
+    """Not enough memory or disk, or a device that failed (exit code 6)."""
+
+    exit_code = 6
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the known word nearest to `word`, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""
