@@ -22,6 +22,12 @@ class ConfigurationError(MinialexError, ValueError):
     exit_code = 2
 
 
+class DeviceMismatch(MinialexError):
+    """One operation was given arrays that live on different devices: a copy was forgotten (exit code 2)."""
+
+    exit_code = 2
+
+
 class BackendUnavailable(MinialexError):
     """A backend that is installed but cannot run here, or that breaks the protocol (exit code 2)."""
 

@@ -132,7 +132,7 @@ def words(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> UI
 
 def uniform(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> NDArray[np.float64]:
     """Uniform numbers in (0, 1), float64 [S, E]: (word + 1/2) / 2^32."""
-    return (words(stream, samples, elements) + 0.5) * 2.0**-32
+    return (words(stream, samples, elements).astype(np.float64) + 0.5) * 2.0**-32
 
 
 def normal(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> NDArray[np.float64]:

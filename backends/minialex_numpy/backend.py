@@ -1,0 +1,82 @@
+"""The NumPy backend: the table of its operations, each a plain function in the file of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+from minialex import host
+from minialex.backend import Array
+from minialex.errors import ConfigurationError
+from minialex.host import operation
+from minialex.program import CompiledStep, Program
+from minialex_numpy import augment as augmentation
+from minialex_numpy import conv2d as convolution
+from minialex_numpy import dropout as dropping
+from minialex_numpy import linear as full
+from minialex_numpy import local_response_norm as channels
+from minialex_numpy import max_pool2d as pooling
+from minialex_numpy import relu as rectifier
+from minialex_numpy import sgd_update as descent
+from minialex_numpy import softmax_cross_entropy as cost
+from minialex_numpy import spatial_response_norm as places
+from minialex_numpy import tanh as saturating
+
+
+@final
+class NumpyBackend:
+    """The reference: what every operation means, in NumPy alone, for float32 and float64.
+
+    Its devices ``cpu:0`` and ``cpu:1`` are pretend devices (see `minialex.host`).
+    """
+
+    name = "numpy"
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        if threads is not None:
+            raise ConfigurationError("the numpy backend has no --threads: set OMP_NUM_THREADS before starting Python")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The two pretend devices."""
+        return host.DEVICES
+
+    to_device = staticmethod(host.to_device)
+    to_numpy = staticmethod(host.to_numpy)
+    copy_to = staticmethod(host.copy_to)
+    zeros = staticmethod(host.zeros)
+    all_reduce = staticmethod(host.all_reduce)
+    memory_in_use = staticmethod(host.memory_in_use)
+    reshape = operation(host.reshape)
+    concat = operation(host.concat)
+    split = operation(host.split)
+    add = operation(lambda x, y: x + y)
+    scale = operation(lambda x, factor: x * factor)
+
+    def synchronize(self, device: str) -> None:
+        """Nothing to wait for: NumPy returns when it is done."""
+
+    conv2d = operation(convolution.conv2d)
+    conv2d_backward = operation(convolution.conv2d_backward)
+    linear = operation(full.linear)
+    linear_backward = operation(full.linear_backward)
+    relu = operation(rectifier.relu)
+    relu_backward = operation(rectifier.relu_backward)
+    tanh = operation(saturating.tanh)
+    tanh_backward = operation(saturating.tanh_backward)
+    max_pool2d = operation(pooling.max_pool2d)
+    max_pool2d_backward = operation(pooling.max_pool2d_backward)
+    local_response_norm = operation(channels.local_response_norm)
+    local_response_norm_backward = operation(channels.local_response_norm_backward)
+    spatial_response_norm = operation(places.spatial_response_norm)
+    spatial_response_norm_backward = operation(places.spatial_response_norm_backward)
+    dropout = operation(dropping.dropout)
+    dropout_backward = operation(dropping.dropout_backward)
+    softmax_cross_entropy = operation(cost.softmax_cross_entropy)
+    softmax_cross_entropy_backward = operation(cost.softmax_cross_entropy_backward)
+    sgd_update = operation(descent.sgd_update)
+    augment = operation(augmentation.augment)
+
+    def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
+        """None: the reference walks the layers."""
+        return None

@@ -1,0 +1,157 @@
+"""The executor: a network's columns on their devices, forward and backward, with what crosses between them.
+
+A placement is a tuple of device names, one a column: ``("cuda:0", "cuda:1")`` as in 2012, ``("cpu:0", "cpu:0")``
+for both columns on one device. Before a layer that sees ``"all"``, each column gathers the others' channels; on
+the way back each owner gets the sum of every reader's gradient, added in the order of the columns. Nothing else
+crosses. Where the columns live changes no number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from minialex.backend import Array, Backend
+from minialex.layers import Context
+from minialex.network import Network, Stage
+
+Placement = tuple[str, ...]
+Watch = Callable[[str, int, str], None]
+"""Called before work begins, with the layer's name, the column, and the phase: "forward", "backward", "exchange"."""
+
+
+class Executor:
+    """One network on one backend, at one placement.
+
+    Attributes
+    ----------
+    exchanged : bytes that crossed between columns so far, by (layer that reads, ``"forward"`` or ``"backward"``)
+    """
+
+    def __init__(self, network: Network, backend: Backend, placement: Placement, watch: Watch | None = None) -> None:
+        self.network = network
+        self.backend = backend
+        self.placement = placement
+        self.stages = network.stages(len(placement))
+        self.exchanged: Counter[tuple[str, str]] = Counter()
+        self.watch = watch or (lambda layer, column, phase: None)
+
+    def forward(
+        self, parameters: Mapping[str, Array], images: Sequence[Array], context: Context
+    ) -> tuple[list[Array], list[list[Any]]]:
+        """Run all layers.
+
+        Parameters
+        ----------
+        parameters : by name, as in `Network.parameters`, each on its column's device
+        images : float [N,C,H,W], one a column, on its device (columns on one device may share an array)
+        context : the moment; column and columns are filled in here
+
+        Returns
+        -------
+        The last layer's output, one array a column that computed it; and what `backward` needs.
+        """
+        pieces, saved = list(images), []
+        for stage in self.stages:
+            if stage.gathers:
+                pieces = self._gather(stage, pieces)
+            outputs, kept = [], []
+            for column in range(stage.columns):
+                self.watch(stage.layer.name, column, "forward")
+                y, keep = stage.layer.forward(
+                    self.backend, self._own(parameters, stage, column), pieces[column], self._at(stage, column, context)
+                )
+                outputs.append(y)
+                kept.append(keep)
+            pieces = outputs
+            saved.append(kept)
+        return pieces, saved
+
+    def backward(
+        self, parameters: Mapping[str, Array], saved: list[list[Any]], gradient: Sequence[Array], context: Context
+    ) -> dict[str, Array]:
+        """Gradients of all parameters by name, from the gradient of the last layer's output; uses `saved` up."""
+        pieces: list[Array] = list(gradient)
+        gradients: dict[str, Array] = {}
+        for stage in reversed(self.stages):
+            kept = saved.pop()
+            inputs: list[Array] = []
+            for column in range(stage.columns):
+                self.watch(stage.layer.name, column, "backward")
+                dx, own = stage.layer.backward(
+                    self.backend,
+                    self._own(parameters, stage, column),
+                    kept[column],
+                    pieces[column],
+                    self._at(stage, column, context),
+                )
+                inputs.append(dx)
+                gradients.update({f"{stage.layer.name}.{name}:{column}": array for name, array in own.items()})
+            if not stage.trained_before:
+                break  # nothing before it learns
+            pieces = self._scatter(stage, inputs) if stage.gathers else inputs
+        return gradients
+
+    def loss(self, outputs: Sequence[Array], labels: Array) -> tuple[Array, Array]:
+        """Mean cross-entropy and probabilities [N,K], on the first column's device (see the operation)."""
+        self.watch("softmax", 0, "forward")
+        return self.backend.softmax_cross_entropy(self._first(outputs), labels)
+
+    def loss_gradient(self, probs: Array, labels: Array) -> list[Array]:
+        """Gradient of the mean cross-entropy, in the pieces that `backward` takes."""
+        self.watch("softmax", 0, "backward")
+        gradient = self.backend.softmax_cross_entropy_backward(probs, labels)
+        last = self.stages[-1]
+        pieces = self.backend.split(gradient, [last.output[0]] * last.columns) if last.columns > 1 else [gradient]
+        return [self._send(piece, column, 0, "softmax", "backward") for column, piece in enumerate(pieces)]
+
+    def _first(self, outputs: Sequence[Array]) -> Array:
+        if len(outputs) == 1:
+            return outputs[0]
+        return self.backend.concat([self._send(y, 0, column, "softmax", "forward") for column, y in enumerate(outputs)])
+
+    def _own(self, parameters: Mapping[str, Array], stage: Stage, column: int) -> dict[str, Array]:
+        names = stage.layer.parameters(stage.seen, column, stage.columns)
+        return {name: parameters[f"{stage.layer.name}.{name}:{column}"] for name in names}
+
+    def _at(self, stage: Stage, column: int, context: Context) -> Context:
+        return replace(context, column=column, columns=stage.columns, need_dx=stage.trained_before)
+
+    def _gather(self, stage: Stage, pieces: Sequence[Array]) -> list[Array]:
+        """For each reading column, all columns' channels side by side on its device."""
+        whole: dict[str, Array] = {}
+        for reader in range(stage.columns):
+            self.watch(stage.layer.name, reader, "exchange")
+            arrived = [
+                self._send(piece, reader, owner, stage.layer.name, "forward") for owner, piece in enumerate(pieces)
+            ]
+            device = self.placement[reader]
+            if device not in whole:  # columns on one device read one array
+                whole[device] = self.backend.concat(arrived)
+        return [whole[self.placement[reader]] for reader in range(stage.columns)]
+
+    def _scatter(self, stage: Stage, gradients: Sequence[Array]) -> list[Array]:
+        """For each owning column, the sum of what every reader has for its channels."""
+        sizes = [stage.seen[0] // stage.sources] * stage.sources
+        parts = [self.backend.split(gradient, sizes) for gradient in gradients]
+        sums: list[Array] = []
+        for owner in range(stage.sources):
+            self.watch(stage.layer.name, owner, "exchange")
+            arrived = [
+                self._send(parts[reader][owner], owner, reader, stage.layer.name, "backward")
+                for reader in range(stage.columns)
+            ]
+            total = arrived[0]
+            for part in arrived[1:]:
+                total = self.backend.add(total, part)
+            sums.append(total)
+        return sums
+
+    def _send(self, piece: Array, receiver: int, sender: int, layer: str, direction: str) -> Array:
+        """A piece on the receiving column's device, counted if it comes from another column."""
+        if receiver != sender:
+            self.exchanged[layer, direction] += math.prod(piece.shape) * piece.dtype.itemsize
+        return self.backend.copy_to(piece, self.placement[receiver])

@@ -1,0 +1,110 @@
+"""Backends by name: entry points of the group ``minialex.backends``, loaded when one is asked for and not before.
+
+A third party's package joins with two lines in its ``pyproject.toml``::
+
+    [project.entry-points."minialex.backends"]
+    theirs = "their_package:TheirBackend"
+
+Listing reads package metadata alone. Loading imports one backend, compares it with the protocol by reflection,
+and builds it; whatever goes wrong there is the reason why that backend cannot be used, and touches no other.
+"""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
+
+from minialex.backend import MOVERS, OPERATIONS, Backend
+from minialex.errors import BackendUnavailable, ConfigurationError, MinialexError, nearest
+
+GROUP = "minialex.backends"
+
+
+def installed() -> dict[str, EntryPoint]:
+    """Entry points of the installed backends by name, sorted; imports none of them.
+
+    Raises
+    ------
+    ConfigurationError
+        If two packages claim one name for different classes.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        earlier = found.setdefault(point.name, point)
+        if earlier.value != point.value:
+            raise ConfigurationError(
+                f"two packages define the backend '{point.name}': {earlier.value} and {point.value}; uninstall one"
+            )
+    return found
+
+
+def default_name() -> str:
+    """The backend used where none is named: the fastest installed CPU backend."""
+    names = installed()
+    return "numba" if "numba" in names else "numpy"
+
+
+def protocol_faults(backend: type) -> list[str]:
+    """Where a class departs from the protocol: operations left out, renamed, or with other parameters."""
+    faults = []
+    for name in (*MOVERS, *OPERATIONS, "compile_step"):
+        member = inspect.getattr_static(backend, name, None)
+        if member is None:
+            faults.append(f"'{name}' is missing")
+            continue
+        if isinstance(member, staticmethod):
+            member = member.__func__
+        if not callable(member):
+            faults.append(f"'{name}' is not callable")
+            continue
+        expected = _parameters(getattr(Backend, name))
+        actual = _parameters(member)
+        if actual != expected:
+            faults.append(f"'{name}' takes ({', '.join(actual)}), expected ({', '.join(expected)})")
+    faults += [f"'{name}' is missing" for name in ("name", "devices") if not hasattr(backend, name)]
+    return faults
+
+
+def _parameters(function: Any) -> list[str]:
+    """Parameters as text, ``*`` before the keyword-only ones, without ``self``."""
+    texts: list[str] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name == "self":
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in texts:
+            texts.append("*")
+        default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
+        texts.append(parameter.name + default)
+    return texts
+
+
+def load(name: str | None = None, *, threads: int | None = None) -> Backend:
+    """Import and build a backend.
+
+    Parameters
+    ----------
+    name : an installed backend's name, or None for the default
+    threads : how many threads it may use, for backends that have threads; None leaves it to the backend
+
+    Raises
+    ------
+    ConfigurationError
+        If no backend has that name.
+    BackendUnavailable
+        If it cannot run here or does not follow the protocol, with the reason.
+    """
+    points = installed()
+    name = name or default_name()
+    if name not in points:
+        raise ConfigurationError(f"no backend named '{name}'; installed: {', '.join(points)}.{nearest(name, points)}")
+    try:
+        kind = points[name].load()
+        faults = protocol_faults(kind)
+        if faults:
+            raise BackendUnavailable(f"backend '{name}' does not follow the protocol: {'; '.join(faults)}")
+        return cast(Backend, kind(threads=threads))
+    except MinialexError:
+        raise
+    except Exception as error:  # whatever a third party's package does wrong is its reason, not our crash
+        raise BackendUnavailable(f"backend '{name}' cannot be used: {type(error).__name__}: {error}") from error
