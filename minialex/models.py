@@ -26,28 +26,18 @@ from minialex.layers import (
 )
 from minialex.layers.layer import Sees
 from minialex.network import Network
-from minialex.recipe import NetworkFields
-
-PAPER = NetworkFields()
-SMALL = NetworkFields(
-    model="alexnet_small",
-    classes=10,
-    crop=28,
-    kernels=(32, 64, 96, 96, 64),
-    features=(256, 256),
-    init="he",
-    bias=0.1,
-)
+from minialex.recipe import NetworkFields, load
 
 CONV1_PADDING = {"one-sided": ((0, 3), (0, 3)), "symmetric": ((2, 2), (2, 2)), "none": ((0, 0), (0, 0))}
 
 
-def alexnet(fields: NetworkFields = PAPER) -> Network:
+def alexnet(fields: NetworkFields | None = None) -> Network:
     """The network of section 3.5 and figure 2, in two columns: five convolutional layers and three full ones.
 
     Of 224 rows conv1 makes 55 because three rows of zeros are added below (and to the right), as in 2012.
     conv3 and the full layers read both columns; conv2, conv4 and conv5 their own; fc8 is computed on the first.
     """
+    fields = fields or NetworkFields()
     k1, k2, k3, k4, k5 = fields.kernels
     p2, p3, p4, p5 = fields.paddings
     f6, f7 = fields.features
@@ -68,11 +58,13 @@ def alexnet(fields: NetworkFields = PAPER) -> Network:
     )
 
 
-def alexnet_small(fields: NetworkFields = SMALL) -> Network:
+def alexnet_small(fields: NetworkFields | None = None) -> Network:
     """AlexNet's sibling for images of 32 × 32: the same layers, columns and innovations, at a hundredth of the work.
 
-    Crops of 28 × 28 give maps of 28, 14, 7 and 3 rows; conv1 is 5 × 5 at stride 1.
+    Crops of 28 × 28 give maps of 28, 14, 7 and 3 rows; conv1 is 5 × 5 at stride 1. Without arguments: the recipe
+    ``small`` with ten classes.
     """
+    fields = fields or replace(load("small").network, classes=10)
     k1, k2, k3, k4, k5 = fields.kernels
     p2, p3, p4, p5 = fields.paddings
     f6, f7 = fields.features

@@ -30,7 +30,7 @@ def conv2d_backward(
 ) -> tuple[Floats | None, Floats, Floats]:
     """dw = Σ_{n,p,q} dy · patch;  db = Σ_{n,p,q} dy;  dx: every place of the kernel gives w · dy back to its patch."""
     columns = patches(x, w.shape[2:], stride, padding)
-    dw = np.tensordot(dy, columns, axes=((0, 2, 3), (0, 2, 3)))  # [K,C,R,S]
+    dw = np.tensordot(columns, dy, axes=((0, 2, 3), (0, 2, 3))).transpose(3, 0, 1, 2)  # [K,C,R,S]
     db = dy.sum(axis=(0, 2, 3))
     if not need_dx:
         return None, dw, db

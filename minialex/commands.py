@@ -1,0 +1,376 @@
+"""What the commands do. `minialex.cli` has their options; this module is imported when one of them runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from minialex import checkpoint, files, models, registry, rundata
+from minialex.backend import Backend
+from minialex.data import DataSet, load, read_image
+from minialex.differences import DIFFERENCES
+from minialex.display import TrainingDisplay, duration
+from minialex.errors import CheckpointError, ConfigurationError, DataError, MinialexError
+from minialex.evaluation import Evaluation
+from minialex.evaluation import evaluate as run_evaluation
+from minialex.network import whole_shapes
+from minialex.recipe import Recipe, built_in, fields
+from minialex.recipe import load as load_recipe
+from minialex.runs import Run, RunPaths, is_run, read_metrics
+from minialex.session import Session, placement_of
+from minialex.training import Result, prepare
+from minialex.training import train as run_training
+
+EXAMPLES = 24  # images that a report shows
+
+
+def console() -> Console:
+    """Standard output; made when it is needed, so that it follows a redirection."""
+    return Console(soft_wrap=True)
+
+
+def load_data(recipe: Recipe) -> DataSet:
+    """The data set that a recipe names."""
+    if recipe.data == "imagenet":
+        raise DataError(
+            "no ImageNet here: give --data FOLDER with train/ and val/ folders of images, one folder a class"
+        )
+    size = recipe.image_size
+    return load(
+        recipe.data,
+        size=size,
+        train_images=recipe.train_images or None,
+        validation_images=recipe.validation_images or None,
+    )
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe of a run folder."""
+    if not is_run(folder):
+        raise CheckpointError(f"no run at {folder}: recipe.toml is missing; check the path")
+    return load_recipe(str(RunPaths(folder).recipe))
+
+
+def choose_recipe(name: str | None, changes: dict[str, Any]) -> Recipe:
+    """The recipe that is named, else the one of the data, else ``shapes``; with the changes."""
+    if name is None:
+        source = str(changes.get("data", "shapes")).partition(":")[0]
+        name = source if source in built_in() else "small" if "data" in changes else "shapes"
+    return load_recipe(name).replace(**changes)
+
+
+def train(
+    recipe_name: str | None,
+    changes: dict[str, Any],
+    backend_name: str | None,
+    devices: str | None,
+    threads: int | None,
+    resume: Path | None,
+    out: Path | None,
+) -> int:
+    """Train in a new run folder, or go on in an old one; returns the exit code."""
+    screen = console()
+    if resume is not None:
+        if out is not None or recipe_name is not None:
+            raise ConfigurationError(
+                "--resume goes on with the run's own folder and recipe: leave out --out and --recipe"
+            )
+        path = resume
+        recipe = recipe_of(resume).replace(**changes)
+    else:
+        recipe = choose_recipe(recipe_name, changes)
+        label = Path(recipe.data.partition(":")[0]).name or "run"
+        path = out or Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}"
+    backend = registry.load(backend_name, threads=threads)
+    placement = placement_of(backend, devices, recipe.columns)
+    models.build(recipe.replace(classes=recipe.classes or 10).network)  # say what does not fit before data is read
+    data = load_data(recipe)
+    recipe = prepare(recipe, data)
+    with Run.resume(path) if resume is not None else Run.create(path, recipe.to_toml()) as run:
+        if resume is not None and changes:
+            files.write_text(run.paths.recipe, recipe.to_toml())
+        with TrainingDisplay(screen) as display:
+            result = run_training(recipe, data, backend, placement, run, display, resume=resume is not None)
+        finish(run, recipe, data, result, screen)
+    return result.exit_code
+
+
+def finish(run: Run, recipe: Recipe, data: DataSet, result: Result, screen: Console) -> None:
+    """Pictures and the report of a finished run; for a stopped one, how to go on."""
+    if result.stopped:
+        screen.print(f"stopped by {result.stopped} after step {result.progress.step}; go on with:", highlight=False)
+        screen.print(f"  minialex train --resume {run.paths.folder}", highlight=False)
+        return
+    assert result.evaluation is not None
+    write_report(run, recipe, data, result, result.evaluation)
+    found = result.evaluation
+    screen.print(
+        f"validation top-1 error {found.error(1):.2%} ± {found.interval(1):.2%} (top-5 {found.error(5):.2%}) after "
+        f"{result.epochs} epochs, {duration(result.progress.seconds)}; guessing would be {1 - 1 / recipe.classes:.0%}",
+        highlight=False,
+    )
+    screen.print(f"report       {run.paths.report}", highlight=False)
+    screen.print(f"evaluate     minialex evaluate {run.paths.folder} --views 10", highlight=False)
+    screen.print(f"predict      minialex predict {run.paths.folder} IMAGE…", highlight=False)
+
+
+def write_report(run: Run, recipe: Recipe, data: DataSet, result: Result, found: Evaluation) -> None:
+    """The run's pictures and its report."""
+    from minialex import pictures, report
+
+    metrics = read_metrics(run.paths.metrics)
+    last = checkpoint.latest(run.paths.checkpoints, lambda message: None)
+    assert last is not None
+    first = last.weights["conv1.weight"]
+    indices = examples(found)
+    images = data.validation.read(indices)
+    pictures.save(pictures.curves(metrics), run.paths.pictures / "curves.png")
+    pictures.save(pictures.kernels(first, recipe.columns), run.paths.pictures / "kernels.png")
+    pictures.save(pictures.confusion(found.confusion, data.class_names), run.paths.pictures / "confusion.png")
+    few = slice(0, 8)
+    pictures.save(
+        pictures.predictions(images[few], found.probs[indices[few]], data.class_names, found.labels[indices[few]]),
+        run.paths.pictures / "predictions.png",
+    )
+    report.write(
+        run.paths.report,
+        title=f"{recipe.model} on {data.name}",
+        facts=(
+            (
+                "validation top-1 error",
+                f"{found.error(1):.2%} ± {found.interval(1):.2%} (95%, from {len(found.labels):,} images)",
+            ),
+            ("validation top-5 error", f"{found.error(5):.2%}"),
+            (
+                "training",
+                f"{result.epochs} epochs, {result.progress.step:,} steps, {duration(result.progress.seconds)}",
+            ),
+            ("training images", f"{len(data.train):,}"),
+            ("classes", f"{len(data.class_names)}"),
+            ("seed", f"{recipe.seed}"),
+            ("evaluate", f"minialex evaluate {run.paths.folder} --views 10"),
+            ("predict", f"minialex predict {run.paths.folder} IMAGE…"),
+        ),
+        metrics=metrics,
+        kernels=first,
+        columns=recipe.columns,
+        confusion=found.confusion,
+        images=images,
+        probs=found.probs[indices],
+        labels=found.labels[indices],
+        class_names=data.class_names,
+        warnings=result.progress.warnings,
+        recipe_toml=recipe.to_toml(),
+    )
+
+
+def examples(found: Evaluation) -> Any:
+    """Indices of images to show: spread over the validation set, every other one an error as far as there are any."""
+    wrong = np.flatnonzero(found.probs.argmax(axis=1) != found.labels)
+    right = np.flatnonzero(found.probs.argmax(axis=1) == found.labels)
+    chosen: list[int] = []
+    for group in (wrong, right):
+        count = min(EXAMPLES // 2, len(group))
+        chosen += list(group[np.linspace(0, len(group) - 1, count).astype(int)]) if count else []
+    mixed = [i for pair in zip(chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :], strict=False) for i in pair]
+    return np.asarray(mixed or chosen, np.int64)
+
+
+def open_session(path: Path, backend: Backend, devices: str | None) -> tuple[Session, Recipe, tuple[str, ...]]:
+    """A session with the best weights of a run folder, or those of a checkpoint folder inside one."""
+    home, found = _weights_of(path)
+    recipe = recipe_of(home)
+    known = rundata.read(home)
+    class_names = known.class_names
+    if recipe.classes == 0:
+        recipe = recipe.replace(classes=len(class_names))
+    checkpoint.check_against(
+        found.weights, whole_shapes(models.build(recipe.network), recipe.columns), f"weights of {found.path}"
+    )
+    placement = placement_of(backend, devices, recipe.columns)
+    return Session(recipe, backend, placement, known.statistics, found.weights), recipe, class_names
+
+
+def _weights_of(path: Path) -> tuple[Path, checkpoint.Checkpoint]:
+    if (path / checkpoint.MANIFEST).is_file():
+        return path.parent.parent, checkpoint.load(path)
+    if not path.is_dir():
+        raise CheckpointError(f"no run folder {path}; train one with `minialex train --out {path}`")
+    return path, checkpoint.best(path / "checkpoints")
+
+
+def evaluate(
+    paths: Sequence[Path],
+    views: int,
+    data_name: str | None,
+    backend_name: str | None,
+    devices: str | None,
+    threads: int | None,
+    batch_size: int,
+) -> int:
+    """Evaluate runs, alone or averaged."""
+    if views not in (1, 10):
+        raise ConfigurationError(f"--views takes 1 or 10, got {views}")
+    screen = console()
+    backend = registry.load(backend_name, threads=threads)
+    sessions, recipe, names = [], None, None
+    for path in paths:
+        session, recipe, class_names = open_session(path, backend, devices)
+        if names is not None and class_names != names:
+            raise ConfigurationError(
+                f"{path} knows other classes than {paths[0]}: runs that are averaged must share them"
+            )
+        names = class_names
+        sessions.append(session)
+    assert recipe is not None
+    assert names is not None
+    if data_name is not None:
+        recipe = recipe.replace(data=data_name)
+    data = load_data(recipe)
+    if data.class_names != names:
+        raise ConfigurationError(f"'{data.name}' has other classes than {paths[0]} was trained on")
+    sizes = {s.recipe.image_size for s in sessions}
+    if len(sizes) > 1:
+        raise ConfigurationError(f"runs that are averaged must share image_size, got {sorted(sizes)}")
+    from rich.progress import track
+
+    steps = range(0, len(data.validation), batch_size)
+    ticks = iter(track(steps, "evaluating", console=screen, transient=True, disable=not screen.is_terminal))
+    found = run_evaluation(
+        sessions, data.validation, views=views, batch_size=batch_size, progress=lambda done: next(ticks, None)
+    )
+    list(ticks)
+    table = Table(box=None, show_header=False, highlight=False)
+    table.add_row("network" if len(sessions) == 1 else f"average of {len(sessions)}", ", ".join(map(str, paths)))
+    table.add_row(
+        "data", f"{data.name}, {len(found.labels):,} validation images, {views} view{'s' if views > 1 else ''}"
+    )
+    table.add_row("top-1 error", f"{found.error(1):.2%} ± {found.interval(1):.2%}")
+    table.add_row("top-5 error", f"{found.error(5):.2%} ± {found.interval(5):.2%}")
+    table.add_row("loss", f"{found.loss:.4f}")
+    screen.print(table)
+    return 0
+
+
+def predict(
+    path: Path,
+    images: Sequence[Path],
+    views: int,
+    picture: Path,
+    backend_name: str | None,
+    devices: str | None,
+    threads: int | None,
+) -> int:
+    """The most probable classes of image files."""
+    if views not in (1, 10):
+        raise ConfigurationError(f"--views takes 1 or 10, got {views}")
+    from minialex import pictures
+
+    screen = console()
+    session, recipe, class_names = open_session(path, registry.load(backend_name, threads=threads), devices)
+    pixels = np.stack([read_image(image, recipe.image_size) for image in images])
+    probs, _ = session.probabilities(pixels, views=views)
+    probs = probs[:, : len(class_names)]
+    for image, row in zip(images, probs, strict=True):
+        best = np.argsort(-row, kind="stable")[:5]
+        screen.print(f"{image}", highlight=False, style="bold", markup=False)
+        for label in best:
+            screen.print(f"  {row[label]:7.2%}  {class_names[label]}", highlight=False, markup=False)
+    shown = min(len(images), 24)
+    pictures.save(pictures.predictions(pixels[:shown], probs[:shown], class_names, None), picture)
+    rest = f" (the first {shown} images)" if shown < len(images) else ""
+    screen.print(f"picture: {picture}{rest}", highlight=False, markup=False)
+    return 0
+
+
+def summary(recipe_name: str, changes: dict[str, Any], batch_size: int | None) -> None:
+    """A network in numbers."""
+    from minialex.summary import PAPER_TOTALS, summarise
+
+    recipe = load_recipe(recipe_name).replace(**changes)
+    found = summarise(recipe, batch_size)
+    columns = recipe.columns
+    table = Table(title=f"{recipe.model}, {columns} column{'s' if columns > 1 else ''}", highlight=False)
+    for name, side in (
+        ("layer", "left"), ("output of a column", "left"), ("reads", "left"), ("kernels", "left"),
+        ("parameters", "right"), ("neurons", "right"), ("multiply-adds", "right"), ("values exchanged", "right"),
+    ):  # fmt: skip
+        table.add_column(name, justify="right" if side == "right" else "left")
+    for row in found.rows:
+        shape = "×".join(map(str, row.output)) + (f" ×{row.columns}" if row.columns > 1 else "")
+        numbers = (row.parameters, row.neurons, row.multiply_adds, row.received)
+        texts = [f"{n:,}" if n else "" for n in numbers]
+        table.add_row(row.layer, shape, row.reads, row.kernel, *texts)
+    table.add_section()
+    table.add_row(
+        "total", "", "", "", f"{found.parameters:,}", f"{found.neurons:,}", f"{found.multiply_adds:,}",
+        f"{sum(row.received for row in found.rows):,}",
+    )  # fmt: skip
+    if recipe.model == "alexnet":
+        totals = [f"{PAPER_TOTALS[name]:,}" for name in ("parameters", "neurons", "multiply_adds")]
+        table.add_row("the paper's", "", "", "says 60 million, 650,000", *totals, "")
+    screen = Console(width=max(console().width, 130))
+    screen.print(table)
+    screen.print(
+        f"a training step takes {found.training_multiply_adds:,} multiply-adds an image; with a batch "
+        f"of {found.batch_size}: weights, momentum and gradients {found.parameter_bytes / 2**20:,.0f} MiB, activations "
+        f"and their gradients {found.activation_bytes / 2**20:,.0f} MiB at most",
+        highlight=False,
+    )
+
+
+def backends() -> None:
+    """Every installed backend, or why it cannot be used."""
+    table = Table(highlight=False)
+    for name in ("backend", "devices", "class"):
+        table.add_column(name)
+    for name, point in registry.installed().items():
+        try:
+            backend = registry.load(name)
+            places = ", ".join(backend.devices) + (" (default)" if name == registry.default_name() else "")
+        except MinialexError as error:
+            places = f"cannot be used: {error}"
+        table.add_row(name, places, point.value)
+    console().print(table)
+
+
+def recipe(name: str | None) -> None:
+    """One recipe as TOML, or all fields."""
+    if name is not None:
+        print(load_recipe(name).to_toml(), end="")
+        return
+    screen = Console(width=max(console().width, 110))
+    screen.print("recipes: " + ", ".join(built_in()), highlight=False)
+    table = Table(highlight=False)
+    for column in ("table", "field", "the paper's value", "meaning"):
+        table.add_column(column)
+    base = Recipe()
+    for field, (home, info) in fields().items():
+        meaning = info.metadata["doc"]
+        if info.metadata["choices"]:
+            meaning += f" ({' | '.join(info.metadata['choices'])})"
+        table.add_row(home, field, str(getattr(base, field)), meaning)
+    screen.print(table, markup=False)
+
+
+def differences() -> None:
+    """The 28 points."""
+    table = Table(highlight=False, show_lines=True)
+    for column in ("", "about", "the paper", "the program", "fields", "note"):
+        table.add_column(column)
+    for point in DIFFERENCES:
+        table.add_row(str(point.number), point.topic, point.paper, point.program, "\n".join(point.fields), point.note)
+    Console(width=max(console().width, 130)).print(table)
+
+
+def download(name: str, folder: Path | None) -> None:
+    """Fetch a data set."""
+    from minialex.data.download import fetch
+
+    print(fetch(name, folder))

@@ -1,0 +1,274 @@
+"""A network with its weights on its devices, ready to be trained or asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex import models
+from minialex.backend import Array, Backend
+from minialex.columns import Placement, Watch
+from minialex.data.statistics import Statistics
+from minialex.data.views import ten_crop_offsets, training_draws
+from minialex.errors import ConfigurationError, ResourceError, nearest
+from minialex.network import Network, initial_parameters, join_columns, split_columns
+from minialex.program import CompiledStep
+from minialex.recipe import Recipe
+from minialex.schedule import Moment, parameter_rates
+from minialex.step import Kind, Plan, make_step, whole_name
+
+
+def placement_of(backend: Backend, devices: str | None, columns: int) -> Placement:
+    """A placement from the command line's text.
+
+    Parameters
+    ----------
+    devices : names or numbers of the backend's devices, separated by commas, one a column; a single one takes all
+        columns; None means the backend's first device
+
+    Raises
+    ------
+    ConfigurationError
+        If a device does not exist, or there are neither one nor `columns` of them.
+    """
+    if devices is None:
+        return (backend.devices[0],) * columns
+    names = []
+    for text in (part.strip() for part in devices.split(",")):
+        name = backend.devices[int(text)] if text.isdigit() and int(text) < len(backend.devices) else text
+        if name not in backend.devices:
+            known = ", ".join(backend.devices)
+            raise ConfigurationError(
+                f"backend '{backend.name}' has no device '{text}'; it has {known}.{nearest(text, backend.devices)}"
+            )
+        names.append(name)
+    if len(names) == 1:
+        names *= columns
+    if len(names) != columns:
+        raise ConfigurationError(f"--devices names {len(names)} devices for {columns} columns; give one or {columns}")
+    return tuple(names)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training step did.
+
+    Attributes
+    ----------
+    loss : mean cross-entropy of the batch
+    probs : [N,K]
+    kept : names of parameters of which some elements were not updated, since the result would not have been finite
+    """
+
+    loss: float
+    probs: NDArray[np.floating[Any]]
+    kept: tuple[str, ...]
+
+
+class Session:
+    """A network in its place with its weights, their momentum, and the mean image.
+
+    Parameters
+    ----------
+    recipe : with `classes` set
+    backend, placement : where it lives
+    statistics : of the training set
+    weights, momentum : whole layers' arrays (see `join_columns`); None: initial weights, zero momentum
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        backend: Backend,
+        placement: Placement,
+        statistics: Statistics,
+        weights: Mapping[str, NDArray[Any]] | None = None,
+        momentum: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.backend = backend
+        self.statistics = statistics
+        self.network: Network = models.build(recipe.network)
+        self.plan = Plan(
+            self.network,
+            placement,
+            dtype=recipe.dtype,
+            seed=recipe.seed,
+            image_size=recipe.image_size,
+            factor=recipe.pixel_scale / (1 + recipe.colour if recipe.colour_divide else 1),
+            infer_factor=recipe.pixel_scale,
+            mean_follows=recipe.mean == "pixel",
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            decay_biases=recipe.decay_biases,
+        )
+        columns = len(placement)
+        pieces = (
+            initial_parameters(self.network, columns, recipe.seed, recipe.dtype)
+            if weights is None
+            else split_columns(self.network, columns, weights)
+        )
+        moving = split_columns(self.network, columns, momentum) if momentum is not None else None
+        self._names = tuple(pieces)
+        self._bound: dict[str, Array] = {}
+        for name, piece in pieces.items():
+            device = placement[int(name.rpartition(":")[2])]
+            self._bound[name] = backend.to_device(piece.astype(recipe.dtype, copy=False), device)
+            self._bound[f"momentum/{name}"] = (
+                backend.zeros(piece.shape, recipe.dtype, device)
+                if moving is None
+                else backend.to_device(moving[name].astype(recipe.dtype, copy=False), device)
+            )
+        mean = _mean(recipe, statistics)
+        for device in self.plan.devices:
+            self._bound[f"mean@{device}"] = backend.to_device(mean, device)
+        self._steps: dict[tuple[Kind, int, frozenset[str]], CompiledStep] = {}
+
+    @property
+    def bound(self) -> Mapping[str, Array]:
+        """The arrays that live longer than a step, by name."""
+        return self._bound
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """Whole layers' weights and biases, as NumPy arrays of their own."""
+        return join_columns({name: self.backend.to_numpy(self._bound[name]) for name in self._names})
+
+    def momentum(self) -> dict[str, NDArray[Any]]:
+        """Whole layers' momentum, as NumPy arrays of their own."""
+        return join_columns({name: self.backend.to_numpy(self._bound[f"momentum/{name}"]) for name in self._names})
+
+    def step(self, kind: Kind, batch_size: int, frozen: frozenset[str] = frozenset()) -> CompiledStep:
+        """The step for batches of that size, made once."""
+        key = kind, batch_size, frozen
+        if key not in self._steps:
+            try:
+                self._steps[key] = make_step(
+                    self.backend, replace(self.plan, frozen=frozen), kind, batch_size, self._bound
+                )
+            except MemoryError as error:
+                raise _out_of_memory(batch_size, error) from None
+        return self._steps[key]
+
+    def feed(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], draws: tuple[NDArray[Any], ...]
+    ) -> dict[str, Any]:
+        """A batch and its draws (top, left, flip, shift) on every device, as a step takes them."""
+        top, left, flip, shift = draws
+        arrays = {
+            "images": images,
+            "shift": shift.astype(self.plan.dtype),
+            "top": top.astype(np.int32),
+            "left": left.astype(np.int32),
+            "flip": flip.astype(np.uint8),
+        }
+        to_device = self.backend.to_device
+        feed = {f"{name}@{device}": to_device(a, device) for device in self.plan.devices for name, a in arrays.items()}
+        feed["labels"] = to_device(labels, self.plan.placement[0])
+        return feed
+
+    def training_feed(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment
+    ) -> dict[str, Any]:
+        """The feed of one training step: the batch with its crops, reflections and colours drawn, and the rates."""
+        recipe = self.recipe
+        draws = training_draws(
+            len(images),
+            seed=recipe.seed,
+            step=step,
+            size=recipe.image_size,
+            crop=recipe.crop,
+            crops=recipe.crops,
+            crop_positions=recipe.crop_positions,
+            crop_chunk=recipe.crop_chunk,
+            reflect=recipe.reflect,
+            colour=now.colour,
+            colour_scale=recipe.colour_scale,
+            statistics=self.statistics,
+        )
+        rates = parameter_rates(recipe, now, dict.fromkeys(map(whole_name, self._names)))
+        return {
+            **self.feed(images, labels, draws),
+            "step": step,
+            **{f"rate/{name}": rate for name, rate in rates.items()},
+        }
+
+    def train(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment) -> Outcome:
+        """One training step on a batch of uint8 images [N,3,S,S] with labels [N]; changes the weights in place.
+
+        Raises
+        ------
+        ResourceError
+            If the batch does not fit into memory.
+        """
+        try:
+            outputs = self.step("train", len(images), now.frozen)(self.training_feed(images, labels, step, now))
+        except MemoryError as error:
+            raise _out_of_memory(len(images), error) from None
+        kept = tuple(
+            name.removeprefix("kept/")
+            for name, count in outputs.items()
+            if name.startswith("kept/") and int(self.backend.to_numpy(count)) > 0
+        )
+        to_numpy = self.backend.to_numpy
+        return Outcome(float(to_numpy(outputs["loss"])), to_numpy(outputs["probs"]), kept)
+
+    def probabilities(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None, views: int = 1
+    ) -> tuple[NDArray[np.floating[Any]], float]:
+        """Probabilities [N,K] of uint8 images [N,3,S,S], averaged over one view or ten, and the mean loss per view.
+
+        Without labels the loss means nothing.
+        """
+        N = len(images)
+        labels = np.zeros(N, np.int64) if labels is None else labels
+        step = self.step("infer", N)
+        total: NDArray[np.floating[Any]] | None = None
+        losses = []
+        for top, left, flip in view_offsets(self.recipe.image_size, self.recipe.crop, views):
+            draws = (np.full(N, top), np.full(N, left), np.full(N, flip), np.zeros((N, 3)))
+            try:
+                outputs = step(self.feed(images, labels, draws))
+            except MemoryError as error:
+                raise _out_of_memory(N, error) from None
+            probs = self.backend.to_numpy(outputs["probs"])
+            total = probs if total is None else total + probs
+            losses.append(float(self.backend.to_numpy(outputs["loss"])))
+        assert total is not None
+        return total / views, sum(losses) / views
+
+    def walk(self, kind: Kind, batch_size: int, backend: Backend, watch: Watch) -> CompiledStep:
+        """The step with its layers walked on another backend of the same arrays (a probe), watched."""
+        return make_step(backend, self.plan, kind, batch_size, self._bound, watch)
+
+
+def view_offsets(size: int, crop: int, views: int) -> list[tuple[int, int, int]]:
+    """(top, left, flip) of the centre view, or of the ten views of section 4.1."""
+    if views == 1:
+        middle = (size - crop) // 2
+        return [(middle, middle, 0)]
+    return ten_crop_offsets(size, crop)
+
+
+def _mean(recipe: Recipe, statistics: Statistics) -> NDArray[Any]:
+    """What is subtracted: [3,S,S] for the pixel's own mean, else [3,crop,crop]."""
+    mean = statistics.mean
+    if recipe.mean == "centre":
+        first = (recipe.image_size - recipe.crop) // 2
+        mean = mean[:, first : first + recipe.crop, first : first + recipe.crop]
+    elif recipe.mean == "channel":
+        channels = mean.mean(axis=(1, 2), dtype=np.float64)
+        mean = np.broadcast_to(channels[:, None, None], (3, recipe.crop, recipe.crop))
+    return np.ascontiguousarray(mean, recipe.dtype)
+
+
+def _out_of_memory(batch_size: int, error: MemoryError) -> ResourceError:
+    smaller = max(1, 2 ** int(math.log2(max(batch_size // 2, 1))))
+    return ResourceError(
+        f"out of memory with a batch of {batch_size} images ({error or 'no more to be had'}); "
+        f"try --batch-size {smaller}"
+    )

@@ -1,0 +1,122 @@
+"""Recipes: defaults, files, overrides, and errors that name the nearest field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from minialex.errors import ConfigurationError
+from minialex.recipe import Recipe, built_in, fields, load, parse, parse_value
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_built_in_recipes_survive_a_round_trip(name: str) -> None:
+    recipe = load(name)
+    assert parse(recipe.to_toml(), "here") == recipe
+
+
+def test_defaults_are_the_papers() -> None:
+    recipe = load("paper")
+    assert recipe == Recipe()
+    assert (recipe.learning_rate, recipe.momentum, recipe.weight_decay, recipe.batch_size) == (0.01, 0.9, 0.0005, 128)
+    assert (recipe.norm_k, recipe.norm_size, recipe.norm_alpha, recipe.norm_beta) == (2, 5, 1e-4, 0.75)
+    assert (recipe.pool_size, recipe.pool_stride, recipe.dropout, recipe.crop, recipe.image_size) == (
+        3,
+        2,
+        0.5,
+        224,
+        256,
+    )
+
+
+def test_every_field_is_documented() -> None:
+    for name, (_, info) in fields().items():
+        assert len(info.metadata["doc"]) > 10, name
+
+
+def test_a_field_is_found_by_its_name_alone() -> None:
+    recipe = Recipe().replace(norm_k=1, steps=(3, 4))
+    assert recipe.norm_k == 1.0
+    assert recipe.network.norm_k == 1.0
+    assert recipe.training.steps == (3, 4)
+    with pytest.raises(AttributeError):
+        _ = recipe.no_such_field
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("learning_rat", 1, "no recipe field 'learning_rat'. Did you mean 'learning_rate'?"),
+        ("batch_size", 0, "recipe field 'batch_size': expected at least 1, got 0"),
+        ("batch_size", 2.5, "recipe field 'batch_size': expected a whole number, got 2.5"),
+        ("batch_size", True, "recipe field 'batch_size': expected a whole number, got True"),
+        ("learning_rate", 0, "recipe field 'learning_rate': expected more than 0, got 0.0"),
+        ("learning_rate", float("nan"), "recipe field 'learning_rate': expected a finite number, got nan"),
+        ("dropout", 1.0, "recipe field 'dropout': expected less than 1, got 1.0"),
+        ("norm_place", "before-relu", "expected one of after-relu, before-relu-1, after-pool, got 'before-relu'"),
+        ("crop", 300, "recipe field 'crop': 300 is larger than image_size, 256"),
+        ("views", 5, "recipe field 'views': expected 1 or 10, got 5"),
+        ("kernels", (1, 2), "recipe field 'kernels': expected 5 numbers"),
+        ("omit", ("conv7",), "recipe field 'omit': no layer 'conv7'"),
+        ("omit", ("conv1",), "conv1 cannot be left out"),
+        ("layer_rates", {"conv1": "x"}, "recipe field 'layer_rates'"),
+        ("timeline", ({"epoch": 3, "momentum": 0.5},), "'momentum' cannot change during a run"),
+        ("timeline", ({"learning_rate": 0.5},), "every table needs an epoch"),
+    ],
+)
+def test_errors(name: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Recipe().replace(**{name: value})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[network]\nnorm_kk = 1", "no field 'norm_kk' in [network]. Did you mean 'norm_k'?"),
+        ("[netwrok]\nnorm_k = 1", "no table [netwrok]. Did you mean 'network'?"),
+        ("[training]\nnorm_k = 1", "no field 'norm_k' in [training]"),
+        ('base = "papre"', "no base 'papre'"),
+        ("= 3", "is not valid TOML"),
+        ('[data]\ncrops = "none"', "file.toml: recipe field 'crops': expected one of random, centre"),
+    ],
+)
+def test_errors_in_files(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match="file.toml") as caught:
+        parse(text, "file.toml")
+    assert message in str(caught.value)
+
+
+def test_load_from_a_file_and_errors(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "code145"\n[training]\nepochs = 3\n', encoding="utf-8")
+    assert load(str(path)).epochs == 3
+    assert load(str(path)).spatial_norm
+    with pytest.raises(ConfigurationError, match="no recipe 'papre'.*Did you mean 'paper'"):
+        load("papre")
+    with pytest.raises(ConfigurationError, match="cannot read the recipe"):
+        load(str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("kernels", "1,2, 3,4,5", (1, 2, 3, 4, 5)),
+        ("norm_layers", "", ()),
+        ("norm_layers", "conv2", ("conv2",)),
+        ("reflect", "no", False),
+        ("learning_rate", "1e-3", 0.001),
+        ("data", "cifar10:/a b/c", "cifar10:/a b/c"),
+        ("layer_rates", '{"conv1": 0}', {"conv1": 0}),
+    ],
+)
+def test_values_from_the_command_line(name: str, text: str, value: object) -> None:
+    assert parse_value(name, text) == value
+
+
+@pytest.mark.parametrize(("name", "text"), [("reflect", "maybe"), ("epochs", "3.5"), ("colour", "red")])
+def test_values_that_do_not_parse(name: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"recipe field '{name}': expected .*, got '{text}'"):
+        parse_value(name, text)
