@@ -69,10 +69,10 @@ class NetworkFields:
     norm_layers: tuple[str, ...] = option(("conv1", "conv2"), "layers followed by local response normalisation (3.3)")
     norm_scope: str = option("column", "channels that inhibit each other", choices=("column", "all"))
     norm_size: int = option(5, "n, the neighbouring channels of a window (3.3)", minimum=1)
-    norm_k: float = option(2.0, "k (3.3)", above=0)
-    norm_alpha: float = option(1e-4, "α (3.3)", minimum=0)
+    norm_k: float = option(2.0, "k of the normalisation (3.3)", above=0)
+    norm_alpha: float = option(1e-4, "α of the normalisation (3.3)", minimum=0)
     norm_alpha_over_n: bool = option(True, "divide α by n, as the 2012 program does and the formula does not")
-    norm_beta: float = option(0.75, "β (3.3)", minimum=0)
+    norm_beta: float = option(0.75, "β of the normalisation (3.3)", minimum=0)
     norm_place: str = option(
         "after-relu",
         "after ReLU everywhere (3.5), before ReLU in layer 1 (2012 program), or after pooling (CaffeNet)",
@@ -108,7 +108,7 @@ class TrainingFields:
     seed: int = option(0, "of every random number of the run", minimum=0, below=2**64)
     dtype: str = option("float32", "of weights and activations", choices=("float32", "float64"))
     learning_rate: float = option(0.01, "ε at the beginning (5)", above=0)
-    momentum: float = option(0.9, "momentum (5)", minimum=0, below=1)
+    momentum: float = option(0.9, "momentum of the update (5)", minimum=0, below=1)
     weight_decay: float = option(0.0005, "decay inside the step (5)", minimum=0)
     decay_biases: bool = option(False, "whether biases decay too (the 2012 program's do not)")
     bias_rate_factor: float = option(1.0, "learning rate of biases, as a multiple of that of the weights", minimum=0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from minialex.data.statistics import Statistics
+from minialex.data.views import training_draws
 
 from minialex import models, registry
 from minialex.data import epoch_order
-from minialex.data.statistics import Statistics
-from minialex.data.views import training_draws
 from minialex.differences import DIFFERENCES, Difference
 from minialex.layers import Conv2d, LocalResponseNorm, MaxPool2d, ReLU, SpatialResponseNorm
 from minialex.recipe import fields, load
