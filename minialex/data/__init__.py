@@ -1,0 +1,86 @@
+"""Data sets: where they come from, what they look like to training, and how they are read.
+
+``load("shapes")`` needs nothing; ``load("cifar10")`` and ``load("fashion-mnist")`` look for downloaded files;
+``load("./photos")`` reads a folder of images. NumPy and the standard library suffice, but for folders (Pillow) and
+downloads (pooch), which are imported when they are needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from minialex.data import cifar10, fashion_mnist, folder, shapes
+from minialex.data.dataset import ArraySplit as ArraySplit
+from minialex.data.dataset import DataSet as DataSet
+from minialex.data.dataset import Split as Split
+from minialex.data.dataset import some
+from minialex.data.loader import batches as batches
+from minialex.data.order import epoch_order as epoch_order
+from minialex.data.statistics import Statistics as Statistics
+from minialex.data.statistics import statistics as statistics
+from minialex.data.views import ten_crop_offsets as ten_crop_offsets
+from minialex.data.views import training_draws as training_draws
+from minialex.errors import ConfigurationError, DataError, nearest
+
+NAMES = ("shapes", "cifar10", "fashion-mnist")
+
+
+def load(
+    source: str,
+    *,
+    size: int | None = None,
+    seed: int = 0,
+    train_images: int | None = None,
+    validation_images: int | None = None,
+) -> DataSet:
+    """A data set by name or from a folder.
+
+    Parameters
+    ----------
+    source : ``shapes``; ``cifar10`` or ``fashion-mnist``, also with a place, ``cifar10:FILE-OR-FOLDER``; or the
+        path of a folder of images (see `minialex.data.folder`). A name goes before a folder of that name.
+    size : height and width of the images; 32, or 256 for folders, if None. CIFAR-10 and Fashion-MNIST have 32.
+    seed : draws `shapes`, and chooses images where a part is left out
+    train_images, validation_images : how many, at most; of real images Philox chooses which
+
+    Raises
+    ------
+    ConfigurationError : an unknown name, or a size or number that cannot be used
+    DataError : files that are missing or damaged; the message says where was looked and how to get them
+    """
+    name, colon, place = source.partition(":")
+    for field, count in (("train_images", train_images), ("validation_images", validation_images)):
+        if count is not None and count < 1:
+            raise ConfigurationError(f"{field} = {count}; use 1 or more.")
+    if name == "shapes":
+        if colon:
+            raise ConfigurationError(f"data = '{source}': shapes are drawn, not read; leave out ':{place}'.")
+        return shapes.load(size=size, seed=seed, train_images=train_images, validation_images=validation_images)
+    if name in NAMES:
+        if colon and not place:
+            raise ConfigurationError(f"data = '{source}': say where it is after the colon, or leave the colon out.")
+        if size not in (None, 32):
+            raise ConfigurationError(f"size = {size}: images of {name} have 32 x 32 pixels; leave size out.")
+        whole = (cifar10 if name == "cifar10" else fashion_mnist).load(place or None)
+    else:
+        whole = _folder(source, size, seed)
+    return DataSet(
+        whole.name,
+        some(whole.train, train_images, seed=seed, purpose="data/some/train"),
+        some(whole.validation, validation_images, seed=seed, purpose="data/some/validation"),
+        whole.class_names,
+    )
+
+
+def _folder(source: str, size: int | None, seed: int) -> DataSet:
+    """A folder of images, or the error that fits best what was meant."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return folder.load(path, size=size, seed=seed)
+    if path.exists():
+        raise DataError(f"{source}: a file, not a folder of images; an archive of a named set is given as "
+                        f"cifar10:{source}")  # fmt: skip
+    if "/" in source or "\\" in source or source.startswith((".", "~")):
+        raise DataError(f"{source}: no such folder.")
+    raise ConfigurationError(f"data = '{source}' is unknown; use {', '.join(NAMES)} or the path of a folder of images."
+                             f"{nearest(source.partition(':')[0], NAMES)}")  # fmt: skip

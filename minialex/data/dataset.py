@@ -1,0 +1,106 @@
+"""What a data set is: two parts (training and validation) of square RGB images with labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex import philox
+
+
+class Split(Protocol):
+    """One part of a data set. Images are read by index, so a part need not fit in memory."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of every image, int64 [N]."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images, in pixels."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of images, N."""
+        ...
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images at some indices, uint8 [n, 3, size, size], RGB; `DataError` where one cannot be read.
+
+        Several threads may read at once.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ArraySplit:
+    """A part that lies in memory: images uint8 [N, 3, S, S] and labels int64 [N]."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        shape = self.images.shape
+        if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or self.labels.shape != shape[:1]:
+            raise ValueError(f"images must be [N, 3, S, S] and labels [N], got {shape} and {self.labels.shape}")
+        if self.images.dtype != np.uint8 or self.labels.dtype != np.int64:
+            raise ValueError(f"images must be uint8 and labels int64, got {self.images.dtype}, {self.labels.dtype}")
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images, in pixels."""
+        return int(self.images.shape[2])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images at some indices, uint8 [n, 3, S, S] (a copy)."""
+        return self.images[indices]
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some images of another part: `chosen` are their indices there, int64 [N]."""
+
+    whole: Split
+    chosen: NDArray[np.int64]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of every image, int64 [N]."""
+        return self.whole.labels[self.chosen]
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images, in pixels."""
+        return self.whole.size
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images at some indices of the subset, uint8 [n, 3, size, size]."""
+        return self.whole.read(self.chosen[indices])
+
+
+def some(split: Split, count: int | None, *, seed: int, purpose: str) -> Split:
+    """At most `count` images of a part, chosen by Philox and kept in their order; the whole part for None."""
+    if count is None or count >= len(split):
+        return split
+    order = philox.permutation(philox.Stream(seed, philox.purpose(purpose)), len(split))
+    return Subset(split, np.sort(order[:count]))
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set: its name, its two parts, and what the labels mean (label i is `class_names[i]`)."""
+
+    name: str
+    train: Split
+    validation: Split
+    class_names: tuple[str, ...]

@@ -1,0 +1,231 @@
+"""Any folder of images, one sub-folder a class (ImageFolder layout), decoded when they are read.
+
+Layouts: ``train/CLASS/…`` with ``val/CLASS/…`` (or ``validation``), or ``CLASS/…`` alone, of which Philox then
+chooses a tenth for validation. Classes are numbered in the order of their names. Deeper folders are searched too.
+
+What becomes of an image, in this order:
+
+- decoded by Pillow as JPEG, PNG, BMP, GIF or WebP, by content and not by name; the first frame of an animation;
+- turned upright as its EXIF tag says; a tag that cannot be read counts as none; colour profiles are not applied;
+- 16-bit grey is divided by 257; grey is repeated in three channels; palettes are looked up; CMYK is converted;
+- transparency is laid over white;
+- the central square is cut out and resized (bilinear with antialiasing): shorter side to `size`, then the centre.
+
+An image of more than `MOST_PIXELS` pixels, one that is cut short, and a file that is no image are each a
+`DataError` that names the file, when it is read: looking through the folder opens nothing. Files with other
+endings, hidden ones and things that are no files are left out and listed in `FolderSplit.skipped`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex import philox
+from minialex.data.dataset import DataSet
+from minialex.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DEFAULT_SIZE = 256
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp")
+MOST_PIXELS = 64_000_000  # below the limit at which Pillow itself warns of a decompression bomb
+CACHE_BYTES = 512 << 20  # decoded images kept in memory, a part of a data set
+VALIDATION_PART = 10  # one of ten images, where a folder has no validation part of its own
+VALIDATION_NAMES = ("val", "validation")
+
+
+def load(place: str | os.PathLike[str], *, size: int | None = None, seed: int = 0) -> DataSet:
+    """A folder of images as a data set; nothing is decoded yet.
+
+    Parameters
+    ----------
+    place : the folder
+    size : height and width of the images; 256 if None, as in the paper
+    seed : chooses the validation images where the folder has no validation part
+
+    Raises
+    ------
+    ConfigurationError : a size below 8 or above 4096 pixels
+    DataError : no such folder, no images, a class without images, or a validation class that is not trained
+    """
+    root = Path(place).expanduser()
+    size = DEFAULT_SIZE if size is None else size
+    if not 8 <= size <= 4096:
+        raise ConfigurationError(f"{root}: size = {size} cannot be used; use 8 to 4096 pixels.")
+    folders = _folders(root)
+    validation = next((name for name in VALIDATION_NAMES if name in folders), None)
+    if "train" in folders and validation:
+        names = tuple(_folders(root / "train"))
+        train = scan(root / "train", names, size)
+        unknown = set(_folders(root / validation)) - set(names)
+        if unknown:
+            raise DataError(f"{root / validation}: class '{min(unknown)}' has no folder in {root / 'train'}.")
+        return DataSet(root.name, train, scan(root / validation, names, size, complete=False), names)
+    if "train" in folders and set(folders) <= {"train", "test"}:  # a test part is not ours to look at
+        root, folders = root / "train", _folders(root / "train")
+    whole = scan(root, tuple(folders), size)
+    if len(whole) < 2:
+        raise DataError(f"{root}: only {len(whole)} image; training and validation need one each at least.")
+    order = philox.permutation(philox.Stream(seed, philox.purpose("data/folder/validation")), len(whole))
+    count = max(1, len(whole) // VALIDATION_PART)
+    return DataSet(root.name, whole.part(order[count:]), whole.part(order[:count]), tuple(folders))
+
+
+def _folders(root: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, hidden ones left out."""
+    try:
+        with os.scandir(root) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read as a folder of images ({error.strerror}).") from None
+
+
+def scan(root: Path, class_names: tuple[str, ...], size: int, *, complete: bool = True) -> FolderSplit:
+    """List the images of some classes without opening any.
+
+    Raises
+    ------
+    DataError : no class at all, or, if `complete`, a class without an image
+    """
+    if not class_names:
+        raise DataError(f"{root}: holds no class folders; expected {root}/CLASS/IMAGE.jpg.")
+    paths: list[Path] = []
+    labels: list[int] = []
+    skipped: list[Path] = []
+    for label, name in enumerate(class_names):
+        found = [path for path in _files(root / name) if _is_image(path, skipped)]
+        if complete and not found:
+            raise DataError(f"{root / name}: holds no image ({', '.join(ENDINGS)}); remove the folder or fill it.")
+        paths += found
+        labels += [label] * len(found)
+    if not paths:
+        raise DataError(f"{root}: holds no image ({', '.join(ENDINGS)}).")
+    return FolderSplit(tuple(paths), np.array(labels, np.int64), size, tuple(skipped))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, in a fixed order; linked folders below it are not followed, so there are no loops."""
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            yield Path(place, name)
+
+
+def _is_image(path: Path, skipped: list[Path]) -> bool:
+    """Whether a path looks like an image; if not, it is listed."""
+    if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file():
+        return True
+    skipped.append(path)
+    return False
+
+
+@dataclass(frozen=True)
+class FolderSplit:
+    """Images on disk, decoded when they are read; the first ones that fit into `cache_bytes` are kept.
+
+    Attributes
+    ----------
+    paths : the files
+    labels : int64 [N]
+    size : height and width of the images, in pixels
+    skipped : files in the class folders that are not taken for images
+    cache_bytes : most bytes of decoded images to keep
+    """
+
+    paths: tuple[Path, ...]
+    labels: NDArray[np.int64]
+    size: int
+    skipped: tuple[Path, ...] = ()
+    cache_bytes: int = CACHE_BYTES
+    _cache: NDArray[np.uint8] = field(init=False, repr=False, compare=False)
+    _cached: NDArray[np.bool_] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        slots = min(len(self.paths), self.cache_bytes // (3 * self.size**2))
+        # Memory is taken page by page, as images are written to it.
+        object.__setattr__(self, "_cache", np.empty((slots, 3, self.size, self.size), np.uint8))
+        object.__setattr__(self, "_cached", np.zeros(slots, np.bool_))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def part(self, chosen: NDArray[np.int64]) -> FolderSplit:
+        """Some of the images, in their order here, as a part of its own."""
+        chosen = np.sort(chosen)
+        paths = tuple(self.paths[i] for i in chosen)
+        return FolderSplit(paths, self.labels[chosen], self.size, self.skipped, self.cache_bytes)
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images at some indices, uint8 [n, 3, size, size]; `DataError` names a file that cannot be decoded."""
+        indices = np.arange(len(self))[indices]  # negative ones too, and an IndexError for those beyond the end
+        out = np.empty((len(indices), 3, self.size, self.size), np.uint8)
+        for row, index in enumerate(indices.tolist()):
+            if index < len(self._cached) and self._cached[index]:
+                out[row] = self._cache[index]
+                continue
+            out[row] = read_image(self.paths[index], self.size)
+            if index < len(self._cached):  # two threads may do this at once: they write the same bytes
+                self._cache[index] = out[row]
+                self._cached[index] = True
+        return out
+
+
+def read_image(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8]:
+    """One image file, uint8 [3, size, size], RGB; the module's docstring says what becomes of it.
+
+    Raises
+    ------
+    DataError : no such file, no image, too many pixels, or an image that is damaged or cut short
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not os.path.isfile(path):
+        raise DataError(f"{path}: no such image file.")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise DataError(f"{path}: {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}; shrink it.")
+            image.load()
+            return _square(_upright(image), size)
+    except (DataError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not an image in a format that is read here ({', '.join(FORMATS)}).") from None
+    except Exception as error:  # decoders raise almost anything on damaged files, bomb warnings and errors included
+        raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it.") from None
+
+
+def _upright(image: Image) -> Image:
+    """Turn an image as its EXIF orientation says."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the pixels are fine (they are decoded already), only the tag is not
+        return image
+
+
+def _square(image: Image, size: int) -> NDArray[np.uint8]:
+    """The central square of an image of any mode, resized, uint8 [3, size, size]."""
+    from PIL import Image
+
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        grey = np.clip(np.asarray(image, np.float64) / 257 + 0.5, 0, 255)
+        image = Image.fromarray(grey.astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
+    image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
