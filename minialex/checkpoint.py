@@ -35,6 +35,8 @@ LATEST, BEST = "latest", "best"
 HEADER_LIMIT = 1024 * 1024  # bytes; AlexNet's header has 2 kB
 JSON_LIMIT = 16 * 1024 * 1024  # bytes
 
+REPLACED = ".replaced"
+
 _NAME = re.compile(r"step-(\d{8,})(?:\.replaced)?")
 _SAFETENSORS_DTYPES = {
     "float64": "F64",
@@ -144,6 +146,7 @@ def save(
     files.make_folder(folder)
     with files.translate_os_errors(final, needed):
         files.remove_stale(folder)
+        _finish_replacing(folder)
         before = _in_order(folder)
         with files.new_folder(final) as temporary:
             written = {
@@ -158,19 +161,25 @@ def save(
             )
             manifest = _manifest_bytes(_Manifest(int(step), sequence, best, written))
             files.write_new(temporary / MANIFEST, [manifest])
-            aside = final.with_name(f"{final.name}.replaced")  # counts as a checkpoint until the new one is in place
-            if final.exists():
-                if aside.exists():
-                    files.remove_folder(aside)
-                files.move_folder(final, aside)
+            if final.exists():  # aside, it counts as a checkpoint until the new one is in place
+                files.move_folder(final, final.with_name(final.name + REPLACED))
             files.move_folder(temporary, final)
         if best:
             files.write_text(folder / BEST, f"{final.name}\n")
         files.write_text(folder / LATEST, f"{final.name}\n")
-        if aside.exists():
-            files.remove_folder(aside)
+        _finish_replacing(folder)
         _remove_older(folder, keep)
     return final
+
+
+def _finish_replacing(folder: Path) -> None:
+    """Remove what was put aside and has been replaced; what was put aside for nothing gets its name back."""
+    for aside in list(folder.glob(f"step-*{REPLACED}")):
+        final = aside.with_name(aside.name.removesuffix(REPLACED))
+        if final.exists():
+            files.remove_folder(aside)
+        else:
+            files.move_folder(aside, final)
 
 
 def _remove_older(folder: Path, keep: int) -> None:
@@ -249,15 +258,11 @@ def _read_manifest(folder: Path) -> _Manifest:
             f"this minialex reads {FORMAT!r} version {VERSION}: update minialex"
         )
     try:
-        listed = {
-            name: (int(content["files"][name]["bytes"]), str(content["files"][name]["sha256"])) for name in _LISTED
-        }
+        entries = {name: content["files"][name] for name in (WEIGHTS, MOMENTUM, STATE)}
+        listed = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries.items()}
         return _Manifest(int(content["step"]), int(content["sequence"]), content["best"] is True, listed)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{str(path)!r} is not a manifest: {type(error).__name__} {error}") from error
-
-
-_LISTED = (WEIGHTS, MOMENTUM, STATE)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -307,9 +312,8 @@ def load(folder: str | os.PathLike[str]) -> Checkpoint:
     if not folder.is_dir():
         raise CheckpointError(f"no checkpoint at {str(folder)!r}: no such folder")
     if not (folder / MANIFEST).exists() and (within := _in_order(folder)):
-        raise CheckpointError(
-            f"{str(folder)!r} is a folder of checkpoints: name one of them, such as {within[0][0].name}"
-        )
+        newest = within[0][0].name
+        raise CheckpointError(f"{str(folder)!r} is a folder of checkpoints: name one of them, such as {newest}")
     manifest = _read_manifest(folder)
     for name, expected in manifest.files.items():
         _verify(folder / name, *expected)
@@ -361,11 +365,13 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Array]:
     header = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
     if size < 8 + header or header < 2:
         raise CheckpointError(
-            f"{str(path)!r} is not a safetensors file, or cut short: {size} bytes, header of {header}"
+            f"{str(path)!r} is not a safetensors file, or cut short: it has {size} bytes and says that its header "
+            f"has {header}"
         )
     if header > HEADER_LIMIT:
         raise CheckpointError(
-            f"{str(path)!r} has a header of {header} bytes, more than the {HEADER_LIMIT} that are read: not a network of ours"
+            f"{str(path)!r} has a header of {header} bytes, and no more than {HEADER_LIMIT} are read: its tensors "
+            "are not those of one network"
         )
     try:
         tensors: dict[str, Array] = load_file(path)
@@ -416,13 +422,14 @@ def check_against(
     for name in tensors:
         if name not in expected:
             raise CheckpointError(
-                f"{what}: tensor {name!r} is not in this network: these are the weights of another one"
+                f"{what}: tensor {name!r} is not in this network: these are the weights of another network"
             )
     for name, found in tensors.items():
         wrong = found.size - np.count_nonzero(np.isfinite(found))
         if wrong:
             raise CheckpointError(
-                f"{what}: tensor {name!r} has {wrong} of {found.size} values that are not finite: use an earlier checkpoint"
+                f"{what}: tensor {name!r} has {wrong} of {found.size} values that are not finite: use an earlier "
+                "checkpoint"
             )
 
 

@@ -15,7 +15,6 @@ from minialex.errors import ConfigurationError, MinialexError
 app = typer.Typer(
     name="minialex",
     help="AlexNet (Krizhevsky, Sutskever, Hinton 2012), whole: train it, evaluate it, look inside.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -39,20 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit code; errors are one line on standard error."""
-    import click
-
     debug = "--debug" in arguments or bool(os.environ.get("MINIALEX_DEBUG"))
     try:
-        result = app(list(arguments), standalone_mode=False)
+        result: object = app(list(arguments) or ["--help"], standalone_mode=False)
         return result if isinstance(result, int) else 0
     except MinialexError as error:
         return _say(error, error.exit_code, debug)
-    except click.exceptions.Abort:
+    except typer.Abort:
         return 130
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
-    except click.ClickException as error:
-        return _say(ConfigurationError(error.format_message()), 2, debug)
     except KeyboardInterrupt:
         print("error: interrupted; the last checkpoint is valid", file=sys.stderr)
         return 130
@@ -62,6 +57,8 @@ def run(arguments: Sequence[str]) -> int:
     except MemoryError as error:
         return _say(error, 6, debug, "out of memory; try a smaller --batch-size")
     except Exception as error:
+        if hasattr(error, "format_message"):  # typer's own complaint about the command line
+            return _say(error, 2, debug, error.format_message())
         return _say(error, 1, debug, f"{type(error).__name__}: {error} (a bug in minialex: run again with --debug)")
 
 

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from minialex import checkpoint, files, models, registry, rundata
 from minialex.backend import Backend
-from minialex.data import DataSet, load, read_image
+from minialex.data import DataSet, load
+from minialex.data.folder import read_image
 from minialex.differences import DIFFERENCES
 from minialex.display import TrainingDisplay, duration
 from minialex.errors import CheckpointError, ConfigurationError, DataError, MinialexError
@@ -238,14 +239,17 @@ def evaluate(
     sizes = {s.recipe.image_size for s in sessions}
     if len(sizes) > 1:
         raise ConfigurationError(f"runs that are averaged must share image_size, got {sorted(sizes)}")
-    from rich.progress import track
+    from rich.progress import Progress
 
-    steps = range(0, len(data.validation), batch_size)
-    ticks = iter(track(steps, "evaluating", console=screen, transient=True, disable=not screen.is_terminal))
-    found = run_evaluation(
-        sessions, data.validation, views=views, batch_size=batch_size, progress=lambda done: next(ticks, None)
-    )
-    list(ticks)
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        task = progress.add_task("evaluating", total=len(data.validation))
+        found = run_evaluation(
+            sessions,
+            data.validation,
+            views=views,
+            batch_size=batch_size,
+            progress=lambda done: progress.update(task, completed=done),
+        )
     table = Table(box=None, show_header=False, highlight=False)
     table.add_row("network" if len(sessions) == 1 else f"average of {len(sessions)}", ", ".join(map(str, paths)))
     table.add_row(

@@ -107,8 +107,8 @@ DIFFERENCES = (
         "their square roots; then training images are divided by 1.1",
         ("colour", "colour_scale", "colour_divide"),
         True,
-        "eigenvalues of pixels from 0 to 255 would drown the image, so both profiles take the square roots; only "
-        "code145 divides",
+        "both profiles take the square roots; only code145 divides. 'eigenvalue' takes colours from 0 to 1, since on "
+        "0 to 255 the shift would drown the image",
     ),
     Difference(
         14,

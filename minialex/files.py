@@ -232,7 +232,7 @@ def _write_and_sync(file: IO[bytes], chunks: Iterable[Any]) -> tuple[int, str]:
     for chunk in chunks:
         rest = memoryview(chunk)
         size += len(rest)
-        while len(rest):
+        while rest:
             block = rest[: file.write(rest[:BLOCK])]  # may be cut short; the next round tells why
             digest.update(block)
             rest = rest[len(block) :]
@@ -344,7 +344,7 @@ def remove_folder(path: Path) -> None:
 
 def remove_stale(folder: Path) -> None:
     """Remove the temporary files and folders that killed processes left; what a living one writes stays."""
-    for path in folder.glob(f"{TEMPORARY}*"):
+    for path in list(folder.glob(f"{TEMPORARY}*")):
         with contextlib.suppress(OSError):
             if _is_being_written(path):
                 continue
@@ -383,7 +383,7 @@ class LineFile:
         self.path = path
         with translate_os_errors(path):
             is_new = not path.exists()
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115: closed by close()
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
             if is_new:
                 sync_folder(path.parent)
             contents = path.read_bytes()
@@ -397,7 +397,7 @@ class LineFile:
             before = os.fstat(self._file.fileno()).st_size
             rest = memoryview(data)
             try:
-                while len(rest):
+                while rest:
                     rest = rest[self._file.write(rest) :]
             except BaseException:
                 with contextlib.suppress(OSError):

@@ -20,21 +20,34 @@ from minialex.shapes import RULES
 DEVICES = ("cpu:0", "cpu:1")
 
 _bytes_in_use: Counter[str] = Counter()
+_holders: Counter[int] = Counter()  # how many HostArrays share a block of memory, by its array's id
+
+
+def _block(data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array that owns the memory of `data`, which may be a view of it."""
+    while isinstance(data.base, np.ndarray):
+        data = data.base
+    return data
 
 
 class HostArray:
     """A NumPy array that says on which pretend device it lives."""
 
-    __slots__ = ("_owned", "data", "device")
+    __slots__ = ("_block", "data", "device")
 
     def __init__(self, data: np.ndarray[Any, Any], device: str) -> None:
         self.data = data
         self.device = device
-        self._owned = data.nbytes if data.base is None else 0
-        _bytes_in_use[device] += self._owned
+        self._block = _block(data)  # held, so that its id stays its own
+        if not _holders[id(self._block)]:
+            _bytes_in_use[device] += self._block.nbytes
+        _holders[id(self._block)] += 1
 
     def __del__(self) -> None:
-        _bytes_in_use[self.device] -= self._owned
+        _holders[id(self._block)] -= 1
+        if not _holders[id(self._block)]:
+            del _holders[id(self._block)]
+            _bytes_in_use[self.device] -= self._block.nbytes
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -67,6 +80,8 @@ def _unwrap(value: Any) -> Any:
         return value.data
     if isinstance(value, list | tuple) and any(isinstance(item, HostArray) for item in value):
         return [_unwrap(item) for item in value]
+    if isinstance(value, np.floating):  # a Python float leaves float32 arrays float32, NumPy's own float64 does not
+        return float(value)
     return value
 
 
@@ -166,5 +181,5 @@ def all_reduce(xs: Sequence[HostArray]) -> list[HostArray]:
 
 
 def memory_in_use(device: str) -> int:
-    """See `Backend.memory_in_use`: bytes of live arrays that own their memory, over all host backends."""
+    """See `Backend.memory_in_use`: bytes of the memory behind live arrays, shared memory once, over all host backends."""
     return _bytes_in_use[device]

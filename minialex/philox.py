@@ -127,7 +127,7 @@ def words(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> UI
             counter[..., 2] = np.uint32(stream.step)
             counter[..., 3] = np.uint32(stream.purpose)
             piece[...] = philox4x32(counter, stream.key)
-    return out.reshape(len(indices), -1)[:, lead : lead + elements]
+    return out.reshape(len(indices), 4 * blocks)[:, lead : lead + elements]
 
 
 def uniform(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> NDArray[np.float64]:

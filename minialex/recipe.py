@@ -134,8 +134,8 @@ class TrainingFields:
 
 
 @dataclass(frozen=True)
-class DataFields:
-    """On what: the table [data] of a recipe."""
+class ImageFields:
+    """On what: the table [images] of a recipe."""
 
     data: str = option("imagenet", "shapes, cifar10, fashion-mnist (each also NAME:PLACE), or a folder of images")
     image_size: int = option(256, "rows and columns that images are kept at (2)", minimum=1)
@@ -174,7 +174,7 @@ class Recipe:
 
     network: NetworkFields = field(default_factory=NetworkFields)
     training: TrainingFields = field(default_factory=TrainingFields)
-    data: DataFields = field(default_factory=DataFields)
+    images: ImageFields = field(default_factory=ImageFields)
 
     def __getattr__(self, name: str) -> Any:
         """A field by its name alone, ``recipe.learning_rate``."""
@@ -213,7 +213,7 @@ class Recipe:
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-TABLES = {"network": NetworkFields, "training": TrainingFields, "data": DataFields}
+TABLES = {"network": NetworkFields, "training": TrainingFields, "images": ImageFields}
 
 
 @lru_cache(maxsize=1)

@@ -35,7 +35,8 @@ class Run:
     def __init__(self, path: Path, lock: _Lock) -> None:
         self.paths = RunPaths(path)
         self._lock = lock
-        files.remove_stale(path)
+        for folder in (path, self.paths.pictures):
+            files.remove_stale(folder)
         self._metrics = files.LineFile(self.paths.metrics)
         self._log = files.LineFile(self.paths.log)
 
@@ -202,8 +203,17 @@ class RunPaths:
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
-    """Say whether a folder holds a run."""
-    return RunPaths(path).recipe.is_file()
+    """Say whether a folder holds a run.
+
+    Raises
+    ------
+    ConfigurationError
+        The folder may not be read.
+    """
+    try:
+        return RunPaths(path).recipe.is_file()
+    except PermissionError as error:
+        raise ConfigurationError(f"cannot read {os.fspath(path)!r}: {error.strerror}") from error
 
 
 # ---------------------------------------------------------------- metrics
@@ -271,7 +281,7 @@ class _Lock:
                     )
                 self._write({"pid": os.getpid(), "host": platform.node(), "since": _now()})
             except BaseException:
-                self.release()
+                self.forget()  # what the file says is the holder's
                 raise
         _held.add(self)
 

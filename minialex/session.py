@@ -14,7 +14,7 @@ from minialex import models
 from minialex.backend import Array, Backend
 from minialex.columns import Placement, Watch
 from minialex.data.statistics import Statistics
-from minialex.data.views import ten_crop_offsets, training_draws
+from minialex.data.views import Draws, centre_crop_offset, ten_crop_offsets, training_draws
 from minialex.errors import ConfigurationError, ResourceError, nearest
 from minialex.network import Network, initial_parameters, join_columns, split_columns
 from minialex.program import CompiledStep
@@ -154,18 +154,10 @@ class Session:
                 raise _out_of_memory(batch_size, error) from None
         return self._steps[key]
 
-    def feed(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], draws: tuple[NDArray[Any], ...]
-    ) -> dict[str, Any]:
-        """A batch and its draws (top, left, flip, shift) on every device, as a step takes them."""
-        top, left, flip, shift = draws
-        arrays = {
-            "images": images,
-            "shift": shift.astype(self.plan.dtype),
-            "top": top.astype(np.int32),
-            "left": left.astype(np.int32),
-            "flip": flip.astype(np.uint8),
-        }
+    def feed(self, images: NDArray[np.uint8], labels: NDArray[np.int64], draws: Draws) -> dict[str, Any]:
+        """A batch and its draws on every device, as a step takes them."""
+        shift = draws.shift.astype(self.plan.dtype)
+        arrays = {"images": images, "shift": shift, "top": draws.top, "left": draws.left, "flip": draws.flip}
         to_device = self.backend.to_device
         feed = {f"{name}@{device}": to_device(a, device) for device in self.plan.devices for name, a in arrays.items()}
         feed["labels"] = to_device(labels, self.plan.placement[0])
@@ -182,14 +174,17 @@ class Session:
             step=step,
             size=recipe.image_size,
             crop=recipe.crop,
-            crops=recipe.crops,
+            statistics=self.statistics,
             crop_positions=recipe.crop_positions,
             crop_chunk=recipe.crop_chunk,
-            reflect=recipe.reflect,
             colour=now.colour,
             colour_scale=recipe.colour_scale,
-            statistics=self.statistics,
         )
+        if recipe.crops == "centre":
+            centre = np.full_like(draws.top, centre_crop_offset(recipe.image_size, recipe.crop))
+            draws = replace(draws, top=centre, left=centre)
+        if not recipe.reflect:
+            draws = replace(draws, flip=np.zeros_like(draws.flip))
         rates = parameter_rates(recipe, now, dict.fromkeys(map(whole_name, self._names)))
         return {
             **self.feed(images, labels, draws),
@@ -230,7 +225,8 @@ class Session:
         total: NDArray[np.floating[Any]] | None = None
         losses = []
         for top, left, flip in view_offsets(self.recipe.image_size, self.recipe.crop, views):
-            draws = (np.full(N, top), np.full(N, left), np.full(N, flip), np.zeros((N, 3)))
+            places = (np.full(N, top, np.int32), np.full(N, left, np.int32), np.full(N, flip, np.uint8))
+            draws = Draws(*places, np.zeros((N, 3), np.float32))
             try:
                 outputs = step(self.feed(images, labels, draws))
             except MemoryError as error:
@@ -249,7 +245,7 @@ class Session:
 def view_offsets(size: int, crop: int, views: int) -> list[tuple[int, int, int]]:
     """(top, left, flip) of the centre view, or of the ten views of section 4.1."""
     if views == 1:
-        middle = (size - crop) // 2
+        middle = centre_crop_offset(size, crop)
         return [(middle, middle, 0)]
     return ten_crop_offsets(size, crop)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,7 @@ class _Training:
     @property
     def epoch(self) -> int:
         """The epoch of the next step, from 1."""
-        return self.progress.step // self.steps_per_epoch + 1
+        return int(self.progress.step // self.steps_per_epoch + 1)
 
     def run_until_done(self) -> Result:
         self.listener.begin(self.session, self.data, self.steps_per_epoch, self.progress.step)
@@ -222,7 +223,7 @@ class _Training:
         order = order[: self.steps_per_epoch * recipe.batch_size]
         done = progress.step % self.steps_per_epoch
         began = time.perf_counter()
-        with batches(self.data.train, order, recipe.batch_size, start=done) as source:
+        with closing(batches(self.data.train, order, recipe.batch_size, start=done)) as source:
             for _, images, labels in source:
                 outcome = self.session.train(images, labels, progress.step, now)
                 if outcome.kept or not math.isfinite(outcome.loss):

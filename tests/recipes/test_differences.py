@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from minialex.data.statistics import Statistics
-from minialex.data.views import training_draws
 
 from minialex import models, registry
 from minialex.data import epoch_order
+from minialex.data.statistics import Statistics
+from minialex.data.views import Draws, training_draws
 from minialex.differences import DIFFERENCES, Difference
 from minialex.layers import Conv2d, LocalResponseNorm, MaxPool2d, ReLU, SpatialResponseNorm
 from minialex.recipe import fields, load
@@ -76,7 +76,7 @@ def test_10_initial_weights() -> None:
     assert stds["code145"] == {"conv1": 0.01, "conv2": 0.01, "conv3": 0.03, "conv4": 0.03, "conv5": 0.03}
 
 
-def draws(recipe_name: str, images: int = 64) -> tuple[np.ndarray, ...]:
+def draws(recipe_name: str, images: int = 64) -> Draws:
     chosen = load(recipe_name)
     flat = Statistics(np.full((3, 256, 256), 120, np.float32), np.diag([400.0, 100.0, 25.0]))
     return training_draws(
@@ -85,10 +85,8 @@ def draws(recipe_name: str, images: int = 64) -> tuple[np.ndarray, ...]:
         step=3,
         size=256,
         crop=224,
-        crops=chosen.crops,
         crop_positions=chosen.crop_positions,
         crop_chunk=chosen.crop_chunk,
-        reflect=chosen.reflect,
         colour=chosen.colour,
         colour_scale=chosen.colour_scale,
         statistics=flat,
@@ -96,14 +94,15 @@ def draws(recipe_name: str, images: int = 64) -> tuple[np.ndarray, ...]:
 
 
 def test_11_crops_are_shared_by_32_images() -> None:
-    top, left, flip, shift = draws("code145")
+    drawn = draws("code145")
+    top, left, flip, shift = drawn.top, drawn.left, drawn.flip, drawn.shift
     for first in (0, 32):
         assert (
             len({*zip(top[first : first + 32], left[first : first + 32], flip[first : first + 32], strict=True)}) == 1
         )
     assert len(np.unique(shift, axis=0)) == 64  # colours are each image's own (15)
-    top, left, flip, _ = draws("paper")
-    assert len({*zip(top, left, flip, strict=True)}) > 50
+    free = draws("paper")
+    assert len({*zip(free.top, free.left, free.flip, strict=True)}) > 50
 
 
 def test_12_13_19_what_is_taken_off_and_multiplied() -> None:
@@ -113,11 +112,13 @@ def test_12_13_19_what_is_taken_off_and_multiplied() -> None:
     small = {"model": "alexnet_small", "classes": 10, "crop": 28, "image_size": 32, "batch_size": 2}
     found = Statistics(rng.uniform(90, 150, (3, 32, 32)).astype(np.float32), np.eye(3))
     images = rng.integers(0, 256, (2, 3, 32, 32)).astype(np.uint8)
-    top, left, flip = np.array([0, 4]), np.array([3, 1]), np.array([1, 0])
+    draws = Draws(
+        *(np.array(a, np.int32) for a in ([0, 4], [3, 1])), np.array([1, 0], np.uint8), np.zeros((2, 3), np.float32)
+    )
     results = {}
     for name in ("paper", "code145"):
         session = Session(load(name).replace(**small), backend, ("cpu:0",) * 2, found)
-        feed = session.feed(images, np.zeros(2, np.int64), (top, left, flip, np.zeros((2, 3))))
+        feed = session.feed(images, np.zeros(2, np.int64), draws)
         args = [feed[f"{key}@cpu:0"] for key in ("images", "shift", "top", "left", "flip")]
         plan = session.plan
         cut = backend.augment(
@@ -136,13 +137,12 @@ def test_12_13_19_what_is_taken_off_and_multiplied() -> None:
 
 def test_13_scale_of_the_colour_shift() -> None:
     found = Statistics(np.zeros((3, 8, 8), np.float32), np.diag([10_000.0, 1.0, 1.0]))
-    common = {"seed": 0, "step": 0, "size": 8, "crop": 8, "crops": "centre", "crop_positions": "inclusive"}
-    common |= {"crop_chunk": 1, "reflect": False, "colour": 0.1, "statistics": found}
-    stdev = training_draws(500, colour_scale="stdev", **common)[3]  # type: ignore[arg-type]
-    eigenvalue = training_draws(500, colour_scale="eigenvalue", **common)[3]  # type: ignore[arg-type]
+    common = {"seed": 0, "step": 0, "size": 8, "crop": 8, "colour": 0.1, "statistics": found}
+    stdev = training_draws(500, colour_scale="stdev", **common).shift  # type: ignore[arg-type]
+    eigenvalue = training_draws(500, colour_scale="eigenvalue", **common).shift  # type: ignore[arg-type]
     assert np.abs(stdev).max(axis=1).std() < 20
     assert stdev[:, 0].std() == pytest.approx(10, rel=0.1)  # 0.1 · √10,000
-    np.testing.assert_allclose(eigenvalue[:, 0], 100 * stdev[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(eigenvalue[:, 0], 100 / 255 * stdev[:, 0], rtol=1e-5)  # colours from 0 to 1
 
 
 def test_17_18_rates_and_schedule() -> None:

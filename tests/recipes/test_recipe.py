@@ -80,11 +80,11 @@ def test_errors(name: str, value: object, message: str) -> None:
         ("[training]\nnorm_k = 1", "no field 'norm_k' in [training]"),
         ('base = "papre"', "no base 'papre'"),
         ("= 3", "is not valid TOML"),
-        ('[data]\ncrops = "none"', "file.toml: recipe field 'crops': expected one of random, centre"),
+        ('[images]\ncrops = "none"', "file.toml: recipe field 'crops': expected one of random, centre"),
     ],
 )
 def test_errors_in_files(text: str, message: str) -> None:
-    with pytest.raises(ConfigurationError, match="file.toml") as caught:
+    with pytest.raises(ConfigurationError, match=r"file\.toml") as caught:
         parse(text, "file.toml")
     assert message in str(caught.value)
 
@@ -94,7 +94,7 @@ def test_load_from_a_file_and_errors(tmp_path: Path) -> None:
     path.write_text('base = "code145"\n[training]\nepochs = 3\n', encoding="utf-8")
     assert load(str(path)).epochs == 3
     assert load(str(path)).spatial_norm
-    with pytest.raises(ConfigurationError, match="no recipe 'papre'.*Did you mean 'paper'"):
+    with pytest.raises(ConfigurationError, match=r"no recipe 'papre'.*Did you mean 'paper'"):
         load("papre")
     with pytest.raises(ConfigurationError, match="cannot read the recipe"):
         load(str(tmp_path / "none.toml"))
