@@ -104,7 +104,7 @@ def _result(title: str, metrics: Records, confusion: NDArray[np.int64] | None, c
         last, best = done[-1], min(done, key=lambda r: float(r["top1_error"]))
         error, epoch = float(last["top1_error"]), last.get("epoch", len(done))
         took = f", {duration(last['seconds'])} of training," if _finite(last.get("seconds")) else ""
-        counted = f" ({int(last['step']):,} steps)" if _finite(last.get("step")) else ""
+        counted = f" ({_plural(int(last['step']), 'step')})" if _finite(last.get("step")) else ""
         sentence = (
             f"After <strong>{_plural(epoch, 'epoch')}</strong>{counted}{took} the network is wrong on "
             f"<strong>{percent(error)}</strong> of the validation images"
@@ -297,7 +297,7 @@ def _examples(images: NDArray[np.uint8], probs: Float, labels: NDArray[np.int64]
     wrong = wrong[np.argsort(-surest[wrong], kind="stable")][:EXAMPLES]
     right = _spread(np.flatnonzero(given == labels), labels, EXAMPLES)
     parts = []
-    for heading, chosen in (("Wrong, the surest first", wrong), ("Right, of every class in turn", right)):
+    for heading, chosen in (("Wrong, the surest first", wrong), ("Right, class by class", right)):
         if len(chosen):
             items = "\n".join(_example(images[n], probs[n], int(labels[n]), class_names) for n in chosen)
             parts.append(f'<h3>{heading}</h3>\n<ul class="examples">{items}</ul>')
@@ -347,7 +347,7 @@ def colour_share(block: Float) -> float:
 
 def duration(seconds: float) -> str:
     """Return a time in words of two units: ``250`` as ``4 min 10 s``."""
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f}\N{NO-BREAK SPACE}s" if seconds >= 10 else f"{seconds:.1f}\N{NO-BREAK SPACE}s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
