@@ -125,6 +125,7 @@ def write_report(run: Run, recipe: Recipe, data: DataSet, result: Result, found:
     """The run's pictures and its report."""
     from minialex import pictures, report
 
+    files.make_folder(run.paths.pictures)
     metrics = read_metrics(run.paths.metrics)
     last = checkpoint.latest(run.paths.checkpoints, lambda message: None)
     assert last is not None

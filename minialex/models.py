@@ -180,7 +180,7 @@ def _network(name: str, fields: NetworkFields, layers: Sequence[Layer]) -> Netwo
         layer = stage.layer
         if isinstance(layer, Conv2d):
             layer = replace(layer, std=math.sqrt(2 / (stage.seen[0] * layer.size**2)))
-        elif isinstance(layer, Linear) and layer is not network.layers[-1]:
+        elif isinstance(layer, Linear) and layer.name != last.name:
             layer = replace(layer, std=math.sqrt(2 / stage.seen[0]))
         scaled.append(layer)
     return replace(network, layers=tuple(scaled))

@@ -93,7 +93,9 @@ class NetworkFields:
     init: str = option(
         "gaussian", "initial weights: N(0, std²) (5), or He's std = √(2 / inputs)", choices=("gaussian", "he")
     )
-    std: float = option(0.01, "standard deviation of the initial weights of conv1, conv2 and fc8 (5)", above=0)
+    std: float = option(
+        0.01, "standard deviation of the initial weights of conv1, conv2 and fc8 (5); with init = he, of fc8", above=0
+    )
     std_middle: float = option(0.01, "the same of conv3, conv4 and conv5", above=0)
     std_full: float = option(0.01, "the same of fc6 and fc7", above=0)
     bias: float = option(1.0, "initial biases of conv2, conv4, conv5, fc6 and fc7; the others begin at 0 (5)")
