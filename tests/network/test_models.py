@@ -137,8 +137,8 @@ def test_split_is_the_inverse_of_join() -> None:
 def test_he_initialisation_follows_what_a_column_sees() -> None:
     network = models.alexnet_small()
     stds = {s.layer.name: s.layer.std for s in network.stages(2) if hasattr(s.layer, "std")}
-    assert stds["conv2"] == math.sqrt(2 / (16 * 25))  # its own column's 16 channels
-    assert stds["conv3"] == math.sqrt(2 / (64 * 9))  # both columns'
+    assert stds["conv2"] == math.sqrt(2 / (8 * 25))  # its own column's 8 channels
+    assert stds["conv3"] == math.sqrt(2 / (32 * 9))  # both columns'
 
 
 @pytest.mark.parametrize(
