@@ -2,13 +2,12 @@
 
 The pickle format is a small program. Python's own reader can be told which names to admit, but it still calls
 them with arguments that the file chooses. Here the few instructions that CIFAR-10 needs are interpreted one by
-one: a name is only ever a word on the stack, and the three calls that an array takes are recognised by their form
-and done by our own hands. Nothing is imported or called, and no more memory is taken than a small multiple of the
-file.
+one: a name is only ever a word on the stack, and the few calls that bytes and arrays take are recognised by their
+form and done by our own hands. Nothing is imported or called, and memory stays within a small multiple of the file.
 
 Admitted: dict, list, tuple, text, bytes, bool, None, whole numbers of 64 bits, float; ``_codecs.encode`` of text to
-latin-1 (how Python 3 writes bytes in protocol 2); uint8 arrays as NumPy writes them, under either of the module's
-names (``numpy.core`` and ``numpy._core``). Protocols 1 and 2.
+latin-1 and ``bytes()`` (how Python 3 writes bytes in protocol 2); uint8 arrays as NumPy writes them, under either
+of the module's names (``numpy.core`` and ``numpy._core``). Protocol 2, as the official archive has it.
 """
 
 from __future__ import annotations
@@ -50,10 +49,11 @@ class _Refused(Exception):
 
 _MARK = object()
 _ENCODE = _Name("_codecs", "encode")
+_BYTES = _Name("__builtin__", "bytes")
 _NDARRAY = _Name("numpy", "ndarray")
 _DTYPE = _Name("numpy", "dtype")
 _RECONSTRUCT = (_Name("numpy.core.multiarray", "_reconstruct"), _Name("numpy._core.multiarray", "_reconstruct"))
-_ADMITTED = {_ENCODE, _NDARRAY, _DTYPE, *_RECONSTRUCT}
+_ADMITTED = {_ENCODE, _BYTES, _NDARRAY, _DTYPE, *_RECONSTRUCT}
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: dict[str, type] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
@@ -186,10 +186,12 @@ def _key(key: Any) -> Any:
 
 
 def _call(function: Any, arguments: Any) -> Any:
-    """The three calls that an array of bytes takes, by our own hands."""
+    """The calls that bytes and arrays of bytes take, by our own hands."""
     if type(function) is _Name and type(arguments) is tuple:
         if function == _ENCODE and len(arguments) == 2 and arguments[1] == "latin1":
             return _expect(arguments[0], str).encode("latin-1")
+        if function == _BYTES and arguments == ():  # how Python 3 writes empty bytes
+            return b""
         if function in _RECONSTRUCT and len(arguments) == 3 and arguments[0] == _NDARRAY and arguments[1] == (0,):
             return _Array()
         if function == _DTYPE and 1 <= len(arguments) <= 3 and arguments[0] in ("u1", b"u1"):
