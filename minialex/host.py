@@ -57,7 +57,8 @@ class HostArray:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Kind of the numbers."""
-        return np.dtype(self.data.dtype)
+        kind: np.dtype[Any] = self.data.dtype
+        return kind
 
     def __repr__(self) -> str:
         return f"HostArray({self.shape}, {self.dtype}, {self.device!r})"

@@ -143,7 +143,8 @@ def normal(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> N
     if stream.first_element % 2:
         raise ValueError(f"first_element must be even, got {stream.first_element}")
     pairs = (elements + 1) // 2
-    u = uniform(stream, samples, 2 * pairs).reshape(-1, pairs, 2)
+    u = uniform(stream, samples, 2 * pairs)
+    u = u.reshape(len(u), pairs, 2)
     radius = np.sqrt(-2 * np.log(u[..., 0]))
     angle = 2 * np.pi * u[..., 1]
     both = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)

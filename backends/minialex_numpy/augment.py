@@ -30,4 +30,5 @@ def augment(
     pixels = images[n, c, rows, columns].astype(mean.dtype)
     if mean_follows:
         mean = mean[c, rows, columns]
-    return factor * (pixels + shift[:, :, None, None] - mean)
+    y: Floats = factor * (pixels + shift[:, :, None, None] - mean)
+    return y

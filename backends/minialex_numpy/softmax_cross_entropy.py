@@ -23,6 +23,6 @@ def softmax_cross_entropy(logits: Floats, labels: NDArray[np.int64]) -> tuple[Fl
 def softmax_cross_entropy_backward(probs: Floats, labels: NDArray[np.int64]) -> Floats:
     """dlogits[n,k] = (probs[n,k] − [k = label n]) / N."""
     N, K = probs.shape
-    dlogits = probs / N
+    dlogits: Floats = probs / N
     dlogits -= (labels[:, None] == np.arange(K)) / N
     return dlogits
