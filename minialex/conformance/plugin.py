@@ -1,0 +1,86 @@
+"""The pytest side of the kit: the option ``--backend``, and tests that run on every backend asked for.
+
+It is loaded by ``-p minialex.conformance.plugin``, by the kit's own ``conftest.py``, or by naming it in the
+``pytest_plugins`` of another. A test that takes the fixture ``backend`` runs once on each: on those named, or on all
+that are installed. One that is named and cannot be loaded ends the run; of the others, one that cannot run here is
+skipped with its reason, and one that breaks the protocol fails.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+
+from minialex import registry
+from minialex.backend import Backend
+from minialex.conformance.bounds import declared
+from minialex.conformance.checks import PROFILES
+from minialex.conformance.select import follows_protocol, load
+from minialex.errors import BackendUnavailable, MinialexError
+
+_named = pytest.StashKey[dict[str, Backend]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The kit's two options."""
+    group = parser.getgroup("minialex conformance")
+    group.addoption(
+        "--backend",
+        action="append",
+        metavar="NAME",
+        help="backend to check: an installed name or package.module:Class; may be repeated (default: all installed)",
+    )
+    group.addoption(
+        "--conformance-profile",
+        choices=tuple(PROFILES),
+        default="ci",
+        help="ci: the same moderate number of examples every time; deep: many new ones (default: ci)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the backends that are named, or end the run."""
+    try:
+        config.stash[_named] = {name: load(name) for name in config.getoption("--backend", None) or ()}
+    except MinialexError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """What is checked, and with which bounds widened."""
+    named = config.stash[_named]
+    lines = [f"backends: {', '.join(named or registry.installed())}"]
+    for name, backend in named.items():
+        lines.append(f"backend {name}: devices {', '.join(backend.devices)}")
+        lines += [
+            f"backend {name}: {operation} within the unit roundoff {u:.3g} that it declares"
+            for operation, u in declared(backend).items()
+        ]
+    return lines
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test a backend."""
+    if "backend" in metafunc.fixturenames:
+        names = list(metafunc.config.stash[_named] or registry.installed())
+        metafunc.parametrize("backend", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """A backend that is checked."""
+    named = request.config.stash[_named]
+    if request.param in named:
+        return named[request.param]
+    try:
+        return registry.load(request.param)
+    except BackendUnavailable as error:
+        if not follows_protocol(request.param):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def profile(request: pytest.FixtureRequest) -> settings:
+    """How hard to look."""
+    return PROFILES[request.config.getoption("--conformance-profile", "ci")]

@@ -1,0 +1,284 @@
+"""Whole training steps: does a backend, walking the layers or compiling them, train as the reference does?
+
+A small network of two columns with every kind of layer is recorded as a program and run for some steps from the
+same weights on the same images. Errors of single operations grow on their way through a network; by how much is
+found with the reference itself: the steps are run again in float64, and every result of every operation is moved at
+random within that operation's bound (`minialex.conformance.bounds`). The backend may be as far from the reference
+as `MARGIN` times the farthest of such runs, array by array in the largest norm.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+
+from minialex.backend import Backend
+from minialex.conformance.bounds import BOUNDS, UNIT_ROUNDOFF, arithmetic
+from minialex.conformance.case import IN_PLACE, Array, Case, reference
+from minialex.conformance.compare import Disagreement, same_bits
+from minialex.host import HostArray
+from minialex.layers import (
+    Conv2d,
+    Dropout,
+    Flatten,
+    Linear,
+    LocalResponseNorm,
+    MaxPool2d,
+    ReLU,
+    SpatialResponseNorm,
+    Tanh,
+)
+from minialex.network import Network, initial_parameters
+from minialex.program import CompiledStep, Program, flatten, interpret
+from minialex.step import Kind, Plan, record
+
+NETWORK = Network(
+    "conformance",
+    (3, 17, 17),
+    (
+        Conv2d("conv1", 8, 5, stride=2, padding=((0, 3), (0, 3)), std=0.15),
+        ReLU("relu1"),
+        LocalResponseNorm("norm1", size=3, alpha=0.5),
+        MaxPool2d("pool1", 3, 2),
+        Conv2d("conv2", 8, 3, padding=((1, 1), (1, 1)), std=0.2, bias=0.1),
+        Tanh("tanh2"),
+        SpatialResponseNorm("norm2", size=2, alpha=0.5),
+        MaxPool2d("pool2", 2, 2, ceil=True, ties="all"),
+        Conv2d("conv3", 8, 3, padding=((1, 1), (1, 1)), std=0.2, bias=0.1, sees="all"),
+        ReLU("relu3"),
+        LocalResponseNorm("norm3", size=4, k=1.0, alpha=0.2, alpha_over_n=False, sees="all"),
+        Flatten("flatten"),
+        Linear("fc4", 12, std=0.3, bias=0.1, sees="all"),
+        ReLU("relu4"),
+        Dropout("dropout4"),
+        Linear("fc5", 12, std=0.3, bias=0.1, sees="all"),
+        ReLU("relu5"),
+        Dropout("dropout5", 0.3, "inverted"),
+        Linear("fc6", 5, std=0.3, sees="all", on="first"),
+    ),
+)
+"""Every kind of layer once or more; two columns; windows across and within them; the last layer on one alone."""
+
+IMAGE_SIZE = 20
+BATCH = 4
+STEPS = 3
+TRIALS = 4
+MARGIN = 4.0
+"""How often the farthest of `TRIALS` perturbed runs a backend may be from the reference. The bounds that the runs
+are perturbed with already hold for the worst case of every single operation."""
+
+Make = Callable[[Program, Backend, Mapping[str, Any]], CompiledStep]
+Run = list[dict[str, Array]]
+"""Of each step the outputs and, as ``"after/NAME"``, what became of the parameters and their momentum."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the steps are given, on the host: weights by name, the mean image, and the batches."""
+
+    dtype: str
+    weights: dict[str, Array]
+    mean: Array
+    batches: list[dict[str, Array]]
+
+    @property
+    def wide(self) -> Data:
+        """The same numbers in float64."""
+
+        def widen(arrays: Mapping[str, Array]) -> dict[str, Array]:
+            return {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+
+        return Data("float64", widen(self.weights), self.mean.astype(np.float64), [widen(b) for b in self.batches])
+
+
+def data(dtype: str) -> Data:
+    """Fixed weights and random images."""
+    random = np.random.default_rng(5)
+    batches = [
+        {
+            "images": random.integers(0, 256, (BATCH, 3, IMAGE_SIZE, IMAGE_SIZE)).astype(np.uint8),
+            "shift": (10 * random.standard_normal((BATCH, 3))).astype(dtype),
+            "top": random.integers(0, 4, BATCH).astype(np.int32),
+            "left": random.integers(0, 4, BATCH).astype(np.int32),
+            "flip": random.integers(0, 2, BATCH).astype(np.uint8),
+            "labels": random.integers(0, 5, BATCH),
+        }
+        for _ in range(STEPS)
+    ]
+    mean = random.uniform(100, 150, (3, IMAGE_SIZE, IMAGE_SIZE)).astype(dtype)
+    return Data(dtype, dict(initial_parameters(NETWORK, 2, 11, dtype)), mean, batches)
+
+
+def program_of(kind: Kind, dtype: str, placement: tuple[str, str], devices: tuple[str, ...], masks: bool) -> Program:
+    """The recorded step of `NETWORK`; with `masks` those of dropout are among its outputs."""
+    plan = Plan(NETWORK, placement, dtype=dtype, seed=3, image_size=IMAGE_SIZE, factor=1 / 64, infer_factor=1 / 64)
+    program = record(plan, kind, BATCH, devices)
+    drawn = [call for call in program.calls if call.operation == "dropout"] if masks else []
+    outputs = {f"mask/{call.layer}:{call.column}": mask for call in drawn if (mask := call.results[1])}
+    return replace(program, outputs={**program.outputs, **outputs})
+
+
+def execute(backend: Backend, program: Program, given: Data, make: Make = interpret) -> Run:
+    """Run all steps and fetch everything after each."""
+
+    def initial(name: str) -> Array:
+        if name.startswith("mean@"):
+            return given.mean
+        weights = given.weights[name.removeprefix("momentum/")]
+        return np.zeros_like(weights) if name.startswith("momentum/") else weights
+
+    bound = {name: backend.to_device(initial(name), value.device) for name, value in program.bound.items()}
+    step = make(program, backend, bound)
+    run = []
+    for number, batch in enumerate(given.batches):
+        feed: dict[str, Any] = {name: 7 + number if name == "step" else 0.02 for name in program.symbols}
+        for name, value in program.fed.items():
+            feed[name] = backend.to_device(batch[name.partition("@")[0]], value.device)
+        fetched = {name: backend.to_numpy(array) for name, array in step(feed).items()}
+        learned = {f"after/{name}": backend.to_numpy(a) for name, a in bound.items() if not name.startswith("mean@")}
+        run.append({**fetched, **learned})
+    return run
+
+
+class Perturbed:
+    """The reference in float64, every result moved at random within the bound of a backend's own arithmetic."""
+
+    def __init__(self, backend: Backend, dtype: str, seed: int) -> None:
+        self.backend = backend
+        self.dtype = np.dtype(dtype)
+        self.random = np.random.default_rng(seed)
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        function = getattr(reference(), operation)
+        if operation not in BOUNDS:
+            return cast(Callable[..., Any], function)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = inspect.signature(getattr(Backend, operation)).bind(None, *args, **kwargs).arguments
+            case = Case(
+                operation,
+                {name: _fetch(value) for name, value in given.items() if _holds_arrays(value)},
+                {name: value for name, value in given.items() if name != "self" and not _holds_arrays(value)},
+            )
+            made = function(*args, **kwargs)
+            moved = [result for result in flatten(made) if result is not None]
+            moved += [given[name] for name in IN_PLACE.get(operation, ())]
+            wanted = BOUNDS[operation](case, arithmetic(self.backend, operation, self.dtype))
+            for result, expected in zip(moved, wanted, strict=True):
+                if expected.bound.any():
+                    result.data += expected.bound * self.random.uniform(-1, 1, expected.bound.shape)
+            return made
+
+        return call
+
+
+def _holds_arrays(value: Any) -> bool:
+    return isinstance(value, HostArray) or (isinstance(value, list) and isinstance(value[0], HostArray))
+
+
+def _fetch(value: Any) -> Any:
+    return [_fetch(item) for item in value] if isinstance(value, list) else reference().to_numpy(value)
+
+
+def spread(backend: Backend, kind: Kind, given: Data) -> tuple[Run, list[dict[str, float]]]:
+    """The reference's run in float64, and how far from it each array of each step may be."""
+    there = reference().devices[0]
+    program = program_of(kind, "float64", (there, there), reference().devices, masks=True)
+    exact = execute(reference(), program, given.wide)
+    runs = []
+    for seed in range(TRIALS):
+        perturbed = cast(Backend, Perturbed(backend, given.dtype, seed))
+
+        def make(program: Program, backend: Backend, bound: Mapping[str, Any], by: Backend = perturbed) -> CompiledStep:
+            return interpret(program, by, bound)
+
+        runs.append(execute(reference(), program, given.wide, make))
+    u = UNIT_ROUNDOFF[given.dtype]
+    allowed = [
+        {
+            name: MARGIN * max(_farthest(run[step][name], array) for run in runs) + u * float(np.max(np.abs(array)))
+            for name, array in arrays.items()
+            if array.dtype.kind == "f"
+        }
+        for step, arrays in enumerate(exact)
+    ]
+    return exact, allowed
+
+
+def _farthest(first: Array, second: Array) -> float:
+    return float(np.max(np.abs(first.astype(np.float64) - second)))
+
+
+def check_run(what: str, run: Run, wanted: Run, allowed: list[dict[str, float]]) -> None:
+    """Raise `Disagreement` where a run is farther from another than allowed; integers and masks must be the same."""
+    for step, arrays in enumerate(run):
+        for name, array in arrays.items():
+            other = wanted[step][name]
+            with np.errstate(invalid="ignore"):
+                error = np.abs(array.astype(np.float64) - other)
+            limit = allowed[step].get(name, 0.0)
+            if np.all(error <= limit):
+                continue
+            worst: Any = np.unravel_index(int(np.argmax(np.nan_to_num(error, nan=np.inf))), array.shape)
+            raise Disagreement(
+                f"compile_step: {what}: step {step}: "
+                f"'{name}' {array.shape} {array.dtype} at {[int(i) for i in worst]}: "
+                f"got {array[worst]!r}, expected {other[worst]!r}, difference {error[worst]:.3g}, allowed {limit:.3g}"
+            )
+
+
+def check_steps(backend: Backend, dtypes: tuple[str, ...]) -> None:
+    """Training and inference steps, walked and compiled, on one device and on two: near the reference, and the same
+    bits wherever the columns live.
+    """
+    first, last = backend.devices[0], backend.devices[-1]
+    for dtype in dtypes:
+        given = data(dtype)
+        kinds: tuple[Kind, ...] = ("train", "infer")
+        for kind in kinds:
+            exact, allowed = spread(backend, kind, given)
+            walked: dict[tuple[str, str], Run] = {}
+            compiled: dict[bool, Run] = {}
+            for placement in dict.fromkeys(((first, first), (first, last), (last, first))):
+                where = f"{kind} step in {dtype} on {', '.join(placement)}"
+                program = program_of(kind, dtype, placement, backend.devices, masks=True)
+                walked[placement] = execute(backend, program, given)
+                check_run(f"{where}, walked", walked[placement], exact, allowed)
+                _check_bits(f"{where}, walked", walked[placement], walked[first, first])
+                for masks in (True, False):
+                    program = program_of(kind, dtype, placement, backend.devices, masks)
+                    run = compile_on(backend, program, given)
+                    if run is not None:
+                        check_run(f"{where}, compiled, against the reference", run, exact, allowed)
+                        check_run(f"{where}, compiled, against walking", run, walked[placement], allowed)
+                        _check_bits(f"{where}, compiled", run, compiled.setdefault(masks, run))
+
+
+def _check_bits(what: str, run: Run, other: Run) -> None:
+    for step, arrays in enumerate(run):
+        for name, array in arrays.items():
+            if not same_bits(array, other[step][name]):
+                raise Disagreement(f"compile_step: {what}: step {step}: '{name}' has other bits than on one device")
+
+
+class NotCompiled(Exception):
+    """The backend's `compile_step` gave None: it walks the layers."""
+
+
+def compile_on(backend: Backend, program: Program, given: Data) -> Run | None:
+    """The steps as the backend compiles them, or None if it does not."""
+
+    def make(program: Program, backend: Backend, bound: Mapping[str, Any]) -> CompiledStep:
+        compiled = backend.compile_step(program, bound)
+        if compiled is None:
+            raise NotCompiled
+        return compiled
+
+    try:
+        return execute(backend, program, given, make)
+    except NotCompiled:
+        return None
