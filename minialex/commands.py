@@ -84,6 +84,11 @@ def train(
             )
         path = resume
         recipe = recipe_of(resume).replace(**changes)
+        fixed = [name for name in recipe.differences(recipe_of(resume)) if fields()[name][0] == "network"]
+        if fixed:
+            raise CheckpointError(
+                f"{resume} holds another network: --{fixed[0].replace('_', '-')} cannot change on resume"
+            )
     else:
         recipe = choose_recipe(recipe_name, changes)
         label = Path(recipe.data.partition(":")[0]).name or "run"
