@@ -406,7 +406,7 @@ def _svg(figure: Any, name: str, said: str, style: str = "width:100%") -> str:
     """A figure as SVG that belongs to the page: its colours, its font, no ids or styles of its own."""
     drawn = pictures.svg(figure, name)
     drawn = drawn[drawn.index("<svg") :].strip()
-    drawn = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r"<style.*?</style>", "", drawn, flags=re.DOTALL)
     drawn = re.sub(r'<g id="[^"]*"', "<g", drawn)
     drawn = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", drawn)
     for colour, variable in COLOURS.items():
