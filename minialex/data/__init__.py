@@ -17,7 +17,6 @@ from minialex.data.dataset import some
 from minialex.data.loader import batches as batches
 from minialex.data.order import epoch_order as epoch_order
 from minialex.data.statistics import Statistics as Statistics
-from minialex.data.statistics import statistics as statistics
 from minialex.data.views import ten_crop_offsets as ten_crop_offsets
 from minialex.data.views import training_draws as training_draws
 from minialex.errors import ConfigurationError, DataError, nearest
@@ -75,9 +74,9 @@ def load(
 def _folder(source: str, size: int | None, seed: int) -> DataSet:
     """A folder of images, or the error that fits best what was meant."""
     path = Path(source).expanduser()
-    if path.is_dir():
+    if source and path.is_dir():
         return folder.load(path, size=size, seed=seed)
-    if path.exists():
+    if source and path.exists():
         raise DataError(f"{source}: a file, not a folder of images; an archive of a named set is given as "
                         f"cifar10:{source}")  # fmt: skip
     if "/" in source or "\\" in source or source.startswith((".", "~")):

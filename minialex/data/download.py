@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int | None], None]
 """Told the file's name, the bytes that are there, and how many there will be, if the server says."""
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 14  # bytes; a connection that is cut loses at most this much of what has arrived
 _TIMEOUT = (15.0, 60.0)  # seconds to connect, and without a byte
 _ATTEMPTS = 5  # a cut connection is taken up again this often, less one
 _PAUSE = 1.0  # seconds before that

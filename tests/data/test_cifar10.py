@@ -259,7 +259,13 @@ def test_any_flipped_bit_is_noticed(archive):
 
 
 def test_files_that_are_no_archive(tmp_path):
-    for content in (b"", b"<html>not found</html>", b"PK\x03\x04" + bytes(600), os.urandom(2000), gzip.compress(b"hello")):
+    for content in (
+        b"",
+        b"<html>not found</html>",
+        b"PK\x03\x04" + bytes(600),
+        os.urandom(2000),
+        gzip.compress(b"hello"),
+    ):
         path = tmp_path / "cifar-10-python.tar.gz"
         path.write_bytes(content)
         with pytest.raises(DataError):

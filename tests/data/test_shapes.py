@@ -119,7 +119,9 @@ def test_the_figure_can_be_told_by_its_form():
         assert max(figure.std(axis=1).max(), ground.std(axis=1).max()) < 1
 
 
-@pytest.mark.parametrize(("field", "value"), [("size", 7), ("size", 1025), ("train_images", 0), ("validation_images", -1)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("size", 7), ("size", 1025), ("train_images", 0), ("validation_images", -1)]
+)
 def test_what_cannot_be_drawn(field, value):
     with pytest.raises(ConfigurationError, match=str(value)):
         shapes.load(**{field: value})
