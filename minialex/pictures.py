@@ -504,7 +504,7 @@ def _draw_matrix(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figur
         for i, j in zip(*np.nonzero(matrix), strict=True):
             value = 100 * share[i, j]
             text = f"{value:.0f}" if value > 0.5 else "<1"
-            axes.text(j, i, text, ha="center", va="center", fontsize=8.5, color="white" if share[i, j] > 0.55 else INK)
+            axes.text(j, i, text, ha="center", va="center", fontsize=8.5, color="white" if share[i, j] > 0.68 else INK)
     return figure
 
 
