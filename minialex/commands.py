@@ -137,7 +137,7 @@ def write_report(run: Run, recipe: Recipe, data: DataSet, result: Result, found:
     first = last.weights["conv1.weight"]
     indices = examples(found)
     images = data.validation.read(indices)
-    pictures.save(pictures.curves(metrics), run.paths.pictures / "curves.png")
+    pictures.save(pictures.curves(metrics, len(data.class_names)), run.paths.pictures / "curves.png")
     pictures.save(pictures.kernels(first, recipe.columns), run.paths.pictures / "kernels.png")
     pictures.save(pictures.confusion(found.confusion, data.class_names), run.paths.pictures / "confusion.png")
     few = slice(0, 8)
@@ -149,20 +149,12 @@ def write_report(run: Run, recipe: Recipe, data: DataSet, result: Result, found:
         run.paths.report,
         title=f"{recipe.model} on {data.name}",
         facts=(
-            (
-                "validation top-1 error",
-                f"{found.error(1):.2%} ± {found.interval(1):.2%} (95%, from {len(found.labels):,} images)",
-            ),
-            ("validation top-5 error", f"{found.error(5):.2%}"),
-            (
-                "training",
-                f"{result.epochs} epochs, {result.progress.step:,} steps, {duration(result.progress.seconds)}",
-            ),
             ("training images", f"{len(data.train):,}"),
             ("classes", f"{len(data.class_names)}"),
             ("seed", f"{recipe.seed}"),
             ("evaluate", f"minialex evaluate {run.paths.folder} --views 10"),
             ("predict", f"minialex predict {run.paths.folder} IMAGE…"),
+            ("go on", f"minialex train --resume {run.paths.folder} --epochs {recipe.epochs + 5}"),
         ),
         metrics=metrics,
         kernels=first,

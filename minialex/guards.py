@@ -18,7 +18,7 @@ from minialex.program import flatten
 from minialex.recipe import Recipe
 from minialex.session import Session
 
-PATIENCE = 200  # steps that a loss may stay at chance before it is called stuck
+PATIENCE = 400  # steps that a loss may stay at chance before it is called stuck
 WINDOW = 50  # steps that are averaged
 
 

@@ -1,0 +1,21 @@
+"""README's figures are those of the recorded result file."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_table_of_runs_is_the_recorded_one() -> None:
+    spec = importlib.util.spec_from_file_location("record_runs", ROOT / "benchmarks" / "record_runs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    results = json.loads(module.RESULTS.read_text(encoding="utf-8"))
+    assert module.BEGIN in readme
+    assert module.with_table(readme, results) == readme
