@@ -142,9 +142,11 @@ def _stream(url: str, part: Path, file: File, progress: Progress | None) -> None
                 with part.open("ab" if have else "wb") as out:
                     for block in answer.iter_content(_BLOCK):
                         out.write(block[: file.size - have])
-                        have += len(block)
+                        have = min(have + len(block), file.size)
                         if progress:
-                            progress(file.name, min(have, file.size), file.size)
+                            progress(file.name, have, file.size)
+                        if have == file.size:
+                            break  # whatever else the server would send
                     out.flush()
                     os.fsync(out.fileno())
         except requests.RequestException as error:

@@ -78,7 +78,7 @@ def loads(data: bytes, where: str) -> Any:
     except _Refused as refusal:
         raise DataError(f"{where}: refused, because a data file has no need to {refusal}; nothing of it was run. "
                         "Get the official archive.") from None  # fmt: skip
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as damage:
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, Warning) as damage:
         raise DataError(f"{where}: not a complete pickle ({damage}); download it again.") from None
 
 

@@ -49,7 +49,7 @@ def member(name, content=b"", **attributes):
 
 def write_archive(path, members, compress=True):
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for info, content in members:
             archive.addfile(info, io.BytesIO(content))
     path.write_bytes(gzip.compress(buffer.getvalue()) if compress else buffer.getvalue())
@@ -173,6 +173,10 @@ SMUGGLED = {
     "hard link": (member(inside("readme"), type=tarfile.LNKTYPE, linkname="data_batch_1"), "link"),
     "device": (member(inside("null"), type=tarfile.CHRTYPE), "link, a device"),
     "pipe": (member(inside("pipe"), type=tarfile.FIFOTYPE), "link, a device"),
+    "with holes": (
+        member(inside("sparse"), b"x", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": "1099511627776"}),
+        "link",
+    ),
     "twice": (member(inside("data_batch_1"), contents()["data_batch_1"]), "occurs twice"),
 }
 

@@ -138,10 +138,21 @@ def test_another_length(server, tmp_path, length):
 
 
 def test_a_file_without_end(server, tmp_path):
-    server.content, server.no_length = os.urandom(3_000_000), True
+    server.no_length = True
+    sizes = []
+
+    def progress(name, have, size):
+        sizes.append((have, os.path.getsize(tmp_path / "set" / "set.bin.part")))
+
+    server.content = os.urandom(3_000_000)
     with pytest.raises(DataError, match="SHA-256 differs"):
-        fetch("set", tmp_path, registry=registry(server))
+        fetch("set", tmp_path, registry=registry(server), progress=progress)
     assert left(tmp_path) == {}
+    server.content = CONTENT + server.content  # what the checksum covers is all that counts
+    fetch("set", tmp_path, registry=registry(server), progress=progress)
+    assert left(tmp_path) == {"set.bin": len(CONTENT)}
+    assert max(max(pair) for pair in sizes) <= len(CONTENT)
+    assert len(sizes) <= 2 * (len(CONTENT) // download._BLOCK + 1)  # no more is read than is wanted
 
 
 @pytest.mark.parametrize("position", [0, 150_000, 299_999])

@@ -94,6 +94,12 @@ def test_modes(name, tmp_path):
     assert np.abs(np.subtract(got, expected)).max() <= 1
 
 
+@pytest.mark.parametrize(("value", "expected"), [(0, 0), (255, 1), (128, 0), (32896, 128), (65406, 254), (65535, 255)])
+def test_16_bits_are_rounded_to_8(tmp_path, value, expected):
+    path = save(tmp_path / "a.png", Image.fromarray(np.full((8, 8), value, np.uint16)))
+    assert place(folder.read_image(path, 8)) == [expected] * 3
+
+
 def png(width, height, depth, kind, rows, *chunks):
     """A PNG made by hand, for what Pillow does not write."""
 
@@ -205,6 +211,15 @@ def test_decompression_bombs(tmp_path, width, height):
     path.write_bytes(png(width, height, 8, 0, b"\0"))
     with pytest.raises(DataError, match=r"bomb\.png"):
         folder.read_image(path, 16)
+
+
+def test_the_pixel_limit(tmp_path, monkeypatch):
+    path = plain(tmp_path / "a.png", "red")
+    monkeypatch.setattr(folder, "MOST_PIXELS", 100)
+    assert place(folder.read_image(path, 8)) == [255, 0, 0]
+    monkeypatch.setattr(folder, "MOST_PIXELS", 99)
+    with pytest.raises(DataError, match=r"a\.png: 10 x 10 pixels, more than 99; shrink it\.$"):
+        folder.read_image(path, 8)
 
 
 def test_a_bomb_warning_is_an_error_whatever_the_filters(tmp_path):

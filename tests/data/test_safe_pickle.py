@@ -133,6 +133,7 @@ def hostile(marker):
         "deep tuple as a key": b"})" + b"\x85" * 200_000 + b"K\x01s.",
         "dotted name": b"c_codecs\nencode.__self__\nU\x02os\x85R.",
         "protocol 5": pickle.dumps(PLAIN, 5),
+        "an escape in a name": b"c_codecs\n\\u\n.",
         "text number": b"I" + b"9" * 4000 + b"\n.",
     }
     # Modules' real names (os is posix) are what pickle writes; both are refused.

@@ -58,7 +58,8 @@ def test_crop_positions():
             assert (offsets.min(), offsets.max()) == (0, last)
             counts = np.bincount(offsets) / 20_000
             assert np.abs(counts - 1 / (last + 1)).max() < 5 * np.sqrt(1 / (last + 1) / 20_000)
-        assert abs(np.corrcoef(draws.top, draws.left)[0, 1]) < 0.03
+        correlation = np.corrcoef([draws.top, draws.left, draws.flip, *draws.shift.T])
+        assert np.abs(correlation[:3] - np.eye(6)[:3]).max() < 0.03
         assert abs(draws.flip.mean() - 0.5) < 0.02
     assert set(draw(crop=32).top) == {0}
 
