@@ -58,6 +58,10 @@ class Case:
     def __repr__(self) -> str:
         return f"{self.operation}({describe(self)})"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Hypothesis prints examples with this; without it, every element of large arrays."""
+        printer.text(repr(self))
+
 
 def listed(arguments: Iterable[Any]) -> list[Array]:
     """All arrays among arguments, those in lists too."""

@@ -19,7 +19,7 @@ from minialex.backend import MOVERS, OPERATIONS, Backend
 from minialex.conformance.bounds import expected
 from minialex.conformance.case import IN_PLACE, LAYOUTS, Array, Case, each, lay_out, listed
 from minialex.conformance.compare import Disagreement, check_value, fail, same_bits
-from minialex.conformance.strategies import STRATEGIES, Draw, make, refused, wrong_calls
+from minialex.conformance.strategies import MOODS, STRATEGIES, Draw, Floats, make, refused, wrong_calls
 from minialex.errors import ConfigurationError, DeviceMismatch
 from minialex.program import flatten
 from minialex.registry import protocol_faults
@@ -149,23 +149,25 @@ def check_refusal(backend: Backend, case: Case, arrays: dict[str, Any], kind: ty
 
 def check_operation(backend: Backend, operation: str, profile: settings = PROFILES["ci"]) -> None:
     """Many calls of one operation, valid ones and some that must be refused, in each dtype that the backend takes."""
+    device = backend.devices[0]
     for dtype in dtypes(backend):
-        strategy = STRATEGIES[operation](dtype)
+        for kinds, share in MOODS.values():
+            strategy = STRATEGIES[operation](Floats(dtype, kinds))
 
-        @settings(profile)
-        @given(strategy)
-        def agrees(case: Case) -> None:
-            check_case(backend, case)
+            @settings(profile, max_examples=max(1, int(share * profile.max_examples)))
+            @given(strategy)
+            def agrees(case: Case) -> None:
+                check_case(backend, case)
+
+            agrees()
 
         @settings(profile, max_examples=3)
-        @given(strategy)
+        @given(STRATEGIES[operation](Floats(dtype, ("normal",))))
         def refuses(case: Case) -> None:
-            device = backend.devices[0]
             for what, wrong in wrong_calls(case, partial(refused, rule=RULES[operation])):
                 arrays = each(wrong.arrays, lambda a: backend.to_device(a, device))
                 check_refusal(backend, wrong, arrays, ConfigurationError, what)
 
-        agrees()
         refuses()
 
 

@@ -135,13 +135,18 @@ def execute(backend: Backend, program: Program, given: Data, make: Make = interp
     step = make(program, backend, bound)
     run = []
     for number, batch in enumerate(given.batches):
-        feed: dict[str, Any] = {name: 7 + number if name == "step" else 0.02 for name in program.symbols}
+        feed: dict[str, Any] = {name: _number(name, number) for name in program.symbols}
         for name, value in program.fed.items():
             feed[name] = backend.to_device(batch[name.partition("@")[0]], value.device)
         fetched = {name: backend.to_numpy(array) for name, array in step(feed).items()}
         learned = {f"after/{name}": backend.to_numpy(a) for name, a in bound.items() if not name.startswith("mean@")}
         run.append({**fetched, **learned})
     return run
+
+
+def _number(name: str, step: int) -> float:
+    """What a symbol stands for at a step: its number, or a rate that changes, and is another for biases."""
+    return 7 + step if name == "step" else (0.04 if name.endswith("bias") else 0.02) / (1 + step)
 
 
 class Perturbed:
@@ -213,9 +218,12 @@ def _farthest(first: Array, second: Array) -> float:
     return float(np.max(np.abs(first.astype(np.float64) - second)))
 
 
-def check_run(what: str, run: Run, wanted: Run, allowed: list[dict[str, float]]) -> None:
+def check_run(what: str, run: Run, wanted: Run, allowed: list[dict[str, float]], masks: bool) -> None:
     """Raise `Disagreement` where a run is farther from another than allowed; integers and masks must be the same."""
     for step, arrays in enumerate(run):
+        names = set(arrays) ^ {name for name in wanted[step] if masks or not name.startswith("mask/")}
+        if names:
+            raise Disagreement(f"compile_step: {what}: outputs left out or not asked for: {', '.join(sorted(names))}")
         for name, array in arrays.items():
             other = wanted[step][name]
             with np.errstate(invalid="ignore"):
@@ -247,14 +255,14 @@ def check_steps(backend: Backend, dtypes: tuple[str, ...]) -> None:
                 where = f"{kind} step in {dtype} on {', '.join(placement)}"
                 program = program_of(kind, dtype, placement, backend.devices, masks=True)
                 walked[placement] = execute(backend, program, given)
-                check_run(f"{where}, walked", walked[placement], exact, allowed)
+                check_run(f"{where}, walked", walked[placement], exact, allowed, masks=True)
                 _check_bits(f"{where}, walked", walked[placement], walked[first, first])
                 for masks in (True, False):
                     program = program_of(kind, dtype, placement, backend.devices, masks)
                     run = compile_on(backend, program, given)
                     if run is not None:
-                        check_run(f"{where}, compiled, against the reference", run, exact, allowed)
-                        check_run(f"{where}, compiled, against walking", run, walked[placement], allowed)
+                        check_run(f"{where}, compiled, against the reference", run, exact, allowed, masks)
+                        check_run(f"{where}, compiled, against walking", run, walked[placement], allowed, masks)
                         _check_bits(f"{where}, compiled", run, compiled.setdefault(masks, run))
 
 

@@ -7,6 +7,7 @@ example stays small and quick however large its arrays are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,25 @@ from minialex.shapes import pool_size
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Cases = st.SearchStrategy[Case]
 
-KINDS = ("integers", "normal", "zeros", "sparse", "tiny", "subnormal", "huge", "mixed")
-"""Kinds of values: small integers (exact ties), standard normal numbers, zeros of both signs, normal numbers of
-which most are zero, tiny and subnormal and huge magnitudes, and all magnitudes mixed."""
+
+@dataclass(frozen=True)
+class Floats:
+    """What floating values a strategy may draw: the dtype, and the kinds of values (see `make`)."""
+
+    dtype: str
+    kinds: tuple[str, ...]
+
+
+MOODS = {
+    "ordinary": (("integers", "normal", "sparse"), 0.6),
+    "extreme": (("zeros", "tiny", "subnormal", "huge", "mixed", "normal"), 0.3),
+    "special": (("special", "normal"), 0.2),
+}
+"""Groups of kinds, and the share of the examples that each gets: left to itself, Hypothesis repeats what it likes."""
 
 
 def values(
-    draw: Draw, shape: tuple[int, ...], dtype: str, *, degree: int = 1, special: bool = False
+    draw: Draw, shape: tuple[int, ...], floats: Floats, *, degree: int = 1, special: bool = False
 ) -> tuple[Array, str]:
     """An array, and what it is like in words.
 
@@ -35,13 +48,18 @@ def values(
     degree : how many such values are multiplied with one another: huge ones stay so small that the product is finite
     special : whether infinities and not-a-number may be among them
     """
-    kind = draw(st.sampled_from((*KINDS, "special") if special else KINDS))
+    kinds = floats.kinds if special else tuple(kind for kind in floats.kinds if kind != "special")
+    kind = draw(st.sampled_from(kinds))
     random = np.random.default_rng(draw(st.integers(0, 999)))
-    return make(random, kind, shape, dtype, degree), kind
+    return make(random, kind, shape, floats.dtype, degree), kind
 
 
 def make(random: np.random.Generator, kind: str, shape: tuple[int, ...], dtype: str, degree: int) -> Array:
-    """An array of a kind of values (see `KINDS`)."""
+    """An array of a kind of values.
+
+    Small integers (exact ties), standard normal numbers, normal numbers of which most are zero, zeros of both signs,
+    tiny and subnormal and huge magnitudes, all magnitudes mixed, or infinities and not-a-number among normal numbers.
+    """
     limits = np.finfo(dtype)
     normal = random.standard_normal(shape)
     exponent = np.log2(float(limits.max)) / degree
@@ -71,7 +89,7 @@ def make(random: np.random.Generator, kind: str, shape: tuple[int, ...], dtype: 
 
 def batch() -> st.SearchStrategy[int]:
     """N: 1 first, then few, then none."""
-    return st.sampled_from((1, 2, 3, 5, 0))
+    return st.sampled_from((1, 2, 3, 5, 1, 2, 3, 4, 0))
 
 
 def axis(most: int = 5, *, wide: tuple[int, ...] = (8, 17, 33)) -> st.SearchStrategy[int]:
@@ -109,10 +127,10 @@ def _case(draw: Draw, operation: str, arrays: dict[str, Any], numbers: dict[str,
 
 
 @st.composite
-def reshape(draw: Draw, dtype: str) -> Case:
+def reshape(draw: Draw, floats: Floats) -> Case:
     """x [N,…] -> the same numbers in one of a few other shapes."""
     shape = draw(shape_any())
-    x, about = values(draw, shape, dtype, special=True)
+    x, about = values(draw, shape, floats, special=True)
     size = int(np.prod(shape))
     rest = size // shape[0] if shape[0] else 0
     targets = [(size,), (size, 1), (1, size), shape[::-1], (shape[0], rest) if shape[0] else (0, 3)]
@@ -120,37 +138,37 @@ def reshape(draw: Draw, dtype: str) -> Case:
 
 
 @st.composite
-def concat(draw: Draw, dtype: str) -> Case:
+def concat(draw: Draw, floats: Floats) -> Case:
     """xs: some [N, C_i, …] alike but for C_i."""
     N, *rest = draw(st.one_of(st.tuples(batch()), st.tuples(batch(), st.integers(1, 4), st.integers(1, 4))))
     parts = [
-        values(draw, (N, C, *rest), dtype, special=True)
+        values(draw, (N, C, *rest), floats, special=True)
         for C in draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
     ]
     return _case(draw, "concat", {"xs": [x for x, _ in parts]}, {}, *(about for _, about in parts))
 
 
 @st.composite
-def split(draw: Draw, dtype: str) -> Case:
+def split(draw: Draw, floats: Floats) -> Case:
     """x [N, sum of sizes, …]."""
     sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
     N, *rest = draw(st.one_of(st.tuples(batch()), st.tuples(batch(), st.integers(1, 4), st.integers(1, 4))))
-    x, about = values(draw, (N, sum(sizes), *rest), dtype, special=True)
+    x, about = values(draw, (N, sum(sizes), *rest), floats, special=True)
     return _case(draw, "split", {"x": x}, {"sizes": sizes}, about)
 
 
 @st.composite
-def add(draw: Draw, dtype: str) -> Case:
+def add(draw: Draw, floats: Floats) -> Case:
     """x and y of one shape."""
     shape = draw(shape_any())
-    (x, first), (y, second) = values(draw, shape, dtype), values(draw, shape, dtype)
+    (x, first), (y, second) = values(draw, shape, floats), values(draw, shape, floats)
     return _case(draw, "add", {"x": x, "y": y}, {}, first, second)
 
 
 @st.composite
-def scale(draw: Draw, dtype: str) -> Case:
+def scale(draw: Draw, floats: Floats) -> Case:
     """x of any shape, and a factor."""
-    x, about = values(draw, draw(shape_any()), dtype, degree=2)
+    x, about = values(draw, draw(shape_any()), floats, degree=2)
     factor = number(draw, st.sampled_from((0.5, 1.0, 2.0, -0.3, 0.1, 1 / 3, 1e-3, 0.0)))
     return _case(draw, "scale", {"x": x}, {"factor": factor}, about)
 
@@ -176,40 +194,40 @@ def _convolution(draw: Draw) -> tuple[tuple[int, ...], tuple[int, ...], dict[str
 
 
 @st.composite
-def conv2d(draw: Draw, dtype: str) -> Case:
+def conv2d(draw: Draw, floats: Floats) -> Case:
     """x [N,C,H,W], w [K,C,R,S], b [K]; H and W, R and S differ; padding on one side; stride above the kernel's size."""
     of_x, of_w, numbers, _ = _convolution(draw)
     (x, first), (w, second), (b, third) = (
-        values(draw, shape, dtype, degree=degree) for shape, degree in ((of_x, 2), (of_w, 2), (of_w[:1], 1))
+        values(draw, shape, floats, degree=degree) for shape, degree in ((of_x, 2), (of_w, 2), (of_w[:1], 1))
     )
     return _case(draw, "conv2d", {"x": x, "w": w, "b": b}, numbers, first, second, third)
 
 
 @st.composite
-def conv2d_backward(draw: Draw, dtype: str) -> Case:
+def conv2d_backward(draw: Draw, floats: Floats) -> Case:
     """dy [N,K,P,Q], x and w as in `conv2d`."""
     of_x, of_w, numbers, out = _convolution(draw)
     shapes = ((of_x[0], of_w[0], *out), of_x, of_w)
-    (dy, first), (x, second), (w, third) = (values(draw, shape, dtype, degree=2) for shape in shapes)
+    (dy, first), (x, second), (w, third) = (values(draw, shape, floats, degree=2) for shape in shapes)
     numbers["need_dx"] = draw(st.sampled_from((True, True, True, False)))
     return _case(draw, "conv2d_backward", {"dy": dy, "x": x, "w": w}, numbers, first, second, third)
 
 
 @st.composite
-def linear(draw: Draw, dtype: str) -> Case:
+def linear(draw: Draw, floats: Floats) -> Case:
     """x [N,D], w [K,D], b [K]."""
     N, D, K = draw(batch()), draw(axis(6, wide=(64, 129))), draw(axis(6, wide=(64, 129)))
     (x, first), (w, second), (b, third) = (
-        values(draw, shape, dtype, degree=degree) for shape, degree in (((N, D), 2), ((K, D), 2), ((K,), 1))
+        values(draw, shape, floats, degree=degree) for shape, degree in (((N, D), 2), ((K, D), 2), ((K,), 1))
     )
     return _case(draw, "linear", {"x": x, "w": w, "b": b}, {}, first, second, third)
 
 
 @st.composite
-def linear_backward(draw: Draw, dtype: str) -> Case:
+def linear_backward(draw: Draw, floats: Floats) -> Case:
     """dy [N,K], x [N,D], w [K,D]."""
     N, D, K = draw(batch()), draw(axis(6, wide=(64, 129))), draw(axis(6, wide=(64, 129)))
-    (dy, first), (x, second), (w, third) = (values(draw, shape, dtype, degree=2) for shape in ((N, K), (N, D), (K, D)))
+    (dy, first), (x, second), (w, third) = (values(draw, shape, floats, degree=2) for shape in ((N, K), (N, D), (K, D)))
     numbers = {"need_dx": draw(st.sampled_from((True, True, True, False)))}
     return _case(draw, "linear_backward", {"dy": dy, "x": x, "w": w}, numbers, first, second, third)
 
@@ -218,32 +236,32 @@ def linear_backward(draw: Draw, dtype: str) -> Case:
 
 
 @st.composite
-def relu(draw: Draw, dtype: str) -> Case:
+def relu(draw: Draw, floats: Floats) -> Case:
     """x of any shape, values that are not finite too."""
-    x, about = values(draw, draw(shape_any()), dtype, special=True)
+    x, about = values(draw, draw(shape_any()), floats, special=True)
     return _case(draw, "relu", {"x": x}, {}, about)
 
 
 @st.composite
-def relu_backward(draw: Draw, dtype: str) -> Case:
+def relu_backward(draw: Draw, floats: Floats) -> Case:
     """dy and y, as a forward pass gives it: y ≥ 0, often 0."""
     shape = draw(shape_any())
-    (dy, first), (y, second) = values(draw, shape, dtype, special=True), values(draw, shape, dtype)
+    (dy, first), (y, second) = values(draw, shape, floats, special=True), values(draw, shape, floats)
     return _case(draw, "relu_backward", {"dy": dy, "y": np.maximum(y, 0)}, {}, first, second)
 
 
 @st.composite
-def tanh(draw: Draw, dtype: str) -> Case:
+def tanh(draw: Draw, floats: Floats) -> Case:
     """x of any shape, values that are not finite too."""
-    x, about = values(draw, draw(shape_any()), dtype, special=True)
+    x, about = values(draw, draw(shape_any()), floats, special=True)
     return _case(draw, "tanh", {"x": x}, {}, about)
 
 
 @st.composite
-def tanh_backward(draw: Draw, dtype: str) -> Case:
+def tanh_backward(draw: Draw, floats: Floats) -> Case:
     """dy and y in [−1, 1]."""
     shape = draw(shape_any())
-    (dy, first), (x, second) = values(draw, shape, dtype), values(draw, shape, dtype)
+    (dy, first), (x, second) = values(draw, shape, floats), values(draw, shape, floats)
     return _case(draw, "tanh_backward", {"dy": dy, "y": np.tanh(x)}, {}, first, second)
 
 
@@ -261,21 +279,21 @@ def _pooling(draw: Draw) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, An
 
 
 @st.composite
-def max_pool2d(draw: Draw, dtype: str) -> Case:
+def max_pool2d(draw: Draw, floats: Floats) -> Case:
     """x [N,C,H,W], values that are not finite too."""
     of_x, _, numbers = _pooling(draw)
-    x, about = values(draw, of_x, dtype, special=True)
+    x, about = values(draw, of_x, floats, special=True)
     return _case(draw, "max_pool2d", {"x": x}, numbers, about)
 
 
 @st.composite
-def max_pool2d_backward(draw: Draw, dtype: str) -> Case:
+def max_pool2d_backward(draw: Draw, floats: Floats) -> Case:
     """dy [N,C,P,Q], x [N,C,H,W] with many ties (also of infinities), y = max_pool2d(x)."""
     of_x, of_y, numbers = _pooling(draw)
-    dy, first = values(draw, of_y, dtype)
-    x, second = values(draw, of_x, dtype)
+    dy, first = values(draw, of_y, floats)
+    x, second = values(draw, of_x, floats)
     if draw(st.integers(0, 5)) == 5:
-        x, second = np.where(x > 0, np.inf, -np.inf).astype(dtype), "infinities"
+        x, second = np.where(x > 0, np.inf, -np.inf).astype(floats.dtype), "infinities"
     (y,) = compute(Case("max_pool2d", {"x": x}, numbers))
     numbers = {**numbers, "ties": draw(st.sampled_from(("first", "all")))}
     return _case(draw, "max_pool2d_backward", {"dy": dy, "x": x, "y": y}, numbers, first, second)
@@ -297,26 +315,26 @@ def _norm(draw: Draw, spatial: bool) -> tuple[tuple[int, ...], dict[str, Any]]:
     return (draw(batch()), C, H, W), numbers
 
 
-def _response_norm(spatial: bool) -> Callable[[str], Cases]:
+def _response_norm(spatial: bool) -> Callable[[Floats], Cases]:
     operation = "spatial_response_norm" if spatial else "local_response_norm"
 
     @st.composite
-    def strategy(draw: Draw, dtype: str) -> Case:
+    def strategy(draw: Draw, floats: Floats) -> Case:
         shape, numbers = _norm(draw, spatial)
-        x, about = values(draw, shape, dtype, degree=3)
+        x, about = values(draw, shape, floats, degree=3)
         return _case(draw, operation, {"x": x}, numbers, about)
 
     return strategy
 
 
-def _response_norm_backward(spatial: bool) -> Callable[[str], Cases]:
+def _response_norm_backward(spatial: bool) -> Callable[[Floats], Cases]:
     operation = "spatial_response_norm" if spatial else "local_response_norm"
 
     @st.composite
-    def strategy(draw: Draw, dtype: str) -> Case:
+    def strategy(draw: Draw, floats: Floats) -> Case:
         shape, numbers = _norm(draw, spatial)
-        (dy, first), (x, second) = (values(draw, shape, dtype, degree=3) for _ in range(2))
-        y, scale_ = (np.asarray(a).astype(dtype) for a in compute(Case(operation, {"x": x}, numbers).wide))
+        (dy, first), (x, second) = (values(draw, shape, floats, degree=3) for _ in range(2))
+        y, scale_ = (np.asarray(a).astype(floats.dtype) for a in compute(Case(operation, {"x": x}, numbers).wide))
         given = {name: value for name, value in numbers.items() if name != "k"}
         return _case(draw, f"{operation}_backward", {"dy": dy, "x": x, "y": y, "scale": scale_}, given, first, second)
 
@@ -339,10 +357,10 @@ def streams(draw: Draw) -> Stream:
 
 
 @st.composite
-def dropout(draw: Draw, dtype: str) -> Case:
+def dropout(draw: Draw, floats: Floats) -> Case:
     """x [N,…] and a stream; often a rate that one of the words drawn meets exactly, where ≥ and > differ."""
     shape = draw(shape_any())
-    x, about = values(draw, shape, dtype, degree=2, special=True)
+    x, about = values(draw, shape, floats, degree=2, special=True)
     stream = draw(streams())
     E = int(np.prod(shape[1:]))
     rates = [st.sampled_from((0.5, 0.0, 0.25, 1 / 3, 0.9)), st.floats(0, 1, exclude_max=True)]
@@ -354,10 +372,10 @@ def dropout(draw: Draw, dtype: str) -> Case:
 
 
 @st.composite
-def dropout_backward(draw: Draw, dtype: str) -> Case:
+def dropout_backward(draw: Draw, floats: Floats) -> Case:
     """dy, values that are not finite too, and a mask."""
     shape = draw(shape_any())
-    dy, about = values(draw, shape, dtype, degree=2, special=True)
+    dy, about = values(draw, shape, floats, degree=2, special=True)
     mask = np.random.default_rng(draw(st.integers(0, 99))).integers(0, 2, shape).astype(np.uint8)
     factor = number(draw, st.sampled_from((1.0, 2.0, 1.5, 10 / 3)))
     return _case(draw, "dropout_backward", {"dy": dy, "mask": mask}, {"factor": factor}, about)
@@ -368,13 +386,13 @@ def _labels(draw: Draw, N: int, K: int) -> Array:
 
 
 @st.composite
-def softmax_cross_entropy(draw: Draw, dtype: str) -> Case:
+def softmax_cross_entropy(draw: Draw, floats: Floats) -> Case:
     """logits [N,K] with N ≥ 1, also so far apart that a probability underflows; labels, at times one out of range."""
     N, K = draw(st.sampled_from((1, 2, 3, 5))), draw(axis(10, wide=(65, 1000)))
-    logits, about = values(draw, (N, K), dtype)
+    logits, about = values(draw, (N, K), floats)
     spread = draw(st.sampled_from((1.0, 30.0, 300.0)))
     if about in ("normal", "integers"):
-        logits = (logits * spread).astype(dtype)
+        logits = (logits * spread).astype(floats.dtype)
     labels = _labels(draw, N, K)
     if draw(st.integers(0, 9)) == 9:
         labels[draw(st.integers(0, N - 1))] = draw(st.sampled_from((-1, K, 2**40)))
@@ -383,20 +401,20 @@ def softmax_cross_entropy(draw: Draw, dtype: str) -> Case:
 
 
 @st.composite
-def softmax_cross_entropy_backward(draw: Draw, dtype: str) -> Case:
+def softmax_cross_entropy_backward(draw: Draw, floats: Floats) -> Case:
     """probs [N,K] that add up to 1, and labels."""
     N, K = draw(st.sampled_from((1, 2, 3, 5))), draw(axis(10, wide=(65, 1000)))
-    logits, about = values(draw, (N, K), dtype, degree=8)
+    logits, about = values(draw, (N, K), floats, degree=8)
     probs = compute(Case("softmax_cross_entropy", {"logits": logits, "labels": np.zeros(N, np.int64)}).wide)[1]
-    arrays = {"probs": np.asarray(probs).astype(dtype), "labels": _labels(draw, N, K)}
+    arrays = {"probs": np.asarray(probs).astype(floats.dtype), "labels": _labels(draw, N, K)}
     return _case(draw, "softmax_cross_entropy_backward", arrays, {}, about)
 
 
 @st.composite
-def sgd_update(draw: Draw, dtype: str) -> Case:
+def sgd_update(draw: Draw, floats: Floats) -> Case:
     """w, v, dw of one shape; at times some that are not finite, or gradients whose step overflows."""
     shape = draw(shape_any())
-    (w, first), (v, second), (dw, third) = (values(draw, shape, dtype, degree=2) for _ in range(3))
+    (w, first), (v, second), (dw, third) = (values(draw, shape, floats, degree=2) for _ in range(3))
     numbers = {
         "learning_rate": number(draw, st.sampled_from((0.01, 0.1, 1.0, 4.0))),
         "momentum": number(draw, st.sampled_from((0.9, 0.0, 0.5))),
@@ -408,18 +426,18 @@ def sgd_update(draw: Draw, dtype: str) -> Case:
         where = random.random(shape) < 0.3
         if poison == "overflow":
             numbers["learning_rate"] = 4.0
-            dw = np.where(where, np.copysign(0.9 * float(np.finfo(dtype).max), dw), dw).astype(dtype)
+            dw = np.where(where, np.copysign(0.9 * float(np.finfo(floats.dtype).max), dw), dw).astype(floats.dtype)
         else:
             bad = random.choice([np.inf, -np.inf, np.nan], shape)
             w, v, dw = (
-                np.where(where, bad, a).astype(dtype) if name == poison else a
+                np.where(where, bad, a).astype(floats.dtype) if name == poison else a
                 for name, a in (("w", w), ("v", v), ("dw", dw))
             )
     return _case(draw, "sgd_update", {"w": w, "v": v, "dw": dw}, numbers, first, second, third, f"poisoned: {poison}")
 
 
 @st.composite
-def augment(draw: Draw, dtype: str) -> Case:
+def augment(draw: Draw, floats: Floats) -> Case:
     """images uint8 [N,C,H,W], crops anywhere inside, reflected or not; the mean of the image's or the crop's size."""
     N, C = draw(batch()), draw(st.integers(1, 4))
     H, W = draw(axis(8, wide=(17,))), draw(axis(8, wide=(18,)))
@@ -427,8 +445,8 @@ def augment(draw: Draw, dtype: str) -> Case:
     follows = draw(st.booleans())
     random = np.random.default_rng(draw(st.integers(0, 999)))
     # the colour shift and the mean are never huge next to pixels: 0 … 255
-    mean = random.uniform(0, 255, (C, H, W) if follows else (C, crop, crop)).astype(dtype)
-    shift = (25 * random.standard_normal((N, C))).astype(dtype)
+    mean = random.uniform(0, 255, (C, H, W) if follows else (C, crop, crop)).astype(floats.dtype)
+    shift = (25 * random.standard_normal((N, C))).astype(floats.dtype)
     arrays = {
         "images": random.integers(0, 256, (N, C, H, W)).astype(np.uint8),
         "mean": mean,
@@ -441,7 +459,7 @@ def augment(draw: Draw, dtype: str) -> Case:
     return _case(draw, "augment", arrays, {"crop": crop, "factor": factor, "mean_follows": follows})
 
 
-STRATEGIES: dict[str, Callable[[str], Cases]] = {
+STRATEGIES: dict[str, Callable[[Floats], Cases]] = {
     **{
         function.__name__: function
         for function in (
@@ -455,7 +473,7 @@ STRATEGIES: dict[str, Callable[[str], Cases]] = {
     "spatial_response_norm": _response_norm(spatial=True),
     "spatial_response_norm_backward": _response_norm_backward(spatial=True),
 }  # fmt: skip
-"""The strategy of each operation by name; called with a dtype's name."""
+"""The strategy of each operation by name; called with the values that it may draw."""
 
 WRONG_NUMBERS: dict[str, tuple[Any, ...]] = {
     "stride": (0, -1),
