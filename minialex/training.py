@@ -198,6 +198,8 @@ class _Training:
 
     def run_until_done(self) -> Result:
         self.listener.begin(self.session, self.data, self.steps_per_epoch, self.progress.step)
+        where = ", ".join(self.session.plan.placement)
+        self.run.log(f"training begins at step {self.progress.step} on {self.session.backend.name} ({where})")
         with StopRequest() as stop:
             while not stop.requested:
                 if len(self.progress.errors) < self.epoch - 1:
@@ -267,6 +269,7 @@ class _Training:
         best = top1 < self.progress.best
         errors.append(top1)
         self.run.append(record)
+        self.run.log(f"epoch {record['epoch']}: top-1 error {top1:.2%}, top-5 error {top5:.2%}, loss {found.loss:.4f}")
         self.listener.validated(record)
         if len(errors) == 1:
             self.look_for_dead_units()
