@@ -182,5 +182,5 @@ def all_reduce(xs: Sequence[HostArray]) -> list[HostArray]:
 
 
 def memory_in_use(device: str) -> int:
-    """See `Backend.memory_in_use`: bytes of the memory behind live arrays, shared memory once, over all host backends."""
+    """See `Backend.memory_in_use`: bytes behind live arrays, shared memory once, over all host backends."""
     return _bytes_in_use[device]
