@@ -1,0 +1,116 @@
+"""Threads that share the work of a kernel.
+
+A kernel takes ``(worker, begin, end, *arguments)`` and does the items begin … end − 1 of its work; which thread does
+an item never changes its result, so results are the same bits for any number of threads. `worker` numbers the
+threads, for scratch memory of their own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from queue import SimpleQueue
+from typing import Any
+
+from minialex.errors import ConfigurationError
+
+Kernel = Callable[..., Any]
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Work:
+    """One kernel's items, handed out piece by piece to whoever asks."""
+
+    def __init__(self, kernel: Kernel, items: int, pieces: int, arguments: tuple[Any, ...]) -> None:
+        self.kernel, self.items, self.pieces, self.arguments = kernel, items, pieces, arguments
+        self.next = itertools.count().__next__  # handing out is one operation under Python's lock
+        self.errors: list[BaseException] = []
+
+    def take_part(self, worker: int) -> None:
+        """Do pieces until none is left."""
+        kernel, items, pieces, arguments = self.kernel, self.items, self.pieces, self.arguments
+        try:
+            while (piece := self.next()) < pieces:
+                kernel(worker, piece * items // pieces, (piece + 1) * items // pieces, *arguments)
+        except BaseException as error:
+            self.errors.append(error)
+
+
+class Pool:
+    """A number of threads, the caller's among them; the others wait for work and end with the process."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._process = 0
+        self._busy = threading.Lock()
+
+    def run(self, kernel: Kernel, items: int, *arguments: Any, grain: int = 1, pieces: int | None = None) -> None:
+        """Do all items of a kernel.
+
+        Parameters
+        ----------
+        items : how many there are
+        grain : the smallest number of items worth a piece of its own
+        pieces : how many pieces to cut them into, instead of some for each thread
+        """
+        if items <= 0:
+            return
+        if pieces is None:
+            pieces = max(1, min(items // max(grain, 1), 4 * self.threads))
+        work = _Work(kernel, items, pieces, arguments)
+        # another Python thread may be computing: then this one works alone
+        if self.threads == 1 or pieces == 1 or not self._busy.acquire(blocking=False):
+            work.take_part(0)
+        else:
+            try:
+                self._share(work, min(self.threads, pieces) - 1)
+            finally:
+                self._busy.release()
+        if work.errors:
+            raise work.errors[0]
+
+    def _share(self, work: _Work, helpers: int) -> None:
+        self._start()
+        for worker in range(helpers):
+            self._orders[worker].put(work)
+        work.take_part(self.threads - 1)
+        while helpers:
+            try:
+                self._done.get()
+                helpers -= 1
+            except KeyboardInterrupt as error:  # the others still write into the arrays: wait for them first
+                work.errors.append(error)
+
+    def _start(self) -> None:
+        if self._process == os.getpid():
+            return
+        self._process = os.getpid()  # the threads of a process do not follow it through a fork
+        self._orders: list[SimpleQueue[_Work]] = [SimpleQueue() for _ in range(self.threads - 1)]
+        self._done: SimpleQueue[int] = SimpleQueue()
+        for worker, orders in enumerate(self._orders):
+            threading.Thread(
+                target=_serve, args=(worker, orders, self._done), name=f"minialex-{worker}", daemon=True
+            ).start()
+
+
+def _serve(worker: int, orders: SimpleQueue[_Work], done: SimpleQueue[int]) -> None:
+    while True:
+        work = orders.get()
+        work.take_part(worker)
+        done.put(worker)
+        del work
+
+
+@lru_cache(maxsize=16)
+def pool(threads: int | None) -> Pool:
+    """The pool of so many threads, by default one a core."""
+    if threads is not None and threads < 1:
+        raise ConfigurationError(f"--threads must be at least 1, got {threads}")
+    return Pool(threads or cores())
