@@ -65,10 +65,14 @@ def test_a_forked_worker_ends_by_the_signal() -> None:
     code = """
 import os, signal, time
 from minialex.signals import StopRequest
+ready, tell = os.pipe()
 with StopRequest() as stop:
     worker = os.fork()
     if worker == 0:
-        time.sleep(60)
+        os.write(tell, b"x")  # a signal during the fork itself would be lost
+        time.sleep(20)
+        os._exit(1)
+    os.read(ready, 1)
     os.kill(worker, signal.SIGTERM)
     print(os.WTERMSIG(os.waitpid(worker, 0)[1]), stop.requested)
 """
