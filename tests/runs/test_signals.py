@@ -70,7 +70,8 @@ with StopRequest() as stop:
     worker = os.fork()
     if worker == 0:
         os.write(tell, b"x")  # a signal during the fork itself would be lost
-        time.sleep(20)
+        for _ in range(400):
+            time.sleep(0.05)  # Python may see a signal late, but between two calls at the latest
         os._exit(1)
     os.read(ready, 1)
     os.kill(worker, signal.SIGTERM)
