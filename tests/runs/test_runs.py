@@ -145,11 +145,9 @@ def test_the_lock_ends_with_the_run_and_holds_within_one_process(tmp_path: Path)
 def test_a_forked_worker_that_outlives_its_trainer_does_not_hold_the_run(tmp_path: Path) -> None:
     Run.create(tmp_path, RECIPE).close()
     then = """
-worker = os.fork()
-if worker == 0:
+if os.fork() == 0:
     run.close()
-    time.sleep(60)
-print(worker, flush=True)
+    print(os.getpid(), flush=True)  # by now the worker has let go of the lock
 time.sleep(60)
 """
     with another_process(tmp_path, then) as trainer:
