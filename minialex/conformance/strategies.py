@@ -180,6 +180,11 @@ def _convolution(draw: Draw) -> tuple[tuple[int, ...], tuple[int, ...], dict[str
     """Shapes of x and w, stride and padding, and the size (P, Q) of y."""
     N, C, K = draw(batch()), draw(axis(4)), draw(axis(4))
     small = C * K <= 64
+    if draw(st.integers(0, 2)) == 2:  # the paper's own layers, on smaller maps: backends have short cuts for them
+        size, stride, sides = draw(st.sampled_from(((3, 1, (1, 1)), (5, 1, (2, 2)), (11, 4, (0, 3)))))
+        H, W = (draw(st.integers(4, 14)) + (size - 3) // 2 for _ in range(2))
+        P, Q = ((n + sum(sides) - size) // stride + 1 for n in (H, W))
+        return (N, C, H, W), (K, C, size, size), {"stride": stride, "padding": (sides, sides)}, (P, Q)
     stride = draw(st.integers(1, 4))
     padding = draw(st.tuples(st.tuples(*[st.integers(0, 3)] * 2), st.tuples(*[st.integers(0, 3)] * 2)))
     kernel, inside, out = [], [], []
@@ -271,7 +276,8 @@ def tanh_backward(draw: Draw, floats: Floats) -> Case:
 def _pooling(draw: Draw) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:
     """Shapes of x and y, and the numbers: overlapping windows, windows apart, over the edge."""
     N, C = draw(batch()), draw(axis(3))
-    size, stride, ceil = draw(st.integers(1, 4)), draw(st.integers(1, 5)), draw(st.booleans())
+    size, stride = draw(st.one_of(st.just((3, 2)), st.tuples(st.integers(1, 4), st.integers(1, 5))))
+    ceil = draw(st.booleans())
     fewest = max(1, size - stride + 1) if ceil else size
     H, W = (fewest + draw(st.integers(0, 7)) for _ in range(2))
     P, Q = (pool_size(n, size, stride, ceil) for n in (H, W))
@@ -348,7 +354,7 @@ def _response_norm_backward(spatial: bool) -> Callable[[Floats], Cases]:
 def streams(draw: Draw) -> Stream:
     """Any place in the space of random numbers, first elements that begin within a block of four too."""
     return Stream(
-        seed=draw(st.one_of(st.integers(0, 9), st.integers(0, 2**64 - 1))),
+        seed=draw(st.one_of(st.integers(0, 9), st.integers(2**32, 2**64 - 1))),
         purpose=draw(st.integers(0, 2**32 - 1)),
         step=draw(st.one_of(st.integers(0, 9), st.integers(0, 2**32 - 1))),
         first_sample=draw(st.one_of(st.integers(0, 9), st.integers(0, 2**31))),

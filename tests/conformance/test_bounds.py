@@ -129,7 +129,7 @@ def test_the_message_says_what_where_and_by_how_much():
     assert "values: zeros; host arrays reversed" in text
 
 
-@pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-3), ("float64", 1e-11)])
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 4e-3), ("float64", 2e-11)])
 def test_what_whole_steps_may_differ_by_is_little(dtype, most):
     exact, allowed = steps.spread(registry.load("numpy"), "train", steps.data(dtype))
     for arrays, limits in zip(exact, allowed, strict=True):
@@ -137,7 +137,7 @@ def test_what_whole_steps_may_differ_by_is_little(dtype, most):
             assert limit <= most * np.abs(arrays[name]).max(), name
     losses = [float(arrays["loss"]) for arrays in exact]
     assert len(set(losses)) == len(losses)  # the steps do something
-    dropped = exact[0]["mask/dropout4:0"]
+    dropped = exact[0]["mask/dropout5:0"]
     assert 0 < dropped.mean() < 1
 
 
