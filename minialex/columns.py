@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from minialex.backend import Array, Backend
 from minialex.layers import Context
 from minialex.network import Network, Stage
+from minialex.program import Watch
 
 Placement = tuple[str, ...]
-Watch = Callable[[str, int, str], None]
-"""Called before work begins, with the layer's name, the column, and the phase: "forward", "backward", "exchange"."""
 
 
 class Executor:

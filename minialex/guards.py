@@ -91,9 +91,7 @@ class Probe:
         return shown
 
 
-def _walk(
-    session: Session, feed: Mapping[str, Any], batch_size: int, see: Callable[[str, str, str, Any], None]
-) -> None:
+def _walk(session: Session, feed: Mapping[str, Any], see: Callable[[str, str, str, Any], None]) -> None:
     """Walk one training step without updating; `see` gets (layer, phase, operation, array) of every result."""
     where = ["", ""]
 
@@ -105,10 +103,10 @@ def _walk(
             see(where[0], where[1], operation, session.backend.to_numpy(array))
 
     probe = cast(Backend, Probe(session.backend, show))
-    session.walk("train", batch_size, probe, watch)(feed)
+    session.walk("train", probe)(feed, watch)
 
 
-def first_not_finite(session: Session, feed: Mapping[str, Any], batch_size: int) -> str:
+def first_not_finite(session: Session, feed: Mapping[str, Any]) -> str:
     """Where values first are not finite in a step: the parameters as given, or a layer's forward or backward pass."""
     for name, array in sorted(session.weights().items()):
         if not np.isfinite(array).all():
@@ -119,11 +117,11 @@ def first_not_finite(session: Session, feed: Mapping[str, Any], batch_size: int)
         if not found and array.dtype.kind == "f" and not np.isfinite(array).all():
             found.append(f"layer '{layer}' ({phase} pass)")
 
-    _walk(session, feed, batch_size, see)
+    _walk(session, feed, see)
     return found[0] if found else "the update itself (the rate is too large for these gradients)"
 
 
-def dead_units(session: Session, feed: Mapping[str, Any], batch_size: int) -> dict[str, float]:
+def dead_units(session: Session, feed: Mapping[str, Any]) -> dict[str, float]:
     """For each ReLU layer, the fraction of its channels that are zero for every image and place of a batch."""
     alive: dict[str, list[Any]] = {}
 
@@ -132,7 +130,7 @@ def dead_units(session: Session, feed: Mapping[str, Any], batch_size: int) -> di
             on = (array > 0).any(axis=tuple(axis for axis in range(array.ndim) if axis != 1))
             alive.setdefault(layer, []).append(on)
 
-    _walk(session, feed, batch_size, see)
+    _walk(session, feed, see)
     return {layer: 1 - float(np.concatenate(parts).mean()) for layer, parts in alive.items()}
 
 

@@ -86,13 +86,19 @@ class Program:
     outputs: dict[str, Value]
 
 
+Watch = Callable[[str, int, str], None]
+"""Called before a piece of work begins, with the layer's name, the column, and the phase of `Call`."""
+
+
 class CompiledStep(Protocol):
     """What `Backend.compile_step` returns."""
 
-    def __call__(self, feed: Mapping[str, Any]) -> dict[str, Array]:
+    def __call__(self, feed: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Array]:
         """Run the step: `feed` has the fed arrays and the symbols' numbers by name; returns the outputs by name.
 
-        Outputs stay valid until the next call.
+        Outputs stay valid until the next call. With `watch` the step tells where its time goes: all work begun
+        before a call of `watch` is done when it is called. Work that serves several layers or columns at once is
+        counted to the first of them.
         """
         ...
 
@@ -173,7 +179,7 @@ def as_backend(recorder: Recorder) -> Backend:
 def interpret(program: Program, backend: Backend, bindings: Mapping[str, Array]) -> CompiledStep:
     """Run a program call by call: what `compile_step` means, and what a compiled step is compared with."""
 
-    def step(feed: Mapping[str, Any]) -> dict[str, Array]:
+    def step(feed: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Array]:
         known: dict[Value, Any] = {value: bindings[name] for name, value in program.bound.items()}
         known.update({value: feed[name] for name, value in program.fed.items()})
 
@@ -188,7 +194,11 @@ def interpret(program: Program, backend: Backend, bindings: Mapping[str, Array])
                 return type(argument)(resolve(item) for item in argument)
             return argument
 
+        where = None
         for call in program.calls:
+            if watch is not None and where != (call.layer, call.column, call.phase):
+                where = call.layer, call.column, call.phase
+                watch(*where)
             function = getattr(backend, call.operation)
             made = function(*resolve(call.args), **{key: resolve(value) for key, value in call.kwargs.items()})
             known.update(

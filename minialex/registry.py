@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from typing import Any, cast
 
 from minialex.backend import MOVERS, OPERATIONS, Backend
@@ -40,9 +41,8 @@ def installed() -> dict[str, EntryPoint]:
 
 
 def default_name() -> str:
-    """The backend used where none is named: the fastest installed CPU backend."""
-    names = installed()
-    return "numba" if "numba" in names else "numpy"
+    """The backend used where none is named: Numba's, where Numba is installed, else the reference."""
+    return "numba" if "numba" in installed() and find_spec("numba") else "numpy"
 
 
 def protocol_faults(backend: type) -> list[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from minialex import models
 from minialex.backend import Array, Backend
-from minialex.columns import Placement, Watch
+from minialex.columns import Placement
 from minialex.data.statistics import Statistics
 from minialex.data.views import Draws, centre_crop_offset, ten_crop_offsets, training_draws
 from minialex.errors import ConfigurationError, ResourceError, nearest
@@ -20,7 +20,7 @@ from minialex.network import Network, initial_parameters, join_columns, split_co
 from minialex.program import CompiledStep
 from minialex.recipe import Recipe
 from minialex.schedule import Moment, parameter_rates
-from minialex.step import Kind, Plan, make_step, whole_name
+from minialex.step import Kind, Plan, make_step, walk_step, whole_name
 
 
 def placement_of(backend: Backend, devices: str | None, columns: int) -> Placement:
@@ -237,9 +237,9 @@ class Session:
         assert total is not None
         return total / views, sum(losses) / views
 
-    def walk(self, kind: Kind, batch_size: int, backend: Backend, watch: Watch) -> CompiledStep:
-        """The step with its layers walked on another backend of the same arrays (a probe), watched."""
-        return make_step(backend, self.plan, kind, batch_size, self._bound, watch)
+    def walk(self, kind: Kind, backend: Backend) -> CompiledStep:
+        """The step with its layers walked on another backend of the same arrays (a probe)."""
+        return walk_step(backend, self.plan, kind, self._bound)
 
 
 def view_offsets(size: int, crop: int, views: int) -> list[tuple[int, int, int]]:

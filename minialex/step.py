@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from minialex.backend import Array, Backend
-from minialex.columns import Executor, Placement, Watch
+from minialex.columns import Executor, Placement
 from minialex.layers import Context
 from minialex.network import Network
-from minialex.program import CompiledStep, Program, Recorder, Symbol, as_backend
+from minialex.program import CompiledStep, Program, Recorder, Symbol, Watch, as_backend
 
 Kind = Literal["train", "infer"]
 FED_PER_DEVICE = ("images", "shift", "top", "left", "flip")
@@ -173,23 +173,27 @@ def record(plan: Plan, kind: Kind, batch_size: int, devices: tuple[str, ...]) ->
     return Program(bound, fed, symbols, tuple(recorder.calls), outputs)
 
 
-def make_step(
-    backend: Backend, plan: Plan, kind: Kind, batch_size: int, bound: Mapping[str, Array], watch: Watch | None = None
-) -> CompiledStep:
+def make_step(backend: Backend, plan: Plan, kind: Kind, batch_size: int, bound: Mapping[str, Array]) -> CompiledStep:
     """A step, compiled if the backend can: a function from a feed to outputs (see `training_step`).
 
     Parameters
     ----------
     bound : arrays that live longer than a step, on their devices
-    watch : with it the layers are walked, and it is called before each one's work
     """
-    if watch is None:
-        compiled = backend.compile_step(record(plan, kind, batch_size, backend.devices), bound)
-        if compiled is not None:
-            return compiled
-    executor = Executor(plan.network, backend, plan.placement, watch)
+    compiled = backend.compile_step(record(plan, kind, batch_size, backend.devices), bound)
+    return walk_step(backend, plan, kind, bound) if compiled is None else compiled
 
-    def step(feed: Mapping[str, Any]) -> dict[str, Array]:
-        return STEPS[kind](executor, plan, bound, feed)
+
+def walk_step(backend: Backend, plan: Plan, kind: Kind, bound: Mapping[str, Array]) -> CompiledStep:
+    """A step that walks the layers, one operation after another, for batches of any size."""
+
+    def step(feed: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Array]:
+        def tell(layer: str, column: int, phase: str) -> None:
+            if watch is not None:
+                for device in plan.devices:
+                    backend.synchronize(device)
+                watch(layer, column, phase)
+
+        return STEPS[kind](Executor(plan.network, backend, plan.placement, tell), plan, bound, feed)
 
     return step

@@ -292,7 +292,7 @@ class _Training:
         indices = np.arange(n)
         now = moment(self.recipe, self.epoch, self.progress.errors)
         feed = self.session.training_feed(self.data.train.read(indices), self.labels[indices], self.progress.step, now)
-        warning = dead_units_warning(dead_units(self.session, feed, n), self.recipe)
+        warning = dead_units_warning(dead_units(self.session, feed), self.recipe)
         if warning:
             self.warn(warning)
 
@@ -300,7 +300,7 @@ class _Training:
         """Say where values first were not finite, and end."""
         step = self.progress.step
         feed = self.session.training_feed(images, labels, step, now)
-        where = first_not_finite(self.session, feed, len(images))
+        where = first_not_finite(self.session, feed)
         updated = f"; not updated: {', '.join(kept[:4])}{' …' if len(kept) > 4 else ''}" if kept else ""
         message = (
             f"step {step + 1}: values are not finite, first in {where}{updated}. The last good checkpoint is kept in "

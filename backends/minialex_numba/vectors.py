@@ -212,7 +212,7 @@ def tile_across(
     return signature, generate
 
 
-@intrinsic
+@intrinsic(prefer_literal=True)
 def transform(
     typing: Any, which: Any, m: Any, r: Any, out: Any, out0: Any, out_step: Any, x: Any, x0: Any, x_step: Any
 ) -> Any:  # fmt: skip
@@ -220,7 +220,7 @@ def transform(
 
     The matrix is one of `winograd_matrices.matrices(m, r)`, known when this is compiled: ``which`` is its index.
     """
-    if not (_floats(out) and out == x):
+    if not (_floats(out) and out == x and all(isinstance(k, types.IntegerLiteral) for k in (which, m, r))):
         return None
     matrix = winograd_matrices.matrices(m.literal_value, r.literal_value)[which.literal_value]
     n = [types.intp] * 2

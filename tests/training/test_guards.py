@@ -55,19 +55,19 @@ def test_a_loss_that_falls_is_left_alone() -> None:
 
 def test_dead_units_are_seen_and_named() -> None:
     dead = session(RECIPE.replace(bias=-1e6))
-    text = dead_units_warning(dead_units(dead, feed(dead), 8), RECIPE)
+    text = dead_units_warning(dead_units(dead, feed(dead)), RECIPE)
     assert text is not None
     assert "relu2 (100%)" in text
     assert "--bias 0.1" in text
     alive = session()
-    assert dead_units_warning(dead_units(alive, feed(alive), 8), RECIPE) is None
+    assert dead_units_warning(dead_units(alive, feed(alive)), RECIPE) is None
 
 
 def test_looking_changes_nothing() -> None:
     opened = session()
     before = {**opened.weights(), **{f"v{n}": a for n, a in opened.momentum().items()}}
-    dead_units(opened, feed(opened), 8)
-    first_not_finite(opened, feed(opened), 8)
+    dead_units(opened, feed(opened))
+    first_not_finite(opened, feed(opened))
     after = {**opened.weights(), **{f"v{n}": a for n, a in opened.momentum().items()}}
     for name, array in before.items():
         np.testing.assert_array_equal(array, after[name])
@@ -77,7 +77,7 @@ def test_where_values_first_are_not_finite() -> None:
     weights = session().weights()
     weights["conv4.weight"][:] = 3e38
     opened = Session(RECIPE, registry.load("numpy"), ("cpu:0",) * 2, statistics(DATA.train), weights)
-    assert first_not_finite(opened, feed(opened), 8) == "layer 'conv4' (forward pass)"
+    assert first_not_finite(opened, feed(opened)) == "layer 'conv4' (forward pass)"
     weights["fc7.weight"][0, 0] = np.nan
     opened = Session(RECIPE, registry.load("numpy"), ("cpu:0",) * 2, statistics(DATA.train), weights)
-    assert first_not_finite(opened, feed(opened), 8) == "the weights 'fc7.weight'"
+    assert first_not_finite(opened, feed(opened)) == "the weights 'fc7.weight'"
