@@ -121,12 +121,12 @@ def train(
     Without options: the small two-column AlexNet on generated shapes, about a minute on two cores.
     """
     changes = overrides(context.args)
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("seed", seed), ("data", data)):
-        if value is not None:
-            changes[name] = value
+    given = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data}
+    given |= {"backend": backend, "devices": devices}
+    changes |= {name: value for name, value in given.items() if value is not None}
     from minialex import commands
 
-    return commands.train(recipe, changes, backend, devices, threads, resume, out)
+    return commands.train(recipe, changes, threads, resume, out)
 
 
 @app.command()
