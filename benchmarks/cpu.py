@@ -78,13 +78,8 @@ class Server:
 
     def close(self) -> None:
         """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        with self.process:  # closes the pipes, at which the side ends, and waits for it
+            pass
 
 
 @contextmanager

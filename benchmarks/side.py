@@ -150,7 +150,7 @@ def answer(side: Side, asked: dict[str, Any], known: dict[str, Any]) -> Any:
     recipe = load_recipe(asked["recipe"])
     if do == "epoch":
         if "data" not in known:
-            known["data"] = load(asked["data"])
+            known["data"] = load(asked["data"], train_images=asked.get("images"))
         data = known["data"]
         recipe = recipe.replace(classes=len(data.class_names))
         return side.epoch(recipe, data, asked["number"], asked["steps"])

@@ -134,7 +134,7 @@ def test_watching_the_peer_names_every_layer():
     assert {phase for _, phase in only} == {"input", "forward"}
 
 
-def test_sides_answer_and_do_an_epoch(tmp_path):
+def test_sides_answer_and_do_an_epoch():
     """Both sides' processes, as `benchmarks/cpu.py` asks them."""
     cpu = module_of_cpu()
     with cpu.servers((cpu.OURS, cpu.INSTALLED), 1, {}) as started:
@@ -145,7 +145,7 @@ def test_sides_answer_and_do_an_epoch(tmp_path):
             found = server.ask("parts", **work, peaks=[1e10, 1e10])
             assert any(part[:2] == ["conv1", "backward"] for part in found), side
             assert server.ask("memory")["peak"] > 1 << 20
-            epoch = {"recipe": "small", "data": "shapes", "number": 1, "steps": 2}
+            epoch = {"recipe": "small", "data": "shapes", "images": 100, "number": 1, "steps": 2}
             assert server.ask("epoch", **epoch) > 0
     assert all(server.process.returncode == 0 for server in started.values())
 
