@@ -205,7 +205,7 @@ def _key(argument: Any, known: dict[Value, Tensor]) -> Any:
 def _node(call: Call, arguments: list[Any], known: dict[Value, Tensor], nodes: list[Node]) -> list[Tensor | None]:
     """The results of a call, and its node unless it needs none."""
     where = call.layer, call.column, call.phase
-    made: list[Tensor | None] = [value and Tensor(value.shape, value.dtype) for value in call.results]
+    made: list[Tensor | None] = [None if value is None else Tensor(value.shape, value.dtype) for value in call.results]
     if call.operation == "concat":
         parts = [known[value] for value in values_of(call.args)]
         if len(parts) == 1:

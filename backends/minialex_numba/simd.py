@@ -15,7 +15,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils as untyped_cgutils
 from numba.core.datamodel import models as untyped_models
@@ -39,7 +39,7 @@ WHOLE = 1 << 20
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """One vector of float32 or float64."""
 
     def __init__(self, dtype: Any) -> None:
