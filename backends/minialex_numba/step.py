@@ -43,7 +43,7 @@ Task = Callable[[Feed], None]
 Place = tuple[Floats, int, int]
 """A flat array, the index of the first number, and the distance between rows."""
 
-FEW_IMAGES = 8
+FEW_IMAGES = 4
 """Images from which on Winograd's convolutions pay: their weights are many times larger."""
 
 
