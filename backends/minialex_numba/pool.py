@@ -8,8 +8,10 @@ threads, for scratch memory of their own.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from queue import SimpleQueue
@@ -18,6 +20,9 @@ from typing import Any
 from minialex.errors import ConfigurationError
 
 Kernel = Callable[..., Any]
+
+ALONE, SHORT = 1e-4, 4e-3
+"""Seconds of work below which one thread does it alone, and below which each thread does one piece."""
 
 
 def cores() -> int:
@@ -50,6 +55,7 @@ class Pool:
         self.threads = threads
         self._process = 0
         self._busy = threading.Lock()
+        self._work_seconds: dict[tuple[int, int], float] = {}
 
     def run(self, kernel: Kernel, items: int, *arguments: Any, grain: int = 1, pieces: int | None = None) -> None:
         """Do all items of a kernel.
@@ -63,7 +69,8 @@ class Pool:
         if items <= 0:
             return
         if pieces is None:
-            pieces = max(1, min(items // max(grain, 1), 4 * self.threads))
+            pieces = max(1, min(items // max(grain, 1), self._pieces(kernel, items)))
+        began = time.perf_counter()
         work = _Work(kernel, items, pieces, arguments)
         # another Python thread may be computing: then this one works alone
         if self.threads == 1 or pieces == 1 or not self._busy.acquire(blocking=False):
@@ -73,8 +80,20 @@ class Pool:
                 self._share(work, min(self.threads, pieces) - 1)
             finally:
                 self._busy.release()
+        seconds = time.perf_counter() - began
+        if pieces > 1:
+            seconds *= self.threads
+        self._work_seconds[id(kernel), items] = seconds
         if work.errors:
             raise work.errors[0]
+
+    def _pieces(self, kernel: Kernel, items: int) -> int:
+        """Into how many pieces to cut work, by how long it took last time.
+
+        Handing a piece to a thread takes some microseconds, waking a thread some tens of them.
+        """
+        seconds = self._work_seconds.get((id(kernel), items), math.inf)
+        return 1 if seconds < ALONE else self.threads if seconds < SHORT else 4 * self.threads
 
     def _share(self, work: _Work, helpers: int) -> None:
         self._start()

@@ -43,6 +43,8 @@ Task = Callable[[Feed], None]
 Place = tuple[Floats, int, int]
 """A flat array, the index of the first number, and the distance between rows."""
 
+LITTLE = 1 << 31
+"""Multiply-adds of a step below which each thread computes a column of its own."""
 FEW_IMAGES = 4
 """Images from which on Winograd's convolutions pay: their weights are many times larger."""
 
@@ -68,24 +70,31 @@ class Step:
         self.bindings = bindings
         self.updated = sorted({name for node in made.nodes for name in _updated(node)})
         builder = _Builder(pool, program, made, bindings, keep_weights=not self.updated)
-        self.tasks = builder.tasks
+        self.tasks, self.work = builder.tasks, builder.work
         self.nbytes = builder.nbytes
         self.outputs, self.fetch = builder.results()
 
     def __call__(self, feed: Feed, watch: Watch | None = None) -> dict[str, Array]:
         """Run all tasks."""
-        before = None
         with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
-            for where, task in self.tasks:
-                if watch is not None and where != before:
-                    watch(*where)
-                    before = where
-                task(feed)
+            if watch is None:
+                for work in self.work:
+                    work(feed)
+            else:
+                self._watched(feed, watch)
             for fetch in self.fetch:
                 fetch()
         for name in self.updated:
             self.bindings[name].version += 1
         return dict(self.outputs)
+
+    def _watched(self, feed: Feed, watch: Watch) -> None:
+        before = None
+        for where, task in self.tasks:
+            if where != before:
+                watch(*where)
+                before = where
+            task(feed)
 
 
 def _updated(node: Node) -> list[str]:
@@ -93,6 +102,58 @@ def _updated(node: Node) -> list[str]:
     if node.kind == "sgd_update" or "update" in node.flags:
         return [tensor.name for role in ("w", "v") for tensor in node.inputs[role]]
     return []
+
+
+def _products(made: Graph) -> int:
+    """Multiply-adds of a step's convolutions and full layers."""
+    count = 0
+    for node in made.nodes:
+        if node.kind in ("conv2d", "linear"):
+            y = node.outputs["y"][0]
+            places = y.shape[0] * math.prod(y.shape[2:])
+            count += sum(places * math.prod(w.shape) for w in node.inputs["w"])
+        if node.kind in ("conv2d_backward", "linear_backward"):
+            dy = node.inputs["dy"][0]
+            count += sum(2 * dy.shape[0] * math.prod(dy.shape[2:]) * math.prod(w.shape) for w in node.inputs["w"])
+    return count
+
+
+def _run_branches(worker: int, begin: int, end: int, branches: list[list[Task]], feed: Feed) -> None:
+    for branch in branches[begin:end]:
+        for task in branch:
+            task(feed)
+
+
+def _segments(nodes: list[Node]) -> list[list[Node]]:
+    """Nodes in segments within which no column touches what another one makes.
+
+    Where kernels are over so soon that waking the other threads costs as much, each thread works on a column of its
+    own, and they meet only where columns read each other.
+    """
+    segments: list[list[Node]] = []
+    alone = True
+    for node in nodes:
+        joined = len(node.inputs.get("w", ())) > 1 or node.kind in ("augment", "copy", "zeros")
+        if alone or joined or _meets(node, segments[-1]):
+            segments.append([node])
+        else:
+            segments[-1].append(node)
+        alone = joined
+    return segments
+
+
+def _meets(node: Node, segment: list[Node]) -> bool:
+    """Whether a node touches what another column's nodes of a segment write, or they what it writes."""
+    others = [other for other in segment if other.where[1] != node.where[1]]
+    written = [t for other in others for t in other.written()]
+    touched = [t for other in others for t in [*other.read(), *other.written()]]
+    return any(_overlap(t, other) for t in [*node.read(), *node.written()] for other in written) or any(
+        _overlap(t, other) for t in node.written() for other in touched
+    )
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    return a.root is b.root and a.first < b.first + b.width and b.first < a.first + a.width
 
 
 class _Builder:
@@ -117,10 +178,23 @@ class _Builder:
         self.scratch: dict[Node, Tensor] = {}
         self.held: dict[int, np.ndarray[Any, Any]] = {}
         prepared = [(node, self._prepare(node)) for node in made.nodes]
+        columns = max((node.where[1] for node in made.nodes), default=0) + 1
+        side_by_side = columns == pool.threads > 1 and _products(made) < LITTLE
+        self.segments = _segments(made.nodes) if side_by_side else [[node] for node in made.nodes]
         self._allocate()
-        self.tasks: list[tuple[tuple[str, int, str], Task]] = [
-            (node.where, task) for node, make in prepared for task in [make()]
-        ]
+        tasks = {node: make() for node, make in prepared}
+        self.tasks: list[tuple[tuple[str, int, str], Task]] = [(node.where, tasks[node]) for node in made.nodes]
+        self.work = [self._together(segment, tasks) for segment in self.segments]
+
+    def _together(self, segment: list[Node], tasks: Mapping[Node, Task]) -> Task:
+        """The nodes of a segment as one task: each column's on a thread of its own."""
+        columns: dict[int, list[Task]] = {}
+        for node in segment:
+            columns.setdefault(node.where[1], []).append(tasks[node])
+        branches = list(columns.values())
+        if len(branches) == 1:
+            return lambda feed: _run_branches(0, 0, 1, branches, feed)
+        return lambda feed: self.pool.run(_run_branches, len(branches), branches, feed, pieces=len(branches))
 
     # ---- memory -------------------------------------------------------------------------------------------------
 
@@ -132,7 +206,9 @@ class _Builder:
         """Places in one block: the largest first, each as low as it fits beside those that live with it."""
         lives: dict[Tensor, tuple[int, int]] = {}
         forever = len(self.graph.nodes)
-        for number, node in enumerate(self.graph.nodes):
+        moments = {node: number for number, segment in enumerate(self.segments) for node in segment}
+        for node in self.graph.nodes:
+            number = moments[node]
             for tensor in [*node.read(), *node.written()]:
                 if not tensor.root.source:
                     begin, _ = lives.get(tensor.root, (number, 0))
