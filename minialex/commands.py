@@ -14,7 +14,7 @@ from rich.table import Table
 from minialex import checkpoint, files, models, registry, rundata
 from minialex.backend import Backend
 from minialex.data import DataSet, load
-from minialex.data.folder import read_image
+from minialex.data.images import read_image
 from minialex.differences import DIFFERENCES
 from minialex.display import TrainingDisplay, duration
 from minialex.errors import CheckpointError, ConfigurationError, DataError, MinialexError
