@@ -47,23 +47,47 @@ def load(place: str | os.PathLike[str], *, size: int | None = None, seed: int = 
     size = DEFAULT_SIZE if size is None else size
     if not 8 <= size <= 4096:
         raise ConfigurationError(f"{root}: size = {size} cannot be used; use 8 to 4096 pixels.")
+    train, validation, names = layout(root)
+    if validation is not None:
+        return DataSet(root.name, scan(train, names, size), scan(validation, names, size, complete=False), names)
+    whole = scan(train, names, size)
+    chosen = validation_part(len(whole), seed, str(root))
+    return DataSet(root.name, whole.part(np.flatnonzero(~chosen)), whole.part(np.flatnonzero(chosen)), names)
+
+
+def layout(root: Path) -> tuple[Path, Path | None, tuple[str, ...]]:
+    """Where the class folders of training and of validation lie, if that has some of its own, and the class names.
+
+    Raises
+    ------
+    DataError : no such folder, or a validation class that is not trained
+    """
     folders = _folders(root)
     validation = next((name for name in VALIDATION_NAMES if name in folders), None)
     if "train" in folders and validation:
         names = tuple(_folders(root / "train"))
-        train = scan(root / "train", names, size)
         unknown = set(_folders(root / validation)) - set(names)
         if unknown:
             raise DataError(f"{root / validation}: class '{min(unknown)}' has no folder in {root / 'train'}.")
-        return DataSet(root.name, train, scan(root / validation, names, size, complete=False), names)
+        return root / "train", root / validation, names
     if "train" in folders and set(folders) <= {"train", "test"}:  # a test part is not ours to look at
         root, folders = root / "train", _folders(root / "train")
-    whole = scan(root, tuple(folders), size)
-    if len(whole) < 2:
-        raise DataError(f"{root}: only {len(whole)} image; training and validation need one each at least.")
-    order = philox.permutation(philox.Stream(seed, philox.purpose("data/folder/validation")), len(whole))
-    count = max(1, len(whole) // VALIDATION_PART)
-    return DataSet(root.name, whole.part(order[count:]), whole.part(order[:count]), tuple(folders))
+    return root, None, tuple(folders)
+
+
+def validation_part(count: int, seed: int, where: str) -> NDArray[np.bool_]:
+    """Which of some images are kept for validation, where nobody has said: a tenth, chosen by Philox; bool [count].
+
+    Raises
+    ------
+    DataError : fewer than two images
+    """
+    if count < 2:
+        raise DataError(f"{where}: only {count} image; training and validation need one each at least.")
+    order = philox.permutation(philox.Stream(seed, philox.purpose("data/folder/validation")), count)
+    chosen = np.zeros(count, np.bool_)
+    chosen[order[: max(1, count // VALIDATION_PART)]] = True
+    return chosen
 
 
 def _folders(root: Path) -> list[str]:
@@ -88,7 +112,9 @@ def scan(root: Path, class_names: tuple[str, ...], size: int, *, complete: bool 
     labels: list[int] = []
     skipped: list[Path] = []
     for label, name in enumerate(class_names):
-        found = [path for path in _files(root / name) if _is_image(path, skipped)]
+        found: list[Path] = []
+        for path, usable in images(root / name):
+            (found if usable else skipped).append(path)
         if complete and not found:
             raise DataError(f"{root / name}: holds no image ({', '.join(ENDINGS)}); remove the folder or fill it.")
         paths += found
@@ -98,20 +124,24 @@ def scan(root: Path, class_names: tuple[str, ...], size: int, *, complete: bool 
     return FolderSplit(tuple(paths), np.array(labels, np.int64), size, tuple(skipped))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder, in a fixed order; linked folders below it are not followed, so there are no loops."""
-    for place, folders, files in os.walk(folder):
+def images(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """All files below a folder in a fixed order, and whether each looks like an image.
+
+    Linked folders below it are not followed, so there are no loops.
+
+    Raises
+    ------
+    DataError : a folder that cannot be read
+    """
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}).") from None
+
+    for place, folders, names in os.walk(folder, onerror=fail):
         folders.sort()
-        for name in sorted(files):
-            yield Path(place, name)
-
-
-def _is_image(path: Path, skipped: list[Path]) -> bool:
-    """Whether a path looks like an image; if not, it is listed."""
-    if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file():
-        return True
-    skipped.append(path)
-    return False
+        for name in sorted(names):
+            path = Path(place, name)
+            yield path, path.suffix.lower() in ENDINGS and not name.startswith(".") and path.is_file()
 
 
 @dataclass(frozen=True)

@@ -70,14 +70,19 @@ class Sums:
 
     def add(self, images: NDArray[np.uint8]) -> None:
         """Add images, uint8 [n, 3, S, S]."""
+        sums = np.zeros(self.pixels.shape, np.int32)  # room for 8 million images
+        products = np.zeros((3, 3), object)
+        channels = np.empty(self.pixels.shape, self._exact)
+        for image in images:
+            np.add(sums, image, out=sums)
+            np.copyto(channels, image)
+            for i in range(3):
+                for j in range(i, 3):
+                    rows = np.einsum("hw,hw->h", channels[i], channels[j])
+                    products[i, j] += int(rows.sum(dtype=np.float64))  # far below 2^53
         self.images += len(images)
-        self.pixels += images.sum(axis=0, dtype=np.int64)
-        channels = images.astype(self._exact)
-        for i in range(3):
-            for j in range(i, 3):
-                rows = np.einsum("nhw,nhw->nh", channels[:, i], channels[:, j])
-                self.products[i, j] += int(rows.sum(dtype=np.float64))  # far below 2^53
-                self.products[j, i] = self.products[i, j]
+        self.pixels += sums
+        self.products = self.products + products + np.triu(products, 1).T
 
     def merge(self, other: Sums) -> None:
         """Add what another one has summed."""
