@@ -214,6 +214,39 @@ def download(
     commands.download(name, folder)
 
 
+@app.command()
+def prepare(
+    source: Annotated[
+        Path, typer.Argument(help="folder with the official ImageNet archives, folder of images, or list of files")
+    ],
+    store: Annotated[Path, typer.Argument(help="the store's folder: new, or begun by the same command")],
+    validation: Annotated[Path | None, typer.Option(help="validation images, where they lie elsewhere")] = None,
+    words: Annotated[Path | None, typer.Option(help="what the classes are called, as in synset_words.txt")] = None,
+    size: Annotated[int, typer.Option(help="rows and columns of the images")] = 256,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes; default one a processor")] = None,
+    debug: DebugOption = False,
+) -> int:
+    """Make a store of 256 x 256 images for training. Stopped or killed, the same command goes on."""
+    from minialex import store_commands
+
+    return store_commands.prepare(source, store, size, validation, words, workers)
+
+
+store_app = typer.Typer(help="Look after stores made by `minialex prepare`.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+
+
+@store_app.command()
+def check(
+    store: Annotated[Path, typer.Argument(help="the store's folder")],
+    debug: DebugOption = False,
+) -> int:
+    """Compare every file of a store with its SHA-256; names the file and the byte of what is damaged."""
+    from minialex import store_commands
+
+    return store_commands.check(store)
+
+
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False) -> None:
     if version:

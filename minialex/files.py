@@ -158,9 +158,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     write_stream(path, [data], needed=len(data))
 
 
-def write_stream(
-    path: str | os.PathLike[str], chunks: Iterable[Any], *, needed: int | None = None
-) -> tuple[int, str]:
+def write_stream(path: str | os.PathLike[str], chunks: Iterable[Any], *, needed: int | None = None) -> tuple[int, str]:
     """Write a file as `write_bytes` does from one contiguous buffer after the other, none of which is kept.
 
     Parameters
