@@ -166,7 +166,7 @@ def predict(
 @app.command(context_settings=EXTRA)
 def summary(
     context: typer.Context,
-    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "paper",
+    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "alexnet-2012",
     batch_size: Annotated[int | None, typer.Option(min=1, help="for the memory of a step")] = None,
     debug: DebugOption = False,
 ) -> None:
@@ -232,7 +232,7 @@ def prepare(
     return store_commands.prepare(source, store, size, validation, words, workers)
 
 
-store_app = typer.Typer(help="Look after stores made by `minialex prepare`.", no_args_is_help=True)
+store_app = typer.Typer(help="Look after stores made by `minialex prepare`.")
 app.add_typer(store_app, name="store")
 
 

@@ -15,6 +15,7 @@ from minialex import checkpoint, files, models, registry, rundata
 from minialex.backend import Backend
 from minialex.data import DataSet, load
 from minialex.data.images import read_image
+from minialex.data.store import is_store
 from minialex.differences import DIFFERENCES
 from minialex.display import TrainingDisplay, duration
 from minialex.errors import CheckpointError, ConfigurationError, DataError, MinialexError
@@ -40,7 +41,8 @@ def load_data(recipe: Recipe) -> DataSet:
     """The data set that a recipe names."""
     if recipe.data == "imagenet":
         raise DataError(
-            "no ImageNet here: give --data FOLDER with train/ and val/ folders of images, one folder a class"
+            "no ImageNet here: make a store with `minialex prepare ARCHIVES STORE` and give --data STORE, or give the "
+            "path of a folder of images"
         )
     size = recipe.image_size
     return load(
@@ -60,6 +62,8 @@ def recipe_of(folder: Path) -> Recipe:
 
 def choose_recipe(name: str | None, changes: dict[str, Any]) -> Recipe:
     """The recipe that is named, else the one of the data, else ``shapes``; with the changes."""
+    if name is None and is_store(Path(str(changes.get("data", ""))).expanduser()):
+        return load_recipe("alexnet-2012").replace(**{"classes": 0, **changes})  # as many as the store has
     if name is None:
         source = str(changes.get("data", "shapes")).partition(":")[0]
         name = source if source in built_in() else "small" if "data" in changes else "shapes"

@@ -112,9 +112,9 @@ def _say(screen: Console, place: Path, found: Summary) -> None:
         rate = found.decoded / found.seconds
         workers = f"{found.workers} process{'es' if found.workers > 1 else ''}"
         table.add_row("time", f"{duration(found.seconds)}, {rate:,.0f} images/s with {workers}")
+    table.add_row("check", f"minialex store check {place}")
+    table.add_row("train", f"minialex train --recipe alexnet-2012 --data {place}")
     screen.print(table, markup=False)
-    screen.print(f"check        minialex store check {place}", highlight=False, markup=False)
-    screen.print(f"train        minialex train --recipe alexnet-2012 --data {place}", highlight=False, markup=False)
 
 
 def _see(place: Path, name: str, counts: dict[str, int]) -> str:

@@ -116,3 +116,8 @@ class DataSet:
     class_names: tuple[str, ...]
     words: tuple[str, ...] = ()
     statistics: Statistics | None = None
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """What to show for each class: its words where they are known, else its name."""
+        return self.words or self.class_names
