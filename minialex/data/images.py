@@ -38,7 +38,8 @@ ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp")
 MOST_PIXELS = 64_000_000  # below the limit at which Pillow itself warns of a decompression bomb
 MOST_BYTES = 256 << 20  # of a file; nothing of at most MOST_PIXELS pixels needs more
 _DAMAGE = ("premature end", "bad huffman", "instead of rst")
-"""What libjpeg says, in small letters, when it guessed pixels. Its other warnings cost none."""
+"""What libjpeg says, in small letters, when it surely guessed pixels. Its other warnings may cost none: such an image
+is kept, and the warning is noted."""
 
 
 class Decoded(NamedTuple):
