@@ -78,7 +78,7 @@ def _folder(source: str, size: int | None, seed: int) -> DataSet:
     path = Path(source).expanduser()
     if source and store.is_store(path):
         return store.load(path, size=size)
-    if source and (path / "prepare").is_dir() and list(path.glob("*.images")):
+    if source and (path / "prepare" / "plan.json").is_file():
         raise DataError(f"{source}: a store that is not finished; run its `minialex prepare` again to go on.")
     if source and path.is_dir():
         return folder.load(path, size=size, seed=seed)

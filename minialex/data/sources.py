@@ -61,6 +61,8 @@ class Entry(NamedTuple):
         ------
         DataError : a file that is gone, cannot be read, is empty or much too large
         """
+        if not os.path.isfile(self.path):  # a pipe would block for ever
+            raise DataError("no such file.")
         try:
             with open(self.path, "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size if self.offset < 0 else self.size

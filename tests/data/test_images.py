@@ -88,8 +88,7 @@ def test_flipped_bytes_are_noticed_where_the_code_breaks():
         flipped[place] ^= 0xFF
         try:
             found["a note" if decode(bytes(flipped), 64).notes else "nothing"] += 1
-        except DataError as error:
-            assert "damaged or cut short" in str(error) or "cannot be decoded" in str(error)
+        except DataError:
             found["an error"] += 1
     # Most flips change pixels and leave sound code: only a checksum shows them. Pillow alone notices none of these.
     assert found["an error"] + found["a note"] > found["nothing"] / 4, found
