@@ -143,10 +143,10 @@ def write_report(run: Run, recipe: Recipe, data: DataSet, result: Result, found:
     images = data.validation.read(indices)
     pictures.save(pictures.curves(metrics, len(data.class_names)), run.paths.pictures / "curves.png")
     pictures.save(pictures.kernels(first, recipe.columns), run.paths.pictures / "kernels.png")
-    pictures.save(pictures.confusion(found.confusion, data.class_names), run.paths.pictures / "confusion.png")
+    pictures.save(pictures.confusion(found.confusion, data.titles), run.paths.pictures / "confusion.png")
     few = slice(0, 8)
     pictures.save(
-        pictures.predictions(images[few], found.probs[indices[few]], data.class_names, found.labels[indices[few]]),
+        pictures.predictions(images[few], found.probs[indices[few]], data.titles, found.labels[indices[few]]),
         run.paths.pictures / "predictions.png",
     )
     report.write(
@@ -167,7 +167,7 @@ def write_report(run: Run, recipe: Recipe, data: DataSet, result: Result, found:
         images=images,
         probs=found.probs[indices],
         labels=found.labels[indices],
-        class_names=data.class_names,
+        class_names=data.titles,
         warnings=result.progress.warnings,
         recipe_toml=recipe.to_toml(),
     )
@@ -200,9 +200,14 @@ def open_session(path: Path, backend: Backend, devices: str | None) -> tuple[Ses
     return Session(recipe, backend, placement, known.statistics, found.weights), recipe, class_names
 
 
+def _home_of(path: Path) -> Path:
+    """The run folder of a checkpoint folder, or the run folder itself."""
+    return path.parent.parent if (path / checkpoint.MANIFEST).is_file() else path
+
+
 def _weights_of(path: Path) -> tuple[Path, checkpoint.Checkpoint]:
-    if (path / checkpoint.MANIFEST).is_file():
-        return path.parent.parent, checkpoint.load(path)
+    if _home_of(path) != path:
+        return _home_of(path), checkpoint.load(path)
     if not path.is_dir():
         raise CheckpointError(f"no run folder {path}; train one with `minialex train --out {path}`")
     return path, checkpoint.best(path / "checkpoints")
@@ -280,6 +285,7 @@ def predict(
 
     screen = console()
     session, recipe, class_names = open_session(path, registry.load(backend_name, threads=threads), devices)
+    class_names = rundata.read(_home_of(path)).titles  # what people call them
     pixels = np.stack([read_image(image, recipe.image_size) for image in images])
     probs, _ = session.probabilities(pixels, views=views)
     probs = probs[:, : len(class_names)]

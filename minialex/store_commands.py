@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from minialex.data import store
 from minialex.data.prepare import Stopped, Summary
@@ -96,25 +95,26 @@ def _say(screen: Console, place: Path, found: Summary) -> None:
     def reasons(counts: dict[str, int]) -> str:
         return ", ".join(f"{count:,} × {reason}" for reason, count in counts.items()) or "none"
 
-    table = Table(box=None, show_header=False, highlight=False)
-    table.add_row("store", f"{place} (whole already)" if found.already else str(place))
+    def row(label: str, text: str) -> None:
+        screen.print(f"{label:<18}{text}", highlight=False, markup=False)
+
+    row("store", f"{place} (whole already)" if found.already else str(place))
     images = found.images
-    table.add_row(
+    row(
         "images",
         f"{images['train']:,} for training, {images['validation']:,} for validation, {found.classes:,} classes",
     )
-    table.add_row("left out", f"{reasons(found.left_out)}{_see(place, store.LEFT_OUT, found.left_out)}")
-    table.add_row("not as usual", f"{reasons(found.treated)}{_see(place, store.TREATED, found.treated)}")
+    row("left out", f"{reasons(found.left_out)}{_see(place, store.LEFT_OUT, found.left_out)}")
+    row("not as usual", f"{reasons(found.treated)}{_see(place, store.TREATED, found.treated)}")
     if found.missing:
         some = ", ".join(found.missing[:3]) + (" …" if len(found.missing) > 3 else "")
-        table.add_row("no training image", f"in {len(found.missing):,} of the classes: {some}")
+        row("no training image", f"in {len(found.missing):,} of the classes: {some}")
     if found.decoded and found.seconds > 0:
         rate = found.decoded / found.seconds
         workers = f"{found.workers} process{'es' if found.workers > 1 else ''}"
-        table.add_row("time", f"{duration(found.seconds)}, {rate:,.0f} images/s with {workers}")
-    table.add_row("check", f"minialex store check {place}")
-    table.add_row("train", f"minialex train --recipe alexnet-2012 --data {place}")
-    screen.print(table, markup=False)
+        row("time", f"{duration(found.seconds)}, {rate:,.0f} images/s with {workers}")
+    row("check", f"minialex store check {place}")
+    row("train", f"minialex train --recipe alexnet-2012 --data {place}")
 
 
 def _see(place: Path, name: str, counts: dict[str, int]) -> str:
