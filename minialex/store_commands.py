@@ -96,7 +96,7 @@ def _say(screen: Console, place: Path, found: Summary) -> None:
         return ", ".join(f"{count:,} × {reason}" for reason, count in counts.items()) or "none"
 
     def row(label: str, text: str) -> None:
-        screen.print(f"{label:<18}{text}", highlight=False, markup=False)
+        screen.print(f"{label:<19}{text}", highlight=False, markup=False)
 
     row("store", f"{place} (whole already)" if found.already else str(place))
     images = found.images

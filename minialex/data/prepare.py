@@ -152,6 +152,9 @@ def prepare(
     workers = workers or os.cpu_count() or 1
     began = time.monotonic()
     if store.is_store(folder):
+        known = store.read_manifest(folder).size
+        if known != size:
+            raise ConfigurationError(f"{folder}: is a store of {known} x {known} pixels; give a new folder.")
         if (folder / WORK).exists():
             files.remove_folder(folder / WORK)
         return _summary(folder, 0, 0.0, workers, already=True)

@@ -99,6 +99,8 @@ def test_any_number_of_processes_gives_the_same_bytes(photos, whole, tmp_path):
     assert sums(tmp_path / "s") == sums(whole)
     again = prepare.prepare(photos, tmp_path / "s", size=SIZE)
     assert (again.already, again.decoded, again.images) == (True, 0, found.images)
+    with pytest.raises(ConfigurationError, match="is a store of 32 x 32 pixels"):
+        prepare.prepare(photos, tmp_path / "s", size=64)
     assert sums(tmp_path / "s") == sums(whole)
 
 

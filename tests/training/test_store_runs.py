@@ -79,7 +79,7 @@ def place(archives: Path) -> Path:
     place = archives.parent / "store"
     out = run("prepare", archives, place, "--size", "32", "--workers", "1")
     assert "177 for training, 30 for validation, 3 classes" in out
-    assert "left out          3 × damaged or cut short; see" in out
+    assert "left out           3 × damaged or cut short; see" in out
     assert "sound, 207 images" in run("store", "check", place)
     return place
 
