@@ -114,7 +114,8 @@ def _say(screen: Console, place: Path, found: Summary) -> None:
         workers = f"{found.workers} process{'es' if found.workers > 1 else ''}"
         row("time", f"{duration(found.seconds)}, {rate:,.0f} images/s with {workers}")
     row("check", f"minialex store check {place}")
-    row("train", f"minialex train --recipe alexnet-2012 --data {place}")
+    if store.read_manifest(place).size == 256:
+        row("train", f"minialex train --recipe alexnet-2012 --data {place}")
 
 
 def _see(place: Path, name: str, counts: dict[str, int]) -> str:

@@ -11,8 +11,10 @@ The official archives (image-net.org, after registration) lie in one folder:
 - ``ILSVRC2012_devkit_t12.tar.gz``, or the folder in it: what the classes are called (``meta.mat``), and the class of
   each validation image.
 
-Those of ILSVRC-2010, the paper's table 1, have the same layout. Classes are numbered in the order of their WordNet
-ids, as in torchvision and Caffe; the kit's own numbers (1 to 1000, another order) are only used to read the kit.
+Those of ILSVRC-2010, the paper's table 1, have the same layout. Kaggle's edition, unpacked, is known too: a folder with
+``ILSVRC/Data/CLS-LOC``, ``LOC_synset_mapping.txt`` and ``LOC_val_solution.csv``. Classes are numbered in the order of
+their WordNet ids, as in torchvision and Caffe; the kit's own numbers (1 to 1000, another order) are only used to read
+the kit.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from minialex.data.images import ENDINGS, MOST_BYTES
 from minialex.errors import DataError
 
 _KIT_BYTES = 64 << 20  # the kit's files have less than one MiB
+_KAGGLE = Path("ILSVRC", "Data", "CLS-LOC")
 LISTS = (".txt", ".tsv", ".csv", ".lst")
 WORD_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 
@@ -142,6 +145,8 @@ def find(place: str | os.PathLike[str], *, validation: str | None = None, words:
         return _archives(archive, where)
     if path.is_file() and path.suffix == ".tar":
         return _archives(path, where)
+    if (path / _KAGGLE).is_dir():
+        return _kaggle(path)
     if path.is_file() and path.suffix.lower() not in LISTS:
         raise DataError(f"{path}: not a tar archive, a folder of images, or a list ({', '.join(LISTS)}).")
     found = _folder(path, validation) if path.is_dir() else _list(path, validation)
@@ -207,17 +212,41 @@ def _folder(root: Path, validation: str | None) -> Source:
         raise DataError(f"{train}: holds no class folders; expected {train}/CLASS/IMAGE.jpg, the official archives, "
                         "or give a list of files.")  # fmt: skip
 
-    def listing(place: Path) -> Iterator[Entry | Skipped]:
-        for label, name in enumerate(names):
-            for path, usable in folder.images(place / name):
-                shown = path.relative_to(root) if path.is_relative_to(root) else path
-                if usable:
-                    yield Entry(label, str(shown), str(path))
-                else:
-                    yield Skipped(str(shown), f"no image by its name ({', '.join(ENDINGS)})")
+    validate = None if val is None else partial(_class_folders, root, val, names)
+    return Source(root.resolve().name, root, names, (), partial(_class_folders, root, train, names), validate)
 
-    validate = None if val is None else partial(listing, val)
-    return Source(root.resolve().name, root, names, (), partial(listing, train), validate)
+
+def _class_folders(root: Path, place: Path, names: tuple[str, ...]) -> Iterator[Entry | Skipped]:
+    """The images of a folder with one folder a class."""
+    for label, name in enumerate(names):
+        for path, usable in folder.images(place / name):
+            shown = path.relative_to(root) if path.is_relative_to(root) else path
+            if usable:
+                yield Entry(label, str(shown), str(path))
+            else:
+                yield Skipped(str(shown), f"no image by its name ({', '.join(ENDINGS)})")
+
+
+def _kaggle(root: Path) -> Source:
+    """ImageNet as Kaggle gives it, unpacked."""
+    words = _read_words(root / "LOC_synset_mapping.txt")
+    names = tuple(sorted(words))
+    labels = {name: label for label, name in enumerate(names)}
+
+    def validation() -> Iterator[Entry | Skipped]:
+        table = root / "LOC_val_solution.csv"
+        for number, line in _lines(table):
+            image, _, rest = line.partition(",")
+            if image == "ImageId":
+                continue
+            name = rest.split(" ")[0]
+            if name not in labels:
+                raise DataError(f"{table}, line {number}: class '{name}' is not in LOC_synset_mapping.txt.")
+            path = root / _KAGGLE / "val" / f"{image}.JPEG"
+            yield Entry(labels[name], str(path.relative_to(root)), str(path))
+
+    train = partial(_class_folders, root, root / _KAGGLE / "train", names)
+    return Source(root.resolve().name, root, names, tuple(words[name] for name in names), train, validation)
 
 
 # ---------------------------------------------------------------- lists

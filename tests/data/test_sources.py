@@ -203,6 +203,31 @@ def test_folders(tmp_path):
         find(tmp_path / "photos", words=str(tmp_path / "short.txt"))
 
 
+def test_kaggles_edition(tmp_path):
+    data = tmp_path / "ILSVRC" / "Data" / "CLS-LOC"
+    for name in CLASSES:
+        (data / "train" / name).mkdir(parents=True)
+        (data / "train" / name / f"{name}_1.JPEG").write_bytes(picture(1))
+    (data / "val").mkdir()
+    (tmp_path / "LOC_synset_mapping.txt").write_text("".join(f"{n} {w}\n" for n, (_, w) in CLASSES.items()))
+    (tmp_path / "LOC_val_solution.csv").write_text(
+        "ImageId,PredictionString\nILSVRC2012_val_00000002,n01484850 1 2 3 4 n01484850 5 6 7 8 \n"
+        "ILSVRC2012_val_00000001,n01440764 9 9 9 9 \n"
+    )
+    source = find(tmp_path)
+    assert source.class_names == tuple(sorted(CLASSES))
+    assert source.words[0] == "tench, Tinca tinca"
+    assert [e.label for e in source.train()] == [0, 1, 2]
+    assert [(e.label, os.path.basename(e.path)) for e in source.validation()] == [
+        (2, "ILSVRC2012_val_00000002.JPEG"), (0, "ILSVRC2012_val_00000001.JPEG")]  # fmt: skip
+    (tmp_path / "LOC_val_solution.csv").write_text("a,n00000000 1\n")
+    with pytest.raises(DataError, match="line 1: class 'n00000000'"):
+        list(source.validation())
+    (tmp_path / "LOC_synset_mapping.txt").unlink()
+    with pytest.raises(DataError, match="LOC_synset_mapping"):
+        find(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "names", "labels"),
     [
