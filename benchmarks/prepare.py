@@ -41,14 +41,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from minialex import files
+from minialex import files, machine
 from minialex.data import prepare, store
 from minialex.data.images import decode
 from minialex.data.rates import bench_data
 from minialex.data.statistics import Sums
-
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from record_runs import processor
 
 RESULTS = Path(__file__).resolve().parent / "results" / "prepare.json"
 SIZE = 256
@@ -67,7 +64,7 @@ def record(part: str, found: Any) -> None:
             continue
     results[part] = {
         "command": "python benchmarks/prepare.py " + " ".join(sys.argv[1:]),
-        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "machine": f"{machine.processor()}, {os.cpu_count()} cores",
         "versions": versions,
         "date": datetime.date.today().isoformat(),
         "load_average": os.getloadavg()[1],  # over five minutes: what else the machine was doing

@@ -179,8 +179,9 @@ def summary(
 @app.command(context_settings=EXTRA)
 def bench(
     context: typer.Context,
-    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "paper",
+    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "alexnet-2012",
     kind: Annotated[str, typer.Option(help="train, a training step, or infer, one view of a batch")] = "train",
+    data: Annotated[str | None, typer.Option(help="time the reading of this data set instead; see `train`")] = None,
     backend: BackendOption = None,
     devices: DevicesOption = None,
     threads: ThreadsOption = None,
@@ -198,6 +199,10 @@ def bench(
     changes = overrides(context.args)
     if batch_size is not None:
         changes["batch_size"] = batch_size
+    if data is not None:
+        from minialex import store_commands
+
+        return store_commands.bench(data, recipe, changes, json)
     from minialex import commands
 
     commands.bench(recipe, changes, kind, backend, devices, threads, repeats, floors, json, picture)

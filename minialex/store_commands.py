@@ -6,18 +6,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from minialex import machine
 from minialex.data import store
 from minialex.data.prepare import Stopped, Summary
 from minialex.data.prepare import prepare as make_store
+from minialex.data.rates import bench_data
 from minialex.display import QUIET_SECONDS, duration
-from minialex.errors import DataError
-from minialex.files import readable_size
+from minialex.errors import ConfigurationError, DataError
+from minialex.files import readable_size, write_json
+from minialex.recipe import load as load_recipe
 from minialex.signals import StopRequest
 
+BENCH_SECONDS = 10.0  # of `minialex bench --data`
 _SHOWN = 20  # damages that are printed
 
 
@@ -120,6 +125,36 @@ def _say(screen: Console, place: Path, found: Summary) -> None:
 
 def _see(place: Path, name: str, counts: dict[str, int]) -> str:
     return f"; see {place / name}" if counts else ""
+
+
+def bench(place: str, recipe_name: str, changes: dict[str, Any], json: Path | None) -> None:
+    """Time the loader on a data set, as training with a recipe would use it."""
+    if json is not None and not json.absolute().parent.is_dir():
+        raise ConfigurationError(f"cannot write {json}: there is no folder {json.parent}")
+    recipe = load_recipe(recipe_name).replace(**changes)
+    screen = Console(soft_wrap=True)
+    with metered(screen) as meter:
+        found = bench_data(
+            place,
+            recipe.batch_size,
+            BENCH_SECONDS,
+            threads=recipe.loader_threads,
+            seed=recipe.seed,
+            progress=lambda images: meter.tell("reading", images, None),
+        )
+    images = f"{found['images']:,} images in {found['seconds']:.1f} s"
+    checked = f", {found['first_readings']:,} of them compared with their checksums" if found["first_readings"] else ""
+    for label, text in (
+        ("data", f"{found['data']}: {found['images_in_set']:,} training images of {found['image_size']} x "
+                 f"{found['image_size']}, {readable_size(found['bytes_in_set'])}"),
+        ("read", f"{images}, shuffled, batches of {found['batch_size']}, {found['threads']} threads{checked}"),
+        ("rate", f"{found['images_per_second']:,.0f} images/s, {found['megabytes_per_second']:,.0f} MB/s; the longest "
+                 f"wait for a batch was {found['slowest_batch_seconds']:.3f} s"),
+    ):  # fmt: skip
+        screen.print(f"{label:<12}{text}", highlight=False, markup=False)
+    if json is not None:
+        write_json(json, {**found, **machine.describe()})
+        screen.print(f"figures     {json}", highlight=False, markup=False)
 
 
 def check(place: Path) -> int:

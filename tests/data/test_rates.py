@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from minialex import store_commands
+from minialex.cli import run
 from minialex.data import prepare
 from minialex.data.rates import bench_data
 from minialex.errors import ConfigurationError
@@ -39,6 +41,19 @@ def test_the_time_is_kept(photos):
     found = bench_data(str(photos / "s"), 4, 0.3)
     assert 0.3 <= found["seconds"] < 10
     assert found["images"] % 4 == 0
+
+
+def test_the_command(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(store_commands, "BENCH_SECONDS", 0.2)
+    words = ["bench", "--data", str(photos / "s"), "--batch-size", "8", "--loader-threads", "3"]
+    assert run([*words, "--json", str(tmp_path / "a.json")]) == 0
+    out = capsys.readouterr().out
+    assert "36 training images of 256 x 256" in out
+    assert "batches of 8, 3 threads, 36 of them compared with their checksums" in out
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["images_per_second"] > 0
+    assert run([*words, "--json", str(tmp_path / "none" / "a.json")]) == 2
+    assert run(["bench", "--data", str(tmp_path / "none")]) == 3
 
 
 @pytest.mark.parametrize(("changed", "message"), [({"batch_size": 37}, "fewer than a batch"), ({"seconds": 0}, "seconds = 0")])  # noqa: E501  # fmt: skip

@@ -52,7 +52,7 @@ def test_commands_exist_with_their_options(line: str) -> None:
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
     known = {option for parameter in command.params for option in parameter.opts}
-    known |= {f"--{name.replace('_', '-')}" for name in fields()} if command.name == "train" else set()
+    known |= {f"--{name.replace('_', '-')}" for name in fields()} if command.name in ("train", "bench") else set()
     assert not hasattr(command, "commands"), f"{line}: no command"
     for word in words:
         assert not word.startswith("--") or word in known, f"{line}: no option {word}"
