@@ -117,7 +117,7 @@ def in_turn(
     return {side: summary(found) for side, found in seconds.items()}
 
 
-def step(kind: str, batch: int, recipe: str = "paper") -> dict[str, Any]:
+def step(kind: str, batch: int, recipe: str = "alexnet-2012") -> dict[str, Any]:
     """What a side is asked for."""
     return {"recipe": recipe, "kind": kind, "batch": batch}
 

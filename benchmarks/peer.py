@@ -110,7 +110,7 @@ class PeerSession:
 
     def __init__(self, recipe: Recipe, network: Network, statistics: Statistics) -> None:
         if recipe.mean != "pixel" or recipe.crops != "random" or not recipe.reflect or recipe.decay_biases:
-            raise ValueError("the peer augments and decays as the recipe 'paper' does")
+            raise ValueError("the peer augments and decays as the recipe 'alexnet-2012' does")
         self.recipe = recipe
         self.model = Peer(network, recipe.columns)
         decayed = [p for name, p in self.model.named_parameters() if name.endswith("weight")]

@@ -166,7 +166,7 @@ def predict(
 @app.command(context_settings=EXTRA)
 def summary(
     context: typer.Context,
-    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "paper",
+    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "alexnet-2012",
     batch_size: Annotated[int | None, typer.Option(min=1, help="for the memory of a step")] = None,
     debug: DebugOption = False,
 ) -> None:
@@ -179,8 +179,9 @@ def summary(
 @app.command(context_settings=EXTRA)
 def bench(
     context: typer.Context,
-    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "paper",
+    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "alexnet-2012",
     kind: Annotated[str, typer.Option(help="train, a training step, or infer, one view of a batch")] = "train",
+    data: Annotated[str | None, typer.Option(help="time the reading of this data set instead; see `train`")] = None,
     backend: BackendOption = None,
     devices: DevicesOption = None,
     threads: ThreadsOption = None,
@@ -198,6 +199,10 @@ def bench(
     changes = overrides(context.args)
     if batch_size is not None:
         changes["batch_size"] = batch_size
+    if data is not None:
+        from minialex import store_commands
+
+        return store_commands.bench(data, recipe, changes, json)
     from minialex import commands
 
     commands.bench(recipe, changes, kind, backend, devices, threads, repeats, floors, json, picture)
@@ -239,6 +244,39 @@ def download(
     from minialex import commands
 
     commands.download(name, folder)
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        Path, typer.Argument(help="folder with the official ImageNet archives, folder of images, or list of files")
+    ],
+    store: Annotated[Path, typer.Argument(help="the store's folder: new, or begun by the same command")],
+    validation: Annotated[Path | None, typer.Option(help="validation images, where they lie elsewhere")] = None,
+    words: Annotated[Path | None, typer.Option(help="what the classes are called, as in synset_words.txt")] = None,
+    size: Annotated[int, typer.Option(help="rows and columns of the images")] = 256,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes; default one a processor")] = None,
+    debug: DebugOption = False,
+) -> int:
+    """Make a store of 256 x 256 images for training. Stopped or killed, the same command goes on."""
+    from minialex import store_commands
+
+    return store_commands.prepare(source, store, size, validation, words, workers)
+
+
+store_app = typer.Typer(help="Look after stores made by `minialex prepare`.")
+app.add_typer(store_app, name="store")
+
+
+@store_app.command()
+def check(
+    store: Annotated[Path, typer.Argument(help="the store's folder")],
+    debug: DebugOption = False,
+) -> int:
+    """Compare every file of a store with its SHA-256; names the file and the byte of what is damaged."""
+    from minialex import store_commands
+
+    return store_commands.check(store)
 
 
 @app.callback(invoke_without_command=True)

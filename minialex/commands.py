@@ -15,7 +15,8 @@ from rich.table import Table
 from minialex import checkpoint, files, machine, models, registry, rundata
 from minialex.backend import Backend
 from minialex.data import DataSet, load
-from minialex.data.folder import read_image
+from minialex.data.images import read_image
+from minialex.data.store import is_store
 from minialex.differences import DIFFERENCES
 from minialex.display import TrainingDisplay, duration
 from minialex.errors import CheckpointError, ConfigurationError, DataError, MinialexError, nearest
@@ -41,7 +42,8 @@ def load_data(recipe: Recipe) -> DataSet:
     """The data set that a recipe names."""
     if recipe.data == "imagenet":
         raise DataError(
-            "no ImageNet here: give --data FOLDER with train/ and val/ folders of images, one folder a class"
+            "no ImageNet here: make a store with `minialex prepare ARCHIVES STORE` and give --data STORE, or give the "
+            "path of a folder of images"
         )
     size = recipe.image_size
     return load(
@@ -61,6 +63,8 @@ def recipe_of(folder: Path) -> Recipe:
 
 def choose_recipe(name: str | None, changes: dict[str, Any]) -> Recipe:
     """The recipe that is named, else the one of the data, else ``shapes``; with the changes."""
+    if name is None and is_store(Path(str(changes.get("data", ""))).expanduser()):
+        return load_recipe("alexnet-2012").replace(**{"classes": 0, **changes})  # as many as the store has
     if name is None:
         source = str(changes.get("data", "shapes")).partition(":")[0]
         name = source if source in built_in() else "small" if "data" in changes else "shapes"
@@ -147,10 +151,10 @@ def write_report(run: Run, recipe: Recipe, data: DataSet, result: Result, found:
     images = data.validation.read(indices)
     pictures.save(pictures.curves(metrics, len(data.class_names)), run.paths.pictures / "curves.png")
     pictures.save(pictures.kernels(first, recipe.columns), run.paths.pictures / "kernels.png")
-    pictures.save(pictures.confusion(found.confusion, data.class_names), run.paths.pictures / "confusion.png")
+    pictures.save(pictures.confusion(found.confusion, data.titles), run.paths.pictures / "confusion.png")
     few = slice(0, 8)
     pictures.save(
-        pictures.predictions(images[few], found.probs[indices[few]], data.class_names, found.labels[indices[few]]),
+        pictures.predictions(images[few], found.probs[indices[few]], data.titles, found.labels[indices[few]]),
         run.paths.pictures / "predictions.png",
     )
     report.write(
@@ -171,7 +175,7 @@ def write_report(run: Run, recipe: Recipe, data: DataSet, result: Result, found:
         images=images,
         probs=found.probs[indices],
         labels=found.labels[indices],
-        class_names=data.class_names,
+        class_names=data.titles,
         warnings=result.progress.warnings,
         recipe_toml=recipe.to_toml(),
     )
@@ -204,9 +208,14 @@ def open_session(path: Path, backend: Backend, devices: str | None) -> tuple[Ses
     return Session(recipe, backend, placement, known.statistics, found.weights), recipe, class_names
 
 
+def _home_of(path: Path) -> Path:
+    """The run folder of a checkpoint folder, or the run folder itself."""
+    return path.parent.parent if (path / checkpoint.MANIFEST).is_file() else path
+
+
 def _weights_of(path: Path) -> tuple[Path, checkpoint.Checkpoint]:
-    if (path / checkpoint.MANIFEST).is_file():
-        return path.parent.parent, checkpoint.load(path)
+    if _home_of(path) != path:
+        return _home_of(path), checkpoint.load(path)
     if not path.is_dir():
         raise CheckpointError(f"no run folder {path}; train one with `minialex train --out {path}`")
     return path, checkpoint.best(path / "checkpoints")
@@ -284,6 +293,7 @@ def predict(
 
     screen = console()
     session, recipe, class_names = open_session(path, registry.load(backend_name, threads=threads), devices)
+    class_names = rundata.read(_home_of(path)).titles  # what people call them
     pixels = np.stack([read_image(image, recipe.image_size) for image in images])
     probs, _ = session.probabilities(pixels, views=views)
     probs = probs[:, : len(class_names)]

@@ -1,7 +1,7 @@
 """Where the paper and the original 2012 program differ, or the paper is silent: 28 points, each with its field.
 
-The profiles are the recipes ``paper`` and ``code145``. A point without a field has nothing to choose: an arithmetic
-slip in the text, or something that cannot be done in two ways here; `note` says which.
+The profiles are the recipes ``alexnet-2012`` and ``code145``. A point without a field has nothing to choose: an
+arithmetic slip in the text, or something that cannot be done in two ways here; `note` says which.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Difference:
     number : of the point, 1 to 28
     topic, paper, program : what it is about, and what each says or does
     fields : the recipe's fields that choose
-    profiles_differ : whether the profiles ``paper`` and ``code145`` choose differently
+    profiles_differ : whether the profiles ``alexnet-2012`` and ``code145`` choose differently
     note : why, where that is not plain
     """
 
@@ -90,7 +90,7 @@ DIFFERENCES = (
         "33 · 33 · 2, and 32 consecutive images share one",
         ("crop_positions", "crop_chunk"),
         True,
-        "both profiles use all 33 offsets; the profile 'paper' draws for each image",
+        "both profiles use all 33 offsets; the profile 'alexnet-2012' draws for each image",
     ),
     Difference(
         12,

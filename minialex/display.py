@@ -14,6 +14,8 @@ from minialex.session import Session
 from minialex.training import Listener
 
 QUIET_SECONDS = 20.0  # between plain lines where there is no terminal
+LONG_SECONDS = 1800.0  # a run that would take longer than this is told so after its first steps
+MEASURED_SECONDS, MEASURED_STEPS = 5.0, 20  # the first steps end when either is reached
 
 
 class TrainingDisplay(Listener):
@@ -50,6 +52,8 @@ class TrainingDisplay(Listener):
         self.steps_per_epoch = steps_per_epoch
         self.epochs = recipe.epochs
         self.first = step
+        self.after_first: float | None = None  # when the first step ended, which may have compiled something
+        self.estimated = False
         self.began = self.said = time.monotonic()
         places = ", ".join(session.plan.placement)
         self.console.print(
@@ -66,6 +70,7 @@ class TrainingDisplay(Listener):
 
     def stepped(self, step: int, loss: float, top1: float, rate: float) -> None:
         self.seen += 1
+        self.estimate(step)
         weight = max(0.05, 1 / self.seen)  # a running mean
         self.loss += weight * (loss - self.loss)
         self.top1 += weight * (top1 - self.top1)
@@ -89,6 +94,27 @@ class TrainingDisplay(Listener):
             self.console.print(
                 f"epoch {epoch}/{self.epochs}  step {inside}/{self.steps_per_epoch}  loss {self.loss:.3f}  "
                 f"top-1 {self.top1:.1%}  {speed:.0f} images/s  {duration(left)} left at most",
+                highlight=False,
+            )
+
+    def estimate(self, step: int) -> None:
+        """Say once, from the first steps but the very first, how long a long run would take here."""
+        now = time.monotonic()
+        if self.after_first is None:
+            self.after_first = now
+            return
+        elapsed, steps = now - self.after_first, self.seen - 1
+        enough = steps >= 3 and elapsed >= MEASURED_SECONDS
+        if self.estimated or not (enough or steps >= MEASURED_STEPS or elapsed >= 12 * MEASURED_SECONDS):
+            return
+        self.estimated = True
+        total = self.epochs * self.steps_per_epoch
+        left = (total - step) * elapsed / steps
+        if left > LONG_SECONDS:
+            self.console.print(
+                f"at {steps * self.batch_size / elapsed:,.1f} images/s, measured over {steps} "
+                f"step{'s' if steps > 1 else ''}, the {total - step:,} steps of {self.epochs} epochs would take "
+                f"{duration(left)} on this machine, validation not counted",
                 highlight=False,
             )
 

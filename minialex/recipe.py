@@ -120,8 +120,12 @@ class TrainingFields:
     )
     schedule: str = option(
         "plateau",
-        "cut the rate when the validation error stops improving (5), at the epochs of `steps`, by `timeline`, or never",
-        choices=("plateau", "steps", "timeline", "constant"),
+        "cut the rate when the validation error stops improving (5), at the epochs of `steps`, by `timeline`, "
+        "along half a cosine to 0, or never",
+        choices=("plateau", "steps", "timeline", "cosine", "constant"),
+    )
+    warmup_epochs: int = option(
+        0, "epochs at the beginning in which the rate rises evenly to its full value", minimum=0
     )
     cut_factor: float = option(10.0, "what the rate is divided by at a cut (5)", above=1)
     cuts: int = option(3, "cuts of the plateau schedule; when it would cut once more, training ends (5)", minimum=0)
@@ -139,7 +143,11 @@ class TrainingFields:
 class ImageFields:
     """On what: the table [images] of a recipe."""
 
-    data: str = option("imagenet", "shapes, cifar10, fashion-mnist (each also NAME:PLACE), or a folder of images")
+    data: str = option(
+        "imagenet",
+        "shapes, cifar10, fashion-mnist (each also NAME:PLACE), or the path of a store or of a folder of images",
+    )
+    loader_threads: int = option(2, "threads that read images ahead; any number gives the same batches", minimum=1)
     image_size: int = option(256, "rows and columns that images are kept at (2)", minimum=1)
     train_images: int = option(0, "use only so many training images; 0: all", minimum=0)
     validation_images: int = option(0, "use only so many validation images; 0: all", minimum=0)

@@ -25,12 +25,19 @@ class RunData:
     ----------
     name : of the data set
     class_names : one a class
+    words : what a person calls each class; empty if that is its name
     statistics : of the training set
     """
 
     name: str
     class_names: tuple[str, ...]
     statistics: Statistics
+    words: tuple[str, ...] = ()
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """What to show for each class: its words where they are known, else its name."""
+        return self.words or self.class_names
 
 
 def write(folder: Path, data: RunData) -> None:
@@ -39,7 +46,8 @@ def write(folder: Path, data: RunData) -> None:
 
     arrays = {"mean": data.statistics.mean, "covariance": data.statistics.covariance}
     files.write_bytes(folder / "data.safetensors", save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
-    files.write_json(folder / "data.json", {"name": data.name, "class_names": list(data.class_names)})
+    known = {"name": data.name, "class_names": list(data.class_names), "words": list(data.words)}
+    files.write_json(folder / "data.json", known)
 
 
 def is_there(folder: Path) -> bool:
@@ -59,10 +67,11 @@ def read(folder: Path) -> RunData:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         name, class_names = str(known["name"]), tuple(str(item) for item in known["class_names"])
+        words = tuple(str(item) for item in known.get("words", ()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is missing or damaged ({error}): this is no complete run folder") from None
     arrays = checkpoint.read_safetensors(folder / "data.safetensors")
     checkpoint.check_against(
         arrays, {"mean": arrays["mean"].shape, "covariance": (3, 3)} if "mean" in arrays else {}, str(path)
     )
-    return RunData(name, class_names, Statistics(arrays["mean"], arrays["covariance"]))
+    return RunData(name, class_names, Statistics(arrays["mean"], arrays["covariance"]), words)

@@ -45,6 +45,9 @@ def moment(recipe: Recipe, epoch: int, errors: Sequence[float]) -> Moment:
     -----
     The plateau schedule is section 5's heuristic: when the error has not fallen by `min_improvement` for `patience`
     epochs the rate is divided by `cut_factor`, at most `cuts` times; when it would be cut once more, training ends.
+
+    The cosine schedule is that of Loshchilov and Hutter (2017), without restarts, one value an epoch. A warm-up
+    (Goyal et al. 2017) raises the rate of whatever schedule in equal steps, one an epoch.
     """
     rate, colour, layer_rates = recipe.learning_rate, recipe.colour, dict(recipe.layer_rates)
     finished = epoch > recipe.epochs
@@ -54,12 +57,17 @@ def moment(recipe: Recipe, epoch: int, errors: Sequence[float]) -> Moment:
         rate /= recipe.cut_factor ** min(cuts, recipe.cuts)
     elif recipe.schedule == "steps":
         rate /= recipe.cut_factor ** sum(epoch >= step for step in recipe.steps)
+    elif recipe.schedule == "cosine":
+        done = max(0, epoch - 1 - recipe.warmup_epochs) / max(1, recipe.epochs - recipe.warmup_epochs)
+        rate *= (1 + math.cos(math.pi * min(done, 1.0))) / 2
     elif recipe.schedule == "timeline":
         for entry in sorted(recipe.timeline, key=lambda entry: int(entry["epoch"])):
             if epoch >= entry["epoch"]:
                 rate = float(entry.get("learning_rate", rate))
                 colour = float(entry.get("colour", colour))
                 layer_rates.update(entry.get("layer_rates", {}))
+    if epoch <= recipe.warmup_epochs:
+        rate *= epoch / (recipe.warmup_epochs + 1)
     return Moment(rate, colour, layer_rates, finished)
 
 

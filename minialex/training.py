@@ -117,7 +117,8 @@ def data_of_run(run: Run, data: DataSet) -> RunData:
     """What the run remembers of its data, computed and written the first time."""
     folder = run.paths.folder
     if not rundata.is_there(folder):
-        rundata.write(folder, RunData(data.name, data.class_names, statistics(data.train)))
+        found = data.statistics or statistics(data.train)  # a store knows them
+        rundata.write(folder, RunData(data.name, data.class_names, found, data.words))
     return rundata.read(folder)
 
 
@@ -225,7 +226,9 @@ class _Training:
         order = order[: self.steps_per_epoch * recipe.batch_size]
         done = progress.step % self.steps_per_epoch
         began = time.perf_counter()
-        with closing(batches(self.data.train, order, recipe.batch_size, start=done)) as source:
+        with closing(
+            batches(self.data.train, order, recipe.batch_size, start=done, workers=recipe.loader_threads)
+        ) as source:
             for _, images, labels in source:
                 outcome = self.session.train(images, labels, progress.step, now)
                 if outcome.kept or not math.isfinite(outcome.loss):

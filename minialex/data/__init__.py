@@ -1,15 +1,16 @@
 """Data sets: where they come from, what they look like to training, and how they are read.
 
 ``load("shapes")`` needs nothing; ``load("cifar10")`` and ``load("fashion-mnist")`` look for downloaded files;
-``load("./photos")`` reads a folder of images. NumPy and the standard library suffice, but for folders (Pillow) and
-downloads (pooch), which are imported when they are needed.
+``load("./photos")`` reads a folder of images, or a store that `minialex prepare` made. NumPy and the standard library
+suffice, but for folders (Pillow), stores (safetensors) and downloads (pooch), which are imported when they are needed.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from minialex.data import cifar10, fashion_mnist, folder, shapes
+from minialex.data import cifar10, fashion_mnist, folder, shapes, store
 from minialex.data.dataset import ArraySplit as ArraySplit
 from minialex.data.dataset import DataSet as DataSet
 from minialex.data.dataset import Split as Split
@@ -37,8 +38,10 @@ def load(
     Parameters
     ----------
     source : ``shapes``; ``cifar10`` or ``fashion-mnist``, also with a place, ``cifar10:FILE-OR-FOLDER``; or the
-        path of a folder of images (see `minialex.data.folder`). A name goes before a folder of that name.
-    size : height and width of the images; 32, or 256 for folders, if None. CIFAR-10 and Fashion-MNIST have 32.
+        path of a folder of images (see `minialex.data.folder`) or of a store (`minialex.data.store`). A name goes
+        before a folder of that name.
+    size : height and width of the images; if None, 32, for folders 256, for stores their own. CIFAR-10 and
+        Fashion-MNIST have 32.
     seed : draws `shapes`, and chooses images where a part is left out
     train_images, validation_images : how many, at most; of real images Philox chooses which
 
@@ -51,6 +54,7 @@ def load(
     for field, count in (("train_images", train_images), ("validation_images", validation_images)):
         if count is not None and count < 1:
             raise ConfigurationError(f"{field} = {count}; use 1 or more.")
+    whole: DataSet
     if name == "shapes":
         if colon:
             raise ConfigurationError(f"data = '{source}': shapes are drawn, not read; leave out ':{place}'.")
@@ -63,17 +67,19 @@ def load(
         whole = (cifar10 if name == "cifar10" else fashion_mnist).load(place or None)
     else:
         whole = _folder(source, size, seed)
-    return DataSet(
-        whole.name,
-        some(whole.train, train_images, seed=seed, purpose="data/some/train"),
-        some(whole.validation, validation_images, seed=seed, purpose="data/some/validation"),
-        whole.class_names,
-    )
+    train = some(whole.train, train_images, seed=seed, purpose="data/some/train")
+    validation = some(whole.validation, validation_images, seed=seed, purpose="data/some/validation")
+    statistics = whole.statistics if train is whole.train else None  # those of the whole are not those of a part
+    return replace(whole, train=train, validation=validation, statistics=statistics)
 
 
 def _folder(source: str, size: int | None, seed: int) -> DataSet:
-    """A folder of images, or the error that fits best what was meant."""
+    """A store or a folder of images, or the error that fits best what was meant."""
     path = Path(source).expanduser()
+    if source and store.is_store(path):
+        return store.load(path, size=size)
+    if source and (path / "prepare" / "plan.json").is_file():
+        raise DataError(f"{source}: a store that is not finished; run its `minialex prepare` again to go on.")
     if source and path.is_dir():
         return folder.load(path, size=size, seed=seed)
     if source and path.exists():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minialex import philox
+
+if TYPE_CHECKING:
+    from minialex.data.statistics import Statistics
 
 
 class Split(Protocol):
@@ -98,9 +101,23 @@ def some(split: Split, count: int | None, *, seed: int, purpose: str) -> Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: its name, its two parts, and what the labels mean (label i is `class_names[i]`)."""
+    """A data set: its name, its two parts, and what the labels mean.
+
+    Attributes
+    ----------
+    class_names : label i is `class_names[i]`, the name that tells classes apart (for ImageNet the WordNet id)
+    words : what a person calls class i, where that is another thing than its name; else empty
+    statistics : of the training part, where they are known already
+    """
 
     name: str
     train: Split
     validation: Split
     class_names: tuple[str, ...]
+    words: tuple[str, ...] = ()
+    statistics: Statistics | None = None
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """What to show for each class: its words where they are known, else its name."""
+        return self.words or self.class_names

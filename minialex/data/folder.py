@@ -3,17 +3,9 @@
 Layouts: ``train/CLASS/…`` with ``val/CLASS/…`` (or ``validation``), or ``CLASS/…`` alone, of which Philox then
 chooses a tenth for validation. Classes are numbered in the order of their names. Deeper folders are searched too.
 
-What becomes of an image, in this order:
-
-- decoded by Pillow as JPEG, PNG, BMP, GIF or WebP, by content and not by name; the first frame of an animation;
-- turned upright as its EXIF tag says; a tag that cannot be read counts as none; colour profiles are not applied;
-- 16-bit grey is divided by 257; grey is repeated in three channels; palettes are looked up; CMYK is converted;
-- transparency is laid over white;
-- the central square is cut out and resized (bilinear with antialiasing): shorter side to `size`, then the centre.
-
-An image of more than `MOST_PIXELS` pixels, one that is cut short, and a file that is no image are each a
-`DataError` that names the file, when it is read: looking through the folder opens nothing. Files with other
-endings, hidden ones and things that are no files are left out and listed in `FolderSplit.skipped`.
+`minialex.data.images` says what becomes of an image. One that cannot be used is a `DataError` that names the file,
+when it is read: looking through the folder opens nothing. Files with other endings, hidden ones and things that are
+no files are left out and listed in `FolderSplit.skipped`.
 """
 
 from __future__ import annotations
@@ -22,22 +14,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minialex import philox
 from minialex.data.dataset import DataSet
+from minialex.data.images import ENDINGS, read_image
 from minialex.errors import ConfigurationError, DataError
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 DEFAULT_SIZE = 256
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp")
-MOST_PIXELS = 64_000_000  # below the limit at which Pillow itself warns of a decompression bomb
 CACHE_BYTES = 512 << 20  # decoded images kept in memory, a part of a data set
 VALIDATION_PART = 10  # one of ten images, where a folder has no validation part of its own
 VALIDATION_NAMES = ("val", "validation")
@@ -61,23 +47,47 @@ def load(place: str | os.PathLike[str], *, size: int | None = None, seed: int = 
     size = DEFAULT_SIZE if size is None else size
     if not 8 <= size <= 4096:
         raise ConfigurationError(f"{root}: size = {size} cannot be used; use 8 to 4096 pixels.")
+    train, validation, names = layout(root)
+    if validation is not None:
+        return DataSet(root.name, scan(train, names, size), scan(validation, names, size, complete=False), names)
+    whole = scan(train, names, size)
+    chosen = validation_part(len(whole), seed, str(root))
+    return DataSet(root.name, whole.part(np.flatnonzero(~chosen)), whole.part(np.flatnonzero(chosen)), names)
+
+
+def layout(root: Path) -> tuple[Path, Path | None, tuple[str, ...]]:
+    """Where the class folders of training and of validation lie, if that has some of its own, and the class names.
+
+    Raises
+    ------
+    DataError : no such folder, or a validation class that is not trained
+    """
     folders = _folders(root)
     validation = next((name for name in VALIDATION_NAMES if name in folders), None)
     if "train" in folders and validation:
         names = tuple(_folders(root / "train"))
-        train = scan(root / "train", names, size)
         unknown = set(_folders(root / validation)) - set(names)
         if unknown:
             raise DataError(f"{root / validation}: class '{min(unknown)}' has no folder in {root / 'train'}.")
-        return DataSet(root.name, train, scan(root / validation, names, size, complete=False), names)
+        return root / "train", root / validation, names
     if "train" in folders and set(folders) <= {"train", "test"}:  # a test part is not ours to look at
         root, folders = root / "train", _folders(root / "train")
-    whole = scan(root, tuple(folders), size)
-    if len(whole) < 2:
-        raise DataError(f"{root}: only {len(whole)} image; training and validation need one each at least.")
-    order = philox.permutation(philox.Stream(seed, philox.purpose("data/folder/validation")), len(whole))
-    count = max(1, len(whole) // VALIDATION_PART)
-    return DataSet(root.name, whole.part(order[count:]), whole.part(order[:count]), tuple(folders))
+    return root, None, tuple(folders)
+
+
+def validation_part(count: int, seed: int, where: str) -> NDArray[np.bool_]:
+    """Which of some images are kept for validation, where nobody has said: a tenth, chosen by Philox; bool [count].
+
+    Raises
+    ------
+    DataError : fewer than two images
+    """
+    if count < 2:
+        raise DataError(f"{where}: only {count} image; training and validation need one each at least.")
+    order = philox.permutation(philox.Stream(seed, philox.purpose("data/folder/validation")), count)
+    chosen = np.zeros(count, np.bool_)
+    chosen[order[: max(1, count // VALIDATION_PART)]] = True
+    return chosen
 
 
 def _folders(root: Path) -> list[str]:
@@ -102,7 +112,9 @@ def scan(root: Path, class_names: tuple[str, ...], size: int, *, complete: bool 
     labels: list[int] = []
     skipped: list[Path] = []
     for label, name in enumerate(class_names):
-        found = [path for path in _files(root / name) if _is_image(path, skipped)]
+        found: list[Path] = []
+        for path, usable in images(root / name):
+            (found if usable else skipped).append(path)
         if complete and not found:
             raise DataError(f"{root / name}: holds no image ({', '.join(ENDINGS)}); remove the folder or fill it.")
         paths += found
@@ -112,20 +124,24 @@ def scan(root: Path, class_names: tuple[str, ...], size: int, *, complete: bool 
     return FolderSplit(tuple(paths), np.array(labels, np.int64), size, tuple(skipped))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder, in a fixed order; linked folders below it are not followed, so there are no loops."""
-    for place, folders, files in os.walk(folder):
+def images(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """All files below a folder in a fixed order, and whether each looks like an image.
+
+    Linked folders below it are not followed, so there are no loops.
+
+    Raises
+    ------
+    DataError : a folder that cannot be read
+    """
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}).") from None
+
+    for place, folders, names in os.walk(folder, onerror=fail):
         folders.sort()
-        for name in sorted(files):
-            yield Path(place, name)
-
-
-def _is_image(path: Path, skipped: list[Path]) -> bool:
-    """Whether a path looks like an image; if not, it is listed."""
-    if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file():
-        return True
-    skipped.append(path)
-    return False
+        for name in sorted(names):
+            path = Path(place, name)
+            yield path, path.suffix.lower() in ENDINGS and not name.startswith(".") and path.is_file()
 
 
 @dataclass(frozen=True)
@@ -177,55 +193,3 @@ class FolderSplit:
                 self._cache[index] = out[row]
                 self._cached[index] = True
         return out
-
-
-def read_image(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8]:
-    """One image file, uint8 [3, size, size], RGB; the module's docstring says what becomes of it.
-
-    Raises
-    ------
-    DataError : no such file, no image, too many pixels, or an image that is damaged or cut short
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    if not os.path.isfile(path):
-        raise DataError(f"{path}: no such image file.")
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise DataError(f"{path}: {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}; shrink it.")
-            image.load()
-            return _square(_upright(image), size)
-    except (DataError, MemoryError):
-        raise
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: not an image in a format that is read here ({', '.join(FORMATS)}).") from None
-    except Exception as error:  # decoders raise almost anything on damaged files, bomb warnings and errors included
-        raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it.") from None
-
-
-def _upright(image: Image) -> Image:
-    """Turn an image as its EXIF orientation says."""
-    from PIL import ImageOps
-
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # the pixels are fine (they are decoded already), only the tag is not
-        return image
-
-
-def _square(image: Image, size: int) -> NDArray[np.uint8]:
-    """The central square of an image of any mode, resized, uint8 [3, size, size]."""
-    from PIL import Image
-
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        grey = np.clip(np.asarray(image, np.float64) / 257 + 0.5, 0, 255)
-        image = Image.fromarray(grey.astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB")
-    image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))

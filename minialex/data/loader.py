@@ -27,7 +27,7 @@ def batches(
     batch_size: int,
     *,
     start: int = 0,
-    prefetch: int = 2,
+    prefetch: int | None = None,
     workers: int = 1,
     drop_last: bool = True,
 ) -> Generator[Batch, None, None]:
@@ -40,7 +40,7 @@ def batches(
     ----------
     order : which images, int64 [N]; see `epoch_order`
     start : number of batches to leave out at the beginning: where a resumed epoch continues
-    prefetch : batches read ahead; 0 reads in the caller's thread and starts none
+    prefetch : batches read ahead, twice as many as threads if None; 0 reads in the caller's thread and starts none
     workers : threads that read, each a batch of its own; more than one helps where images are decoded
     drop_last : leave out a last batch with fewer than `batch_size` images (training), or yield it (evaluation)
 
@@ -49,6 +49,7 @@ def batches(
     ConfigurationError : a batch size, start, prefetch or number of workers that cannot be used
     DataError : an image that cannot be read, when its batch is due
     """
+    prefetch = 2 * workers if prefetch is None else prefetch
     if batch_size < 1:
         raise ConfigurationError(f"batch_size = {batch_size}; use 1 or more.")
     if start < 0 or prefetch < 0 or workers < 1:

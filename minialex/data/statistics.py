@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from minialex.data.dataset import Split
 from minialex.errors import DataError
 
-_BLOCK_BYTES = 4 << 20  # of uint8 pixels read at a time; eight times as much as float64
+_BLOCK_BYTES = 4 << 20  # of uint8 pixels read at a time; four times as much as float32
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,61 @@ class Statistics:
         return values, vectors * np.sign(vectors[largest, np.arange(3)])
 
 
+class Sums:
+    """Sums over images, added up in any order and in any number of pieces: the way to `Statistics`.
+
+    Attributes
+    ----------
+    images : how many
+    pixels : sum of the images, int64 [3, S, S]
+    products : sums over all pixels of the products of channels, Python integers [3, 3]: they have no limit
+    """
+
+    def __init__(self, size: int) -> None:
+        self.images = 0
+        self.pixels = np.zeros((3, size, size), np.int64)
+        self.products = np.zeros((3, 3), object)
+        # A row's products sum to less than 2^24 up to 258 columns: exact in float32, whatever the order.
+        self._exact = np.float32 if size <= 256 else np.float64
+
+    def add(self, images: NDArray[np.uint8]) -> None:
+        """Add images, uint8 [n, 3, S, S]."""
+        sums = np.zeros(self.pixels.shape, np.int32)  # room for 8 million images
+        products = np.zeros((3, 3), object)
+        channels = np.empty(self.pixels.shape, self._exact)
+        for image in images:
+            np.add(sums, image, out=sums)
+            np.copyto(channels, image)
+            for i in range(3):
+                for j in range(i, 3):
+                    rows = np.einsum("hw,hw->h", channels[i], channels[j])
+                    products[i, j] += int(rows.sum(dtype=np.float64))  # far below 2^53
+        self.images += len(images)
+        self.pixels += sums
+        self.products = self.products + products + np.triu(products, 1).T
+
+    def merge(self, other: Sums) -> None:
+        """Add what another one has summed."""
+        self.images += other.images
+        self.pixels += other.pixels
+        self.products = self.products + other.products
+
+    def statistics(self) -> Statistics:
+        """The mean image and the covariance.
+
+        Raises
+        ------
+        DataError : no images
+        """
+        if self.images == 0:
+            raise DataError("no images to take the mean of")
+        pixels = self.images * self.pixels.shape[1] ** 2
+        sums = self.pixels.sum(axis=(1, 2)).astype(object)
+        # Whole numbers until the one division.
+        covariance = (pixels * self.products - np.outer(sums, sums)) / pixels**2
+        return Statistics((self.pixels / self.images).astype(np.float32), covariance.astype(np.float64))
+
+
 def statistics(split: Split) -> Statistics:
     """The statistics of a part of a data set, read once in blocks.
 
@@ -58,19 +113,8 @@ def statistics(split: Split) -> Statistics:
     ------
     DataError : no images, or one that cannot be read
     """
-    n, size = len(split), split.size
-    if n == 0:
-        raise DataError("no images to take the mean of")
-    rows = max(1, _BLOCK_BYTES // (3 * size**2))
-    pixel_sums = np.zeros((3, size, size), np.int64)
-    products = np.zeros((3, 3), object)  # Python integers: no limit on the number of images
-    for start in range(0, n, rows):
-        block = split.read(np.arange(start, min(start + rows, n)))
-        pixel_sums += block.sum(axis=0, dtype=np.int64)
-        # Exact in float64, whatever the order of summation: a block's sums stay far below 2^53.
-        channels = block.transpose(1, 0, 2, 3).reshape(3, -1).astype(np.float64)
-        products += (channels @ channels.T).astype(np.int64).astype(object)
-    pixels = n * size**2
-    sums = pixel_sums.sum(axis=(1, 2)).astype(object)
-    covariance = (pixels * products - np.outer(sums, sums)) / pixels**2  # whole numbers until the one division
-    return Statistics((pixel_sums / n).astype(np.float32), covariance.astype(np.float64))
+    sums = Sums(split.size)
+    rows = max(1, _BLOCK_BYTES // (3 * split.size**2))
+    for start in range(0, len(split), rows):
+        sums.add(split.read(np.arange(start, min(start + rows, len(split)))))
+    return sums.statistics()

@@ -12,7 +12,7 @@ from minialex.recipe import load
 from minialex.step import Plan, record
 from minialex.summary import PAPER_TOTALS, summarise
 
-PAPER = load("paper")
+PAPER = load("alexnet-2012")
 NETWORK = models.build(PAPER.network)
 N = 4
 

@@ -44,7 +44,7 @@ def pair(recipe):
 
 
 def test_the_peer_has_the_papers_parameters():
-    network = models.build(load("paper").network)
+    network = models.build(load("alexnet-2012").network)
     with torch.device("meta"):
         model = peer.Peer(network, 2)
     assert sum(p.numel() for p in model.parameters()) == 60_965_224

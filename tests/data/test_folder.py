@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minialex.data import folder
+from minialex.data import folder, images
 from minialex.errors import ConfigurationError, DataError
 
 
@@ -42,7 +42,7 @@ def place(values):
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (128, 64), (64, 128), (33, 57), (9, 300)])
 def test_shorter_side_scaled_and_the_centre_cut_out(tmp_path, width, height):
-    values = folder.read_image(save(tmp_path / "a.png", gradient(width, height)), 32).astype(float)
+    values = images.read_image(save(tmp_path / "a.png", gradient(width, height)), 32).astype(float)
     assert values.shape == (3, 32, 32)
     side = min(width, height)
     across = ((width - side) / 2 + (np.arange(32) + 0.5) * side / 32 - 0.5) * 255 / (width - 1)
@@ -59,19 +59,19 @@ def test_shorter_side_scaled_and_the_centre_cut_out(tmp_path, width, height):
 def test_formats(tmp_path, ending, options, tolerance):
     expected = gradient(32, 32).transpose(2, 0, 1).astype(float)
     path = save(tmp_path / f"a.{ending}", gradient(32, 32), **options)
-    assert np.abs(folder.read_image(path, 32) - expected).mean() <= tolerance
+    assert np.abs(images.read_image(path, 32) - expected).mean() <= tolerance
 
 
 def test_a_misnamed_image_is_read_by_its_content(tmp_path):
     path = save(tmp_path / "a.jpg", gradient(32, 32), format="PNG")  # ImageNet has such files
-    assert np.array_equal(folder.read_image(path, 32), gradient(32, 32).transpose(2, 0, 1))
+    assert np.array_equal(images.read_image(path, 32), gradient(32, 32).transpose(2, 0, 1))
 
 
 def test_a_format_that_is_not_admitted(tmp_path):
     for form, ending in (("TIFF", "jpg"), ("PPM", "png"), ("ICO", "png")):
         path = save(tmp_path / f"{form}.{ending}", gradient(32, 32), format=form)
         with pytest.raises(DataError, match=r"not an image in a format.*JPEG, PNG, BMP, GIF, WEBP"):
-            folder.read_image(path, 16)
+            images.read_image(path, 16)
 
 
 MODES = {
@@ -90,14 +90,14 @@ MODES = {
 @pytest.mark.parametrize("name", MODES)
 def test_modes(name, tmp_path):
     image, expected = MODES[name]
-    got = place(folder.read_image(save(tmp_path / "a.png", image), 8))
+    got = place(images.read_image(save(tmp_path / "a.png", image), 8))
     assert np.abs(np.subtract(got, expected)).max() <= 1
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0, 0), (255, 1), (128, 0), (32896, 128), (65406, 254), (65535, 255)])
 def test_16_bits_are_rounded_to_8(tmp_path, value, expected):
     path = save(tmp_path / "a.png", Image.fromarray(np.full((8, 8), value, np.uint16)))
-    assert place(folder.read_image(path, 8)) == [expected] * 3
+    assert place(images.read_image(path, 8)) == [expected] * 3
 
 
 def png(width, height, depth, kind, rows, *chunks):
@@ -119,18 +119,18 @@ def png(width, height, depth, kind, rows, *chunks):
 def test_16_bit_colour_and_transparent_palettes(tmp_path):
     row = b"\0" + struct.pack(">3H", 0xFFFF, 0x8080, 0) * 4
     (tmp_path / "rgb.png").write_bytes(png(4, 4, 16, 2, row * 4))
-    assert place(folder.read_image(tmp_path / "rgb.png", 4)) == [255, 128, 0]
+    assert place(images.read_image(tmp_path / "rgb.png", 4)) == [255, 128, 0]
     palette = (b"PLTE", bytes((200, 0, 0, 0, 200, 0)))
     rows = (b"\0" + bytes((1, 1, 1, 1))) * 4
     (tmp_path / "p.png").write_bytes(png(4, 4, 8, 3, rows, palette, (b"tRNS", bytes((255, 0)))))
-    assert place(folder.read_image(tmp_path / "p.png", 4)) == [255, 255, 255]
+    assert place(images.read_image(tmp_path / "p.png", 4)) == [255, 255, 255]
     (tmp_path / "key.png").write_bytes(png(4, 4, 8, 0, (b"\0" + bytes((9, 9, 9, 9))) * 4, (b"tRNS", b"\0\x09")))
-    assert place(folder.read_image(tmp_path / "key.png", 4)) == [255, 255, 255]
+    assert place(images.read_image(tmp_path / "key.png", 4)) == [255, 255, 255]
 
 
 def test_cmyk(tmp_path):
     image = Image.new("CMYK", (16, 16), (255, 0, 0, 0))  # cyan
-    assert folder.read_image(save(tmp_path / "a.jpg", image, quality=95), 16)[:, 8, 8] == pytest.approx(
+    assert images.read_image(save(tmp_path / "a.jpg", image, quality=95), 16)[:, 8, 8] == pytest.approx(
         (0, 255, 255), abs=3
     )
 
@@ -140,7 +140,7 @@ def test_animations_show_their_first_frame(tmp_path):
     for form in ("gif", "webp", "png"):
         path = save(tmp_path / f"a.{form}", frames[0], save_all=True, append_images=frames[1:],
                     **({"lossless": True} if form == "webp" else {}))  # fmt: skip
-        assert place(folder.read_image(path, 8)) == [255, 0, 0]
+        assert place(images.read_image(path, 8)) == [255, 0, 0]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -155,12 +155,12 @@ def test_exif_orientation(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(tmp_path / "a.png", np.ascontiguousarray(turns[orientation](upright)), exif=exif)
-    assert np.array_equal(folder.read_image(path, 32), upright.transpose(2, 0, 1))
+    assert np.array_equal(images.read_image(path, 32), upright.transpose(2, 0, 1))
 
 
 def test_a_damaged_exif_tag_counts_as_none(tmp_path):
     path = save(tmp_path / "a.png", gradient(32, 32), exif=b"Exif\0\0MM\0*\0\0\0\x08\0\xff\x01\x12garbage")
-    assert np.array_equal(folder.read_image(path, 32), gradient(32, 32).transpose(2, 0, 1))
+    assert np.array_equal(images.read_image(path, 32), gradient(32, 32).transpose(2, 0, 1))
 
 
 def test_files_that_are_no_image(tmp_path):
@@ -175,15 +175,15 @@ def test_files_that_are_no_image(tmp_path):
         path = tmp_path / f"{name}.jpg"
         path.write_bytes(content)
         with pytest.raises(DataError, match=name) as caught:
-            folder.read_image(path, 16)
+            images.read_image(path, 16)
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="no such image file"):
-        folder.read_image(tmp_path / "missing.jpg", 16)
+        images.read_image(tmp_path / "missing.jpg", 16)
     with pytest.raises(DataError, match="no such image file"):
-        folder.read_image(tmp_path, 16)
+        images.read_image(tmp_path, 16)
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(DataError, match="no such image file"):
-        folder.read_image(tmp_path / "pipe.jpg", 16)
+        images.read_image(tmp_path / "pipe.jpg", 16)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
@@ -199,7 +199,7 @@ def test_damaged_images_give_pixels_or_a_data_error(form, tmp_path):
                 damaged[rng.randrange(min(len(damaged), rng.choice((60, 1 << 20))))] = rng.randrange(256)
         path.write_bytes(damaged)
         try:
-            assert folder.read_image(path, 8).shape == (3, 8, 8)
+            assert images.read_image(path, 8).shape == (3, 8, 8)
         except DataError as error:
             assert str(path) in str(error)  # noqa: PT017
 
@@ -210,28 +210,28 @@ def test_decompression_bombs(tmp_path, width, height):
     path = tmp_path / "bomb.png"
     path.write_bytes(png(width, height, 8, 0, b"\0"))
     with pytest.raises(DataError, match=r"bomb\.png"):
-        folder.read_image(path, 16)
+        images.read_image(path, 16)
 
 
 def test_the_pixel_limit(tmp_path, monkeypatch):
     path = plain(tmp_path / "a.png", "red")
-    monkeypatch.setattr(folder, "MOST_PIXELS", 100)
-    assert place(folder.read_image(path, 8)) == [255, 0, 0]
-    monkeypatch.setattr(folder, "MOST_PIXELS", 99)
+    monkeypatch.setattr(images, "MOST_PIXELS", 100)
+    assert place(images.read_image(path, 8)) == [255, 0, 0]
+    monkeypatch.setattr(images, "MOST_PIXELS", 99)
     with pytest.raises(DataError, match=r"a\.png: 10 x 10 pixels, more than 99; shrink it\.$"):
-        folder.read_image(path, 8)
+        images.read_image(path, 8)
 
 
 def test_a_bomb_warning_is_an_error_whatever_the_filters(tmp_path):
     path = tmp_path / "bomb.png"
     path.write_bytes(png(12_000, 10_000, 8, 0, b"\0"))
     with pytest.raises(DataError, match=r"bomb\.png"):
-        folder.read_image(path, 16)
+        images.read_image(path, 16)
 
 
 def test_a_long_thin_image_does_not_explode(tmp_path):
     path = save(tmp_path / "thin.png", Image.new("L", (500_000, 1), 200))
-    assert place(folder.read_image(path, 64)) == [200, 200, 200]
+    assert place(images.read_image(path, 64)) == [200, 200, 200]
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ def test_decoded_images_are_kept_within_bounds(tmp_path, monkeypatch):
     for i in range(6):
         plain(tmp_path / "a" / f"{i}.png", (40 * i, 0, 0))
     opened = []
-    read_image = folder.read_image
+    read_image = images.read_image
     monkeypatch.setattr(folder, "read_image", lambda path, size: opened.append(path.name) or read_image(path, size))
     paths = folder.scan(tmp_path, ("a",), 8).paths
     split = folder.FolderSplit(paths, np.zeros(6, np.int64), 8, cache_bytes=4 * 3 * 8 * 8 + 5)

@@ -33,7 +33,7 @@ def parameters(name: str) -> int:
 
 
 def test_papers_network_layer_by_layer() -> None:
-    rows = {row.layer: row for row in summarise(recipe.load("paper")).rows}
+    rows = {row.layer: row for row in summarise(recipe.load("alexnet-2012")).rows}
     for layer, (count, multiply_adds, shape) in PAPER_LAYERS.items():
         row = rows[layer]
         whole = (row.output[0] * row.columns, *row.output[1:])
@@ -41,7 +41,7 @@ def test_papers_network_layer_by_layer() -> None:
 
 
 def test_papers_totals() -> None:
-    found = summarise(recipe.load("paper"))
+    found = summarise(recipe.load("alexnet-2012"))
     assert found.parameters == PAPER_TOTALS["parameters"] == 60_965_224
     assert found.neurons == PAPER_TOTALS["neurons"] == 659_272
     assert found.multiply_adds == PAPER_TOTALS["multiply_adds"] == 724_406_816
@@ -50,7 +50,7 @@ def test_papers_totals() -> None:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("paper", 60_965_224), ("code145", 60_965_224), ("caffe", 60_965_224), ("one-weird-trick", 61_100_840)],
+    [("alexnet-2012", 60_965_224), ("code145", 60_965_224), ("caffe", 60_965_224), ("one-weird-trick", 61_100_840)],
 )
 def test_parameters_of_the_variants(name: str, count: int) -> None:
     assert parameters(name) == count

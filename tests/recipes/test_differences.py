@@ -15,8 +15,8 @@ from minialex.recipe import fields, load
 from minialex.schedule import moment, parameter_rates
 from minialex.session import Session
 
-PAPER, CODE = load("paper"), load("code145")
-BOTH = {"paper": models.build(PAPER.network), "code145": models.build(CODE.network)}
+PAPER, CODE = load("alexnet-2012"), load("code145")
+BOTH = {"alexnet-2012": models.build(PAPER.network), "code145": models.build(CODE.network)}
 
 
 def test_there_are_28() -> None:
@@ -43,7 +43,7 @@ def order_of(name: str) -> list[str]:
 
 
 def test_6_order_in_layer_1() -> None:
-    assert order_of("paper")[:4] == ["conv1", "relu1", "norm1", "pool1"]
+    assert order_of("alexnet-2012")[:4] == ["conv1", "relu1", "norm1", "pool1"]
     assert order_of("code145")[:4] == ["conv1", "norm1", "relu1", "pool1"]
     # the program's normalisation sees negative values, so what comes out differs
     x = np.random.default_rng(0).normal(0, 50, (1, 8, 3, 3))
@@ -66,13 +66,13 @@ def test_7_spatial_normalisation() -> None:
     assert len(spatial) == 1
     assert (spatial[0].size, spatial[0].k, spatial[0].beta) == (5, 1.0, 0.75)
     assert spatial[0].coefficient == pytest.approx(0.001 / 25)
-    assert not any(isinstance(layer, SpatialResponseNorm) for layer in BOTH["paper"].layers)
+    assert not any(isinstance(layer, SpatialResponseNorm) for layer in BOTH["alexnet-2012"].layers)
     assert order_of("code145")[4:9] == ["conv2", "relu2", "norm2", "spatial2", "pool2"]
 
 
 def test_10_initial_weights() -> None:
     stds = {name: {la.name: la.std for la in net.layers if isinstance(la, Conv2d)} for name, net in BOTH.items()}
-    assert set(stds["paper"].values()) == {0.01}
+    assert set(stds["alexnet-2012"].values()) == {0.01}
     assert stds["code145"] == {"conv1": 0.01, "conv2": 0.01, "conv3": 0.03, "conv4": 0.03, "conv5": 0.03}
 
 
@@ -101,7 +101,7 @@ def test_11_crops_are_shared_by_32_images() -> None:
             len({*zip(top[first : first + 32], left[first : first + 32], flip[first : first + 32], strict=True)}) == 1
         )
     assert len(np.unique(shift, axis=0)) == 64  # colours are each image's own (15)
-    free = draws("paper")
+    free = draws("alexnet-2012")
     assert len({*zip(free.top, free.left, free.flip, strict=True)}) > 50
 
 
@@ -116,7 +116,7 @@ def test_12_13_19_what_is_taken_off_and_multiplied() -> None:
         *(np.array(a, np.int32) for a in ([0, 4], [3, 1])), np.array([1, 0], np.uint8), np.zeros((2, 3), np.float32)
     )
     results = {}
-    for name in ("paper", "code145"):
+    for name in ("alexnet-2012", "code145"):
         session = Session(load(name).replace(**small), backend, ("cpu:0",) * 2, found)
         feed = session.feed(images, np.zeros(2, np.int64), draws)
         args = [feed[f"{key}@cpu:0"] for key in ("images", "shift", "top", "left", "flip")]
@@ -131,7 +131,7 @@ def test_12_13_19_what_is_taken_off_and_multiplied() -> None:
     centre = found.mean[:, 2:30, 2:30]
     cut_pixels = np.stack([pixels[0][:, 0:28, 3:31][:, :, ::-1], pixels[1][:, 4:32, 1:29]])
     expected_code = (cut_pixels - centre) / 1.1
-    np.testing.assert_allclose(results["paper"], expected_paper, rtol=1e-6, atol=1e-4)
+    np.testing.assert_allclose(results["alexnet-2012"], expected_paper, rtol=1e-6, atol=1e-4)
     np.testing.assert_allclose(results["code145"], expected_code, rtol=1e-6, atol=1e-4)
 
 
@@ -147,9 +147,11 @@ def test_13_scale_of_the_colour_shift() -> None:
 
 def test_17_18_rates_and_schedule() -> None:
     names = ["conv2.weight", "conv2.bias"]
-    first = {name: parameter_rates(r, moment(r, 1, []), names) for name, r in (("paper", PAPER), ("code145", CODE))}
+    first = {
+        name: parameter_rates(r, moment(r, 1, []), names) for name, r in (("alexnet-2012", PAPER), ("code145", CODE))
+    }
     assert first == {
-        "paper": {"conv2.weight": 0.01, "conv2.bias": 0.01},
+        "alexnet-2012": {"conv2.weight": 0.01, "conv2.bias": 0.01},
         "code145": {"conv2.weight": 0.01, "conv2.bias": 0.002},
     }
     improving = [0.9 - 0.005 * epoch for epoch in range(60)]
@@ -159,7 +161,7 @@ def test_17_18_rates_and_schedule() -> None:
 
 def test_22_ties() -> None:
     ties = {name: {la.ties for la in net.layers if isinstance(la, MaxPool2d)} for name, net in BOTH.items()}
-    assert ties == {"paper": {"first"}, "code145": {"all"}}
+    assert ties == {"alexnet-2012": {"first"}, "code145": {"all"}}
 
 
 def test_25_order_of_images() -> None:

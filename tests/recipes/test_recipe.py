@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ def test_built_in_recipes_survive_a_round_trip(name: str) -> None:
 
 
 def test_defaults_are_the_papers() -> None:
-    recipe = load("paper")
+    recipe = load("alexnet-2012")
     assert recipe == Recipe()
     assert (recipe.learning_rate, recipe.momentum, recipe.weight_decay, recipe.batch_size) == (0.01, 0.9, 0.0005, 128)
     assert (recipe.norm_k, recipe.norm_size, recipe.norm_alpha, recipe.norm_beta) == (2, 5, 1e-4, 0.75)
@@ -28,6 +30,27 @@ def test_defaults_are_the_papers() -> None:
         224,
         256,
     )
+
+
+def test_the_papers_recipe_states_what_the_paper_says() -> None:
+    """All fields that cite a section stand in the file, each with a comment."""
+    text = (resources.files("minialex") / "recipes" / "alexnet-2012.toml").read_text(encoding="utf-8")
+    lines = {line.partition(" = ")[0]: line for line in text.splitlines() if " = " in line and line[0] != "#"}
+    cited = {name for name, (_, info) in fields().items() if re.search(r"\(\d(\.\d)?\)", info.metadata["doc"])}
+    assert cited - set(lines) == set()
+    sections = {name: re.search(r"\((\d(\.\d)?)\)", lines[name]) for name in cited}
+    for name in ("learning_rate", "momentum", "weight_decay", "crop", "kernels", "norm_k", "pool_size", "reflect"):
+        assert sections[name], name
+
+
+def test_the_modern_recipe_says_why_for_each_field() -> None:
+    text = (resources.files("minialex") / "recipes" / "alexnet-modern.toml").read_text(encoding="utf-8")
+    stated = [line for line in text.splitlines() if " = " in line and line[0] != "#" and not line.startswith("base")]
+    modern, paper = load("alexnet-modern"), load("alexnet-2012")
+    assert {line.partition(" = ")[0] for line in stated} >= set(modern.differences(paper))
+    for line in stated:
+        name = line.partition(" = ")[0]
+        assert "#" in line or name in ("kernels", "conv1_padding"), line
 
 
 def test_every_field_is_documented() -> None:
@@ -94,8 +117,8 @@ def test_load_from_a_file_and_errors(tmp_path: Path) -> None:
     path.write_text('base = "code145"\n[training]\nepochs = 3\n', encoding="utf-8")
     assert load(str(path)).epochs == 3
     assert load(str(path)).spatial_norm
-    with pytest.raises(ConfigurationError, match=r"no recipe 'papre'.*Did you mean 'paper'"):
-        load("papre")
+    with pytest.raises(ConfigurationError, match=r"no recipe 'alexnet-2021'.*Did you mean 'alexnet-2012'"):
+        load("alexnet-2021")
     with pytest.raises(ConfigurationError, match="cannot read the recipe"):
         load(str(tmp_path / "none.toml"))
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from minialex.recipe import Recipe, load
 from minialex.schedule import moment, parameter_rates
 
@@ -27,6 +31,23 @@ def test_steps_and_constant() -> None:
     assert moment(Recipe().replace(schedule="constant"), 50, [0.5] * 49).learning_rate == 0.01
 
 
+def test_cosine_after_a_warm_up() -> None:
+    recipe = Recipe().replace(schedule="cosine", warmup_epochs=3, epochs=7, learning_rate=0.04)
+    rates = [moment(recipe, epoch, []).learning_rate for epoch in range(1, 8)]
+    assert rates[:3] == [0.01, 0.02, 0.03]
+    expected = [0.04 * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)]
+    assert rates[3:] == pytest.approx(expected)
+    assert rates[3] == 0.04
+    assert moment(recipe, 8, []).finished
+    steps = Recipe().replace(schedule="steps", steps=(2,), warmup_epochs=1)
+    assert [moment(steps, epoch, []).learning_rate for epoch in (1, 2)] == [0.005, 0.001]
+
+
+def test_cosine_without_room_is_finite() -> None:
+    recipe = Recipe().replace(schedule="cosine", warmup_epochs=5, epochs=1)
+    assert moment(recipe, 1, []).learning_rate == pytest.approx(0.01 / 6)
+
+
 def test_the_programs_timeline() -> None:
     recipe = load("code145")
     at = {epoch: moment(recipe, epoch, []) for epoch in (1, 23, 24, 52, 69, 73, 79, 93, 94)}
@@ -43,6 +64,6 @@ def test_rates_of_parameters() -> None:
     recipe = load("code145")
     late = parameter_rates(recipe, moment(recipe, 60, []), ["conv1.weight", "conv1.bias"])
     assert late == {"conv1.weight": 0.0001, "conv1.bias": 0.002}  # the biases' rate is not cut
-    paper = load("paper").replace(schedule="constant", layer_rates={"fc8": 10.0})
+    paper = load("alexnet-2012").replace(schedule="constant", layer_rates={"fc8": 10.0})
     now = moment(paper, 1, [])
     assert parameter_rates(paper, now, ["fc7.bias", "fc8.weight"]) == {"fc7.bias": 0.01, "fc8.weight": 0.1}

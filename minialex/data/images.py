@@ -1,0 +1,215 @@
+"""One image file becomes one square of pixels, the same way wherever images are read: folders, stores, prediction.
+
+What becomes of an image, in this order:
+
+- it is decoded by its content, not by its name: JPEG, PNG, BMP, GIF or WebP; the first frame of an animation. A JPEG
+  that is at least four times too large is decoded at 1/2, 1/4 or 1/8 (by libjpeg, inside the transform), as long as
+  twice the final size remains; that saves up to nine tenths of the time and moves no pixel by more than a few levels;
+- it is turned upright as its EXIF tag says; a tag that cannot be read counts as none; colour profiles are not applied;
+- 16-bit grey is divided by 257; grey is repeated in three channels; palettes are looked up; CMYK is converted;
+- transparency is laid over white;
+- the shorter side is scaled to `size` and the central square cut out (section 2), bilinear with antialiasing, in one
+  step. (In 2012 the images were scaled first and cut then; the same pixels, but for the rounding of an odd border.)
+
+An image of more than `MOST_PIXELS` pixels, one that is cut short or damaged, and a file that is no image are each a
+`DataError` that says so.
+
+JPEGs are decoded by simplejpeg where it is installed (it comes with minialex but for the browser), others by Pillow.
+Both wrap libjpeg-turbo and give the same bytes. simplejpeg decodes in three quarters of the time (see
+``benchmarks/results/prepare.json``) and, unlike Pillow, says when the data were damaged and the decoder guessed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp")
+MOST_PIXELS = 64_000_000  # below the limit at which Pillow itself warns of a decompression bomb
+MOST_BYTES = 256 << 20  # of a file; nothing of at most MOST_PIXELS pixels needs more
+_DAMAGE = ("premature end", "bad huffman", "instead of rst")
+"""What libjpeg says, in small letters, when it surely guessed pixels. Its other warnings may cost none: such an image
+is kept, and the warning is noted."""
+
+
+class Decoded(NamedTuple):
+    """An image and what was done to it.
+
+    Attributes
+    ----------
+    pixels : uint8 [3, size, size], RGB
+    notes : what was not as usual, in the words of ``treated.tsv``; usually nothing
+    """
+
+    pixels: NDArray[np.uint8]
+    notes: tuple[str, ...]
+
+
+def read_image(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8]:
+    """One image file, uint8 [3, size, size], RGB; the module's docstring says what becomes of it.
+
+    Raises
+    ------
+    DataError : no such file, no image, too many pixels, or an image that is damaged or cut short
+    """
+    if not os.path.isfile(path):
+        raise DataError(f"{path}: no such image file.")
+    try:
+        if os.path.getsize(path) > MOST_BYTES:
+            raise DataError(f"a file of more than {MOST_BYTES >> 20} MiB; shrink it.")
+        with open(path, "rb") as file:
+            data = file.read()
+        return decode(data, size, str(path)).pixels
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def decode(data: bytes, size: int, name: str = "") -> Decoded:
+    """An image from the bytes of its file; `name` only tells whether it is what its ending says.
+
+    Raises
+    ------
+    DataError : no image, too many pixels, or an image that is damaged or cut short; the message names no file
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise DataError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}; shrink it.")
+            notes = _notes(image, name)
+            turned = _orientation(image)
+            if turned != 1:
+                notes.append("EXIF rotation")
+            if image.format == "JPEG" and image.mode in ("RGB", "L"):
+                pixels, warning = _jpeg(image, data, size)
+                notes += [f"decoder's warning: {warning}"] if warning else []
+            else:
+                image.load()
+                pixels = image
+            return Decoded(_square(_upright(pixels, turned), size), tuple(notes))
+    except (DataError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"not an image in a format that is read here ({', '.join(FORMATS)}).") from None
+    except Exception as error:  # decoders raise almost anything on damaged files, bomb warnings and errors included
+        raise DataError(f"cannot be decoded ({error}); replace or remove it.") from None
+
+
+def _notes(image: Image, name: str) -> list[str]:
+    """What about an image is not as usual, from its header."""
+    kind = image.format or ""
+    notes = []
+    ending = os.path.splitext(name)[1].lower()
+    usual = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG"}.get(ending, ending[1:].upper())
+    if ending in ENDINGS and kind not in (usual, "MPO"):
+        notes.append(f"{kind} named {usual}")
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        notes.append("16-bit grey")
+    elif image.mode in ("L", "LA", "1"):
+        notes.append("grey")
+    elif image.mode in ("P", "PA"):
+        notes.append("palette")
+    elif image.mode not in ("RGB", "RGBA"):
+        notes.append(image.mode)
+    if image.has_transparency_data:
+        notes.append("transparency")
+    if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
+        notes.append("first frame of several")
+    return notes
+
+
+def _jpeg(image: Image, data: bytes, size: int) -> tuple[Image, str]:
+    """The pixels of an RGB or grey JPEG whose header is read, and what the decoder warned of.
+
+    Raises
+    ------
+    DataError : data that are cut short, or so damaged that the decoder guessed
+    """
+    from PIL import Image
+
+    whole = image.size
+    image.draft(image.mode, (2 * size, 2 * size))  # chooses 1/1 … 1/8; nothing is decoded yet
+    try:
+        import simplejpeg
+    except ImportError:
+        image.load()
+        return image, ""
+    width, height = image.size
+    asked = (height, width, 2) if image.size != whole else (0, 0, 1)  # this height and width are one of its scales
+    colours = "RGB" if image.mode == "RGB" else "GRAY"
+
+    def pixels(strict: bool) -> NDArray[np.uint8]:
+        shape = {"min_height": asked[0], "min_width": asked[1], "min_factor": asked[2]}
+        return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=strict, **shape))
+
+    warning = ""
+    try:
+        found = pixels(strict=True)
+    except ValueError as error:
+        warning = str(error)
+        if any(word in warning.lower() for word in _DAMAGE):
+            raise DataError(f"damaged or cut short ({warning}); replace or remove it.") from None
+        try:
+            found = pixels(strict=False)
+        except ValueError:  # nothing for libjpeg's simple interface: an unusual kind of JPEG
+            image.load()
+            return image, warning
+    if found.shape[:2] != (height, width):
+        raise DataError(f"cannot be decoded ({width} x {height} pixels expected, {found.shape} came).")
+    return Image.frombuffer(image.mode, image.size, np.ascontiguousarray(found), "raw", image.mode, 0, 1), warning
+
+
+def _orientation(image: Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) where there is none that can be read."""
+    try:
+        found = image.getexif().get(0x0112, 1)
+    except Exception:  # the pixels may be fine, only the tag is not
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _upright(image: Image, orientation: int) -> Image:
+    """Turn an image as its EXIF orientation says."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def _square(image: Image, size: int) -> NDArray[np.uint8]:
+    """The central square of an image of any mode, resized, uint8 [3, size, size]."""
+    from PIL import Image
+
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        grey = np.clip(np.asarray(image, np.float64) / 257 + 0.5, 0, 255)
+        image = Image.fromarray(grey.astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
