@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -334,10 +335,11 @@ def excite(
     with _counting(screen, "looking", len(part)) as progress:
         found = exciting.excite(session, part, layer, chosen, count=count, batch_size=batch_size, progress=progress)
     table = Table(box=None, highlight=False)
-    for column in ("unit", "column", "activation", "images' classes, the most exciting first"):
-        table.add_column(column, justify="right" if column != "images' classes, the most exciting first" else "left")
+    for column in ("unit", "column", "activation", "classes of the images"):
+        table.add_column(column, justify="right" if column != "classes of the images" else "left")
     for unit, images, values in zip(found.units, found.images, found.values, strict=True):
-        names = ", ".join(name_of(opened.class_names, int(label)) for label in part.labels[images])
+        times = Counter(name_of(opened.class_names, int(label)) for label in part.labels[images])
+        names = ", ".join(f"{name} ×{n}" if n > 1 else name for name, n in times.most_common())
         table.add_row(str(unit), str(unit * columns // width + 1), f"{values[0]:.4g} … {values[-1]:.4g}", names)
     screen.print(table)
     crops = [list(opened.crop(part.read(images))) for images in found.images]

@@ -113,17 +113,15 @@ def activations(image: Image, output: Float, layer: str, columns: int) -> Figure
         padded = np.full((columns, rows * math.ceil(D / rows)), np.nan)
         padded[:, :D] = output.reshape(columns, D)
         blocks = [part.reshape(1, rows, -1) for part in padded]
-        what, shown = f"{len(output):,} neurons", len(output)
+        share, size = D, "neurons"
     else:
-        shown = min(len(output), MOST_MAPS)
-        share = shown // columns
+        share = min(len(output), MOST_MAPS) // columns
         blocks = [part[:share] for part in np.split(output, columns)]
-        what = f"{len(output)} maps of {output.shape[1]} × {output.shape[2]}"
-        what += f", the first {share} of each column" if shown < len(output) else ""
+        size = f"maps of {output.shape[1]} × {output.shape[2]}"
     sheets = [_sheet(block) for block in blocks]
     across, side, gap = 7.0, 1.7, 0.3
     heights = [across * sheet.shape[0] / sheet.shape[1] for sheet in sheets]
-    height = max(sum(heights) + gap * columns + 0.75, side + 0.9)
+    height = max(sum(heights) + gap * columns + 0.95, side + 0.9)
     width = side + across + 0.65
     limit = float(np.nanmax(np.abs(output), initial=0)) or 1.0
     with style():
@@ -140,8 +138,9 @@ def activations(image: Image, output: Float, layer: str, columns: int) -> Figure
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
-            where = f"column {n + 1}" if columns > 1 else ""
-            axes.set_title(" · ".join(filter(None, (layer, where, what if n == 0 else ""))), color=MUTED, fontsize=9)
+            first = n * len(output) // columns
+            where = f", column {n + 1}" if columns > 1 else ""
+            axes.set_title(f"{layer}{where}: {size}, {first} to {first + share - 1}", color=MUTED, fontsize=9)
         low = float(np.nanmin(output))
         _scale(figure, shown_sheet, (side + 0.45, top - 0.32, 2.6), min(low, 0.0), limit, "activation")
     return figure
@@ -179,19 +178,19 @@ def translation(samples: Sequence[Image], found: Translation, class_names: Seque
     ----------
     samples : some moved crops, uint8 [3,h,w], the ends and the middle of the shifts, row by row (9 of them)
     """
-    side, width, height = 3.0, 10.6, 4.4
+    side, width, height = 3.0, 10.6, 3.85
     one = len(found.labels) == 1
     label = name_of(class_names, int(found.labels[0]))
     maps = (
-        ("the class's probability", found.probabilities.mean(axis=0)),
-        ("is it among the five most probable?" if one else "share of images whose class is in the top five",
+        ("the class's probability, %", found.probabilities.mean(axis=0)),
+        ("is the class in the top five? 100: yes" if one else "images whose class is in the top five, %",
          found.within(5)),
     )  # fmt: skip
     with style():
         figure = new_figure(width, height)
         small = side / 3
         for n, sample in enumerate(samples):
-            place = (0.2 + n % 3 * small, 0.85 + (2 - n // 3) * small, small * 0.95, small * 0.95)
+            place = (0.2 + n % 3 * small, 0.55 + (2 - n // 3) * small, small * 0.95, small * 0.95)
             axes = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, place[3] / height))
             _show(axes, sample)
             if n == 0:
@@ -200,7 +199,7 @@ def translation(samples: Sequence[Image], found: Translation, class_names: Seque
                 )
         for n, (title, values) in enumerate(maps):
             left = side + 0.75 + n * (side + 0.55)
-            axes = figure.add_axes((left / width, 0.85 / height, side / width, side / height))
+            axes = figure.add_axes((left / width, 0.55 / height, side / width, side / height))
             axes.imshow(values, cmap=_two_hues(), vmin=-1, vmax=1, interpolation="nearest")
             axes.set_title(title, color=MUTED, fontsize=9)
             ticks = range(0, len(found.shifts), max(1, (len(found.shifts) - 1) // 4))
@@ -216,7 +215,6 @@ def translation(samples: Sequence[Image], found: Translation, class_names: Seque
                     colour = "white" if values[i, j] > 0.68 else INK
                     text = f"{100 * values[i, j]:.0f}"
                     axes.text(j, i, text, ha="center", va="center", fontsize=7.5, color=colour)
-        figure.text(1 - 0.1 / width, 0.12 / height, "numbers in %", ha="right", color=MUTED, fontsize=8.5)
     return figure
 
 
@@ -338,7 +336,8 @@ def _square(axes: Axes, x: int, y: int, w: int, h: int, text: str = "") -> None:
     from matplotlib.patches import Rectangle
 
     for colour, line in (("black", 2.4), ("white", 1.1)):
-        axes.add_patch(Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor=colour, linewidth=line))
+        frame = Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor=colour, linewidth=line, clip_on=False)
+        axes.add_patch(frame)
     if text:
         axes.annotate(
             text, (x, y + h), (3, -3), textcoords="offset points", va="top", fontsize=7.5, color=INK,
