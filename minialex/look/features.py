@@ -1,13 +1,13 @@
 """Activations of a layer for a whole data set, in files: as NumPy or Parquet, in memory that does not grow with it.
 
-A folder of features holds ``features.json``, which says what they are of, and
+A folder of features holds ``_features.json``, which says what they are of, and
 
 - as ``npy``: ``features.npy`` [N,C,H,W] or [N,D] (``np.load(…, mmap_mode="r")``) and ``labels.npy`` int64 [N];
 - as ``parquet``: ``part-00000000.parquet`` and so on, named after their first image, with the columns ``image`` and
   ``label`` (int64) and ``features`` (a list of fixed size, the maps one after another): pyarrow, pandas, polars and
   DuckDB read the folder as one table.
 
-``features.json`` also counts the images done. It is written after the rows are on the disk, so that a run that was
+``_features.json`` also counts the images done. It is written after the rows are on the disk, so that a run that was
 killed goes on behind the last of them, and gives the same bytes (Parquet: the same rows) as one that was not.
 """
 
@@ -35,7 +35,7 @@ from minialex.data import Split, batches
 from minialex.errors import CheckpointError, ConfigurationError, DataError, ResourceError, nearest
 from minialex.session import Session
 
-MANIFEST = "features.json"
+MANIFEST = "_features.json"  # readers of Parquet folders leave out names that begin so
 FORMAT = "minialex features"
 FORMATS = ("npy", "parquet")
 BLOCK_BYTES = 64 << 20  # rows kept in memory before they are written
@@ -207,9 +207,13 @@ def open_features(folder: Path) -> Features:
 class _Writer(Protocol):
     """Takes rows in order; they are on the disk when `write` returns."""
 
+    def __init__(self, folder: Path, manifest: Manifest, labels: NDArray[np.int64]) -> None: ...
+
     def write(self, begin: int, rows: NDArray[Any], labels: NDArray[np.int64]) -> None: ...
 
     def finish(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class _NpyWriter:
@@ -249,6 +253,10 @@ class _NpyWriter:
             os.replace(self.path, self.folder / "features.npy")
             files.sync_folder(self.folder)
 
+    def close(self) -> None:
+        """Close the file, if it is not closed."""
+        self.file.close()
+
 
 class _ParquetWriter:
     """A Parquet file a block."""
@@ -281,6 +289,9 @@ class _ParquetWriter:
 
     def finish(self) -> None:
         """Nothing is left to do."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def _npy_header(shape: tuple[int, ...], dtype: str) -> bytes:
@@ -350,13 +361,14 @@ def write_features(
         _check_free(folder, manifest)
         _write_manifest(folder, manifest)
         labels = np.ascontiguousarray(split.labels, np.int64)
-        writer: _Writer = (_NpyWriter if manifest.form == "npy" else _ParquetWriter)(folder, manifest, labels)
-        for begin, rows in _blocks(session, split, manifest, batch_size, progress, stop):
-            writer.write(begin, rows, labels[begin : begin + len(rows)])
-            manifest = dataclasses.replace(manifest, done=begin + len(rows))
-            _write_manifest(folder, manifest)
-        if manifest.done == manifest.images:
-            writer.finish()
+        make: type[_Writer] = _NpyWriter if manifest.form == "npy" else _ParquetWriter
+        with closing(make(folder, manifest, labels)) as writer:
+            for begin, rows in _blocks(session, split, manifest, batch_size, progress, stop):
+                writer.write(begin, rows, labels[begin : begin + len(rows)])
+                manifest = dataclasses.replace(manifest, done=begin + len(rows))
+                _write_manifest(folder, manifest)
+            if manifest.done == manifest.images:
+                writer.finish()
         return manifest
 
 

@@ -109,7 +109,8 @@ def activations(image: Image, output: Float, layer: str, columns: int) -> Figure
     """
     if output.ndim == 1:  # neurons in rows, about three times as wide as high, one map a column
         D = len(output) // columns
-        rows = max(1, math.isqrt(max(1, D // 3)))
+        ideal = max(1, math.isqrt(max(1, D // 3)))
+        rows = max((n for n in range((ideal + 1) // 2, ideal + 1) if D % n == 0), default=ideal)
         padded = np.full((columns, rows * math.ceil(D / rows)), np.nan)
         padded[:, :D] = output.reshape(columns, D)
         blocks = [part.reshape(1, rows, -1) for part in padded]
@@ -142,7 +143,7 @@ def activations(image: Image, output: Float, layer: str, columns: int) -> Figure
             where = f", column {n + 1}" if columns > 1 else ""
             axes.set_title(f"{layer}{where}: {size}, {first} to {first + share - 1}", color=MUTED, fontsize=9)
         low = float(np.nanmin(output))
-        _scale(figure, shown_sheet, (side + 0.45, top - 0.32, 2.6), min(low, 0.0), limit, "activation")
+        _scale(figure, shown_sheet, (side + 0.45, top - 0.32, 2.6), min(low, 0.0), limit, "activation", 1)
     return figure
 
 
@@ -167,7 +168,8 @@ def occlusion(image: Image, found: Occlusion, class_names: Sequence[str]) -> Fig
                 _square(axes, 0, 0, found.size, found.size, "the covering square")
         shown = axes.imshow(drop, cmap=_two_hues(), vmin=-limit, vmax=limit, alpha=0.72, interpolation="nearest")
         low = float(np.nanmin(drop))
-        _scale(figure, shown, (0.3 + side + 0.4, 0.55, side), min(low, 0.0), limit, "fall of the probability")
+        name = "fall of the probability, percentage points"
+        _scale(figure, shown, (0.3 + side + 0.4, 0.55, side), min(low, 0.0), limit, name, 100)
     return figure
 
 
@@ -178,7 +180,7 @@ def translation(samples: Sequence[Image], found: Translation, class_names: Seque
     ----------
     samples : some moved crops, uint8 [3,h,w], the ends and the middle of the shifts, row by row (9 of them)
     """
-    side, width, height = 3.0, 10.6, 3.85
+    side, width, height = 3.0, 10.9, 3.85
     one = len(found.labels) == 1
     label = name_of(class_names, int(found.labels[0]))
     maps = (
@@ -198,7 +200,7 @@ def translation(samples: Sequence[Image], found: Translation, class_names: Seque
                     clip(label, 34) if one else f"one of {len(found.labels)} images", color=MUTED, fontsize=9
                 )
         for n, (title, values) in enumerate(maps):
-            left = side + 0.75 + n * (side + 0.55)
+            left = side + 0.95 + n * (side + 0.6)
             axes = figure.add_axes((left / width, 0.55 / height, side / width, side / height))
             axes.imshow(values, cmap=_two_hues(), vmin=-1, vmax=1, interpolation="nearest")
             axes.set_title(title, color=MUTED, fontsize=9)
@@ -262,6 +264,7 @@ def excitation(
                     low -= cell + gap
                     axes = figure.add_axes((left / width, low / height, cell / width, cell / height))
                     _show(axes, image[:, y0:y1, x0:x1])
+                    axes.set_anchor("N")
                 axes.text(
                     0.5, -0.03, f"{found.values[u, k]:.3g}", transform=axes.transAxes, ha="center", va="top",
                     fontsize=7.5, color=MUTED,
@@ -304,9 +307,9 @@ def neighbours(
                 left = 0.12 + n * (side + gap) + (0.3 if n else 0)
                 axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
                 _show(axes, queries[q] if n == 0 else images[q][n - 1])
-                name = query_names[q] if n == 0 else name_of(class_names, int(labels[q, n - 1]))
+                name = clip(query_names[q], 16) if n == 0 else clip(name_of(class_names, int(labels[q, n - 1])), 20)
                 axes.text(
-                    0.5, -0.03, clip(name, 20), transform=axes.transAxes, ha="center", va="top", fontsize=8,
+                    0.5, -0.03, name, transform=axes.transAxes, ha="center", va="top", fontsize=8,
                     weight="bold" if n == 0 else "normal",
                 )  # fmt: skip
                 if n:
@@ -364,10 +367,15 @@ def _two_hues() -> Any:
     return LinearSegmentedColormap.from_list("minialex", [ORANGE, "#ffffff", BLUE])
 
 
-def _scale(figure: Figure, shown: Any, place: tuple[float, float, float], low: float, high: float, name: str) -> None:
-    """What the colours mean: a bar from the lowest value to the highest."""
+def _scale(
+    figure: Figure, shown: Any, place: tuple[float, float, float], low: float, high: float, name: str, factor: int
+) -> None:
+    """What the colours mean: a bar from the lowest value to the highest, its numbers multiplied by a factor."""
+    from matplotlib.ticker import FuncFormatter
+
     width, height = figure.get_size_inches()
     axes = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, 0.1 / height))
     figure.colorbar(shown, cax=axes, orientation="horizontal", label=name)
     axes.set_xlim(low, high)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{factor * value:.3g}"))
     axes.tick_params(labelsize=8)
