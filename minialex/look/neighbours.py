@@ -140,11 +140,11 @@ class FaissIndex:
                 f"{features.folder} holds {N:,} images: faiss is for {FEWEST_FOR_FAISS:,} or more, leave --search out"
             )
         lists = round(math.sqrt(N))
-        bytes_a_row = max(n for n in range(1, min(256, width) + 1) if width % n == 0)
-        index = faiss.index_factory(width, f"IVF{lists},PQ{bytes_a_row}")
+        parts = max(n for n in range(1, min(512, max(1, width // 4)) + 1) if width % n == 0)  # of a row, 4 bits each
+        index = faiss.index_factory(width, f"IVF{lists},PQ{parts}x4fs")
         stream = philox.Stream(0, philox.purpose("look/neighbours"))
         order = philox.permutation(stream, N)
-        index.train(_rows(values, np.sort(order[: max(50 * lists, 40 * 256)])))
+        index.train(_rows(values, np.sort(order[: max(50 * lists, FEWEST_FOR_FAISS)])))
         block = max(1, BLOCK_BYTES // (4 * width))
         for begin in range(0, N, block):
             index.add(_rows(values, slice(begin, begin + block)))
@@ -157,7 +157,7 @@ class FaissIndex:
         quick = made.nearest(queries, CHECKED_NEIGHBOURS).images
         made.recall = float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(exact, quick, strict=True)]))
         files.write_bytes(features.folder / "neighbours.faiss", faiss.serialize_index(index).tobytes())
-        about = {"network": features.manifest.network, "images": N, "lists": lists, "bytes_a_row": bytes_a_row}
+        about = {"network": features.manifest.network, "images": N, "lists": lists, "parts": parts}
         files.write_json(features.folder / "neighbours.json", {**about, "recall": made.recall})
         return made
 
