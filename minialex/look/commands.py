@@ -142,7 +142,7 @@ def kernels(paths: Sequence[Path], picture: Path) -> int:
         table.add_column(name, justify="left" if name == "run" else "right")
     first = True
     for path in paths:
-        opened = _open(path, "numpy" if "numpy" in registry.installed() else None, None, None)
+        opened = _open(path, None, None, None)
         weights, columns = opened.session.weights()["conv1.weight"], opened.recipe.columns
         scores = colour_selectivity(weights)
         difference = column_difference(scores, columns) if columns > 1 else None
