@@ -72,7 +72,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], classes: int | None = None) -> 
     classes : number of classes; what guessing gives is drawn as a line
     """
     with style():
-        figure = new_figure(10.8, 3.9)
+        figure = blank(10.8, 3.9)
         left, right = figure.subplots(1, 2, gridspec_kw=_margins(10.8, 3.9, between=1.75))
         _draw_loss(left, metrics, classes)
         _draw_error(right, metrics, classes)
@@ -82,7 +82,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], classes: int | None = None) -> 
 def loss_curve(metrics: Sequence[Mapping[str, Any]], classes: int | None = None) -> Figure:
     """Draw the left half of `curves` alone, small."""
     with style():
-        figure = new_figure(4.1, 2.9)
+        figure = blank(4.1, 2.9)
         _draw_loss(figure.subplots(gridspec_kw=_margins(4.1, 2.9)), metrics, classes)
     return figure
 
@@ -90,7 +90,7 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], classes: int | None = None)
 def error_curve(metrics: Sequence[Mapping[str, Any]], classes: int | None = None) -> Figure:
     """Draw the right half of `curves` alone, small."""
     with style():
-        figure = new_figure(4.1, 2.9)
+        figure = blank(4.1, 2.9)
         _draw_error(figure.subplots(gridspec_kw=_margins(4.1, 2.9)), metrics, classes)
     return figure
 
@@ -109,7 +109,7 @@ def kernels(weights: Float, columns: int) -> Figure:
     with style():
         heights = [6.4 * block.shape[0] / block.shape[1] for block in blocks]
         height = sum(heights) + 0.32 * columns + 0.1
-        figure = new_figure(6.6, height)
+        figure = blank(6.6, height)
         bottom = height
         for n, (block, tall) in enumerate(zip(blocks, heights, strict=True)):
             bottom -= tall + 0.32
@@ -202,7 +202,7 @@ def predictions(
     cell = (side + 0.3, side + below + bar * top + 0.3)
     width, height = max(across * cell[0] + edge, 2.6), max(rows, 1) * cell[1] + edge
     with style():
-        figure = new_figure(width, height)
+        figure = blank(width, height)
         start = (width - across * cell[0]) / 2 + 0.15
         for n in range(shown):
             x, y = start + n % across * cell[0], height - edge - n // across * cell[1]  # the cell's top left corner
@@ -219,26 +219,6 @@ def predictions(
         if len(images) > shown:
             figure.text(0.5, 0.0, f"the first {shown} of {len(images)} images", ha="center", va="bottom", color=MUTED)
     return figure
-
-
-@contextmanager
-def style(settings: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
-    """Draw within it: the pictures' own settings, whatever the reader's matplotlibrc says."""
-    import matplotlib
-
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in a script that the font lacks: boxes
-        matplotlib.rcdefaults()
-        wanted: Any = {**STYLE, **settings}
-        matplotlib.rcParams.update(wanted)
-        yield
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty white figure; the sizes are in inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), facecolor="white")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -313,6 +293,26 @@ def series(metrics: Sequence[Mapping[str, Any]], kind: str, field: str) -> tuple
 
 
 # ---- how they are drawn ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def style(settings: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
+    """The pictures' own settings, whatever the reader's matplotlibrc says."""
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in a script that the font lacks: boxes
+        matplotlib.rcdefaults()
+        wanted: Any = {**STYLE, **settings}
+        matplotlib.rcParams.update(wanted)
+        yield
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), facecolor="white")
 
 
 def _margins(width: float, height: float, between: float = 0.0) -> dict[str, float]:
@@ -478,7 +478,7 @@ def _draw_matrix(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figur
     margin = 0.3 + max(map(len, names), default=1) * font * 0.62 / 72
     side = K * cell
     width, height = margin + side + 0.15, margin * (0.72 if few else 1) + side + 0.4
-    figure = new_figure(width, height)
+    figure = blank(width, height)
     axes = figure.add_axes((margin / width, 1 - (side + 0.4) / height, side / width, side / height))
     with np.errstate(invalid="ignore"):
         share = matrix / matrix.sum(axis=1, keepdims=True)  # rows without images: not a number
@@ -512,7 +512,7 @@ def _draw_matrix(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figur
 def _draw_pairs(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
     pairs = most_confused(matrix, PAIRS)
     height = 0.4 + 0.36 * max(len(pairs), 1)
-    figure = new_figure(4.8, height)
+    figure = blank(4.8, height)
     axes = figure.add_axes((0.02, 0.05 / height, 0.98, 1 - 0.4 / height))
     axes.set_title("the most confused pairs, % of the true class's images", color=MUTED, fontsize=9, x=0)
     axes.axis("off")

@@ -15,8 +15,10 @@ import numpy as np
 from minialex_numba.kernels import kernel
 from minialex_numba.layout import Floats, empty
 from minialex_numba.pool import Pool
-from minialex_numba.products import lanes, row_table, up, width
+from minialex_numba.products import lanes as lanes_of
+from minialex_numba.products import row_table, up, width
 from minialex_numba.sgd_update import update
+from minialex_numba.simd import WHOLE, lanes, load, multiply_add, spread, store, total
 from minialex_numba.vectors import ACROSS, ROWS, ROWS_ACROSS, finish, tile_across, tile_along
 
 FEW = 4
@@ -29,13 +31,21 @@ BLOCK = 256
 """Columns of w that are worked on at a time when gradients are made (a multiple of the tiles' width)."""
 
 
-@kernel(fastmath={"reassoc", "contract"})
+@kernel
 def dot(x, x0, y, y0, count):
-    """Σ x·y, added in any order."""
-    total = x.dtype.type(0)
-    for i in range(count):
-        total += x[x0 + i] * y[y0 + i]
-    return total
+    """Σ x·y, in the lanes of four vectors that are added up at the end."""
+    step = lanes(x)
+    a = b = c = d = spread(x, 0)
+    whole = count - count % (4 * step)
+    for i in range(0, whole, 4 * step):
+        j, k = x0 + i, y0 + i
+        a = multiply_add(load(x, j, WHOLE), load(y, k, WHOLE), a)
+        b = multiply_add(load(x, j + step, WHOLE), load(y, k + step, WHOLE), b)
+        c = multiply_add(load(x, j + 2 * step, WHOLE), load(y, k + 2 * step, WHOLE), c)
+        d = multiply_add(load(x, j + 3 * step, WHOLE), load(y, k + 3 * step, WHOLE), d)
+    for i in range(whole, count, step):
+        a = multiply_add(load(x, x0 + i, count - i), load(y, y0 + i, count - i), a)
+    return total((a + b) + (c + d))
 
 
 @kernel
@@ -116,10 +126,9 @@ def input_gradient_kernel(
                 a = (k0 + k) * D + first
                 for panel in range(panels):
                     b = packed + (panel * depth + k) * wide
-                    for d in range(min(wide, columns - panel * wide)):
-                        scratch[b + d] = w[a + panel * wide + d]
-                    for d in range(columns - panel * wide, wide):
-                        scratch[b + d] = zero
+                    for d in range(0, wide, lanes(w)):
+                        left = columns - panel * wide - d
+                        store(scratch, b + d, load(w, a + panel * wide + d, left), WHOLE)
             for panel in range(panels):
                 for row in range(0, N, ROWS):
                     tile_along(
@@ -138,15 +147,11 @@ def input_gradient_kernel(
 @kernel
 def pack_rows_kernel(worker, begin, end, x, x0, ldx, N, D, wide, packed):
     """packed[panel][n][feature in panel], panels of `wide` features, zeros beyond the last. Items are panels."""
-    zero = x.dtype.type(0)
     for panel in range(begin, end):
-        count = min(wide, D - panel * wide)
         for n in range(N):
             a, b = x0 + n * ldx + panel * wide, (panel * N + n) * wide
-            for i in range(count):
-                packed[b + i] = x[a + i]
-            for i in range(count, wide):
-                packed[b + i] = zero
+            for i in range(0, wide, lanes(x)):
+                store(packed, b + i, load(x, a + i, D - panel * wide - i), wide - i)
 
 
 @kernel
@@ -172,11 +177,10 @@ def weight_gradient_kernel(
                 for i in range(min(ROWS_ACROSS, K - tile * ROWS_ACROSS)):
                     a, b = out + i * wide, (tile * ROWS_ACROSS + i) * D + d0
                     if updates:
-                        for d in range(columns):
-                            count += update(w, v, b + d, scratch[a + d], rate, momentum, decay)
+                        count += update(w, v, b, scratch, a, columns, rate, momentum, decay)
                     else:
-                        for d in range(columns):
-                            dw[b + d] = scratch[a + d]
+                        for d in range(0, columns, lanes(xs)):
+                            store(dw, b + d, load(scratch, a + d, WHOLE), columns - d)
         kept[item] = count
 
 
@@ -228,7 +232,7 @@ class InputGradient:
         self.pool, self.sizes, self.D = pool, (N, K), D
         self.table = row_table(np.arange(N, dtype=np.int64) * lddy)
         self.scratch = empty(pool.threads * BLOCK * (BLOCK + up(N, ROWS)), dtype)
-        self.nothing = np.zeros(lanes(dtype), dtype)
+        self.nothing = np.zeros(lanes_of(dtype), dtype)
 
     def run(
         self, dy: Floats, dy0: int, w: Floats, dx: Floats, dx0: int, lddx: int, accumulate: bool = False,

@@ -288,7 +288,7 @@ def bias_kernel(worker, begin, end, bias, rows, Kp, k0, db):
 
 def fits(R: int, S: int, stride: int, C: int, K: int) -> bool:
     """Whether there are tiles for such a convolution, and enough channels for them to pay."""
-    return R == S and R in TILES and stride == 1 and C >= 16 and K >= 16
+    return R == S and R in TILES and stride == 1 and C >= 8 and K >= 8
 
 
 class Convolution:
@@ -327,12 +327,12 @@ class Convolution:
         self.blocks = Kp // wide
         self.weights = n * n * self.blocks * C * wide
         self.packed = r * r * self.blocks * C * wide
-        self.room = self.weights + max(self.packed + pool.threads * n * n * lane, pool.threads * self.size)
+        self.work = max(self.packed + pool.threads * n * n * lane, pool.threads * self.size)
         self.nothing = np.zeros(Kp, dtype)
 
-    def use(self, memory: Floats) -> None:
-        """Work in this memory of `room` numbers."""
-        self.memory, self.scratch = memory[: self.weights], memory[self.weights : self.room]
+    def use(self, packed: Floats, scratch: Floats) -> None:
+        """Keep transformed weights in a memory of `weights` numbers, and work in one of `work` numbers."""
+        self.memory, self.scratch = packed, scratch
 
     def pack(self, ws: list[Floats], shape: tuple[int, int, int, int], turned: bool) -> None:
         """Weights [k,C,r,r] whose kernels stand one after another; `turned` for the gradient of the input."""

@@ -20,9 +20,9 @@ from minialex.pictures import (
     MUTED,
     ORANGE,
     SMALL_IMAGE,
+    blank,
     clip,
     name_of,
-    new_figure,
     percent,
     style,
     tile_kernels,
@@ -56,7 +56,7 @@ def kernels(weights: Float, scores: Float, columns: int, difference: Difference 
     height = sum(heights) + 0.34 * columns + plot + 1.15
     width = across + 2 * left
     with style():
-        figure = new_figure(width, height)
+        figure = blank(width, height)
         bottom = height
         for n, (block, tall) in enumerate(zip(blocks, heights, strict=True)):
             bottom -= tall + 0.34
@@ -126,7 +126,7 @@ def activations(image: Image, output: Float, layer: str, columns: int) -> Figure
     width = side + across + 0.65
     limit = float(np.nanmax(np.abs(output), initial=0)) or 1.0
     with style():
-        figure = new_figure(width, height)
+        figure = blank(width, height)
         axes = figure.add_axes((0.15 / width, 1 - (side + 0.4) / height, side / width, side / height))
         _show(axes, image)
         axes.set_title("what the network sees", color=MUTED, fontsize=9)
@@ -159,7 +159,7 @@ def occlusion(image: Image, found: Occlusion, class_names: Sequence[str]) -> Fig
     limit = float(np.nanmax(np.abs(drop), initial=0)) or 1.0
     label = clip(name_of(class_names, found.label), 40)
     with style():
-        figure = new_figure(width, height)
+        figure = blank(width, height)
         for n, title in enumerate((f"{label}: {percent(found.whole)}", "covered here, it falls by")):
             axes = figure.add_axes(((0.3 + n * (side + 0.4)) / width, 0.85 / height, side / width, side / height))
             _show(axes, image if n == 0 else _grey(image))
@@ -189,7 +189,7 @@ def translation(samples: Sequence[Image], found: Translation, class_names: Seque
          found.within(5)),
     )  # fmt: skip
     with style():
-        figure = new_figure(width, height)
+        figure = blank(width, height)
         small = side / 3
         for n, sample in enumerate(samples):
             place = (0.2 + n % 3 * small, 0.55 + (2 - n // 3) * small, small * 0.95, small * 0.95)
@@ -241,7 +241,7 @@ def excitation(
     tall = (2 if field else 1) * (cell + gap) + 0.3
     width, height = margin + n * (cell + gap) + 0.1, above + U * tall
     with style():
-        figure = new_figure(width, height)
+        figure = blank(width, height)
         figure.text(0.1 / width, 1 - 0.12 / height, _title_of(found, field), va="top", color=MUTED, fontsize=9)
         for u in range(U):
             top = height - above - u * tall
@@ -297,7 +297,7 @@ def neighbours(
     side, gap, below = 1.25, 0.08, 0.42
     width, height = 0.2 + (k + 1) * (side + gap) + 0.3, 0.35 + Q * (side + below)
     with style():
-        figure = new_figure(width, height)
+        figure = blank(width, height)
         figure.text(0.12 / width, 1 - 0.1 / height, "image", va="top", color=MUTED, fontsize=9)
         text = "nearest training images, with their distances in the features"
         figure.text((0.42 + side + gap) / width, 1 - 0.1 / height, text, va="top", color=MUTED, fontsize=9)
