@@ -11,6 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from minialex.errors import ConfigurationError, MinialexError
+from minialex.look.cli import app as look
+from minialex.look.cli import features
+from minialex.options import BackendOption, DebugOption, DevicesOption, ThreadsOption
 
 app = typer.Typer(
     name="minialex",
@@ -20,12 +23,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-BackendOption = Annotated[str | None, typer.Option("--backend", help="installed backend; see `minialex backends`")]
-DevicesOption = Annotated[
-    str | None, typer.Option("--devices", help="one device for all columns, or one a column: 0,1 or cpu:0,cpu:1")
-]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="threads of the backend")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+app.add_typer(look, name="look")
+app.command()(features)
 
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 

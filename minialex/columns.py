@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,11 @@ class Executor:
         self.watch = watch or (lambda layer, column, phase: None)
 
     def forward(
-        self, parameters: Mapping[str, Array], images: Sequence[Array], context: Context
+        self,
+        parameters: Mapping[str, Array],
+        images: Sequence[Array],
+        context: Context,
+        tell: Callable[[str, Sequence[Array]], None] = lambda layer, pieces: None,
     ) -> tuple[list[Array], list[list[Any]]]:
         """Run all layers.
 
@@ -48,6 +52,7 @@ class Executor:
         parameters : by name, as in `Network.parameters`, each on its column's device
         images : float [N,C,H,W], one a column, on its device (columns on one device may share an array)
         context : the moment; column and columns are filled in here
+        tell : told every layer's name and its output, one array a column, as soon as it is there
 
         Returns
         -------
@@ -66,6 +71,7 @@ class Executor:
                 outputs.append(y)
                 kept.append(keep)
             pieces = outputs
+            tell(stage.layer.name, pieces)
             saved.append(kept)
         return pieces, saved
 

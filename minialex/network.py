@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex import philox
-from minialex.errors import ConfigurationError
+from minialex.errors import ConfigurationError, nearest
 from minialex.layers import Layer, Parameter
 from minialex.layers.layer import Shape
 
@@ -31,6 +31,7 @@ class Stage:
     seen : shape, without N, that a column's piece of the layer sees
     output : shape that it gives
     trained_before : whether a layer before it has parameters, so that its input's gradient is needed
+    whole : whether each of its columns gives the whole output, since nothing has divided it among them yet
     """
 
     layer: Layer
@@ -40,6 +41,7 @@ class Stage:
     seen: Shape
     output: Shape
     trained_before: bool
+    whole: bool
 
     @property
     def values_received(self) -> int:
@@ -79,8 +81,9 @@ class Network:
         for layer in self.layers:
             if layer.name == name:
                 return layer
+        known = [layer.name for layer in self.layers]
         raise ConfigurationError(
-            f"network '{self.name}' has no layer '{name}'; it has {[la.name for la in self.layers]}"
+            f"network '{self.name}' has no layer '{name}'; it has {', '.join(known)}.{nearest(name, known)}"
         )
 
     def exchanged_bytes(self, columns: int, batch_size: int, itemsize: int = 4) -> dict[str, int]:
@@ -117,9 +120,9 @@ def _stages(network: Network, columns: int) -> tuple[Stage, ...]:
         except ConfigurationError as error:
             text = str(error)
             raise ConfigurationError(text if text.startswith("layer ") else f"layer '{layer.name}': {text}") from None
-        stages.append(Stage(layer, computing, sources, gathers, seen, shape, trained))
-        trained = trained or bool(layer.parameters(seen, 0, computing))
         whole = whole and not layer.divides
+        stages.append(Stage(layer, computing, sources, gathers, seen, shape, trained, whole))
+        trained = trained or bool(layer.parameters(seen, 0, computing))
         sources = computing
     return tuple(stages)
 

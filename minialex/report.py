@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import minialex
 from minialex import files, pictures
+from minialex.look.kernels import colour_share
 from minialex.pictures import Float, name_of, percent, plain, series, top_classes
 
 EXAMPLES = 10  # of each sort
@@ -335,14 +336,6 @@ def _commands(commands: Sequence[tuple[str, str]]) -> str:
 
 
 # ---- parts -----------------------------------------------------------------------------------------------------
-
-
-def colour_share(block: Float) -> float:
-    """Return the share of the squared weights that is colour, over kernels float [K,3,R,S]: 0 for grey ones."""
-    block = block.astype(np.float64)
-    whole = float((block**2).sum())
-    grey = float((block.mean(axis=1) ** 2).sum()) * block.shape[1]
-    return (1 - grey / whole) if whole > 0 and math.isfinite(whole) else math.nan
 
 
 def duration(seconds: float) -> str:

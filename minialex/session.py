@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,7 +127,7 @@ class Session:
         mean = _mean(recipe, statistics)
         for device in self.plan.devices:
             self._bound[f"mean@{device}"] = backend.to_device(mean, device)
-        self._steps: dict[tuple[Kind, int, frozenset[str]], CompiledStep] = {}
+        self._steps: dict[tuple[Kind, int, frozenset[str], tuple[str, ...]], CompiledStep] = {}
 
     @property
     def bound(self) -> Mapping[str, Array]:
@@ -142,13 +142,15 @@ class Session:
         """Whole layers' momentum, as NumPy arrays of their own."""
         return join_columns({name: self.backend.to_numpy(self._bound[f"momentum/{name}"]) for name in self._names})
 
-    def step(self, kind: Kind, batch_size: int, frozen: frozenset[str] = frozenset()) -> CompiledStep:
+    def step(
+        self, kind: Kind, batch_size: int, frozen: frozenset[str] = frozenset(), layers: tuple[str, ...] = ()
+    ) -> CompiledStep:
         """The step for batches of that size, made once."""
-        key = kind, batch_size, frozen
+        key = kind, batch_size, frozen, layers
         if key not in self._steps:
             try:
                 self._steps[key] = make_step(
-                    self.backend, replace(self.plan, frozen=frozen), kind, batch_size, self._bound
+                    self.backend, replace(self.plan, frozen=frozen, layers=layers), kind, batch_size, self._bound
                 )
             except MemoryError as error:
                 raise _out_of_memory(batch_size, error) from None
@@ -242,6 +244,43 @@ class Session:
             losses.append(float(self.backend.to_numpy(outputs["loss"])))
         assert total is not None
         return total / views, sum(losses) / views
+
+    def activations(self, images: NDArray[np.uint8], layers: Sequence[str]) -> dict[str, NDArray[np.floating[Any]]]:
+        """What some layers give for the centre crops of images, by the layer's name.
+
+        Parameters
+        ----------
+        images : uint8 [N,3,S,S]
+        layers : names of layers of the network
+
+        Returns
+        -------
+        The whole layers' outputs, [N,C,H,W] or [N,D]: the channels (or neurons) of column 0 first.
+
+        Raises
+        ------
+        ConfigurationError
+            If the network has no such layer.
+        ResourceError
+            If the batch does not fit into memory.
+        """
+        wanted = tuple(dict.fromkeys(self.network.layer(name).name for name in layers))
+        N = len(images)
+        middle = centre_crop_offset(self.recipe.image_size, self.recipe.crop)
+        place = np.full(N, middle, np.int32)
+        draws = Draws(place, place, np.zeros(N, np.uint8), np.zeros((N, 3), np.float32))
+        try:
+            outputs = self.step("infer", N, layers=wanted)(self.feed(images, np.zeros(N, np.int64), draws))
+        except MemoryError as error:
+            raise _out_of_memory(N, error) from None
+        found = {}
+        for stage in self.network.stages(len(self.plan.placement)):
+            name = stage.layer.name
+            if name in wanted:
+                columns = 1 if stage.whole else stage.columns  # before anything divides them, columns are alike
+                pieces = [self.backend.to_numpy(outputs[f"layer/{name}:{column}"]) for column in range(columns)]
+                found[name] = np.concatenate(pieces, axis=1)
+        return found
 
     def walk(self, kind: Kind, backend: Backend) -> CompiledStep:
         """The step with its layers walked on another backend of the same arrays (a probe)."""

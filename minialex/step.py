@@ -6,7 +6,7 @@ and offers that to the backend; a backend that does not compile it walks the lay
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ class Plan:
     mean_follows : whether the mean that is taken off is that of the same pixel, or stays put under the crop
     momentum, weight_decay, decay_biases : of the update rule
     frozen : layers that are not updated at all
+    layers : layers whose outputs an inference step returns too
     """
 
     network: Network
@@ -48,6 +49,7 @@ class Plan:
     weight_decay: float = 0.0005
     decay_biases: bool = False
     frozen: frozenset[str] = frozenset()
+    layers: tuple[str, ...] = ()
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -104,10 +106,22 @@ def training_step(
 def inference_step(
     executor: Executor, plan: Plan, bound: Mapping[str, Array], feed: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Augment and forward, with the cost of the labels given: ``"loss"`` and ``"probs"``; see `training_step`."""
-    outputs, _ = executor.forward(bound, _images(executor, plan, bound, feed, plan.infer_factor), Context())
+    """Augment and forward, with the cost of the labels given; see `training_step`.
+
+    Returns
+    -------
+    ``"loss"``, ``"probs"`` and, for every layer of `Plan.layers`, each column's piece of its output as
+    ``"layer/NAME:COLUMN"``.
+    """
+    looked_at: dict[str, Any] = {}
+
+    def tell(layer: str, pieces: Sequence[Array]) -> None:
+        if layer in plan.layers:
+            looked_at.update({f"layer/{layer}:{column}": piece for column, piece in enumerate(pieces)})
+
+    outputs, _ = executor.forward(bound, _images(executor, plan, bound, feed, plan.infer_factor), Context(), tell)
     loss, probs = executor.loss(outputs, feed["labels"])
-    return {"loss": loss, "probs": probs}
+    return {"loss": loss, "probs": probs, **looked_at}
 
 
 def _images(

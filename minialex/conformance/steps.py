@@ -120,11 +120,13 @@ def data(dtype: str) -> Data:
     return Data(dtype, dict(initial_parameters(NETWORK, 2, 11, dtype)), mean, batches)
 
 
-def program_of(kind: Kind, dtype: str, placement: tuple[str, str], devices: tuple[str, ...], masks: bool) -> Program:
-    """The recorded step of `NETWORK`; with `masks` those of dropout are among its outputs."""
-    plan = Plan(NETWORK, placement, dtype=dtype, seed=3, image_size=IMAGE_SIZE, factor=1 / 64, infer_factor=1 / 64)
+def program_of(kind: Kind, dtype: str, placement: tuple[str, str], devices: tuple[str, ...], more: bool) -> Program:
+    """The recorded step of `NETWORK`; with `more`, dropout's masks or (in inference) all layers are outputs, too."""
+    layers = tuple(layer.name for layer in NETWORK.layers) if more else ()
+    scale = 1 / 64
+    plan = Plan(NETWORK, placement, dtype, 3, IMAGE_SIZE, factor=scale, infer_factor=scale, layers=layers)
     program = record(plan, kind, BATCH, devices)
-    drawn = [call for call in program.calls if call.operation == "dropout"] if masks else []
+    drawn = [call for call in program.calls if call.operation == "dropout"] if more else []
     outputs = {f"mask/{call.layer}:{call.column}": mask for call in drawn if (mask := call.results[1])}
     return replace(program, outputs={**program.outputs, **outputs})
 
@@ -199,7 +201,7 @@ def _fetch(value: Any) -> Any:
 def spread(backend: Backend, kind: Kind, given: Data) -> tuple[Run, list[dict[str, float]]]:
     """The reference's run in float64, and how far from it each array of each step may be."""
     there = reference().devices[0]
-    program = program_of(kind, "float64", (there, there), reference().devices, masks=True)
+    program = program_of(kind, "float64", (there, there), reference().devices, more=True)
     exact = execute(reference(), program, given.wide)
     runs = []
     for seed in range(TRIALS):
@@ -225,10 +227,10 @@ def _farthest(first: Array, second: Array) -> float:
     return float(np.max(np.abs(first.astype(np.float64) - second)))
 
 
-def check_run(what: str, run: Run, wanted: Run, allowed: list[dict[str, float]], masks: bool) -> None:
+def check_run(what: str, run: Run, wanted: Run, allowed: list[dict[str, float]], more: bool) -> None:
     """Raise `Disagreement` where a run is farther from another than allowed; integers and masks must be the same."""
     for step, arrays in enumerate(run):
-        names = set(arrays) ^ {name for name in wanted[step] if masks or not name.startswith("mask/")}
+        names = set(arrays) ^ {name for name in wanted[step] if more or not name.startswith(("mask/", "layer/"))}
         if names:
             raise Disagreement(f"compile_step: {what}: outputs left out or not asked for: {', '.join(sorted(names))}")
         for name, array in arrays.items():
@@ -260,17 +262,17 @@ def check_steps(backend: Backend, dtypes: tuple[str, ...]) -> None:
             compiled: dict[bool, Run] = {}
             for placement in dict.fromkeys(((first, first), (first, last), (last, first))):
                 where = f"{kind} step in {dtype} on {', '.join(placement)}"
-                program = program_of(kind, dtype, placement, backend.devices, masks=True)
+                program = program_of(kind, dtype, placement, backend.devices, more=True)
                 walked[placement] = execute(backend, program, given)
-                check_run(f"{where}, walked", walked[placement], exact, allowed, masks=True)
+                check_run(f"{where}, walked", walked[placement], exact, allowed, more=True)
                 _check_bits(f"{where}, walked", walked[placement], walked[first, first])
-                for masks in (True, False):
-                    program = program_of(kind, dtype, placement, backend.devices, masks)
+                for more in (True, False):
+                    program = program_of(kind, dtype, placement, backend.devices, more)
                     run = compile_on(backend, program, given)
                     if run is not None:
-                        check_run(f"{where}, compiled, against the reference", run, exact, allowed, masks)
-                        check_run(f"{where}, compiled, against walking", run, walked[placement], allowed, masks)
-                        _check_bits(f"{where}, compiled", run, compiled.setdefault(masks, run))
+                        check_run(f"{where}, compiled, against the reference", run, exact, allowed, more)
+                        check_run(f"{where}, compiled, against walking", run, walked[placement], allowed, more)
+                        _check_bits(f"{where}, compiled", run, compiled.setdefault(more, run))
 
 
 def _check_bits(what: str, run: Run, other: Run) -> None:

@@ -33,6 +33,9 @@ class Conv2d(Layer):
         P, Q = (conv_size(n, self.size, self.stride, pad) for n, pad in zip(shape[1:], self.padding, strict=True))
         return self.share(self.kernels, columns), P, Q
 
+    def window(self, axis: int) -> tuple[int, int, int]:
+        return self.size, self.stride, self.padding[axis][0]
+
     def parameters(self, shape: Shape, column: int, columns: int) -> dict[str, Parameter]:
         kernels = self.share(self.kernels, columns)
         first = column * kernels

@@ -17,6 +17,9 @@ class Flatten(Layer):
     def output_shape(self, shape: Shape, columns: int) -> Shape:
         return (math.prod(shape),)
 
+    def window(self, axis: int) -> None:
+        return None
+
     def forward(self, backend: Backend, parameters: Parameters, x: Array, context: Context) -> tuple[Array, Any]:
         return backend.reshape(x, (x.shape[0], math.prod(x.shape[1:]))), x.shape
 

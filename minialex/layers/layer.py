@@ -90,6 +90,16 @@ class Layer:
         """
         return shape
 
+    def window(self, axis: int) -> tuple[int, int, int] | None:
+        """What one place of the output reads of the input along an axis (0: rows, 1: columns).
+
+        Returns
+        -------
+        How many places, how far apart those of neighbouring outputs begin, and how many of the first output's lie
+        before the input; here its own place alone. None: the whole input.
+        """
+        return 1, 1, 0
+
     def parameters(self, shape: Shape, column: int, columns: int) -> dict[str, Parameter]:
         """The arrays that a column's piece learns, by their names within the layer; here none."""
         return {}

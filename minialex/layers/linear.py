@@ -28,6 +28,9 @@ class Linear(Layer):
             raise ConfigurationError(f"expected [D], got {shape}: flatten the maps first")
         return (self.share(self.features, columns),)
 
+    def window(self, axis: int) -> None:
+        return None
+
     def parameters(self, shape: Shape, column: int, columns: int) -> dict[str, Parameter]:
         features = self.share(self.features, columns)
         first = column * features

@@ -29,6 +29,9 @@ class MaxPool2d(Layer):
         P, Q = (pool_size(n, self.size, self.stride, self.ceil) for n in shape[1:])
         return shape[0], P, Q
 
+    def window(self, axis: int) -> tuple[int, int, int]:
+        return self.size, self.stride, 0
+
     def forward(self, backend: Backend, parameters: Parameters, x: Array, context: Context) -> tuple[Array, Any]:
         y = backend.max_pool2d(x, size=self.size, stride=self.stride, ceil=self.ceil)
         return y, (x, y)

@@ -23,6 +23,9 @@ class SpatialResponseNorm(Layer):
         """What multiplies the sum of squares."""
         return self.alpha / self.size**2
 
+    def window(self, axis: int) -> tuple[int, int, int]:
+        return self.size, 1, self.size // 2
+
     def forward(self, backend: Backend, parameters: Parameters, x: Array, context: Context) -> tuple[Array, Any]:
         y, scale = backend.spatial_response_norm(x, size=self.size, k=self.k, alpha=self.coefficient, beta=self.beta)
         return y, (x, y, scale)

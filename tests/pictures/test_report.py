@@ -311,16 +311,6 @@ def test_a_report_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         report.write(tmp_path / "missing" / "report.html", **run())
 
 
-def test_the_share_of_colour() -> None:
-    rng = np.random.default_rng(0)
-    grey = np.repeat(rng.normal(size=(4, 1, 3, 3)), 3, axis=1)
-    assert report.colour_share(grey) == pytest.approx(0, abs=1e-12)
-    assert report.colour_share(rng.normal(size=(4000, 3, 5, 5))) == pytest.approx(2 / 3, abs=0.01)
-    opposite = rng.normal(size=(4, 1, 3, 3)) * np.array([1.0, 0.0, -1.0]).reshape(1, 3, 1, 1)
-    assert report.colour_share(opposite) == pytest.approx(1)
-    assert math.isnan(report.colour_share(np.zeros((1, 3, 2, 2))))
-
-
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [(0.42, "0.4 s"), (58.4, "58 s"), (59.9, "1 min 0 s"), (250, "4 min 10 s"), (11520, "3 h 12 min")],

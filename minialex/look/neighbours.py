@@ -1,0 +1,251 @@
+"""Nearest neighbours in the space of a layer's features, by Euclidean distance: figure 4 of the paper, right.
+
+`nearest` reads all features once and is exact. `FaissIndex` looks at a fraction of them: a library finds candidates in
+a compressed copy, and their exact distances order them. How many of the exact neighbours it finds is measured when the
+index is built.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex import files, philox
+from minialex.errors import ConfigurationError, DataError
+from minialex.layers import ReLU, Tanh
+from minialex.look.features import Features
+from minialex.network import Network
+
+Float = NDArray[np.floating[Any]]
+
+BLOCK_BYTES = 64 << 20  # of float64 features in memory at a time
+SPARE = 16  # candidates kept beyond those asked for, before their exact distances decide
+FEWEST_FOR_FAISS = 10_000  # images; below, reading them all is quick
+CANDIDATES = 100  # looked at exactly, for each neighbour asked for
+CHECKED = 100  # images whose neighbours are found both ways when an index is built
+CHECKED_NEIGHBOURS = 6
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest of some images for each of Q others.
+
+    Attributes
+    ----------
+    images : int64 [Q,k], indices into the split of the features, the nearest first
+    distances : float64 [Q,k], Euclidean
+    """
+
+    images: NDArray[np.int64]
+    distances: NDArray[np.float64]
+
+
+def feature_layer(network: Network) -> str:
+    """The layer whose output is the last hidden layer's activity: the neurons before the last fully connected layer.
+
+    In the paper's network ``relu7``, 4096 numbers. Dropout after it would only halve all distances.
+    """
+    return [layer.name for layer in network.layers if isinstance(layer, ReLU | Tanh)][-1]
+
+
+def nearest(
+    features: Float, queries: Float, count: int = 6, progress: Callable[[int], None] = lambda done: None
+) -> Neighbours:
+    """Find the nearest rows of `features` for each query, exactly, in one pass over them.
+
+    Of rows at the same distance the first comes first. Memory does not grow with N.
+
+    Parameters
+    ----------
+    features : float [N,…], may be mapped from a file; rows are flattened
+    queries : float [Q,…] of the same row shape
+    count : neighbours k to find; fewer if there are fewer rows
+    progress : called with the number of rows done
+
+    Raises
+    ------
+    ConfigurationError
+        If the shapes do not fit or `count` is not positive.
+    """
+    N, Q = len(features), len(queries)
+    if count < 1 or features.shape[1:] != queries.shape[1:]:
+        raise ConfigurationError(
+            f"neighbours: cannot find {count} among {features.shape} for {queries.shape}: rows must have one shape"
+        )
+    count = min(count, N)
+    width = math.prod(features.shape[1:])
+    asked = queries.reshape(Q, width).astype(np.float64)
+    rows = max(1, BLOCK_BYTES // (8 * width))
+    best = np.empty((Q, 0))
+    found = np.empty((Q, 0), np.int64)
+    for begin in range(0, N, rows):
+        block = np.asarray(features[begin : begin + rows], np.float64).reshape(-1, width)
+        squares = np.einsum("nd,nd->n", block, block) - 2 * asked @ block.T  # ‖x − q‖² − ‖q‖², for the order alone
+        here = np.broadcast_to(np.arange(begin, begin + len(block)), squares.shape)
+        best, found = np.concatenate([best, squares], axis=1), np.concatenate([found, here], axis=1)
+        if best.shape[1] > count + SPARE:
+            keep = np.argpartition(best, count + SPARE - 1, axis=1)[:, : count + SPARE]
+            best, found = np.take_along_axis(best, keep, axis=1), np.take_along_axis(found, keep, axis=1)
+        progress(begin + len(block))
+    return _ordered(features, asked, found, count)
+
+
+def _ordered(features: Float, asked: NDArray[np.float64], found: NDArray[np.int64], count: int) -> Neighbours:
+    """The nearest of each query's candidates [Q,c], by distances taken from the differences themselves."""
+    images = np.empty((len(asked), count), np.int64)
+    distances = np.empty((len(asked), count))
+    for n, query in enumerate(asked):
+        candidates = np.sort(found[n])
+        rows = np.asarray(features[candidates], np.float64).reshape(len(candidates), -1)
+        exact = np.sqrt(((rows - query) ** 2).sum(axis=1))
+        order = np.argsort(exact, kind="stable")[:count]
+        images[n], distances[n] = candidates[order], exact[order]
+    return Neighbours(images, distances)
+
+
+class FaissIndex:
+    """A compressed copy of features in which a library finds candidates quickly (inverted lists, product codes).
+
+    Attributes
+    ----------
+    recall : share of the exact 6 nearest neighbours of 100 of the images that it found when it was built
+    """
+
+    def __init__(self, features: Features, index: Any, recall: float) -> None:
+        self.features, self.index, self.recall = features, index, recall
+
+    @classmethod
+    def build(cls, features: Features, progress: Callable[[int], None] = lambda done: None) -> FaissIndex:
+        """Build the index and write it beside the features, as ``neighbours.faiss`` and ``neighbours.json``.
+
+        Raises
+        ------
+        ConfigurationError
+            If there are too few features to need one, or faiss is not installed.
+        ResourceError
+            If the disk is full.
+        """
+        faiss = _faiss()
+        values = features.values
+        N, width = len(values), math.prod(values.shape[1:])
+        if N < FEWEST_FOR_FAISS:
+            raise ConfigurationError(
+                f"{features.folder} holds {N:,} images: faiss is for {FEWEST_FOR_FAISS:,} or more, leave --search out"
+            )
+        lists = round(math.sqrt(N))
+        parts = max(n for n in range(1, min(512, max(1, width // 4)) + 1) if width % n == 0)  # of a row, 4 bits each
+        index = faiss.index_factory(width, f"IVF{lists},PQ{parts}x4fs")
+        stream = philox.Stream(0, philox.purpose("look/neighbours"))
+        order = philox.permutation(stream, N)
+        index.train(_rows(values, np.sort(order[: max(50 * lists, FEWEST_FOR_FAISS)])))
+        block = max(1, BLOCK_BYTES // (4 * width))
+        for begin in range(0, N, block):
+            index.add(_rows(values, slice(begin, begin + block)))
+            progress(min(begin + block, N))
+        index.nprobe = max(1, lists // 8)
+        made = cls(features, index, math.nan)
+        checked = np.sort(order[:CHECKED])
+        queries = np.asarray(values[checked])
+        exact = nearest(values, queries, CHECKED_NEIGHBOURS).images
+        quick = made.nearest(queries, CHECKED_NEIGHBOURS).images
+        made.recall = float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(exact, quick, strict=True)]))
+        files.write_bytes(features.folder / "neighbours.faiss", faiss.serialize_index(index).tobytes())
+        about = {"network": features.manifest.network, "images": N, "lists": lists, "parts": parts}
+        files.write_json(features.folder / "neighbours.json", {**about, "recall": made.recall})
+        return made
+
+    @classmethod
+    def open(cls, features: Features) -> FaissIndex | None:
+        """Read the index that was written beside the features; None if there is none, or it is of others.
+
+        Raises
+        ------
+        DataError
+            If it is damaged.
+        ConfigurationError
+            If faiss is not installed.
+        """
+        faiss = _faiss()
+        path = features.folder / "neighbours.json"
+        if not path.exists():
+            return None
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+            if about["network"] != features.manifest.network or about["images"] != len(features.values):
+                return None
+            index = faiss.read_index(str(features.folder / "neighbours.faiss"))
+            return cls(features, index, float(about["recall"]))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise DataError(
+                f"{path.with_suffix('.faiss')} is missing or damaged ({error}): remove {path}, it is made anew"
+            ) from None
+
+    def nearest(self, queries: Float, count: int = 6, effort: int = CANDIDATES) -> Neighbours:
+        """As the function `nearest`, but neighbours may be missed; the distances are exact.
+
+        Parameters
+        ----------
+        effort : candidates whose exact distances are looked at, for each neighbour asked for
+        """
+        values = self.features.values
+        count = min(count, len(values))
+        asked = queries.reshape(len(queries), -1)
+        _, found = self.index.search(np.ascontiguousarray(asked, np.float32), min(effort * count, len(values)))
+        parts = []
+        for query, row in zip(asked.astype(np.float64), found, strict=True):
+            candidates = row[row >= 0]
+            if len(candidates) < count:  # lists that were looked at held fewer: look at everything
+                parts.append(nearest(values, query.reshape(1, *values.shape[1:]), count))
+            else:
+                parts.append(_ordered(values, query[None], candidates[None], count))
+        return Neighbours(
+            np.concatenate([part.images for part in parts]), np.concatenate([part.distances for part in parts])
+        )
+
+
+def _rows(values: Float, chosen: Any) -> NDArray[np.float32]:
+    return np.ascontiguousarray(values[chosen], np.float32).reshape(-1, math.prod(values.shape[1:]))
+
+
+def _faiss() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of its wrapper's types
+            import faiss
+    except ImportError:
+        raise ConfigurationError(
+            'this search needs faiss, which is not installed: pip install "minialex[look]", or leave --search out'
+        ) from None
+    return faiss
+
+
+def pixel_ranks(
+    queries: NDArray[np.uint8], neighbours: NDArray[np.uint8], others: NDArray[np.uint8]
+) -> NDArray[np.float64]:
+    """How near neighbours are as images: the share of other images that are nearer to the query in pixels, [Q,k].
+
+    The paper: neighbours in the features "are generally not close in L2 to the query images" at the pixel level. 0 is
+    nearer than all others, 0.5 what an image chosen at random would have on average.
+
+    Parameters
+    ----------
+    queries : uint8 [Q,3,S,S]
+    neighbours : uint8 [Q,k,3,S,S]
+    others : uint8 [M,3,S,S]
+    """
+    shares = np.empty(neighbours.shape[:2])
+    for n, query in enumerate(queries.astype(np.float32)):
+        far = _squares(others, query)
+        shares[n] = [(far < near).mean() for near in _squares(neighbours[n], query)]
+    return shares
+
+
+def _squares(images: NDArray[np.uint8], query: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.array([((image - query) ** 2).sum(dtype=np.float64) for image in images])

@@ -1,0 +1,263 @@
+"""What an answer depends on: parts of the image that are covered, and where in the image the object stands.
+
+Covered and uncovered places show the mean image of the training set, which the network sees as zeros (if the recipe
+takes the mean off pixel by pixel): nothing rather than something grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.data.views import centre_crop_offset
+from minialex.errors import ConfigurationError
+from minialex.session import Session
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """How an answer falls when parts of the image are covered (Zeiler and Fergus 2013).
+
+    Attributes
+    ----------
+    label : the class that is watched
+    whole : its probability when nothing is covered
+    size : side of the square that covers, in pixels
+    offsets : int64 [P], first rows (and columns) of the squares in the crop that the network sees
+    probabilities : float [P,P], that of the class with the square at row offsets[i], column offsets[j]
+    given : int64 [P,P], the most probable class then
+    """
+
+    label: int
+    whole: float
+    size: int
+    offsets: NDArray[np.int64]
+    probabilities: NDArray[np.floating[Any]]
+    given: NDArray[np.int64]
+
+    def drop(self, length: int) -> NDArray[np.float64]:
+        """How far the probability falls when a pixel is covered: the mean over the squares on it, [length,length].
+
+        A pixel on which no square lies has NaN.
+        """
+        total, count = np.zeros((2, length, length))
+        for i, top in enumerate(self.offsets):
+            for j, left in enumerate(self.offsets):
+                on = np.s_[top : top + self.size, left : left + self.size]
+                total[on] += self.whole - self.probabilities[i, j]
+                count[on] += 1
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def occlusion(
+    session: Session,
+    image: NDArray[np.uint8],
+    *,
+    label: int | None = None,
+    size: int | None = None,
+    stride: int | None = None,
+    batch_size: int = 100,
+    progress: Progress = lambda done: None,
+) -> Occlusion:
+    """Cover one square after another of an image's centre crop and ask for a class's probability each time.
+
+    Parameters
+    ----------
+    image : uint8 [3,S,S]
+    label : the class; None: the most probable one of the whole image
+    size : side of the square, a seventh of the crop's if None
+    stride : how far apart squares are, half their side if None; the last ones end at the edge
+    progress : called with the number of squares done; there are `occlusion_squares` of them
+
+    Raises
+    ------
+    ConfigurationError
+        If a size, stride or label cannot be used.
+    """
+    offsets, size = _offsets(session, size, stride)
+    crop = session.recipe.crop
+    first = centre_crop_offset(session.recipe.image_size, crop)
+    probs = session.probabilities(image[None])[0][0]
+    label = _label(probs, label)
+    covered = blank(session)
+
+    def squares() -> Iterator[NDArray[np.uint8]]:
+        for top in offsets + first:
+            for left in offsets + first:
+                changed = image.copy()
+                on = np.s_[:, top : top + size, left : left + size]
+                changed[on] = covered[on]
+                yield changed
+
+    found = _ask(session, squares(), batch_size, progress)
+    shape = (len(offsets), len(offsets))
+    return Occlusion(
+        label,
+        float(probs[label]),
+        size,
+        offsets,
+        found[:, label].reshape(shape),
+        found.argmax(axis=1).reshape(shape),
+    )
+
+
+def occlusion_squares(session: Session, size: int | None, stride: int | None) -> int:
+    """How many squares `occlusion` covers."""
+    return len(_offsets(session, size, stride)[0]) ** 2
+
+
+@dataclass(frozen=True)
+class Translation:
+    """How answers change as the image's content is moved: what the paper's figure 4 claims of off-centre objects.
+
+    Attributes
+    ----------
+    shifts : int64 [P], pixels down (and to the right)
+    scale : what the content was shrunk to before it was moved
+    labels : int64 [N], the class watched in each image
+    probabilities : float [N,P,P], that of the class with the content shifts[i] down and shifts[j] right
+    ranks : int64 [N,P,P], classes at least as probable as it, itself not counted: it is among the top five if < 5
+    """
+
+    shifts: NDArray[np.int64]
+    scale: float
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.floating[Any]]
+    ranks: NDArray[np.int64]
+
+    def within(self, top: int = 5) -> NDArray[np.float64]:
+        """Share of the images whose class is among the `top` most probable, float64 [P,P]."""
+        return np.asarray((self.ranks < top).mean(axis=0))
+
+
+def translation(
+    session: Session,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64] | None = None,
+    *,
+    reach: float = 0.5,
+    steps: int = 9,
+    scale: float = 1.0,
+    batch_size: int = 100,
+    progress: Progress = lambda done: None,
+) -> Translation:
+    """Move images about in front of the network and ask for their class each time.
+
+    Parameters
+    ----------
+    images : uint8 [N,3,S,S]
+    labels : int64 [N]; None: the most probable class of each image as it is (not shrunk)
+    reach : the largest shift in each direction, as a share of the crop's side, 0 … 1
+    steps : how many shifts along an axis, an odd number, so that one of them is none at all
+    scale : side of the content as a share of what it was, 0 … 1: where it is small enough it stays whole in view
+    progress : called with the number of shifted images done: N · steps² in all
+
+    Raises
+    ------
+    ConfigurationError
+        If a number cannot be used.
+    """
+    if not 0 < reach <= 1 or not 0 < scale <= 1 or steps < 3 or not steps % 2:
+        raise ConfigurationError(
+            f"a translation needs 0 < reach ≤ 1, 0 < scale ≤ 1 and an odd number of steps from 3, got "
+            f"reach {reach}, scale {scale}, steps {steps}"
+        )
+    shifts = np.rint(np.linspace(-reach, reach, steps) * session.recipe.crop).astype(np.int64)
+    if len(set(shifts.tolist())) < steps:
+        raise ConfigurationError(
+            f"{steps} steps within {shifts[-1]} pixels fall together; take fewer or a longer reach"
+        )
+    if labels is None:
+        parts = [session.probabilities(images[n : n + batch_size])[0] for n in range(0, len(images), batch_size)]
+        labels = np.concatenate(parts).argmax(axis=1)
+    ground = blank(session)
+
+    def moved() -> Iterator[NDArray[np.uint8]]:
+        for image in images:
+            content = shrunk(image, scale)
+            for down in shifts:
+                for right in shifts:
+                    yield place(content, ground, int(down), int(right))
+
+    found = _ask(session, moved(), batch_size, progress)
+    N, P = len(images), steps
+    own = np.take_along_axis(found, np.repeat(labels, P * P)[:, None], axis=1)
+    ranks = (found >= own).sum(axis=1) - 1
+    return Translation(shifts, scale, labels, own.reshape(N, P, P), ranks.reshape(N, P, P))
+
+
+def place(content: NDArray[np.uint8], ground: NDArray[np.uint8], down: int, right: int) -> NDArray[np.uint8]:
+    """An image [3,h,w] laid on the middle of a ground [3,S,S] and moved from there; what goes over the edge is cut."""
+    made = ground.copy()
+    (h, w), S = content.shape[1:], ground.shape[1]
+    top, left = (S - h) // 2 + down, (S - w) // 2 + right
+    first, last = np.maximum((top, left), 0), np.minimum((top + h, left + w), S)
+    if (first < last).all():
+        rows, columns = (slice(begin, end) for begin, end in zip(first, last, strict=True))
+        inside = np.s_[:, first[0] - top : last[0] - top, first[1] - left : last[1] - left]
+        made[:, rows, columns] = content[inside]
+    return made
+
+
+def blank(session: Session) -> NDArray[np.uint8]:
+    """What covers and surrounds: the training set's mean image in whole numbers, uint8 [3,S,S]."""
+    return np.clip(np.rint(session.statistics.mean), 0, 255).astype(np.uint8)
+
+
+def shrunk(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    """An image [3,h,h], its side a share of what it was; every pixel the mean of those that it stands for."""
+    if scale == 1:
+        return image
+    from PIL import Image
+
+    side = max(1, round(image.shape[1] * scale))
+    small = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).resize((side, side), Image.Resampling.BOX)
+    return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
+
+
+def _offsets(session: Session, size: int | None, stride: int | None) -> tuple[NDArray[np.int64], int]:
+    crop = session.recipe.crop
+    size = max(1, crop // 7) if size is None else size
+    stride = max(1, size // 2) if stride is None else stride
+    if not 1 <= size < crop or stride < 1:
+        raise ConfigurationError(
+            f"occlusion needs a size from 1 to {crop - 1} pixels and a stride from 1, got size {size}, stride {stride}"
+        )
+    return np.unique(np.append(np.arange(0, crop - size + 1, stride), crop - size)), size
+
+
+def _label(probs: NDArray[np.floating[Any]], label: int | None) -> int:
+    if label is None:
+        return int(probs.argmax())
+    if not 0 <= label < len(probs):
+        raise ConfigurationError(f"there are classes 0 … {len(probs) - 1}, not {label}")
+    return label
+
+
+def _ask(
+    session: Session, images: Iterator[NDArray[np.uint8]], batch_size: int, progress: Progress
+) -> NDArray[np.floating[Any]]:
+    """Probabilities of images that are made one by one, a batch of them in memory at a time."""
+    parts, done = [], 0
+    batch: list[NDArray[np.uint8]] = []
+
+    def ask() -> None:
+        nonlocal done
+        parts.append(session.probabilities(np.stack(batch))[0])
+        done += len(batch)
+        batch.clear()
+        progress(done)
+
+    for image in images:
+        batch.append(image)
+        if len(batch) == batch_size:
+            ask()
+    if batch:
+        ask()
+    return np.concatenate(parts)

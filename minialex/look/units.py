@@ -1,0 +1,153 @@
+"""What a unit answers to: the part of the image that it sees, and the images that excite it most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.data import Split, batches
+from minialex.errors import ConfigurationError, DataError
+from minialex.network import Network
+from minialex.session import Session
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """Which rows, or columns, of the network's input a place of a layer's maps can see.
+
+    Attributes
+    ----------
+    size : how many
+    stride : how far apart those of neighbouring places begin
+    start : the first of place 0; negative where it begins outside of the image
+    """
+
+    size: int
+    stride: int
+    start: int
+
+    def of(self, place: int, length: int) -> tuple[int, int]:
+        """The part of an input of `length` rows that a place sees: its first row, and the one after its last."""
+        begin = self.start + place * self.stride
+        return max(begin, 0), min(begin + self.size, length)
+
+
+def receptive_field(network: Network, layer: str) -> tuple[ReceptiveField, ReceptiveField] | None:
+    """The receptive fields of a layer's places, along rows and along columns; None if each sees the whole image.
+
+    Raises
+    ------
+    ConfigurationError
+        If the network has no such layer.
+    """
+    network.layer(layer)
+    fields = []
+    for axis in (0, 1):
+        size, stride, start = 1, 1, 0
+        for each in network.layers:
+            window = each.window(axis)
+            if window is None:
+                return None
+            reads, apart, before = window
+            size += (reads - 1) * stride
+            start -= before * stride
+            stride *= apart
+            if each.name == layer:
+                break
+        fields.append(ReceptiveField(size, stride, start))
+    return fields[0], fields[1]
+
+
+@dataclass(frozen=True)
+class Excitation:
+    """The images that excite the units of a layer most. A unit of a convolution is a channel, at its best place.
+
+    Attributes
+    ----------
+    layer : its name
+    units : numbers of the units U in the whole layer, those of column 0 first
+    images : int64 [U,n], indices into the split, the most exciting first
+    values : float [U,n], the activations there
+    rows, columns : int64 [U,n], the place in the layer's map; 0 for fully connected layers
+    """
+
+    layer: str
+    units: tuple[int, ...]
+    images: NDArray[np.int64]
+    values: NDArray[np.floating[Any]]
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+
+
+def excite(
+    session: Session,
+    split: Split,
+    layer: str,
+    units: Sequence[int],
+    *,
+    count: int = 9,
+    batch_size: int = 100,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Excitation:
+    """Find the images whose centre crop excites units most, in one pass over a split.
+
+    Parameters
+    ----------
+    units : numbers of channels, or of neurons of a fully connected layer
+    count : images a unit; of equal activations the first image, and the first place in row order, counts
+    progress : called with the number of images done
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such layer or unit.
+    DataError
+        If the split is empty, or an image cannot be read.
+    """
+    width = units_of(session, layer)
+    for unit in units:
+        if not 0 <= unit < width:
+            raise ConfigurationError(f"layer '{layer}' has units 0 … {width - 1}, not {unit}")
+    if not len(units) or count < 1:
+        raise ConfigurationError("say at least one unit and one image")
+    if not len(split):
+        raise DataError("the data set has no images")
+    chosen = np.asarray(units, np.int64)
+    values = np.empty((len(chosen), 0))
+    found = np.empty((3, len(chosen), 0), np.int64)  # image, row, column
+    done = 0
+    with closing(batches(split, np.arange(len(split)), batch_size, drop_last=False)) as reading:
+        for indices, images, _ in reading:
+            activations = session.activations(images, [layer])[layer][:, chosen]
+            maps = activations.reshape(len(images), len(chosen), -1)
+            places = maps.argmax(axis=2)  # [N,U]
+            best = np.take_along_axis(maps, places[..., None], axis=2)[..., 0]
+            across = activations.shape[3] if activations.ndim == 4 else 1
+            here = np.stack([np.broadcast_to(indices[:, None], places.shape), *np.divmod(places, across)])
+            values = np.concatenate([values, best.T], axis=1)
+            found = np.concatenate([found, here.transpose(0, 2, 1)], axis=2)
+            keep = np.argsort(-values, axis=1, kind="stable")[:, :count]
+            values = np.take_along_axis(values, keep, axis=1)
+            found = np.take_along_axis(found, keep[None], axis=2)
+            done += len(images)
+            progress(done)
+    return Excitation(layer, tuple(int(unit) for unit in chosen), found[0], values, found[1], found[2])
+
+
+def units_of(session: Session, layer: str) -> int:
+    """How many channels, or neurons, a layer has in all columns together.
+
+    Raises
+    ------
+    ConfigurationError
+        If the network has no such layer.
+    """
+    session.network.layer(layer)
+    stages = {stage.layer.name: stage for stage in session.network.stages(len(session.plan.placement))}
+    stage = stages[layer]
+    return stage.output[0] * (1 if stage.whole else stage.columns)
