@@ -19,7 +19,7 @@ from rich.table import Table
 from minialex import philox, pictures, registry
 from minialex.commands import console, load_data, open_session
 from minialex.data import DataSet, Split
-from minialex.data.folder import read_image
+from minialex.data.images import read_image
 from minialex.data.views import centre_crop_offset
 from minialex.display import QUIET_SECONDS, duration
 from minialex.errors import CheckpointError, ConfigurationError, nearest

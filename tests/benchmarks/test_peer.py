@@ -58,7 +58,7 @@ def test_same_weights_give_the_same_probabilities(small):
     changes = {"dropout_mode": "inverted", "batch_size": 2}
     if not small:  # the paper's layers with fewer kernels and features
         changes |= {"kernels": (16, 32, 32, 32, 16), "features": (64, 64), "classes": 10, "init": "he", "std": 0.1}
-    recipe = load("small" if small else "paper").replace(**{"classes": 10, **changes})
+    recipe = load("small" if small else "alexnet-2012").replace(**{"classes": 10, **changes})
     ours, theirs, images, labels = pair(recipe)
     expected, _ = ours.probabilities(images, labels)
     found = theirs.probabilities(torch.from_numpy(images))
