@@ -93,7 +93,7 @@ def train(
         recipe = choose_recipe(recipe_name, changes)
         label = Path(recipe.data.partition(":")[0]).name or "run"
         path = out or Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}"
-    backend = registry.load(backend_name, threads=threads)
+    backend = registry.load(backend_name, threads=threads, precision=recipe.precision)
     placement = placement_of(backend, devices, recipe.columns)
     models.build(recipe.replace(classes=recipe.classes or 10).network)  # say what does not fit before data is read
     data = load_data(recipe)
