@@ -81,7 +81,7 @@ class HostRuntime:
         return HostStream(device)
 
     def allocate(self, nbytes: int, device: str, stream: HostStream) -> Memory:
-        free = self._memory - self._in_use[device]
+        free = self.free(device)
         if nbytes > free:
             raise MemoryError(f"{device}: needed {nbytes:,} bytes more, {free:,} of {self._memory:,} are free")
         raw = np.full(nbytes, 0xA5, np.uint8)  # what nobody wrote must not look like zero
@@ -145,6 +145,9 @@ class HostRuntime:
 
     def in_use(self, device: str) -> int:
         return self._in_use[device]
+
+    def free(self, device: str) -> int:
+        return self._memory - self._in_use[device]
 
     def begin_capture(self, stream: HostStream) -> bool:
         return False
