@@ -28,7 +28,7 @@ from minialex_cuda.linear import linear, linear_backward
 from minialex_cuda.local_response_norm import local_response_norm, local_response_norm_backward
 from minialex_cuda.max_pool2d import max_pool2d, max_pool2d_backward
 from minialex_cuda.place import Place
-from minialex_cuda.runtime import Event, Runtime
+from minialex_cuda.runtime import Convolution, Event, Runtime
 from minialex_cuda.schedule import ALIGNMENT, RESULT, StreamName, Task, aligned, plan
 from minialex_cuda.sgd_update import sgd_update_at
 from minialex_cuda.softmax_cross_entropy import softmax_cross_entropy, softmax_cross_entropy_backward
@@ -72,11 +72,19 @@ def nothing(shape: tuple[int, ...], dtype: Any) -> CudaArray:
 _NOWHERE = Memory(None, 0, "", Counter())
 
 
+def workspace_of(on: Place, convolution: Convolution, x: CudaArray) -> CudaArray | None:
+    """Scratch memory for a convolution of float32 arrays by the runtime's library, if it has one that can do it."""
+    if x.dtype != np.float32 or not x.size:
+        return None
+    nbytes = on.runtime.convolution_bytes(on.device, convolution)
+    return None if nbytes is None else on.scratch((nbytes,), np.uint8)
+
+
 class Rehearsal(Place):
     """A place where nothing is done: it finds out how much scratch memory an operation takes."""
 
-    def __init__(self) -> None:
-        self.device = ""
+    def __init__(self, like: Place) -> None:
+        super().__init__(like.runtime, like.device, like.stream, like.precision)
         self.taken = 0
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> CudaArray:
@@ -86,6 +94,17 @@ class Rehearsal(Place):
         made = self.empty(shape, dtype)
         self.taken += aligned(made.size * made.dtype.itemsize)
         return made
+
+    def library(self, convolution: Convolution, x: CudaArray) -> CudaArray | None:
+        return workspace_of(self, convolution, x)
+
+    def bits(self, x: CudaArray) -> CudaArray:
+        return x
+
+    def convolve(
+        self, convolution: Convolution, a: CudaArray, b: CudaArray, out: CudaArray, workspace: CudaArray
+    ) -> None:
+        pass
 
     def launch(self, kernel: Kernel, count: int, *arguments: Any) -> None:
         pass
@@ -132,6 +151,9 @@ class Planned(Place):
             self._flats[key] = self.runtime.flat(self._memory, self._offset, count, kind)
         self._offset += aligned(count * kind.itemsize)
         return CudaArray(self._flats[key], shape, kind)
+
+    def library(self, convolution: Convolution, x: CudaArray) -> CudaArray | None:
+        return workspace_of(self, convolution, x)
 
 
 class OutOfMemory(MemoryError):
@@ -203,7 +225,7 @@ class Step:
         """Bytes of each stream's scratch memory."""
         need = dict.fromkeys(self.schedule.streams, ALIGNMENT)
         for task in self.schedule.tasks:
-            rehearsal = Rehearsal()
+            rehearsal = Rehearsal(self.places[task.stream[0]])
             self._perform(rehearsal, task.call, lambda value: nothing(value.shape, value.dtype))
             need[task.stream] = max(need[task.stream], rehearsal.taken)
         return need

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from minialex.backend import Padding
-from minialex_cuda import place
+from minialex_cuda import library, place
 from minialex_cuda.array import CudaArray
+from minialex_cuda.elementwise import fill_kernel
 from minialex_cuda.kernel import kernel
 from minialex_cuda.place import Place
 
@@ -81,11 +82,6 @@ def from_patches_kernel(i, back, dx, first, images, C, H, W, R, S, P, Q, stride,
     dx[first * C * H * W + i] = total
 
 
-@kernel("x")
-def fill_kernel(i, x, value):
-    x[i] = value
-
-
 def pieces(N: int, bytes_each: int) -> list[tuple[int, int]]:
     """(first image, how many) of pieces whose matrices of patches are small enough."""
     most = max(1, place.SCRATCH // max(bytes_each, 1))
@@ -105,6 +101,8 @@ def convolve(
     (above, below), (left, right) = padding
     P, Q = (H + above + below - R) // stride + 1, (W + left + right - S) // stride + 1
     y = on.empty((N, K, P, Q), x.dtype)
+    if library.forward(on, x, w, b, y, stride=stride, padding=padding, rectify=rectify):
+        return y
     D, places = C * R * S, P * Q
     for first, images in pieces(N, D * places * x.dtype.itemsize):
         patches = on.scratch((D, images * places), x.dtype)
@@ -147,6 +145,8 @@ def convolve_dx(
     (N, C, H, W), (K, _, R, S), (P, Q) = x.shape, w.shape, dy.shape[2:]
     above, left = padding[0][0], padding[1][0]
     dx = on.empty(x.shape, x.dtype)
+    if library.images_gradient(on, dy, relu, w, dx, stride=stride, padding=padding):
+        return dx
     D, places = C * R * S, P * Q
     for first, images in pieces(N, D * places * x.dtype.itemsize):
         many = images * places
@@ -167,6 +167,8 @@ def convolve_dw(
     (N, C, H, W), (K, _, R, S), (P, Q) = x.shape, w.shape, dy.shape[2:]
     above, left = padding[0][0], padding[1][0]
     dw, db = on.empty(w.shape, w.dtype), on.empty((K,), w.dtype)
+    if library.kernels_gradient(on, dy, relu, x, dw, db, stride=stride, padding=padding):
+        return dw, db
     D, places = C * R * S, P * Q
     if not N:
         on.clear(dw)

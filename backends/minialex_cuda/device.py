@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from minialex_cuda.array import Flat, Memory
 from minialex_cuda.cublas import WORKSPACE, Multiplier
+from minialex_cuda.cudnn import Convolutions
 from minialex_cuda.kernel import Kernel
-from minialex_cuda.runtime import Product
+from minialex_cuda.runtime import Convolution, Product
 
 THREADS = 256
 BLOCKS = 1 << 16
@@ -98,6 +99,7 @@ class DeviceRuntime:
     def __init__(self) -> None:
         self._devices = tuple(f"cuda:{index}" for index in range(cuda_runtime.getDeviceCount()))
         self._in_use: Counter[str] = Counter()
+        self._convolutions: dict[str, Convolutions] = {}
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -176,6 +178,20 @@ class DeviceRuntime:
                     stream.workspace = cupy.empty(WORKSPACE, cupy.uint8)
                 stream.multiplier = Multiplier(stream.stream.ptr, stream.workspace.data.ptr)
             stream.multiplier.multiply(a.address, b.address, out.address, out.raw.dtype, product)
+
+    def convolution_bytes(self, device: str, convolution: Convolution) -> int | None:
+        with cupy.cuda.Device(self._devices.index(device)):
+            if device not in self._convolutions:
+                self._convolutions[device] = Convolutions()
+            plan = self._convolutions[device].plan(convolution)
+        return None if plan is None else plan.workspace
+
+    def convolve(
+        self, stream: DeviceStream, convolution: Convolution, a: Flat, b: Flat, out: Flat, workspace: Flat
+    ) -> None:
+        addresses = [flat.address for flat in (a, b, out, workspace) if isinstance(flat, DeviceFlat)]
+        with cupy.cuda.Device(stream.index):
+            self._convolutions[self._devices[stream.index]].run(stream.stream.ptr, convolution, *addresses)
 
     def record(self, stream: DeviceStream) -> Any:
         with cupy.cuda.Device(stream.index):

@@ -10,6 +10,11 @@ from minialex_cuda.kernel import kernel
 from minialex_cuda.place import Place
 
 
+@kernel("x")
+def fill_kernel(i, x, value):
+    x[i] = value
+
+
 @kernel("y")
 def add_kernel(i, a, b, y):
     y[i] = a[i] + b[i]

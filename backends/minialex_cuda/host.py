@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from minialex.errors import ResourceError
 from minialex_cuda.array import Flat, Memory
 from minialex_cuda.kernel import Kernel
-from minialex_cuda.runtime import Precision, Product
+from minialex_cuda.runtime import Convolution, Precision, Product
 
 BLOCKS, THREADS = 2, 3
 """Of a simulated launch: few, since every simulated thread is a thread of Python; enough that indices interleave."""
@@ -148,6 +148,14 @@ class HostRuntime:
                 np.add(target, made, out=target) if product.accumulate else np.copyto(target, made)
 
         stream.do("multiply", work, (a, b, out) if product.accumulate else (a, b), (out,))
+
+    def convolution_bytes(self, device: str, convolution: Convolution) -> int | None:
+        return None
+
+    def convolve(
+        self, stream: HostStream, convolution: Convolution, a: Flat, b: Flat, out: Flat, workspace: Flat
+    ) -> None:
+        raise NotImplementedError("the host has no library of convolutions")
 
     def record(self, stream: HostStream) -> Any:
         return stream.record()

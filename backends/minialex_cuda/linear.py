@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from minialex_cuda.array import CudaArray
-from minialex_cuda.conv2d import fill_kernel
+from minialex_cuda.elementwise import fill_kernel
 from minialex_cuda.kernel import kernel
 from minialex_cuda.place import Place
 

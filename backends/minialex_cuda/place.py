@@ -10,7 +10,7 @@ import numpy as np
 
 from minialex_cuda.array import CudaArray
 from minialex_cuda.kernel import Kernel
-from minialex_cuda.runtime import Precision, Product, Runtime, Stream
+from minialex_cuda.runtime import Convolution, Precision, Product, Runtime, Stream
 
 Make = Callable[[tuple[int, ...], Any], CudaArray]
 
@@ -54,6 +54,22 @@ class Place:
                 if array.flat.arrives is not None:
                     self.runtime.wait(self.stream, array.flat.arrives)
                     array.flat.arrives = None
+
+    def library(self, convolution: Convolution, x: CudaArray) -> CudaArray | None:
+        """Scratch memory for a convolution by a library; None here: patches are easier to read, and take any array."""
+        return None
+
+    def bits(self, x: CudaArray) -> CudaArray:
+        """A float32 array as the integers of its bits."""
+        flat = self.runtime.flat(x.flat.memory, x.flat.offset, x.size, np.uint32)
+        self.arrive(x)
+        return CudaArray(flat, x.shape, np.uint32)
+
+    def convolve(
+        self, convolution: Convolution, a: CudaArray, b: CudaArray, out: CudaArray, workspace: CudaArray
+    ) -> None:
+        """A convolution that `library` gave scratch memory for."""
+        self.runtime.convolve(self.stream, convolution, a.flat, b.flat, out.flat, workspace.flat)
 
     def launch(self, kernel: Kernel, count: int, *arguments: Any) -> None:
         """Run a kernel over so many indices; arrays are passed flat."""

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
+from minialex.backend import Padding
 from minialex_cuda.array import Flat, Memory
 from minialex_cuda.kernel import Kernel
 
@@ -44,6 +45,36 @@ class Product:
     transpose_b: bool = False
     accumulate: bool = False
     precision: Precision = "float32"
+
+
+Kind = Literal["fprop", "dgrad", "wgrad"]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution for a library: forward, or one of its two gradients.
+
+    Attributes
+    ----------
+    kind : what is computed: ``"fprop"`` y from x and w, ``"dgrad"`` dx from dy and w, ``"wgrad"`` dw from dy and x
+    N, C, H, W, K, R, S, P, Q, stride, padding : as in `Backend.conv2d`
+    precision : float32 and tf32 take float32 in N C H W; bfloat16 takes it as uint16 with the channels last; results
+        are float32 in the operands' order
+    """
+
+    kind: Kind
+    N: int
+    C: int
+    H: int
+    W: int
+    K: int
+    R: int
+    S: int
+    P: int
+    Q: int
+    stride: int
+    padding: Padding
+    precision: Precision
 
 
 class Runtime(Protocol):
@@ -94,6 +125,14 @@ class Runtime(Protocol):
 
     def multiply(self, stream: Stream, a: Flat, b: Flat, out: Flat, product: Product) -> None:
         """A matrix product with m, n, k > 0."""
+        ...
+
+    def convolution_bytes(self, device: str, convolution: Convolution) -> int | None:
+        """Bytes of scratch memory for a convolution by a library, or None where there is none that can do it."""
+        ...
+
+    def convolve(self, stream: Stream, convolution: Convolution, a: Flat, b: Flat, out: Flat, workspace: Flat) -> None:
+        """A convolution by the library; operands in the order that `Convolution.kind` names them."""
         ...
 
     def record(self, stream: Stream) -> Event:

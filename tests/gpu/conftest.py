@@ -1,4 +1,4 @@
-"""These tests run from a bare checkout too: ``PYTHONPATH=.:backends pytest -m gpu tests/gpu``, minialex not installed."""
+"""These tests run from a bare checkout too: ``PYTHONPATH=.:backends pytest -m gpu tests/gpu``, nothing installed."""
 
 from __future__ import annotations
 
