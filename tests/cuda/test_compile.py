@@ -20,7 +20,7 @@ from hypothesis import settings
 from numba import typeof, types
 
 from minialex.conformance.checks import CHECKS, PROFILES
-from minialex.conformance.steps import check_steps
+from minialex.conformance.steps import compile_on, data, program_of
 from minialex_cuda import CudaBackend
 from minialex_cuda.array import Flat
 from minialex_cuda.host import HostRuntime, HostStream
@@ -45,6 +45,16 @@ class Recording(HostRuntime):
         super().launch(stream, kernel, count, arguments)
 
 
+class Mute(Recording):
+    """As if there were a library of convolutions: what lies around its calls is launched, its results are zeros."""
+
+    def convolution_bytes(self, device: str, convolution: Any) -> int:
+        return 100
+
+    def convolve(self, stream: HostStream, convolution: Any, a: Flat, b: Flat, out: Flat, workspace: Flat) -> None:
+        self.clear(stream, out)
+
+
 @pytest.fixture(scope="module")
 def launched() -> Signatures:
     """The types of every launch, from a few examples of every operation and from whole steps."""
@@ -53,7 +63,13 @@ def launched() -> Signatures:
     for name, check in CHECKS.items():
         if name not in ("compile_step", "memory_in_use"):
             check(backend, settings(PROFILES["ci"], max_examples=3))
-    check_steps(backend, ("float32",))
+    recorded = program_of("train", "float32", ("cuda:0", "cuda:1"), backend.devices, masks=False)
+    compile_on(backend, recorded, data("float32"))
+    for precision in ("float32", "bfloat16"):
+        other = Mute()
+        compile_on(CudaBackend(runtime=other, precision=precision), recorded, data("float32"))
+        for name, signatures in other.signatures.items():
+            runtime.signatures[name] |= signatures
     return runtime.signatures
 
 

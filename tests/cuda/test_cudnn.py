@@ -61,10 +61,12 @@ def planned() -> dict[str, int]:
     device in ``FOLDER/stub``.
     """
     folder = Path(FOLDER or "")
-    libraries = {path.parent for path in folder.rglob("*.so*") if path.name.startswith("lib")}
+    libraries = {
+        where for where, _, names in os.walk(folder, followlinks=True) for name in names if name.startswith("lib")
+    }
     environment = {
         **os.environ,
-        "LD_LIBRARY_PATH": ":".join(map(str, sorted(libraries))),
+        "LD_LIBRARY_PATH": ":".join(sorted(libraries)),
         "PYTHONPATH": ":".join([str(folder), *sys.path]),
     }
     command = [sys.executable, "-c", CODE, json.dumps(H200)]
