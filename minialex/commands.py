@@ -104,7 +104,7 @@ def train(
         label = Path(recipe.data.partition(":")[0]).name or "run"
         path = out or Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}"
     name = recipe.backend or registry.default_name()
-    backend = registry.load(name, threads=threads)
+    backend = registry.load(name, threads=threads, precision=recipe.precision)
     placement = placement_of(backend, recipe.devices or None, recipe.columns)
     recipe = recipe.replace(backend=name, devices=",".join(placement))
     models.build(recipe.replace(classes=recipe.classes or 10).network)  # say what does not fit before data is read
@@ -408,7 +408,7 @@ def backends() -> None:
             backend = registry.load(name)
             places = ", ".join(backend.devices) + (" (default)" if name == registry.default_name() else "")
         except MinialexError as error:
-            places = f"cannot be used: {error}"
+            places = "cannot be used: " + str(error).removeprefix(f"backend '{name}' cannot be used: ")
         table.add_row(name, places, point.value)
     console().print(table)
 

@@ -109,6 +109,12 @@ class TrainingFields:
     batch_size: int = option(128, "images of one step (5)", minimum=1)
     seed: int = option(0, "of every random number of the run", minimum=0, below=2**64)
     dtype: str = option("float32", "of weights and activations", choices=("float32", "float64"))
+    precision: str = option(
+        "float32",
+        "of the products in convolutions and full layers, where the backend has a choice; sums, weights and all else "
+        "stay float32",
+        choices=("float32", "tf32", "bfloat16"),
+    )
     learning_rate: float = option(0.01, "ε at the beginning (5)", above=0)
     momentum: float = option(0.9, "momentum of the update (5)", minimum=0, below=1)
     weight_decay: float = option(0.0005, "decay inside the step (5)", minimum=0)
@@ -334,6 +340,10 @@ def _check_together(recipe: Recipe) -> None:
     """What only several fields together can violate."""
     if recipe.crop > recipe.image_size:
         raise ConfigurationError(f"recipe field 'crop': {recipe.crop} is larger than image_size, {recipe.image_size}")
+    if recipe.precision != "float32" and recipe.dtype != "float32":
+        raise ConfigurationError(
+            f"recipe field 'precision': {recipe.precision} needs dtype float32, not {recipe.dtype}"
+        )
     if recipe.views not in (1, 10):
         raise ConfigurationError(f"recipe field 'views': expected 1 or 10, got {recipe.views}")
     for name, count in (("kernels", 5), ("features", 2), ("paddings", 4)):

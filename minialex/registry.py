@@ -79,18 +79,19 @@ def _parameters(function: Any) -> list[str]:
     return texts
 
 
-def load(name: str | None = None, *, threads: int | None = None) -> Backend:
+def load(name: str | None = None, *, threads: int | None = None, precision: str | None = None) -> Backend:
     """Import and build a backend.
 
     Parameters
     ----------
     name : an installed backend's name, or None for the default
     threads : how many threads it may use, for backends that have threads; None leaves it to the backend
+    precision : of its matrix products, for backends that have a choice: ``"float32"``, ``"tf32"`` or ``"bfloat16"``
 
     Raises
     ------
     ConfigurationError
-        If no backend has that name.
+        If no backend has that name, or it does not take an option that is given.
     BackendUnavailable
         If it cannot run here or does not follow the protocol, with the reason.
     """
@@ -103,8 +104,30 @@ def load(name: str | None = None, *, threads: int | None = None) -> Backend:
         faults = protocol_faults(kind)
         if faults:
             raise BackendUnavailable(f"backend '{name}' does not follow the protocol: {'; '.join(faults)}")
-        return cast(Backend, kind(threads=threads))
+        return build(name, kind, threads=threads, precision=precision)
     except MinialexError:
         raise
     except Exception as error:  # whatever a third party's package does wrong is its reason, not our crash
         raise BackendUnavailable(f"backend '{name}' cannot be used: {type(error).__name__}: {error}") from error
+
+
+def build(name: str, kind: type, *, threads: int | None = None, precision: str | None = None) -> Backend:
+    """An instance of a backend's class, whose constructor is given the options that are not None, and no others.
+
+    Every backend computes in float32, so that precision needs no parameter.
+
+    Raises
+    ------
+    ConfigurationError
+        If the class does not take an option that is given.
+    """
+    given = {option: value for option, value in (("threads", threads), ("precision", precision)) if value is not None}
+    parameters = inspect.signature(kind).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for option in [option for option in given if option not in parameters]:
+            if option == "precision" and given[option] == "float32":
+                del given[option]
+                continue
+            hint = "; it computes in float32" if option == "precision" else ""
+            raise ConfigurationError(f"the {name} backend has no --{option}{hint}")
+    return cast(Backend, kind(**given))

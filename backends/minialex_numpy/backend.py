@@ -7,7 +7,6 @@ from typing import final
 
 from minialex import host
 from minialex.backend import Array
-from minialex.errors import ConfigurationError
 from minialex.host import operation
 from minialex.program import CompiledStep, Program
 from minialex_numpy import augment as augmentation
@@ -31,10 +30,6 @@ class NumpyBackend:
     """
 
     name = "numpy"
-
-    def __init__(self, *, threads: int | None = None) -> None:
-        if threads is not None:
-            raise ConfigurationError("the numpy backend has no --threads: set OMP_NUM_THREADS before starting Python")
 
     @property
     def devices(self) -> tuple[str, ...]:

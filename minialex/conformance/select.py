@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import cast
 
 from minialex import registry
 from minialex.backend import Backend
@@ -33,7 +32,7 @@ def load(name: str) -> Backend:
     if faults:
         raise BackendUnavailable(f"backend '{name}' does not follow the protocol: {'; '.join(faults)}")
     try:
-        return cast(Backend, kind(threads=None))
+        return registry.build(name, kind)
     except MinialexError:
         raise
     except Exception as error:

@@ -143,3 +143,10 @@ def test_values_from_the_command_line(name: str, text: str, value: object) -> No
 def test_values_that_do_not_parse(name: str, text: str) -> None:
     with pytest.raises(ConfigurationError, match=f"recipe field '{name}': expected .*, got '{text}'"):
         parse_value(name, text)
+
+
+def test_precision_needs_float32() -> None:
+    with pytest.raises(ConfigurationError, match="'precision': tf32 needs dtype float32, not float64"):
+        Recipe().replace(precision="tf32", dtype="float64")
+    with pytest.raises(ConfigurationError, match="Did you mean 'bfloat16'"):
+        Recipe().replace(precision="bf16")

@@ -62,6 +62,29 @@ def test_a_constructor_that_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch) -
         registry.load("theirs")
 
 
+def test_only_options_that_are_given_are_passed() -> None:
+    assert registry.load("numpy").name == "numpy"
+    assert registry.load("numpy", precision="float32").name == "numpy"
+    with pytest.raises(ConfigurationError, match="the numpy backend has no --threads"):
+        registry.load("numpy", threads=2)
+    for name in ("numpy", "numba"):
+        with pytest.raises(ConfigurationError, match=f"the {name} backend has no --precision; it computes in float32"):
+            registry.load(name, precision="tf32")
+
+
+def test_a_constructor_gets_its_options() -> None:
+    class Takes:
+        def __init__(self, *, precision: str = "float32") -> None:
+            self.precision = precision
+
+    class TakesAll:
+        def __init__(self, **options: object) -> None:
+            self.options = options
+
+    assert registry.build("x", Takes, precision="bfloat16").precision == "bfloat16"
+    assert registry.build("x", TakesAll, threads=3).options == {"threads": 3}
+
+
 def test_two_packages_with_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [EntryPoint("x", value, registry.GROUP) for value in ("a:B", "c:D")]
     monkeypatch.setattr(registry, "entry_points", lambda group: found)

@@ -1,0 +1,168 @@
+"""On a CUDA device: ``pytest -m gpu``. Not yet run on one.
+
+The kit, the columns' two streams against one, graphs, trajectories and memory. Needs cupy, numba, numba-cuda,
+hypothesis and pytest; without a device every test is skipped with the reason.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minialex import models
+from minialex.conformance import run, steps
+from minialex.conformance.checks import CHECKS
+from minialex.conformance.compare import same_bits
+from minialex.network import initial_parameters
+from minialex.program import interpret
+from minialex.recipe import load
+from minialex.step import Plan, record
+from minialex_cuda import CudaBackend
+from minialex_cuda.compiled import Step
+from minialex_cuda.probe import reason
+from minialex_numpy import NumpyBackend
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(reason() is not None, reason=f"no CUDA device here: {reason()}")]
+
+PRECISIONS = ("float32", "tf32", "bfloat16")
+ONE, BOTH = ("cuda:0", "cuda:0"), ("cuda:0", "cuda:1")
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
+def gpu(request: pytest.FixtureRequest) -> CudaBackend:
+    backend = CudaBackend(precision=request.param)
+    if request.param != "float32" and capability() < (8, 0):
+        pytest.skip(f"{request.param} needs compute capability 8.0, this device has {capability()}")
+    return backend
+
+
+def capability() -> tuple[int, int]:
+    """Of the first device."""
+    import cupy
+
+    text = cupy.cuda.Device(0).compute_capability
+    return int(text[:-1]), int(text[-1])
+
+
+@pytest.mark.parametrize("operation", list(CHECKS))
+def test_the_kit_passes(gpu: CudaBackend, operation: str) -> None:
+    (result,) = run(gpu, [operation])
+    assert result.passed, result.message
+
+
+def executed(backend: CudaBackend, placement: tuple[str, str], *, graphs: bool = True, walk: bool = False) -> steps.Run:
+    """The kit's training steps, compiled or walked."""
+    recorded = steps.program_of("train", "float32", placement, backend.devices, masks=True)
+
+    def make(program: Any, _: Any, bound: Any) -> Any:
+        if walk:
+            return interpret(program, backend, bound)
+        return Step(backend._places, backend._workspace, program, bound, graphs=graphs)
+
+    return steps.execute(backend, recorded, steps.data("float32"), make)
+
+
+def assert_same(first: steps.Run, second: steps.Run) -> None:
+    for number, arrays in enumerate(first):
+        for name, array in arrays.items():
+            assert same_bits(array, second[number][name]), f"step {number}: {name} has other bits"
+
+
+def test_a_graph_gives_the_same_bits(gpu: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "STEPS", 20)
+    assert_same(executed(gpu, ONE), executed(gpu, ONE, graphs=False))
+
+
+def test_two_streams_give_the_same_bits_as_one(gpu: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns on streams of their own, many times, against the same schedule with every task on one stream."""
+    one_by_one = serial(gpu, monkeypatch)
+    for _ in range(25):
+        assert_same(executed(gpu, ONE), one_by_one)
+
+
+def serial(backend: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> steps.Run:
+    """The same steps with the host waiting after every task: nothing is done beside anything else."""
+    original = Step._work
+
+    def work(self: Step, task: Any) -> Any:
+        do = original(self, task)
+
+        def one() -> None:
+            do()
+            for stream in self._streams.values():
+                self.runtime.synchronize(stream)
+
+        return one
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "_work", work)
+        return executed(backend, ONE, graphs=False)
+
+
+def test_two_devices_give_the_same_bits_as_one(gpu: CudaBackend) -> None:
+    if len(gpu.devices) < 2:
+        pytest.skip("one device only")
+    for placement in (BOTH, BOTH[::-1]):
+        assert_same(executed(gpu, placement), executed(gpu, ONE))
+        assert_same(executed(gpu, placement, walk=True), executed(gpu, ONE, walk=True))
+
+
+def test_the_papers_network_trains_as_the_reference_does() -> None:
+    """All 60,965,224 parameters, a batch of four, three steps in float32: loss and probabilities beside NumPy's."""
+    recipe = load("paper")
+    plan = Plan(models.build(recipe.network), ("", ""), image_size=256)
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (4, 3, 256, 256)).astype(np.uint8)
+    labels = random.integers(0, 1000, 4)
+    losses: dict[str, list[float]] = {}
+    for backend in (CudaBackend(), NumpyBackend()):
+        first = backend.devices[0]
+        here = Plan(plan.network, (first, first), image_size=256)
+        recorded = record(here, "train", 4, backend.devices)
+        weights = initial_parameters(plan.network, 2, 0)
+        bound = {}
+        for name, value in recorded.bound.items():
+            given = weights.get(name, np.zeros(value.shape, value.dtype))
+            bound[name] = backend.to_device(np.full_like(given, 120) if "mean@" in name else given, first)
+        step = backend.compile_step(recorded, bound) or interpret(recorded, backend, bound)
+        losses[backend.name] = []
+        for number in range(3):
+            feed: dict[str, Any] = dict.fromkeys(recorded.symbols, 0.01) | {"step": number}
+            arrays = {"images": images, "labels": labels, "shift": np.zeros((4, 3), np.float32)}
+            arrays |= {name: np.full(4, 16, np.int32) for name in ("top", "left")}
+            arrays["flip"] = np.zeros(4, np.uint8)
+            for name, value in recorded.fed.items():
+                feed[name] = backend.to_device(arrays[name.partition("@")[0]], value.device)
+            losses[backend.name].append(float(backend.to_numpy(step(feed)["loss"])))
+    np.testing.assert_allclose(losses["cuda"], losses["numpy"], rtol=1e-3)
+
+
+def test_no_memory_is_lost_over_a_thousand_steps(gpu: CudaBackend) -> None:
+    import cupy
+
+    recorded = steps.program_of("train", "float32", ONE, gpu.devices, masks=False)
+    given = steps.data("float32")
+    bound = {name: gpu.zeros(v.shape, v.dtype.name, v.device) for name, v in recorded.bound.items()}
+    step = gpu.compile_step(recorded, bound)
+    assert step is not None
+    used: list[tuple[int, int]] = []
+    for number in range(1000):
+        feed: dict[str, Any] = dict.fromkeys(recorded.symbols, 1e-3) | {"step": number}
+        for name, value in recorded.fed.items():
+            feed[name] = gpu.to_device(given.batches[0][name.partition("@")[0]], value.device)
+        step(feed)
+        del feed
+        if number in (99, 999):
+            gpu.synchronize("cuda:0")
+            gc.collect()
+            used.append((gpu.memory_in_use("cuda:0"), cupy.get_default_memory_pool().total_bytes()))
+    assert used[0] == used[1]
+
+
+def test_memory_that_is_not_there_is_said() -> None:
+    backend = CudaBackend()
+    with pytest.raises(MemoryError, match=r"cuda:0: needed [\d,]+ bytes more, [\d,]+ are free"):
+        backend.zeros((1 << 42,), "float32", "cuda:0")
