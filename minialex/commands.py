@@ -391,7 +391,7 @@ def backends() -> None:
             backend = registry.load(name)
             places = ", ".join(backend.devices) + (" (default)" if name == registry.default_name() else "")
         except MinialexError as error:
-            places = f"cannot be used: {error}"
+            places = "cannot be used: " + str(error).removeprefix(f"backend '{name}' cannot be used: ")
         table.add_row(name, places, point.value)
     console().print(table)
 

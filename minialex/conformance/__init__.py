@@ -15,7 +15,10 @@ more. A backend may declare, as attributes of its class or instance:
     the floating dtypes that it takes; default ``("float32", "float64")``
 ``unit_roundoff``
     by operation, the unit roundoff of its float32 form where that is larger than 2⁻²⁴, e.g.
-    ``{"conv2d": 2**-11}`` for a convolution on TF32 units. It widens the bounds, and every report says so.
+    ``{"conv2d": 2**-19}`` for a convolution of Winograd's. It widens the bounds, and every report says so.
+``operand_formats``
+    by operation, ``"tf32"`` or ``"bfloat16"``, where matrix units round float32 operands to that format and add in
+    float32: the bounds widen by two roundings a product, not by one for every term
 
 From a program: `run`.
 """
@@ -65,7 +68,7 @@ def run(backend: Backend, operations: Iterable[str] | None = None, profile: str 
     ConfigurationError
         If a name or the profile is unknown.
     """
-    from minialex.conformance.bounds import declared
+    from minialex.conformance.bounds import declared, operands
     from minialex.conformance.checks import CHECKS, PROFILES
     from minialex.errors import ConfigurationError, nearest
 
@@ -79,8 +82,10 @@ def run(backend: Backend, operations: Iterable[str] | None = None, profile: str 
         )
     results = []
     for name in names:
-        wider = declared(backend).get(name)
-        remark = f"within the unit roundoff {wider:.3g} that the backend declares" if wider else ""
+        wider, coarser = declared(backend).get(name), operands(backend).get(name)
+        remarks = [f"within the unit roundoff {wider:.3g} that the backend declares"] if wider else []
+        remarks += [f"with operands rounded to {coarser}, as the backend declares"] if coarser else []
+        remark = ", ".join(remarks)
         try:
             CHECKS[name](backend, PROFILES[profile])
             results.append(Result(name, True, remark))

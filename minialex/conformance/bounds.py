@@ -11,6 +11,9 @@ Algorithms", 2nd edition, chapters 2 to 4):
 * A sum of n products, added in any order and with or without fused multiply-add, differs from the exact one by at
   most γ(n) · Σ|aᵢ|·|bᵢ| + n·η. The sum of absolute values is the same operation on absolute arguments, so the
   reference itself computes it. Two more factors are allowed for: matrix units round the operands first.
+* Where a backend declares that they round them to a coarser format, of unit roundoff v and smallest subnormal ζ, each
+  product has two factors 1 + δ more with |δ| ≤ v, and where an operand is so small that it loses more than that, an
+  error of at most ζ times the other one: 2n·ζ·max(|a|, |b|) in all. Sums stay in float32.
 * Library functions are given a number of ulps each (`ULPS`); an ulp is at most 2u of the value.
 * A coefficient (α, β, the learning rate, …) arrives as a Python float and may be rounded to the arrays' dtype.
 
@@ -47,12 +50,32 @@ UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
 
 
 @dataclass(frozen=True)
-class Arithmetic:
-    """The numbers of a floating-point system: unit roundoff, smallest subnormal, largest finite number."""
+class Format:
+    """What operands of products are rounded to: unit roundoff, smallest subnormal number, largest finite number."""
 
     u: float
     smallest: float
     largest: float
+
+
+FORMATS = {
+    "tf32": Format(2.0**-11, 2.0**-136, (2 - 2.0**-10) * 2.0**127),
+    "bfloat16": Format(2.0**-8, 2.0**-133, (2 - 2.0**-7) * 2.0**127),
+}
+"""Formats of matrix units with float32's exponents and fewer bits of the fraction: ten, and seven."""
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """The numbers of a floating-point system: unit roundoff, smallest subnormal, largest finite number.
+
+    `operand` is the coarser format that operands of products are rounded to first, if they are.
+    """
+
+    u: float
+    smallest: float
+    largest: float
+    operand: Format | None = None
 
     def gamma(self, n: int) -> float:
         """Bound of |Π(1 + δᵢ)^±1 − 1| over n factors."""
@@ -78,19 +101,31 @@ def arithmetic(backend: Backend, operation: str, dtype: np.dtype[Any]) -> Arithm
 
     A backend may have an attribute ``unit_roundoff``, a mapping from names of operations to the unit roundoff that
     their float32 form has, where that is larger than 2⁻²⁴ (matrix units that round to TF32 or bfloat16, Winograd's
-    convolution, approximate functions).
+    convolution, approximate functions). And one ``operand_formats``, a mapping from names of sums of products to the
+    format (see `FORMATS`) that their operands are rounded to, where sums are still in float32.
     """
-    u = UNIT_ROUNDOFF[dtype.name]
+    u, operand = UNIT_ROUNDOFF[dtype.name], None
     if dtype.name == "float32":
         u = max(u, declared(backend).get(operation, 0.0))
+        name = operands(backend).get(operation)
+        if name is not None:
+            if name not in FORMATS:
+                raise ConfigurationError(f"no operand format '{name}'; there are {', '.join(FORMATS)}")
+            operand = FORMATS[name]
     limits = np.finfo(dtype)
-    return Arithmetic(u + UNIT_ROUNDOFF["float64"], float(limits.smallest_subnormal), float(limits.max))
+    return Arithmetic(u + UNIT_ROUNDOFF["float64"], float(limits.smallest_subnormal), float(limits.max), operand)
 
 
 def declared(backend: Backend) -> Mapping[str, float]:
     """The larger unit roundoffs that a backend declares, by operation."""
     roundoffs: Mapping[str, float] = getattr(backend, "unit_roundoff", {})
     return roundoffs
+
+
+def operands(backend: Backend) -> Mapping[str, str]:
+    """The coarser formats of operands that a backend declares, by operation."""
+    formats: Mapping[str, str] = getattr(backend, "operand_formats", {})
+    return formats
 
 
 @dataclass(frozen=True)
@@ -131,10 +166,17 @@ def _magnitudes(case: Case) -> list[Array]:
 
 def _sums(case: Case, numbers: Arithmetic, terms: Mapping[str, int]) -> list[Expected]:
     """Results that are sums of products: of how many, by the result's name."""
-    return [
-        Expected(name, value, numbers.finite(numbers.gamma(n + 2) * magnitude + n * numbers.smallest, magnitude))
-        for (name, n), value, magnitude in zip(terms.items(), _values(case), _magnitudes(case), strict=True)
-    ]
+    found = []
+    for (name, n), value, magnitude in zip(terms.items(), _values(case), _magnitudes(case), strict=True):
+        relative, absolute, reached = numbers.gamma(n + 2), n * numbers.smallest, [magnitude]
+        if numbers.operand is not None:
+            largest = max((float(np.abs(a).max(initial=0.0)) for a in case.wide.arrays.values()), default=0.0)
+            relative = compound(numbers.operand.u, numbers.operand.u, relative)
+            absolute += 2 * n * numbers.operand.smallest * largest
+            # an operand beyond the format's largest number becomes infinite
+            reached.append(np.asarray(largest * numbers.largest / numbers.operand.largest))
+        found.append(Expected(name, value, numbers.finite(relative * magnitude + absolute, *reached)))
+    return found
 
 
 # ---- movers ---------------------------------------------------------------------------------------------------

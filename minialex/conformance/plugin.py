@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from minialex import registry
 from minialex.backend import Backend
-from minialex.conformance.bounds import declared
+from minialex.conformance.bounds import declared, operands
 from minialex.conformance.checks import PROFILES
 from minialex.conformance.select import follows_protocol, load
 from minialex.errors import BackendUnavailable, MinialexError
@@ -55,6 +55,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         lines += [
             f"backend {name}: {operation} within the unit roundoff {u:.3g} that it declares"
             for operation, u in declared(backend).items()
+        ]
+        lines += [
+            f"backend {name}: {operation} with operands rounded to {coarser}, as it declares"
+            for operation, coarser in operands(backend).items()
         ]
     return lines
 

@@ -1,0 +1,9 @@
+"""The CUDA backend: CuPy arrays and libraries, Numba CUDA kernels, one short file an operation.
+
+Not yet run on a device: its kernels are proved by the conformance kit on the processor and under Numba's CUDA
+simulator, and compiled for every generation of GPUs on every change.
+
+Importing this package imports neither CuPy nor a driver; making a `CudaBackend` does.
+"""
+
+from minialex_cuda.backend import CudaBackend as CudaBackend

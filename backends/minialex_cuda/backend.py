@@ -1,0 +1,183 @@
+"""The CUDA backend: the table of its operations, each a plain function in the file of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.backend import Array
+from minialex.errors import ConfigurationError, nearest
+from minialex.program import CompiledStep, Program
+from minialex.shapes import RULES
+from minialex_cuda import augment as augmentation
+from minialex_cuda import channels, elementwise
+from minialex_cuda import conv2d as convolution
+from minialex_cuda import dropout as dropping
+from minialex_cuda import linear as full
+from minialex_cuda import local_response_norm as neighbours
+from minialex_cuda import max_pool2d as pooling
+from minialex_cuda import sgd_update as descent
+from minialex_cuda import softmax_cross_entropy as cost
+from minialex_cuda import spatial_response_norm as places
+from minialex_cuda.array import CudaArray
+from minialex_cuda.operation import operation
+from minialex_cuda.place import Place
+from minialex_cuda.probe import open_device
+from minialex_cuda.runtime import PRECISIONS, Precision, Runtime
+
+PRODUCTS = ("conv2d", "conv2d_backward", "linear", "linear_backward")
+
+
+def reshape(on: Place, x: CudaArray, shape: tuple[int, ...]) -> CudaArray:
+    """The same numbers under another shape; nothing is copied."""
+    return CudaArray(x.flat, shape, x.dtype)
+
+
+@final
+class CudaBackend:
+    """NVIDIA GPUs, by CuPy and Numba CUDA: float32 and float64. Not yet run on a device.
+
+    Everything that is asked for is done later, in order, on one stream of each device; `to_numpy` and `synchronize`
+    wait. Results are the same bits every time.
+
+    Parameters
+    ----------
+    precision : what the operands of float32 matrix products are rounded to: ``"float32"``, ``"tf32"`` or
+        ``"bfloat16"``; sums, weights and everything else are float32
+    runtime : the devices; None for the GPUs of this machine, `minialex_cuda.host.HostRuntime` for pretend ones
+
+    Raises
+    ------
+    BackendUnavailable
+        If CuPy, Numba CUDA, a driver or a device is missing or too old; says which, and what to do.
+    """
+
+    name = "cuda"
+
+    def __init__(self, *, precision: Precision = "float32", runtime: Runtime | None = None) -> None:
+        if precision not in PRECISIONS:
+            raise ConfigurationError(
+                f"no precision '{precision}'; there are {', '.join(PRECISIONS)}.{nearest(precision, PRECISIONS)}"
+            )
+        self.precision = precision
+        self.runtime: Runtime = open_device() if runtime is None else runtime
+        self._places = {
+            device: Place(self.runtime, device, self.runtime.stream(device), precision)
+            for device in self.runtime.devices
+        }
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """``cuda:0`` and so on, as CUDA numbers them."""
+        return self.runtime.devices
+
+    @property
+    def operand_formats(self) -> dict[str, str]:
+        """For the conformance kit: operations whose matrix products round their float32 operands first."""
+        return {} if self.precision == "float32" else dict.fromkeys(PRODUCTS, self.precision)
+
+    def place(self, device: str) -> Place:
+        """Where the operations of a device work.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no such device.
+        """
+        if device not in self._places:
+            known = ", ".join(self.devices)
+            raise ConfigurationError(f"no device '{device}'; there are {known}.{nearest(device, self.devices)}")
+        return self._places[device]
+
+    # ---- movers -------------------------------------------------------------------------------------------------
+
+    def to_device(self, array: Any, device: str) -> CudaArray:
+        """A NumPy array, copied to a device."""
+        on = self.place(device)
+        source: NDArray[Any] = np.ascontiguousarray(array).reshape(np.shape(array))
+        made = on.empty(source.shape, source.dtype)
+        if source.size:
+            self.runtime.upload(on.stream, source, made.flat)
+        return made
+
+    def to_numpy(self, x: CudaArray) -> NDArray[Any]:
+        """A copy on the host; waits for the device."""
+        if not x.size:
+            return np.empty(x.shape, x.dtype)
+        return self.runtime.download(self.place(x.device).stream, x.flat).reshape(x.shape)
+
+    def copy_to(self, x: CudaArray, device: str) -> CudaArray:
+        """`x` on another device, from device to device; neither the host nor other streams wait."""
+        if x.device == device:
+            return x
+        source, target = self.place(x.device), self.place(device)
+        copy = target.empty(x.shape, x.dtype)
+        self.runtime.wait(target.stream, self.runtime.record(source.stream))
+        target.copy(x, copy)
+        # the source's memory may go to later work of its own stream, which must not overtake the copy
+        self.runtime.wait(source.stream, self.runtime.record(target.stream))
+        return copy
+
+    def zeros(self, shape: tuple[int, ...], dtype: str, device: str) -> CudaArray:
+        """Zeros."""
+        on = self.place(device)
+        made = on.empty(shape, dtype)
+        on.clear(made)
+        return made
+
+    def all_reduce(self, xs: Sequence[CudaArray]) -> list[CudaArray]:
+        """The sum on the first one's device, in the order given, copied to the others."""
+        RULES["all_reduce"](xs)
+        first, *others = xs
+        total = elementwise.scale(self.place(first.device), first, 1.0)
+        for x in others:
+            total = elementwise.add(self.place(first.device), total, self.copy_to(x, first.device))
+        return [self._own(total, x.device) for x in xs]
+
+    def _own(self, x: CudaArray, device: str) -> CudaArray:
+        """A copy of an array, on its own device too."""
+        return elementwise.scale(self.place(device), x, 1.0) if x.device == device else self.copy_to(x, device)
+
+    def synchronize(self, device: str) -> None:
+        """Wait until all that was asked of a device is done."""
+        self.runtime.synchronize(self.place(device).stream)
+
+    def memory_in_use(self, device: str) -> int:
+        """Bytes behind live arrays and compiled steps."""
+        return self.runtime.in_use(self.place(device).device)
+
+    reshape = operation(reshape)
+    concat = operation(channels.concat)
+    split = operation(channels.split)
+    add = operation(elementwise.add)
+    scale = operation(elementwise.scale)
+
+    # ---- operations ---------------------------------------------------------------------------------------------
+
+    conv2d = operation(convolution.conv2d)
+    conv2d_backward = operation(convolution.conv2d_backward)
+    linear = operation(full.linear)
+    linear_backward = operation(full.linear_backward)
+    relu = operation(elementwise.relu)
+    relu_backward = operation(elementwise.relu_backward)
+    tanh = operation(elementwise.tanh)
+    tanh_backward = operation(elementwise.tanh_backward)
+    max_pool2d = operation(pooling.max_pool2d)
+    max_pool2d_backward = operation(pooling.max_pool2d_backward)
+    local_response_norm = operation(neighbours.local_response_norm)
+    local_response_norm_backward = operation(neighbours.local_response_norm_backward)
+    spatial_response_norm = operation(places.spatial_response_norm)
+    spatial_response_norm_backward = operation(places.spatial_response_norm_backward)
+    dropout = operation(dropping.dropout)
+    dropout_backward = operation(dropping.dropout_backward)
+    softmax_cross_entropy = operation(cost.softmax_cross_entropy)
+    softmax_cross_entropy_backward = operation(cost.softmax_cross_entropy_backward)
+    sgd_update = operation(descent.sgd_update)
+    augment = operation(augmentation.augment)
+
+    def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
+        """None: the layers are walked."""
+        return None

@@ -1,0 +1,154 @@
+"""The runtime without a device: arrays in the host's memory, kernels compiled for the processor or simulated.
+
+With ``NUMBA_ENABLE_CUDASIM=1`` in the environment kernels run under Numba's CUDA simulator, which checks every index;
+else they are compiled for the processor. ``cuda:0`` and ``cuda:1`` are pretend devices: the same memory under two
+names. This is how the backend is tested, and how it can be looked into on a laptop; it is no quick way to compute.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numba import config
+from numpy.typing import NDArray
+
+from minialex_cuda.array import Flat, Memory
+from minialex_cuda.kernel import Kernel
+from minialex_cuda.runtime import Precision, Product
+
+BLOCKS, THREADS = 2, 3
+"""Of a simulated launch: few, since every simulated thread is a thread of Python; enough that indices interleave."""
+
+MANTISSA = {"tf32": 10, "bfloat16": 7}
+"""Bits of the fraction that operands keep; float32 has 23."""
+
+
+def rounded(x: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
+    """x with its fraction rounded to nearest, ties to even, as matrix units round operands."""
+    if precision == "float32" or x.dtype != np.float32:
+        return x
+    drop = np.uint32(23 - MANTISSA[precision])
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    half = (np.uint32(1) << (drop - np.uint32(1))) - np.uint32(1)
+    kept = (bits + half + ((bits >> drop) & np.uint32(1))) >> drop << drop
+    return np.where(np.isfinite(x), kept.view(np.float32), x)
+
+
+class HostStream:
+    """A stream whose work is done at once. A test's runtime may put it off: everything goes through `do`."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def do(self, name: str, work: Callable[[], None], reads: Sequence[Flat], writes: Sequence[Flat]) -> None:
+        """Do some work that reads and writes memory."""
+        work()
+
+    def record(self) -> Any:
+        """A moment."""
+        return None
+
+    def wait(self, event: Any) -> None:
+        """Nothing to wait for: all work is done."""
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+
+class HostRuntime:
+    """See `minialex_cuda.runtime.Runtime`.
+
+    Parameters
+    ----------
+    devices : how many pretend devices
+    memory : bytes that each of them has
+    """
+
+    def __init__(self, devices: int = 2, memory: int = 1 << 40) -> None:
+        self._devices = tuple(f"cuda:{index}" for index in range(devices))
+        self._memory = memory
+        self._in_use: Counter[str] = Counter()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return self._devices
+
+    def stream(self, device: str) -> HostStream:
+        return HostStream(device)
+
+    def allocate(self, nbytes: int, device: str, stream: HostStream) -> Memory:
+        free = self._memory - self._in_use[device]
+        if nbytes > free:
+            raise MemoryError(f"{device}: needed {nbytes:,} bytes more, {free:,} of {self._memory:,} are free")
+        raw = np.full(nbytes, 0xA5, np.uint8)  # what nobody wrote must not look like zero
+        return Memory(raw, nbytes, device, self._in_use)
+
+    def flat(self, memory: Memory, offset: int, count: int, dtype: Any) -> Flat:
+        kind = np.dtype(dtype)
+        return Flat(memory, offset, memory.raw[offset : offset + count * kind.itemsize].view(kind))
+
+    def upload(self, stream: HostStream, source: NDArray[Any], target: Flat) -> None:
+        taken = source.reshape(-1).copy()
+        stream.do("upload", lambda: np.copyto(target.raw, taken), (), (target,))
+
+    def download(self, stream: HostStream, source: Flat) -> NDArray[Any]:
+        stream.synchronize()
+        found: NDArray[Any] = source.raw.copy()
+        return found
+
+    def clear(self, stream: HostStream, target: Flat) -> None:
+        stream.do("clear", lambda: target.raw.fill(0), (), (target,))
+
+    def copy(self, stream: HostStream, source: Flat, target: Flat) -> None:
+        stream.do("copy", lambda: np.copyto(target.raw, source.raw), (source,), (target,))
+
+    def launch(self, stream: HostStream, kernel: Kernel, count: int, arguments: Sequence[Any]) -> None:
+        flats = [(i, a) for i, a in enumerate(arguments) if isinstance(a, Flat)]
+        plain = [a.raw if isinstance(a, Flat) else a for a in arguments]
+
+        def work() -> None:
+            if config.ENABLE_CUDASIM:
+                with np.errstate(all="ignore"):
+                    kernel.device[BLOCKS, THREADS](count, *plain)
+            else:
+                kernel.host(count, *plain)
+
+        writes = [a for i, a in flats if i in kernel.writes]
+        stream.do(kernel.name, work, [a for _, a in flats], writes)
+
+    def multiply(self, stream: HostStream, a: Flat, b: Flat, out: Flat, product: Product) -> None:
+        m, n, k = product.m, product.n, product.k
+
+        def work() -> None:
+            left = rounded(a.raw[: m * k], product.precision).reshape((k, m) if product.transpose_a else (m, k))
+            right = rounded(b.raw[: k * n], product.precision).reshape((n, k) if product.transpose_b else (k, n))
+            with np.errstate(all="ignore"):
+                made = (left.T if product.transpose_a else left) @ (right.T if product.transpose_b else right)
+                target = out.raw[: m * n].reshape(m, n)
+                np.add(target, made, out=target) if product.accumulate else np.copyto(target, made)
+
+        stream.do("multiply", work, (a, b, out) if product.accumulate else (a, b), (out,))
+
+    def record(self, stream: HostStream) -> Any:
+        return stream.record()
+
+    def wait(self, stream: HostStream, event: Any) -> None:
+        stream.wait(event)
+
+    def synchronize(self, stream: HostStream) -> None:
+        stream.synchronize()
+
+    def in_use(self, device: str) -> int:
+        return self._in_use[device]
+
+    def begin_capture(self, stream: HostStream) -> bool:
+        return False
+
+    def end_capture(self, stream: HostStream) -> Any:
+        raise NotImplementedError("the host has no graphs")
+
+    def replay(self, stream: HostStream, graph: Any) -> None:
+        raise NotImplementedError("the host has no graphs")

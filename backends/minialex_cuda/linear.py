@@ -1,0 +1,40 @@
+"""The fully connected layer, section 3.5: a matrix product and a bias. N images, D features in, K out."""
+
+# mypy: disable-error-code="no-untyped-def"
+from __future__ import annotations
+
+from minialex_cuda.array import CudaArray
+from minialex_cuda.conv2d import fill_kernel
+from minialex_cuda.kernel import kernel
+from minialex_cuda.place import Place
+
+
+@kernel("y")
+def bias_kernel(i, y, b, K):
+    """y[n,k] += b[k]."""
+    y[i] += b[i % K]
+
+
+def linear(on: Place, x: CudaArray, w: CudaArray, b: CudaArray) -> CudaArray:
+    """y = x wᵀ + b."""
+    (N, D), K = x.shape, w.shape[0]
+    y = on.empty((N, K), x.dtype)
+    on.multiply(x, w, y, N, K, D, transpose_b=True)
+    on.launch(bias_kernel, y.size, y, b, K)
+    return y
+
+
+def linear_backward(
+    on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, *, need_dx: bool
+) -> tuple[CudaArray | None, CudaArray, CudaArray]:
+    """dx = dy w;  dw = dyᵀ x;  db = 1 · dy."""
+    (N, D), K = x.shape, w.shape[0]
+    dx = on.empty(x.shape, x.dtype) if need_dx else None
+    dw, db = on.empty(w.shape, w.dtype), on.empty((K,), w.dtype)
+    if dx is not None:
+        on.multiply(dy, w, dx, N, D, K)
+    on.multiply(dy, x, dw, K, D, N, transpose_a=True)
+    ones = on.scratch((N,), dy.dtype)
+    on.launch(fill_kernel, N, ones, dy.dtype.type(1))
+    on.multiply(ones, dy, db, 1, K, N, exact=True)
+    return dx, dw, db
