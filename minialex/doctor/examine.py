@@ -25,6 +25,7 @@ from minialex.doctor.meter import Copy, CupyMeter, Meter
 from minialex.doctor.pair import Outcome, Progress
 from minialex.errors import BackendUnavailable, ConfigurationError, MinialexError, ResourceError
 from minialex.rates import Rates
+from minialex.recipe import Recipe
 from minialex.session import placement_of
 from minialex.sheets import amount
 
@@ -57,6 +58,8 @@ class Sources:
     host : gives the findings about the processor
     host_rates : measures it
     load : gives a backend
+    recipe : what two devices train
+    full : what they train for a few steps too, on GPUs
     """
 
     driver: Callable[[], Driver] = drivers.load
@@ -66,6 +69,8 @@ class Sources:
     host: Callable[[], list[Check]] = processor.checks
     host_rates: Callable[[], Rates] = processor.measure
     load: Callable[[str, str], Backend] = lambda name, precision: registry.load(name, precision=precision)
+    recipe: Callable[[str], Recipe] = pairs.small_recipe
+    full: Callable[[str], Recipe | None] = pairs.full_recipe
 
 
 @dataclass
@@ -108,7 +113,6 @@ def examine(
     precision: str = "float32",
     steps: int = 1000,
     quick: bool = False,
-    full: bool = True,
     sources: Sources | None = None,
     progress: Progress = lambda what, done: None,
 ) -> Report:
@@ -120,7 +124,6 @@ def examine(
     devices : two of the backend's devices, or one twice; None for no checks of two devices
     steps : of the long comparison
     quick : measure nothing
-    full : train the paper's network on two devices too
 
     Raises
     ------
@@ -153,7 +156,7 @@ def examine(
     if on_gpu or driver is not None:
         report.checks.append(_cuda_backend(sources, precision))
     if devices is not None:
-        _pair(report, sources, name, devices, precision, steps, full, driver, meter, progress)
+        _pair(report, sources, name, devices, precision, steps, driver, meter, progress)
     return report
 
 
@@ -182,8 +185,8 @@ def _driver(report: Report, sources: Sources) -> Driver | None:
     text = f"{f'NVIDIA {release}, ' if release else ''}CUDA {cuda[0]}.{cuda[1]}"
     if cuda < wheels.OLDEST_CUDA:
         needed = f"{wheels.OLDEST_CUDA[0]}.{wheels.OLDEST_CUDA[1]}"
-        mend = "install driver 580 or newer: https://www.nvidia.com/drivers, then reboot"
-        report.checks.append(Check("cuda", "driver", "problem", f"{text} is too old: {needed} is needed", mend))
+        text = f"{text} is too old: {needed} is needed"
+        report.checks.append(Check("cuda", "driver", "problem", text, wheels.NEWER_DRIVER))
     else:
         report.checks.append(Check("cuda", "driver", "ok", text))
     if drivers.visible() is not None:
@@ -294,7 +297,6 @@ def _pair(
     devices: str,
     precision: str,
     steps: int,
-    full: bool,
     driver: Driver | None,
     meter: Meter | None,
     progress: Progress,
@@ -320,7 +322,8 @@ def _pair(
         report.checks += [pairs.copy_check(copy) for copy in report.copies]
         _link(report, report.copies)
         disturbed = partial(meter.disturbed, numbers, 2012)
-    report.outcomes, found = pairs.run(backend, placement, precision, steps, disturbed, full, progress)
+    full = sources.full(precision) if name == "cuda" else None
+    report.outcomes, found = pairs.run(backend, placement, sources.recipe(precision), steps, disturbed, full, progress)
     report.checks += found
 
 
@@ -367,16 +370,14 @@ def run(
     """Print the findings, write the report, and return 0 if what was asked for works, else 6."""
     screen = Console(soft_wrap=True)
     quiet = Console(stderr=True)
-    full = backend_name in (None, "cuda")
     with quiet.status("looking …") as status:
 
         def progress(what: str, done: int) -> None:
             status.update(f"{what}{f', step {done:,}' if done else ' …'}")
 
         report = examine(
-            backend_name, devices, precision=precision, steps=steps, quick=quick, full=full, sources=sources,
-            progress=progress,
-        )  # fmt: skip
+            backend_name, devices, precision=precision, steps=steps, quick=quick, sources=sources, progress=progress
+        )
     show(report, screen)
     path = report_path or (REPORT if devices is not None else None)
     if path is not None:

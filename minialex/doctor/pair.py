@@ -29,11 +29,12 @@ from minialex.recipe import load as load_recipe
 from minialex.schedule import moment
 from minialex.session import Session
 
-BOUNDS = {"float32": 1e-4, "tf32": 3e-2, "bfloat16": 2e-1}
-"""Largest relative distance (in norm) of any weight's or bias's change after two steps from the reference's.
+BOUNDS = {"float32": 1e-4, "tf32": 0.4, "bfloat16": 0.7}
+"""Largest relative distance (in norm) of any array's change after two steps from that in the reference.
 
-Roundings add up over eight layers and two steps, and near a kink of ReLU or pooling a neuron may take the other side:
-these are far above both and far below what any wrong exchange gives, which changes whole kernels.
+Emulated rounding gave 6e-6, 0.13 and 0.23: in lower precisions it is not the rounding itself but the winners of pooling
+and the neurons near zero that take the other side, on images that are noise. The bounds are a few times that: they
+catch what is grossly wrong (the conformance kit looks closely), the comparison of bits catches what crosses wrongly.
 """
 
 FEW = 2  # steps that are compared with the reference
@@ -128,7 +129,8 @@ def distance(
         size = float(np.linalg.norm(right))
         away = float(np.linalg.norm(wrong))
         relative = away / size if size else (0.0 if away == 0 else float("inf"))
-        if not relative <= worst:  # also where it is not a number
+        relative = float("inf") if np.isnan(relative) else relative
+        if relative > worst:
             worst, whose = relative, name
     return worst, whose
 
@@ -203,7 +205,7 @@ def outcome_check(outcome: Outcome, precision: str) -> Check:
             "please report it with the JSON file; until then train on one device: --devices "
             f"{outcome.placement[0]}",
         )  # fmt: skip
-    if outcome.distance is not None and not outcome.distance <= BOUNDS[precision]:
+    if outcome.distance is not None and outcome.distance > BOUNDS[precision]:
         return Check(
             "pair", outcome.name, "problem",
             f"{where}: {outcome.worst} changed by {outcome.distance:.1e} of its change otherwise than in the reference "
@@ -218,28 +220,29 @@ def outcome_check(outcome: Outcome, precision: str) -> Check:
 def run(
     backend: Backend,
     pair: Placement,
-    precision: str,
+    recipe: Recipe,
     steps: int,
     disturbed: Disturbed | None,
-    full: bool,
+    full: Recipe | None,
     progress: Progress = lambda what, done: None,
 ) -> tuple[list[Outcome], list[Check]]:
     """All comparisons, and what they say; an error ends them and is a finding too.
 
     Parameters
     ----------
+    recipe : what is trained (see `small_recipe`)
     steps : of the long comparison
     disturbed : a context in which the devices are disturbed, None where that cannot be
-    full : whether the paper's network is trained too
+    full : what is trained for a few steps too (see `full_recipe`)
     """
     outcomes: list[Outcome] = []
     failed: list[Check] = []
     try:
-        for outcome in columns(backend, pair, small_recipe(precision), steps, disturbed, progress):
+        for outcome in columns(backend, pair, recipe, steps, disturbed, progress):
             outcomes.append(outcome)
-        if full:
-            for outcome in columns(backend, pair, full_recipe(precision), 0, None, progress):
+        if full is not None:
+            for outcome in columns(backend, pair, full, 0, None, progress):
                 outcomes.append(outcome)
     except MinialexError as error:
         failed = [Check("pair", "columns", "problem", str(error), "mend that and run this again")]
-    return outcomes, [*(outcome_check(one, precision) for one in outcomes), *failed]
+    return outcomes, [*(outcome_check(one, recipe.precision) for one in outcomes), *failed]

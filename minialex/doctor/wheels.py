@@ -22,6 +22,8 @@ OTHERS = (
 OLDEST_CUDA = (13, 0)
 """CUDA that a driver must run at least, for the wheels of the extra ``cuda``: 13.0 came with driver 580."""
 
+NEWER_DRIVER = "install driver 580 or newer: https://www.nvidia.com/drivers, then reboot"
+
 INSTALL = 'pip install "minialex[cuda]"'
 """What brings everything that the backend needs but the driver, in versions that work together."""
 
@@ -78,7 +80,7 @@ def _cupy(found: Mapping[str, str], cuda: tuple[int, int] | None) -> list[Check]
             Check(
                 "cuda", "CuPy", "problem",
                 f"{text} needs CUDA {made_for.group(1)}, the driver runs {cuda[0]}.{cuda[1]}",
-                f"pip uninstall -y {name} && {INSTALL}",
+                NEWER_DRIVER,
             )
         ]  # fmt: skip
     return [Check("cuda", "CuPy", "ok", text)]
@@ -108,7 +110,7 @@ def _numba(found: Mapping[str, str]) -> list[Check]:
 
 def _toolkit(found: Mapping[str, str], cuda: tuple[int, int] | None) -> list[Check]:
     nvvm = number(found.get("nvidia-nvvm", ""))
-    if cuda is None or nvvm[:2] <= cuda:
+    if cuda is None or nvvm[:1] != cuda[:1] or nvvm[:2] <= cuda:
         return []
     return [
         Check(
@@ -121,7 +123,7 @@ def _toolkit(found: Mapping[str, str], cuda: tuple[int, int] | None) -> list[Che
 
 
 def _cudnn(found: Mapping[str, str]) -> list[Check]:
-    major = "12" if "cupy-cuda12x" in found else "13"
+    major = "12" if "cupy-cuda12x" in found and "cupy-cuda13x" not in found else "13"
     library = found.get(f"nvidia-cudnn-cu{major}")
     frontend = found.get("nvidia-cudnn-frontend")
     line = CUDNN.format(major=major)
