@@ -130,7 +130,7 @@ def measure(
         If the batch does not fit into memory.
     """
     before = memory_now(reset=True)
-    subject = Subject(recipe, backend, placement, kind)
+    subject = Subject(random_session(recipe, backend, placement), kind, recipe.batch_size)
     progress("first step", 0)
     first = subject.run()
     progress("second step", 1)
@@ -163,22 +163,22 @@ def measure(
     )
 
 
-class Subject:
-    """A step with a batch of random images, ready to be run again and again."""
+def random_session(recipe: Recipe, backend: Backend, placement: Placement) -> Session:
+    """A session for random images, whose mean is grey."""
+    mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
+    return Session(recipe, backend, placement, Statistics(mean, np.eye(3) * 5000.0))
 
-    def __init__(self, recipe: Recipe, backend: Backend, placement: Placement, kind: Kind) -> None:
+
+class Subject:
+    """A step of a session with a batch of random images, ready to be run again and again."""
+
+    def __init__(self, session: Session, kind: Kind, batch_size: int) -> None:
+        self.session = session
         self.kind: Kind = kind
-        N, size = recipe.batch_size, recipe.image_size
-        random = np.random.default_rng(0)
-        self.images: NDArray[np.uint8] = random.integers(0, 256, (N, 3, size, size), np.uint8)
-        self.labels: NDArray[np.int64] = random.integers(0, recipe.classes, N, np.int64)
-        mean = np.full((3, size, size), 127.5, np.float32)
-        self.session = Session(recipe, backend, placement, Statistics(mean, np.eye(3) * 5000.0))
-        now = moment(recipe, 1, ())
-        self.now = dataclasses.replace(now, learning_rate=TINY_RATE)
+        self.images, self.labels = random_batch(session.recipe, batch_size)
+        self.now = dataclasses.replace(moment(session.recipe, 1, ()), learning_rate=TINY_RATE)
         self.done = 0
-        program = record(self.session.plan, kind, N, backend.devices)
-        self.works = works(program)
+        self.works = works(record(session.plan, kind, batch_size, session.backend.devices))
 
     def run(self) -> float:
         """Seconds of one whole step, as a user of `Session` waits for it."""
@@ -209,6 +209,13 @@ class Subject:
         for (key, begin), end in zip(marks, ends, strict=True):
             seconds[key] = seconds.get(key, 0.0) + end - begin
         return seconds
+
+
+def random_batch(recipe: Recipe, batch_size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images uint8 [N,3,S,S] and labels int64 [N] that fit a recipe, the same every time."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (batch_size, 3, recipe.image_size, recipe.image_size), np.uint8)
+    return images, random.integers(0, recipe.classes, batch_size, np.int64)
 
 
 def medians(watched: Sequence[Mapping[Key, float]]) -> dict[Key, float]:
