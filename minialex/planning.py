@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,7 +227,8 @@ def remarks(plan: Setting) -> list[str]:
         )
     said.append(
         "A floor is what shapes and rates allow at best, not a measurement: ReLU, dropout and cutting the input free, "
-        "normalisation with pooling one pass each way, multiply-adds as the definition has them."
+        "normalisation with pooling one pass each way, multiply-adds as the definition has them; in bfloat16 "
+        "activations and gradients are kept and sent in two bytes."
     )
     return said
 
@@ -293,6 +295,10 @@ def picture(plan: Setting, name: str, batch: int, path: Path) -> None:
         )  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        low, high = (math.floor(math.log10(layout.exchanged * size * n / 1e6)) for n in ends)
+        decades = [10.0**power for power in range(low, high + 2)]
+        axes.set_yticks(decades, [f"{value:,g}" for value in decades])
+        axes.set_yticks([], minor=True)
         axes.set_xticks([2**n for n in range(4, 13, 2)], [f"{2**n:,}" for n in range(4, 13, 2)])
         axes.set_xlabel("images of a step, all devices together")
         axes.set_ylabel("MB a step, each direction")

@@ -37,7 +37,7 @@ class Sheet:
     def markdown(self) -> str:
         """For a document; the title is a line above."""
         rule = ["---" if index < self.left else "---:" for index in range(len(self.header))]
-        lines = [f"| {' | '.join(row)} |" for row in (self.header, rule, *self.rows)]
+        lines = [f"| {' | '.join(cell.strip() for cell in row)} |" for row in (self.header, rule, *self.rows)]
         return "\n".join(([self.title, ""] if self.title else []) + lines) + "\n"
 
 
