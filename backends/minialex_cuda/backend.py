@@ -23,6 +23,7 @@ from minialex_cuda import sgd_update as descent
 from minialex_cuda import softmax_cross_entropy as cost
 from minialex_cuda import spatial_response_norm as places
 from minialex_cuda.array import CudaArray
+from minialex_cuda.compiled import Step, can_compile
 from minialex_cuda.operation import operation
 from minialex_cuda.place import Place
 from minialex_cuda.probe import open_device
@@ -179,5 +180,5 @@ class CudaBackend:
     augment = operation(augmentation.augment)
 
     def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
-        """None: the layers are walked."""
-        return None
+        """The step with its memory planned, its columns on streams of their own, and fused kernels."""
+        return Step(self._places, program, bindings) if can_compile(program) else None

@@ -38,23 +38,27 @@ def patches_kernel(i, x, patches, first, images, C, H, W, R, S, P, Q, stride, ab
 
 
 @kernel("y")
-def to_images_kernel(i, flat, b, y, first, images, K, places):
-    """y[first + n, k, place] = flat[k, n, place] + b[k]: kernels as rows become maps of images."""
+def to_images_kernel(i, flat, b, y, first, images, K, places, rectify):
+    """y[first + n, k, place] = flat[k, n, place] + b[k]: kernels as rows become maps of images; at least 0 if asked."""
     place = i % places
     rest = i // places
     k = rest % K
     n = rest // K
-    y[first * K * places + i] = flat[(k * images + n) * places + place] + b[k]
+    value = flat[(k * images + n) * places + place] + b[k]
+    zero = b.dtype.type(0)
+    y[first * K * places + i] = zero if rectify and value <= zero else value
 
 
 @kernel("flat")
-def to_rows_kernel(i, y, flat, first, images, K, places):
-    """flat[k, n, place] = y[first + n, k, place]: the inverse."""
+def to_rows_kernel(i, dy, y, flat, first, images, K, places, rectify):
+    """flat[k, n, place] = dy[first + n, k, place]: the inverse; 0 where y is not positive, if asked."""
     place = i % places
     rest = i // places
     n = rest % images
     k = rest // images
-    flat[i] = y[((first + n) * K + k) * places + place]
+    j = ((first + n) * K + k) * places + place
+    zero = dy.dtype.type(0)
+    flat[i] = zero if rectify and not y[j] > zero else dy[j]
 
 
 @kernel("dx")
@@ -90,6 +94,13 @@ def pieces(N: int, bytes_each: int) -> list[tuple[int, int]]:
 
 def conv2d(on: Place, x: CudaArray, w: CudaArray, b: CudaArray, *, stride: int, padding: Padding) -> CudaArray:
     """y[k] = b[k] + w[k] · patches."""
+    return convolve(on, x, w, b, stride=stride, padding=padding, rectify=False)
+
+
+def convolve(
+    on: Place, x: CudaArray, w: CudaArray, b: CudaArray, *, stride: int, padding: Padding, rectify: bool
+) -> CudaArray:
+    """`conv2d`, and with `rectify` the ReLU after it."""
     (N, C, H, W), (K, _, R, S) = x.shape, w.shape
     (above, below), (left, right) = padding
     P, Q = (H + above + below - R) // stride + 1, (W + left + right - S) // stride + 1
@@ -101,7 +112,7 @@ def conv2d(on: Place, x: CudaArray, w: CudaArray, b: CudaArray, *, stride: int, 
         numbers = first, images, C, H, W, R, S, P, Q, stride, above, left
         on.launch(patches_kernel, patches.size, x, patches, *numbers)
         on.multiply(w, patches, flat, K, images * places, D)
-        on.launch(to_images_kernel, flat.size, flat, b, y, first, images, K, places)
+        on.launch(to_images_kernel, flat.size, flat, b, y, first, images, K, places, rectify)
     return y
 
 
@@ -109,6 +120,22 @@ def conv2d_backward(
     on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, *, stride: int, padding: Padding, need_dx: bool
 ) -> tuple[CudaArray | None, CudaArray, CudaArray]:
     """dw = dy · patchesᵀ;  db = dy · 1;  the patches' gradient is wᵀ · dy, which every place of x gathers from."""
+    return convolve_backward(on, dy, x, w, stride=stride, padding=padding, need_dx=need_dx, relu=None)
+
+
+def convolve_backward(
+    on: Place,
+    dy: CudaArray,
+    x: CudaArray,
+    w: CudaArray,
+    *,
+    stride: int,
+    padding: Padding,
+    need_dx: bool,
+    relu: CudaArray | None,
+) -> tuple[CudaArray | None, CudaArray, CudaArray]:
+    """`conv2d_backward`, and before it the gradient of the ReLU whose result is `relu`."""
+    y, rectify = (dy, False) if relu is None else (relu, True)
     (N, C, H, W), (K, _, R, S), (P, Q) = x.shape, w.shape, dy.shape[2:]
     above, left = padding[0][0], padding[1][0]
     dx = on.empty(x.shape, x.dtype) if need_dx else None
@@ -123,7 +150,7 @@ def conv2d_backward(
         patches = on.scratch((D, many), x.dtype)
         ones = on.scratch((many,), dy.dtype)
         numbers = first, images, C, H, W, R, S, P, Q, stride, above, left
-        on.launch(to_rows_kernel, rows.size, dy, rows, first, images, K, places)
+        on.launch(to_rows_kernel, rows.size, dy, y, rows, first, images, K, places, rectify)
         on.launch(patches_kernel, patches.size, x, patches, *numbers)
         on.launch(fill_kernel, many, ones, np.dtype(dy.dtype).type(1))
         on.multiply(rows, patches, dw, K, D, many, transpose_b=True, accumulate=more)

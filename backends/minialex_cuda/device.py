@@ -114,12 +114,7 @@ class DeviceRuntime:
             with cupy.cuda.Device(stream.index), stream.stream:
                 raw = cupy.empty(max(nbytes, ALIGNED), cupy.uint8)
         except cupy.cuda.memory.OutOfMemoryError:
-            with cupy.cuda.Device(stream.index):
-                free, total = cuda_runtime.memGetInfo()
-            pooled = cupy.get_default_memory_pool().free_bytes()
-            raise MemoryError(
-                f"{device}: needed {nbytes:,} bytes more, {free + pooled:,} of {total:,} are free"
-            ) from None
+            raise MemoryError(f"{device}: needed {nbytes:,} bytes more, {self.free(device):,} are free") from None
         return Memory(raw, nbytes, device, self._in_use)
 
     def flat(self, memory: Memory, offset: int, count: int, dtype: Any) -> DeviceFlat:
@@ -198,6 +193,10 @@ class DeviceRuntime:
 
     def in_use(self, device: str) -> int:
         return self._in_use[device]
+
+    def free(self, device: str) -> int:
+        with cupy.cuda.Device(self._devices.index(device)):
+            return int(cuda_runtime.memGetInfo()[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
     def begin_capture(self, stream: DeviceStream) -> bool:
         with cupy.cuda.Device(stream.index), stream.stream:

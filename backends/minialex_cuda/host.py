@@ -7,6 +7,7 @@ names. This is how the backend is tested, and how it can be looked into on a lap
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -80,7 +81,7 @@ class HostRuntime:
         return HostStream(device)
 
     def allocate(self, nbytes: int, device: str, stream: HostStream) -> Memory:
-        free = self._memory - self._in_use[device]
+        free = self.free(device)
         if nbytes > free:
             raise MemoryError(f"{device}: needed {nbytes:,} bytes more, {free:,} of {self._memory:,} are free")
         raw = np.full(nbytes, 0xA5, np.uint8)  # what nobody wrote must not look like zero
@@ -111,7 +112,8 @@ class HostRuntime:
 
         def work() -> None:
             if config.ENABLE_CUDASIM:
-                with np.errstate(all="ignore"):
+                with warnings.catch_warnings():  # NumPy's of overflow, in the simulator's own threads
+                    warnings.simplefilter("ignore", RuntimeWarning)
                     kernel.device[BLOCKS, THREADS](count, *plain)
             else:
                 kernel.host(count, *plain)
@@ -143,6 +145,9 @@ class HostRuntime:
 
     def in_use(self, device: str) -> int:
         return self._in_use[device]
+
+    def free(self, device: str) -> int:
+        return self._memory - self._in_use[device]
 
     def begin_capture(self, stream: HostStream) -> bool:
         return False

@@ -10,17 +10,24 @@ from minialex_cuda.place import Place
 
 
 @kernel("y")
-def bias_kernel(i, y, b, K):
-    """y[n,k] += b[k]."""
-    y[i] += b[i % K]
+def bias_kernel(i, y, b, K, rectify):
+    """y[n,k] += b[k]; at least 0 if asked."""
+    value = y[i] + b[i % K]
+    zero = b.dtype.type(0)
+    y[i] = zero if rectify and value <= zero else value
 
 
 def linear(on: Place, x: CudaArray, w: CudaArray, b: CudaArray) -> CudaArray:
     """y = x wᵀ + b."""
+    return product(on, x, w, b, rectify=False)
+
+
+def product(on: Place, x: CudaArray, w: CudaArray, b: CudaArray, *, rectify: bool) -> CudaArray:
+    """`linear`, and with `rectify` the ReLU after it."""
     (N, D), K = x.shape, w.shape[0]
     y = on.empty((N, K), x.dtype)
     on.multiply(x, w, y, N, K, D, transpose_b=True)
-    on.launch(bias_kernel, y.size, y, b, K)
+    on.launch(bias_kernel, y.size, y, b, K, rectify)
     return y
 
 

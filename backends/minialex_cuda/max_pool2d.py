@@ -51,7 +51,7 @@ def met_before(x, value, first, W, h, w, top, left, right):
 
 
 @kernel("dx")
-def max_pool2d_backward_kernel(i, dy, x, y, dx, H, W, P, Q, size, stride, every):
+def max_pool2d_backward_kernel(i, dy, x, y, dx, H, W, P, Q, size, stride, every, rectify):
     """dx[plane,h,w] = Σ dy over the windows whose maximum is here: the first in row order, or with `every` each."""
     w = i % W
     rest = i // W
@@ -66,7 +66,8 @@ def max_pool2d_backward_kernel(i, dy, x, y, dx, H, W, P, Q, size, stride, every)
                 left = q * stride
                 if every or not met_before(x, value, plane * H * W, W, h, w, p * stride, left, min(left + size, W)):
                     total += dy[window]
-    dx[i] = total
+    zero = dy.dtype.type(0)
+    dx[i] = zero if rectify and not value > zero else total
 
 
 def max_pool2d_backward(
@@ -74,7 +75,14 @@ def max_pool2d_backward(
 ) -> CudaArray:
     """Each window gives its dy to its maximum; every place gathers from the windows that hold it."""
     del ceil  # the size of y says it
+    return pool_backward(on, dy, x, y, size=size, stride=stride, ties=ties, rectify=False)
+
+
+def pool_backward(
+    on: Place, dy: CudaArray, x: CudaArray, y: CudaArray, *, size: int, stride: int, ties: str, rectify: bool
+) -> CudaArray:
+    """`max_pool2d_backward`, and with `rectify` the gradient of the ReLU whose result is x."""
     (H, W), (P, Q) = x.shape[2:], y.shape[2:]
     dx = on.empty(x.shape, x.dtype)
-    on.launch(max_pool2d_backward_kernel, x.size, dy, x, y, dx, H, W, P, Q, size, stride, ties == "all")
+    on.launch(max_pool2d_backward_kernel, x.size, dy, x, y, dx, H, W, P, Q, size, stride, ties == "all", rectify)
     return dx

@@ -112,6 +112,10 @@ class Runtime(Protocol):
         """Bytes of memory that somebody holds."""
         ...
 
+    def free(self, device: str) -> int:
+        """Bytes of memory that could still be had."""
+        ...
+
     def begin_capture(self, stream: Stream) -> bool:
         """Begin to write down what is asked of a stream, and of those that wait for it; False if it cannot be."""
         ...

@@ -1,0 +1,355 @@
+"""`compile_step`: a recorded step with its memory planned once, its columns on streams of their own, and fused kernels.
+
+On one device the whole step is captured as a CUDA graph at its second call, and replayed from then on. What changes from
+step to step lies on the device: batches are copied to where the graph reads them, learning rates and the step's number
+are written into two small arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from minialex.backend import Array
+from minialex.philox import Stream
+from minialex.program import Call, Program, Symbol, Value, Watch, flatten
+from minialex_cuda import channels, elementwise, fusion
+from minialex_cuda.array import CudaArray, Flat, Memory
+from minialex_cuda.augment import augment
+from minialex_cuda.conv2d import conv2d, conv2d_backward
+from minialex_cuda.dropout import dropout_at, dropout_backward
+from minialex_cuda.kernel import Kernel
+from minialex_cuda.linear import linear, linear_backward
+from minialex_cuda.local_response_norm import local_response_norm, local_response_norm_backward
+from minialex_cuda.max_pool2d import max_pool2d, max_pool2d_backward
+from minialex_cuda.place import Place
+from minialex_cuda.runtime import Event, Runtime
+from minialex_cuda.schedule import ALIGNMENT, Task, aligned, plan
+from minialex_cuda.sgd_update import sgd_update_at
+from minialex_cuda.softmax_cross_entropy import softmax_cross_entropy, softmax_cross_entropy_backward
+from minialex_cuda.spatial_response_norm import spatial_response_norm, spatial_response_norm_backward
+
+
+def copy_to(on: Place, x: CudaArray, device: str) -> CudaArray:
+    """`x` on another device."""
+    copy = on.empty(x.shape, x.dtype)
+    on.copy(x, copy)
+    return copy
+
+
+def zeros(on: Place, shape: tuple[int, ...], dtype: str, device: str) -> CudaArray:
+    """Zeros."""
+    made = on.empty(shape, dtype)
+    on.clear(made)
+    return made
+
+
+_FUNCTIONS: tuple[Callable[..., Any], ...] = (
+    copy_to, zeros, channels.concat, channels.split, elementwise.add, elementwise.scale, conv2d, conv2d_backward,
+    linear, linear_backward, elementwise.relu, elementwise.relu_backward, elementwise.tanh,
+    elementwise.tanh_backward, max_pool2d, max_pool2d_backward, local_response_norm, local_response_norm_backward,
+    spatial_response_norm, spatial_response_norm_backward, dropout_backward, softmax_cross_entropy,
+    softmax_cross_entropy_backward, augment, *fusion.OPERATIONS,
+)  # fmt: skip
+
+OPERATIONS = {function.__name__: function for function in _FUNCTIONS}
+"""What a task may be. `dropout` and `sgd_update` read what changes from the device, and are not among them."""
+
+DEVICE_NUMBERS = ("dropout", "sgd_update")
+
+
+def nothing(shape: tuple[int, ...], dtype: Any) -> CudaArray:
+    """An array with no numbers behind it."""
+    return CudaArray(Flat(_NOWHERE, 0, None), shape, dtype)
+
+
+_NOWHERE = Memory(None, 0, "", Counter())
+
+
+class Rehearsal(Place):
+    """A place where nothing is done: it finds out how much scratch memory an operation takes."""
+
+    def __init__(self) -> None:
+        self.device = ""
+        self.taken = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> CudaArray:
+        return nothing(shape, dtype)
+
+    def scratch(self, shape: tuple[int, ...], dtype: Any) -> CudaArray:
+        made = self.empty(shape, dtype)
+        self.taken += aligned(made.size * made.dtype.itemsize)
+        return made
+
+    def launch(self, kernel: Kernel, count: int, *arguments: Any) -> None:
+        pass
+
+    def copy(self, source: CudaArray, target: CudaArray) -> None:
+        pass
+
+    def clear(self, target: CudaArray) -> None:
+        pass
+
+    def multiply(self, a: CudaArray, b: CudaArray, out: CudaArray, m: int, n: int, k: int, **options: bool) -> None:
+        pass
+
+
+class Planned(Place):
+    """A place whose results and scratch memory were planned before.
+
+    Attributes
+    ----------
+    results : arrays of the operation at hand, in its order
+    """
+
+    def __init__(self, like: Place, stream: Any, scratch: Memory) -> None:
+        super().__init__(like.runtime, like.device, stream, like.precision)
+        self.results: list[CudaArray] = []
+        self._scratch = scratch
+        self._offset = 0
+        self._flats: dict[tuple[int, int, np.dtype[Any]], Flat] = {}
+
+    def begin(self, results: Sequence[CudaArray]) -> None:
+        """The next operation."""
+        self.results = list(results)
+        self._offset = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> CudaArray:
+        made = self.results.pop(0)
+        assert (made.shape, made.dtype) == (tuple(shape), np.dtype(dtype)), (made, shape, dtype)
+        return made
+
+    def scratch(self, shape: tuple[int, ...], dtype: Any) -> CudaArray:
+        count, kind = math.prod(shape), np.dtype(dtype)
+        key = self._offset, count, kind
+        if key not in self._flats:
+            self._flats[key] = self.runtime.flat(self._scratch, self._offset, count, kind)
+        self._offset += aligned(count * kind.itemsize)
+        return CudaArray(self._flats[key], shape, kind)
+
+
+class OutOfMemory(MemoryError):
+    """A step that does not fit.
+
+    Attributes
+    ----------
+    fits : how many images would, as far as that is known; 0 if not even one
+    """
+
+    def __init__(self, message: str, fits: int) -> None:
+        super().__init__(message)
+        self.fits = fits
+
+
+class Step:
+    """A compiled step: see `minialex.program.CompiledStep`.
+
+    Parameters
+    ----------
+    places : the backend's place of each device: batches come from its stream, and results are ready on it
+    program : what to do
+    bindings : arrays that live longer than a step
+    graphs : whether to capture the step where all of it is on one device
+    """
+
+    def __init__(
+        self, places: Mapping[str, Place], program: Program, bindings: Mapping[str, Array], *, graphs: bool = True
+    ) -> None:
+        self.places = places
+        self.program = program
+        self.schedule = plan(program, fusion.fuse(program))
+        self.runtime: Runtime = next(iter(places.values())).runtime
+        self.devices = tuple(dict.fromkeys(stream[0] for stream in self.schedule.streams))
+        self._known: dict[Value, CudaArray] = {value: bindings[name] for name, value in program.bound.items()}
+        self._rates = [name for name in program.symbols if name.startswith("rate/")]
+        self._hold: list[Memory] = []
+        need, free = self._needed(), {device: self.runtime.free(device) for device in self.devices}
+        try:
+            self._allocate(need)
+        except MemoryError as error:
+            raise self._too_large(need, free, error) from None
+        self._works = [self._work(task) for task in self.schedule.tasks]
+        self._graphs = graphs and len(self.devices) == 1
+        self._graph: Any = None
+        self._calls = 0
+
+    # ---- memory -------------------------------------------------------------------------------------------------
+
+    def _needed(self) -> dict[Any, int]:
+        """Bytes of each stream's scratch memory."""
+        need: dict[Any, int] = dict.fromkeys(self.schedule.streams, ALIGNMENT)
+        for task in self.schedule.tasks:
+            rehearsal = Rehearsal()
+            self._perform(rehearsal, task.call, lambda value: nothing(value.shape, value.dtype))
+            need[task.stream] = max(need[task.stream], rehearsal.taken)
+        return need
+
+    def _memory(self, nbytes: int, device: str) -> Memory:
+        memory = self.runtime.allocate(nbytes, device, self.places[device].stream)
+        self._hold.append(memory)
+        return memory
+
+    def _allocate(self, scratch: Mapping[Any, int]) -> None:
+        runtime, schedule = self.runtime, self.schedule
+        arenas = {name: self._memory(size, name[0]) for name, size in schedule.arenas.items()}
+        for value, slot in schedule.slots.items():
+            self._known[value] = self._array(arenas[slot.stream], slot.offset, value.shape, value.dtype)
+        self._fed = {}
+        for name, value in self.program.fed.items():
+            self._fed[name] = self._array(self._memory(value.nbytes, value.device), 0, value.shape, value.dtype)
+            self._known[value] = self._fed[name]
+        for value, whole in schedule.aliases.items():
+            self._known[value] = CudaArray(self._known[whole].flat, value.shape, value.dtype)
+        kind = next((value.dtype for value in self.program.bound.values()), np.dtype(np.float32))
+        self._step, self._rate = {}, {}
+        for device in self.devices:
+            self._step[device] = self._array(self._memory(8, device), 0, (1,), np.uint64)
+            count = max(len(self._rates), 1)
+            self._rate[device] = self._array(self._memory(count * kind.itemsize, device), 0, (count,), kind)
+        self._on = {
+            name: Planned(self.places[name[0]], runtime.stream(name[0]), self._memory(scratch[name], name[0]))
+            for name in schedule.streams
+        }
+
+    def _array(self, memory: Memory, offset: int, shape: tuple[int, ...], dtype: Any) -> CudaArray:
+        return CudaArray(self.runtime.flat(memory, offset, math.prod(shape), dtype), shape, dtype)
+
+    def _too_large(self, scratch: Mapping[Any, int], free: Mapping[str, int], error: MemoryError) -> OutOfMemory:
+        """What was needed in all, and which batch would fit.
+
+        Only gradients of parameters, and what they are made of in scratch memory, do not shrink with the batch.
+        """
+        batch = next(value.shape[0] for name, value in self.program.fed.items() if name == "labels")
+        learned = {value.shape for value in self.program.bound.values()}
+        fits, texts = batch, []
+        for device in self.devices:
+            arenas = sum(size for name, size in self.schedule.arenas.items() if name[0] == device)
+            fed = sum(aligned(value.nbytes) for value in self.program.fed.values() if value.device == device)
+            rest = sum(size for name, size in scratch.items() if name[0] == device)
+            fixed = min(
+                arenas,
+                sum(
+                    aligned(value.nbytes)
+                    for value, slot in self.schedule.slots.items()
+                    if slot.stream[0] == device and value.shape in learned
+                ),
+            )
+            needed = arenas + fed + rest
+            if needed > free[device]:
+                room = free[device] - fixed - rest
+                each = max(1, arenas - fixed + fed) / batch
+                fits = min(fits, max(0, math.floor(0.95 * room / each)))
+                texts.append(f"{device}: needed {needed:,} bytes, {free[device]:,} are free")
+        return OutOfMemory("; ".join(texts) or str(error), min(fits, batch - 1))
+
+    # ---- work ---------------------------------------------------------------------------------------------------
+
+    def _perform(self, on: Place, call: Call, find: Callable[[Value], CudaArray]) -> Any:
+        """One call with its arrays found: on a place of the schedule, or in a rehearsal."""
+
+        def resolve(argument: Any) -> Any:
+            if isinstance(argument, Value):
+                return find(argument)
+            if isinstance(argument, list | tuple) and not isinstance(argument, Stream):
+                return type(argument)(resolve(item) for item in argument)
+            return argument
+
+        args = [resolve(argument) for argument in call.args]
+        kwargs = {name: resolve(value) for name, value in call.kwargs.items()}
+        if call.operation == "dropout":
+            stream = replace(kwargs.pop("stream"), step=0)
+            step = self._step[on.device] if isinstance(on, Planned) else nothing((1,), np.uint64)
+            return dropout_at(on, args[0], step, stream=stream, **kwargs)
+        if call.operation == "sgd_update":
+            symbol = kwargs.pop("learning_rate")
+            rates = self._rate[on.device] if isinstance(on, Planned) else nothing((1,), np.float32)
+            w, v, dw = args
+            return sgd_update_at(on, w, v, dw, rates, self._rates.index(symbol.name), **kwargs)
+        return OPERATIONS[call.operation](on, *args, **kwargs)
+
+    def _work(self, task: Task) -> Callable[[], None]:
+        """A task as a function without arguments."""
+        on = self._on[task.stream]
+        results = [self._known[value] for value in task.call.results if value is not None]
+
+        def work() -> None:
+            on.begin(results)
+            made = [array for array in flatten(self._perform(on, task.call, self._known.__getitem__)) if array]
+            assert all(a is b for a, b in zip(made, results, strict=True)), task.call.operation
+
+        return work
+
+    def __call__(self, feed: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Array]:
+        runtime = self.runtime
+        for name, target in self._fed.items():
+            self.places[target.device].copy(feed[name], target)
+        for device in self.devices:
+            stream = self.places[device].stream
+            if "step" in self.program.symbols:
+                runtime.upload(stream, np.array([feed["step"]], np.uint64), self._step[device].flat)
+            if self._rates:
+                rates = np.array([feed[name] for name in self._rates], self._rate[device].dtype)
+                runtime.upload(stream, rates, self._rate[device].flat)
+        self._calls += 1
+        main = self.places[self.devices[0]].stream
+        if watch is not None or not self._graphs or self._calls == 1:  # the first call compiles and loads kernels
+            self._run(watch)
+        else:
+            if self._graph is None:
+                if runtime.begin_capture(main):
+                    self._run(None)
+                    self._graph = runtime.end_capture(main)
+                else:
+                    self._graphs = False
+            if self._graph is None:
+                self._run(None)
+            else:
+                runtime.replay(main, self._graph)
+        return {name: self._known[value] for name, value in self.program.outputs.items()}
+
+    def _run(self, watch: Watch | None) -> None:
+        """Ask for all tasks: streams begin where the devices' own are, and those go on when all are done."""
+        runtime = self.runtime
+        begun = [runtime.record(self.places[device].stream) for device in self.devices]
+        for on in self._on.values():
+            for event in begun:
+                runtime.wait(on.stream, event)
+        events: dict[int, Event] = {}
+        recorded, where = self.schedule.recorded, None
+        for index, (task, work) in enumerate(zip(self.schedule.tasks, self._works, strict=True)):
+            call, stream = task.call, self._on[task.stream].stream
+            if watch is not None and where != (call.layer, call.column, call.phase):
+                where = call.layer, call.column, call.phase
+                for on in self._on.values():
+                    runtime.synchronize(on.stream)
+                watch(*where)
+            for earlier in task.waits:
+                runtime.wait(stream, events[earlier])
+            work()
+            if index in recorded:
+                events[index] = runtime.record(stream)
+        ends = [runtime.record(on.stream) for on in self._on.values()]
+        for device in self.devices:
+            for event in ends:
+                runtime.wait(self.places[device].stream, event)
+
+
+def can_compile(program: Program) -> bool:
+    """Whether all of a program's operations are known here."""
+    known = {*OPERATIONS, *DEVICE_NUMBERS, "reshape"}
+    return all(call.operation in known and _numbers_change_as_expected(call) for call in program.calls)
+
+
+def _numbers_change_as_expected(call: Call) -> bool:
+    """Only the step of dropout and the rates of updates may be symbols."""
+    given = [name for name, value in call.kwargs.items() if isinstance(value, Symbol)]
+    if call.operation == "sgd_update":
+        return given == ["learning_rate"]
+    if call.operation == "dropout":
+        return not given and isinstance(call.kwargs["stream"].step, Symbol)
+    return not given

@@ -1,0 +1,290 @@
+"""Neighbouring operations of a recorded step as one, where nobody else needs what is between them.
+
+`fuse` looks at who reads what, not at layers: a convolution or full layer whose only reader is a ReLU; a normalisation
+that is only pooled, together with both gradients and the ReLU's before them; a ReLU's gradient that only a convolution
+or a pooling passes on. The normalised maps and their scales, the largest arrays of AlexNet, are then never in memory:
+the way back computes them again, from the ReLU's output and one byte a window that says where its maximum was.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minialex.backend import Padding
+from minialex.program import Call, Program, Value, values
+from minialex.shapes import pool_size
+from minialex_cuda.array import CudaArray
+from minialex_cuda.conv2d import convolve, convolve_backward
+from minialex_cuda.kernel import function, kernel
+from minialex_cuda.linear import product
+from minialex_cuda.max_pool2d import first_window, pool_backward
+from minialex_cuda.place import Place
+
+# ---- the operations -------------------------------------------------------------------------------------------
+
+
+def conv2d_relu(on: Place, x: CudaArray, w: CudaArray, b: CudaArray, *, stride: int, padding: Padding) -> CudaArray:
+    """relu(conv2d(x, w, b)): what is negative is cut as the bias is added."""
+    return convolve(on, x, w, b, stride=stride, padding=padding, rectify=True)
+
+
+def linear_relu(on: Place, x: CudaArray, w: CudaArray, b: CudaArray) -> CudaArray:
+    """relu(linear(x, w, b))."""
+    return product(on, x, w, b, rectify=True)
+
+
+def relu_conv2d_backward(
+    on: Place,
+    dy: CudaArray,
+    y: CudaArray,
+    x: CudaArray,
+    w: CudaArray,
+    *,
+    stride: int,
+    padding: Padding,
+    need_dx: bool,
+) -> tuple[CudaArray | None, CudaArray, CudaArray]:
+    """conv2d_backward(relu_backward(dy, y), x, w)."""
+    return convolve_backward(on, dy, x, w, stride=stride, padding=padding, need_dx=need_dx, relu=y)
+
+
+def max_pool2d_relu_backward(
+    on: Place, dy: CudaArray, x: CudaArray, y: CudaArray, *, size: int, stride: int, ceil: bool, ties: str
+) -> CudaArray:
+    """relu_backward(max_pool2d_backward(dy, x, y), x)."""
+    return pool_backward(on, dy, x, y, size=size, stride=stride, ties=ties, rectify=True)
+
+
+@function
+def scale_at(x, j, c, C, places, before, after, k, alpha):
+    """The scale of local response normalisation at element j, which is of channel c."""
+    total = x.dtype.type(0)
+    for other in range(max(0, c - before), min(C, c + after + 1)):
+        value = x[j + (other - c) * places]
+        total += value * value
+    return k + alpha * total
+
+
+@kernel("y", "where")
+def norm_pool_kernel(i, x, y, where, C, H, W, P, Q, size, stride, before, after, k, alpha, beta):
+    """y = the largest normalised x of a window, where = its place within the window, in row order."""
+    q = i % Q
+    rest = i // Q
+    p = rest % P
+    plane = rest // P
+    c = plane % C
+    best = -x.dtype.type(math.inf)
+    place = 0
+    for h in range(p * stride, min(p * stride + size, H)):
+        for w in range(q * stride, min(q * stride + size, W)):
+            j = (plane * H + h) * W + w
+            value = x[j] * scale_at(x, j, c, C, H * W, before, after, k, alpha) ** -beta
+            if value > best or value != value:
+                best = value
+                place = (h - p * stride) * size + w - q * stride
+    y[i] = best
+    where[i] = place
+
+
+def norm_pool(
+    on: Place,
+    x: CudaArray,
+    *,
+    window: int,
+    k: float,
+    alpha: float,
+    beta: float,
+    size: int,
+    stride: int,
+    ceil: bool,
+) -> tuple[CudaArray, CudaArray]:
+    """max_pool2d(local_response_norm(x)), and where in each window its maximum was, uint8 of that shape."""
+    N, C, H, W = x.shape
+    P, Q = (pool_size(n, size, stride, ceil) for n in (H, W))
+    y, where = on.empty((N, C, P, Q), x.dtype), on.empty((N, C, P, Q), np.uint8)
+    before = window // 2
+    numbers = (x.dtype.type(value) for value in (k, alpha, beta))
+    on.launch(norm_pool_kernel, y.size, x, y, where, C, H, W, P, Q, size, stride, before, window - 1 - before, *numbers)
+    return y, where
+
+
+@kernel("dx")
+def norm_pool_backward_kernel(
+    i, dy, x, where, dx, C, H, W, P, Q, size, stride, before, after, k, alpha, beta, rectify
+):  # fmt: skip
+    """dx of pooling, then of normalisation, then of the ReLU that made x; scales and maxima are computed again.
+
+    d[c'] = Σ dy over the windows whose maximum is here in channel c';
+    dx = d[c] · scale[c]^(−β) − 2αβ · x[c] · Σ_{c': c in the window of c'} d[c'] · x[c'] · scale[c']^(−β) / scale[c'].
+    """
+    zero = x.dtype.type(0)
+    places = H * W
+    w = i % W
+    rest = i // W
+    h = rest % H
+    plane = rest // H
+    c = plane % C
+    own = zero
+    total = zero
+    for other in range(max(0, c - after), min(C, c + before + 1)):
+        d = zero
+        for p in range(first_window(h, size, stride), min(P, h // stride + 1)):
+            for q in range(first_window(w, size, stride), min(Q, w // stride + 1)):
+                at = ((plane + other - c) * P + p) * Q + q
+                if where[at] == (h - p * stride) * size + w - q * stride:
+                    d += dy[at]
+        if d != zero:  # most places are no window's maximum
+            j = i + (other - c) * places
+            scale = scale_at(x, j, other, C, places, before, after, k, alpha)
+            power = scale**-beta
+            total += d * (x[j] * power) / scale
+            if other == c:
+                own = d * power
+    found = own - x.dtype.type(2) * alpha * beta * x[i] * total
+    dx[i] = zero if rectify and not x[i] > zero else found
+
+
+def norm_pool_backward(
+    on: Place,
+    dy: CudaArray,
+    x: CudaArray,
+    where: CudaArray,
+    *,
+    window: int,
+    k: float,
+    alpha: float,
+    beta: float,
+    size: int,
+    stride: int,
+    rectify: bool,
+) -> CudaArray:
+    """The gradient of x in `norm_pool`, and with `rectify` that of the ReLU's argument where x is its result."""
+    (_, C, H, W), (P, Q) = x.shape, dy.shape[2:]
+    dx = on.empty(x.shape, x.dtype)
+    before = window // 2
+    numbers = (x.dtype.type(value) for value in (k, alpha, beta))
+    on.launch(
+        norm_pool_backward_kernel,
+        x.size, dy, x, where, dx, C, H, W, P, Q, size, stride, before, window - 1 - before, *numbers, rectify,
+    )  # fmt: skip
+    return dx
+
+
+OPERATIONS: tuple[Callable[..., Any], ...] = (
+    conv2d_relu, linear_relu, relu_conv2d_backward, max_pool2d_relu_backward, norm_pool, norm_pool_backward,
+)  # fmt: skip
+
+
+# ---- finding them ---------------------------------------------------------------------------------------------
+
+
+class _Program:
+    """A program's calls by their position, with who reads each value."""
+
+    def __init__(self, program: Program) -> None:
+        self.calls: dict[int, Call] = dict(enumerate(program.calls))
+        self.outputs = set(program.outputs.values())
+        self.readers: dict[Value, list[int]] = defaultdict(list)
+        for index, call in self.calls.items():
+            for value in values((call.args, call.kwargs)):
+                self.readers[value].append(index)
+        self.made = 0
+
+    def of(self, operation: str) -> list[int]:
+        """Positions of an operation's calls."""
+        return [index for index, call in self.calls.items() if call.operation == operation]
+
+    def sole(self, value: Value | None, operation: str, position: int = 0) -> int | None:
+        """The one call that reads a value, if it is that operation and reads it as the argument at that position."""
+        if value is None or value in self.outputs or len(self.readers[value]) != 1:
+            return None
+        index = self.readers[value][0]
+        call = self.calls.get(index)
+        return index if call and call.operation == operation and call.args[position] is value else None
+
+    def replace(self, indices: list[int], operation: str, args: Any, kwargs: dict[str, Any], results: Any) -> None:
+        """One call where the last of some was, in the place of all; it counts as the first one's."""
+        first = self.calls[min(indices)]
+        call = Call(operation, tuple(args), kwargs, tuple(results), first.layer, first.column, first.phase)
+        for index in indices:
+            del self.calls[index]
+        self.calls[max(indices)] = call
+        for readers in self.readers.values():
+            readers[:] = list(dict.fromkeys(max(indices) if index in indices else index for index in readers))
+
+    def value(self, shape: tuple[int, ...], dtype: Any, device: str) -> Value:
+        """A value that the program did not have."""
+        self.made += 1
+        return Value(-self.made, shape, np.dtype(dtype), device)
+
+
+def fuse(program: Program) -> list[Call]:
+    """The calls of a program, with fused ones in the place of those that they do at once."""
+    found = _Program(program)
+    for index in found.of("local_response_norm"):
+        _fuse_norm_pool(found, index)
+    for index in found.of("max_pool2d_backward"):
+        pool = found.calls[index]
+        relu = found.sole(pool.results[0], "relu_backward")
+        if relu is not None and found.calls[relu].args[1] is pool.args[1]:
+            results = found.calls[relu].results
+            found.replace([index, relu], "max_pool2d_relu_backward", pool.args, pool.kwargs, results)
+    for operation in ("conv2d", "linear"):
+        for index in found.of(operation):
+            call = found.calls[index]
+            relu = found.sole(call.results[0], "relu")
+            if relu is not None:
+                found.replace([index, relu], f"{operation}_relu", call.args, call.kwargs, found.calls[relu].results)
+    for index in found.of("relu_backward"):
+        dy, y = found.calls[index].args
+        product_ = found.sole(found.calls[index].results[0], "conv2d_backward")
+        if product_ is not None:
+            call = found.calls[product_]
+            found.replace([index, product_], "relu_conv2d_backward", (dy, y, *call.args[1:]), call.kwargs, call.results)
+    return [found.calls[index] for index in sorted(found.calls)]
+
+
+def _fuse_norm_pool(found: _Program, index: int) -> None:
+    """Normalisation, pooling and, in training, both gradients: fused if nobody else reads y or scale."""
+    norm = found.calls[index]
+    (x,), (y, scale) = norm.args, norm.results
+    assert y is not None
+    assert scale is not None
+    readers = {found.calls[i].operation: i for i in found.readers[y]}
+    if {y, scale} & found.outputs or len(readers) != len(found.readers[y]) or "max_pool2d" not in readers:
+        return
+    forward = readers.pop("max_pool2d")
+    pool = found.calls[forward]
+    (pooled,) = pool.results
+    assert pooled is not None
+    if pool.kwargs["size"] ** 2 > 256 or found.readers[scale] != list(readers.values())[-1:]:
+        return
+    numbers = {"window": norm.kwargs["size"], **{name: norm.kwargs[name] for name in ("k", "alpha", "beta")}}
+    back: list[int] = []
+    if readers:
+        if set(readers) != {"max_pool2d_backward", "local_response_norm_backward"}:
+            return
+        back = [readers["max_pool2d_backward"], readers["local_response_norm_backward"]]
+        unpool, unnorm = (found.calls[i] for i in back)
+        chained = found.sole(unpool.results[0], "local_response_norm_backward") == back[1]
+        if not chained or unpool.kwargs["ties"] != "first" or found.readers[scale] != [back[1]]:
+            return
+    where = found.value(pooled.shape, np.uint8, pooled.device)
+    if back:
+        result, rectify = unnorm.results[0], False
+        relu = found.sole(result, "relu_backward")
+        if relu is not None and found.calls[relu].args[1] is x:
+            result, rectify = found.calls[relu].results[0], True
+            back.append(relu)
+        shape = {name: pool.kwargs[name] for name in ("size", "stride")}
+        found.readers[where] = [max(back)]
+        found.replace(
+            back, "norm_pool_backward", (unpool.args[0], x, where), {**numbers, **shape, "rectify": rectify}, [result]
+        )
+    found.replace([index, forward], "norm_pool", (x,), {**numbers, **pool.kwargs}, [pooled, where])

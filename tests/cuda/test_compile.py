@@ -1,0 +1,114 @@
+"""Every kernel is compiled for every generation of devices, on a machine without one.
+
+The compiler is numba-cuda's (``pip install 'numba-cuda[cu13]>=0.30,<0.31' 'numpy<2.5'``); where it is not installed
+these tests are skipped, unless ``MINIALEX_REQUIRE_CUDA_COMPILER`` is set, as it is in CI.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from numba import typeof, types
+
+from minialex.conformance.checks import CHECKS, PROFILES
+from minialex.conformance.steps import check_steps
+from minialex_cuda import CudaBackend
+from minialex_cuda.array import Flat
+from minialex_cuda.host import HostRuntime, HostStream
+from minialex_cuda.kernel import KERNELS, Kernel
+
+Signatures = dict[str, set[tuple[Any, ...]]]
+
+if not os.environ.get("MINIALEX_REQUIRE_CUDA_COMPILER"):
+    pytestmark = pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
+
+
+class Recording(HostRuntime):
+    """Writes down with which types every kernel is launched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.signatures: Signatures = defaultdict(set)
+
+    def launch(self, stream: HostStream, kernel: Kernel, count: int, arguments: Sequence[Any]) -> None:
+        plain = [a.raw if isinstance(a, Flat) else a for a in arguments]
+        self.signatures[kernel.name].add((types.int64, *map(typeof, plain)))
+        super().launch(stream, kernel, count, arguments)
+
+
+@pytest.fixture(scope="module")
+def launched() -> Signatures:
+    """The types of every launch, from a few examples of every operation and from whole steps."""
+    runtime = Recording()
+    backend = CudaBackend(runtime=runtime)
+    for name, check in CHECKS.items():
+        if name not in ("compile_step", "memory_in_use"):
+            check(backend, settings(PROFILES["ci"], max_examples=3))
+    check_steps(backend, ("float32",))
+    return runtime.signatures
+
+
+def capabilities() -> list[tuple[int, int]]:
+    """Turing, Ampere, Hopper, and the newest that the installed toolchain knows."""
+    from numba.cuda.cudadrv import nvrtc
+
+    return [(7, 5), (8, 0), (9, 0), max(nvrtc.get_supported_ccs())]
+
+
+def compiled(kernel: Kernel, signature: tuple[Any, ...], capability: tuple[int, int]) -> str:
+    """A kernel as PTX. Numba asks the current device for its capability, and there is none here."""
+    from numba import cuda
+    from numba.cuda import dispatcher
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dispatcher, "get_current_device", lambda: SimpleNamespace(compute_capability=capability))
+        ptx, _ = cuda.compile(kernel.device_function, signature, cc=capability, abi="numba", device=False, output="ptx")
+    return str(ptx)
+
+
+def linked(ptx: str, capability: tuple[int, int]) -> bytes:
+    """PTX as machine code."""
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+
+    options = LinkerOptions(arch=f"sm_{capability[0]}{capability[1]}")
+    return bytes(Linker(ObjectCode.from_ptx(ptx.encode()), options=options).link("cubin").code)
+
+
+def test_every_kernel_is_launched_and_compiles(launched: Signatures) -> None:
+    assert set(launched) == set(KERNELS)
+    newest = capabilities()[-1]
+    assert newest > (9, 0)  # kernels in double precision are compiled for this one alone
+    for name, signatures in launched.items():
+        for signature in sorted(signatures, key=str):
+            double_asked = any("float64" in str(kind) for kind in signature)
+            for capability in [newest] if double_asked else capabilities():
+                ptx = compiled(KERNELS[name], signature, capability)
+                assert f".target sm_{capability[0]}{capability[1]}" in ptx, (name, capability)
+                assert not re.search(r"\.extern \.func", ptx), f"{name} calls something that nobody links"
+                if not double_asked:
+                    double = [line.strip() for line in ptx.splitlines() if ".f64" in line]
+                    assert not double, f"{name} {signature} computes in double precision: {double[:3]}"
+                assert len(linked(ptx, capability)) > 500
+
+
+def test_double_precision_would_be_seen() -> None:
+    """The trap: a literal without a dtype."""
+
+    def creeping(i, x, y):  # type: ignore[no-untyped-def]
+        y[i] = x[i] * 0.1
+
+    kernel = Kernel(creeping, ("y",))
+    try:
+        array = typeof(np.zeros(1, np.float32))
+        assert ".f64" in compiled(kernel, (types.int64, array, array), (9, 0))
+    finally:
+        del KERNELS["creeping"]
