@@ -209,7 +209,7 @@ def plan(
     recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "paper",
     devices: Annotated[
         str | None,
-        typer.Option("--devices", help="cpu, a known card (h200, rtx4090 …), two of them, or 0,1 with --rates"),
+        typer.Option("--devices", help="cpu, 0 or 0,1 (measured here, or --rates), or known cards: h200,h200"),
     ] = None,
     batch_size: Annotated[
         str | None, typer.Option("--batch-size", help="images of one step, all devices together; several: 128,256")

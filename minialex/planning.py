@@ -101,11 +101,32 @@ def find_devices(text: str, measured: dict[str, Rates]) -> tuple[tuple[str, ...]
         else:
             names = [*KNOWN, *measured]
             hint = nearest(own, names)
-            if own.startswith("cuda:"):
-                hint = " For a card of this machine: `minialex doctor --report FILE` there, then --rates FILE."
+            if own == "cpu" or own.startswith("cuda:"):
+                hint = " Make the report anew on a machine that has it: minialex doctor --report FILE"
             raise ConfigurationError(f"no rates for device '{part}'; known are {', '.join(names)}.{hint}")
         labels.append(own)
     return tuple(labels), tuple(found), tuple(where)
+
+
+def measure(text: str) -> dict[str, Rates]:
+    """Rates of this machine, as far as devices of it are named: of its processor, of its GPUs.
+
+    Raises
+    ------
+    ResourceError
+        If GPUs are named and there are none, or they cannot be measured.
+    """
+    parts = [part.strip().lower() for part in text.split(",")]
+    measured: dict[str, Rates] = {}
+    if any(part == "cpu" or part in DEVICES for part in parts):
+        from minialex.doctor import processor
+
+        measured["cpu"] = processor.measure()
+    if any(part.isdecimal() or part.startswith("cuda:") for part in parts):
+        from minialex.doctor import examine
+
+        measured |= examine.cards()
+    return measured
 
 
 def setting(recipe: Recipe, text: str, measured: dict[str, Rates], link: str | None, images: int) -> Setting:
@@ -327,10 +348,8 @@ def run(
         raise ConfigurationError("give --json or --markdown, not both")
     measured = rates.read(rates_file) if rates_file is not None else {}
     text = devices or ("cuda:0" if "cuda:0" in measured else "cpu")
-    if "cpu" in text.lower() and "cpu" not in measured:
-        from minialex.doctor.processor import measure
-
-        measured["cpu"] = measure()
+    if rates_file is None:
+        measured = measure(text)
     plan = setting(recipe, text, measured, link, images)
     names = precisions(precision, plan.devices)
     batches = numbers(batch_sizes or str(recipe.batch_size), "--batch-size")

@@ -160,6 +160,25 @@ def examine(
     return report
 
 
+def cards(sources: Sources | None = None) -> dict[str, Rates]:
+    """Measured rates of this machine's GPUs, by name (``"cuda:0"``, …); some seconds.
+
+    Raises
+    ------
+    ResourceError
+        If there is no driver or card, or it cannot be measured, with what mends it.
+    """
+    sources = sources or Sources()
+    report = Report(("cuda",))
+    driver = _driver(report, sources)
+    if driver is not None and report.devices:
+        _gpu_rates(report, sources, driver, False, lambda what, done: None)
+    broken = [check for check in report.checks if check.verdict == "problem"]
+    if broken or driver is None:
+        raise ResourceError(f"{broken[0].topic}: {broken[0].found}; {broken[0].mend}")
+    return report.rates
+
+
 def _processor_rates(report: Report, sources: Sources) -> None:
     try:
         found = sources.host_rates()

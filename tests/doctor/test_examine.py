@@ -14,9 +14,9 @@ from minialex import cli, registry
 from minialex.doctor import processor, wheels
 from minialex.doctor.checks import Check, works
 from minialex.doctor.driver import DriverError, LibCuda
-from minialex.doctor.examine import Report, Sources, examine, run
+from minialex.doctor.examine import Report, Sources, cards, examine, run
 from minialex.doctor.meter import CupyMeter
-from minialex.errors import BackendUnavailable, ConfigurationError
+from minialex.errors import BackendUnavailable, ConfigurationError, ResourceError
 from minialex.rates import Rates, read
 from minialex.recipe import Recipe
 from minialex_cuda import CudaBackend
@@ -189,6 +189,17 @@ def test_the_report_and_the_screen(
     assert rates["cuda:0"].link is not None
     assert cli.run(["plan", "--rates", str(path), "--devices", "0,1", "--precision", "bfloat16"]) == 0
     assert "Fake 1" in capsys.readouterr().out
+
+
+def test_rates_of_the_cards_alone(sources: Make, fakes: Any) -> None:
+    found = cards(sources())
+    assert {name: rates.link for name, rates in found.items()} == pytest.approx(
+        {"cuda:0": fakes.direct, "cuda:1": fakes.direct}
+    )
+    with pytest.raises(ResourceError, match="devices: the driver shows no device; check that"):
+        cards(sources(names=[]))
+    with pytest.raises(ResourceError, match="cuda:0 rates: could not be measured: cuda:0: Out of memory"):
+        cards(sources(cupy=fakes.Cupy(full=True)))
 
 
 def test_what_is_missing_for_others_is_only_said(sources: Make, capsys: pytest.CaptureFixture[str]) -> None:

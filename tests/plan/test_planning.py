@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,30 @@ def test_the_processor_is_measured_if_nothing_is_given(
     assert found["devices"] == ["cpu"]
 
 
+def test_cards_of_this_machine_are_measured_if_they_are_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minialex.doctor import examine
+
+    card = Rates("a card", {"float32": 5e13}, 2e12, 2e10)
+    monkeypatch.setattr(examine, "cards", lambda: {"cuda:0": card, "cuda:1": card})
+    found = json.loads(plan(capsys, "--devices", "0,1", "--json"))
+    assert found["rates"][0]["name"] == "a card"
+    assert found["placement"] == [0, 1]
+    assert "no rates for device '2'; known are" in error(capsys, "--devices", "2")
+
+
+def test_cards_that_are_not_there(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from minialex.doctor import driver, examine
+
+    def none() -> None:
+        raise driver.DriverError("no NVIDIA driver", "get one")
+
+    monkeypatch.setattr(examine, "Sources", partial(examine.Sources, driver=none))
+    assert cli.run(["plan", "--devices", "cuda:0"]) == 6
+    assert capsys.readouterr().err == "error: driver: no NVIDIA driver; get one\n"
+
+
 def test_recipe_fields(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(
         plan(capsys, "--devices", "h200", "--epochs", "1", "--images", "1000", "--columns", "1", "--json")
@@ -109,8 +134,8 @@ def test_recipe_fields(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "said"),
     [
         (["--devices", "h20"], "no rates for device 'h20'; known are .* Did you mean 'h200'?"),
-        (["--devices", "0,1"], "no rates for device '0'.* `minialex doctor --report FILE`"),
         (["--devices", "h200,h200,h200"], "names 3 devices for 2 columns; give one or 2"),
+        (["--devices", "x,cpux"], "no rates for device 'x'"),
         (["--devices", "h200", "--batch-size", "0"], "--batch-size takes whole numbers of at least 1"),
         (["--devices", "h200", "--batch-size", "12,x"], "got '12,x'"),
         (["--devices", "h200", "--precision", "bf16"], "no precision 'bf16'.* Did you mean 'bfloat16'?"),
