@@ -128,9 +128,10 @@ def examine(
     Raises
     ------
     ConfigurationError
-        If there is no such backend.
+        If there is no such backend or precision.
     """
     sources = sources or Sources()
+    sources.recipe(precision)  # says if there is no such precision, before anything takes time
     name = backend_name or ("cuda" if devices is not None else registry.default_name())
     if name not in registry.installed() and name != "cuda":
         registry.load(name)  # says which there are
@@ -387,6 +388,9 @@ def run(
     sources: Sources | None = None,
 ) -> int:
     """Print the findings, write the report, and return 0 if what was asked for works, else 6."""
+    path = report_path or (REPORT if devices is not None else None)
+    if path is not None and not path.absolute().parent.is_dir():
+        raise ConfigurationError(f"the report cannot be written to {path}: there is no folder {path.parent}")
     screen = Console(soft_wrap=True)
     quiet = Console(stderr=True)
     with quiet.status("looking …") as status:
@@ -398,7 +402,6 @@ def run(
             backend_name, devices, precision=precision, steps=steps, quick=quick, sources=sources, progress=progress
         )
     show(report, screen)
-    path = report_path or (REPORT if devices is not None else None)
     if path is not None:
         files.write_text(path, report.as_json(" ".join(["minialex", *sys.argv[1:]])))
         screen.print(f"report: {path}", highlight=False, markup=False)

@@ -9,6 +9,7 @@ It runs on any backend (``cpu:0,cpu:1`` are pretend devices), which is how it is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -62,8 +63,9 @@ class Outcome:
     worst: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as JSON takes them."""
-        return asdict(self)
+        """The fields as JSON takes them, which has no infinity."""
+        infinite = self.distance is not None and math.isinf(self.distance)
+        return {**asdict(self), "distance": "infinite" if infinite else self.distance}
 
 
 def copies(meter: Meter, pair: tuple[int, int], reaches: Callable[[int, int], bool]) -> list[Copy]:
@@ -167,7 +169,8 @@ def columns(
     alone = after(FEW, one, "one device")
     yield Outcome(f"{recipe.model} on one device", one, FEW, (), *distance(alone, right, initial))
     both = after(FEW, pair, "two devices")
-    yield Outcome(f"{recipe.model} on two", pair, FEW, differing(both, alone), *distance(both, right, initial))
+    again = "again" if first == second else "on two"
+    yield Outcome(f"{recipe.model} {again}", pair, FEW, differing(both, alone), *distance(both, right, initial))
     if not steps:
         return
     yield Outcome("columns exchanged", swapped, FEW, differing(after(FEW, swapped, "columns exchanged"), alone))

@@ -219,6 +219,22 @@ def test_no_such_backend(sources: Make) -> None:
         examine("nmupy", sources=sources())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--devices", "0,1", "--precision", "bf16"], "Did you mean 'bfloat16'?"),
+        (["--devices", "0,1", "--report", "nowhere/report.json"], "there is no folder nowhere"),
+        (["--backend", "nmupy"], "Did you mean 'numpy'?"),
+        (["--steps", "0"], "--steps"),
+    ],
+)
+def test_wrong_options_end_at_once(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+    assert cli.run(["doctor", *arguments]) == 2
+    found = capsys.readouterr()
+    assert said in found.err
+    assert found.out == ""
+
+
 def test_this_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """The real thing: whatever machine this is, training on its processor works."""
     path = tmp_path / "report.json"

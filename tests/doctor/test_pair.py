@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -141,7 +142,9 @@ def test_distances() -> None:
     assert distance({**right, "b": np.ones(1, np.float32)}, right, initial) == (float("inf"), "b")
     found, whose = distance({**right, "a": np.array([np.nan, 4], np.float32)}, right, initial)
     assert (found, whose) == (float("inf"), "a")
-    assert outcome_check(Outcome("x", PAIR, 2, (), found, whose), "float32").verdict == "problem"
+    outcome = Outcome("x", PAIR, 2, (), found, whose)
+    assert outcome_check(outcome, "float32").verdict == "problem"
+    assert json.loads(json.dumps(outcome.as_json(), allow_nan=False))["distance"] == "infinite"
     assert differing(right, {**right, "a": -right["a"]}) == ("a",)
     assert differing(right, {**right, "b": np.array([-0.0], np.float32)}) == ("b",)  # bits, not values
 
