@@ -55,7 +55,7 @@ class Sources:
     packages : gives versions by name
     probe : loads the CUDA libraries
     meter : gives what measures GPUs; called only where a driver shows a device and CuPy is sound
-    host : gives the findings about the processor
+    host : gives the findings about the processor, for a backend that must work
     host_rates : measures it
     load : gives a backend
     recipe : what two devices train
@@ -66,7 +66,7 @@ class Sources:
     packages: Callable[[], Mapping[str, str]] = wheels.installed
     probe: Callable[[Mapping[str, str]], list[Check]] = wheels.probe
     meter: Callable[[], Meter] = _meter
-    host: Callable[[], list[Check]] = processor.checks
+    host: Callable[[str], list[Check]] = processor.checks
     host_rates: Callable[[], Rates] = processor.measure
     load: Callable[[str, str], Backend] = lambda name, precision: registry.load(name, precision=precision)
     recipe: Callable[[str], Recipe] = pairs.small_recipe
@@ -138,7 +138,7 @@ def examine(
     on_gpu = name == "cuda"
     report = Report(("cpu", *(("cuda",) if on_gpu else ()), *(("pair",) if devices is not None else ())))
     progress("the processor", 0)
-    report.checks += sources.host()
+    report.checks += sources.host(name)
     if not quick:
         progress("the processor's rates", 0)
         _processor_rates(report, sources)
@@ -289,6 +289,11 @@ def _gpu_rates(report: Report, sources: Sources, driver: Driver, quick: bool, pr
 def _link(report: Report, copies: Sequence[Copy]) -> None:
     """The rate of the link between two devices: that of the way that the backend's copies take."""
     sound = [copy for copy in copies if copy.equal and copy.source != copy.target]
+    if len(sound) < len([copy for copy in copies if copy.source != copy.target]) and "pair" not in report.asked:
+        first = next(copy for copy in copies if not copy.equal)
+        text = f"copies between cuda:{first.source} and cuda:{first.target} fail or arrive changed"
+        mend = f"minialex doctor --devices {first.source},{first.target}"
+        report.checks.append(Check("cuda", "link", "note", text, mend))
     if not sound:
         return
     direct = [copy for copy in sound if copy.direct] or sound

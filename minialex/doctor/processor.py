@@ -25,8 +25,8 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 MEMORY = Path("/proc/meminfo")
 
 
-def checks() -> list[Check]:
-    """Everything about the processor but its rates."""
+def checks(asked: str) -> list[Check]:
+    """Everything about the processor but its rates; `asked` is the backend that must work."""
     return [
         Check(
             "cpu", "machine", "ok", f"{machine.processor()}, {platform.system()}, Python {platform.python_version()}"
@@ -34,7 +34,7 @@ def checks() -> list[Check]:
         Check("cpu", "minialex", "ok", version("minialex")),
         _blas(),
         _cores(),
-        *_backends(),
+        *_backends(asked),
         *_memory(),
         *_disk(Path.cwd()),
     ]
@@ -86,7 +86,7 @@ class _Notices(logging.Handler):
         self.texts.append(record.getMessage())
 
 
-def _backends() -> list[Check]:
+def _backends(asked: str) -> list[Check]:
     """Every backend of the processor, loaded; that of the GPU is `minialex.doctor.examine`'s."""
     found = []
     chosen = registry.default_name()
@@ -106,7 +106,7 @@ def _backends() -> list[Check]:
                 found.append(Check("cpu", "kernel cache", "ok", "compiled kernels are kept on disk for the next run"))
         except MinialexError as error:
             mend = 'pip install --upgrade "numba" "numpy"' if name == "numba" else ""
-            found.append(Check("cpu", f"backend {name}", "problem", str(error), mend))
+            found.append(Check("cpu", f"backend {name}", "problem" if name == asked else "note", str(error), mend))
         finally:
             logger.removeHandler(notices)
     return found

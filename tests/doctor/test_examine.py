@@ -41,7 +41,7 @@ def sources(fakes: Any, tiny: Callable[[str], Recipe]) -> Make:
             packages=lambda: SOUND if packages is None else packages,
             probe=lambda found: [Check("cuda", "cuBLAS", "ok", "there")],
             meter=lambda: CupyMeter(fake, 4096),
-            host=lambda: [Check("cpu", "machine", "ok", "a processor")],
+            host=lambda asked: [Check("cpu", "machine", "ok", "a processor")],
             host_rates=lambda: Rates("a processor", {"float32": 2e11}, 3e10),
             load=load,
             recipe=tiny,
@@ -134,6 +134,13 @@ def test_a_backend_that_cannot_run(sources: Make) -> None:
     assert found(report)["backend cuda"].found == "it is broken"
     assert found(report)["two devices"].verdict == "problem"
     assert not report.works
+
+
+def test_copies_that_fail_are_noted(sources: Make, fakes: Any) -> None:
+    report = examine("cuda", sources=sources(cupy=fakes.Cupy(broken=(1, 0))))
+    links = [check for check in report.checks if check.topic == "link"]
+    assert [(check.verdict, check.mend) for check in links] == [("note", "minialex doctor --devices 1,0"), ("ok", "")]
+    assert report.works
 
 
 def test_two_devices(sources: Make, fakes: Any) -> None:
@@ -253,7 +260,7 @@ def test_limits_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(processor.peaks, "cores", lambda: 8)
 
     def cores() -> Check:
-        return next(check for check in processor.checks() if check.topic == "cores")
+        return next(check for check in processor.checks("numba") if check.topic == "cores")
 
     assert cores().verdict == "ok"
     quota.write_text("max 100000\n")
@@ -267,7 +274,7 @@ def test_little_memory_and_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     info.write_text("MemTotal: 4000000 kB\nMemAvailable: 1000000 kB\n")
     monkeypatch.setattr(processor, "MEMORY", info)
     monkeypatch.setattr(processor.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1 << 20}))
-    lines = {check.topic: check for check in processor.checks()}
+    lines = {check.topic: check for check in processor.checks("numba")}
     assert (lines["memory"].verdict, lines["disk"].verdict) == ("note", "note")
     assert "1.0 of 3.8 GiB free" in lines["memory"].found
 
@@ -283,7 +290,7 @@ def test_what_backends_say_while_they_are_loaded(monkeypatch: pytest.MonkeyPatch
         return real(name)
 
     monkeypatch.setattr(processor.registry, "load", talkative)
-    notes = [check for check in processor.checks() if check.verdict == "note"]
+    notes = [check for check in processor.checks("numba") if check.verdict == "note"]
     assert [(n.topic, n.found) for n in notes if n.topic.startswith("backend")] == [
         ("backend numba", "kernels cannot be kept")
     ]
@@ -294,4 +301,5 @@ def test_a_backend_of_the_processor_that_is_broken_is_a_problem(monkeypatch: pyt
         raise BackendUnavailable(f"{name}: Numba needs NumPy 2.4 or less")
 
     monkeypatch.setattr(processor.registry, "load", broken)
-    assert not works(processor.checks(), ("cpu",))
+    assert not works(processor.checks("numba"), ("cpu",))
+    assert works(processor.checks("cuda"), ("cpu",))  # then it is a note
