@@ -244,12 +244,19 @@ class CupyMeter:
 
         A kernel that waits on every multiprocessor holds up whatever the device's other streams have in hand, graphs
         too, while copies go on: what was ordered by luck alone comes in another order.
+
+        Raises
+        ------
+        ResourceError
+            If the kernel cannot be compiled, or fails.
         """
         done = threading.Event()
-        threads = [
-            threading.Thread(target=self._disturb, args=(device, seed + n, done), name=f"minialex-disturb-{device}")
-            for n, device in enumerate(dict.fromkeys(devices))
-        ]
+        errors: list[Exception] = []
+        threads = []
+        for n, device in enumerate(dict.fromkeys(devices)):
+            kernel = self._kernel(device)
+            work = (device, kernel, seed + n, done, errors)
+            threads.append(threading.Thread(target=self._disturb, args=work, name=f"minialex-disturb-{device}"))
         for thread in threads:
             thread.start()
         try:
@@ -258,16 +265,29 @@ class CupyMeter:
             done.set()
             for thread in threads:
                 thread.join()
+        if errors:
+            raise ResourceError(f"the devices could not be disturbed: {' '.join(str(errors[0]).split())}")
 
-    def _disturb(self, device: int, seed: int, done: threading.Event) -> None:
+    def _kernel(self, device: int) -> Any:
+        try:
+            with self._cupy.cuda.Device(device):
+                kernel = self._cupy.RawKernel(SLEEP, "minialex_sleep")
+                kernel.compile()
+                return kernel
+        except Exception as error:  # NVRTC has kinds of its own
+            raise ResourceError(f"cuda:{device}: no kernel can be compiled: {' '.join(str(error).split())}") from None
+
+    def _disturb(self, device: int, kernel: Any, seed: int, done: threading.Event, errors: list[Exception]) -> None:
         cupy = self._cupy
         random = np.random.default_rng(seed)
-        with cupy.cuda.Device(device):
-            kernel = cupy.RawKernel(SLEEP, "minialex_sleep")
-            blocks = 2 * int(cupy.cuda.runtime.getDeviceProperties(device)["multiProcessorCount"])
-            stream = cupy.cuda.Stream(non_blocking=True)
-            while not done.is_set():
-                with stream:
-                    kernel((blocks,), (1024,), (np.int64(random.integers(1_000, 400_000)),))
-                stream.synchronize()
-                time.sleep(float(random.uniform(0, 0.002)))
+        try:
+            with cupy.cuda.Device(device):
+                blocks = 2 * int(cupy.cuda.runtime.getDeviceProperties(device)["multiProcessorCount"])
+                stream = cupy.cuda.Stream(non_blocking=True)
+                while not done.is_set():
+                    with stream:
+                        kernel((blocks,), (1024,), (np.int64(random.integers(1_000, 400_000)),))
+                    stream.synchronize()
+                    time.sleep(float(random.uniform(0, 0.002)))
+        except Exception as error:
+            errors.append(error)

@@ -30,12 +30,13 @@ from minialex.recipe import load as load_recipe
 from minialex.schedule import moment
 from minialex.session import Session
 
-BOUNDS = {"float32": 1e-4, "tf32": 0.4, "bfloat16": 0.7}
+BOUNDS = {"float32": 1e-2, "tf32": 0.4, "bfloat16": 0.7}
 """Largest relative distance (in norm) of any array's change after two steps from that in the reference.
 
-Emulated rounding gave 6e-6, 0.13 and 0.23: in lower precisions it is not the rounding itself but the winners of pooling
-and the neurons near zero that take the other side, on images that are noise. The bounds are a few times that: they
-catch what is grossly wrong (the conformance kit looks closely), the comparison of bits catches what crosses wrongly.
+Seen without a GPU: in float32 6e-6 (small network) and 3e-5 (the paper's), 1.7e-3 with Winograd's convolutions; with
+emulated rounding 0.13 and 0.08 in tf32, 0.23 and 0.23 in bfloat16. It is not the rounding itself but the winners of
+pooling and the neurons near zero that take the other side, on images that are noise. The bounds are a few times that
+and catch what is grossly wrong (the conformance kit looks closely); comparing bits catches what crosses wrongly.
 """
 
 FEW = 2  # steps that are compared with the reference

@@ -113,6 +113,24 @@ class FakeStream:
         pass
 
 
+class FakeKernel:
+    """A kernel that notes its launches."""
+
+    def __init__(self, fake: FakeCupy) -> None:
+        self.fake = fake
+        self.device = fake.current
+
+    def compile(self) -> None:
+        if self.fake.compiler:
+            raise self.fake.compiler
+
+    def __call__(self, grid: Any, block: Any, arguments: Any) -> None:
+        assert self.device == self.fake.current
+        if self.fake.launcher:
+            raise self.fake.launcher
+        self.fake.launched.append((self.device, int(arguments[0])))
+
+
 class FakeCupy:
     """The module ``cupy``.
 
@@ -123,12 +141,14 @@ class FakeCupy:
     refused : whether switching peer access on is refused
     free : bytes of free memory
     full : whether no memory can be had
+    compiler, launcher : what compiling or launching a kernel raises
     """
 
     def __init__(
         self, devices: int = 2, broken: tuple[int, int] | None = None, refused: bool = False, free: int = 70 << 30,
-        full: bool = False,
+        full: bool = False, compiler: Exception | None = None, launcher: Exception | None = None,
     ) -> None:  # fmt: skip
+        self.compiler, self.launcher = compiler, launcher
         self.devices, self.broken, self.refused, self.full = devices, broken, refused, full
         self.here = threading.local()
         self.streams: dict[int, FakeStream] = {}
@@ -184,8 +204,7 @@ class FakeCupy:
 
     def RawKernel(self, source: str, name: str) -> Any:  # noqa: N802
         assert f"void {name}(" in source
-        device = self.current
-        return lambda grid, block, arguments: self.launched.append((device, int(arguments[0])))
+        return FakeKernel(self)
 
     def _pinned(self, size: int) -> Any:
         block = np.zeros(size, np.uint8)

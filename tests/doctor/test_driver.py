@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +78,18 @@ def test_the_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue Sep 23 10:11:16 UTC 2025\nGCC version: 13"
     )
     assert driver.release() == "580.95.05"
+
+
+def test_a_library_in_c(tmp_path: Path) -> None:
+    """The calls as ctypes makes them, and not only as a fake in Python takes them."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler here")
+    library = tmp_path / "libcuda.so"
+    source = Path(__file__).with_name("fake_libcuda.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, source], check=True)
+    found = driver.load(lambda name: ctypes.CDLL(str(library)))
+    assert found.cuda() == (13, 2)
+    assert found.devices() == [Device(n, f"Card {40 + n}", (40 + n) << 31, (9, 0), 140 + n) for n in (0, 1)]
+    assert found.reaches(0, 1)
+    assert not found.reaches(1, 0)

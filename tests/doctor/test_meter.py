@@ -75,3 +75,19 @@ def test_devices_are_disturbed_and_left_alone_again(fakes: Any) -> None:
     assert len({cycles for _, cycles in fake.launched}) > 4
     time.sleep(0.02)
     assert len(fake.launched) == count
+
+
+def test_a_disturbance_that_fails_is_told(fakes: Any) -> None:
+    class CompileError(Exception):
+        """NVRTC's."""
+
+    with (
+        pytest.raises(ResourceError, match="cuda:0: no kernel can be compiled: nvrtc: error 5"),
+        CupyMeter(fakes.Cupy(compiler=CompileError("nvrtc:\nerror 5"))).disturbed((0, 1), 3),
+    ):
+        pytest.fail("is not entered")
+    with (
+        pytest.raises(ResourceError, match="could not be disturbed: cudaErrorLaunchFailure"),
+        CupyMeter(fakes.Cupy(launcher=RuntimeError("cudaErrorLaunchFailure"))).disturbed((0,), 3),
+    ):
+        time.sleep(0.05)

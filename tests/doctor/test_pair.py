@@ -13,7 +13,7 @@ import pytest
 from minialex import host, registry
 from minialex.backend import Backend
 from minialex.doctor.meter import Copy, CupyMeter
-from minialex.doctor.pair import BOUNDS, Outcome, copies, copy_check, differing, distance, outcome_check, run
+from minialex.doctor.pair import Outcome, copies, copy_check, differing, distance, outcome_check, run
 from minialex.errors import ResourceError
 from minialex.recipe import Recipe
 from minialex_cuda import CudaBackend
@@ -48,7 +48,7 @@ def test_all_is_well_on_pretend_devices(tiny: Tiny) -> None:
     assert outcomes[-1].steps == 5
     assert entered == [True]
     assert ("alexnet_small: two devices, disturbed", 5) in done
-    assert 0 < outcomes[0].distance < BOUNDS["float32"] / 5  # type: ignore[operator]
+    assert 0 < outcomes[0].distance < 1e-4  # type: ignore[operator]
 
 
 def test_all_is_well_on_the_cuda_backend_s_pretend_devices(tiny: Tiny) -> None:
@@ -65,7 +65,7 @@ def test_lower_precisions_stay_within_their_bounds(tiny: Tiny, precision: Any) -
     backend = CudaBackend(precision=precision, runtime=HostRuntime())
     outcomes, checks = run(backend, ("cuda:0", "cuda:1"), tiny(precision), 1, None, None)
     assert set(topics(checks).values()) == {"ok"}
-    assert outcomes[0].distance > BOUNDS["float32"]  # type: ignore[operator]
+    assert outcomes[0].distance > 1e-3  # type: ignore[operator]
 
 
 def faulty(**replaced: Any) -> Backend:
@@ -115,7 +115,7 @@ def test_a_race_in_many_steps_is_seen(tiny: Tiny) -> None:
 
 def test_a_wrong_operation_is_seen_by_the_reference_alone(tiny: Tiny) -> None:
     def relu(self: Any, x: Any) -> Any:
-        return host.to_device(np.maximum(x.data, 0) * np.float32(1.001), x.device)
+        return host.to_device(np.maximum(x.data, 0) * np.float32(1.1), x.device)
 
     outcomes, checks = run(faulty(relu=relu), PAIR, tiny("float32"), 1, None, None)
     assert [t for t, v in topics(checks).items() if v == "problem"] == [
