@@ -11,12 +11,14 @@ from typing import Any
 
 from minialex import models, rates
 from minialex.errors import ConfigurationError, nearest
+from minialex.files import readable_size
 from minialex.host import DEVICES
 from minialex.network import Network
 from minialex.plan import IMAGENET, Floor, Layout, averaged, floor, lay_out
 from minialex.rates import KNOWN, PRECISIONS, Rates
 from minialex.recipe import Recipe
 from minialex.sheets import Sheet, amount, long_time, seconds
+from minialex.summary import summarise
 
 SHARES = (1.0, 0.4, 0.25)
 """Parts of the floor's speed for which the time of a training is said: nobody runs at the floor."""
@@ -232,8 +234,8 @@ def alternatives(plan: Setting, names: Sequence[str], batches: Sequence[int]) ->
     return Sheet("The network split in columns, and whole on each device with averaged gradients", header, rows)
 
 
-def remarks(plan: Setting) -> list[str]:
-    """Sentences below the tables."""
+def remarks(plan: Setting, batch: int) -> list[str]:
+    """Sentences below the tables; the batch is that whose memory is told."""
     said = []
     for rate in {rate.name: rate for rate in plan.devices}.values():
         products = ", ".join(f"{name} {amount(value, 'FLOP/s')}" for name, value in rate.matrix.items())
@@ -246,12 +248,28 @@ def remarks(plan: Setting) -> list[str]:
             f"batch of {layout.crossover:,.0f} images; the columns send fewer below (counting every byte of both "
             f"directions, which links carry at once: {layout.crossover_both:,.0f})."
         )
+    else:
+        said.append(memory(plan, batch))
     said.append(
         "A floor is what shapes and rates allow at best, not a measurement: ReLU, dropout and cutting the input free, "
         "normalisation with pooling one pass each way, multiply-adds as the definition has them; in bfloat16 "
         "activations and gradients are kept and sent in two bytes."
     )
     return said
+
+
+def memory(plan: Setting, batch: int) -> str:
+    """What a step on one device needs, and whether it is there."""
+    found = summarise(plan.recipe, batch)
+    needed = found.parameter_bytes + found.activation_bytes
+    there = plan.devices[0].memory
+    fits = "" if there is None else f"; {plan.devices[0].name} has {readable_size(there)}"
+    if there is not None and needed > there:
+        fits += ", too little: take a smaller --batch-size"
+    return (
+        f"Memory of a step of {batch:,} images whose layers are walked in {plan.recipe.dtype}: weights, momentum and "
+        f"gradients {readable_size(found.parameter_bytes)}, activations {readable_size(found.activation_bytes)}{fits}."
+    )
 
 
 def as_json(plan: Setting, names: Sequence[str], batches: Sequence[int]) -> str:
@@ -358,12 +376,12 @@ def run(
         print(as_json(plan, names, batches))
     elif markdown:
         print("\n".join(table.markdown() for table in tables))
-        print("\n".join(f"{said}\n" for said in remarks(plan)))
+        print("\n".join(f"{said}\n" for said in remarks(plan, batches[-1])))
     else:
         screen = Console(width=max(Console().width, 100))
         for table in tables:
             screen.print(table.rich())
-        for said in remarks(plan):
+        for said in remarks(plan, batches[-1]):
             screen.print(said, highlight=False, markup=False)
     if picture_path is not None:
         picture(plan, names[-1], batches[-1], picture_path)

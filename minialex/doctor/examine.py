@@ -339,16 +339,24 @@ def _pair(
     except ConfigurationError as error:
         report.checks.append(Check("pair", "two devices", "problem", str(error), "name devices that are listed above"))
         return
-    disturbed = None
-    if meter is not None and driver is not None and name == "cuda":
-        numbers = (int(placement[0].rpartition(":")[2]), int(placement[1].rpartition(":")[2]))
-        progress("copies between the devices", 0)
-        report.copies = pairs.copies(meter, numbers, driver.reaches)
-        report.checks += [pairs.copy_check(copy) for copy in report.copies]
-        _link(report, report.copies)
-        disturbed = partial(meter.disturbed, numbers, 2012)
+    disturbed, alike = None, True
+    if name == "cuda" and report.devices:
+        numbers = int(placement[0].rpartition(":")[2]), int(placement[1].rpartition(":")[2])
+        kinds = [(report.devices[n].name, report.devices[n].capability) for n in numbers]
+        alike = kinds[0] == kinds[1]
+        if not alike:
+            text = f"{kinds[0][0]} and {kinds[1][0]} are unlike: the faster one waits, and bits may differ between them"
+            report.checks.append(Check("pair", "two devices", "note", text))
+        if meter is not None and driver is not None:
+            progress("copies between the devices", 0)
+            report.copies = pairs.copies(meter, numbers, driver.reaches)
+            report.checks += [pairs.copy_check(copy) for copy in report.copies]
+            _link(report, report.copies)
+            disturbed = partial(meter.disturbed, numbers, 2012)
     full = sources.full(precision) if name == "cuda" else None
-    report.outcomes, found = pairs.run(backend, placement, sources.recipe(precision), steps, disturbed, full, progress)
+    report.outcomes, found = pairs.run(
+        backend, placement, sources.recipe(precision), steps, disturbed, full, progress, alike=alike
+    )
     report.checks += found
 
 

@@ -158,6 +158,22 @@ def test_two_devices(sources: Make, fakes: Any) -> None:
     assert one.outcomes[-1].placement == ("cuda:1", "cuda:1")
 
 
+def test_unlike_cards(sources: Make) -> None:
+    class Unlike(LibCuda):
+        def devices(self) -> Any:
+            one, two = super().devices()
+            return [one, replace(two, capability=(8, 9))]
+
+    base = sources()
+    driver = base.driver()
+    assert isinstance(driver, LibCuda)
+    unlike = replace(base, driver=lambda: Unlike(driver._library))
+    report = examine(None, "0,1", steps=1, sources=unlike, quick=True)
+    assert report.works
+    assert "are unlike" in found(report)["two devices"].found
+    assert report.outcomes[-1].against == "an undisturbed run"
+
+
 def test_broken_peer_copies_are_a_problem_of_two_devices_alone(sources: Make, fakes: Any) -> None:
     report = examine(None, "0,1", steps=1, sources=sources(cupy=fakes.Cupy(broken=(0, 1))), quick=True)
     assert not report.works

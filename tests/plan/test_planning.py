@@ -65,6 +65,18 @@ def test_tables_of_one_card(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Averaging" not in said
 
 
+def test_memory_of_one_card(capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*arguments: str) -> str:
+        return " ".join(plan(capsys, *arguments).split())
+
+    assert "too little: take a smaller --batch-size" in said("--devices", "gtx580", "--batch-size", "512")
+    small = said("--devices", "rtx3060", "--batch-size", "128,16")
+    assert "a step of 16 images" in small
+    assert "weights, momentum and gradients 731.6 MB" in small
+    assert "RTX 3060 has 12.9 GB." in small
+    assert "Memory of a step" not in said("--devices", "h200,h200")
+
+
 def test_markdown(capsys: pytest.CaptureFixture[str]) -> None:
     said = plan(capsys, "--devices", "h200,h200", "--precision", "bfloat16", "--markdown")
     assert "| bfloat16 | 128 | 561 µs | 34.5 µs | 596 µs | 214,887 |" in said
