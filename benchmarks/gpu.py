@@ -128,7 +128,7 @@ class Ours:
 class Theirs:
     """PyTorch, eager or compiled."""
 
-    def __init__(self, recipe: Recipe, device: str, precision: str, compiled: bool) -> None:
+    def __init__(self, recipe: Recipe, device: str, precision: str, compiled: str | None) -> None:
         from gpu_peer import DevicePeer
 
         mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
@@ -250,6 +250,7 @@ class Benchmark:
             "backend": options.backend,
             "device": options.device,
             "recipe": options.recipe,
+            "compile_mode": options.compile_mode,
             "rates": {options.device: self.rates.as_json()},
             "entries": [],
         }
@@ -269,7 +270,11 @@ class Benchmark:
                 side = attempt(lambda: self.ours(recipe), name, errors)
             else:
                 side = attempt(
-                    lambda name=name: Theirs(recipe, options.device, recipe.precision, name == COMPILED), name, errors
+                    lambda name=name: Theirs(
+                        recipe, options.device, recipe.precision, options.compile_mode if name == COMPILED else None
+                    ),
+                    name,
+                    errors,
                 )
             if side is not None:
                 made[name] = side
@@ -421,6 +426,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-sizes", type=numbers, default=[128, 256, 1024])
     parser.add_argument("--precisions", type=words(list(PRECISIONS)), default=list(PRECISIONS))
     parser.add_argument("--peers", type=words((EAGER, COMPILED)), default=[EAGER, COMPILED], help="'' for none")
+    parser.add_argument("--compile-mode", default="default", help="of torch.compile, e.g. max-autotune")
     parser.add_argument("--rounds", type=int, default=7, help="of every side, in turn")
     parser.add_argument("--steps", type=int, default=10, help="of one round")
     parser.add_argument("--images", type=int, default=8192, help="in the host's memory, end to end")

@@ -35,7 +35,12 @@ class JoinedNorm(nn.Module):
 
 
 def set_precision(precision: str) -> None:
-    """Allow tensor cores for float32 products and convolutions, or not (of the whole process)."""
+    """Allow tensor cores for float32 products and convolutions, or not, in the whole process; forget what was compiled.
+
+    Without the latter `torch.compile` would make one program for all batch sizes, and give up after some.
+    """
+    torch.compiler.reset()
+    torch.backends.cudnn.benchmark = True  # the quickest algorithm of each convolution, tried out
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
@@ -50,11 +55,17 @@ class DevicePeer:
     statistics : of the training set
     device : ``"cuda:0"``, ``"cpu"``
     precision : as a recipe's; `set_precision` must have been called with it
-    compiled : whether augmentation, network and loss go through `torch.compile`
+    compiled : the mode of `torch.compile` that augmentation, network and loss go through; None: eager
     """
 
     def __init__(
-        self, recipe: Recipe, network: Network, statistics: Statistics, device: str, precision: str, compiled: bool
+        self,
+        recipe: Recipe,
+        network: Network,
+        statistics: Statistics,
+        device: str,
+        precision: str,
+        compiled: str | None,
     ) -> None:
         self.size, self.crop, self.scale = recipe.image_size, recipe.crop, recipe.pixel_scale
         self.precision = precision
@@ -71,7 +82,7 @@ class DevicePeer:
         self.mean = torch.from_numpy(statistics.mean).to(self.device)
         scale = recipe.colour * np.sqrt(statistics.eigenvalues)
         self.colours = torch.from_numpy((statistics.eigenvectors * scale).astype(np.float32)).to(self.device)
-        self.loss = torch.compile(self._loss) if compiled else self._loss
+        self.loss = torch.compile(self._loss, mode=compiled, dynamic=False) if compiled else self._loss
 
     def upload(self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
         """A batch on the device, from pinned memory where there is a GPU, while earlier work goes on."""

@@ -53,7 +53,7 @@ def gpu(monkeypatch):
 @pytest.mark.peers
 @needs_torch
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::UserWarning:torch")
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("compiled", [None, pytest.param("default", marks=pytest.mark.slow)])
 def test_the_peer_is_the_same_network(gpu, compiled):
     """Same weights, images, crops and colours: same loss, same gradients, within float32's rounding."""
     from gpu_peer import DevicePeer, set_precision
