@@ -135,7 +135,10 @@ class Executor:
     def _scatter(self, stage: Stage, gradients: Sequence[Array]) -> list[Array]:
         """For each owning column, the sum of what every reader has for its channels."""
         sizes = [stage.seen[0] // stage.sources] * stage.sources
-        parts = [self.backend.split(gradient, sizes) for gradient in gradients]
+        parts = []
+        for reader, gradient in enumerate(gradients):
+            self.watch(stage.layer.name, reader, "exchange")
+            parts.append(self.backend.split(gradient, sizes))
         sums: list[Array] = []
         for owner in range(stage.sources):
             self.watch(stage.layer.name, owner, "exchange")

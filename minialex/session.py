@@ -269,8 +269,9 @@ def _mean(recipe: Recipe, statistics: Statistics) -> NDArray[Any]:
 
 
 def _out_of_memory(batch_size: int, error: MemoryError) -> ResourceError:
-    smaller = max(1, 2 ** int(math.log2(max(batch_size // 2, 1))))
+    """What was needed, and which batch would fit: as the backend knows (an attribute `fits`), else half of this one."""
+    fits = getattr(error, "fits", max(1, 2 ** int(math.log2(max(batch_size // 2, 1)))))
+    advice = f"try --batch-size {fits}" if fits else "not even one image fits: try a smaller network"
     return ResourceError(
-        f"out of memory with a batch of {batch_size} images ({error or 'no more to be had'}); "
-        f"try --batch-size {smaller}"
+        f"out of memory with a batch of {batch_size} images ({error or 'no more to be had'}); {advice}"
     )

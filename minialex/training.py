@@ -291,8 +291,13 @@ class _Training:
         n = min(PROBE_IMAGES, len(self.data.train))
         indices = np.arange(n)
         now = moment(self.recipe, self.epoch, self.progress.errors)
-        feed = self.session.training_feed(self.data.train.read(indices), self.labels[indices], self.progress.step, now)
-        warning = dead_units_warning(dead_units(self.session, feed), self.recipe)
+        images = self.data.train.read(indices)
+        try:
+            feed = self.session.training_feed(images, self.labels[indices], self.progress.step, now)
+            warning = dead_units_warning(dead_units(self.session, feed), self.recipe)
+        except MemoryError:  # it walks the layers beside the compiled steps' memory: no reason to end a training
+            self.record_event("no memory to look for dead units")
+            return
         if warning:
             self.warn(warning)
 

@@ -28,6 +28,7 @@ from minialex_cuda.operation import operation
 from minialex_cuda.place import Place
 from minialex_cuda.probe import open_device
 from minialex_cuda.runtime import PRECISIONS, Precision, Runtime
+from minialex_cuda.workspace import Workspace
 
 PRODUCTS = ("conv2d", "conv2d_backward", "linear", "linear_backward")
 
@@ -69,6 +70,7 @@ class CudaBackend:
             device: Place(self.runtime, device, self.runtime.stream(device), precision)
             for device in self.runtime.devices
         }
+        self._workspace = Workspace(self._places)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -181,4 +183,4 @@ class CudaBackend:
 
     def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
         """The step with its memory planned, its columns on streams of their own, and fused kernels."""
-        return Step(self._places, program, bindings) if can_compile(program) else None
+        return Step(self._places, self._workspace, program, bindings) if can_compile(program) else None

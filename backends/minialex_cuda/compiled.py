@@ -1,8 +1,8 @@
-"""`compile_step`: a recorded step with its memory planned once, its columns on streams of their own, and fused kernels.
+"""`compile_step`: a recorded step with planned memory, its columns on streams of their own, and fused kernels.
 
-On one device the whole step is captured as a CUDA graph at its second call, and replayed from then on. What changes from
-step to step lies on the device: batches are copied to where the graph reads them, learning rates and the step's number
-are written into two small arrays.
+On one device the whole step is captured as a CUDA graph at its second call, and replayed from then on. What changes
+from step to step lies on the device: batches are copied to where the graph reads them, learning rates and the step's
+number are written into two small arrays.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from minialex.backend import Array
 from minialex.philox import Stream
 from minialex.program import Call, Program, Symbol, Value, Watch, flatten
-from minialex_cuda import channels, elementwise, fusion
+from minialex_cuda import channels, elementwise, fusion, place
 from minialex_cuda.array import CudaArray, Flat, Memory
 from minialex_cuda.augment import augment
 from minialex_cuda.conv2d import conv2d, conv2d_backward
@@ -29,10 +29,11 @@ from minialex_cuda.local_response_norm import local_response_norm, local_respons
 from minialex_cuda.max_pool2d import max_pool2d, max_pool2d_backward
 from minialex_cuda.place import Place
 from minialex_cuda.runtime import Event, Runtime
-from minialex_cuda.schedule import ALIGNMENT, Task, aligned, plan
+from minialex_cuda.schedule import ALIGNMENT, RESULT, StreamName, Task, aligned, plan
 from minialex_cuda.sgd_update import sgd_update_at
 from minialex_cuda.softmax_cross_entropy import softmax_cross_entropy, softmax_cross_entropy_backward
 from minialex_cuda.spatial_response_norm import spatial_response_norm, spatial_response_norm_backward
+from minialex_cuda.workspace import Workspace
 
 
 def copy_to(on: Place, x: CudaArray, device: str) -> CudaArray:
@@ -107,17 +108,17 @@ class Planned(Place):
     results : arrays of the operation at hand, in its order
     """
 
-    def __init__(self, like: Place, stream: Any, scratch: Memory) -> None:
+    def __init__(self, like: Place, stream: Any, memory: Memory, begin: int) -> None:
         super().__init__(like.runtime, like.device, stream, like.precision)
         self.results: list[CudaArray] = []
-        self._scratch = scratch
-        self._offset = 0
+        self._memory = memory
+        self._begin = self._offset = begin
         self._flats: dict[tuple[int, int, np.dtype[Any]], Flat] = {}
 
     def begin(self, results: Sequence[CudaArray]) -> None:
         """The next operation."""
         self.results = list(results)
-        self._offset = 0
+        self._offset = self._begin
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> CudaArray:
         made = self.results.pop(0)
@@ -128,7 +129,7 @@ class Planned(Place):
         count, kind = math.prod(shape), np.dtype(dtype)
         key = self._offset, count, kind
         if key not in self._flats:
-            self._flats[key] = self.runtime.flat(self._scratch, self._offset, count, kind)
+            self._flats[key] = self.runtime.flat(self._memory, self._offset, count, kind)
         self._offset += aligned(count * kind.itemsize)
         return CudaArray(self._flats[key], shape, kind)
 
@@ -152,99 +153,137 @@ class Step:
     Parameters
     ----------
     places : the backend's place of each device: batches come from its stream, and results are ready on it
+    workspace : memory for everything but the outputs
     program : what to do
     bindings : arrays that live longer than a step
     graphs : whether to capture the step where all of it is on one device
+
+    Raises
+    ------
+    OutOfMemory
+        If it does not fit; at its calls too, where a larger step took the workspace in between.
     """
 
     def __init__(
-        self, places: Mapping[str, Place], program: Program, bindings: Mapping[str, Array], *, graphs: bool = True
+        self,
+        places: Mapping[str, Place],
+        workspace: Workspace,
+        program: Program,
+        bindings: Mapping[str, Array],
+        *,
+        graphs: bool = True,
     ) -> None:
         self.places = places
+        self.workspace = workspace
         self.program = program
         self.schedule = plan(program, fusion.fuse(program))
         self.runtime: Runtime = next(iter(places.values())).runtime
         self.devices = tuple(dict.fromkeys(stream[0] for stream in self.schedule.streams))
-        self._known: dict[Value, CudaArray] = {value: bindings[name] for name, value in program.bound.items()}
         self._rates = [name for name in program.symbols if name.startswith("rate/")]
-        self._hold: list[Memory] = []
-        need, free = self._needed(), {device: self.runtime.free(device) for device in self.devices}
-        try:
-            self._allocate(need)
-        except MemoryError as error:
-            raise self._too_large(need, free, error) from None
-        self._works = [self._work(task) for task in self.schedule.tasks]
+        self._scratch = self._scratch_needed()
         self._graphs = graphs and len(self.devices) == 1
-        self._graph: Any = None
-        self._calls = 0
+        self._streams = {name: self.runtime.stream(name[0]) for name in self.schedule.streams}
+        self._lasting: dict[Value, CudaArray] = {value: bindings[name] for name, value in program.bound.items()}
+        kind = next((value.dtype for value in program.bound.values()), np.dtype(np.float32))
+        self._step = {device: self._own((1,), np.uint64, device) for device in self.devices}
+        self._rate = {device: self._own((max(len(self._rates), 1),), kind, device) for device in self.devices}
+        results = {name: self._own((size,), np.uint8, name[0]) for name, size in self._arenas(RESULT).items()}
+        for value, slot in self.schedule.slots.items():
+            if slot.stream in results:
+                memory = results[slot.stream].flat.memory
+                self._lasting[value] = self._array(memory, slot.offset, value.shape, value.dtype)
+        self.release()
+        self._lay_out()
 
     # ---- memory -------------------------------------------------------------------------------------------------
 
-    def _needed(self) -> dict[Any, int]:
+    def _scratch_needed(self) -> dict[StreamName, int]:
         """Bytes of each stream's scratch memory."""
-        need: dict[Any, int] = dict.fromkeys(self.schedule.streams, ALIGNMENT)
+        need = dict.fromkeys(self.schedule.streams, ALIGNMENT)
         for task in self.schedule.tasks:
             rehearsal = Rehearsal()
             self._perform(rehearsal, task.call, lambda value: nothing(value.shape, value.dtype))
             need[task.stream] = max(need[task.stream], rehearsal.taken)
         return need
 
-    def _memory(self, nbytes: int, device: str) -> Memory:
-        memory = self.runtime.allocate(nbytes, device, self.places[device].stream)
-        self._hold.append(memory)
-        return memory
+    def _arenas(self, kind: str) -> dict[StreamName, int]:
+        """Bytes of the arenas of outputs (`RESULT`), or of everything else."""
+        return {name: size for name, size in self.schedule.arenas.items() if (name[2] == RESULT) == (kind == RESULT)}
 
-    def _allocate(self, scratch: Mapping[Any, int]) -> None:
-        runtime, schedule = self.runtime, self.schedule
-        arenas = {name: self._memory(size, name[0]) for name, size in schedule.arenas.items()}
-        for value, slot in schedule.slots.items():
-            self._known[value] = self._array(arenas[slot.stream], slot.offset, value.shape, value.dtype)
-        self._fed = {}
+    def _own(self, shape: tuple[int, ...], dtype: Any, device: str) -> CudaArray:
+        return self.places[device].empty(shape, dtype)
+
+    def release(self) -> None:
+        """See `minialex_cuda.workspace.Tenant`."""
+        self._known = dict(self._lasting)
+        self._fed: dict[str, CudaArray] = {}
+        self._on: dict[StreamName, Planned] = {}
+        self._works: list[Callable[[], None]] = []
+        self._graph: Any = None
+        self._calls = 0
+
+    def _sizes(self) -> dict[str, int]:
+        """Bytes that are needed of each device's workspace."""
+        sizes = dict.fromkeys(self.devices, 0)
+        for name, size in (*self._arenas("").items(), *self._scratch.items()):
+            sizes[name[0]] += aligned(size)
+        for value in self.program.fed.values():
+            sizes[value.device] += aligned(value.nbytes)
+        return sizes
+
+    def _lay_out(self) -> None:
+        """Give everything its address in the workspace."""
+        available = {device: self.workspace.available(device) for device in self.devices}
+        try:
+            blocks = self.workspace.blocks(self, self._sizes())
+        except MemoryError as error:
+            raise self._too_large(available, error) from None
+        ends = dict.fromkeys(blocks, 0)
+
+        def take(nbytes: int, device: str) -> int:
+            ends[device] += aligned(nbytes)
+            return ends[device] - aligned(nbytes)
+
+        begins = {name: take(size, name[0]) for name, size in self._arenas("").items()}
+        for value, slot in self.schedule.slots.items():
+            if slot.stream in begins:
+                memory, offset = blocks[slot.stream[0]], begins[slot.stream] + slot.offset
+                self._known[value] = self._array(memory, offset, value.shape, value.dtype)
         for name, value in self.program.fed.items():
-            self._fed[name] = self._array(self._memory(value.nbytes, value.device), 0, value.shape, value.dtype)
+            offset = take(value.nbytes, value.device)
+            self._fed[name] = self._array(blocks[value.device], offset, value.shape, value.dtype)
             self._known[value] = self._fed[name]
-        for value, whole in schedule.aliases.items():
+        for value, whole in self.schedule.aliases.items():
             self._known[value] = CudaArray(self._known[whole].flat, value.shape, value.dtype)
-        kind = next((value.dtype for value in self.program.bound.values()), np.dtype(np.float32))
-        self._step, self._rate = {}, {}
-        for device in self.devices:
-            self._step[device] = self._array(self._memory(8, device), 0, (1,), np.uint64)
-            count = max(len(self._rates), 1)
-            self._rate[device] = self._array(self._memory(count * kind.itemsize, device), 0, (count,), kind)
-        self._on = {
-            name: Planned(self.places[name[0]], runtime.stream(name[0]), self._memory(scratch[name], name[0]))
-            for name in schedule.streams
-        }
+        for stream, size in self._scratch.items():
+            device = stream[0]
+            on = Planned(self.places[device], self._streams[stream], blocks[device], take(size, device))
+            self._on[stream] = on
+        self._works = [self._work(task) for task in self.schedule.tasks]
 
     def _array(self, memory: Memory, offset: int, shape: tuple[int, ...], dtype: Any) -> CudaArray:
         return CudaArray(self.runtime.flat(memory, offset, math.prod(shape), dtype), shape, dtype)
 
-    def _too_large(self, scratch: Mapping[Any, int], free: Mapping[str, int], error: MemoryError) -> OutOfMemory:
+    def _too_large(self, available: Mapping[str, int], error: MemoryError) -> OutOfMemory:
         """What was needed in all, and which batch would fit.
 
-        Only gradients of parameters, and what they are made of in scratch memory, do not shrink with the batch.
+        All shrinks with the batch but the gradients of parameters, and scratch memory that is so large that batches are
+        convolved in pieces (see `minialex_cuda.place.SCRATCH`).
         """
         batch = next(value.shape[0] for name, value in self.program.fed.items() if name == "labels")
         learned = {value.shape for value in self.program.bound.values()}
         fits, texts = batch, []
-        for device in self.devices:
-            arenas = sum(size for name, size in self.schedule.arenas.items() if name[0] == device)
-            fed = sum(aligned(value.nbytes) for value in self.program.fed.values() if value.device == device)
-            rest = sum(size for name, size in scratch.items() if name[0] == device)
-            fixed = min(
-                arenas,
-                sum(
-                    aligned(value.nbytes)
-                    for value, slot in self.schedule.slots.items()
-                    if slot.stream[0] == device and value.shape in learned
-                ),
-            )
-            needed = arenas + fed + rest
-            if needed > free[device]:
-                room = free[device] - fixed - rest
-                each = max(1, arenas - fixed + fed) / batch
-                fits = min(fits, max(0, math.floor(0.95 * room / each)))
-                texts.append(f"{device}: needed {needed:,} bytes, {free[device]:,} are free")
+        for device, needed in self._sizes().items():
+            if needed <= available[device]:
+                continue
+            gradients = [
+                v.nbytes for v, slot in self.schedule.slots.items() if slot.stream[0] == device and v.shape in learned
+            ]
+            arenas = sum(size for name, size in self._arenas("").items() if name[0] == device)
+            pieces = [size for name, size in self._scratch.items() if name[0] == device and size > place.SCRATCH]
+            fixed = min(arenas, sum(map(aligned, gradients))) + sum(pieces)
+            fits = min(fits, max(0, math.floor(0.95 * batch * (available[device] - fixed) / max(1, needed - fixed))))
+            texts.append(f"{device}: needed {needed:,} bytes, {available[device]:,} are free")
         return OutOfMemory("; ".join(texts) or str(error), min(fits, batch - 1))
 
     # ---- work ---------------------------------------------------------------------------------------------------
@@ -286,6 +325,8 @@ class Step:
 
     def __call__(self, feed: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Array]:
         runtime = self.runtime
+        if not self._works:
+            self._lay_out()
         for name, target in self._fed.items():
             self.places[target.device].copy(feed[name], target)
         for device in self.devices:
@@ -348,6 +389,8 @@ def can_compile(program: Program) -> bool:
 def _numbers_change_as_expected(call: Call) -> bool:
     """Only the step of dropout and the rates of updates may be symbols."""
     given = [name for name, value in call.kwargs.items() if isinstance(value, Symbol)]
+    if any(isinstance(value, Symbol) for value in call.args):
+        return False
     if call.operation == "sgd_update":
         return given == ["learning_rate"]
     if call.operation == "dropout":

@@ -135,10 +135,37 @@ def convolve_backward(
     relu: CudaArray | None,
 ) -> tuple[CudaArray | None, CudaArray, CudaArray]:
     """`conv2d_backward`, and before it the gradient of the ReLU whose result is `relu`."""
+    dx = convolve_dx(on, dy, x, w, stride=stride, padding=padding, relu=relu) if need_dx else None
+    return dx, *convolve_dw(on, dy, x, w, stride=stride, padding=padding, relu=relu)
+
+
+def convolve_dx(
+    on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, *, stride: int, padding: Padding, relu: CudaArray | None
+) -> CudaArray:
+    """The first of the gradients; of x only the shape counts."""
     y, rectify = (dy, False) if relu is None else (relu, True)
     (N, C, H, W), (K, _, R, S), (P, Q) = x.shape, w.shape, dy.shape[2:]
     above, left = padding[0][0], padding[1][0]
-    dx = on.empty(x.shape, x.dtype) if need_dx else None
+    dx = on.empty(x.shape, x.dtype)
+    D, places = C * R * S, P * Q
+    for first, images in pieces(N, D * places * x.dtype.itemsize):
+        many = images * places
+        rows = on.scratch((K, many), dy.dtype)
+        back = on.scratch((D, many), x.dtype)
+        numbers = first, images, C, H, W, R, S, P, Q, stride, above, left
+        on.launch(to_rows_kernel, rows.size, dy, y, rows, first, images, K, places, rectify)
+        on.multiply(w, rows, back, D, many, K, transpose_a=True)
+        on.launch(from_patches_kernel, images * C * H * W, back, dx, *numbers)
+    return dx
+
+
+def convolve_dw(
+    on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, *, stride: int, padding: Padding, relu: CudaArray | None
+) -> tuple[CudaArray, CudaArray]:
+    """The gradients of the weights and of the bias; of w only the shape counts."""
+    y, rectify = (dy, False) if relu is None else (relu, True)
+    (N, C, H, W), (K, _, R, S), (P, Q) = x.shape, w.shape, dy.shape[2:]
+    above, left = padding[0][0], padding[1][0]
     dw, db = on.empty(w.shape, w.dtype), on.empty((K,), w.dtype)
     D, places = C * R * S, P * Q
     if not N:
@@ -155,7 +182,4 @@ def convolve_backward(
         on.launch(fill_kernel, many, ones, np.dtype(dy.dtype).type(1))
         on.multiply(rows, patches, dw, K, D, many, transpose_b=True, accumulate=more)
         on.multiply(rows, ones, db, K, 1, many, accumulate=more, exact=True)
-        if dx is not None:
-            on.multiply(w, rows, patches, D, many, K, transpose_a=True)
-            on.launch(from_patches_kernel, images * C * H * W, patches, dx, *numbers)
-    return dx, dw, db
+    return dw, db

@@ -4,6 +4,9 @@
 that is only pooled, together with both gradients and the ReLU's before them; a ReLU's gradient that only a convolution
 or a pooling passes on. The normalised maps and their scales, the largest arrays of AlexNet, are then never in memory:
 the way back computes them again, from the ReLU's output and one byte a window that says where its maximum was.
+
+One operation becomes two: where the gradient of a layer's input goes to other columns, it is computed and on its way
+before the gradients of the weights are begun, so that the exchange and they go on at the same time.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -12,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +24,9 @@ from minialex.backend import Padding
 from minialex.program import Call, Program, Value, values
 from minialex.shapes import pool_size
 from minialex_cuda.array import CudaArray
-from minialex_cuda.conv2d import convolve, convolve_backward
+from minialex_cuda.conv2d import convolve, convolve_backward, convolve_dw, convolve_dx
 from minialex_cuda.kernel import function, kernel
-from minialex_cuda.linear import product
+from minialex_cuda.linear import linear_dw, linear_dx, product
 from minialex_cuda.max_pool2d import first_window, pool_backward
 from minialex_cuda.place import Place
 
@@ -176,8 +180,35 @@ def norm_pool_backward(
     return dx
 
 
+def conv2d_dx(on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, *, stride: int, padding: Padding) -> CudaArray:
+    """The first result of `conv2d_backward`."""
+    return convolve_dx(on, dy, x, w, stride=stride, padding=padding, relu=None)
+
+
+def conv2d_dw(
+    on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, *, stride: int, padding: Padding
+) -> tuple[CudaArray, CudaArray]:
+    """The others."""
+    return convolve_dw(on, dy, x, w, stride=stride, padding=padding, relu=None)
+
+
+def relu_conv2d_dx(
+    on: Place, dy: CudaArray, y: CudaArray, x: CudaArray, w: CudaArray, *, stride: int, padding: Padding
+) -> CudaArray:
+    """The first result of `relu_conv2d_backward`."""
+    return convolve_dx(on, dy, x, w, stride=stride, padding=padding, relu=y)
+
+
+def relu_conv2d_dw(
+    on: Place, dy: CudaArray, y: CudaArray, x: CudaArray, w: CudaArray, *, stride: int, padding: Padding
+) -> tuple[CudaArray, CudaArray]:
+    """The others."""
+    return convolve_dw(on, dy, x, w, stride=stride, padding=padding, relu=y)
+
+
 OPERATIONS: tuple[Callable[..., Any], ...] = (
     conv2d_relu, linear_relu, relu_conv2d_backward, max_pool2d_relu_backward, norm_pool, norm_pool_backward,
+    conv2d_dx, conv2d_dw, relu_conv2d_dx, relu_conv2d_dw, linear_dx, linear_dw,
 )  # fmt: skip
 
 
@@ -188,19 +219,19 @@ class _Program:
     """A program's calls by their position, with who reads each value."""
 
     def __init__(self, program: Program) -> None:
-        self.calls: dict[int, Call] = dict(enumerate(program.calls))
+        self.calls: dict[float, Call] = dict(enumerate(program.calls))
         self.outputs = set(program.outputs.values())
-        self.readers: dict[Value, list[int]] = defaultdict(list)
+        self.readers: dict[Value, list[float]] = defaultdict(list)
         for index, call in self.calls.items():
             for value in values((call.args, call.kwargs)):
                 self.readers[value].append(index)
         self.made = 0
 
-    def of(self, operation: str) -> list[int]:
+    def of(self, operation: str) -> list[float]:
         """Positions of an operation's calls."""
         return [index for index, call in self.calls.items() if call.operation == operation]
 
-    def sole(self, value: Value | None, operation: str, position: int = 0) -> int | None:
+    def sole(self, value: Value | None, operation: str, position: int = 0) -> float | None:
         """The one call that reads a value, if it is that operation and reads it as the argument at that position."""
         if value is None or value in self.outputs or len(self.readers[value]) != 1:
             return None
@@ -208,7 +239,7 @@ class _Program:
         call = self.calls.get(index)
         return index if call and call.operation == operation and call.args[position] is value else None
 
-    def replace(self, indices: list[int], operation: str, args: Any, kwargs: dict[str, Any], results: Any) -> None:
+    def replace(self, indices: list[float], operation: str, args: Any, kwargs: dict[str, Any], results: Any) -> None:
         """One call where the last of some was, in the place of all; it counts as the first one's."""
         first = self.calls[min(indices)]
         call = Call(operation, tuple(args), kwargs, tuple(results), first.layer, first.column, first.phase)
@@ -247,10 +278,30 @@ def fuse(program: Program) -> list[Call]:
         if product_ is not None:
             call = found.calls[product_]
             found.replace([index, product_], "relu_conv2d_backward", (dy, y, *call.args[1:]), call.kwargs, call.results)
+    for operation in ("linear_backward", "conv2d_backward", "relu_conv2d_backward"):
+        for index in found.of(operation):
+            _send_first(found, index)
     return [found.calls[index] for index in sorted(found.calls)]
 
 
-def _fuse_norm_pool(found: _Program, index: int) -> None:
+def _send_first(found: _Program, index: float) -> None:
+    """A gradient that other columns wait for comes first; those of the weights come after it was cut up for them."""
+    call = found.calls[index]
+    dx, *rest = call.results
+    cut = found.sole(dx, "split")
+    if cut is None:
+        return
+    numbers = {name: value for name, value in call.kwargs.items() if name != "need_dx"}
+    name = call.operation.removesuffix("_backward")
+    first, second = (call.args[0], call.args[2]), call.args[:2]
+    if name != "linear":
+        first = second = call.args
+    found.calls[index] = replace(call, operation=f"{name}_dx", args=first, kwargs=numbers, results=(dx,))
+    after = replace(call, operation=f"{name}_dw", args=second, kwargs=numbers, results=tuple(rest))
+    found.calls[cut + 0.5] = after
+
+
+def _fuse_norm_pool(found: _Program, index: float) -> None:
     """Normalisation, pooling and, in training, both gradients: fused if nobody else reads y or scale."""
     norm = found.calls[index]
     (x,), (y, scale) = norm.args, norm.results
@@ -266,7 +317,7 @@ def _fuse_norm_pool(found: _Program, index: int) -> None:
     if pool.kwargs["size"] ** 2 > 256 or found.readers[scale] != list(readers.values())[-1:]:
         return
     numbers = {"window": norm.kwargs["size"], **{name: norm.kwargs[name] for name in ("k", "alpha", "beta")}}
-    back: list[int] = []
+    back: list[float] = []
     if readers:
         if set(readers) != {"max_pool2d_backward", "local_response_norm_backward"}:
             return

@@ -16,6 +16,7 @@ import numpy as np
 from numba import config
 from numpy.typing import NDArray
 
+from minialex.errors import ResourceError
 from minialex_cuda.array import Flat, Memory
 from minialex_cuda.kernel import Kernel
 from minialex_cuda.runtime import Precision, Product
@@ -41,12 +42,18 @@ def rounded(x: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]
 class HostStream:
     """A stream whose work is done at once. A test's runtime may put it off: everything goes through `do`."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, runtime: HostRuntime, device: str) -> None:
+        self.runtime = runtime
         self.device = device
 
     def do(self, name: str, work: Callable[[], None], reads: Sequence[Flat], writes: Sequence[Flat]) -> None:
-        """Do some work that reads and writes memory."""
-        work()
+        """Do some work that reads and writes memory; while a graph is captured, write it down instead."""
+        if self.runtime.captured is None:
+            work()
+        elif name == "upload":
+            raise ResourceError("an upload cannot be part of a graph: its numbers are gone when that is replayed")
+        else:
+            self.runtime.captured.append(work)
 
     def record(self) -> Any:
         """A moment."""
@@ -57,6 +64,8 @@ class HostStream:
 
     def synchronize(self) -> None:
         """Nothing to wait for."""
+        if self.runtime.captured is not None:
+            raise ResourceError("nobody can wait for a stream while a graph is captured: nothing is done")
 
 
 class HostRuntime:
@@ -72,15 +81,18 @@ class HostRuntime:
         self._devices = tuple(f"cuda:{index}" for index in range(devices))
         self._memory = memory
         self._in_use: Counter[str] = Counter()
+        self.captured: list[Callable[[], None]] | None = None
 
     @property
     def devices(self) -> tuple[str, ...]:
         return self._devices
 
     def stream(self, device: str) -> HostStream:
-        return HostStream(device)
+        return HostStream(self, device)
 
     def allocate(self, nbytes: int, device: str, stream: HostStream) -> Memory:
+        if self.captured is not None:
+            raise ResourceError("memory cannot be allocated while a graph is captured")
         free = self.free(device)
         if nbytes > free:
             raise MemoryError(f"{device}: needed {nbytes:,} bytes more, {free:,} of {self._memory:,} are free")
@@ -92,8 +104,8 @@ class HostRuntime:
         return Flat(memory, offset, memory.raw[offset : offset + count * kind.itemsize].view(kind))
 
     def upload(self, stream: HostStream, source: NDArray[Any], target: Flat) -> None:
-        taken = source.reshape(-1).copy()
-        stream.do("upload", lambda: np.copyto(target.raw, taken), (), (target,))
+        taken, raw = source.reshape(-1).copy(), target.raw
+        stream.do("upload", lambda: np.copyto(raw, taken), (), (target,))
 
     def download(self, stream: HostStream, source: Flat) -> NDArray[Any]:
         stream.synchronize()
@@ -101,10 +113,12 @@ class HostRuntime:
         return found
 
     def clear(self, stream: HostStream, target: Flat) -> None:
-        stream.do("clear", lambda: target.raw.fill(0), (), (target,))
+        raw = target.raw
+        stream.do("clear", lambda: raw.fill(0), (), (target,))
 
     def copy(self, stream: HostStream, source: Flat, target: Flat) -> None:
-        stream.do("copy", lambda: np.copyto(target.raw, source.raw), (source,), (target,))
+        there, here = source.raw, target.raw
+        stream.do("copy", lambda: np.copyto(here, there), (source,), (target,))
 
     def launch(self, stream: HostStream, kernel: Kernel, count: int, arguments: Sequence[Any]) -> None:
         flats = [(i, a) for i, a in enumerate(arguments) if isinstance(a, Flat)]
@@ -123,13 +137,14 @@ class HostRuntime:
 
     def multiply(self, stream: HostStream, a: Flat, b: Flat, out: Flat, product: Product) -> None:
         m, n, k = product.m, product.n, product.k
+        first, second = a.raw[: m * k], b.raw[: k * n]
+        target = out.raw[: m * n].reshape(m, n)
 
         def work() -> None:
-            left = rounded(a.raw[: m * k], product.precision).reshape((k, m) if product.transpose_a else (m, k))
-            right = rounded(b.raw[: k * n], product.precision).reshape((n, k) if product.transpose_b else (k, n))
+            left = rounded(first, product.precision).reshape((k, m) if product.transpose_a else (m, k))
+            right = rounded(second, product.precision).reshape((n, k) if product.transpose_b else (k, n))
             with np.errstate(all="ignore"):
                 made = (left.T if product.transpose_a else left) @ (right.T if product.transpose_b else right)
-                target = out.raw[: m * n].reshape(m, n)
                 np.add(target, made, out=target) if product.accumulate else np.copyto(target, made)
 
         stream.do("multiply", work, (a, b, out) if product.accumulate else (a, b), (out,))
@@ -150,10 +165,13 @@ class HostRuntime:
         return self._memory - self._in_use[device]
 
     def begin_capture(self, stream: HostStream) -> bool:
-        return False
+        self.captured = []
+        return True
 
     def end_capture(self, stream: HostStream) -> Any:
-        raise NotImplementedError("the host has no graphs")
+        graph, self.captured = self.captured, None
+        return graph
 
     def replay(self, stream: HostStream, graph: Any) -> None:
-        raise NotImplementedError("the host has no graphs")
+        for work in graph:
+            work()

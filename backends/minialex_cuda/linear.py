@@ -35,13 +35,24 @@ def linear_backward(
     on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, *, need_dx: bool
 ) -> tuple[CudaArray | None, CudaArray, CudaArray]:
     """dx = dy w;  dw = dyᵀ x;  db = 1 · dy."""
-    (N, D), K = x.shape, w.shape[0]
-    dx = on.empty(x.shape, x.dtype) if need_dx else None
-    dw, db = on.empty(w.shape, w.dtype), on.empty((K,), w.dtype)
-    if dx is not None:
-        on.multiply(dy, w, dx, N, D, K)
+    dx = linear_dx(on, dy, w) if need_dx else None
+    return dx, *linear_dw(on, dy, x)
+
+
+def linear_dx(on: Place, dy: CudaArray, w: CudaArray) -> CudaArray:
+    """The first of the gradients."""
+    (N, K), D = dy.shape, w.shape[1]
+    dx = on.empty((N, D), dy.dtype)
+    on.multiply(dy, w, dx, N, D, K)
+    return dx
+
+
+def linear_dw(on: Place, dy: CudaArray, x: CudaArray) -> tuple[CudaArray, CudaArray]:
+    """The gradients of the weights and of the bias."""
+    (N, K), D = dy.shape, x.shape[1]
+    dw, db = on.empty((K, D), dy.dtype), on.empty((K,), dy.dtype)
     on.multiply(dy, x, dw, K, D, N, transpose_a=True)
     ones = on.scratch((N,), dy.dtype)
     on.launch(fill_kernel, N, ones, dy.dtype.type(1))
     on.multiply(ones, dy, db, 1, K, N, exact=True)
-    return dx, dw, db
+    return dw, db

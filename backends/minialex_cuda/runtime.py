@@ -117,7 +117,10 @@ class Runtime(Protocol):
         ...
 
     def begin_capture(self, stream: Stream) -> bool:
-        """Begin to write down what is asked of a stream, and of those that wait for it; False if it cannot be."""
+        """Begin to write down what is asked of a stream, and of those that wait for it, instead of doing it.
+
+        Nothing may be allocated, uploaded or waited for by the host meanwhile. False if there are no graphs.
+        """
         ...
 
     def end_capture(self, stream: Stream) -> Any:

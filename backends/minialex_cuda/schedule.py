@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from minialex.program import Call, Program, Value, values
 
 StreamName = tuple[str, int, str]
-"""(device, column, ``"compute"`` or ``"copy"``)."""
+"""(device, column, ``"compute"`` or ``"copy"``); the arenas of outputs are named with `RESULT`, and no stream is."""
+
+RESULT = "result"
 
 ALIGNMENT = 256
 """Bytes that every result's address is a multiple of."""
@@ -45,7 +47,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a result lies: an offset into its stream's arena (bytes)."""
+    """Where a result lies: an offset (bytes) into its stream's arena, or that of outputs."""
 
     stream: StreamName
     offset: int
@@ -170,7 +172,8 @@ def _place(
     for index, (stream, outs) in enumerate(zip(streams, writes, strict=True)):
         for value in outs:
             if value not in given and value not in slots:
-                slots[value] = Slot(stream, arenas[stream].take(aligned(value.nbytes)))
+                name = (*stream[:2], RESULT) if value in kept else stream
+                slots[value] = Slot(name, arenas[name].take(aligned(value.nbytes)))
         for value in ends[index]:
             arenas[slots[value].stream].give(slots[value].offset, aligned(value.nbytes))
     return slots, {stream: arena.size for stream, arena in arenas.items()}

@@ -1,0 +1,57 @@
+"""Memory that all compiled steps of a backend share: one runs at a time, so each may use all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from minialex_cuda.array import Memory
+from minialex_cuda.place import Place
+
+
+class Tenant(Protocol):
+    """A compiled step."""
+
+    def release(self) -> None:
+        """Forget all addresses within the workspace; they are asked for again before they are used."""
+        ...
+
+
+class Workspace:
+    """One block of memory a device, as large as the largest step needs.
+
+    A step lays its results there at addresses that never change, until a larger step comes: then all that are there
+    give up their addresses, and are laid out again in the larger block when they run next.
+    """
+
+    def __init__(self, places: Mapping[str, Place]) -> None:
+        self._places = places
+        self._blocks: dict[str, Memory] = {}
+        self._tenants: WeakSet[Any] = WeakSet()
+
+    def available(self, device: str) -> int:
+        """Bytes that a step could have: what is free, and the block that there is."""
+        held = self._blocks[device].nbytes if device in self._blocks else 0
+        return self._places[device].runtime.free(device) + held
+
+    def blocks(self, tenant: Tenant, sizes: Mapping[str, int]) -> dict[str, Memory]:
+        """The block of each device, of at least so many bytes.
+
+        Raises
+        ------
+        MemoryError
+            If a larger one is needed and cannot be had; then there is none, until it is asked for again.
+        """
+        small = [d for d, size in sizes.items() if d not in self._blocks or self._blocks[d].nbytes < size]
+        if small:
+            for other in list(self._tenants):
+                other.release()
+            self._tenants.clear()
+            for device in small:
+                self._blocks.pop(device, None)
+            for device in small:
+                on = self._places[device]
+                self._blocks[device] = on.runtime.allocate(sizes[device], device, on.stream)
+        self._tenants.add(tenant)
+        return {device: self._blocks[device] for device in sizes}
