@@ -13,8 +13,8 @@ For every precision and batch size:
   forward, cost, backward, update), ours beside PyTorch eager and `torch.compile`, channels-last, in the same precision:
   some steps of each side in turn, round after round, so that all see the same machine; the median of the rounds;
 - ours layer by layer beside the floor that the device's own measured rates give (`minialex.plan`);
-- end to end: images from the host's memory through the library's loader, copied while the device computes, the loss
-  read after every step; the peer gets the same loader and pinned memory.
+- end to end: images from the host's memory through the library's loader, the next batch sent while the device computes,
+  the loss read after every step; the peer gets the same loader, and sends from pinned memory.
 
 What fails (a batch that does not fit, say) is recorded as an error, and the rest goes on. Figures are written after
 every part, with machine, versions, command and date.
@@ -28,7 +28,7 @@ import statistics
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
@@ -42,7 +42,7 @@ import numpy as np  # noqa: E402
 from minialex import bench, files, machine, models, plan, registry  # noqa: E402
 from minialex.backend import Backend  # noqa: E402
 from minialex.data.dataset import ArraySplit  # noqa: E402
-from minialex.data.loader import batches  # noqa: E402
+from minialex.data.loader import Batch, batches  # noqa: E402
 from minialex.data.statistics import Statistics  # noqa: E402
 from minialex.doctor import driver, processor  # noqa: E402
 from minialex.doctor.meter import CupyMeter  # noqa: E402
@@ -105,9 +105,17 @@ class Ours:
 
     def epoch(self, split: ArraySplit) -> None:
         with closing(batches(split, np.arange(len(split)), self.recipe.batch_size)) as source:
-            for _, images, labels in source:
-                self.session.train(images, labels, self.done, self.now)
+            batch = following(source)
+            while batch is not None:
+                upcoming: list[tuple[Any, Any] | None] = []
+
+                def ahead(upcoming: list[Any] = upcoming) -> Any:
+                    upcoming.append(following(source))
+                    return upcoming[0]
+
+                self.session.train(*batch, self.done, self.now, ahead)
                 self.done += 1
+                (batch,) = upcoming
 
     def watched(self) -> dict[bench.Key, float]:
         """Seconds of every layer in every phase of one step."""
@@ -145,8 +153,19 @@ class Theirs:
 
     def epoch(self, split: ArraySplit) -> None:
         with closing(batches(split, np.arange(len(split)), self.recipe.batch_size)) as source:
-            for _, images, labels in source:
-                float(self.peer.train(*self.peer.upload(images, labels)))
+            batch = following(source)
+            sent = None if batch is None else self.peer.upload(*batch)
+            while sent is not None:
+                loss = self.peer.train(*sent)
+                batch = following(source)
+                sent = None if batch is None else self.peer.upload(*batch)
+                float(loss)
+
+
+def following(source: Iterator[Batch]) -> tuple[Any, Any] | None:
+    """Images and labels of the next batch, or None after the last."""
+    batch = next(source, None)
+    return None if batch is None else batch[1:]
 
 
 def seconds_of(run: Callable[[], object]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from minialex import checkpoint, models, rundata
 from minialex.backend import Backend
 from minialex.columns import Placement
 from minialex.data import DataSet, batches, epoch_order
+from minialex.data.loader import Batch
 from minialex.data.statistics import statistics
 from minialex.errors import CheckpointError, ConfigurationError, NumericalError
 from minialex.evaluation import Evaluation, evaluate
@@ -150,6 +151,21 @@ def train(
     return _Training(recipe, data, backend, placement, run, listener or Listener(), resume).run_until_done()
 
 
+class Upcoming:
+    """A batch, and after `advance` the next one: it is read while the step before computes."""
+
+    def __init__(self, source: Iterator[Batch]) -> None:
+        self._source = source
+        self.batch: tuple[NDArray[np.uint8], NDArray[np.int64]] | None = None
+        self.advance()
+
+    def advance(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
+        """The next batch's images and labels, or None."""
+        found = next(self._source, None)
+        self.batch = None if found is None else found[1:]
+        return self.batch
+
+
 class _Training:
     """The state of `train`, so that its parts can be read one by one."""
 
@@ -226,8 +242,10 @@ class _Training:
         done = progress.step % self.steps_per_epoch
         began = time.perf_counter()
         with closing(batches(self.data.train, order, recipe.batch_size, start=done)) as source:
-            for _, images, labels in source:
-                outcome = self.session.train(images, labels, progress.step, now)
+            upcoming = Upcoming(source)
+            while upcoming.batch is not None:
+                images, labels = upcoming.batch
+                outcome = self.session.train(images, labels, progress.step, now, upcoming.advance)
                 if outcome.kept or not math.isfinite(outcome.loss):
                     self.fail(images, labels, now, outcome.kept)
                 progress.step += 1

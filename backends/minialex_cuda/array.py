@@ -10,14 +10,21 @@ import numpy as np
 
 
 class Memory:
-    """A block of bytes on a device. It is counted as in use for as long as somebody holds it."""
+    """A block of bytes on a device. It is counted as in use for as long as somebody holds it.
 
-    __slots__ = ("_count", "device", "nbytes", "raw")
+    Attributes
+    ----------
+    raw, nbytes, device : the runtime's own block, its size and its device
+    read : an event that its last reader is done at; None: whatever was asked of the device until now may read it
+    """
+
+    __slots__ = ("_count", "device", "nbytes", "raw", "read")
 
     def __init__(self, raw: Any, nbytes: int, device: str, count: Counter[str]) -> None:
         self.raw = raw
         self.nbytes = nbytes
         self.device = device
+        self.read: Any = None
         self._count = count
         count[device] += nbytes
 
@@ -32,27 +39,21 @@ class Flat:
     ----------
     memory, offset : the block, and where in it they begin (bytes)
     raw : the runtime's own one-dimensional array
+    arrives : an event that they are there after, for what is still on its way from the host
     """
 
-    __slots__ = ("memory", "offset", "raw")
+    __slots__ = ("arrives", "memory", "offset", "raw")
 
     def __init__(self, memory: Memory, offset: int, raw: Any) -> None:
         self.memory = memory
         self.offset = offset
         self.raw = raw
+        self.arrives: Any = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of its numbers."""
         return int(self.raw.nbytes)
-
-    def overlaps(self, other: Flat) -> bool:
-        """Whether the two share bytes."""
-        return (
-            self.memory is other.memory
-            and self.offset < other.offset + other.nbytes
-            and other.offset < self.offset + self.nbytes
-        )
 
 
 class CudaArray:

@@ -23,6 +23,7 @@ from minialex_cuda import sgd_update as descent
 from minialex_cuda import softmax_cross_entropy as cost
 from minialex_cuda import spatial_response_norm as places
 from minialex_cuda.array import CudaArray
+from minialex_cuda.arrivals import Arrivals
 from minialex_cuda.compiled import Step, can_compile
 from minialex_cuda.operation import operation
 from minialex_cuda.place import Place
@@ -70,6 +71,7 @@ class CudaBackend:
             device: Place(self.runtime, device, self.runtime.stream(device), precision)
             for device in self.runtime.devices
         }
+        self._arrivals = {device: Arrivals(on) for device, on in self._places.items()}
         self._workspace = Workspace(self._places)
 
     @property
@@ -99,24 +101,23 @@ class CudaBackend:
 
     def to_device(self, array: Any, device: str) -> CudaArray:
         """A NumPy array, copied to a device."""
-        on = self.place(device)
-        source: NDArray[Any] = np.ascontiguousarray(array).reshape(np.shape(array))
-        made = on.empty(source.shape, source.dtype)
-        if source.size:
-            self.runtime.upload(on.stream, source, made.flat)
-        return made
+        self.place(device)
+        return self._arrivals[device].bring(np.ascontiguousarray(array).reshape(np.shape(array)))
 
     def to_numpy(self, x: CudaArray) -> NDArray[Any]:
         """A copy on the host; waits for the device."""
         if not x.size:
             return np.empty(x.shape, x.dtype)
-        return self.runtime.download(self.place(x.device).stream, x.flat).reshape(x.shape)
+        on = self.place(x.device)
+        on.arrive(x)
+        return self.runtime.download(on.stream, x.flat).reshape(x.shape)
 
     def copy_to(self, x: CudaArray, device: str) -> CudaArray:
         """`x` on another device, from device to device; neither the host nor other streams wait."""
         if x.device == device:
             return x
         source, target = self.place(x.device), self.place(device)
+        source.arrive(x)
         copy = target.empty(x.shape, x.dtype)
         self.runtime.wait(target.stream, self.runtime.record(source.stream))
         target.copy(x, copy)
@@ -147,10 +148,11 @@ class CudaBackend:
     def synchronize(self, device: str) -> None:
         """Wait until all that was asked of a device is done."""
         self.runtime.synchronize(self.place(device).stream)
+        self.runtime.synchronize(self._arrivals[device].stream)
 
     def memory_in_use(self, device: str) -> int:
         """Bytes behind live arrays and compiled steps."""
-        return self.runtime.in_use(self.place(device).device)
+        return self.runtime.in_use(self.place(device).device) - self._arrivals[device].idle_bytes
 
     reshape = operation(reshape)
     concat = operation(channels.concat)

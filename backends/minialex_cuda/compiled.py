@@ -192,6 +192,8 @@ class Step:
             if slot.stream in results:
                 memory = results[slot.stream].flat.memory
                 self._lasting[value] = self._array(memory, slot.offset, value.shape, value.dtype)
+        for array in self._lasting.values():
+            places[array.device].arrive(array)
         self.release()
         self._lay_out()
 
@@ -329,6 +331,11 @@ class Step:
             self._lay_out()
         for name, target in self._fed.items():
             self.places[target.device].copy(feed[name], target)
+        for device in self.devices:
+            copied = runtime.record(self.places[device].stream)
+            for name, target in self._fed.items():
+                if target.device == device:
+                    feed[name].flat.memory.read = copied  # the next batch may come while this step computes
         for device in self.devices:
             stream = self.places[device].stream
             if "step" in self.program.symbols:

@@ -46,14 +46,25 @@ class Place:
         memory = self.runtime.allocate(count * kind.itemsize, self.device, self.stream)
         return CudaArray(self.runtime.flat(memory, 0, count, kind), shape, kind)
 
+    def arrive(self, *arrays: Any) -> None:
+        """Let this stream wait for what is still on its way from the host."""
+        for array in arrays:
+            if isinstance(array, CudaArray):
+                array.flat.memory.read = None
+                if array.flat.arrives is not None:
+                    self.runtime.wait(self.stream, array.flat.arrives)
+                    array.flat.arrives = None
+
     def launch(self, kernel: Kernel, count: int, *arguments: Any) -> None:
         """Run a kernel over so many indices; arrays are passed flat."""
         if count > 0:
+            self.arrive(*arguments)
             plain = [a.flat if isinstance(a, CudaArray) else a for a in arguments]
             self.runtime.launch(self.stream, kernel, count, plain)
 
     def copy(self, source: CudaArray, target: CudaArray) -> None:
         """Copy all numbers of an array."""
+        self.arrive(source)
         if source.size:
             self.runtime.copy(self.stream, source.flat, target.flat)
 
@@ -84,5 +95,6 @@ class Place:
                 self.clear(out)
             return
         precision: Precision = "float32" if exact else self.precision
+        self.arrive(a, b, out)
         product = Product(m, n, k, transpose_a, transpose_b, accumulate, precision)
         self.runtime.multiply(self.stream, a.flat, b.flat, out.flat, product)

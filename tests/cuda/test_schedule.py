@@ -191,6 +191,34 @@ def test_walked_steps_give_the_same_bits_in_any_legal_order(
         assert equal(run, serial["train", False])
 
 
+def test_the_next_batch_comes_while_the_step_computes() -> None:
+    """It waits for who read its block before, the last step's beginning, and not for that step's end."""
+    runtime = LateRuntime(0)
+    backend = CudaBackend(runtime=runtime)
+    recorded, given = program("train", PLACEMENTS[1]), steps.data("float32")
+    bound = {name: backend.zeros(v.shape, v.dtype.name, v.device) for name, v in recorded.bound.items()}
+    step = backend.compile_step(recorded, bound)
+    assert isinstance(step, Step)
+    main, coming = backend.place("cuda:0").stream, backend._arrivals["cuda:0"].stream
+
+    def send() -> dict[str, Any]:
+        feed: dict[str, Any] = dict.fromkeys(recorded.symbols, 1e-3) | {"step": 1}
+        for name, value in recorded.fed.items():
+            feed[name] = backend.to_device(given.batches[0][name.partition("@")[0]], value.device)
+        return feed
+
+    feed = send()
+    for _ in range(5):
+        step(feed)
+        asked = main.clock[main.number]
+        feed = send()
+        assert coming.queue
+        assert coming.clock.get(main.number, 0) < asked
+        for stream in step._streams.values():
+            assert coming.clock.get(stream.number, 0) < stream.clock[stream.number]
+    backend.synchronize("cuda:0")
+
+
 def without_each_wait(schedule: Schedule) -> Iterator[tuple[str, Schedule]]:
     """The schedule with one wait left out, each in turn."""
     for index, task in enumerate(schedule.tasks):
