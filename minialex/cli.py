@@ -207,6 +207,65 @@ def bench(
     commands.bench(recipe, changes, kind, backend, devices, threads, repeats, floors, json, picture)
 
 
+@app.command(context_settings=EXTRA)
+def plan(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "paper",
+    devices: Annotated[
+        str | None,
+        typer.Option("--devices", help="cpu, 0 or 0,1 (measured here, or --rates), or known cards: h200,h200"),
+    ] = None,
+    batch_size: Annotated[
+        str | None, typer.Option("--batch-size", help="images of one step, all devices together; several: 128,256")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, tf32, bfloat16; several with commas")] = None,
+    rates: Annotated[Path | None, typer.Option(help="measured rates: a report of minialex doctor")] = None,
+    link: Annotated[
+        str | None, typer.Option(help="between two devices: nvlink4, nvlink3, pcie5 … pcie2, or gigabytes a second")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="training images of an epoch")] = 1_281_167,
+    json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="print the tables for a document")] = False,
+    picture: Annotated[Path | None, typer.Option("--picture", help="draw it there, a .png file")] = None,
+    debug: DebugOption = False,
+) -> None:
+    """What a training step costs at least, what two columns exchange, and how long 90 epochs of ImageNet take.
+
+    Arithmetic on shapes and rates; nothing is trained. Any recipe field can be given too: --epochs 30 --columns 1 …
+    """
+    from minialex import planning
+    from minialex.recipe import load
+
+    base = load(recipe).replace(**overrides(context.args))
+    planning.run(
+        base, devices, batch_size, precision, rates, link, images, json_output=json, markdown=markdown,
+        picture_path=picture,
+    )  # fmt: skip
+
+
+@app.command()
+def doctor(
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="the backend to ask about; default this machine's")
+    ] = None,
+    devices: Annotated[str | None, typer.Option("--devices", help="check a network on two devices: 0,1 or 0,0")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="write everything there as JSON; with --devices minialex-doctor.json")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="of the network on two devices")] = "float32",
+    steps: Annotated[int, typer.Option(min=1, help="training steps of the long check of two devices")] = 1000,
+    quick: Annotated[bool, typer.Option("--quick", help="measure no rates")] = False,
+    debug: DebugOption = False,
+) -> int:
+    """What this machine has for training, whether it works together, and the line that mends what does not.
+
+    Ends with 0 if what was asked for works (training on the processor, --backend cuda, or --devices), else with 6.
+    """
+    from minialex.doctor import examine
+
+    return examine.run(backend, devices, report, precision, steps, quick)
+
+
 @app.command()
 def backends(debug: DebugOption = False) -> None:
     """Installed backends with their devices, or the reason why they cannot be used here."""

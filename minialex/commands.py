@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from minialex import checkpoint, files, machine, models, registry, rundata
@@ -409,7 +410,7 @@ def backends() -> None:
             places = ", ".join(backend.devices) + (" (default)" if name == registry.default_name() else "")
         except MinialexError as error:
             places = "cannot be used: " + str(error).removeprefix(f"backend '{name}' cannot be used: ")
-        table.add_row(name, places, point.value)
+        table.add_row(name, escape(places), point.value)  # an install line may hold [cuda], which rich takes as its own
     console().print(table)
 
 

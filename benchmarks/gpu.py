@@ -1,0 +1,466 @@
+"""minialex's CUDA backend beside PyTorch on the same GPU, everything in one command:
+
+    python benchmarks/gpu.py
+
+on a bare machine that has cupy, numba, numba-cuda and torch (nothing need be installed of minialex; the source tree is
+enough). **Not yet run on a device.** The same command runs anywhere, smaller, which is how it is tested:
+
+    python benchmarks/gpu.py --backend numba --device cpu:0 --recipe small --batch-sizes 32 --precisions float32
+
+For every precision and batch size:
+
+- the training step (uint8 images on the device are cropped, reflected, shifted in colour and freed of their mean;
+  forward, cost, backward, update), ours beside PyTorch eager and `torch.compile`, channels-last, in the same precision:
+  some steps of each side in turn, round after round, so that all see the same machine; the median of the rounds;
+- ours layer by layer beside the floor that the device's own measured rates give (`minialex.plan`);
+- end to end: images from the host's memory through the library's loader, the next batch sent while the device computes,
+  the loss read after every step; the peer gets the same loader, and sends from pinned memory.
+
+What fails (a batch that does not fit, say) is recorded as an error, and the rest goes on. Figures are written after
+every part, with machine, versions, command and date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "backends"), str(ROOT / "benchmarks")]  # not installed on a bare machine
+
+import numpy as np  # noqa: E402
+
+from minialex import bench, files, machine, models, plan, registry  # noqa: E402
+from minialex.backend import Backend  # noqa: E402
+from minialex.data.dataset import ArraySplit  # noqa: E402
+from minialex.data.loader import Batch, batches  # noqa: E402
+from minialex.data.statistics import Statistics  # noqa: E402
+from minialex.doctor import driver, processor  # noqa: E402
+from minialex.doctor.meter import CupyMeter  # noqa: E402
+from minialex.errors import BackendUnavailable, ConfigurationError, MinialexError, nearest  # noqa: E402
+from minialex.rates import PRECISIONS, Rates  # noqa: E402
+from minialex.recipe import Recipe, load  # noqa: E402
+from minialex.schedule import moment  # noqa: E402
+from minialex.session import Session  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "gpu.json"
+OURS, EAGER, COMPILED = "minialex", "pytorch", "torch.compile"
+SIDES = (OURS, EAGER, COMPILED)
+WATCHED = 5  # steps that are looked at layer by layer
+
+
+def load_backend(name: str, precision: str) -> Backend:
+    """A backend by its name, also where minialex is not installed: then the names are those of pyproject.toml."""
+    if name in registry.installed():
+        return registry.load(name, precision=precision)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    points = project["entry-points"][registry.GROUP]
+    if name not in points:
+        raise ConfigurationError(f"no backend named '{name}'; there are {', '.join(points)}.{nearest(name, points)}")
+    module, _, attribute = points[name].partition(":")
+    try:
+        return registry.build(name, getattr(import_module(module), attribute), precision=precision)
+    except ImportError as error:
+        raise BackendUnavailable(f"backend '{name}' cannot be used: {error}") from error
+
+
+class Side(Protocol):
+    """What is timed."""
+
+    def steps(self, count: int) -> None:
+        """Training steps on one batch that is on the device; returns when the last one is done."""
+        ...
+
+    def epoch(self, split: ArraySplit) -> None:
+        """Training steps on all batches of some images in the host's memory, each one's loss read."""
+        ...
+
+
+class Ours:
+    """minialex, all columns on one device."""
+
+    def __init__(self, recipe: Recipe, backend: Backend, device: str, weights: Mapping[str, Any] | None) -> None:
+        mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
+        placement = (device,) * recipe.columns
+        self.session = Session(recipe, backend, placement, Statistics(mean, np.eye(3) * 5000.0), weights)
+        self.recipe, self.device, self.done = recipe, device, 0
+        self.now = moment(recipe, 1, ())
+        self.feed = self.session.training_feed(*bench.random_batch(recipe, recipe.batch_size), 0, self.now)
+        self.step = self.session.step("train", recipe.batch_size)
+
+    def steps(self, count: int) -> None:
+        for _ in range(count):
+            self.step({**self.feed, "step": self.done})
+            self.done += 1
+        self.session.backend.synchronize(self.device)
+
+    def epoch(self, split: ArraySplit) -> None:
+        with closing(batches(split, np.arange(len(split)), self.recipe.batch_size)) as source:
+            batch = following(source)
+            while batch is not None:
+                upcoming: list[tuple[Any, Any] | None] = []
+
+                def ahead(upcoming: list[Any] = upcoming) -> Any:
+                    upcoming.append(following(source))
+                    return upcoming[0]
+
+                self.session.train(*batch, self.done, self.now, ahead)
+                self.done += 1
+                (batch,) = upcoming
+
+    def watched(self) -> dict[bench.Key, float]:
+        """Seconds of every layer in every phase of one step."""
+        marks: list[tuple[bench.Key, float]] = []
+        self.step(
+            {**self.feed, "step": self.done},
+            lambda layer, column, phase: marks.append(((layer, phase), time.perf_counter())),
+        )
+        self.session.backend.synchronize(self.device)
+        self.done += 1
+        ends = [*(when for _, when in marks[1:]), time.perf_counter()]
+        seconds: dict[bench.Key, float] = {}
+        for (key, begin), end in zip(marks, ends, strict=True):
+            seconds[key] = seconds.get(key, 0.0) + end - begin
+        return seconds
+
+
+class Theirs:
+    """PyTorch, eager or compiled."""
+
+    def __init__(self, recipe: Recipe, device: str, precision: str, compiled: str | None) -> None:
+        from gpu_peer import DevicePeer
+
+        mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
+        network = models.build(recipe.network)
+        place = device if device.startswith("cuda") else "cpu"
+        self.peer = DevicePeer(recipe, network, Statistics(mean, np.eye(3) * 5000.0), place, precision, compiled)
+        self.recipe = recipe
+        self.batch = self.peer.upload(*bench.random_batch(recipe, recipe.batch_size))
+
+    def steps(self, count: int) -> None:
+        for _ in range(count):
+            self.peer.train(*self.batch)
+        self.peer.synchronize()
+
+    def epoch(self, split: ArraySplit) -> None:
+        with closing(batches(split, np.arange(len(split)), self.recipe.batch_size)) as source:
+            batch = following(source)
+            sent = None if batch is None else self.peer.upload(*batch)
+            while sent is not None:
+                loss = self.peer.train(*sent)
+                batch = following(source)
+                sent = None if batch is None else self.peer.upload(*batch)
+                float(loss)
+
+
+def following(source: Iterator[Batch]) -> tuple[Any, Any] | None:
+    """Images and labels of the next batch, or None after the last."""
+    batch = next(source, None)
+    return None if batch is None else batch[1:]
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """How long something takes."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def summary(seconds: Sequence[float], images: int) -> dict[str, Any]:
+    """The median and the spread of rounds; `images` are those of one."""
+    middle = statistics.median(seconds)
+    return {
+        "median": middle, "low": min(seconds), "high": max(seconds), "seconds": [round(s, 7) for s in seconds],
+        "images_per_second": images / middle,
+    }  # fmt: skip
+
+
+def in_turn(
+    sides: dict[str, Side], errors: dict[str, str], rounds: int, run: Callable[[Side], object]
+) -> dict[str, list[float]]:
+    """Seconds of some rounds of every side, one after another, each round beginning with another side.
+
+    A side that fails is dropped, and its error kept.
+    """
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for n in range(rounds):
+        names = list(sides)
+        for name in names[n % len(names) :] + names[: n % len(names)] if names else ():
+            taken = attempt(lambda name=name: seconds_of(lambda: run(sides[name])), name, errors)
+            if taken is None:
+                del sides[name]
+                found.pop(name)
+            else:
+                found[name].append(taken)
+    return found
+
+
+def attempt(work: Callable[[], Any], name: str, errors: dict[str, str]) -> Any:
+    """What some work gives, or None and its error kept."""
+    try:
+        return work()
+    except (MinialexError, MemoryError, RuntimeError, ImportError) as error:
+        errors[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        say(f"  {name}: {errors[name]}")
+        return None
+
+
+def free() -> None:
+    """Give back what is not held any more, on the device too."""
+    gc.collect()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.empty_cache()
+    if "cupy" in sys.modules:
+        sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
+
+
+def layers(seconds: Mapping[bench.Key, float], floor: plan.Floor) -> list[dict[str, Any]]:
+    """Our time by the lines of a floor. A layer without a line of its own (ReLU, say) belongs to the one before it.
+
+    What has no floor (cutting the input, the loss) comes last, with none.
+    """
+    lines = {name: line.layer for line in floor.lines for name in line.layer.split(" + ")}
+    holder = ""
+    holders: dict[str, str] = {}
+    for name in dict.fromkeys(layer for layer, _ in seconds):
+        holder = lines.get(name, holder if name not in ("input", "softmax") else name)
+        holders[name] = holder
+    found: dict[str, dict[str, float]] = {}
+    for (layer, phase), taken in seconds.items():
+        key = "update" if phase == "update" else holders.get(layer, layer) or layer
+        parts = found.setdefault(key, {})
+        parts[phase] = parts.get(phase, 0.0) + taken
+    rows = [
+        {"layer": line.layer, **found.pop(line.layer, {}), "floor": line.seconds, "limit": line.limit}
+        for line in floor.lines
+    ]
+    return rows + [{"layer": name, **parts} for name, parts in found.items()]
+
+
+def device_rates(device: str) -> Rates:
+    """What the device reaches, measured."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return processor.measure()
+    card = driver.load().devices()[int(number)]
+    return CupyMeter(import_module("cupy")).rates(card)
+
+
+class Benchmark:
+    """Everything that is measured, for the command line's options."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.weights: Mapping[str, Any] | None = None
+        say(f"rates of {options.device} …")
+        self.rates = device_rates(options.device)
+        self.found: dict[str, Any] = {
+            "command": " ".join(["python", "benchmarks/gpu.py", *sys.argv[1:]]),
+            **machine.describe(),
+            "backend": options.backend,
+            "device": options.device,
+            "recipe": options.recipe,
+            "compile_mode": options.compile_mode,
+            "rates": {options.device: self.rates.as_json()},
+            "entries": [],
+        }
+
+    def recipe(self, precision: str, batch: int) -> Recipe:
+        """What is trained, at a rate so small that weights stay what they are."""
+        base = load(self.options.recipe)
+        return base.replace(
+            classes=base.classes or 10, batch_size=batch, learning_rate=bench.TINY_RATE, precision=precision
+        )
+
+    def sides(self, recipe: Recipe, errors: dict[str, str]) -> dict[str, Side]:
+        """The sides that can be made."""
+        options, made = self.options, {}
+        for name in [OURS, *options.peers]:
+            if name == OURS:
+                side = attempt(lambda: self.ours(recipe), name, errors)
+            else:
+                side = attempt(
+                    lambda name=name: Theirs(
+                        recipe, options.device, recipe.precision, options.compile_mode if name == COMPILED else None
+                    ),
+                    name,
+                    errors,
+                )
+            if side is not None:
+                made[name] = side
+        return made
+
+    def ours(self, recipe: Recipe) -> Ours:
+        """Our side, with the same initial weights every time (drawing them takes longer than training)."""
+        backend = load_backend(self.options.backend, recipe.precision)
+        made = Ours(recipe, backend, self.options.device, self.weights)
+        if self.weights is None:
+            self.weights = made.session.weights()
+        return made
+
+    def entry(self, precision: str, batch: int) -> dict[str, Any]:
+        """All about one precision and batch size."""
+        options = self.options
+        recipe = self.recipe(precision, batch)
+        floor = None
+        if precision in self.rates.matrix:
+            layout = plan.lay_out(models.build(recipe.network), (0,) * recipe.columns)
+            floor = plan.floor(layout, [self.rates], precision, batch)
+        if options.peers:
+            from gpu_peer import set_precision
+
+            set_precision(precision)
+        errors: dict[str, str] = {}
+        found: dict[str, Any] = {"precision": precision, "batch_size": batch, "errors": errors}
+        if floor is not None:
+            found["floor_seconds"] = floor.seconds
+        sides = self.sides(recipe, errors)
+        first = in_turn(sides, errors, 1, lambda side: side.steps(1))
+        found["first_step_seconds"] = {name: seconds[0] for name, seconds in first.items()}
+        in_turn(sides, errors, 1, lambda side: side.steps(2))
+        steps = in_turn(sides, errors, options.rounds, lambda side: side.steps(options.steps))
+        found["step"] = {name: summary([s / options.steps for s in seconds], batch) for name, seconds in steps.items()}
+        say_row(f"{precision}, batch {batch}: step", found["step"], found.get("floor_seconds"))
+        if OURS in sides and floor is not None:
+            side = sides[OURS]
+            assert isinstance(side, Ours)
+            watched = attempt(lambda: [side.watched() for _ in range(WATCHED)], OURS, errors)
+            if watched is not None:
+                found["layers"] = layers(bench.medians(watched), floor)
+        split = self.split(recipe)
+        in_turn(sides, errors, 1, lambda side: side.epoch(self.part(split, 2 * batch)))
+        epochs = in_turn(sides, errors, max(1, options.rounds // 2), lambda side: side.epoch(split))
+        found["end_to_end"] = {name: summary(seconds, len(split)) for name, seconds in epochs.items()}
+        say_row(f"{precision}, batch {batch}: end to end, {len(split):,} images", found["end_to_end"], None)
+        del sides
+        free()
+        return found
+
+    def split(self, recipe: Recipe) -> ArraySplit:
+        """Random images in the host's memory, whole batches of them, at least two."""
+        count = max(2, self.options.images // recipe.batch_size) * recipe.batch_size
+        return ArraySplit(*bench.random_batch(recipe, count))
+
+    def part(self, split: ArraySplit, count: int) -> ArraySplit:
+        """The first images."""
+        return ArraySplit(split.images[:count], split.labels[:count])
+
+    def run(self) -> dict[str, Any]:
+        """Measure everything; written after every entry."""
+        for precision in self.options.precisions:
+            for batch in self.options.batch_sizes:
+                self.found["entries"].append(self.entry(precision, batch))
+                self.options.out.parent.mkdir(parents=True, exist_ok=True)
+                files.write_json(self.options.out, self.found)
+        return self.found
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The results as Markdown: steps and end to end, then layers."""
+    lines = [
+        "| precision | batch | floor | minialex | of the floor's speed | PyTorch eager | torch.compile "
+        "| torch.compile / minialex | end to end, images/s: minialex, eager, compiled |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for entry in found["entries"]:
+        times = {name: entry["step"].get(name, {}).get("median") for name in SIDES}
+        ours, floor = times[OURS], entry.get("floor_seconds")
+        cells = [
+            entry["precision"], f"{entry['batch_size']:,}", milliseconds(floor), milliseconds(ours),
+            f"{floor / ours:.0%}" if ours and floor else "–", milliseconds(times[EAGER]), milliseconds(times[COMPILED]),
+            f"{times[COMPILED] / ours:.2f}" if ours and times[COMPILED] else "–",
+            ", ".join(
+                f"{entry['end_to_end'][name]['images_per_second']:,.0f}" if name in entry["end_to_end"] else "–"
+                for name in SIDES
+            ),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    for entry in found["entries"]:
+        if "layers" not in entry:
+            continue
+        lines += ["", f"{entry['precision']}, batch {entry['batch_size']:,}:", ""]
+        lines += ["| layer | forward | backward | update | exchange | floor | times the floor | limited by |"]
+        lines += ["|---|---:|---:|---:|---:|---:|---:|---|"]
+        for row in entry["layers"]:
+            phases = [row.get(phase) for phase in ("forward", "backward", "update", "exchange")]
+            taken = sum(value for value in [*phases, row.get("input")] if value)
+            floor = row.get("floor")
+            shown = [milliseconds(value) for value in phases]
+            if "input" in row:
+                shown[0] = milliseconds(row["input"])
+            cells = [row["layer"], *shown, milliseconds(floor), f"{taken / floor:.1f}" if floor and taken else "–"]
+            lines.append(f"| {' | '.join([*cells, row.get('limit', '–')])} |")
+    return "\n".join(lines) + "\n"
+
+
+def milliseconds(seconds: float | None) -> str:
+    """A time as text, or a dash."""
+    return "–" if seconds is None else f"{1e3 * seconds:,.3g} ms" if seconds < 0.1 else f"{1e3 * seconds:,.0f} ms"
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(text, flush=True)
+
+
+def say_row(what: str, sides: Mapping[str, Mapping[str, float]], floor: float | None) -> None:
+    """One comparison."""
+    told = [f"{name} {milliseconds(found['median'])}" for name, found in sides.items()]
+    say(f"  {what}: {', '.join(told)}{f' (floor {milliseconds(floor)})' if floor else ''}")
+
+
+def numbers(text: str) -> list[int]:
+    """Batch sizes from the command line."""
+    return [int(part) for part in text.split(",")]
+
+
+def words(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """Names from the command line; none for an empty text."""
+
+    def names(text: str) -> list[str]:
+        found = [part.strip() for part in text.split(",") if part.strip()]
+        for name in found:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"no '{name}'; there are {', '.join(known)}")
+        return found
+
+    return names
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, record, print."""
+    parser = argparse.ArgumentParser(description="minialex beside PyTorch on one GPU")
+    parser.add_argument("--backend", default="cuda")
+    parser.add_argument("--device", default="cuda:0", help="of the backend; PyTorch takes the same card, or the CPU")
+    parser.add_argument("--recipe", default="paper", help="a recipe's name or a .toml file")
+    parser.add_argument("--batch-sizes", type=numbers, default=[128, 256, 1024])
+    parser.add_argument("--precisions", type=words(list(PRECISIONS)), default=list(PRECISIONS))
+    parser.add_argument("--peers", type=words((EAGER, COMPILED)), default=[EAGER, COMPILED], help="'' for none")
+    parser.add_argument("--compile-mode", default="default", help="of torch.compile, e.g. max-autotune")
+    parser.add_argument("--rounds", type=int, default=7, help="of every side, in turn")
+    parser.add_argument("--steps", type=int, default=10, help="of one round")
+    parser.add_argument("--images", type=int, default=8192, help="in the host's memory, end to end")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    try:
+        found = Benchmark(options).run()
+    except (MinialexError, driver.DriverError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 6)
+    say("\n" + table(found))
+    say(f"results: {options.out}")
+    failed = any(OURS not in entry["step"] for entry in found["entries"])
+    return 6 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

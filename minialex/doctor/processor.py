@@ -1,0 +1,166 @@
+"""The processor's side: Python, NumPy and its BLAS, backends, threads, memory, disk, and measured rates."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minialex import machine, peaks, registry
+from minialex.doctor.checks import Check
+from minialex.errors import MinialexError
+from minialex.rates import Rates
+
+NEEDED = 2 * 2**30
+"""Bytes of memory that the full network's weights, momentum and gradients take, with what a small batch needs."""
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+MEMORY = Path("/proc/meminfo")
+
+
+def checks(asked: str) -> list[Check]:
+    """Everything about the processor but its rates; `asked` is the backend that must work."""
+    return [
+        Check(
+            "cpu", "machine", "ok", f"{machine.processor()}, {platform.system()}, Python {platform.python_version()}"
+        ),
+        Check("cpu", "minialex", "ok", version("minialex")),
+        _blas(),
+        _cores(),
+        *_backends(asked),
+        *_memory(),
+        *_disk(Path.cwd()),
+    ]
+
+
+def _blas() -> Check:
+    found = f"NumPy {np.__version__}"
+    config: Any = np.show_config(mode="dicts")
+    blas = config.get("Build Dependencies", {}).get("blas", {}) if isinstance(config, dict) else {}
+    name = str(blas.get("name", "")).strip()
+    if not name or name == "none":
+        return Check(
+            "cpu", "matrix products", "note", f"{found} without a BLAS library: matrix products are slow",
+            "pip install --force-reinstall numpy",
+        )  # fmt: skip
+    threads = [f"{v}={os.environ[v]}" for v in peaks.BLAS_THREADS if v in os.environ]
+    limits = f"; limited by {', '.join(threads)}" if threads else ""
+    return Check("cpu", "matrix products", "ok", f"{found} with {name} {blas.get('version', '')}{limits}".rstrip())
+
+
+def _cores() -> Check:
+    cores = peaks.cores()
+    quota = _quota()
+    if quota is not None and quota < cores:
+        return Check(
+            "cpu", "cores", "note", f"{cores} cores are seen, but this container may use {quota:g} of them",
+            f"minialex train --threads {max(1, math.floor(quota))}",
+        )  # fmt: skip
+    return Check("cpu", "cores", "ok", f"{cores}: so many threads compute (--threads takes fewer)")
+
+
+def _quota() -> float | None:
+    """Cores that a container may use, where it is limited."""
+    try:
+        most, period = QUOTA.read_text(encoding="ascii").split()
+        return None if most == "max" else int(most) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+class _Notices(logging.Handler):
+    """Keeps what a backend has to say while it is loaded (a cache folder that cannot be written, say)."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+def _backends(asked: str) -> list[Check]:
+    """Every backend of the processor, loaded; that of the GPU is `minialex.doctor.examine`'s."""
+    found = []
+    chosen = registry.default_name()
+    for name in registry.installed():
+        if name == "cuda":
+            continue
+        notices = _Notices()
+        logger = logging.getLogger("minialex")
+        logger.addHandler(notices)
+        try:
+            backend = registry.load(name)
+            default = ", the default" if name == chosen else ""
+            text = f"{_package(name)}works on {', '.join(backend.devices)}{default}"
+            found.append(Check("cpu", f"backend {name}", "ok", text))
+            found += [Check("cpu", f"backend {name}", "note", text) for text in dict.fromkeys(notices.texts)]
+            if name == "numba" and not notices.texts:
+                found.append(Check("cpu", "kernel cache", "ok", "compiled kernels are kept on disk for the next run"))
+        except MinialexError as error:
+            mend = 'pip install --upgrade "numba" "numpy"' if name == "numba" else ""
+            found.append(Check("cpu", f"backend {name}", "problem" if name == asked else "note", str(error), mend))
+        finally:
+            logger.removeHandler(notices)
+    return found
+
+
+def _package(name: str) -> str:
+    """``"numba 0.61 "`` for a backend that is called as the package that it is built on."""
+    known = machine.versions()
+    return f"{name} {known[name]} " if name in known else ""
+
+
+def _memory() -> list[Check]:
+    try:
+        lines = dict(line.split(":", 1) for line in MEMORY.read_text(encoding="ascii").splitlines())
+        total, free = (int(lines[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
+    except (OSError, KeyError, ValueError):
+        return []
+    text = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+    if free < NEEDED:
+        return [
+            Check(
+                "cpu", "memory", "note",
+                f"{text}: the small networks fit; the full one needs {NEEDED / 2**30:.0f} GiB and more",
+                "close other programs, or train with a small network: minialex train --recipe shapes",
+            )
+        ]  # fmt: skip
+    return [Check("cpu", "memory", "ok", text)]
+
+
+def _disk(folder: Path) -> list[Check]:
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return []
+    text = f"{free / 2**30:.1f} GiB free in {folder}"
+    if free < NEEDED:
+        return [
+            Check(
+                "cpu", "disk", "note", f"{text}: a checkpoint of the full network takes half a GiB, several are kept",
+                "minialex train --out FOLDER-ON-A-LARGER-DISK",
+            )
+        ]  # fmt: skip
+    return [Check("cpu", "disk", "ok", text)]
+
+
+def measure() -> Rates:
+    """The processor's rates: NumPy's matrix product, and copies by as many threads as there are cores; some seconds."""
+    cores = peaks.cores()
+    found = peaks.of_host(cores, "float32")
+    return Rates(
+        machine.processor(),
+        {"float32": 2 * found.multiply_adds},
+        found.bytes,
+        None,
+        None,
+        f"measured on this machine with NumPy's BLAS, {cores} thread{'s' if cores > 1 else ''}",
+    )

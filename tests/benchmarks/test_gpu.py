@@ -1,0 +1,214 @@
+"""The benchmark for GPUs runs where there is none; its peer is the same network; a bare machine is enough."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minialex import bench, models, plan, registry
+from minialex.data.statistics import Statistics
+from minialex.errors import BackendUnavailable, ConfigurationError, ResourceError
+from minialex.rates import KNOWN
+from minialex.recipe import load
+from minialex.schedule import Moment
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {
+    "kernels": (4, 8, 8, 8, 8), "features": (16, 16), "crop": 20, "image_size": 24, "classes": 5, "batch_size": 4,
+    "dropout": 0.0,
+}  # fmt: skip
+
+try:
+    import torch
+except ImportError:
+    if os.environ.get("CI"):
+        raise
+    torch = None
+needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
+
+
+def module(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[name] = found
+    spec.loader.exec_module(found)
+    return found
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])  # which it puts the source tree into
+    yield module("gpu")
+    for name in ("gpu", "gpu_peer", "peer"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.peers
+@needs_torch
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::UserWarning:torch")
+@pytest.mark.parametrize("compiled", [None, pytest.param("default", marks=pytest.mark.slow)])
+def test_the_peer_is_the_same_network(gpu, compiled):
+    """Same weights, images, crops and colours: same loss, same gradients, within float32's rounding."""
+    from gpu_peer import DevicePeer, set_precision
+
+    set_precision("float32")
+    recipe = load("small").replace(**TINY, norm_alpha=0.1)
+    ours = bench.random_session(recipe, registry.load("numpy"), ("cpu:0", "cpu:0"))
+    images, labels = bench.random_batch(recipe, 4)
+    now = Moment(learning_rate=1.0, layer_rates={}, colour=recipe.colour, finished=False)
+    before = ours.weights()
+    draws = ours.training_feed(images, labels, 3, now)
+    take = ours.backend.to_numpy
+    crops = {name: torch.from_numpy(take(draws[f"{name}@cpu:0"])) for name in ("top", "left", "flip", "shift")}
+    outcome = ours.train(images, labels, 3, now)
+    after = ours.weights()
+
+    statistics = Statistics(np.full((3, 24, 24), 127.5, np.float32), np.eye(3) * 5000.0)
+    peer = DevicePeer(recipe, models.build(recipe.network), statistics, "cpu", "float32", compiled)
+    peer.model.load(before)
+    on_device = peer.upload(images, labels)
+    crops["flip"] = crops["flip"].bool()
+    loss = peer.loss(*on_device, *(crops[name].long() if name in ("top", "left") else crops[name] for name in crops))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(outcome.loss, rel=1e-5)
+    for name, parameter in peer.model.named_parameters():
+        decay = recipe.weight_decay * before[name] if name.endswith("weight") else 0.0
+        expected = before[name] - after[name] - decay  # at rate 1, from momentum 0
+        error = np.linalg.norm(parameter.grad.numpy() - expected) / np.linalg.norm(expected)
+        assert error < 2e-4, name
+
+
+@pytest.mark.peers
+@needs_torch
+def test_everything_runs_on_a_machine_without_a_gpu(gpu, tmp_path, capsys):
+    recipe = tmp_path / "tiny.toml"
+    fields = {name: list(value) if isinstance(value, tuple) else value for name, value in TINY.items()}
+    network = {k: v for k, v in fields.items() if k not in ("batch_size", "image_size")}
+    lines = ['base = "small"', "[network]", *(f"{k} = {json.dumps(v)}" for k, v in network.items())]
+    recipe.write_text("\n".join([*lines, "[images]", "image_size = 24"]), encoding="utf-8")
+    out = tmp_path / "results" / "gpu.json"
+    code = gpu.main(
+        ["--backend", "numba", "--device", "cpu:0", "--recipe", str(recipe), "--batch-sizes", "4,8", "--precisions",
+         "float32", "--peers", "pytorch", "--rounds", "2", "--steps", "2", "--images", "16", "--out", str(out)]
+    )  # fmt: skip
+    assert code == 0
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert {"machine", "versions", "date", "command", "rates"} <= set(found)
+    assert [entry["batch_size"] for entry in found["entries"]] == [4, 8]
+    for entry in found["entries"]:
+        assert entry["errors"] == {}
+        assert set(entry["step"]) == set(entry["end_to_end"]) == {"minialex", "pytorch"}
+        assert entry["floor_seconds"] > 0
+        assert all(len(side["seconds"]) == 2 for side in entry["step"].values())
+        names = [row["layer"] for row in entry["layers"]]
+        assert names[:2] == ["conv1", "norm1 + pool1"]
+        assert {"input", "softmax", "update"} <= set(names)
+    said = capsys.readouterr().out
+    assert "| float32 | 8 |" in said
+    assert "| norm1 + pool1 |" in said
+
+
+def test_a_bare_machine_is_enough(tmp_path):
+    """No package but NumPy and Numba, and minialex itself not installed."""
+    code = f"""
+import importlib.metadata, runpy, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {{"typer", "click", "rich", "PIL", "safetensors", "tomli_w", "pooch", "matplotlib",
+                                       "psutil", "torch"}}:
+            raise ImportError("a bare machine has no " + name)
+sys.meta_path.insert(0, Refuse())
+real = importlib.metadata.entry_points
+importlib.metadata.entry_points = lambda **choice: () if choice.get("group") == "minialex.backends" else real(**choice)
+sys.path = [p for p in sys.path if p not in ({str(ROOT)!r}, {str(ROOT / "backends")!r})]
+sys.argv = ["gpu.py", "--backend", "numba", "--device", "cpu:0", "--recipe", "small", "--batch-sizes", "4",
+            "--precisions", "float32", "--peers", "", "--rounds", "1", "--steps", "1", "--images", "8",
+            "--out", {str(tmp_path / "gpu.json")!r}]
+runpy.run_path({str(ROOT / "benchmarks" / "gpu.py")!r}, run_name="__main__")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["entries"][0]["step"]["minialex"]
+
+
+def test_a_side_that_fails_is_recorded_and_the_rest_goes_on(gpu):
+    class Good:
+        count = 0
+
+        def steps(self, count):
+            self.count += count
+
+    class Bad:
+        def steps(self, count):
+            raise ResourceError("out of memory\nwith a batch of 1,024")
+
+    errors: dict[str, str] = {}
+    sides = {"good": Good(), "bad": Bad()}
+    found = gpu.in_turn(sides, errors, 3, lambda side: side.steps(2))
+    assert errors == {"bad": "ResourceError: out of memory with a batch of 1,024"}
+    assert list(sides) == list(found) == ["good"]
+    assert len(found["good"]) == 3
+    assert sides["good"].count == 6
+
+
+def test_no_gpu_and_wrong_options(gpu, capsys, monkeypatch):
+    assert gpu.main(["--backend", "cuda"]) == 6
+    assert "error: no NVIDIA driver" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        gpu.main(["--precisions", "bf16"])
+    assert "no 'bf16'; there are float32, tf32, bfloat16" in capsys.readouterr().err
+    monkeypatch.setattr(gpu.registry, "installed", dict)
+    with pytest.raises(ConfigurationError, match=r"no backend named 'cuuda'.* Did you mean 'cuda'"):
+        gpu.load_backend("cuuda", "float32")
+    assert gpu.load_backend("numpy", "float32").name == "numpy"
+    with pytest.raises(BackendUnavailable):
+        gpu.load_backend("cuda", "float32")
+
+
+def test_time_is_set_beside_the_floor_that_it_belongs_to(gpu):
+    layout = plan.lay_out(models.alexnet(), (0, 0))
+    floor = plan.floor(layout, [KNOWN["h200"]], "bfloat16", 128)
+    seconds = {
+        ("input", "input"): 1.0, ("conv1", "forward"): 2.0, ("relu1", "forward"): 4.0, ("norm1", "forward"): 8.0,
+        ("pool1", "forward"): 16.0, ("fc8", "forward"): 32.0, ("softmax", "forward"): 64.0,
+        ("softmax", "backward"): 128.0, ("fc8", "backward"): 256.0, ("relu1", "backward"): 512.0,
+        ("conv1", "backward"): 1024.0, ("conv1", "update"): 2048.0, ("fc8", "update"): 4096.0,
+        ("fc8", "exchange"): 8192.0,
+    }  # fmt: skip
+    rows = {row["layer"]: row for row in gpu.layers(seconds, floor)}
+    assert rows["conv1"]["forward"] == 6.0
+    assert rows["conv1"]["backward"] == 1536.0
+    assert rows["norm1 + pool1"]["forward"] == 24.0
+    assert rows["fc8"] | {"floor": 0} == {
+        "layer": "fc8", "forward": 32.0, "backward": 256.0, "exchange": 8192.0, "floor": 0, "limit": "memory",
+    }  # fmt: skip
+    assert rows["update"]["update"] == 6144.0
+    assert rows["input"] == {"layer": "input", "input": 1.0}
+    assert rows["softmax"] == {"layer": "softmax", "forward": 64.0, "backward": 128.0}
+    times = sum(v for row in rows.values() for k, v in row.items() if k not in ("layer", "floor", "limit"))
+    assert times == sum(seconds.values())
+
+
+def test_rates_of_a_card_are_measured(gpu, monkeypatch):
+    class Driver:
+        def devices(self):
+            return ["first", "second"]
+
+    class Meter:
+        def __init__(self, cupy):
+            assert cupy == "cupy"
+
+        def rates(self, card):
+            return KNOWN["h200"] if card == "second" else None
+
+    monkeypatch.setattr(gpu.driver, "load", Driver)
+    monkeypatch.setattr(gpu, "CupyMeter", Meter)
+    monkeypatch.setattr(gpu, "import_module", lambda name: name)
+    assert gpu.device_rates("cuda:1") is KNOWN["h200"]
