@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from minialex import checkpoint, files, models, registry, rundata
+from minialex import checkpoint, files, models, registry, weights
 from minialex.backend import Backend
 from minialex.data import DataSet, load
 from minialex.data.folder import read_image
@@ -19,14 +19,13 @@ from minialex.differences import DIFFERENCES
 from minialex.display import TrainingDisplay, duration
 from minialex.errors import CheckpointError, ConfigurationError, DataError, MinialexError
 from minialex.evaluation import Evaluation
-from minialex.evaluation import evaluate as run_evaluation
-from minialex.network import whole_shapes
 from minialex.recipe import Recipe, built_in, fields
 from minialex.recipe import load as load_recipe
-from minialex.runs import Run, RunPaths, is_run, read_metrics
+from minialex.runs import Run, read_metrics
 from minialex.session import Session, placement_of
 from minialex.training import Result, prepare
 from minialex.training import train as run_training
+from minialex.weights import recipe_of
 
 EXAMPLES = 24  # images that a report shows
 
@@ -49,13 +48,6 @@ def load_data(recipe: Recipe) -> DataSet:
         train_images=recipe.train_images or None,
         validation_images=recipe.validation_images or None,
     )
-
-
-def recipe_of(folder: Path) -> Recipe:
-    """The recipe of a run folder."""
-    if not is_run(folder):
-        raise CheckpointError(f"no run at {folder}: recipe.toml is missing; check the path")
-    return load_recipe(str(RunPaths(folder).recipe))
 
 
 def choose_recipe(name: str | None, changes: dict[str, Any]) -> Recipe:
@@ -182,82 +174,10 @@ def examples(found: Evaluation) -> Any:
 
 
 def open_session(path: Path, backend: Backend, devices: str | None) -> tuple[Session, Recipe, tuple[str, ...]]:
-    """A session with the best weights of a run folder, or those of a checkpoint folder inside one."""
-    home, found = _weights_of(path)
-    recipe = recipe_of(home)
-    known = rundata.read(home)
-    class_names = known.class_names
-    if recipe.classes == 0:
-        recipe = recipe.replace(classes=len(class_names))
-    checkpoint.check_against(
-        found.weights, whole_shapes(models.build(recipe.network), recipe.columns), f"weights of {found.path}"
-    )
-    placement = placement_of(backend, devices, recipe.columns)
-    return Session(recipe, backend, placement, known.statistics, found.weights), recipe, class_names
-
-
-def _weights_of(path: Path) -> tuple[Path, checkpoint.Checkpoint]:
-    if (path / checkpoint.MANIFEST).is_file():
-        return path.parent.parent, checkpoint.load(path)
-    if not path.is_dir():
-        raise CheckpointError(f"no run folder {path}; train one with `minialex train --out {path}`")
-    return path, checkpoint.best(path / "checkpoints")
-
-
-def evaluate(
-    paths: Sequence[Path],
-    views: int,
-    data_name: str | None,
-    backend_name: str | None,
-    devices: str | None,
-    threads: int | None,
-    batch_size: int,
-) -> int:
-    """Evaluate runs, alone or averaged."""
-    if views not in (1, 10):
-        raise ConfigurationError(f"--views takes 1 or 10, got {views}")
-    screen = console()
-    backend = registry.load(backend_name, threads=threads)
-    sessions, recipe, names = [], None, None
-    for path in paths:
-        session, recipe, class_names = open_session(path, backend, devices)
-        if names is not None and class_names != names:
-            raise ConfigurationError(
-                f"{path} knows other classes than {paths[0]}: runs that are averaged must share them"
-            )
-        names = class_names
-        sessions.append(session)
-    assert recipe is not None
-    assert names is not None
-    if data_name is not None:
-        recipe = recipe.replace(data=data_name)
-    data = load_data(recipe)
-    if data.class_names != names:
-        raise ConfigurationError(f"'{data.name}' has other classes than {paths[0]} was trained on")
-    sizes = {s.recipe.image_size for s in sessions}
-    if len(sizes) > 1:
-        raise ConfigurationError(f"runs that are averaged must share image_size, got {sorted(sizes)}")
-    from rich.progress import Progress
-
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        task = progress.add_task("evaluating", total=len(data.validation))
-        found = run_evaluation(
-            sessions,
-            data.validation,
-            views=views,
-            batch_size=batch_size,
-            progress=lambda done: progress.update(task, completed=done),
-        )
-    table = Table(box=None, show_header=False, highlight=False)
-    table.add_row("network" if len(sessions) == 1 else f"average of {len(sessions)}", ", ".join(map(str, paths)))
-    table.add_row(
-        "data", f"{data.name}, {len(found.labels):,} validation images, {views} view{'s' if views > 1 else ''}"
-    )
-    table.add_row("top-1 error", f"{found.error(1):.2%} ± {found.interval(1):.2%}")
-    table.add_row("top-5 error", f"{found.error(5):.2%} ± {found.interval(5):.2%}")
-    table.add_row("loss", f"{found.loss:.4f}")
-    screen.print(table)
-    return 0
+    """A session with the weights that `minialex.weights.find` finds at a path, its recipe and its class names."""
+    found = weights.find(path)
+    placement = placement_of(backend, devices, found.recipe.columns)
+    return Session(found.recipe, backend, placement, found.statistics, found.tensors), found.recipe, found.labels
 
 
 def predict(

@@ -155,13 +155,18 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     ResourceError, ConfigurationError
         As `translate_os_errors` says; the file is then as it was before.
     """
+    write_chunks(path, [data], len(data))
+
+
+def write_chunks(path: str | os.PathLike[str], chunks: Iterable[Any], needed: int) -> None:
+    """Write a file as `write_bytes` does, from contiguous buffers one after the other, `needed` bytes together."""
     path = Path(path)
-    with translate_os_errors(path, needed=len(data)):
+    with translate_os_errors(path, needed=needed):
         file = _open_temporary(path)
         try:
             with file:
                 try_lock(file.fileno())
-                _write_and_sync(file, [data])
+                _write_and_sync(file, chunks)
             os.replace(file.name, path)
         except BaseException:
             with contextlib.suppress(OSError):

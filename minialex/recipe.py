@@ -60,7 +60,9 @@ class NetworkFields:
     )
     paddings: tuple[int, ...] = option((2, 1, 1, 1), "zeros on each side in conv2 … conv5 (3.5)", minimum=0)
     conv6: int = option(
-        0, "kernels of a sixth convolutional layer over the last pooling layer: 256 in the networks marked * (6)", minimum=0
+        0,
+        "kernels of a sixth convolutional layer over the last pooling layer: 256 in the networks marked * (6)",
+        minimum=0,
     )
     omit: tuple[str, ...] = option((), "convolutional layers to leave out, e.g. conv3 (7)")
     connect: str = option(
