@@ -112,6 +112,10 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="passes over the training set")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images of one step")] = None,
     seed: Annotated[int | None, typer.Option(help="of every random number of the run")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="begin with a run's, checkpoint's or weights file's layers; or gaussian, he: draw all anew"),
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="go on with this run folder")] = None,
     out: Annotated[Path | None, typer.Option(help="the new run's folder; default runs/NAME-DATE")] = None,
     debug: DebugOption = False,
@@ -124,6 +128,8 @@ def train(
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("seed", seed), ("data", data)):
         if value is not None:
             changes[name] = value
+    if init is not None:
+        changes["init" if init in ("gaussian", "he") else "init_from"] = init
     from minialex import commands
 
     return commands.train(recipe, changes, backend, devices, threads, resume, out)

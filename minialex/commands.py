@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from minialex import checkpoint, files, models, registry, weights
+from minialex import checkpoint, files, models, registry, transfer, weights
 from minialex.backend import Backend
 from minialex.data import DataSet, load
 from minialex.data.folder import read_image
@@ -51,7 +51,9 @@ def load_data(recipe: Recipe) -> DataSet:
 
 
 def choose_recipe(name: str | None, changes: dict[str, Any]) -> Recipe:
-    """The recipe that is named, else the one of the data, else ``shapes``; with the changes."""
+    """The recipe that is named, else of the network to begin with, of the data, or ``shapes``; with the changes."""
+    if name is None and changes.get("init_from"):
+        return transfer.recipe_for(Path(changes["init_from"]).expanduser()).replace(**changes)
     if name is None:
         source = str(changes.get("data", "shapes")).partition(":")[0]
         name = source if source in built_in() else "small" if "data" in changes else "shapes"
@@ -76,13 +78,18 @@ def train(
             )
         path = resume
         recipe = recipe_of(resume).replace(**changes)
-        fixed = [name for name in recipe.differences(recipe_of(resume)) if fields()[name][0] == "network"]
+        different = recipe.differences(recipe_of(resume))
+        fixed = [name for name in different if fields()[name][0] == "network"]
+        if "init_from" in different or "init_layers" in different:
+            raise ConfigurationError(f"{resume} has begun already: leave out --init, or train into another folder")
         if fixed:
             raise CheckpointError(
                 f"{resume} holds another network: --{fixed[0].replace('_', '-')} cannot change on resume"
             )
     else:
         recipe = choose_recipe(recipe_name, changes)
+        if recipe.init_from:  # the run may be resumed from elsewhere
+            recipe = recipe.replace(init_from=str(Path(recipe.init_from).expanduser().resolve()))
         label = Path(recipe.data.partition(":")[0]).name or "run"
         path = out or Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}"
     backend = registry.load(backend_name, threads=threads)
@@ -144,6 +151,7 @@ def write_report(run: Run, recipe: Recipe, data: DataSet, result: Result, found:
             ("training images", f"{len(data.train):,}"),
             ("classes", f"{len(data.class_names)}"),
             ("seed", f"{recipe.seed}"),
+            *_beginning(run),
             ("evaluate", f"minialex evaluate {run.paths.folder} --views 10"),
             ("predict", f"minialex predict {run.paths.folder} IMAGE…"),
             ("go on", f"minialex train --resume {run.paths.folder} --epochs {recipe.epochs + 5}"),
@@ -159,6 +167,18 @@ def write_report(run: Run, recipe: Recipe, data: DataSet, result: Result, found:
         warnings=result.progress.warnings,
         recipe_toml=recipe.to_toml(),
     )
+
+
+def _beginning(run: Run) -> list[tuple[str, str]]:
+    """Facts of the report about the network that a run began with."""
+    known = transfer.facts(run.paths.folder)
+    if known is None:
+        return []
+    return [
+        ("begun from", str(known.get("from"))),
+        ("layers taken", ", ".join(known.get("taken", []))),
+        ("layers drawn anew", ", ".join(known.get("drawn_anew", {})) or "none"),
+    ]
 
 
 def examples(found: Evaluation) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -30,7 +30,6 @@ class Stage:
     gathers : whether each of its columns needs the pieces of all sources
     seen : shape, without N, that a column's piece of the layer sees
     output : shape that it gives
-    trained_before : whether a layer before it has parameters, so that its input's gradient is needed
     """
 
     layer: Layer
@@ -39,7 +38,6 @@ class Stage:
     gathers: bool
     seen: Shape
     output: Shape
-    trained_before: bool
 
     @property
     def values_received(self) -> int:
@@ -103,7 +101,7 @@ def _stages(network: Network, columns: int) -> tuple[Stage, ...]:
                 f"network '{network.name}': layer names must be unique and without ':', got {names}"
             )
     stages: list[Stage] = []
-    shape, sources, whole, trained = network.input_shape, columns, True, False
+    shape, sources, whole = network.input_shape, columns, True
     for layer in network.layers:
         computing = columns if layer.on == "each" else 1
         gathers = not whole and layer.sees == "all" and sources > 1
@@ -117,17 +115,20 @@ def _stages(network: Network, columns: int) -> tuple[Stage, ...]:
         except ConfigurationError as error:
             text = str(error)
             raise ConfigurationError(text if text.startswith("layer ") else f"layer '{layer.name}': {text}") from None
-        stages.append(Stage(layer, computing, sources, gathers, seen, shape, trained))
-        trained = trained or bool(layer.parameters(seen, 0, computing))
+        stages.append(Stage(layer, computing, sources, gathers, seen, shape))
         whole = whole and not layer.divides
         sources = computing
     return tuple(stages)
 
 
 def initial_parameters(
-    network: Network, columns: int, seed: int, dtype: str = "float32"
+    network: Network, columns: int, seed: int, dtype: str = "float32", *, layers: Collection[str] | None = None
 ) -> dict[str, NDArray[np.floating]]:
     """The weights and biases that training begins with: N(constant, std²), drawn by name, seed and element.
+
+    Parameters
+    ----------
+    layers : draw only theirs
 
     Returns
     -------
@@ -136,6 +137,8 @@ def initial_parameters(
     """
     arrays: dict[str, NDArray[np.floating]] = {}
     for name, parameter in network.parameters(columns).items():
+        if layers is not None and name.partition(".")[0] not in layers:
+            continue
         flat = np.full(math.prod(parameter.shape), parameter.constant, dtype)
         if parameter.std:
             stream = philox.purpose(f"init/{name.partition(':')[0]}")

@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex import checkpoint, models, rundata
+from minialex import checkpoint, models, rundata, transfer
 from minialex.backend import Backend
 from minialex.columns import Placement
 from minialex.data import DataSet, batches, epoch_order
@@ -47,6 +47,9 @@ class Listener:
 
     def validated(self, record: Mapping[str, Any]) -> None:
         """An epoch's validation record."""
+
+    def note(self, message: str) -> None:
+        """What the run begins with, where that is not random weights."""
 
     def warning(self, message: str) -> None:
         """A guard, or resuming, has something to say."""
@@ -113,11 +116,13 @@ def prepare(recipe: Recipe, data: DataSet) -> Recipe:
     return recipe
 
 
-def data_of_run(run: Run, data: DataSet) -> RunData:
-    """What the run remembers of its data, computed and written the first time."""
+def data_of_run(run: Run, data: DataSet, mean: NDArray[np.float32] | None = None) -> RunData:
+    """What the run remembers of its data, computed and written the first time; with another mean image if given."""
     folder = run.paths.folder
     if not rundata.is_there(folder):
-        rundata.write(folder, RunData(data.name, data.class_names, statistics(data.train)))
+        found = statistics(data.train)
+        found = found if mean is None else replace(found, mean=mean)
+        rundata.write(folder, RunData(data.name, data.class_names, found))
     return rundata.read(folder)
 
 
@@ -170,7 +175,8 @@ class _Training:
         self.labels = np.asarray(data.train.labels)
         self.pending: list[tuple[float, float, float]] = []  # loss, top-1, seconds of steps not yet recorded
         self.evaluation: Evaluation | None = None
-        weights = momentum = None
+        weights: Mapping[str, NDArray[Any]] | None = None
+        momentum: Mapping[str, NDArray[Any]] | None = None
         found = checkpoint.latest(run.paths.checkpoints, self.warn) if resume else None
         if found is not None:
             shapes = whole_shapes(models.build(recipe.network), recipe.columns)
@@ -183,11 +189,21 @@ class _Training:
             self.warn("the run was stopped before its first checkpoint: it begins again at step 0")
         if resume:
             run.drop_metrics_after(self.progress.step)
-        known_data = data_of_run(run, data)
+        start = transfer.begin(recipe, data.class_names) if recipe.init_from and found is None else None
+        if start is not None:
+            transfer.remember(run.paths.folder, start)
+            weights = start.weights
+        known_data = data_of_run(run, data, None if start is None else start.mean)
         if known_data.class_names != data.class_names:
             raise CheckpointError(f"{run.paths.folder} was trained on other classes than '{data.name}' has")
         self.session = Session(recipe, backend, placement, known_data.statistics, weights, momentum)
         del weights, momentum
+        if start is not None:
+            self.listener.note(start.words())
+            self.record_event(start.words())
+            if start.different:
+                self.warn(f"the network differs from that of {start.source}: {'; '.join(start.different)}")
+            del start
         if found is None:
             self.save(best=False)
 

@@ -98,23 +98,14 @@ def read(path: Path) -> Weights:
         If it is missing, damaged, of another kind, or its arrays are not those of its recipe; the array is named.
     """
     metadata = checkpoint.read_metadata(path)
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} is a safetensors file without a minialex recipe: `minialex import {path} OUT.safetensors` makes "
-            "one of it that has one"
-        )
-    if metadata.get("version") != VERSION:
-        raise CheckpointError(
-            f"{path} is of version {metadata.get('version')!r} and this minialex reads {VERSION!r}: update minialex"
-        )
+    recipe = _recipe_in(metadata, path)
     try:
-        recipe = parse(metadata["recipe"], "its recipe")
         class_names = json.loads(metadata["class_names"])
         origin = json.loads(metadata["origin"])
         if not isinstance(origin, dict) or not all(isinstance(name, str) for name in class_names):
             raise ValueError("not the values that belong there")
         data = metadata["data"]
-    except (ConfigurationError, KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"the metadata of {path} is damaged: {error}") from None
     tensors = checkpoint.read_safetensors(path)
     S = recipe.image_size
@@ -126,6 +117,22 @@ def read(path: Path) -> Weights:
     return Weights(
         recipe, tuple(class_names), Statistics(statistics[MEAN], statistics[COVARIANCE]), tensors, data, origin
     )
+
+
+def _recipe_in(metadata: Mapping[str, str], path: Path) -> Recipe:
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is a safetensors file without a minialex recipe: `minialex import {path} OUT.safetensors` makes "
+            "one of it that has one"
+        )
+    if metadata.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path} is of version {metadata.get('version')!r} and this minialex reads {VERSION!r}: update minialex"
+        )
+    try:
+        return parse(metadata["recipe"], "its recipe")
+    except (ConfigurationError, KeyError) as error:
+        raise CheckpointError(f"the metadata of {path} is damaged: {error}") from None
 
 
 def check(tensors: Arrays, recipe: Recipe, what: str) -> None:
@@ -151,6 +158,14 @@ def recipe_of(folder: Path) -> Recipe:
     if not is_run(folder):
         raise CheckpointError(f"no run at {folder}: recipe.toml is missing; check the path")
     return load_recipe(str(RunPaths(folder).recipe))
+
+
+def recipe_at(path: Path) -> Recipe:
+    """The recipe of what `find` would find, without reading the arrays."""
+    if path.is_file():
+        _refuse_foreign(path)
+        return _recipe_in(checkpoint.read_metadata(path), path)
+    return recipe_of(path.parent.parent if (path / checkpoint.MANIFEST).is_file() else path)
 
 
 def find(path: Path) -> Weights:
