@@ -10,6 +10,7 @@ hundreds of such bounds large.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,3 +106,16 @@ def weights(request: pytest.FixtureRequest) -> Weights:
     """Networks of every kind that a recipe can describe."""
     name, changes = KINDS[request.param]
     return network(load(name).replace(**changes))
+
+
+@pytest.fixture
+def torch() -> Any:
+    """PyTorch on one thread; where it is missing in CI, a failure."""
+    try:
+        import torch
+    except ImportError:
+        if os.environ.get("CI"):
+            pytest.fail("PyTorch is missing, and in CI a missing oracle is a failure")
+        pytest.skip("PyTorch is not installed")
+    torch.set_num_threads(1)
+    return torch

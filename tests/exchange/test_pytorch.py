@@ -24,17 +24,6 @@ from minialex.weights import Weights
 from .conftest import KINDS, centre, images, log_softmax, network, ours
 
 
-@pytest.fixture
-def torch() -> Any:
-    try:
-        import torch
-    except ImportError:
-        if os.environ.get("CI"):
-            pytest.fail("PyTorch is missing, and in CI a missing oracle is a failure")
-        pytest.skip("PyTorch is not installed")
-    return torch
-
-
 def module(path: Path) -> types.ModuleType:
     """The exported source, run."""
     made = types.ModuleType("exported")
