@@ -147,5 +147,5 @@ def class_table(found: Evaluation, names: tuple[str, ...]) -> Table:
     for score in sorted(scores.by_class(found), key=lambda score: -score.top1_error):
         taken = "" if score.taken_for is None else f"{scores.name_of(names, score.taken_for)} ({score.taken})"
         numbers = (score.top1_error, score.top5_error, score.probability)
-        table.add_row(names[score.label], f"{score.images:,}", *(f"{n:.1%}" for n in numbers), taken)
+        table.add_row(scores.name_of(names, score.label), f"{score.images:,}", *(f"{n:.1%}" for n in numbers), taken)
     return table

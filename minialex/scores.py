@@ -144,7 +144,7 @@ def as_json(found: Evaluation, class_names: tuple[str, ...]) -> dict[str, Any]:
         "classes": [
             {
                 "label": score.label,
-                "name": class_names[score.label],
+                "name": name_of(class_names, score.label),
                 "images": score.images,
                 "top1_error": score.top1_error,
                 "top5_error": score.top5_error,
