@@ -97,11 +97,15 @@ def train(
     models.build(recipe.replace(classes=recipe.classes or 10).network)  # say what does not fit before data is read
     data = load_data(recipe)
     recipe = prepare(recipe, data)
+    # before there is a run, so that a network that does not fit leaves none behind
+    start = transfer.begin(recipe, data.class_names) if recipe.init_from and resume is None else None
     with Run.resume(path) if resume is not None else Run.create(path, recipe.to_toml()) as run:
         if resume is not None and changes:
             files.write_text(run.paths.recipe, recipe.to_toml())
         with TrainingDisplay(screen) as display:
-            result = run_training(recipe, data, backend, placement, run, display, resume=resume is not None)
+            result = run_training(
+                recipe, data, backend, placement, run, display, resume=resume is not None, start=start
+            )
         finish(run, recipe, data, result, screen)
     return result.exit_code
 

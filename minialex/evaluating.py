@@ -79,7 +79,7 @@ def evaluate(
         return 0
     screen.print(summary(found, paths, data.name, views))
     if per_class:
-        screen.print(class_table(found, names))
+        Console(width=max(screen.width, 110)).print(class_table(found, names), markup=False)
     if reliability is not None:
         screen.print(f"picture: {reliability}", highlight=False, markup=False)
     return 0

@@ -28,6 +28,7 @@ from minialex.runs import Run
 from minialex.schedule import Moment, moment
 from minialex.session import Session
 from minialex.signals import StopRequest
+from minialex.transfer import Start
 
 RECORD_STEPS = 10  # steps that one training record averages
 PROBE_IMAGES = 32  # images that are looked at for dead units
@@ -135,6 +136,7 @@ def train(
     listener: Listener | None = None,
     *,
     resume: bool = False,
+    start: Start | None = None,
 ) -> Result:
     """Train a network in a run folder, from the beginning or from its newest checkpoint.
 
@@ -142,6 +144,7 @@ def train(
     ----------
     recipe : prepared (see `prepare`)
     run : open and locked; new, or with `resume` one that holds checkpoints
+    start : what `transfer.begin` made of a recipe with ``init_from``; None: it is made here
 
     Raises
     ------
@@ -152,7 +155,7 @@ def train(
     ResourceError
         If memory or disk run out.
     """
-    return _Training(recipe, data, backend, placement, run, listener or Listener(), resume).run_until_done()
+    return _Training(recipe, data, backend, placement, run, listener or Listener(), resume, start).run_until_done()
 
 
 class _Training:
@@ -167,6 +170,7 @@ class _Training:
         run: Run,
         listener: Listener,
         resume: bool,
+        start: Start | None,
     ) -> None:
         self.recipe, self.data, self.run, self.listener = recipe, data, run, listener
         self.progress = Progress()
@@ -189,7 +193,8 @@ class _Training:
             self.warn("the run was stopped before its first checkpoint: it begins again at step 0")
         if resume:
             run.drop_metrics_after(self.progress.step)
-        start = transfer.begin(recipe, data.class_names) if recipe.init_from and found is None else None
+        if start is None and recipe.init_from and found is None:
+            start = transfer.begin(recipe, data.class_names)
         if start is not None:
             transfer.remember(run.paths.folder, start)
             weights = start.weights

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex import files, models, weights
-from minialex.errors import CheckpointError
+from minialex.errors import CheckpointError, ConfigurationError
 from minialex.network import initial_parameters, join_columns, whole_shapes
 from minialex.recipe import Recipe
 
@@ -80,12 +80,20 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
     ------
     CheckpointError
         If the other network is missing or damaged, no layer of it fits, or one of ``init_layers`` does not.
+    ConfigurationError
+        If this network has not all of ``init_layers``.
     """
     found = weights.find(Path(recipe.init_from))
     shapes = whole_shapes(models.build(recipe.network), recipe.columns)
+    layers = tuple(dict.fromkeys(name.partition(".")[0] for name in shapes))
+    for layer in recipe.init_layers:
+        if layer not in layers:
+            raise ConfigurationError(
+                f"recipe field 'init_layers': this network has no '{layer}', but {', '.join(layers)}"
+            )
     taken: list[str] = []
     drawn: dict[str, str] = {}
-    for layer in dict.fromkeys(name.partition(".")[0] for name in shapes):
+    for layer in layers:
         reason = _misfit(layer, shapes, found.tensors)
         if recipe.init_layers:
             if layer in recipe.init_layers and reason:
@@ -102,9 +110,6 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
             f"no layer of {recipe.init_from} fits into this network ({'; '.join(map(': '.join, drawn.items()))}): "
             "leave out --recipe to train the same network"
         )
-    absent = [layer for layer in recipe.init_layers if layer not in taken]
-    if absent:
-        raise CheckpointError(f"layer '{absent[0]}' of init_layers is not in this network")
     fresh = initial_parameters(
         models.build(recipe.network), recipe.columns, recipe.seed, recipe.dtype, layers=frozenset(drawn)
     )
