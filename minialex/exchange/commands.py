@@ -118,6 +118,7 @@ def _read(source: Path, recipe: str | None, mean: Path | None) -> Weights:
         if checkpoint.read_metadata(source).get("format") == weights_files.FORMAT:
             raise ConfigurationError(f"{source} is a weights file of minialex already")
         tensors = checkpoint.read_safetensors(source)
+        tensors = {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in tensors.items()}
     else:
         tensors = pytorch_file.read(source)
     if torchvision.is_torchvision(tensors):

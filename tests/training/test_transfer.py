@@ -207,3 +207,27 @@ def test_errors(
     assert told.count("\n") == 1
     assert message in told
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("frozen", [{"conv1": 0.0, "conv2": 0.0}, {"conv3": 0.0}])
+def test_compiled_steps_with_frozen_layers_are_the_references(frozen: dict[str, float]) -> None:
+    """The Numba backend compiles the shorter program: frozen layers keep their bits, the others learn as elsewhere."""
+    from minialex.data import load as load_data
+    from minialex.data.statistics import statistics
+    from minialex.schedule import moment
+
+    recipe = load("shapes").replace(classes=10, layer_rates=frozen, batch_size=16)
+    data = load_data("shapes", size=32, train_images=64, validation_images=16).train
+    known = statistics(data)
+    found = {}
+    for name in ("numpy", "numba"):
+        session = Session(recipe, registry.load(name), ("cpu:0", "cpu:0"), known)
+        before = session.weights()
+        for step in range(3):
+            indices = np.arange(16 * step, 16 * step + 16)
+            session.train(data.read(indices), data.labels[indices], step, moment(recipe, 1, []))
+        found[name] = session.weights()
+        for layer in (*LAYERS, "fc8"):
+            assert same(before, found[name], layer) == (layer in frozen), (name, layer)
+    for name, array in found["numpy"].items():
+        np.testing.assert_allclose(found["numba"][name], array, rtol=0, atol=2e-5 * np.abs(array).max(), err_msg=name)
