@@ -206,8 +206,8 @@ class _Training:
         if start is not None:
             self.listener.note(start.words())
             self.record_event(start.words())
-            if start.different:
-                self.warn(f"the network differs from that of {start.source}: {'; '.join(start.different)}")
+            for warning in start.warnings():
+                self.warn(warning)
             del start
         if found is None:
             self.save(best=False)

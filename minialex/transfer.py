@@ -45,6 +45,7 @@ class Start:
     taken : layers that were taken
     drawn : layers that were drawn anew, each with the reason
     different : recipe fields that differ, with the values there and here, as words
+    same_seed : whether the same random numbers would be drawn again (see `recipe_for`)
     """
 
     weights: Mapping[str, NDArray[Any]]
@@ -54,6 +55,19 @@ class Start:
     taken: tuple[str, ...]
     drawn: Mapping[str, str]
     different: tuple[str, ...]
+    same_seed: bool
+
+    def warnings(self) -> list[str]:
+        """What a person should know before the run goes on."""
+        found = []
+        if self.different:
+            found.append(f"the network differs from that of {self.source}: {'; '.join(self.different)}")
+        if self.same_seed:
+            found.append(
+                f"{self.source} was trained with the same --seed: on the same images the same crops and dropout masks "
+                "come again, which a network may know by heart"
+            )
+        return found
 
     def words(self) -> str:
         """One line for people."""
@@ -63,9 +77,15 @@ class Start:
 
 
 def recipe_for(source: Path) -> Recipe:
-    """The recipe of another network, for training on other data: what belongs to its own data is left out."""
-    changes = {"classes": 0, "train_images": 0, "validation_images": 0, "init_from": "", "init_layers": ()}
-    return weights.recipe_at(source).replace(**changes)
+    """The recipe of another network, for training on: what belongs to its own data is left out, and the seed is next.
+
+    With the same seed the same images would meet the same crops and dropout masks again, by which a network that
+    remembers them knows the images.
+    """
+    other = weights.recipe_at(source)
+    return other.replace(
+        classes=0, train_images=0, validation_images=0, init_from="", init_layers=(), seed=(other.seed + 1) % 2**64
+    )
 
 
 def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
@@ -131,6 +151,7 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
             for name, (there, here) in found.recipe.differences(recipe).items()
             if name in SAME_FUNCTION
         ),
+        found.recipe.seed == recipe.seed,
     )
 
 

@@ -142,6 +142,15 @@ def test_a_wider_network_with_a_sixth_layer_takes_what_fits(source: Path) -> Non
     assert set(start.weights) == set(at(source)) | {"conv6.weight", "conv6.bias"}
 
 
+def test_the_seed_is_another_unless_asked(source: Path, photos: Path, tmp_path: Path) -> None:
+    """Else the same order, crops and masks would come again."""
+    train(*TINY, "--init", source, "--data", photos, "--out", tmp_path / "run")
+    assert load(str(tmp_path / "run" / "recipe.toml")).seed == weights.recipe_of(source).seed + 1
+    assert "same --seed" not in (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    train(*TINY, "--init", source, "--data", photos, "--out", tmp_path / "again", "--seed", "0")
+    assert "same --seed" in (tmp_path / "again" / "log.txt").read_text(encoding="utf-8")
+
+
 def test_resuming_needs_the_other_network_no_more(source: Path, photos: Path, tmp_path: Path) -> None:
     import shutil
 
