@@ -125,14 +125,14 @@ def train(
     Without options: the small two-column AlexNet on generated shapes, about a minute on two cores.
     """
     changes = overrides(context.args)
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("seed", seed), ("data", data)):
-        if value is not None:
-            changes[name] = value
+    given = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data}
+    given |= {"backend": backend, "devices": devices}
     if init is not None:
-        changes["init" if init in ("gaussian", "he") else "init_from"] = init
+        given["init" if init in ("gaussian", "he") else "init_from"] = init
+    changes |= {name: value for name, value in given.items() if value is not None}
     from minialex import commands
 
-    return commands.train(recipe, changes, backend, devices, threads, resume, out)
+    return commands.train(recipe, changes, threads, resume, out)
 
 
 @app.command()

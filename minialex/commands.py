@@ -63,8 +63,6 @@ def choose_recipe(name: str | None, changes: dict[str, Any]) -> Recipe:
 def train(
     recipe_name: str | None,
     changes: dict[str, Any],
-    backend_name: str | None,
-    devices: str | None,
     threads: int | None,
     resume: Path | None,
     out: Path | None,
@@ -86,14 +84,23 @@ def train(
             raise CheckpointError(
                 f"{resume} holds another network: --{fixed[0].replace('_', '-')} cannot change on resume"
             )
+        if recipe.backend != recipe_of(resume).backend:
+            screen.print(
+                f"warning: the run began on backend '{recipe_of(resume).backend}'; on '{recipe.backend}' it goes on "
+                "with other roundings",
+                highlight=False,
+                markup=False,
+            )
     else:
         recipe = choose_recipe(recipe_name, changes)
         if recipe.init_from:  # the run may be resumed from elsewhere
             recipe = recipe.replace(init_from=str(Path(recipe.init_from).expanduser().resolve()))
         label = Path(recipe.data.partition(":")[0]).name or "run"
         path = out or Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}"
-    backend = registry.load(backend_name, threads=threads)
-    placement = placement_of(backend, devices, recipe.columns)
+    name = recipe.backend or registry.default_name()
+    backend = registry.load(name, threads=threads)
+    placement = placement_of(backend, recipe.devices or None, recipe.columns)
+    recipe = recipe.replace(backend=name, devices=",".join(placement))
     models.build(recipe.replace(classes=recipe.classes or 10).network)  # say what does not fit before data is read
     data = load_data(recipe)
     recipe = prepare(recipe, data)

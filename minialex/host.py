@@ -31,13 +31,20 @@ def _block(data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 class HostArray:
-    """A NumPy array that says on which pretend device it lives."""
+    """A NumPy array that says on which pretend device it lives.
 
-    __slots__ = ("_block", "data", "device")
+    Attributes
+    ----------
+    data, device : the array, and the device's name
+    version : grows whenever the array is written in place (by `sgd_update`), so that what was made of it can be kept
+    """
+
+    __slots__ = ("_block", "data", "device", "version")
 
     def __init__(self, data: np.ndarray[Any, Any], device: str) -> None:
         self.data = data
         self.device = device
+        self.version = 0
         self._block = _block(data)  # held, so that its id stays its own
         if not _holders[id(self._block)]:
             _bytes_in_use[device] += self._block.nbytes
@@ -130,6 +137,9 @@ class operation:  # noqa: N801 - used as a decorator
             places = ", ".join(array.device for array in arrays)
             raise DeviceMismatch(f"{self.name}: arrays live on different devices ({places}); copy_to first")
         self.rule(*args, **kwargs)
+        if self.name == "sgd_update":
+            for array in arrays[:2]:
+                array.version += 1
         plain = [_unwrap(arg) for arg in args]
         with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
             return _wrap(self.function(*plain, **{key: _unwrap(value) for key, value in kwargs.items()}), device)

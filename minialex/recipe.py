@@ -1,6 +1,6 @@
 """Recipes: every choice of a run as a named field, with the paper's value as its default.
 
-A recipe is three frozen dataclasses, kept as a TOML file of three tables. A file may begin with ``base = "NAME"``
+A recipe is four frozen dataclasses, kept as a TOML file of four tables. A file may begin with ``base = "NAME"``
 and then states only what differs. Field names are unique across the tables, so that each can be overridden by its
 name alone: ``minialex train --learning-rate 0.02``. Section numbers are those of the paper.
 """
@@ -178,12 +178,21 @@ class ImageFields:
 
 
 @dataclass(frozen=True)
+class PlaceFields:
+    """Where it is computed: the table [place] of a recipe. A run goes on where it began, to the same bits."""
+
+    backend: str = option("", "installed backend; if empty the fastest one of this machine's processor")
+    devices: str = option("", "one device for all columns, or one a column, e.g. cuda:0,cuda:1; if empty the first")
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """A run's choices; see the three tables."""
+    """A run's choices; see the four tables."""
 
     network: NetworkFields = field(default_factory=NetworkFields)
     training: TrainingFields = field(default_factory=TrainingFields)
     images: ImageFields = field(default_factory=ImageFields)
+    place: PlaceFields = field(default_factory=PlaceFields)
 
     def __getattr__(self, name: str) -> Any:
         """A field by its name alone, ``recipe.learning_rate``."""
@@ -222,7 +231,7 @@ class Recipe:
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-TABLES = {"network": NetworkFields, "training": TrainingFields, "images": ImageFields}
+TABLES = {"network": NetworkFields, "training": TrainingFields, "images": ImageFields, "place": PlaceFields}
 
 
 @lru_cache(maxsize=1)

@@ -83,9 +83,8 @@ def recipe_for(source: Path) -> Recipe:
     remembers them knows the images.
     """
     other = weights.recipe_at(source)
-    return other.replace(
-        classes=0, train_images=0, validation_images=0, init_from="", init_layers=(), seed=(other.seed + 1) % 2**64
-    )
+    left_out = {"classes": 0, "train_images": 0, "validation_images": 0, "init_from": "", "init_layers": ()}
+    return other.replace(**left_out, seed=(other.seed + 1) % 2**64, backend="", devices="")
 
 
 def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:

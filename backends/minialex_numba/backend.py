@@ -19,6 +19,7 @@ from minialex_numba import pool as threading
 from minialex_numba import sgd_update as descent
 from minialex_numba import softmax_cross_entropy as cost
 from minialex_numba import spatial_response_norm as places
+from minialex_numba import step as steps
 from minialex_numba.operation import operation
 
 
@@ -80,5 +81,5 @@ class NumbaBackend:
     augment = operation(augmentation.augment)
 
     def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
-        """None: the layers are walked."""
-        return None
+        """The whole step on buffers that are allocated once (see `minialex_numba.step`); it holds `nbytes` of them."""
+        return steps.compile_step(self.pool, program, bindings)

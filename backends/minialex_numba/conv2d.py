@@ -24,7 +24,7 @@ def conv2d(pool: Pool, x: Floats, w: Floats, b: Floats, *, stride: int, padding:
     if not x.size or not w.size:
         return np.broadcast_to(b[:, None, None], (N, K, P, Q)).copy()
     engine = direct.Convolution(pool, N, C, H, W, K, R, S, padding[0][0], padding[1][0], P, Q, stride, 1, x.dtype)
-    engine.use(empty(engine.room, x.dtype))
+    engine.use(empty(engine.weights, x.dtype), empty(engine.work, x.dtype))
     engine.pack([w.reshape(-1)], w.shape, turned=False)
     y = empty(N * P * Q * K, x.dtype)
     engine.run(channels_last(pool, x), 0, C, padded(b, engine.nothing.size), False, y, 0, K)
@@ -49,7 +49,7 @@ def conv2d_backward(
         return None, dw, db
     top, left = direct.input_padding(padding, R, S)
     engine = direct.Convolution(pool, N, K, P, Q, C, R, S, top, left, H, W, 1, stride, x.dtype)
-    engine.use(empty(engine.room, x.dtype))
+    engine.use(empty(engine.weights, x.dtype), empty(engine.work, x.dtype))
     engine.pack([w.reshape(-1)], w.shape, turned=True)
     dx = empty(x.size, x.dtype)
     engine.run(slopes, 0, K, None, False, dx, 0, C)

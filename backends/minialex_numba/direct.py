@@ -198,13 +198,12 @@ class Convolution:
         p, q = np.divmod(np.arange(P * Q, dtype=np.int64), Q)
         self.table = row_table((p * stride * columns + q * stride) * C)
         self.size = up(rows * columns * C + ROWS * wide, 16)
-        self.weights = blocks * R * S * C * wide
-        self.room = self.weights + pool.threads * self.size
+        self.weights, self.work = blocks * R * S * C * wide, pool.threads * self.size
         self.nothing = np.zeros(up(K, wide), dtype)
 
-    def use(self, memory: Floats) -> None:
-        """Work in this memory of `room` numbers."""
-        self.packed, self.scratch = memory[: self.weights], memory[self.weights : self.room]
+    def use(self, packed: Floats, scratch: Floats) -> None:
+        """Keep packed weights in a memory of `weights` numbers, and work in one of `work` numbers."""
+        self.packed, self.scratch = packed, scratch
 
     def pack(self, ws: list[Floats], shape: tuple[int, int, int, int], turned: bool) -> None:
         """Weights [k,C,R,S] whose kernels stand one after another; `turned` for the gradient of the input."""

@@ -172,8 +172,7 @@ def weight_gradient_kernel(
                 for i in range(min(ROWS_ACROSS, K - tile * ROWS_ACROSS)):
                     a, b = out + i * wide, (tile * ROWS_ACROSS + i) * D + d0
                     if updates:
-                        for d in range(columns):
-                            count += update(w, v, b + d, scratch[a + d], rate, momentum, decay)
+                        count += update(w, v, b, scratch, a, columns, rate, momentum, decay)
                     else:
                         for d in range(columns):
                             dw[b + d] = scratch[a + d]

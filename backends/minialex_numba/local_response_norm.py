@@ -1,40 +1,32 @@
 """Local response normalisation over neighbouring channels, channels last.
 
-Rows of some places at a time are worked on in scratch memory that stays in the cache: their squares, with zeros
-between one place's channels and the next's, so that one long loop sums all windows.
+Some places at a time are worked on in scratch memory that stays in the cache: their squares, with zeros between one
+place's channels and the next's, so that one long loop sums all windows.
 """
 
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from minialex_numba.kernels import kernel
 from minialex_numba.layout import Floats, channels_first, channels_last, empty
 from minialex_numba.pool import Pool
+from minialex_numba.products import lanes as lanes_of
+from minialex_numba.products import up
+from minialex_numba.simd import lanes, load, multiply_add, root, spread, store, where_more
 
 BLOCK = 32
 """Places that are worked on at a time."""
+WHOLE = 1 << 20
+"""As many numbers as a vector has, whatever it has: no tail."""
 
 
-def scratch_size(C: int, size: int) -> int:
-    """Numbers of scratch memory for each thread: three rows of `BLOCK` places with room between them."""
-    return 3 * (BLOCK + 1) * (C + size)
-
-
-@kernel
-def window_sums(x, x0, y, y0, count, size):
-    """y[i] = Σ_{j < size} x[i + j], added from the first to the last."""
-    if size == 5:
-        for i in range(count):
-            a = x0 + i
-            y[y0 + i] = x[a] + x[a + 1] + x[a + 2] + x[a + 3] + x[a + 4]
-        return
-    for i in range(count):
-        y[y0 + i] = x[x0 + i]
-    for j in range(1, size):
-        for i in range(count):
-            y[y0 + i] += x[x0 + i + j]
+def scratch_size(C: int, size: int, dtype: Any) -> int:
+    """Numbers of scratch memory for each thread: three rows of `BLOCK` places, and a vector more."""
+    return 3 * up(BLOCK * (C + size - 1) + size + 2 * lanes_of(dtype), 16)
 
 
 @kernel
@@ -42,9 +34,9 @@ def inverse_power(x, x0, y, y0, count, beta):
     """y[i] = x[i]^(−β)."""
     one = x.dtype.type(1)
     if beta == x.dtype.type(0.75):
-        for i in range(count):
-            root = np.sqrt(x[x0 + i])
-            y[y0 + i] = one / (root * np.sqrt(root))
+        for i in range(0, count, lanes(x)):
+            half = root(load(x, x0 + i, count - i))
+            store(y, y0 + i, spread(x, one) / (half * root(half)), count - i)
     else:
         for i in range(count):
             y[y0 + i] = x[x0 + i] ** -beta
@@ -60,90 +52,120 @@ def spread_squares(x, x0, ldx, C, places, squares, s0, size, before):
         for j in range(before):
             squares[b + j] = zero
         b += before
-        for c in range(C):
-            squares[b + c] = x[a + c] * x[a + c]
+        for c in range(0, C, lanes(x)):
+            value = load(x, a + c, C - c)
+            store(squares, b + c, value * value, C - c)
         for j in range(C, C + size - 1 - before):
             squares[b + j] = zero
 
 
 @kernel
-def forward_kernel(worker, begin, end, x, x0, ldx, C, size, k, alpha, beta, y, y0, ldy, scale, keep, scratch, room):
+def window_sum(x, a, size):
+    """Σ_{j < size} x[a + j …], added from the first to the last, for the lanes of one vector."""
+    if size == 5:
+        return (
+            load(x, a, WHOLE) + load(x, a + 1, WHOLE) + load(x, a + 2, WHOLE) + load(x, a + 3, WHOLE)
+            + load(x, a + 4, WHOLE)
+        )  # fmt: skip
+    total = load(x, a, WHOLE)
+    for j in range(1, size):
+        total = total + load(x, a + j, WHOLE)
+    return total
+
+
+@kernel
+def scales(x, x0, ldx, C, places, size, k, alpha, scratch, squares, sums):
+    """scratch[sums …] = k + α · Σ x² of `places` places, C + size − 1 numbers apart."""
+    pitch = C + size - 1
+    spread_squares(x, x0, ldx, C, places, scratch, squares, size, size // 2)
+    constant, factor = spread(x, k), spread(x, alpha)
+    for i in range(0, places * pitch, lanes(x)):
+        store(scratch, sums + i, multiply_add(factor, window_sum(scratch, squares + i, size), constant), WHOLE)
+
+
+@kernel
+def normalise(x, x0, ldx, C, places, size, k, alpha, beta, y, y0, ldy, scale, scale0, keep, scratch, s0, room):
+    """y = x · scale^(−β) for at most `BLOCK` places; with `keep` the scale is written too, C numbers a place."""
+    third = room // 3
+    pitch = C + size - 1
+    sums, powers = s0 + third, s0 + 2 * third
+    scales(x, x0, ldx, C, places, size, k, alpha, scratch, s0, sums)
+    inverse_power(scratch, sums, scratch, powers, places * pitch, beta)
+    for p in range(places):
+        a, b, d = x0 + p * ldx, y0 + p * ldy, p * pitch
+        for c in range(0, C, lanes(x)):
+            store(y, b + c, load(x, a + c, C - c) * load(scratch, powers + d + c, WHOLE), C - c)
+        if keep:
+            for c in range(0, C, lanes(x)):
+                store(scale, scale0 + p * C + c, load(scratch, sums + d + c, WHOLE), C - c)
+
+
+@kernel
+def denormalise(
+    dy, dy0, lddy, x, x0, ldx, scale, scale0, given, C, places, size, k, alpha, beta, relu, dx, dx0, lddx, scratch, s0,
+    room
+):  # fmt: skip
+    """The gradient for at most `BLOCK` places. With `given` the scale is read, else it is computed anew; with `relu`
+    the gradient is 0 where x is not positive."""
     before = size // 2
+    after = size - 1 - before
     pitch = C + size - 1
     third = room // 3
-    squares = worker * room
-    sums = squares + third
-    powers = sums + third
+    sums, powers = s0 + third, s0 + 2 * third
+    zero = spread(x, 0)
+    factor = spread(x, -(x.dtype.type(2) * alpha * beta))
+    if given:
+        for p in range(places):
+            a, d = scale0 + p * C, sums + p * pitch
+            for c in range(0, C, lanes(x)):
+                store(scratch, d + c, load(scale, a + c, C - c), C - c)
+            for c in range(C, pitch):
+                scratch[d + c] = x.dtype.type(1)
+    else:
+        scales(x, x0, ldx, C, places, size, k, alpha, scratch, s0, sums)
+    inverse_power(scratch, sums, scratch, powers, places * pitch, beta)
+    for p in range(places):
+        a, b, d = x0 + p * ldx, dy0 + p * lddy, p * pitch
+        e = s0 + d
+        for c in range(after):
+            scratch[e + c] = x.dtype.type(0)
+        e += after
+        for c in range(0, C, lanes(x)):
+            share = load(dy, b + c, C - c) * (load(x, a + c, C - c) * load(scratch, powers + d + c, WHOLE))
+            store(scratch, e + c, share / load(scratch, sums + d + c, WHOLE), C - c)
+        for c in range(C, C + before):
+            scratch[e + c] = x.dtype.type(0)
+    for p in range(places):
+        a, b, d, e = x0 + p * ldx, dy0 + p * lddy, p * pitch, dx0 + p * lddx
+        for c in range(0, C, lanes(x)):
+            value = load(x, a + c, C - c)
+            slope = load(dy, b + c, C - c) * load(scratch, powers + d + c, WHOLE)
+            slope = multiply_add(factor * value, window_sum(scratch, s0 + d + c, size), slope)
+            store(dx, e + c, where_more(value, zero, slope, zero) if relu else slope, C - c)
+
+
+@kernel
+def forward_kernel(worker, begin, end, x, x0, ldx, C, size, k, alpha, beta, y, y0, ldy, scale, keep, scratch, room):
+    """Items are places."""
     for first in range(begin, end, BLOCK):
         places = min(BLOCK, end - first)
-        count = places * pitch - (size - 1)
-        spread_squares(x, x0 + first * ldx, ldx, C, places, scratch, squares, size, before)
-        window_sums(scratch, squares, scratch, sums, count, size)
-        for i in range(count):
-            scratch[sums + i] = k + alpha * scratch[sums + i]
-        inverse_power(scratch, sums, scratch, powers, count, beta)
-        for p in range(places):
-            a, b, d = x0 + (first + p) * ldx, y0 + (first + p) * ldy, powers + p * pitch
-            for c in range(C):
-                y[b + c] = x[a + c] * scratch[d + c]
-        if keep:
-            for p in range(places):
-                b, d = (first + p) * C, sums + p * pitch
-                for c in range(C):
-                    scale[b + c] = scratch[d + c]
+        normalise(
+            x, x0 + first * ldx, ldx, C, places, size, k, alpha, beta, y, y0 + first * ldy, ldy, scale, first * C, keep,
+            scratch, worker * room, room,
+        )  # fmt: skip
 
 
 @kernel
 def backward_kernel(
     worker, begin, end, dy, dy0, lddy, x, x0, ldx, scale, given, C, size, k, alpha, beta, relu, dx, dx0, lddx, scratch, room
 ):  # fmt: skip
-    """With `given` the scale is read, else it is computed anew; with `relu` the gradient is 0 where x is."""
-    zero = x.dtype.type(0)
-    before = size // 2
-    after = size - 1 - before
-    pitch = C + size - 1
-    third = room // 3
-    first_row = worker * room
-    sums = first_row + third
-    powers = sums + third
-    factor = -(x.dtype.type(2) * alpha * beta)
+    """Items are places; see `denormalise`."""
     for first in range(begin, end, BLOCK):
         places = min(BLOCK, end - first)
-        count = places * pitch - (size - 1)
-        if given:
-            for p in range(places):
-                a, d = (first + p) * C, sums + p * pitch
-                for c in range(C):
-                    scratch[d + c] = scale[a + c]
-                for c in range(C, pitch):
-                    scratch[d + c] = x.dtype.type(1)
-        else:
-            spread_squares(x, x0 + first * ldx, ldx, C, places, scratch, first_row, size, before)
-            window_sums(scratch, first_row, scratch, sums, count, size)
-            for i in range(count):
-                scratch[sums + i] = k + alpha * scratch[sums + i]
-        inverse_power(scratch, sums, scratch, powers, count, beta)
-        for p in range(places):
-            a, b, d = x0 + (first + p) * ldx, dy0 + (first + p) * lddy, p * pitch
-            e = first_row + d
-            for c in range(after):
-                scratch[e + c] = zero
-            e += after
-            for c in range(C):
-                scratch[e + c] = dy[b + c] * (x[a + c] * scratch[powers + d + c]) / scratch[sums + d + c]
-            for c in range(C, C + before):
-                scratch[e + c] = zero
-        window_sums(scratch, first_row, scratch, sums, count, size)
-        for p in range(places):
-            a, b, d, e = x0 + (first + p) * ldx, dy0 + (first + p) * lddy, p * pitch, dx0 + (first + p) * lddx
-            if relu:
-                for c in range(C):
-                    value = x[a + c]
-                    slope = dy[b + c] * scratch[powers + d + c] + factor * value * scratch[sums + d + c]
-                    dx[e + c] = slope if value > zero else zero
-            else:
-                for c in range(C):
-                    dx[e + c] = dy[b + c] * scratch[powers + d + c] + factor * x[a + c] * scratch[sums + d + c]
+        denormalise(
+            dy, dy0 + first * lddy, lddy, x, x0 + first * ldx, ldx, scale, first * C, given, C, places, size, k, alpha,
+            beta, relu, dx, dx0 + first * lddx, lddx, scratch, worker * room, room,
+        )  # fmt: skip
 
 
 def local_response_norm(
@@ -152,8 +174,8 @@ def local_response_norm(
     """y = x · scale^(−β), scale[c] = k + α · Σ_{c' in the window of c} x[c']²; returns y and scale."""
     N, C, H, W = x.shape
     last, y, scale = channels_last(pool, x), empty(x.size, x.dtype), empty(x.size, x.dtype)
-    room = scratch_size(C, size)
-    scratch = empty(pool.threads * room, x.dtype)
+    room = scratch_size(C, size, x.dtype)
+    scratch = np.zeros(pool.threads * room, x.dtype)
     numbers = tuple(x.dtype.type(value) for value in (k, alpha, beta))
     pool.run(forward_kernel, N * H * W, last, 0, C, C, size, *numbers, y, 0, C, scale, True, scratch, room, grain=BLOCK)
     return channels_first(pool, y, x.shape), channels_first(pool, scale, x.shape)
@@ -166,8 +188,8 @@ def local_response_norm_backward(
     del y  # x · scale^(−β), which is computed anew
     N, C, H, W = x.shape
     dx = empty(x.size, x.dtype)
-    room = scratch_size(C, size)
-    scratch = empty(pool.threads * room, x.dtype)
+    room = scratch_size(C, size, x.dtype)
+    scratch = np.zeros(pool.threads * room, x.dtype)
     arrays = channels_last(pool, dy), 0, C, channels_last(pool, x), 0, C, channels_last(pool, scale), True
     numbers = tuple(x.dtype.type(value) for value in (0, alpha, beta))
     pool.run(backward_kernel, N * H * W, *arrays, C, size, *numbers, False, dx, 0, C, scratch, room, grain=BLOCK)

@@ -14,6 +14,7 @@ from minialex.shapes import pool_size
 from minialex_numba.kernels import kernel
 from minialex_numba.layout import Floats, channels_first, channels_last, empty
 from minialex_numba.pool import Pool
+from minialex_numba.simd import lanes, load, load_counts, spread, store, store_counts, where_more, where_same, where_wins
 
 
 def winner_dtype(size: int) -> Any:
@@ -22,85 +23,100 @@ def winner_dtype(size: int) -> Any:
 
 
 @kernel
-def forward_kernel(worker, begin, end, x, x0, ldx, C, H, W, size, stride, P, Q, y, y0, ldy, winner, nobody):
+def pool_row(x, x0, ldx, ring, C, W, top, rows, size, stride, Q, y, y0, ldy, winner, w0, nobody, keep):
+    """One row of windows, whose rows are top … top + rows − 1 of x; row i of x is kept in place i modulo `ring`."""
+    for q in range(Q):
+        left = q * stride
+        columns = min(size, W - left)
+        for c in range(0, C, lanes(x)):
+            first = x0 + ((top % ring) * W + left) * ldx + c
+            best = load(x, first, C - c)
+            won = spread(x, 0)
+            for r in range(rows):
+                a = x0 + (((top + r) % ring) * W + left) * ldx + c
+                for s in range(columns):
+                    value = load(x, a + s * ldx, C - c)
+                    if keep:
+                        won = where_wins(value, best, spread(x, r * size + s), won)
+                    best = where_wins(value, best, value, best)
+            store(y, y0 + q * ldy + c, best, C - c)
+            if keep:  # not a number wins, and gets no gradient
+                store_counts(winner, w0 + q * C + c, where_same(best, best, won, spread(x, nobody)), C - c)
+
+
+@kernel
+def gather_windows(
+    dy, dy0, lddy, winner, w0, x, x0, ldx, y, y0, ldy, every, relu, C, i, first, last, size, stride, P, Q, dx, dx0, lddx
+):  # fmt: skip
+    """The gradient of the places first … last − 1 in row i of one image; see `backward_kernel`."""
+    zero = spread(dy, 0)
+    first_p = max(0, (i - size) // stride + 1)
+    last_p = min(P - 1, i // stride)
+    for j in range(first, last):
+        first_q = max(0, (j - size) // stride + 1)
+        last_q = min(Q - 1, j // stride)
+        a, e = x0 + (j - first) * ldx, dx0 + (j - first) * lddx
+        for c in range(0, C, lanes(dy)):
+            total = zero
+            for p in range(first_p, last_p + 1):
+                for q in range(first_q, last_q + 1):
+                    window = p * Q + q
+                    slope = load(dy, dy0 + window * lddy + c, C - c)
+                    if every:
+                        mine, theirs = load(x, a + c, C - c), load(y, y0 + window * ldy + c, C - c)
+                    else:
+                        mine = spread(dy, (i - p * stride) * size + j - q * stride)
+                        theirs = load_counts(winner, w0 + window * C + c, slope, C - c)
+                    total = total + where_same(mine, theirs, slope, zero)
+            if relu:
+                total = where_more(load(x, a + c, C - c), zero, total, zero)
+            store(dx, e + c, total, C - c)
+
+
+@kernel
+def forward_kernel(worker, begin, end, x, x0, ldx, C, H, W, size, stride, P, Q, y, y0, ldy, winner, nobody, keep):
+    """Items are rows of windows; with `keep` the winners are written down."""
     for item in range(begin, end):
         n, p = divmod(item, P)
-        top = p * stride
-        rows = min(size, H - top)
-        for q in range(Q):
-            left = q * stride
-            columns = min(size, W - left)
-            b = y0 + (item * Q + q) * ldy
-            w = (item * Q + q) * C
-            a = x0 + ((n * H + top) * W + left) * ldx
-            for c in range(C):
-                y[b + c] = x[a + c]
-                winner[w + c] = 0
-            for r in range(rows):
-                for s in range(columns):
-                    a = x0 + ((n * H + top + r) * W + left + s) * ldx
-                    place = winner.dtype.type(r * size + s)
-                    for c in range(C):
-                        value = x[a + c]
-                        wins = value > y[b + c] or value != value
-                        y[b + c] = value if wins else y[b + c]
-                        winner[w + c] = place if wins else winner[w + c]
-            for c in range(C):
-                if y[b + c] != y[b + c]:  # not a number wins, and gets no gradient
-                    winner[w + c] = nobody
+        pool_row(
+            x, x0 + n * H * W * ldx, ldx, H, C, W, p * stride, min(size, H - p * stride), size, stride, Q,
+            y, y0 + item * Q * ldy, ldy, winner, item * Q * C, nobody, keep,
+        )  # fmt: skip
 
 
 @kernel
 def backward_kernel(
     worker, begin, end, dy, dy0, lddy, winner, x, x0, ldx, y, y0, ldy, every, relu, C, H, W, size, stride, P, Q, dx, dx0, lddx
 ):  # fmt: skip
-    """With `every` all places that equal the maximum get its gradient, else the winner; with `relu` none where x ≤ 0."""
-    zero = dy.dtype.type(0)
+    """With `every` all places that equal the maximum get its gradient, else the winner; with `relu` none where x ≤ 0.
+
+    Items are rows of x.
+    """
     for item in range(begin, end):
         n, i = divmod(item, H)
-        first_p = max(0, (i - size) // stride + 1)
-        last_p = min(P - 1, i // stride)
-        for j in range(W):
-            first_q = max(0, (j - size) // stride + 1)
-            last_q = min(Q - 1, j // stride)
-            e = dx0 + (item * W + j) * lddx
-            a = x0 + (item * W + j) * ldx
-            for c in range(C):
-                dx[e + c] = zero
-            for p in range(first_p, last_p + 1):
-                for q in range(first_q, last_q + 1):
-                    window = (n * P + p) * Q + q
-                    b = dy0 + window * lddy
-                    if every:
-                        d = y0 + window * ldy
-                        for c in range(C):
-                            dx[e + c] += dy[b + c] if x[a + c] == y[d + c] else zero
-                    else:
-                        d = window * C
-                        place = winner.dtype.type((i - p * stride) * size + j - q * stride)
-                        for c in range(C):
-                            dx[e + c] += dy[b + c] if winner[d + c] == place else zero
-            if relu:
-                for c in range(C):
-                    dx[e + c] = dx[e + c] if x[a + c] > zero else zero
+        gather_windows(
+            dy, dy0 + n * P * Q * lddy, lddy, winner, n * P * Q * C, x, x0 + item * W * ldx, ldx, y, y0 + n * P * Q * ldy,
+            ldy, every, relu, C, i, 0, W, size, stride, P, Q, dx, dx0 + item * W * lddx, lddx,
+        )  # fmt: skip
 
 
 def max_pool2d(pool: Pool, x: Floats, *, size: int, stride: int, ceil: bool) -> Floats:
     """y[n,c,p,q] = the largest x in the window that begins at (p·stride, q·stride)."""
     N, C, H, W = x.shape
     P, Q = (pool_size(n, size, stride, ceil) for n in (H, W))
-    y, _ = _forward(pool, channels_last(pool, x), x.shape, P, Q, size, stride)
+    y, _ = _forward(pool, channels_last(pool, x), x.shape, P, Q, size, stride, False)
     return channels_first(pool, y, (N, C, P, Q))
 
 
 def _forward(
-    pool: Pool, x: Floats, shape: tuple[int, ...], P: int, Q: int, size: int, stride: int
+    pool: Pool, x: Floats, shape: tuple[int, ...], P: int, Q: int, size: int, stride: int, keep: bool
 ) -> tuple[Floats, np.ndarray[Any, Any]]:
     N, C, H, W = shape
     kind = winner_dtype(size)
-    y, winner = empty(N * P * Q * C, x.dtype), empty(N * P * Q * C, kind)
-    nobody = kind(np.iinfo(kind).max)
-    pool.run(forward_kernel, N * P, x, 0, C, C, H, W, size, stride, P, Q, y, 0, C, winner, nobody)
+    y, winner = empty(N * P * Q * C, x.dtype), empty(N * P * Q * C if keep else 0, kind)
+    pool.run(
+        forward_kernel, N * P, x, 0, C, C, H, W, size, stride, P, Q, y, 0, C, winner, int(np.iinfo(kind).max), keep
+    )
     return y, winner
 
 
@@ -112,7 +128,7 @@ def max_pool2d_backward(
     N, C, H, W = x.shape
     P, Q = y.shape[2:]
     last = channels_last(pool, x)
-    largest, winner = _forward(pool, last, x.shape, P, Q, size, stride)
+    largest, winner = _forward(pool, last, x.shape, P, Q, size, stride, True)
     dx = empty(x.size, x.dtype)
     arrays = channels_last(pool, dy), 0, C, winner, last, 0, C, largest, 0, C
     pool.run(backward_kernel, N * H, *arrays, ties == "all", False, C, H, W, size, stride, P, Q, dx, 0, C)

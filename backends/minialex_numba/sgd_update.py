@@ -9,29 +9,32 @@ from numpy.typing import NDArray
 from minialex_numba.kernels import kernel
 from minialex_numba.layout import Floats
 from minialex_numba.pool import Pool
+from minialex_numba.simd import count_finite, lanes, load, multiply_add, spread, store, where_finite
 
 PIECE = 1 << 15
 """Elements of one item."""
 
 
 @kernel
-def update(w, v, i, slope, rate, momentum, decay):
-    """The new v and w of element i; 1 if they are not finite and were left as they are, else 0."""
-    new_v = momentum * v[i] - decay * rate * w[i] - rate * slope
-    new_w = w[i] + new_v
-    finite = new_w - new_w == 0
-    v[i] = new_v if finite else v[i]
-    w[i] = new_w if finite else w[i]
-    return 0 if finite else 1
+def update(w, v, i, dw, j, count, rate, momentum, decay):
+    """The new v and w of `count` elements from i; returns how many are not finite and were left as they are."""
+    times, step, pull = spread(w, momentum), spread(w, -rate), spread(w, -(decay * rate))
+    kept = 0
+    for c in range(0, count, lanes(w)):
+        old_w, old_v = load(w, i + c, count - c), load(v, i + c, count - c)
+        new_v = multiply_add(times, old_v, multiply_add(pull, old_w, step * load(dw, j + c, count - c)))
+        new_w = old_w + new_v
+        store(v, i + c, where_finite(new_w, new_v, old_v), count - c)
+        store(w, i + c, where_finite(new_w, new_w, old_w), count - c)
+        kept += min(lanes(w), count - c) - count_finite(new_w, count - c)
+    return kept
 
 
 @kernel
 def update_kernel(worker, begin, end, w, v, dw, rate, momentum, decay, kept):
     for item in range(begin, end):
-        count = 0
-        for i in range(item * PIECE, min((item + 1) * PIECE, w.size)):
-            count += update(w, v, i, dw[i], rate, momentum, decay)
-        kept[item] = count
+        first = item * PIECE
+        kept[item] = update(w, v, first, dw, first, min(PIECE, w.size - first), rate, momentum, decay)
 
 
 def pieces(size: int) -> int:

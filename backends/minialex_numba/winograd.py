@@ -327,12 +327,12 @@ class Convolution:
         self.blocks = Kp // wide
         self.weights = n * n * self.blocks * C * wide
         self.packed = r * r * self.blocks * C * wide
-        self.room = self.weights + max(self.packed + pool.threads * n * n * lane, pool.threads * self.size)
+        self.work = max(self.packed + pool.threads * n * n * lane, pool.threads * self.size)
         self.nothing = np.zeros(Kp, dtype)
 
-    def use(self, memory: Floats) -> None:
-        """Work in this memory of `room` numbers."""
-        self.memory, self.scratch = memory[: self.weights], memory[self.weights : self.room]
+    def use(self, packed: Floats, scratch: Floats) -> None:
+        """Keep transformed weights in a memory of `weights` numbers, and work in one of `work` numbers."""
+        self.memory, self.scratch = packed, scratch
 
     def pack(self, ws: list[Floats], shape: tuple[int, int, int, int], turned: bool) -> None:
         """Weights [k,C,r,r] whose kernels stand one after another; `turned` for the gradient of the input."""

@@ -332,7 +332,8 @@ def _inhibition(case: Case, dy: Float64, y: Float64, scale: Float64) -> Float64:
     (both,) = _values(
         replace(case, arrays={"dy": dy, "x": np.full_like(dy, -F), "y": y, "scale": scale}, numbers=numbers)
     )
-    sums: Float64 = (both - dy / scale) / F
+    own = dy / scale
+    sums: Float64 = (np.maximum(both - own, 0) + UNIT_ROUNDOFF["float64"] * 4 * own) / F  # T₁ may hide all of T₂
     return sums
 
 

@@ -10,11 +10,11 @@ from minialex_numba import NumbaBackend
 
 
 @pytest.fixture(scope="module")
-def backend() -> NumbaBackend:
+def numba_backend() -> NumbaBackend:
     return NumbaBackend(threads=2)
 
 
 @pytest.mark.parametrize("operation", list(CHECKS))
-def test_operation_conforms(backend: NumbaBackend, operation: str) -> None:
-    (result,) = run(backend, [operation])
+def test_operation_conforms(numba_backend: NumbaBackend, operation: str) -> None:
+    (result,) = run(numba_backend, [operation])
     assert result.passed, result.message
