@@ -250,7 +250,7 @@ def write_safetensors(
     """
     header = _header(tensors, str(path), metadata)
     needed = len(header) + sum(tensor.nbytes for tensor in tensors.values())
-    files.write_chunks(path, _chunks(header, tensors), needed)
+    files.write_stream(path, _chunks(header, tensors), needed=needed)
 
 
 # ---------------------------------------------------------------- manifest
@@ -390,6 +390,9 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Array]:
     except Exception as error:  # the library raises its own kind and, for types that NumPy has not, four others
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{str(path)!r} cannot be read as safetensors: {reason}") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype.name not in _SAFETENSORS_DTYPES:  # bfloat16, where some other package has taught it to NumPy
+            raise CheckpointError(f"{str(path)!r} cannot be read as safetensors: {name!r} is {tensor.dtype.name}")
     return tensors
 
 

@@ -25,7 +25,7 @@ from minialex.runs import Run, read_metrics
 from minialex.session import Session, placement_of
 from minialex.training import Result, prepare
 from minialex.training import train as run_training
-from minialex.weights import recipe_of
+from minialex.weights import Weights, recipe_of
 
 EXAMPLES = 24  # images that a report shows
 
@@ -207,8 +207,13 @@ def examples(found: Evaluation) -> Any:
 def open_session(path: Path, backend: Backend, devices: str | None) -> tuple[Session, Recipe, tuple[str, ...]]:
     """A session with the weights that `minialex.weights.find` finds at a path, its recipe and its class names."""
     found = weights.find(path)
+    return session_of(found, backend, devices), found.recipe, found.labels
+
+
+def session_of(found: Weights, backend: Backend, devices: str | None) -> Session:
+    """A session with a network's weights."""
     placement = placement_of(backend, devices, found.recipe.columns)
-    return Session(found.recipe, backend, placement, found.statistics, found.tensors), found.recipe, found.labels
+    return Session(found.recipe, backend, placement, found.statistics, found.tensors)
 
 
 def predict(
@@ -226,17 +231,19 @@ def predict(
     from minialex import pictures
 
     screen = console()
-    session, recipe, class_names = open_session(path, registry.load(backend_name, threads=threads), devices)
-    pixels = np.stack([read_image(image, recipe.image_size) for image in images])
-    probs, _ = session.probabilities(pixels, views=views)
-    probs = probs[:, : len(class_names)]
+    backend = registry.load(backend_name, threads=threads)
+    found = weights.find(path)
+    titles = found.titles
+    pixels = np.stack([read_image(image, found.recipe.image_size) for image in images])
+    probs, _ = session_of(found, backend, devices).probabilities(pixels, views=views)
+    probs = probs[:, : len(titles)]
     for image, row in zip(images, probs, strict=True):
         best = np.argsort(-row, kind="stable")[:5]
         screen.print(f"{image}", highlight=False, style="bold", markup=False)
         for label in best:
-            screen.print(f"  {row[label]:7.2%}  {class_names[label]}", highlight=False, markup=False)
+            screen.print(f"  {row[label]:7.2%}  {titles[label]}", highlight=False, markup=False)
     shown = min(len(images), 24)
-    pictures.save(pictures.predictions(pixels[:shown], probs[:shown], class_names, None), picture)
+    pictures.save(pictures.predictions(pixels[:shown], probs[:shown], titles, None), picture)
     rest = f" (the first {shown} images)" if shown < len(images) else ""
     screen.print(f"picture: {picture}{rest}", highlight=False, markup=False)
     return 0

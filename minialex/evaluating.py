@@ -13,12 +13,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from minialex import registry, scores, weights
-from minialex.commands import console, load_data
+from minialex.commands import console, load_data, session_of
 from minialex.data import DataSet, Split
 from minialex.errors import ConfigurationError
 from minialex.evaluation import Evaluation
 from minialex.evaluation import evaluate as run_evaluation
-from minialex.session import Session, placement_of
 from minialex.weights import Weights
 
 
@@ -50,10 +49,8 @@ def evaluate(
             raise ConfigurationError(f"runs that are averaged must share image_size, got {sizes}")
     data = load_data(first.recipe if data_name is None else first.recipe.replace(data=data_name))
     names, numbers = shared_classes(first, data, paths[0])
-    sessions = [
-        Session(n.recipe, backend, placement_of(backend, devices, n.recipe.columns), n.statistics, n.tensors)
-        for n in networks
-    ]
+    titles = first.words or names
+    sessions = [session_of(network, backend, devices) for network in networks]
     split = Renumbered(data.validation, numbers)
     screen = console()
     with Progress(
@@ -75,11 +72,11 @@ def evaluate(
         pictures.save(pictures.reliability(scores.calibration(found)), reliability)
     if as_json:
         about = {"networks": [str(path) for path in paths], "data": data.name, "views": views}
-        print(json.dumps({**about, **scores.as_json(found, names)}, indent=1))
+        print(json.dumps({**about, **scores.as_json(found, names, titles)}, indent=1))
         return 0
     screen.print(summary(found, paths, data.name, views))
     if per_class:
-        Console(width=max(screen.width, 110)).print(class_table(found, names), markup=False)
+        Console(width=max(screen.width, 110)).print(class_table(found, titles), markup=False)
     if reliability is not None:
         screen.print(f"picture: {reliability}", highlight=False, markup=False)
     return 0

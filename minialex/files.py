@@ -155,24 +155,40 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     ResourceError, ConfigurationError
         As `translate_os_errors` says; the file is then as it was before.
     """
-    write_chunks(path, [data], len(data))
+    write_stream(path, [data], needed=len(data))
 
 
-def write_chunks(path: str | os.PathLike[str], chunks: Iterable[Any], needed: int) -> None:
-    """Write a file as `write_bytes` does, from contiguous buffers one after the other, `needed` bytes together."""
+def write_stream(path: str | os.PathLike[str], chunks: Iterable[Any], *, needed: int | None = None) -> tuple[int, str]:
+    """Write a file as `write_bytes` does from one contiguous buffer after the other, none of which is kept.
+
+    Parameters
+    ----------
+    needed : bytes that will be written, if known, for the message of an error
+
+    Returns
+    -------
+    tuple of (int, str)
+        Its length in bytes and its SHA-256 in hexadecimal, that of the memory (see `write_new`).
+
+    Raises
+    ------
+    ResourceError, ConfigurationError
+        As `translate_os_errors` says, also where `chunks` raises an OSError; the file is then as it was before.
+    """
     path = Path(path)
     with translate_os_errors(path, needed=needed):
         file = _open_temporary(path)
         try:
             with file:
                 try_lock(file.fileno())
-                _write_and_sync(file, chunks)
+                written = _write_and_sync(file, chunks)
             os.replace(file.name, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(file.name)
             raise
         sync_folder(path.parent)
+    return written
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -120,8 +120,8 @@ def calibration(found: Evaluation, bins: int = BINS) -> Calibration:
     return Calibration(edges, images.astype(np.int64), *means)
 
 
-def as_json(found: Evaluation, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """Everything that is known of an evaluation, as JSON values; fractions of 1."""
+def as_json(found: Evaluation, class_names: tuple[str, ...], titles: tuple[str, ...]) -> dict[str, Any]:
+    """Everything that is known of an evaluation, as JSON values; fractions of 1. Titles are names that people use."""
     measured = calibration(found)
     rows = zip(
         measured.edges, measured.edges[1:], measured.images, measured.confidence, measured.accuracy, strict=False
@@ -145,6 +145,7 @@ def as_json(found: Evaluation, class_names: tuple[str, ...]) -> dict[str, Any]:
             {
                 "label": score.label,
                 "name": name_of(class_names, score.label),
+                "title": name_of(titles, score.label),
                 "images": score.images,
                 "top1_error": score.top1_error,
                 "top5_error": score.top5_error,

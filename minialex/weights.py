@@ -46,6 +46,7 @@ class Weights:
     data : name of the data set
     origin : where they come from, as JSON values: ``"from"`` in words, and as far as they are known ``"step"``,
         ``"epochs"``, ``"top1_error"``, ``"top5_error"`` (fractions of 1), ``"views"``
+    words : what people call the classes, where that is something else than their names (WordNet ids)
     """
 
     recipe: Recipe
@@ -54,11 +55,17 @@ class Weights:
     tensors: Arrays
     data: str
     origin: Mapping[str, Any] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The class names, or ``"class 0"``, … where nobody said what they are."""
         return self.class_names or tuple(f"class {i}" for i in range(self.recipe.classes))
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """What to show for each class: its words where they are known, else its label."""
+        return self.words or self.labels
 
     def digest(self) -> str:
         """SHA-256 of names and values of the arrays, in hexadecimal: the same for the same network in any file."""
@@ -82,6 +89,7 @@ def write(path: Path, weights: Weights) -> None:
         "version": VERSION,
         "recipe": weights.recipe.to_toml(),
         "class_names": json.dumps(list(weights.class_names)),
+        "words": json.dumps(list(weights.words)),
         "data": weights.data,
         "origin": json.dumps({"minialex": __version__, **weights.origin}),
     }
@@ -100,9 +108,9 @@ def read(path: Path) -> Weights:
     metadata = checkpoint.read_metadata(path)
     recipe = _recipe_in(metadata, path)
     try:
-        class_names = json.loads(metadata["class_names"])
+        class_names, words = (json.loads(metadata[name]) for name in ("class_names", "words"))
         origin = json.loads(metadata["origin"])
-        if not isinstance(origin, dict) or not all(isinstance(name, str) for name in class_names):
+        if not isinstance(origin, dict) or not all(isinstance(name, str) for name in [*class_names, *words]):
             raise ValueError("not the values that belong there")
         data = metadata["data"]
     except (KeyError, ValueError, TypeError, RecursionError) as error:
@@ -112,11 +120,12 @@ def read(path: Path) -> Weights:
     statistics = {name: tensors.pop(name) for name in (MEAN, COVARIANCE) if name in tensors}
     checkpoint.check_against(statistics, {MEAN: (3, S, S), COVARIANCE: (3, 3)}, str(path))
     check(tensors, recipe, str(path))
-    if len(class_names) > recipe.classes:
-        raise CheckpointError(f"{path} names {len(class_names)} classes, its network has {recipe.classes}")
-    return Weights(
-        recipe, tuple(class_names), Statistics(statistics[MEAN], statistics[COVARIANCE]), tensors, data, origin
-    )
+    if len(class_names) > recipe.classes or len(words) not in (0, len(class_names)):
+        raise CheckpointError(
+            f"{path} names {len(class_names)} classes, with words for {len(words)}; its network has {recipe.classes}"
+        )
+    known = Statistics(statistics[MEAN], statistics[COVARIANCE])
+    return Weights(recipe, tuple(class_names), known, tensors, data, origin, tuple(words))
 
 
 def _recipe_in(metadata: Mapping[str, str], path: Path) -> Recipe:

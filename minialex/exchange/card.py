@@ -26,8 +26,8 @@ def card(weights: Weights, out: Path, size: int, use: Sequence[str]) -> str:
     recipe, origin = weights.recipe, weights.origin
     parameters = sum(math.prod(array.shape) for array in weights.tensors.values())
     columns = f"{recipe.columns} column{'s' if recipe.columns > 1 else ''}"
-    shown = weights.labels[:CLASSES_SHOWN]
-    rest = len(weights.labels) - len(shown)
+    shown = weights.titles[:CLASSES_SHOWN]
+    rest = len(weights.titles) - len(shown)
     text = [
         f"# {out.name}",
         "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from minialex.exchange import caffe, card, onnx_file, pytorch_file, pytorch_modu
 from minialex.recipe import load as load_recipe
 from minialex.weights import Weights
 
+WORDNET = re.compile(r"(n\d{8})\s+(\S.*)")
 FORMATS = (".safetensors", ".onnx", ".pt", ".pth")
 
 
@@ -93,10 +95,10 @@ def import_(
         raise CheckpointError(f"no file {source}; check the path")
     found = _read(source, recipe, mean)
     if class_names is not None:
-        names = read_class_names(class_names)
+        names, words = read_class_names(class_names)
         if len(names) != found.recipe.classes:
             raise ConfigurationError(f"{class_names} names {len(names)} classes, {source} has {found.recipe.classes}")
-        found = dataclasses.replace(found, class_names=names)
+        found = dataclasses.replace(found, class_names=names, words=words)
     found = dataclasses.replace(found, origin={"from": f"the file {source.name}", **found.origin})
     weights_files.write(out, found)
     use = [f"minialex predict {out.name} IMAGE", f"minialex evaluate {out.name} --data FOLDER"]
@@ -159,15 +161,25 @@ def _ours(tensors: dict[str, Any], recipe_name: str, source: Path) -> Weights:
     return Weights(recipe, (), statistics, tensors, "a data set that the file does not name")
 
 
-def read_class_names(path: Path) -> tuple[str, ...]:
-    """Names of classes from a text file, one a line, or from a run or a weights file."""
+def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of classes, and their words, from a text file of one class a line, or from a run or a weights file.
+
+    Where every line is a WordNet id and words, as in Caffe's ``synset_words.txt``, the ids are the names, as they
+    are of ImageNet's folders.
+    """
     if path.is_dir() or path.suffix == ".safetensors":
-        return weights_files.find(path).labels
+        found = weights_files.find(path)
+        return found.labels, found.words
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read the class names {path}: {error}") from None
-    return tuple(line.strip() for line in lines if line.strip())
+    if len(set(lines)) < len(lines):
+        raise ConfigurationError(f"{path} names a class twice")
+    pairs = [WORDNET.fullmatch(line) for line in lines]
+    if lines and all(pairs):
+        return tuple(p[1] for p in pairs if p), tuple(p[2] for p in pairs if p)
+    return tuple(lines), ()
 
 
 def _refuse_existing(paths: list[Path], overwrite: bool) -> None:

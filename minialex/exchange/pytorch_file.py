@@ -258,7 +258,7 @@ def write(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:
             add(f"data/{number}", np.ascontiguousarray(array, "<f4").tobytes())
         add("version", b"3\n")
     with buffer.getbuffer() as view:
-        files.write_chunks(path, [view], len(view))
+        files.write_stream(path, [view], needed=len(view))
 
 
 def _pickled(tensors: Mapping[str, NDArray[Any]]) -> bytes:

@@ -109,6 +109,7 @@ def facts(weights: Weights) -> Mapping[str, Any]:
     return {
         "minialex.recipe": weights.recipe.to_toml(),
         "minialex.class_names": json.dumps(list(weights.labels)),
+        "minialex.words": json.dumps(list(weights.words)),
         "minialex.data": weights.data,
         "minialex.origin": json.dumps(dict(weights.origin)),
     }

@@ -11,6 +11,7 @@ import pytest
 
 from minialex import weights
 from minialex.cli import run
+from minialex.errors import ConfigurationError
 from minialex.recipe import load
 
 from .conftest import network
@@ -156,6 +157,20 @@ def test_the_card_says_what_the_run_knows(
         f"{sum(a.size for a in found.tensors.values()):,} parameters",
     ):
         assert text in card
+
+
+def test_class_names_with_and_without_words(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    from minialex.exchange.commands import read_class_names
+
+    path = tmp_path / "names.txt"
+    path.write_text("n01440764 tench, Tinca tinca\nn01443537 goldfish\n", encoding="utf-8")
+    assert read_class_names(path) == (("n01440764", "n01443537"), ("tench, Tinca tinca", "goldfish"))
+    path.write_text("cat\n\n  dog \nn01440764 tench\n", encoding="utf-8")
+    assert read_class_names(path) == (("cat", "dog", "n01440764 tench"), ())
+    assert read_class_names(runs[0])[0] == weights.find(runs[0]).class_names
+    path.write_text("cat\ncat\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="names a class twice"):
+        read_class_names(path)
 
 
 def test_nothing_is_overwritten_unasked(

@@ -55,7 +55,7 @@ def test_the_same_probabilities(tmp_path: Path, torch: Any) -> None:
     commands.import_(source, tmp_path / "w.safetensors", None, names, None, False)
     found = weights.find(tmp_path / "w.safetensors")
     assert found.recipe.classes == 1000
-    assert found.labels[1] == "n00000001 thing 1"
+    assert (found.labels[1], found.titles[1]) == ("n00000001", "thing 1")
     assert sum(array.size for array in found.tensors.values()) == 61_100_840
     pixels = images(found.recipe, 2)
     expected = ours(found, pixels)

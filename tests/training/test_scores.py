@@ -68,11 +68,12 @@ def test_no_bins() -> None:
 
 
 def test_json_holds_the_same() -> None:
-    told = json.loads(json.dumps(scores.as_json(FOUND, ("a", "b"))))
+    told = json.loads(json.dumps(scores.as_json(FOUND, ("a", "b"), ("A", "B"))))
     assert told["top1_error"] == FOUND.error(1)
     assert told["expected_calibration_error"] == scores.calibration(FOUND).expected_error
     assert [entry["images"] for entry in told["classes"]] == [2, 3, 1]
     assert told["classes"][1]["taken_for"] == "a"
+    assert [entry["title"] for entry in told["classes"]] == ["A", "B", "class 2"]
     assert sum(entry["images"] for entry in told["calibration"]) == 6
 
 

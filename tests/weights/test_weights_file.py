@@ -24,7 +24,13 @@ def made() -> Weights:
     tensors = join_columns(initial_parameters(models.build(RECIPE.network), RECIPE.columns, 1))
     mean = np.random.default_rng(0).uniform(0, 255, (3, 32, 32)).astype(np.float32)
     return Weights(
-        RECIPE, ("cat", "dog", "ä–ö"), Statistics(mean, np.diag([3.0, 2.0, 1.0])), tensors, "pets", {"from": "x"}
+        RECIPE,
+        ("cat", "dog", "ä–ö"),
+        Statistics(mean, np.diag([3.0, 2.0, 1.0])),
+        tensors,
+        "pets",
+        {"from": "x"},
+        ("Felis catus", "Canis", "–"),
     )
 
 
@@ -32,7 +38,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     before = made()
     weights.write(tmp_path / "w.safetensors", before)
     after = weights.find(tmp_path / "w.safetensors")
-    assert (after.recipe, after.class_names, after.data) == (before.recipe, before.class_names, before.data)
+    for name in ("recipe", "class_names", "words", "titles", "data"):
+        assert getattr(after, name) == getattr(before, name)
+    assert after.titles[0] == "Felis catus"
     assert after.origin["from"] == "x"
     assert after.digest() == before.digest()
     np.testing.assert_array_equal(after.statistics.mean, before.statistics.mean)
@@ -86,6 +94,8 @@ LIES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "class names of numbers": ({"class_names": "[1, 2, 3]"}, {}, "metadata of"),
     "class names of nothing": ({"class_names": "null"}, {}, "metadata of"),
     "more class names than classes": ({"class_names": json.dumps(["x"] * 4)}, {}, "names 4 classes"),
+    "words for some": ({"words": '["x"]'}, {}, "with words for 1"),
+    "words that are none": ({"words": "3"}, {}, "metadata of"),
     "deep class names": ({"class_names": "[" * 100_000}, {}, "metadata of"),
     "an origin that is none": ({"origin": "[]"}, {}, "metadata of"),
     "no mean": ({}, {"data.mean": None}, "'data.mean' is missing"),
