@@ -30,6 +30,7 @@ class Stage:
     gathers : whether each of its columns needs the pieces of all sources
     seen : shape, without N, that a column's piece of the layer sees
     output : shape that it gives
+    trained_before : whether a layer before it has parameters, so that its input's gradient is needed
     """
 
     layer: Layer
@@ -38,6 +39,7 @@ class Stage:
     gathers: bool
     seen: Shape
     output: Shape
+    trained_before: bool
 
     @property
     def values_received(self) -> int:
@@ -101,7 +103,7 @@ def _stages(network: Network, columns: int) -> tuple[Stage, ...]:
                 f"network '{network.name}': layer names must be unique and without ':', got {names}"
             )
     stages: list[Stage] = []
-    shape, sources, whole = network.input_shape, columns, True
+    shape, sources, whole, trained = network.input_shape, columns, True, False
     for layer in network.layers:
         computing = columns if layer.on == "each" else 1
         gathers = not whole and layer.sees == "all" and sources > 1
@@ -115,7 +117,8 @@ def _stages(network: Network, columns: int) -> tuple[Stage, ...]:
         except ConfigurationError as error:
             text = str(error)
             raise ConfigurationError(text if text.startswith("layer ") else f"layer '{layer.name}': {text}") from None
-        stages.append(Stage(layer, computing, sources, gathers, seen, shape))
+        stages.append(Stage(layer, computing, sources, gathers, seen, shape, trained))
+        trained = trained or bool(layer.parameters(seen, 0, computing))
         whole = whole and not layer.divides
         sources = computing
     return tuple(stages)

@@ -184,45 +184,6 @@ def most_confused(matrix: NDArray[np.int64], count: int) -> list[tuple[int, int,
     return pairs
 
 
-def predictions(
-    images: NDArray[np.uint8], probs: Float, class_names: Sequence[str], labels: NDArray[np.int64] | None
-) -> Figure:
-    """Draw images with their label and the five most probable classes as bars: figure 4, left, of the paper.
-
-    Parameters
-    ----------
-    images : uint8 [n,3,S,S]; the first 100 are drawn
-    probs : float [n,K]
-    class_names : K names; where there are fewer, the number stands for the name
-    labels : int64 [n], or None if the truth is not known
-    """
-    shown = min(len(images), EXAMPLES)
-    across = max(1, min(4, shown))
-    rows = math.ceil(shown / across)
-    top = min(TOP, probs.shape[1])
-    side, below, bar, edge = 2.0, 0.34 if labels is not None else 0.1, 0.2, 0.15  # inches
-    cell = (side + 0.3, side + below + bar * top + 0.3)
-    width, height = max(across * cell[0] + edge, 2.6), max(rows, 1) * cell[1] + edge
-    with _style():
-        figure = _figure(width, height)
-        start = (width - across * cell[0]) / 2 + 0.15
-        for n in range(shown):
-            x, y = start + n % across * cell[0], height - edge - n // across * cell[1]  # the cell's top left corner
-            axes = figure.add_axes((x / width, (y - side) / height, side / width, side / height))
-            small = max(images.shape[2:]) <= SMALL_IMAGE
-            axes.imshow(images[n].transpose(1, 2, 0), interpolation="nearest" if small else "antialiased")
-            axes.axis("off")
-            label = None if labels is None else int(labels[n])
-            if label is not None:
-                _text(axes, 0.5, -0.045, clip(name_of(class_names, label), 24), va="top", ha="center", weight="bold")
-            low = y - side - below - bar * top
-            axes = figure.add_axes((x / width, low / height, side / width, bar * top / height))
-            _draw_bars(axes, probs[n], class_names, label, top)
-        if len(images) > shown:
-            figure.text(0.5, 0.0, f"the first {shown} of {len(images)} images", ha="center", va="bottom", color=MUTED)
-    return figure
-
-
 def reliability(measured: Calibration) -> Figure:
     """Draw accuracy against confidence, bin by bin, over how many images there are in each: a reliability diagram.
 
@@ -261,6 +222,45 @@ def reliability(measured: Calibration) -> Figure:
         bottom.bar(left, measured.images, color=MUTED, **bars)
         bottom.set_ylabel("images")
         bottom.set_xlabel("confidence: probability of the most probable class")
+    return figure
+
+
+def predictions(
+    images: NDArray[np.uint8], probs: Float, class_names: Sequence[str], labels: NDArray[np.int64] | None
+) -> Figure:
+    """Draw images with their label and the five most probable classes as bars: figure 4, left, of the paper.
+
+    Parameters
+    ----------
+    images : uint8 [n,3,S,S]; the first 100 are drawn
+    probs : float [n,K]
+    class_names : K names; where there are fewer, the number stands for the name
+    labels : int64 [n], or None if the truth is not known
+    """
+    shown = min(len(images), EXAMPLES)
+    across = max(1, min(4, shown))
+    rows = math.ceil(shown / across)
+    top = min(TOP, probs.shape[1])
+    side, below, bar, edge = 2.0, 0.34 if labels is not None else 0.1, 0.2, 0.15  # inches
+    cell = (side + 0.3, side + below + bar * top + 0.3)
+    width, height = max(across * cell[0] + edge, 2.6), max(rows, 1) * cell[1] + edge
+    with _style():
+        figure = _figure(width, height)
+        start = (width - across * cell[0]) / 2 + 0.15
+        for n in range(shown):
+            x, y = start + n % across * cell[0], height - edge - n // across * cell[1]  # the cell's top left corner
+            axes = figure.add_axes((x / width, (y - side) / height, side / width, side / height))
+            small = max(images.shape[2:]) <= SMALL_IMAGE
+            axes.imshow(images[n].transpose(1, 2, 0), interpolation="nearest" if small else "antialiased")
+            axes.axis("off")
+            label = None if labels is None else int(labels[n])
+            if label is not None:
+                _text(axes, 0.5, -0.045, clip(name_of(class_names, label), 24), va="top", ha="center", weight="bold")
+            low = y - side - below - bar * top
+            axes = figure.add_axes((x / width, low / height, side / width, bar * top / height))
+            _draw_bars(axes, probs[n], class_names, label, top)
+        if len(images) > shown:
+            figure.text(0.5, 0.0, f"the first {shown} of {len(images)} images", ha="center", va="bottom", color=MUTED)
     return figure
 
 

@@ -225,3 +225,30 @@ def test_errors(
     line = told(capsys, *(word.format(run=runs[0]) for word in words), code=code)
     assert message in line
     assert not Path("x.safetensors").exists()
+
+
+def test_a_full_disk(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Writes fail from a size on (RLIMIT_FSIZE): exit 6, and nothing at the final names."""
+    import resource
+    import subprocess
+    import sys
+
+    for ending in ("safetensors", "onnx", "pt"):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from minialex.cli import main; main()",
+                "export",
+                runs[0],
+                tmp_path / f"x.{ending}",
+            ],
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY)),
+            check=False,
+        )
+        assert done.returncode == 6, done.stderr
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        assert not list(tmp_path.iterdir())
