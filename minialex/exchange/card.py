@@ -28,6 +28,7 @@ def card(weights: Weights, out: Path, size: int, use: Sequence[str]) -> str:
     columns = f"{recipe.columns} column{'s' if recipe.columns > 1 else ''}"
     shown = weights.titles[:CLASSES_SHOWN]
     rest = len(weights.titles) - len(shown)
+    module = "'s module" if out.suffix in (".pt", ".pth") else ""
     text = [
         f"# {out.name}",
         "",
@@ -53,7 +54,8 @@ def card(weights: Weights, out: Path, size: int, use: Sequence[str]) -> str:
         "",
         "## Classes",
         "",
-        ", ".join(f"{i} {name}" for i, name in enumerate(shown)) + (f", and {rest} more (in the file)" if rest else "")
+        ", ".join(f"{i} {name}" for i, name in enumerate(shown))
+        + (f", and {rest} more (in the file{module})" if rest else "")
         if weights.class_names
         else f"Nobody said what the {recipe.classes} classes are (`minialex import --class-names FILE`).",
         "",
@@ -79,12 +81,12 @@ def card(weights: Weights, out: Path, size: int, use: Sequence[str]) -> str:
 
 
 def _trained(weights: Weights) -> str:
-    origin = weights.origin
-    if "epochs" not in origin:
-        return ""
+    recipe, epochs = weights.recipe, weights.origin.get("epochs")
+    begun = f", begun with layers of {Path(recipe.init_from).name}" if recipe.init_from else ""
+    if epochs is None:
+        return begun
     return (
-        f", {origin['epochs']} epochs of at most {weights.recipe.epochs} with batches of {weights.recipe.batch_size}, "
-        f"seed {weights.recipe.seed}"
+        f"{begun}, {epochs} epochs of at most {recipe.epochs} with batches of {recipe.batch_size}, seed {recipe.seed}"
     )
 
 

@@ -48,13 +48,15 @@ def write(path: Path, weights: Weights) -> Path:
             tensors[f"{layer.layer.name}.bias"] = layer.bias
     module = path.with_suffix(".py")
     pytorch_file.write(path, tensors)
-    files.write_text(module, source(row, before, path.name))
+    files.write_text(module, source(row, before, path.name, weights.titles))
     return module
 
 
-def source(row: list[Whole], before: whole.Preprocessing, file_name: str) -> str:
-    """The module's text."""
+def source(row: list[Whole], before: whole.Preprocessing, file_name: str, classes: tuple[str, ...]) -> str:
+    """The module's text; `file_name` is for its docstring."""
     shape = row[0].input
+    if not file_name.isprintable() or '"' in file_name or "\\" in file_name:
+        file_name = "weights.pt"  # nothing of a name may end the docstring
     size = ", ".join(map(str, before.mean.shape))
     made = [f"        self.{w.layer.name} = {_made(w)}" for w in row if w.weight is not None]
     centred = "pixels - self.mean" if before.scale == 1 else f"(pixels - self.mean) * {before.scale!r}"
@@ -75,7 +77,8 @@ def source(row: list[Whole], before: whole.Preprocessing, file_name: str) -> str
         *(f"        x = {step}\n" for step in steps),
         "        return x\n\n\n",
         "def load(path):\n    network = AlexNet()\n"
-        "    network.load_state_dict(torch.load(path, weights_only=True))\n    return network.eval()\n",
+        "    network.load_state_dict(torch.load(path, weights_only=True))\n    return network.eval()\n\n\n",
+        "CLASSES = (\n", *(f"    {name!r},\n" for name in classes), ")\n",
     ])  # fmt: skip
 
 

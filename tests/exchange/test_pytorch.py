@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import pickle
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from minialex.errors import CheckpointError
-from minialex.exchange import commands, pytorch_file, pytorch_module
+from minialex.exchange import commands, pytorch_file, pytorch_module, whole
 from minialex.recipe import load
 from minialex.weights import Weights
 
@@ -39,7 +40,9 @@ def test_the_exported_module_gives_our_probabilities(weights: Weights, tmp_path:
     pixels = images(weights.recipe)
     expected = ours(weights, pixels)
     source = pytorch_module.write(tmp_path / "net.pt", weights)
-    net = module(source).load(tmp_path / "net.pt")
+    made = module(source)
+    assert weights.titles == made.CLASSES
+    net = made.load(tmp_path / "net.pt")
     crops = torch.tensor(centre(weights.recipe, pixels))
     with torch.no_grad():
         single, double = net(crops), net.double()(crops.double())
@@ -84,6 +87,18 @@ def test_what_we_write_is_what_pytorch_reads(tmp_path: Path, torch: Any) -> None
     ours_again = pytorch_file.read(tmp_path / "w.pt")
     for name, array in tensors.items():
         np.testing.assert_array_equal(ours_again[name], array)
+
+
+@pytest.mark.parametrize("name", ['a""" + boom + """.pt', "a\nb.pt", "a\\x.pt", "plain.pt"])
+def test_a_file_name_stays_text_in_the_module(name: str) -> None:
+    weights = network(load("small").replace(**KINDS["small"][1]))
+    text = pytorch_module.source(
+        whole.whole_layers(weights), whole.preprocessing(weights), name, ('"""', "it's\n", "\\")
+    )
+    tree = ast.parse(text)
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert "boom" not in names
+    assert ast.literal_eval(tree.body[-1].value) == ('"""', "it's\n", "\\")  # type: ignore[attr-defined]
 
 
 def test_exported_weights_come_back(tmp_path: Path) -> None:
