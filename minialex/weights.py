@@ -45,7 +45,7 @@ class Weights:
     tensors : whole layers' arrays by name (see `minialex.network.join_columns`), float32 or float64
     data : name of the data set
     origin : where they come from, as JSON values: ``"from"`` in words, and as far as they are known ``"step"``,
-        ``"epochs"``, ``"top1_error"``, ``"top5_error"`` (fractions of 1), ``"views"``
+        ``"epochs"``, ``"top1_error"``, ``"top5_error"`` (fractions of 1), ``"views"``, ``"begun_with"``
     words : what people call the classes, where that is something else than their names (WordNet ids)
     """
 
@@ -196,8 +196,13 @@ def find(path: Path) -> Weights:
         home, found = path, checkpoint.best(path / "checkpoints")
     recipe, known = recipe_of(home), rundata.read(home)
     recipe = recipe if recipe.classes else recipe.replace(classes=len(known.class_names))
+    begun_with = Path(recipe.init_from).name
+    # what holds of this machine alone stays here
+    recipe = recipe.replace(init_from="", init_layers=(), backend="", devices="")
     check(found.weights, recipe, f"weights of {found.path}")
     origin = {"from": f"a run of minialex, {home.resolve().name}, step {found.step}", **_facts(home, found, recipe)}
+    if begun_with:
+        origin["begun_with"] = begun_with
     return Weights(recipe, known.class_names, known.statistics, found.weights, known.name, origin)
 
 

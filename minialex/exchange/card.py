@@ -81,8 +81,8 @@ def card(weights: Weights, out: Path, size: int, use: Sequence[str]) -> str:
 
 
 def _trained(weights: Weights) -> str:
-    recipe, epochs = weights.recipe, weights.origin.get("epochs")
-    begun = f", begun with layers of {Path(recipe.init_from).name}" if recipe.init_from else ""
+    recipe, epochs, other = weights.recipe, weights.origin.get("epochs"), weights.origin.get("begun_with")
+    begun = f", begun with layers of {other}" if other else ""
     if epochs is None:
         return begun
     return (

@@ -88,6 +88,10 @@ def test_layers_are_taken_and_the_last_is_drawn_anew(form: str, source: Path, ph
     known, old = rundata.read(tmp_path / "run"), rundata.read(source)
     np.testing.assert_array_equal(known.statistics.mean, old.statistics.mean)
     assert not np.array_equal(known.statistics.covariance, old.statistics.covariance)
+    assert run(["export", str(tmp_path / "run"), str(tmp_path / "tuned.safetensors")]) == 0
+    exported = weights.find(tmp_path / "tuned.safetensors")
+    assert (exported.recipe.init_from, exported.origin["begun_with"]) == ("", origin.name)
+    assert f"begun with layers of {origin.name}" in (tmp_path / "tuned.safetensors.md").read_text(encoding="utf-8")
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "layers drawn anew" in report
     log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
