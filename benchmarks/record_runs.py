@@ -18,21 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from minialex import machine
 from minialex.recipe import load
 from minialex.runs import RunPaths, read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "runs.json"
 BEGIN, END = "<!-- runs: begin -->\n", "<!-- runs: end -->\n"
-
-
-def processor() -> str:
-    """The processor's name, where the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
 
 
 def entry(folder: Path, command: str) -> dict[str, object]:
@@ -48,7 +40,7 @@ def entry(folder: Path, command: str) -> dict[str, object]:
         "seconds": round(last["seconds"], 1),
         "top1_error": last["top1_error"],
         "top5_error": last["top5_error"],
-        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "machine": f"{machine.processor()}, {os.cpu_count()} cores",
         "versions": f"Python {platform.python_version()}, NumPy {np.__version__}",
         "date": datetime.date.today().isoformat(),
     }

@@ -222,6 +222,33 @@ def summary(
     commands.summary(recipe, overrides(context.args), batch_size)
 
 
+@app.command(context_settings=EXTRA)
+def bench(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "paper",
+    kind: Annotated[str, typer.Option(help="train, a training step, or infer, one view of a batch")] = "train",
+    backend: BackendOption = None,
+    devices: DevicesOption = None,
+    threads: ThreadsOption = None,
+    batch_size: Annotated[int | None, typer.Option(help="images of one step; default the recipe's")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="steps that are timed whole, and as many part by part")] = 5,
+    floors: Annotated[bool, typer.Option(help="measure the machine's peak and show each part's floor")] = True,
+    json: Annotated[Path | None, typer.Option("--json", help="write all figures there")] = None,
+    picture: Annotated[Path | None, typer.Option(help="draw them there, a .png file")] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Where the time goes: a step of any network on any backend, in total and layer by layer, beside its floor.
+
+    Images are random numbers. Any recipe field can be given too: --columns 1 --dtype float64 …
+    """
+    changes = overrides(context.args)
+    if batch_size is not None:
+        changes["batch_size"] = batch_size
+    from minialex import commands
+
+    commands.bench(recipe, changes, kind, backend, devices, threads, repeats, floors, json, picture)
+
+
 @app.command()
 def backends(debug: DebugOption = False) -> None:
     """Installed backends with their devices, or the reason why they cannot be used here."""

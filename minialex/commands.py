@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from minialex import checkpoint, files, models, registry, transfer, weights
+from minialex import checkpoint, files, machine, models, registry, transfer, weights
 from minialex.backend import Backend
 from minialex.data import DataSet, load
 from minialex.data.folder import read_image
 from minialex.differences import DIFFERENCES
 from minialex.display import TrainingDisplay, duration
-from minialex.errors import CheckpointError, ConfigurationError, DataError, MinialexError
+from minialex.errors import CheckpointError, ConfigurationError, DataError, MinialexError, nearest
 from minialex.evaluation import Evaluation
 from minialex.recipe import Recipe, built_in, fields
 from minialex.recipe import load as load_recipe
@@ -283,6 +284,59 @@ def summary(recipe_name: str, changes: dict[str, Any], batch_size: int | None) -
         f"and their gradients {found.activation_bytes / 2**20:,.0f} MiB at most",
         highlight=False,
     )
+
+
+def bench(
+    recipe_name: str,
+    changes: dict[str, Any],
+    kind: str,
+    backend_name: str | None,
+    devices: str | None,
+    threads: int | None,
+    repeats: int,
+    floors: bool,
+    json: Path | None,
+    picture: Path | None,
+) -> None:
+    """Where the time of a step goes."""
+    from minialex import bench as timing
+    from minialex import bench_report
+
+    if kind not in ("train", "infer"):
+        raise ConfigurationError(f"--kind takes train or infer, got '{kind}'.{nearest(kind, ('train', 'infer'))}")
+    for path in (json, picture):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ConfigurationError(f"cannot write {path}: there is no folder {path.parent}")
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise ConfigurationError(f"--picture {picture}: pictures are PNG files; give a name that ends with .png")
+    recipe = load_recipe(recipe_name).replace(**changes)
+    if recipe.classes == 0:
+        recipe = recipe.replace(classes=1000 if recipe.model == "alexnet" else 10)
+    backend = registry.load(backend_name, threads=threads)
+    placement = placement_of(backend, devices, recipe.columns)
+    screen = console()
+    with screen.status("preparing") if screen.is_terminal else nullcontext() as status:
+
+        def show(what: str, done: int) -> None:
+            if status is not None:
+                status.update(f"{what} ({done} of {2 * repeats + 2} steps done)")
+
+        timings = timing.measure(
+            recipe, backend, placement, "train" if kind == "train" else "infer", repeats=repeats, threads=threads,
+            floors=floors, progress=show,
+        )  # fmt: skip
+    screen.print(bench_report.title(timings), highlight=False, style="bold")
+    Console(width=max(screen.width, 110)).print(bench_report.table(timings))
+    for line in bench_report.lines(timings):
+        screen.print(line, highlight=False)
+    if json is not None:
+        files.write_json(json, {**timings.as_dict(), **machine.describe()})
+        screen.print(f"figures     {json}", highlight=False, markup=False)
+    if picture is not None:
+        from minialex import pictures
+
+        pictures.save(bench_report.picture(timings), picture)
+        screen.print(f"picture     {picture}", highlight=False, markup=False)
 
 
 def backends() -> None:

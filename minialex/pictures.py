@@ -73,8 +73,8 @@ def curves(metrics: Sequence[Mapping[str, Any]], classes: int | None = None) -> 
         0..1; numbers that are missing, None or not finite are left out
     classes : number of classes; what guessing gives is drawn as a line
     """
-    with _style():
-        figure = _figure(10.8, 3.9)
+    with style():
+        figure = blank(10.8, 3.9)
         left, right = figure.subplots(1, 2, gridspec_kw=_margins(10.8, 3.9, between=1.75))
         _draw_loss(left, metrics, classes)
         _draw_error(right, metrics, classes)
@@ -83,16 +83,16 @@ def curves(metrics: Sequence[Mapping[str, Any]], classes: int | None = None) -> 
 
 def loss_curve(metrics: Sequence[Mapping[str, Any]], classes: int | None = None) -> Figure:
     """Draw the left half of `curves` alone, small."""
-    with _style():
-        figure = _figure(4.1, 2.9)
+    with style():
+        figure = blank(4.1, 2.9)
         _draw_loss(figure.subplots(gridspec_kw=_margins(4.1, 2.9)), metrics, classes)
     return figure
 
 
 def error_curve(metrics: Sequence[Mapping[str, Any]], classes: int | None = None) -> Figure:
     """Draw the right half of `curves` alone, small."""
-    with _style():
-        figure = _figure(4.1, 2.9)
+    with style():
+        figure = blank(4.1, 2.9)
         _draw_error(figure.subplots(gridspec_kw=_margins(4.1, 2.9)), metrics, classes)
     return figure
 
@@ -108,10 +108,10 @@ def kernels(weights: Float, columns: int) -> Figure:
     parts = np.array_split(weights, columns)
     blocks = [tile_kernels(part) for part in parts]
     _, C, R, S = weights.shape
-    with _style():
+    with style():
         heights = [6.4 * block.shape[0] / block.shape[1] for block in blocks]
         height = sum(heights) + 0.32 * columns + 0.1
-        figure = _figure(6.6, height)
+        figure = blank(6.6, height)
         bottom = height
         for n, (block, tall) in enumerate(zip(blocks, heights, strict=True)):
             bottom -= tall + 0.32
@@ -166,7 +166,7 @@ def confusion(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
     matrix : int64 [K,K], images of each true class (row) that were given each class (column)
     class_names : K names; where there are fewer, the number stands for the name
     """
-    with _style():
+    with style():
         return _draw_pairs(matrix, class_names) if len(matrix) > MATRIX_CLASSES else _draw_matrix(matrix, class_names)
 
 
@@ -196,8 +196,8 @@ def reliability(measured: Calibration) -> Figure:
     """
     wide = np.diff(measured.edges)
     left, filled = measured.edges[:-1], measured.images > 0
-    with _style():
-        figure = _figure(4.6, 5.4)
+    with style():
+        figure = blank(4.6, 5.4)
         top, bottom = figure.subplots(
             2, 1, sharex=True, height_ratios=(3.2, 1), gridspec_kw={
                 "left": 0.13, "right": 0.96, "top": 0.94, "bottom": 0.09, "hspace": 0.12}
@@ -244,8 +244,8 @@ def predictions(
     side, below, bar, edge = 2.0, 0.34 if labels is not None else 0.1, 0.2, 0.15  # inches
     cell = (side + 0.3, side + below + bar * top + 0.3)
     width, height = max(across * cell[0] + edge, 2.6), max(rows, 1) * cell[1] + edge
-    with _style():
-        figure = _figure(width, height)
+    with style():
+        figure = blank(width, height)
         start = (width - across * cell[0]) / 2 + 0.15
         for n in range(shown):
             x, y = start + n % across * cell[0], height - edge - n // across * cell[1]  # the cell's top left corner
@@ -339,7 +339,7 @@ def series(metrics: Sequence[Mapping[str, Any]], kind: str, field: str) -> tuple
 
 
 @contextmanager
-def _style(settings: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
+def style(settings: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
     """The pictures' own settings, whatever the reader's matplotlibrc says."""
     import matplotlib
 
@@ -351,7 +351,8 @@ def _style(settings: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]
         yield
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), facecolor="white")
@@ -372,7 +373,7 @@ def _margins(width: float, height: float, between: float = 0.0) -> dict[str, flo
 
 def _rendered(figure: Figure, settings: Mapping[str, Any], **how: Any) -> bytes:
     buffer = io.BytesIO()
-    with _style(settings):
+    with style(settings):
         figure.savefig(buffer, **how)
     return buffer.getvalue()
 
@@ -520,7 +521,7 @@ def _draw_matrix(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figur
     margin = 0.3 + max(map(len, names), default=1) * font * 0.62 / 72
     side = K * cell
     width, height = margin + side + 0.15, margin * (0.72 if few else 1) + side + 0.4
-    figure = _figure(width, height)
+    figure = blank(width, height)
     axes = figure.add_axes((margin / width, 1 - (side + 0.4) / height, side / width, side / height))
     with np.errstate(invalid="ignore"):
         share = matrix / matrix.sum(axis=1, keepdims=True)  # rows without images: not a number
@@ -554,7 +555,7 @@ def _draw_matrix(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figur
 def _draw_pairs(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
     pairs = most_confused(matrix, PAIRS)
     height = 0.4 + 0.36 * max(len(pairs), 1)
-    figure = _figure(4.8, height)
+    figure = blank(4.8, height)
     axes = figure.add_axes((0.02, 0.05 / height, 0.98, 1 - 0.4 / height))
     axes.set_title("the most confused pairs, % of the true class's images", color=MUTED, fontsize=9, x=0)
     axes.axis("off")

@@ -192,6 +192,14 @@ class Session:
             **{f"rate/{name}": rate for name, rate in rates.items()},
         }
 
+    def view_feed(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], top: int, left: int, flip: int
+    ) -> dict[str, Any]:
+        """The feed of an inference step: one view, the same of every image (see `view_offsets`)."""
+        N = len(images)
+        places = (np.full(N, top, np.int32), np.full(N, left, np.int32), np.full(N, flip, np.uint8))
+        return self.feed(images, labels, Draws(*places, np.zeros((N, 3), np.float32)))
+
     def train(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment) -> Outcome:
         """One training step on a batch of uint8 images [N,3,S,S] with labels [N]; changes the weights in place.
 
@@ -224,11 +232,9 @@ class Session:
         step = self.step("infer", N)
         total: NDArray[np.floating[Any]] | None = None
         losses = []
-        for top, left, flip in view_offsets(self.recipe.image_size, self.recipe.crop, views):
-            places = (np.full(N, top, np.int32), np.full(N, left, np.int32), np.full(N, flip, np.uint8))
-            draws = Draws(*places, np.zeros((N, 3), np.float32))
+        for view in view_offsets(self.recipe.image_size, self.recipe.crop, views):
             try:
-                outputs = step(self.feed(images, labels, draws))
+                outputs = step(self.view_feed(images, labels, *view))
             except MemoryError as error:
                 raise _out_of_memory(N, error) from None
             probs = self.backend.to_numpy(outputs["probs"])

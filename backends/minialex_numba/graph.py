@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minialex.program import Call, Program, Symbol, Value, flatten
+from minialex.program import Call, Program, Value
 from minialex.program import values as values_of
 
 
@@ -205,7 +205,7 @@ def _key(argument: Any, known: dict[Value, Tensor]) -> Any:
 def _node(call: Call, arguments: list[Any], known: dict[Value, Tensor], nodes: list[Node]) -> list[Tensor | None]:
     """The results of a call, and its node unless it needs none."""
     where = call.layer, call.column, call.phase
-    made: list[Tensor | None] = [value and Tensor(value.shape, value.dtype) for value in call.results]
+    made: list[Tensor | None] = [None if value is None else Tensor(value.shape, value.dtype) for value in call.results]
     if call.operation == "concat":
         parts = [known[value] for value in values_of(call.args)]
         if len(parts) == 1:
@@ -401,12 +401,15 @@ def _fuse_pool(graph: Graph, norm: Node) -> None:
             pool = user
         elif user is None or not (
             (user.kind == "local_response_norm_backward" and user.inputs["dy"][0] is not y)
-            or (user.kind == "max_pool2d_backward" and user.options["ties"] == "first" and user.inputs["dy"][0] is not y)
+            or (
+                user.kind == "max_pool2d_backward" and user.options["ties"] == "first" and user.inputs["dy"][0] is not y
+            )
         ):
             return
     if pool is None:
         return
     pool.kind = "normalised_pool"
+    pool.where = norm.where
     pool.inputs = norm.inputs
     pool.flags = {"norm": norm.options}
     graph.nodes.remove(norm)
@@ -417,11 +420,11 @@ def _keep_winner(graph: Graph, pool: Node) -> None:
     """What a backward pass with ties = "first" reads instead of x and y: which place of each window won."""
     y = pool.outputs["y"][0]
     for user in graph.users(y):
-        if user is not None and user.kind == "max_pool2d_backward" and user.inputs["y"][0] is y:
-            if user.options["ties"] == "first":
-                winner = pool.outputs.setdefault("winner", [Tensor(y.shape, np.dtype(np.uint8))])
-                user.inputs = {"dy": user.inputs["dy"], "winner": winner}
-                user.flags["shape"] = pool.inputs["x"][0].shape
+        if user is None or user.kind != "max_pool2d_backward" or user.inputs["y"][0] is not y:
+            continue
+        if user.options["ties"] == "first":
+            winner = pool.outputs.setdefault("winner", [Tensor(y.shape, np.dtype(np.uint8))])
+            user.inputs = {"dy": user.inputs["dy"], "winner": winner}
 
 
 def _fuse_backward(graph: Graph) -> None:
@@ -435,9 +438,8 @@ def _fuse_backward(graph: Graph) -> None:
             norm = graph.only_user(node.outputs["dx"][0], "local_response_norm_backward")
             if norm is not None and norm.inputs["dy"][0] is node.outputs["dx"][0]:
                 norm.kind = "normalised_pool_backward"
-                norm.flags = {
-                    "k": _norm_constant(graph, norm), "pool": node.options, "shape": node.flags["shape"]
-                }  # fmt: skip
+                norm.where = node.where
+                norm.flags = {"k": _norm_constant(graph, norm), "pool": node.options}
                 norm.inputs = {"dy": node.inputs["dy"], "winner": node.inputs["winner"], "x": norm.inputs["x"]}
                 graph.nodes.remove(node)
     for node in list(graph.nodes):
@@ -454,9 +456,9 @@ def _norm_constant(graph: Graph, backward: Node) -> float:
     """k of the normalisation whose gradient this is: it reads the same x."""
     for node in graph.nodes:
         options = node.flags["norm"] if node.kind == "normalised_pool" else node.options
-        if node.kind in ("normalised_pool", "local_response_norm") and node.inputs["x"][0] is backward.inputs["x"][0]:
-            if all(options[name] == backward.options[name] for name in ("size", "alpha", "beta")):
-                return float(options["k"])
+        same = node.kind in ("normalised_pool", "local_response_norm") and node.inputs["x"] == backward.inputs["x"]
+        if same and all(options[name] == backward.options[name] for name in ("size", "alpha", "beta")):
+            return float(options["k"])
     raise Unsupported("the gradient of a normalisation that is not there")
 
 
@@ -510,7 +512,9 @@ def _place(graph: Graph) -> None:
             offset += part.width
         place = graph.nodes.index(node)
         graph.nodes[place : place + 1] = [
-            Node("copy", {"x": [part]}, {"y": [Tensor(part.shape, part.dtype, parent=whole, offset=at)]}, {}, node.where)
+            Node(
+                "copy", {"x": [part]}, {"y": [Tensor(part.shape, part.dtype, parent=whole, offset=at)]}, {}, node.where
+            )
             for part, at in left
         ]
 
@@ -543,8 +547,3 @@ def _adjacent(parts: list[Tensor]) -> bool:
             return False
         place += part.width
     return True
-
-
-def symbols(graph: Graph) -> list[Symbol]:
-    """Numbers that are given anew at every call."""
-    return [option for node in graph.nodes for option in flatten(list(node.options.values())) if isinstance(option, Symbol)]

@@ -15,8 +15,10 @@ import numpy as np
 from minialex_numba.kernels import kernel
 from minialex_numba.layout import Floats, empty
 from minialex_numba.pool import Pool
-from minialex_numba.products import lanes, row_table, up, width
+from minialex_numba.products import lanes as lanes_of
+from minialex_numba.products import row_table, up, width
 from minialex_numba.sgd_update import update
+from minialex_numba.simd import WHOLE, lanes, load, multiply_add, spread, store, total
 from minialex_numba.vectors import ACROSS, ROWS, ROWS_ACROSS, finish, tile_across, tile_along
 
 FEW = 4
@@ -29,23 +31,46 @@ BLOCK = 256
 """Columns of w that are worked on at a time when gradients are made (a multiple of the tiles' width)."""
 
 
-@kernel(fastmath={"reassoc", "contract"})
-def dot(x, x0, y, y0, count):
-    """Σ x·y, added in any order."""
-    total = x.dtype.type(0)
-    for i in range(count):
-        total += x[x0 + i] * y[y0 + i]
-    return total
+@kernel
+def dots(w, a, D, x, b):
+    """Σ_d w[a + r·D + d] · x[b + d] for r = 0 … 3, in the lanes of two vectors each that are added up at the end.
+
+    Four rows at a time, since a processor's prefetching reads several streams faster than one.
+    """
+    step = lanes(w)
+    r0 = r1 = r2 = r3 = s0 = s1 = s2 = s3 = spread(w, 0)
+    whole = D - D % (2 * step)
+    for d in range(0, whole, 2 * step):
+        u, v = load(x, b + d, WHOLE), load(x, b + d + step, WHOLE)
+        i = a + d
+        r0 = multiply_add(load(w, i, WHOLE), u, r0)
+        s0 = multiply_add(load(w, i + step, WHOLE), v, s0)
+        r1 = multiply_add(load(w, i + D, WHOLE), u, r1)
+        s1 = multiply_add(load(w, i + D + step, WHOLE), v, s1)
+        r2 = multiply_add(load(w, i + 2 * D, WHOLE), u, r2)
+        s2 = multiply_add(load(w, i + 2 * D + step, WHOLE), v, s2)
+        r3 = multiply_add(load(w, i + 3 * D, WHOLE), u, r3)
+        s3 = multiply_add(load(w, i + 3 * D + step, WHOLE), v, s3)
+    for d in range(whole, D, step):
+        u, i = load(x, b + d, D - d), a + d
+        r0 = multiply_add(load(w, i, D - d), u, r0)
+        r1 = multiply_add(load(w, i + D, D - d), u, r1)
+        r2 = multiply_add(load(w, i + 2 * D, D - d), u, r2)
+        r3 = multiply_add(load(w, i + 3 * D, D - d), u, r3)
+    return total(r0 + s0), total(r1 + s1), total(r2 + s2), total(r3 + s3)
 
 
 @kernel
-def few_kernel(worker, begin, end, w, D, x, x0, ldx, N, bias, relu, y, y0, ldy):
-    """Items are rows of w."""
+def few_kernel(worker, begin, end, w, K, D, x, x0, ldx, N, bias, relu, y, y0, ldy):
+    """Items are four rows of w; the last four may begin earlier, so that there are four (K ≥ 4)."""
     zero = w.dtype.type(0)
-    for k in range(begin, end):
+    for item in range(begin, end):
+        k = min(4 * item, K - 4)
         for n in range(N):
-            value = dot(w, k * D, x, x0 + n * ldx, D) + bias[k]
-            y[y0 + n * ldy + k] = zero if relu and value <= zero else value
+            values = dots(w, k * D, D, x, x0 + n * ldx)
+            for r in range(4):
+                value = values[r] + bias[k + r]
+                y[y0 + n * ldy + k + r] = zero if relu and value <= zero else value
 
 
 @kernel
@@ -116,10 +141,9 @@ def input_gradient_kernel(
                 a = (k0 + k) * D + first
                 for panel in range(panels):
                     b = packed + (panel * depth + k) * wide
-                    for d in range(min(wide, columns - panel * wide)):
-                        scratch[b + d] = w[a + panel * wide + d]
-                    for d in range(columns - panel * wide, wide):
-                        scratch[b + d] = zero
+                    for d in range(0, wide, lanes(w)):
+                        left = columns - panel * wide - d
+                        store(scratch, b + d, load(w, a + panel * wide + d, left), WHOLE)
             for panel in range(panels):
                 for row in range(0, N, ROWS):
                     tile_along(
@@ -138,15 +162,11 @@ def input_gradient_kernel(
 @kernel
 def pack_rows_kernel(worker, begin, end, x, x0, ldx, N, D, wide, packed):
     """packed[panel][n][feature in panel], panels of `wide` features, zeros beyond the last. Items are panels."""
-    zero = x.dtype.type(0)
     for panel in range(begin, end):
-        count = min(wide, D - panel * wide)
         for n in range(N):
             a, b = x0 + n * ldx + panel * wide, (panel * N + n) * wide
-            for i in range(count):
-                packed[b + i] = x[a + i]
-            for i in range(count, wide):
-                packed[b + i] = zero
+            for i in range(0, wide, lanes(x)):
+                store(packed, b + i, load(x, a + i, D - panel * wide - i), wide - i)
 
 
 @kernel
@@ -174,8 +194,8 @@ def weight_gradient_kernel(
                     if updates:
                         count += update(w, v, b, scratch, a, columns, rate, momentum, decay)
                     else:
-                        for d in range(columns):
-                            dw[b + d] = scratch[a + d]
+                        for d in range(0, columns, lanes(xs)):
+                            store(dw, b + d, load(scratch, a + d, WHOLE), columns - d)
         kept[item] = count
 
 
@@ -196,7 +216,8 @@ class Forward:
     def __init__(self, pool: Pool, N: int, K: int, D: int, dtype: Any) -> None:
         self.pool, self.N, self.K, self.D = pool, N, K, D
         self.blocks = -(-N // width(dtype))
-        if N > FEW:
+        self.tiled = N > FEW or K < 4
+        if self.tiled:
             self.packed = empty(self.blocks * D * width(dtype), dtype)
             self.table = row_table(np.arange(K, dtype=np.int64) * D)
             self.scratch = empty(pool.threads * TILES * ROWS * self.blocks * width(dtype), dtype)
@@ -204,8 +225,9 @@ class Forward:
     def run(self, x: Floats, x0: int, ldx: int, w: Floats, b: Floats, relu: bool, y: Floats, y0: int, ldy: int) -> None:
         """Flat arrays, and where their first numbers are."""
         run, N, K, D = self.pool.run, self.N, self.K, self.D
-        if N <= FEW:
-            run(few_kernel, K, w, D, x, x0, ldx, N, b, relu, y, y0, ldy, grain=max(1, (1 << 16) // max(D, 1)))
+        if not self.tiled:
+            grain = max(1, (1 << 14) // max(D, 1))
+            run(few_kernel, -(-K // 4), w, K, D, x, x0, ldx, N, b, relu, y, y0, ldy, grain=grain)
             return
         run(pack_images_kernel, self.blocks * -(-D // 64), x, x0, ldx, N, D, self.packed, grain=4)
         items = -(-K // (TILES * ROWS))
@@ -227,7 +249,7 @@ class InputGradient:
         self.pool, self.sizes, self.D = pool, (N, K), D
         self.table = row_table(np.arange(N, dtype=np.int64) * lddy)
         self.scratch = empty(pool.threads * BLOCK * (BLOCK + up(N, ROWS)), dtype)
-        self.nothing = np.zeros(lanes(dtype), dtype)
+        self.nothing = np.zeros(lanes_of(dtype), dtype)
 
     def run(
         self, dy: Floats, dy0: int, w: Floats, dx: Floats, dx0: int, lddx: int, accumulate: bool = False,

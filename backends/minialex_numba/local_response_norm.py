@@ -16,12 +16,10 @@ from minialex_numba.layout import Floats, channels_first, channels_last, empty
 from minialex_numba.pool import Pool
 from minialex_numba.products import lanes as lanes_of
 from minialex_numba.products import up
-from minialex_numba.simd import lanes, load, multiply_add, root, spread, store, where_more
+from minialex_numba.simd import WHOLE, lanes, load, multiply_add, root, spread, store, where_more
 
 BLOCK = 32
 """Places that are worked on at a time."""
-WHOLE = 1 << 20
-"""As many numbers as a vector has, whatever it has: no tail."""
 
 
 def scratch_size(C: int, size: int, dtype: Any) -> int:

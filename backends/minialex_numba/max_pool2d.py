@@ -14,7 +14,17 @@ from minialex.shapes import pool_size
 from minialex_numba.kernels import kernel
 from minialex_numba.layout import Floats, channels_first, channels_last, empty
 from minialex_numba.pool import Pool
-from minialex_numba.simd import lanes, load, load_counts, spread, store, store_counts, where_more, where_same, where_wins
+from minialex_numba.simd import (
+    lanes,
+    load,
+    load_counts,
+    spread,
+    store,
+    store_counts,
+    where_more,
+    where_same,
+    where_wins,
+)
 
 
 def winner_dtype(size: int) -> Any:

@@ -15,13 +15,13 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils as untyped_cgutils
 from numba.core.datamodel import models as untyped_models
 from numba.core.datamodel import register_default as untyped_register
 from numba.core.imputils import lower_builtin as untyped_lower
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.core.typing import templates as untyped_templates
 from numba.extending import intrinsic as untyped_intrinsic
 
 from minialex_numba.vectors import BYTES
@@ -31,11 +31,15 @@ cgutils: Any = untyped_cgutils
 models: Any = untyped_models
 register_default: Any = untyped_register
 lower_builtin: Any = untyped_lower
+templates: Any = untyped_templates
+
+WHOLE = 1 << 20
+"""As many numbers as a vector has, whatever it has: no tail."""
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """One vector of float32 or float64."""
 
     def __init__(self, dtype: Any) -> None:
@@ -267,6 +271,20 @@ def root(typing: Any, a: Any) -> Any:
 
 
 @intrinsic
+def total(typing: Any, a: Any) -> Any:
+    """The sum of the lanes, added from the first to the last."""
+    if not isinstance(a, Vector):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        item = arguments[0].type.element
+        zero = ir.Constant(item, 0.0)
+        return _call(builder, f"llvm.vector.reduce.fadd.{_name(item, a.lanes)}", item, [zero, arguments[0]])
+
+    return a.dtype(a), generate
+
+
+@intrinsic
 def count_finite(typing: Any, a: Any, n: Any) -> Any:
     """In how many of the first n lanes a is finite."""
     if not isinstance(a, Vector):
@@ -300,13 +318,13 @@ def where_finite(typing: Any, a: Any, yes: Any, no: Any) -> Any:
 
 
 def _arithmetic(function: Any, instruction: str) -> None:
-    class Template(AbstractTemplate):  # type: ignore[misc]
+    class Template(templates.AbstractTemplate):  # type: ignore[misc]
         def generic(self, args: Any, kws: Any) -> Any:
             if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
-                return signature(args[0], *args)
+                return templates.signature(args[0], *args)
             return None
 
-    infer_global(function)(Template)
+    templates.infer_global(function)(Template)
 
     @lower_builtin(function, Vector, Vector)
     def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

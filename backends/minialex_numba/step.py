@@ -17,8 +17,21 @@ from minialex.host import HostArray
 from minialex.philox import Stream
 from minialex.program import Program, Symbol, Watch
 from minialex.shapes import pool_size
-from minialex_numba import augment, direct, dropout, elementwise, graph, linear, local_response_norm, max_pool2d
-from minialex_numba import normalised_pool, sgd_update, softmax_cross_entropy, spatial_response_norm, winograd
+from minialex_numba import (
+    augment,
+    direct,
+    dropout,
+    elementwise,
+    graph,
+    linear,
+    local_response_norm,
+    max_pool2d,
+    normalised_pool,
+    sgd_update,
+    softmax_cross_entropy,
+    spatial_response_norm,
+    winograd,
+)
 from minialex_numba.graph import Graph, Node, Tensor
 from minialex_numba.layout import ALIGNMENT, Floats, _channels_first, _channels_last, empty, items
 from minialex_numba.local_response_norm import BLOCK
@@ -30,7 +43,7 @@ Task = Callable[[Feed], None]
 Place = tuple[Floats, int, int]
 """A flat array, the index of the first number, and the distance between rows."""
 
-FEW_IMAGES = 8
+FEW_IMAGES = 4
 """Images from which on Winograd's convolutions pay: their weights are many times larger."""
 
 
@@ -88,7 +101,13 @@ class _Builder:
     def __init__(
         self, pool: Pool, program: Program, made: Graph, bindings: Mapping[str, Array], keep_weights: bool
     ) -> None:
-        self.pool, self.program, self.graph, self.bindings, self.keep_weights = pool, program, made, bindings, keep_weights
+        self.pool, self.program, self.graph, self.bindings, self.keep_weights = (
+            pool,
+            program,
+            made,
+            bindings,
+            keep_weights,
+        )
         kinds = {value.dtype for value in program.bound.values() if value.dtype.kind == "f"}
         if len(kinds) != 1:
             raise graph.Unsupported("several dtypes")
@@ -160,7 +179,7 @@ class _Builder:
         for name, (tensor, device) in self.graph.outputs.items():
             if tensor.source:
                 raise graph.Unsupported("an output that is given")
-            flat, first, ld = self.place(tensor)
+            flat, _, ld = self.place(tensor)
             if len(tensor.shape) < 2 or (len(tensor.shape) == 2 and ld == tensor.width):
                 outputs[name] = HostArray(flat[: math.prod(tensor.shape)].reshape(tensor.shape), device)
                 continue
@@ -202,9 +221,7 @@ class _Builder:
             like = roles[0]
             count = like.rows * like.width
             arguments = [part for tensor in roles for part in self.place(tensor)]
-            return lambda feed: self.pool.run(
-                kernel, count, like.width, *arguments, *numbers, grain=elementwise.GRAIN
-            )
+            return lambda feed: self.pool.run(kernel, count, like.width, *arguments, *numbers, grain=elementwise.GRAIN)
 
         return make
 
@@ -639,10 +656,11 @@ class _Builder:
 
         def make() -> Task:
             source, target, silent = self.place(x), self.place(y), self.place(mask)
+            flags: Any = silent[0]
 
             def task(feed: Feed) -> None:
                 stream: Stream = replace(given, step=_value(given.step, feed))
-                dropout.draw(self.pool, silent[0], shape, silent[2], rate, stream)
+                dropout.draw(self.pool, flags, shape, silent[2], rate, stream)
                 self.pool.run(
                     dropout.apply_kernel, x.rows * x.width, x.width, *source, *silent, *target, factor,
                     grain=elementwise.GRAIN,

@@ -288,7 +288,7 @@ def bias_kernel(worker, begin, end, bias, rows, Kp, k0, db):
 
 def fits(R: int, S: int, stride: int, C: int, K: int) -> bool:
     """Whether there are tiles for such a convolution, and enough channels for them to pay."""
-    return R == S and R in TILES and stride == 1 and C >= 16 and K >= 16
+    return R == S and R in TILES and stride == 1 and C >= 8 and K >= 8
 
 
 class Convolution:

@@ -40,17 +40,17 @@ NETWORK = Network(
     "conformance",
     (3, 45, 45),
     (
-        Conv2d("conv1", 12, 5, stride=2, padding=((0, 3), (0, 3)), std=0.15),
+        Conv2d("conv1", 16, 5, stride=2, padding=((0, 3), (0, 3)), std=0.15),
         ReLU("relu1"),
         LocalResponseNorm("norm1", size=3, alpha=0.5),
         MaxPool2d("pool1", 3, 2),
-        Conv2d("conv2", 12, 5, padding=((2, 2), (2, 2)), std=0.15, bias=0.1),
+        Conv2d("conv2", 16, 5, padding=((2, 2), (2, 2)), std=0.15, bias=0.1),
         ReLU("relu2"),
-        Conv2d("conv3", 8, 3, padding=((1, 1), (1, 1)), std=0.2, bias=0.1),
+        Conv2d("conv3", 16, 3, padding=((1, 1), (1, 1)), std=0.2, bias=0.1),
         Tanh("tanh3"),
         SpatialResponseNorm("norm3", size=2, alpha=0.5),
         MaxPool2d("pool3", 2, 2, ceil=True, ties="all"),
-        Conv2d("conv4", 8, 3, padding=((1, 1), (1, 1)), std=0.2, bias=0.1, sees="all"),
+        Conv2d("conv4", 16, 3, padding=((1, 1), (1, 1)), std=0.2, bias=0.1, sees="all"),
         ReLU("relu4"),
         LocalResponseNorm("norm4", size=4, k=1.0, alpha=0.2, alpha_over_n=False, sees="all"),
         Flatten("flatten"),
@@ -64,7 +64,8 @@ NETWORK = Network(
     ),
 )
 """Every kind of layer once or more; two columns; windows across and within them; the last layer on one alone. Maps of
-22, 10 and 5 rows: kernels of 3 × 3 and 5 × 5 that are computed in tiles meet whole tiles and parts of one."""
+22, 10 and 5 rows and eight channels a column: kernels of 3 × 3 and 5 × 5 that are computed in tiles (Winograd's) are
+computed so here too, and meet whole tiles and parts of one."""
 
 IMAGE_SIZE = 48
 BATCH = 4

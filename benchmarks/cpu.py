@@ -1,0 +1,316 @@
+"""minialex's Numba backend beside PyTorch on the same CPU, everything in one command, about ten minutes:
+
+    pip install -e . torch==2.13.0
+    python benchmarks/cpu.py                      # everything; leave the machine alone meanwhile
+    python benchmarks/cpu.py --only train --only parts
+
+Every side is a process of its own (`benchmarks/side.py`) that does one repetition when it is asked, and the sides are
+asked in turn, so that all see the same machine. Figures go to ``benchmarks/results/cpu.json`` (with ``--only`` the
+other parts stay as they were recorded), and from there into ``docs/performance.md`` (`benchmarks/page.py`).
+
+Both sides do a user's whole step: uint8 images come in, are cropped, reflected, shifted in colour and freed of their
+mean; then forward, cost, backward, update, and the loss back as a number. Inference is one centre view.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import page
+
+from minialex import files, machine
+from minialex.peaks import BLAS_THREADS
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "cpu.json"
+OURS, INSTALLED, TUNED, REFERENCE = "minialex", "pytorch", "pytorch-tuned", "numpy"
+PROGRAMS = {OURS: "minialex:numba", INSTALLED: "pytorch", TUNED: "pytorch", REFERENCE: "minialex:numpy"}
+SMALL = "cifar10"  # the recipe of the small network
+
+KEEP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 28)}
+DECAY = "oversize_threshold:1,background_thread:true,dirty_decay_ms:-1,muzzy_decay_ms:-1"
+ALLOCATORS: dict[str, dict[str, str]] = {
+    "glibc, pages kept": KEEP,
+    "glibc, pages kept, huge": {**KEEP, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+    "jemalloc, pages kept": {"LD_PRELOAD": "libjemalloc.so.2", "MALLOC_CONF": DECAY},
+    "tcmalloc, pages kept": {"LD_PRELOAD": "libtcmalloc_minimal.so.4", "TCMALLOC_RELEASE_RATE": "0"},
+}
+"""Environments for PyTorch. Those with a library that is not installed are left out (and said so)."""
+
+
+class Server:
+    """A side in its process."""
+
+    def __init__(self, side: str, threads: int, environment: Mapping[str, str] | None = None) -> None:
+        self.side = side
+        variables = {**os.environ, **dict.fromkeys(BLAS_THREADS, str(threads)), **(environment or {})}
+        command = [sys.executable, str(HERE / "side.py"), PROGRAMS[side], str(threads)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
+        )
+        self._reply()
+
+    def ask(self, do: str, **asked: Any) -> Any:
+        """Have something done and wait for the answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"do": do, **asked}) + "\n")
+        self.process.stdin.flush()
+        return self._reply()
+
+    def _reply(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"error: the side '{self.side}' ended (exit code {self.process.wait()}); see above")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process."""
+        with self.process:  # closes the pipes, at which the side ends, and waits for it
+            pass
+
+
+@contextmanager
+def servers(sides: Sequence[str], threads: int, tuned: Mapping[str, str]) -> Iterator[dict[str, Server]]:
+    """The sides that are asked for, ended whatever happens."""
+    with ExitStack() as stack:
+        started = {}
+        for side in sides:
+            started[side] = Server(side, threads, tuned if side == TUNED else None)
+            stack.callback(started[side].close)
+        yield started
+
+
+def summary(seconds: Sequence[float]) -> dict[str, Any]:
+    """The median and the spread of repetitions."""
+    return {
+        "median": statistics.median(seconds),
+        "low": min(seconds),
+        "high": max(seconds),
+        "seconds": [round(s, 5) for s in seconds],
+    }
+
+
+def in_turn(
+    started: Mapping[str, Server], repeats: int, run: Callable[[Server, int], float], warm: int = 2
+) -> dict[str, dict[str, Any]]:
+    """Repetitions of all sides, one after another, each round beginning with another side."""
+    seconds: dict[str, list[float]] = {side: [] for side in started}
+    order = list(started)
+    for n in range(warm + repeats):
+        for side in order[n % len(order) :] + order[: n % len(order)]:
+            taken = run(started[side], n)
+            if n >= warm:
+                seconds[side].append(taken)
+    return {side: summary(found) for side, found in seconds.items()}
+
+
+def step(kind: str, batch: int, recipe: str = "paper") -> dict[str, Any]:
+    """What a side is asked for."""
+    return {"recipe": recipe, "kind": kind, "batch": batch}
+
+
+class Benchmark:
+    """The parts of the comparison; each returns what is recorded under its name."""
+
+    def __init__(self, threads: int, data: str, known: Mapping[str, Any]) -> None:
+        self.threads, self.data, self.known = threads, data, known
+
+    @property
+    def tuned(self) -> dict[str, str]:
+        """The environment that makes PyTorch fastest, as measured last."""
+        found = self.known.get("allocators")
+        if found is None:
+            raise SystemExit("error: no allocator was chosen yet; run `python benchmarks/cpu.py --only allocators`")
+        return dict(found["environments"][found["fastest"]])
+
+    def allocators(self) -> dict[str, Any]:
+        """Which environment makes PyTorch's training step at batch 128 fastest."""
+        seconds: dict[str, Any] = {}
+        missing = []
+        for name, environment in ALLOCATORS.items():
+            library = environment.get("LD_PRELOAD")
+            if library and not loadable(library):
+                missing.append(name)
+                continue
+            server = Server(TUNED, self.threads, environment)
+            try:
+                work = step("train", 128)
+                server.ask("run", **work)
+                seconds[name] = summary([server.ask("run", **work) for _ in range(2)])
+            finally:
+                server.close()
+            say(f"  {name}: {seconds[name]['median']:.2f} s")
+        fastest = min(seconds, key=lambda name: float(seconds[name]["low"]))
+        return {
+            "fastest": fastest,
+            "environments": {name: ALLOCATORS[name] for name in seconds},
+            "sides": seconds,
+            "not installed": missing,
+        }
+
+    def train(self) -> dict[str, Any]:
+        """The training step of the full network, and the memory of the one at batch 128."""
+        found: dict[str, Any] = {"memory": {}}
+        with servers((OURS, INSTALLED, TUNED), self.threads, self.tuned) as started:
+            for side, server in started.items():
+                before = server.ask("memory", reset=True)["now"]
+                for _ in range(2):
+                    server.ask("run", **step("train", 128))
+                found["memory"][side] = {"before": before, "peak": server.ask("memory")["peak"]}
+            for batch, repeats in ((128, 5), (32, 7)):
+                work = step("train", batch)
+                found[f"train-{batch}"] = in_turn(started, repeats, lambda s, n, w=work: s.ask("run", **w), warm=1)
+                say_sides(f"train, batch {batch}", found[f"train-{batch}"])
+        return found
+
+    def infer(self) -> dict[str, Any]:
+        """Inference of the full network."""
+        found: dict[str, Any] = {}
+        with servers((OURS, INSTALLED, TUNED), self.threads, self.tuned) as started:
+            for batch, repeats in ((128, 5), (32, 9), (1, 41)):
+                work = step("infer", batch)
+                found[f"infer-{batch}"] = in_turn(started, repeats, lambda s, n, w=work: s.ask("run", **w))
+                say_sides(f"inference, batch {batch}", found[f"infer-{batch}"])
+        return found
+
+    def epoch(self) -> dict[str, Any]:
+        """One epoch of the small network on CIFAR-10, data and augmentation included."""
+        with servers((OURS, INSTALLED, TUNED), self.threads, self.tuned) as started:
+
+            def run(server: Server, number: int, steps: int = 1 << 30) -> float:
+                asked = {"recipe": SMALL, "data": self.data, "number": number + 1, "steps": steps}
+                return float(server.ask("epoch", **asked))
+
+            for server in started.values():
+                run(server, 0, steps=20)
+            found = in_turn(started, 3, run, warm=0)
+        say_sides("one epoch", found)
+        return {"epoch": found, "recipe": SMALL, "images": count_images(self.data)}
+
+    def reference(self) -> dict[str, Any]:
+        """The training step at batch 32 beside the NumPy reference's."""
+        with servers((OURS, REFERENCE), self.threads, {}) as started:
+            work = step("train", 32)
+            found = in_turn(started, 3, lambda server, n: float(server.ask("run", **work)), warm=1)
+        say_sides("train, batch 32", found)
+        return {"train-32": found}
+
+    def parts(self) -> dict[str, Any]:
+        """Where the time goes, layer by layer, on both sides, beside the floor."""
+        found: dict[str, Any] = {}
+        with servers((OURS, INSTALLED, TUNED), self.threads, self.tuned) as started:
+            peaks = started[OURS].ask("peaks")
+            for kind, batch, repeats in (("train", 128, 3), ("infer", 128, 3), ("infer", 1, 21)):
+                work = step(kind, batch)
+                for server in started.values():
+                    server.ask("run", **work)
+                in_turn(started, repeats, lambda s, n, w=work: s.ask("watch", **w), warm=0)
+                found[f"{kind}-{batch}"] = {
+                    side: server.ask("parts", **work, peaks=peaks) for side, server in started.items()
+                }
+                say(f"  {kind}, batch {batch}")
+            peaks_after = started[OURS].ask("peaks")
+        return {"peaks": [max(pair) for pair in zip(peaks, peaks_after, strict=True)], "parts": found}
+
+    def starts(self) -> dict[str, Any]:
+        """Seconds from the command to its first step's end: kernels compiled (cold), and kept (warm)."""
+        found: dict[str, list[float]] = {"cold": [], "warm": []}
+        for _ in range(2):
+            with tempfile.TemporaryDirectory() as folder:
+                for kind in ("cold", "warm"):
+                    found[kind].append(self.start(Path(folder), f"run-{kind}"))
+        for kind, seconds in found.items():
+            say(f"  {kind} start: {', '.join(f'{s:.1f} s' for s in seconds)}")
+        return {kind: summary(seconds) for kind, seconds in found.items()}
+
+    def start(self, folder: Path, run: str) -> float:
+        """One start of `minialex train` with a cache folder."""
+        variables = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache")}
+        script = str(HERE / "first_step.py")
+        options = ["--backend", "numba", "--threads", str(self.threads), "--out", str(folder / run)]
+        ended = subprocess.run(
+            [sys.executable, script, str(time.time()), "train", *options],
+            env=variables, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        shutil.rmtree(folder / run, ignore_errors=True)
+        for line in ended.stderr.splitlines():
+            if line.startswith("first step after"):
+                return float(line.split()[3])
+        raise SystemExit(f"error: `minialex train {' '.join(options)}` made no step:\n{ended.stderr}")
+
+
+PARTS = ("allocators", "train", "infer", "epoch", "reference", "parts", "starts")
+
+
+def loadable(library: str) -> bool:
+    """Whether the system's loader finds a library."""
+    variables = {**os.environ, "LD_PRELOAD": library}
+    ended = subprocess.run(["/bin/true"], env=variables, capture_output=True, text=True, check=False)
+    return not ended.stderr
+
+
+def count_images(source: str) -> int:
+    """Training images of a data set."""
+    from minialex.data import load
+
+    return len(load(source).train)
+
+
+def default_data() -> str:
+    """CIFAR-10: the folder that MINIALEX_TEST_DATA names, that of the developers, or where `download` puts it."""
+    for folder in (os.environ.get("MINIALEX_TEST_DATA"), HERE.parents[1] / "shared" / "data"):
+        if folder and (Path(folder) / "cifar-10-python.tar.gz").is_file():
+            return f"cifar10:{Path(folder) / 'cifar-10-python.tar.gz'}"
+    return "cifar10"
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(text, flush=True)
+
+
+def say_sides(what: str, sides: Mapping[str, Mapping[str, float]]) -> None:
+    """The medians of one comparison."""
+    told = ", ".join(f"{side} {1000 * found['median']:,.1f} ms" for side, found in sides.items())
+    say(f"  {what}: {told}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, record, and write the page."""
+    parser = argparse.ArgumentParser(description="minialex beside PyTorch on this CPU")
+    parser.add_argument("--only", action="append", choices=PARTS, help="only this part (may be given several times)")
+    parser.add_argument("--threads", type=int, default=2, help="of every side (default 2)")
+    parser.add_argument("--data", default=default_data(), help="CIFAR-10 as `minialex train --data` takes it")
+    options = parser.parse_args(arguments)
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    chosen = [part for part in PARTS if not options.only or part in options.only]
+    command = "python benchmarks/cpu.py" + "".join(f" --only {part}" for part in options.only or ())
+    benchmark = Benchmark(options.threads, options.data, known)
+    for part in chosen:
+        began = time.perf_counter()
+        say(f"{part} …")
+        found = getattr(benchmark, part)()
+        took = time.perf_counter() - began
+        recorded = {"command": command, "threads": options.threads, "took": round(took, 1), **machine.describe()}
+        known[part] = {**found, "recorded": recorded}
+        RESULTS.parent.mkdir(exist_ok=True)
+        files.write_json(RESULTS, known)
+        say(f"  {took:.0f} s")
+    page.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""The page docs/performance.md from the recorded figures: ``python benchmarks/page.py``.
+
+Text around the tables is written by hand; what stands between the marks is made here and compared with the recorded
+file by a test. Every part of a step that takes more than twice its floor must be explained in
+``benchmarks/results/explanations.toml``, else the page cannot be made.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "cpu.json"
+EXPLANATIONS = ROOT / "benchmarks" / "results" / "explanations.toml"
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- cpu: begin -->\n", "<!-- cpu: end -->\n"
+NOTHING = "Nothing is recorded yet: run `python benchmarks/cpu.py`.\n"
+
+OURS, INSTALLED, TUNED, REFERENCE = "minialex", "pytorch", "pytorch-tuned", "numpy"
+NAMES = {
+    OURS: "minialex (Numba)",
+    INSTALLED: "PyTorch, as installed",
+    TUNED: "PyTorch, tuned allocator",
+    REFERENCE: "minialex (NumPy reference)",
+}
+WORKS = {
+    "train-128": ("train", "training step, batch 128"),
+    "train-32": ("train", "training step, batch 32"),
+    "infer-128": ("infer", "inference, batch 128"),
+    "infer-32": ("infer", "inference, batch 32"),
+    "infer-1": ("infer", "inference, batch 1"),
+    "epoch": ("epoch", "small network, one epoch of CIFAR-10"),
+}
+GOALS = {  # PyTorch's time over ours: as installed, tuned
+    "train-128": {INSTALLED: 2.2, TUNED: 1.6},
+    "infer-128": {INSTALLED: 2.4, TUNED: 1.6},
+    "infer-1": {INSTALLED: 1.3, TUNED: 1.3},
+    "epoch": {INSTALLED: 2.0, TUNED: 2.0},
+}
+REFERENCE_GOAL = 8.0
+COLD_GOAL = 30.0
+TWICE = 2.0
+SMALL_SHARE = 0.01  # of the step: parts below are not listed one by one
+
+
+class Unexplained(Exception):
+    """Parts that take more than twice their floor, and nobody says why."""
+
+
+def milliseconds(seconds: float) -> str:
+    """About three digits: ``"0.12"``, ``"12.3"``, ``"1,230"``."""
+    value = 1000 * seconds
+    return f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def rows_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def verdict(ratio: float, goal: float | None) -> str:
+    """A ratio beside its goal."""
+    if goal is None:
+        return f"{ratio:.2f}"
+    return f"**{ratio:.2f}** (goal {goal:g}: {'met' if ratio >= goal else 'not met'})"
+
+
+def times(results: Mapping[str, Any]) -> str:
+    """All comparisons with PyTorch: medians, spreads, ratios, goals."""
+    rows = []
+    for name, (part, title) in WORKS.items():
+        sides = results.get(part, {}).get(name)
+        if sides is None:
+            continue
+        row = [title]
+        for side in (OURS, INSTALLED, TUNED):
+            found = sides[side]
+            spread = f"{milliseconds(found['low'])} to {milliseconds(found['high'])}"
+            row.append(f"{milliseconds(found['median'])} ({spread})")
+        for side in (INSTALLED, TUNED):
+            ratio = sides[side]["median"] / sides[OURS]["median"]
+            row.append(verdict(ratio, GOALS.get(name, {}).get(side)))
+        rows.append(row)
+    heads = [f"{NAMES[side]}, ms" for side in (OURS, INSTALLED, TUNED)]
+    return rows_of(["", *heads, "as installed / ours", "tuned / ours"], rows)
+
+
+def memory(results: Mapping[str, Any]) -> str:
+    """Peak memory of a training step at batch 128."""
+    found = results["train"]["memory"]
+    rows = []
+    for side, sizes in found.items():
+        grown = sizes["peak"] - sizes["before"]
+        rows.append([NAMES[side], *(f"{size / 2**20:,.0f}" for size in (sizes["before"], sizes["peak"], grown))])
+    least = min(found[side]["peak"] - found[side]["before"] for side in (INSTALLED, TUNED))
+    met = found[OURS]["peak"] - found[OURS]["before"] < least
+    table = rows_of(["", "before, MiB", "peak, MiB", "step, MiB"], rows)
+    return f"{table}\nBelow PyTorch's (the goal): {'met' if met else 'not met'}.\n"
+
+
+def allocators(results: Mapping[str, Any]) -> str:
+    """The environments that were tried for PyTorch."""
+    found = results["allocators"]
+    rows = []
+    for name, environment in found["environments"].items():
+        text = " ".join(f"`{key}={value}`" for key, value in environment.items())
+        chosen = " (chosen)" if name == found["fastest"] else ""
+        rows.append([name + chosen, milliseconds(found["sides"][name]["median"]), text])
+    left_out = found["not installed"]
+    rest = f"\nNot installed there, and not tried: {', '.join(left_out)}.\n" if left_out else ""
+    return rows_of(["allocator", "training step, batch 128, ms", "environment"], rows) + rest
+
+
+def reference(results: Mapping[str, Any]) -> str:
+    """The NumPy reference beside ours."""
+    sides = results["reference"]["train-32"]
+    ratio = sides[REFERENCE]["median"] / sides[OURS]["median"]
+    ours, theirs = (milliseconds(sides[side]["median"]) for side in (OURS, REFERENCE))
+    return (
+        f"Training step of the full network at batch 32: {theirs} ms with the NumPy reference, {ours} ms with Numba: "
+        f"{verdict(ratio, REFERENCE_GOAL)}.\n"
+    )
+
+
+def starts(results: Mapping[str, Any]) -> str:
+    """Cold and warm starts."""
+    cold, warm = (results["starts"][kind]["median"] for kind in ("cold", "warm"))
+    met = "met" if cold < COLD_GOAL else "not met"
+    return (
+        f"From the command `minialex train` (generated shapes, drawn first) to the end of its first step: {cold:.1f} s "
+        f"with an empty cache of kernels (goal: under {COLD_GOAL:.0f} s, {met}), {warm:.1f} s with a full one.\n"
+    )
+
+
+def part_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Our parts with what PyTorch takes for the same layers and phases, in the order of the step.
+
+    Updates are one row: PyTorch does them all at once.
+    """
+    theirs = {side: {(layer, phase): s for layer, phase, s in found[side]} for side in (INSTALLED, TUNED)}
+    rows = []
+    updates = {"layer": "all", "phase": "update", "includes": [], "ours": 0.0, "floor": 0.0}
+    for layer, phase, seconds, floor, includes in found[OURS]:
+        if phase == "update":
+            updates["ours"] += seconds
+            updates["floor"] += floor
+            continue
+        members = [(layer, phase), *map(tuple, includes)]
+        row = {"layer": layer, "phase": phase, "includes": members[1:], "ours": seconds, "floor": floor}
+        for side in (INSTALLED, TUNED):
+            known = [theirs[side][member] for member in members if member in theirs[side]]
+            row[side] = sum(known) if known else None
+        rows.append(row)
+    if any(("all", "update") in theirs[side] for side in theirs):
+        rows.append({**updates, **{side: theirs[side].get(("all", "update")) for side in theirs}})
+    return rows
+
+
+def above(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Parts of more than a hundredth of the step that take more than twice their floor."""
+    whole = sum(row["ours"] for row in rows)
+    return [row for row in rows if row["ours"] > SMALL_SHARE * whole and row["ours"] > TWICE * row["floor"]]
+
+
+def explanations() -> dict[str, dict[str, str]]:
+    """The reasons by work and part; several parts may share one: ``"norm1 forward, norm2 forward" = "…"``."""
+    tables = tomllib.loads(EXPLANATIONS.read_text(encoding="utf-8")) if EXPLANATIONS.is_file() else {}
+    return {
+        work: {name: text for names, text in table.items() for name in names.split(", ")}
+        for work, table in tables.items()
+    }
+
+
+def parts(results: Mapping[str, Any], reasons: Mapping[str, Mapping[str, str]]) -> str:
+    """Layer by layer, with the reasons for what is far above its floor.
+
+    Raises
+    ------
+    Unexplained
+        If a reason is missing.
+    """
+    texts, missing = [], []
+    for work, found in results["parts"]["parts"].items():
+        rows = part_rows(found)
+        whole = sum(row["ours"] for row in rows)
+        shown = [row for row in rows if row["ours"] > SMALL_SHARE * whole]
+        rest = [row for row in rows if row["ours"] <= SMALL_SHARE * whole]
+        far = [name_of(row) for row in above(rows)]
+        lines = [_line(row, name_of(row) in far) for row in shown]
+        if rest:
+            total = {key: sum(row[key] or 0.0 for row in rest) for key in ("ours", "floor", INSTALLED, TUNED)}
+            lines.append(_line({"layer": f"{len(rest)} smaller parts", "phase": "", "includes": [], **total}, False))
+        every = {key: sum(row[key] or 0.0 for row in rows) for key in ("ours", "floor", INSTALLED, TUNED)}
+        lines.append(_line({"layer": "sum", "phase": "", "includes": [], **every}, False))
+        heads = ["part", "with it", f"{NAMES[OURS]}, ms", "floor, ms", "× floor", NAMES[INSTALLED], NAMES[TUNED]]
+        texts.append(f"### {WORKS[work][1][0].upper()}{WORKS[work][1][1:]}\n\n{rows_of(heads, lines)}")
+        known = reasons.get(work, {})
+        missing += [f'[{work}] "{name}"' for name in far if name not in known]
+        said: dict[str, list[str]] = {}
+        for name in far:
+            said.setdefault(known.get(name, ""), []).append(name)
+        if said:
+            items = "\n".join(f"- {', '.join(names)}: {text}" for text, names in said.items())
+            texts.append(f"More than twice the floor:\n\n{items}\n")
+    if missing:
+        raise Unexplained(
+            f"more than twice the floor, and not explained in {EXPLANATIONS.relative_to(ROOT)}: {'; '.join(missing)}"
+        )
+    multiply_adds, copied = results["parts"]["peaks"]
+    texts.append(
+        f"Measured peak of the machine in that run: {multiply_adds / 1e9:,.1f} billion multiply-adds a second, "
+        f"{copied / 1e9:,.1f} GB/s read and written. What a floor counts is said in `minialex/floors.py`.\n"
+    )
+    return "\n".join(texts)
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """A part's name in the explanations."""
+    return f"{row['layer']} {row['phase']}".strip()
+
+
+def _line(row: Mapping[str, Any], far: bool) -> list[str]:
+    ratio = row["ours"] / row["floor"] if row["floor"] > 1e-6 else None
+    times_floor = "" if ratio is None else f"**{ratio:.1f}**" if far else f"{ratio:.1f}"
+    included = []
+    for layer, phase in row["includes"]:
+        included.append(layer if phase == row["phase"] else f"{layer} {phase}" if layer != row["layer"] else phase)
+    cells = [name_of(row), ", ".join(dict.fromkeys(included)), milliseconds(row["ours"]), milliseconds(row["floor"])]
+    return [*cells, times_floor, *("" if row[side] is None else milliseconds(row[side]) for side in (INSTALLED, TUNED))]
+
+
+def where(results: Mapping[str, Any]) -> str:
+    """Machines, versions, dates and commands of all parts, each combination once."""
+    told: dict[str, list[str]] = {}
+    for part, found in results.items():
+        recorded = found["recorded"]
+        machine = recorded["machine"]
+        versions = ", ".join(f"{name} {text}" for name, text in recorded["versions"].items())
+        text = (
+            f"`{recorded['command']}` on {machine['processor']}, {machine['cores']} cores, "
+            f"{machine.get('memory_gib', '?')} GiB, {machine['system']}; {recorded['threads']} threads on every side; "
+            f"{versions}; {recorded['date']}"
+        )
+        told.setdefault(text, []).append(part)
+    lines = [f"{text} ({', '.join(names)})." if len(told) > 1 else f"{text}." for text, names in told.items()]
+    return "Recorded in `benchmarks/results/cpu.json` by " + " By ".join(lines) + "\n"
+
+
+def render(results: Mapping[str, Any], reasons: Mapping[str, Mapping[str, str]]) -> str:
+    """Everything between the marks."""
+    if not results:
+        return NOTHING
+    texts = []
+    if any(part in results for part in ("train", "infer", "epoch")):
+        texts += ["## Times\n", times(results)]
+    if "epoch" in results:
+        texts.append(f"The epoch has {results['epoch']['images']:,} images (recipe `{results['epoch']['recipe']}`).\n")
+    if "reference" in results:
+        texts.append(reference(results))
+    if "train" in results:
+        texts += ["## Memory of a training step at batch 128\n", memory(results)]
+    if "starts" in results:
+        texts += ["## Start\n", starts(results)]
+    if "parts" in results:
+        texts += ["## Where the time goes\n", parts(results, reasons)]
+    if "allocators" in results:
+        texts += ["## Allocators tried for PyTorch\n", allocators(results)]
+    return "\n".join([*texts, where(results)])
+
+
+def with_figures(text: str, figures: str) -> str:
+    """The page's text with the figures in their place."""
+    before, _, rest = text.partition(BEGIN)
+    return before + BEGIN + figures + END + rest.partition(END)[2]
+
+
+def recorded() -> dict[str, Any]:
+    """The recorded figures, none if there is no file."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    return found
+
+
+def main() -> None:
+    """Write the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    try:
+        made = with_figures(text, render(recorded(), explanations()))
+    except Unexplained as error:
+        raise SystemExit(f"error: {error}") from None
+    PAGE.write_text(made, encoding="utf-8")
+    print(f"written: {PAGE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""One side of the comparison, in a process of its own, that does one repetition at a time when it is asked.
+
+    python benchmarks/side.py minialex:numba 2      # or minialex:numpy, or pytorch; and the number of threads
+
+Reads one JSON object a line on standard input and answers with one on standard output. `benchmarks/cpu.py` starts
+several of these and asks them in turn, so that all sides see the same machine.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import closing
+from typing import Any, Protocol
+
+import numpy as np
+
+from minialex import bench, models, registry
+from minialex.data import DataSet, batches, epoch_order, load
+from minialex.data.statistics import Statistics, statistics
+from minialex.floors import Key, Peaks
+from minialex.recipe import Recipe
+from minialex.recipe import load as load_recipe
+from minialex.schedule import moment
+from minialex.session import Session
+
+
+class Side(Protocol):
+    """What both sides do."""
+
+    def run(self, recipe: Recipe, kind: str, batch: int) -> float:
+        """Seconds of one step."""
+        ...
+
+    def watch(self, recipe: Recipe, kind: str, batch: int) -> dict[Key, float]:
+        """Seconds of each part of one step."""
+        ...
+
+    def epoch(self, recipe: Recipe, data: DataSet, number: int, steps: int) -> float:
+        """Seconds of (at most so many steps of) one epoch, with shuffling, reading and augmentation."""
+        ...
+
+
+class Ours:
+    """minialex with one of its backends, columns on one device."""
+
+    def __init__(self, backend: str, threads: int) -> None:
+        self.threads = threads
+        self.backend = registry.load(backend, threads=None if backend == "numpy" else threads)
+        self.subjects: dict[tuple[str, str, int], bench.Subject] = {}
+        self.sessions: dict[str, Session] = {}
+        self.trained: Session | None = None
+
+    def subject(self, recipe: Recipe, kind: str, batch: int) -> bench.Subject:
+        """Made once; all of a recipe share a session."""
+        key = recipe.model, kind, batch
+        if key not in self.subjects:
+            if recipe.model not in self.sessions:
+                placement = (self.backend.devices[0],) * recipe.columns
+                self.sessions[recipe.model] = bench.random_session(recipe, self.backend, placement)
+            self.subjects[key] = bench.Subject(
+                self.sessions[recipe.model], "train" if kind == "train" else "infer", batch
+            )
+        return self.subjects[key]
+
+    def run(self, recipe: Recipe, kind: str, batch: int) -> float:
+        return self.subject(recipe, kind, batch).run()
+
+    def watch(self, recipe: Recipe, kind: str, batch: int) -> dict[Key, float]:
+        return self.subject(recipe, kind, batch).run_watched()
+
+    def epoch(self, recipe: Recipe, data: DataSet, number: int, steps: int) -> float:
+        if self.trained is None:
+            placement = (self.backend.devices[0],) * recipe.columns
+            self.trained = Session(recipe, self.backend, placement, statistics(data.train))
+        session, now, size = self.trained, moment(recipe, number, ()), recipe.batch_size
+        began = time.perf_counter()
+        order = epoch_order(len(data.train), seed=recipe.seed, epoch=number)[: steps * size]
+        with closing(batches(data.train, order, size)) as source:
+            for step, (_, images, labels) in enumerate(source):
+                session.train(images, labels, step, now)
+        return time.perf_counter() - began
+
+
+class Theirs:
+    """PyTorch."""
+
+    def __init__(self, threads: int) -> None:
+        import peer
+        import torch
+
+        torch.set_num_threads(threads)
+        self.torch, self.peer = torch, peer
+        self.sessions: dict[str, Any] = {}
+        self.batches: dict[tuple[str, int], Any] = {}
+        self.trained: Any = None
+
+    def session(self, recipe: Recipe, batch: int) -> tuple[Any, Any, Any]:
+        """A session and a batch of the same random images as the other side's, as tensors."""
+        if recipe.model not in self.sessions:
+            mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
+            found = Statistics(mean, np.eye(3) * 5000.0)
+            small = recipe.replace(learning_rate=bench.TINY_RATE)
+            self.sessions[recipe.model] = self.peer.PeerSession(small, models.build(recipe.network), found)
+        key = recipe.model, batch
+        if key not in self.batches:
+            self.batches[key] = [self.torch.from_numpy(a) for a in bench.random_batch(recipe, batch)]
+        return self.sessions[recipe.model], *self.batches[key]
+
+    def run(self, recipe: Recipe, kind: str, batch: int) -> float:
+        session, images, labels = self.session(recipe, batch)
+        began = time.perf_counter()
+        if kind == "train":
+            session.train(images, labels)
+        else:
+            session.probabilities(images)
+        return time.perf_counter() - began
+
+    def watch(self, recipe: Recipe, kind: str, batch: int) -> dict[Key, float]:
+        session, images, labels = self.session(recipe, batch)
+        if kind == "train":
+            return session.watched(lambda watch: session.train(images, labels, watch))
+        return session.watched(lambda watch: session.probabilities(images, watch))
+
+    def epoch(self, recipe: Recipe, data: DataSet, number: int, steps: int) -> float:
+        torch = self.torch
+        if self.trained is None:
+            session = self.peer.PeerSession(recipe, models.build(recipe.network), statistics(data.train))
+            everything = np.arange(len(data.train))
+            images = torch.from_numpy(data.train.read(everything))
+            self.trained = session, images, torch.from_numpy(np.asarray(data.train.labels))
+        session, images, labels = self.trained
+        began = time.perf_counter()
+        order = torch.randperm(len(images))[: min(steps, len(images) // recipe.batch_size) * recipe.batch_size]
+        for chosen in order.split(recipe.batch_size):
+            session.train(images[chosen], labels[chosen])
+        return time.perf_counter() - began
+
+
+def answer(side: Side, asked: dict[str, Any], known: dict[str, Any]) -> Any:
+    """Do what is asked."""
+    do = asked["do"]
+    if do == "memory":
+        return {"now": bench.memory_now(reset=asked.get("reset", False)), "peak": bench.memory_peak()}
+    if do == "peaks":
+        assert isinstance(side, Ours)
+        found = bench.peaks.measure(side.backend, side.backend.devices[0], side.threads, "float32")
+        return [found.multiply_adds, found.bytes]
+    recipe = load_recipe(asked["recipe"])
+    if do == "epoch":
+        if "data" not in known:
+            known["data"] = load(asked["data"], train_images=asked.get("images"))
+        data = known["data"]
+        recipe = recipe.replace(classes=len(data.class_names))
+        return side.epoch(recipe, data, asked["number"], asked["steps"])
+    if recipe.classes == 0:
+        recipe = recipe.replace(classes=10)
+    work = recipe, asked["kind"], asked["batch"]
+    if do == "run":
+        return side.run(*work)
+    if do == "watch":
+        seconds = side.watch(*work)
+        known.setdefault("watched", {}).setdefault(work[1:], []).append(seconds)
+        return sum(seconds.values())
+    if do == "parts":
+        middle = bench.medians(known["watched"][work[1:]])
+        if isinstance(side, Ours):
+            made = bench.parts(middle, side.subject(*work).works, Peaks(*asked["peaks"]))
+            return [[p.layer, p.phase, p.seconds, p.floor, p.includes] for p in made]
+        return [[*key, seconds] for key, seconds in middle.items()]
+    raise ValueError(do)
+
+
+def main(name: str, threads: int) -> None:
+    """Answer until the input ends."""
+    kind, _, backend = name.partition(":")
+    side: Side = Ours(backend, threads) if kind == "minialex" else Theirs(threads)
+    known: dict[str, Any] = {}
+    replies = sys.stdout
+    sys.stdout = sys.stderr  # whatever a library prints is no reply
+    print(json.dumps("ready"), file=replies, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(answer(side, json.loads(line), known)), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
