@@ -441,7 +441,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="minialex beside PyTorch on one GPU")
     parser.add_argument("--backend", default="cuda")
     parser.add_argument("--device", default="cuda:0", help="of the backend; PyTorch takes the same card, or the CPU")
-    parser.add_argument("--recipe", default="paper", help="a recipe's name or a .toml file")
+    parser.add_argument("--recipe", default="alexnet-2012", help="a recipe's name or a .toml file")
     parser.add_argument("--batch-sizes", type=numbers, default=[128, 256, 1024])
     parser.add_argument("--precisions", type=words(list(PRECISIONS)), default=list(PRECISIONS))
     parser.add_argument("--peers", type=words((EAGER, COMPILED)), default=[EAGER, COMPILED], help="'' for none")

@@ -201,8 +201,8 @@ def _sizes_match(path: Path, manifest: _Manifest) -> bool:
 
 # Why not the library's writer: safetensors.numpy.save_file (0.8) writes arrays that are not contiguous wrongly
 # without a word, does not sync, ignores errors of close, and gives the file to its owner alone (mode 0600).
-def _header(tensors: Mapping[str, Array], what: str) -> bytes:
-    entries: dict[str, Any] = {}
+def _header(tensors: Mapping[str, Array], what: str, metadata: Mapping[str, str] | None = None) -> bytes:
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     start = 0
     for name, tensor in tensors.items():
         if name == "__metadata__" or tensor.dtype.name not in _SAFETENSORS_DTYPES:
@@ -216,7 +216,9 @@ def _header(tensors: Mapping[str, Array], what: str) -> bytes:
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)  # so that the numbers begin at a multiple of 8 bytes
     if len(text) > HEADER_LIMIT:
-        raise ConfigurationError(f"cannot save {what}: the names and shapes of its tensors exceed {HEADER_LIMIT} bytes")
+        raise ConfigurationError(
+            f"cannot save {what}: its metadata and the names and shapes of its tensors exceed {HEADER_LIMIT} bytes"
+        )
     return struct.pack("<Q", len(text)) + text
 
 
@@ -225,6 +227,30 @@ def _chunks(header: bytes, tensors: Mapping[str, Array]) -> Iterator[Any]:
     for tensor in tensors.values():
         little_endian = np.ascontiguousarray(tensor, dtype=tensor.dtype.newbyteorder("<"))
         yield little_endian.reshape(-1).view(np.uint8)
+
+
+def write_safetensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file of its own, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The file's name.
+    tensors : mapping of str to array
+        What it holds; written from where they are.
+    metadata : mapping of str to str, optional
+        What the format calls ``__metadata__``.
+
+    Raises
+    ------
+    ResourceError, ConfigurationError
+        As `files.translate_os_errors` says; or a tensor or metadata that the format cannot hold.
+    """
+    header = _header(tensors, str(path), metadata)
+    needed = len(header) + sum(tensor.nbytes for tensor in tensors.values())
+    files.write_stream(path, _chunks(header, tensors), needed=needed)
 
 
 # ---------------------------------------------------------------- manifest
@@ -356,13 +382,49 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Array]:
     from safetensors.numpy import load_file
 
     path = Path(path)
+    _read_header(path)
+    try:
+        tensors: dict[str, Array] = load_file(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except Exception as error:  # the library raises its own kind and, for types that NumPy has not, four others
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{str(path)!r} cannot be read as safetensors: {reason}") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype.name not in _SAFETENSORS_DTYPES:  # bfloat16, where some other package has taught it to NumPy
+            raise CheckpointError(f"{str(path)!r} cannot be read as safetensors: {name!r} is {tensor.dtype.name}")
+    return tensors
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read what a safetensors file says of itself, ``__metadata__``, and none of its tensors.
+
+    Raises
+    ------
+    CheckpointError, ConfigurationError
+        As `read_safetensors`.
+    """
+    path = Path(path)
+    try:
+        entries = json.loads(_read_header(path))
+        metadata = entries.get("__metadata__", {})
+        return {str(name): str(value) for name, value in metadata.items()}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} cannot be read as safetensors: its header is damaged ({error})"
+        ) from error
+
+
+def _read_header(path: Path) -> bytes:
+    """The header's JSON text, once its length is plausible."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             start = file.read(8)
+            header = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            text = file.read(min(header, HEADER_LIMIT))
     except OSError as error:
         raise _unreadable(path, error) from error
-    header = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
     if size < 8 + header or header < 2:
         raise CheckpointError(
             f"{str(path)!r} is not a safetensors file, or cut short: it has {size} bytes and says that its header "
@@ -373,14 +435,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Array]:
             f"{str(path)!r} has a header of {header} bytes, and no more than {HEADER_LIMIT} are read: its tensors "
             "are not those of one network"
         )
-    try:
-        tensors: dict[str, Array] = load_file(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except Exception as error:  # the library raises its own kind and, for types that NumPy has not, four others
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{str(path)!r} cannot be read as safetensors: {reason}") from error
-    return tensors
+    return text
 
 
 def check_against(

@@ -111,6 +111,10 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="passes over the training set")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images of one step")] = None,
     seed: Annotated[int | None, typer.Option(help="of every random number of the run")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="begin with a run's, checkpoint's or weights file's layers; or gaussian, he: draw all anew"),
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="go on with this run folder")] = None,
     out: Annotated[Path | None, typer.Option(help="the new run's folder; default runs/NAME-DATE")] = None,
     debug: DebugOption = False,
@@ -122,6 +126,8 @@ def train(
     changes = overrides(context.args)
     given = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data}
     given |= {"backend": backend, "devices": devices}
+    if init is not None:
+        given["init" if init in ("gaussian", "he") else "init_from"] = init
     changes |= {name: value for name, value in given.items() if value is not None}
     from minialex import commands
 
@@ -130,24 +136,27 @@ def train(
 
 @app.command()
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="run folders or checkpoints; several are averaged")],
+    runs: Annotated[list[Path], typer.Argument(help="run folders, checkpoints or weights files; several are averaged")],
     views: Annotated[int, typer.Option(help="1, the centre, or 10, corners and centre with reflections")] = 1,
     data: Annotated[str | None, typer.Option(help="another data set than the run's own")] = None,
     backend: BackendOption = None,
     devices: DevicesOption = None,
     threads: ThreadsOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="images at a time")] = 100,
+    per_class: Annotated[bool, typer.Option("--per-class", help="a table of all classes too")] = False,
+    reliability: Annotated[Path | None, typer.Option(help="draw the reliability diagram there (.png)")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print everything as JSON instead")] = False,
     debug: DebugOption = False,
 ) -> int:
     """Validation errors of a run, of ten views of each image, or of several runs averaged."""
-    from minialex import commands
+    from minialex import evaluating
 
-    return commands.evaluate(runs, views, data, backend, devices, threads, batch_size)
+    return evaluating.evaluate(runs, views, data, backend, devices, threads, batch_size, per_class, reliability, json)
 
 
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(help="a run folder or checkpoint")],
+    run: Annotated[Path, typer.Argument(help="a run folder, checkpoint or weights file")],
     images: Annotated[list[Path], typer.Argument(help="image files")],
     views: Annotated[int, typer.Option(help="1 or 10 views averaged")] = 1,
     picture: Annotated[Path, typer.Option(help="where the picture goes")] = Path("predictions.png"),
@@ -160,6 +169,43 @@ def predict(
     from minialex import commands
 
     return commands.predict(run, images, views, picture, backend, devices, threads)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="a run folder, checkpoint or weights file")],
+    out: Annotated[Path, typer.Argument(help="the new file: .safetensors, .onnx, or .pt with a module beside it")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that are there")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write a network's weights for others: a weights file, ONNX, or PyTorch; each with a model card."""
+    from minialex.exchange import commands
+
+    for path in commands.export(run, out, overwrite):
+        print(path)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        Path, typer.Argument(help="PyTorch's or torchvision's .pt, .pth, .safetensors, or a .caffemodel")
+    ],
+    out: Annotated[Path, typer.Argument(help="the new weights file, .safetensors")],
+    recipe: Annotated[str | None, typer.Option(help="recipe of a file whose tensors have our names")] = None,
+    class_names: Annotated[
+        Path | None, typer.Option(help="text file, one name a line; or a run of those classes")
+    ] = None,
+    mean: Annotated[Path | None, typer.Option(help="Caffe's mean image, .binaryproto or .npy")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that are there")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Make a weights file of other programs' weights; nothing in those files is run."""
+    from minialex.exchange import commands
+
+    found = commands.import_(source, out, recipe, class_names, mean, overwrite)
+    print(
+        f"{out}: {found.recipe.classes} classes, {found.recipe.columns} column(s); evaluate, predict and train take it"
+    )
 
 
 @app.command(context_settings=EXTRA)
@@ -210,7 +256,7 @@ def bench(
 @app.command(context_settings=EXTRA)
 def plan(
     context: typer.Context,
-    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "paper",
+    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "alexnet-2012",
     devices: Annotated[
         str | None,
         typer.Option("--devices", help="cpu, 0 or 0,1 (measured here, or --rates), or known cards: h200,h200"),

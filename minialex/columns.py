@@ -25,18 +25,32 @@ Placement = tuple[str, ...]
 class Executor:
     """One network on one backend, at one placement.
 
+    Of layers that are `frozen` no gradient is computed where nothing before them learns either.
+
     Attributes
     ----------
     exchanged : bytes that crossed between columns so far, by (layer that reads, ``"forward"`` or ``"backward"``)
     """
 
-    def __init__(self, network: Network, backend: Backend, placement: Placement, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        backend: Backend,
+        placement: Placement,
+        watch: Watch | None = None,
+        frozen: frozenset[str] = frozenset(),
+    ) -> None:
         self.network = network
         self.backend = backend
         self.placement = placement
         self.stages = network.stages(len(placement))
         self.exchanged: Counter[tuple[str, str]] = Counter()
         self.watch = watch or (lambda layer, column, phase: None)
+        learning = [
+            bool(stage.layer.parameters(stage.seen, 0, stage.columns)) and stage.layer.name not in frozen
+            for stage in self.stages
+        ]
+        self._first_learning = learning.index(True) if True in learning else len(learning)
 
     def forward(
         self,
@@ -78,10 +92,14 @@ class Executor:
     def backward(
         self, parameters: Mapping[str, Array], saved: list[list[Any]], gradient: Sequence[Array], context: Context
     ) -> dict[str, Array]:
-        """Gradients of all parameters by name, from the gradient of the last layer's output; uses `saved` up."""
+        """Gradients of the parameters by name, from the gradient of the last layer's output; uses `saved` up.
+
+        It goes back to the first layer that learns, and no further.
+        """
         pieces: list[Array] = list(gradient)
         gradients: dict[str, Array] = {}
-        for stage in reversed(self.stages):
+        for place in reversed(range(self._first_learning, len(self.stages))):
+            stage = self.stages[place]
             kept = saved.pop()
             inputs: list[Array] = []
             for column in range(stage.columns):
@@ -91,13 +109,12 @@ class Executor:
                     self._own(parameters, stage, column),
                     kept[column],
                     pieces[column],
-                    self._at(stage, column, context),
+                    replace(self._at(stage, column, context), need_dx=place > self._first_learning),
                 )
                 inputs.append(dx)
                 gradients.update({f"{stage.layer.name}.{name}:{column}": array for name, array in own.items()})
-            if not stage.trained_before:
-                break  # nothing before it learns
-            pieces = self._scatter(stage, inputs) if stage.gathers else inputs
+            if place > self._first_learning:
+                pieces = self._scatter(stage, inputs) if stage.gathers else inputs
         return gradients
 
     def loss(self, outputs: Sequence[Array], labels: Array) -> tuple[Array, Array]:
@@ -123,7 +140,7 @@ class Executor:
         return {name: parameters[f"{stage.layer.name}.{name}:{column}"] for name in names}
 
     def _at(self, stage: Stage, column: int, context: Context) -> Context:
-        return replace(context, column=column, columns=stage.columns, need_dx=stage.trained_before)
+        return replace(context, column=column, columns=stage.columns)
 
     def _gather(self, stage: Stage, pieces: Sequence[Array]) -> list[Array]:
         """For each reading column, all columns' channels side by side on its device."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from minialex import checkpoint, files, machine, models, registry, rundata
+from minialex import checkpoint, files, machine, models, registry, transfer, weights
 from minialex.backend import Backend
 from minialex.data import DataSet, load
 from minialex.data.images import read_image
@@ -22,14 +22,13 @@ from minialex.differences import DIFFERENCES
 from minialex.display import TrainingDisplay, duration
 from minialex.errors import CheckpointError, ConfigurationError, DataError, MinialexError, nearest
 from minialex.evaluation import Evaluation
-from minialex.evaluation import evaluate as run_evaluation
-from minialex.network import whole_shapes
 from minialex.recipe import Recipe, built_in, fields
 from minialex.recipe import load as load_recipe
-from minialex.runs import Run, RunPaths, is_run, read_metrics
+from minialex.runs import Run, read_metrics
 from minialex.session import Session, placement_of
 from minialex.training import Result, prepare
 from minialex.training import train as run_training
+from minialex.weights import Weights, recipe_of
 
 EXAMPLES = 24  # images that a report shows
 
@@ -55,15 +54,10 @@ def load_data(recipe: Recipe) -> DataSet:
     )
 
 
-def recipe_of(folder: Path) -> Recipe:
-    """The recipe of a run folder."""
-    if not is_run(folder):
-        raise CheckpointError(f"no run at {folder}: recipe.toml is missing; check the path")
-    return load_recipe(str(RunPaths(folder).recipe))
-
-
 def choose_recipe(name: str | None, changes: dict[str, Any]) -> Recipe:
-    """The recipe that is named, else the one of the data, else ``shapes``; with the changes."""
+    """The recipe that is named, else of the network to begin with, of the data, or ``shapes``; with the changes."""
+    if name is None and changes.get("init_from"):
+        return transfer.recipe_for(Path(changes["init_from"]).expanduser()).replace(**changes)
     if name is None and is_store(Path(str(changes.get("data", ""))).expanduser()):
         return load_recipe("alexnet-2012").replace(**{"classes": 0, **changes})  # as many as the store has
     if name is None:
@@ -88,7 +82,10 @@ def train(
             )
         path = resume
         recipe = recipe_of(resume).replace(**changes)
-        fixed = [name for name in recipe.differences(recipe_of(resume)) if fields()[name][0] == "network"]
+        different = recipe.differences(recipe_of(resume))
+        fixed = [name for name in different if fields()[name][0] == "network"]
+        if "init_from" in different or "init_layers" in different:
+            raise ConfigurationError(f"{resume} has begun already: leave out --init, or train into another folder")
         if fixed:
             raise CheckpointError(
                 f"{resume} holds another network: --{fixed[0].replace('_', '-')} cannot change on resume"
@@ -102,6 +99,8 @@ def train(
             )
     else:
         recipe = choose_recipe(recipe_name, changes)
+        if recipe.init_from:  # the run may be resumed from elsewhere
+            recipe = recipe.replace(init_from=str(Path(recipe.init_from).expanduser().resolve()))
         label = Path(recipe.data.partition(":")[0]).name or "run"
         path = out or Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}"
     name = recipe.backend or registry.default_name()
@@ -111,11 +110,15 @@ def train(
     models.build(recipe.replace(classes=recipe.classes or 10).network)  # say what does not fit before data is read
     data = load_data(recipe)
     recipe = prepare(recipe, data)
+    # before there is a run, so that a network that does not fit leaves none behind
+    start = transfer.begin(recipe, data.class_names) if recipe.init_from and resume is None else None
     with Run.resume(path) if resume is not None else Run.create(path, recipe.to_toml()) as run:
         if resume is not None and changes:
             files.write_text(run.paths.recipe, recipe.to_toml())
         with TrainingDisplay(screen) as display:
-            result = run_training(recipe, data, backend, placement, run, display, resume=resume is not None)
+            result = run_training(
+                recipe, data, backend, placement, run, display, resume=resume is not None, start=start
+            )
         finish(run, recipe, data, result, screen)
     return result.exit_code
 
@@ -165,6 +168,7 @@ def write_report(run: Run, recipe: Recipe, data: DataSet, result: Result, found:
             ("training images", f"{len(data.train):,}"),
             ("classes", f"{len(data.class_names)}"),
             ("seed", f"{recipe.seed}"),
+            *_beginning(run),
             ("evaluate", f"minialex evaluate {run.paths.folder} --views 10"),
             ("predict", f"minialex predict {run.paths.folder} IMAGE…"),
             ("go on", f"minialex train --resume {run.paths.folder} --epochs {recipe.epochs + 5}"),
@@ -182,6 +186,18 @@ def write_report(run: Run, recipe: Recipe, data: DataSet, result: Result, found:
     )
 
 
+def _beginning(run: Run) -> list[tuple[str, str]]:
+    """Facts of the report about the network that a run began with."""
+    known = transfer.facts(run.paths.folder)
+    if known is None:
+        return []
+    return [
+        ("begun from", str(known.get("from"))),
+        ("layers taken", ", ".join(known.get("taken", []))),
+        ("layers drawn anew", ", ".join(known.get("drawn_anew", {})) or "none"),
+    ]
+
+
 def examples(found: Evaluation) -> Any:
     """Indices of images to show: spread over the validation set, every other one an error as far as there are any."""
     wrong = np.flatnonzero(found.probs.argmax(axis=1) != found.labels)
@@ -195,87 +211,15 @@ def examples(found: Evaluation) -> Any:
 
 
 def open_session(path: Path, backend: Backend, devices: str | None) -> tuple[Session, Recipe, tuple[str, ...]]:
-    """A session with the best weights of a run folder, or those of a checkpoint folder inside one."""
-    home, found = _weights_of(path)
-    recipe = recipe_of(home)
-    known = rundata.read(home)
-    class_names = known.class_names
-    if recipe.classes == 0:
-        recipe = recipe.replace(classes=len(class_names))
-    checkpoint.check_against(
-        found.weights, whole_shapes(models.build(recipe.network), recipe.columns), f"weights of {found.path}"
-    )
-    placement = placement_of(backend, devices, recipe.columns)
-    return Session(recipe, backend, placement, known.statistics, found.weights), recipe, class_names
+    """A session with the weights that `minialex.weights.find` finds at a path, its recipe and its class names."""
+    found = weights.find(path)
+    return session_of(found, backend, devices), found.recipe, found.labels
 
 
-def _home_of(path: Path) -> Path:
-    """The run folder of a checkpoint folder, or the run folder itself."""
-    return path.parent.parent if (path / checkpoint.MANIFEST).is_file() else path
-
-
-def _weights_of(path: Path) -> tuple[Path, checkpoint.Checkpoint]:
-    if _home_of(path) != path:
-        return _home_of(path), checkpoint.load(path)
-    if not path.is_dir():
-        raise CheckpointError(f"no run folder {path}; train one with `minialex train --out {path}`")
-    return path, checkpoint.best(path / "checkpoints")
-
-
-def evaluate(
-    paths: Sequence[Path],
-    views: int,
-    data_name: str | None,
-    backend_name: str | None,
-    devices: str | None,
-    threads: int | None,
-    batch_size: int,
-) -> int:
-    """Evaluate runs, alone or averaged."""
-    if views not in (1, 10):
-        raise ConfigurationError(f"--views takes 1 or 10, got {views}")
-    screen = console()
-    backend = registry.load(backend_name, threads=threads)
-    sessions, recipe, names = [], None, None
-    for path in paths:
-        session, recipe, class_names = open_session(path, backend, devices)
-        if names is not None and class_names != names:
-            raise ConfigurationError(
-                f"{path} knows other classes than {paths[0]}: runs that are averaged must share them"
-            )
-        names = class_names
-        sessions.append(session)
-    assert recipe is not None
-    assert names is not None
-    if data_name is not None:
-        recipe = recipe.replace(data=data_name)
-    data = load_data(recipe)
-    if data.class_names != names:
-        raise ConfigurationError(f"'{data.name}' has other classes than {paths[0]} was trained on")
-    sizes = {s.recipe.image_size for s in sessions}
-    if len(sizes) > 1:
-        raise ConfigurationError(f"runs that are averaged must share image_size, got {sorted(sizes)}")
-    from rich.progress import Progress
-
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        task = progress.add_task("evaluating", total=len(data.validation))
-        found = run_evaluation(
-            sessions,
-            data.validation,
-            views=views,
-            batch_size=batch_size,
-            progress=lambda done: progress.update(task, completed=done),
-        )
-    table = Table(box=None, show_header=False, highlight=False)
-    table.add_row("network" if len(sessions) == 1 else f"average of {len(sessions)}", ", ".join(map(str, paths)))
-    table.add_row(
-        "data", f"{data.name}, {len(found.labels):,} validation images, {views} view{'s' if views > 1 else ''}"
-    )
-    table.add_row("top-1 error", f"{found.error(1):.2%} ± {found.interval(1):.2%}")
-    table.add_row("top-5 error", f"{found.error(5):.2%} ± {found.interval(5):.2%}")
-    table.add_row("loss", f"{found.loss:.4f}")
-    screen.print(table)
-    return 0
+def session_of(found: Weights, backend: Backend, devices: str | None) -> Session:
+    """A session with a network's weights."""
+    placement = placement_of(backend, devices, found.recipe.columns)
+    return Session(found.recipe, backend, placement, found.statistics, found.tensors)
 
 
 def predict(
@@ -293,18 +237,19 @@ def predict(
     from minialex import pictures
 
     screen = console()
-    session, recipe, class_names = open_session(path, registry.load(backend_name, threads=threads), devices)
-    class_names = rundata.read(_home_of(path)).titles  # what people call them
-    pixels = np.stack([read_image(image, recipe.image_size) for image in images])
-    probs, _ = session.probabilities(pixels, views=views)
-    probs = probs[:, : len(class_names)]
+    backend = registry.load(backend_name, threads=threads)
+    found = weights.find(path)
+    titles = found.titles
+    pixels = np.stack([read_image(image, found.recipe.image_size) for image in images])
+    probs, _ = session_of(found, backend, devices).probabilities(pixels, views=views)
+    probs = probs[:, : len(titles)]
     for image, row in zip(images, probs, strict=True):
         best = np.argsort(-row, kind="stable")[:5]
         screen.print(f"{image}", highlight=False, style="bold", markup=False)
         for label in best:
-            screen.print(f"  {row[label]:7.2%}  {class_names[label]}", highlight=False, markup=False)
+            screen.print(f"  {row[label]:7.2%}  {titles[label]}", highlight=False, markup=False)
     shown = min(len(images), 24)
-    pictures.save(pictures.predictions(pixels[:shown], probs[:shown], class_names, None), picture)
+    pictures.save(pictures.predictions(pixels[:shown], probs[:shown], titles, None), picture)
     rest = f" (the first {shown} images)" if shown < len(images) else ""
     screen.print(f"picture: {picture}{rest}", highlight=False, markup=False)
     return 0

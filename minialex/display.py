@@ -131,6 +131,9 @@ class TrainingDisplay(Listener):
         )
         self.said = time.monotonic()
 
+    def note(self, message: str) -> None:
+        self.console.print(message, highlight=False, markup=False)
+
     def warning(self, message: str) -> None:
         self.console.print(f"warning: {message}", style="yellow", highlight=False)
 

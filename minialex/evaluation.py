@@ -28,11 +28,15 @@ class Evaluation:
     probs: NDArray[np.floating[Any]]
     labels: NDArray[np.int64]
 
-    def error(self, top: int) -> float:
-        """Fraction of images whose label is not among the `top` most probable classes; ties count against us."""
+    def right(self, top: int) -> NDArray[np.bool_]:
+        """[N]: whether the label is among the `top` most probable classes; ties count against us."""
         own = self.probs[np.arange(len(self.labels)), self.labels][:, None]
         ahead = (self.probs >= own).sum(axis=1) - 1
-        return float(np.mean((ahead >= top) | ~np.isfinite(own[:, 0])))
+        return np.asarray((ahead < top) & np.isfinite(own[:, 0]))
+
+    def error(self, top: int) -> float:
+        """Fraction of images whose label is not among the `top` most probable classes."""
+        return float(np.mean(~self.right(top)))
 
     @property
     def loss(self) -> float:

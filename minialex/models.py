@@ -50,6 +50,7 @@ def alexnet(fields: NetworkFields | None = None) -> Network:
             *_block(fields, 3, Conv2d("conv3", k3, 3, 1, _around(p3), sees="all")),
             *_block(fields, 4, Conv2d("conv4", k4, 3, 1, _around(p4), bias=fields.bias)),
             *_block(fields, 5, Conv2d("conv5", k5, 3, 1, _around(p5), bias=fields.bias), pool=True),
+            *_sixth(fields),
             Flatten("flatten"),
             *_full(fields, 6, f6),
             *_full(fields, 7, f7),
@@ -77,6 +78,7 @@ def alexnet_small(fields: NetworkFields | None = None) -> Network:
             *_block(fields, 3, Conv2d("conv3", k3, 3, 1, _around(p3), sees="all")),
             *_block(fields, 4, Conv2d("conv4", k4, 3, 1, _around(p4), bias=fields.bias)),
             *_block(fields, 5, Conv2d("conv5", k5, 3, 1, _around(p5), bias=fields.bias), pool=True),
+            *_sixth(fields),
             Flatten("flatten"),
             *_full(fields, 6, f6),
             *_full(fields, 7, f7),
@@ -139,7 +141,7 @@ def _block(fields: NetworkFields, number: int, convolution: Conv2d, pool: bool =
         )
     if number == 2 and fields.spatial_norm:
         norms.append(SpatialResponseNorm(f"spatial{number}"))
-    neurons = _activation(fields, str(number))
+    neurons = _activation(fields, str(number) if number < 6 else f"_conv{number}")  # relu6 is fc6's
     pooling = [_pool(fields, number)] if pool else []
     if fields.norm_place == "after-pool":
         yield from [neurons, *pooling, *norms]
@@ -147,6 +149,13 @@ def _block(fields: NetworkFields, number: int, convolution: Conv2d, pool: bool =
         yield from [*norms, neurons, *pooling]
     else:
         yield from [neurons, *norms, *pooling]
+
+
+def _sixth(fields: NetworkFields) -> Iterator[Layer]:
+    """The convolutional layer over pool5 that the networks have which were trained on 22,000 classes first (6)."""
+    if fields.conv6:
+        sixth = Conv2d("conv6", fields.conv6, 3, 1, _around(1), bias=fields.bias, sees="all")
+        yield from _block(fields, 6, sixth)
 
 
 def _pool(fields: NetworkFields, number: int) -> Layer:

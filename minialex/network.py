@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -128,9 +128,13 @@ def _stages(network: Network, columns: int) -> tuple[Stage, ...]:
 
 
 def initial_parameters(
-    network: Network, columns: int, seed: int, dtype: str = "float32"
+    network: Network, columns: int, seed: int, dtype: str = "float32", *, layers: Collection[str] | None = None
 ) -> dict[str, NDArray[np.floating]]:
     """The weights and biases that training begins with: N(constant, std²), drawn by name, seed and element.
+
+    Parameters
+    ----------
+    layers : draw only theirs
 
     Returns
     -------
@@ -139,6 +143,8 @@ def initial_parameters(
     """
     arrays: dict[str, NDArray[np.floating]] = {}
     for name, parameter in network.parameters(columns).items():
+        if layers is not None and name.partition(".")[0] not in layers:
+            continue
         flat = np.full(math.prod(parameter.shape), parameter.constant, dtype)
         if parameter.std:
             stream = philox.purpose(f"init/{name.partition(':')[0]}")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from minialex.scores import Calibration
+
 Float = NDArray[np.floating[Any]]
 
 INK = "#1c2126"
@@ -180,6 +182,47 @@ def most_confused(matrix: NDArray[np.int64], count: int) -> list[tuple[int, int,
         if images:
             pairs.append((true, given, images, images / int(totals[true])))
     return pairs
+
+
+def reliability(measured: Calibration) -> Figure:
+    """Draw accuracy against confidence, bin by bin, over how many images there are in each: a reliability diagram.
+
+    On the diagonal a probability means what it says. What a bin lacks in accuracy is orange, what it has in excess
+    is hatched.
+
+    Parameters
+    ----------
+    measured : see `minialex.scores.calibration`
+    """
+    wide = np.diff(measured.edges)
+    left, filled = measured.edges[:-1], measured.images > 0
+    with style():
+        figure = blank(4.6, 5.4)
+        top, bottom = figure.subplots(
+            2, 1, sharex=True, height_ratios=(3.2, 1), gridspec_kw={
+                "left": 0.13, "right": 0.96, "top": 0.94, "bottom": 0.09, "hspace": 0.12}
+        )  # fmt: skip
+        accuracy, confidence = (np.where(filled, a, 0) for a in (measured.accuracy, measured.confidence))
+        bars = {"width": wide, "align": "edge", "linewidth": 0.6, "edgecolor": "white"}
+        top.bar(left, accuracy, color=BLUE, label="right", **bars)
+        lacking = np.maximum(confidence - accuracy, 0)
+        top.bar(left, lacking, bottom=accuracy, color=ORANGE, label="too sure", **bars)
+        excess = np.maximum(accuracy - confidence, 0)
+        unsure = {**bars, "edgecolor": "white", "linewidth": 0}
+        top.bar(left, excess, bottom=confidence, color=BLUE, hatch="////", label="not sure enough", **unsure)
+        top.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        top.set_xlim(0, 1)
+        top.set_ylim(0, 1)
+        top.set_ylabel("accuracy")
+        top.set_title(
+            f"expected calibration error {100 * measured.expected_error:.1f} %, "
+            f"{int(measured.images.sum()):,} images", fontsize=9, color=MUTED
+        )  # fmt: skip
+        top.legend(frameon=False, fontsize=8, loc="upper left", labelcolor=INK)
+        bottom.bar(left, measured.images, color=MUTED, **bars)
+        bottom.set_ylabel("images")
+        bottom.set_xlabel("confidence: probability of the most probable class")
+    return figure
 
 
 def predictions(

@@ -59,6 +59,11 @@ class NetworkFields:
         (4096, 4096), "neurons of the two hidden fully connected layers (3.5)", minimum=1
     )
     paddings: tuple[int, ...] = option((2, 1, 1, 1), "zeros on each side in conv2 … conv5 (3.5)", minimum=0)
+    conv6: int = option(
+        0,
+        "kernels of a sixth convolutional layer over the last pooling layer: 256 in the networks marked * (6)",
+        minimum=0,
+    )
     omit: tuple[str, ...] = option((), "convolutional layers to leave out, e.g. conv3 (7)")
     connect: str = option(
         "paper",
@@ -121,6 +126,8 @@ class TrainingFields:
     decay_biases: bool = option(False, "whether biases decay too (the 2012 program's do not)")
     bias_rate_factor: float = option(1.0, "learning rate of biases, as a multiple of that of the weights", minimum=0)
     bias_rate_fixed: bool = option(False, "whether the biases' rate stays when the weights' is cut (2012 program)")
+    init_from: str = option("", "run, checkpoint or weights file whose layers training begins with (6: fine-tuning)")
+    init_layers: tuple[str, ...] = option((), "layers that are taken from there; if none is named, all that fit")
     layer_rates: dict[str, float] = option(
         {}, "multiples of the learning rate by layer; 0 freezes the layer", minimum=0
     )
@@ -350,10 +357,13 @@ def _check_together(recipe: Recipe) -> None:
         if len(getattr(recipe, name)) != count:
             raise ConfigurationError(f"recipe field '{name}': expected {count} numbers, got {getattr(recipe, name)}")
     layers = [f"conv{i}" for i in range(1, 6)]
-    for name in ("omit", "norm_layers"):
+    trained = [*layers, "conv6", "fc6", "fc7", "fc8"]
+    for name, known in (("omit", layers), ("norm_layers", layers), ("init_layers", trained), ("layer_rates", trained)):
         for layer in getattr(recipe, name):
-            if layer not in layers:
-                raise ConfigurationError(f"recipe field '{name}': no layer '{layer}'.{nearest(layer, layers)}")
+            if layer not in known:
+                raise ConfigurationError(f"recipe field '{name}': no layer '{layer}'.{nearest(layer, known)}")
+    if recipe.init_layers and not recipe.init_from:
+        raise ConfigurationError("recipe field 'init_layers': set init_from too, where the layers are taken from")
     if "conv1" in recipe.omit:
         raise ConfigurationError("recipe field 'omit': conv1 cannot be left out, it brings the image to size")
     for entry in recipe.timeline:

@@ -181,7 +181,7 @@ def record(plan: Plan, kind: Kind, batch_size: int, devices: tuple[str, ...]) ->
             "step",
             *dict.fromkeys(f"rate/{whole_name(name)}" for name in bound if "/" not in name and "@" not in name),
         )
-    executor = Executor(plan.network, as_backend(recorder), plan.placement, watch)
+    executor = Executor(plan.network, as_backend(recorder), plan.placement, watch, plan.frozen)
     feed = {**fed, **{name: Symbol(name) for name in symbols}}
     outputs = STEPS[kind](executor, plan, bound, feed)
     return Program(bound, fed, symbols, tuple(recorder.calls), outputs)
@@ -208,6 +208,6 @@ def walk_step(backend: Backend, plan: Plan, kind: Kind, bound: Mapping[str, Arra
                     backend.synchronize(device)
                 watch(layer, column, phase)
 
-        return STEPS[kind](Executor(plan.network, backend, plan.placement, tell), plan, bound, feed)
+        return STEPS[kind](Executor(plan.network, backend, plan.placement, tell, plan.frozen), plan, bound, feed)
 
     return step

@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex import checkpoint, models, rundata
+from minialex import checkpoint, models, rundata, transfer
 from minialex.backend import Backend
 from minialex.columns import Placement
 from minialex.data import DataSet, batches, epoch_order
@@ -29,6 +29,7 @@ from minialex.runs import Run
 from minialex.schedule import Moment, moment
 from minialex.session import Session
 from minialex.signals import StopRequest
+from minialex.transfer import Start
 
 RECORD_STEPS = 10  # steps that one training record averages
 PROBE_IMAGES = 32  # images that are looked at for dead units
@@ -48,6 +49,9 @@ class Listener:
 
     def validated(self, record: Mapping[str, Any]) -> None:
         """An epoch's validation record."""
+
+    def note(self, message: str) -> None:
+        """What the run begins with, where that is not random weights."""
 
     def warning(self, message: str) -> None:
         """A guard, or resuming, has something to say."""
@@ -114,11 +118,12 @@ def prepare(recipe: Recipe, data: DataSet) -> Recipe:
     return recipe
 
 
-def data_of_run(run: Run, data: DataSet) -> RunData:
-    """What the run remembers of its data, computed and written the first time."""
+def data_of_run(run: Run, data: DataSet, mean: NDArray[np.float32] | None = None) -> RunData:
+    """What the run remembers of its data, computed and written the first time; with another mean image if given."""
     folder = run.paths.folder
     if not rundata.is_there(folder):
         found = data.statistics or statistics(data.train)  # a store knows them
+        found = found if mean is None else replace(found, mean=mean)
         rundata.write(folder, RunData(data.name, data.class_names, found, data.words))
     return rundata.read(folder)
 
@@ -132,6 +137,7 @@ def train(
     listener: Listener | None = None,
     *,
     resume: bool = False,
+    start: Start | None = None,
 ) -> Result:
     """Train a network in a run folder, from the beginning or from its newest checkpoint.
 
@@ -139,6 +145,7 @@ def train(
     ----------
     recipe : prepared (see `prepare`)
     run : open and locked; new, or with `resume` one that holds checkpoints
+    start : what `transfer.begin` made of a recipe with ``init_from``; None: it is made here
 
     Raises
     ------
@@ -149,7 +156,7 @@ def train(
     ResourceError
         If memory or disk run out.
     """
-    return _Training(recipe, data, backend, placement, run, listener or Listener(), resume).run_until_done()
+    return _Training(recipe, data, backend, placement, run, listener or Listener(), resume, start).run_until_done()
 
 
 class Upcoming:
@@ -179,6 +186,7 @@ class _Training:
         run: Run,
         listener: Listener,
         resume: bool,
+        start: Start | None,
     ) -> None:
         self.recipe, self.data, self.run, self.listener = recipe, data, run, listener
         self.progress = Progress()
@@ -187,7 +195,8 @@ class _Training:
         self.labels = np.asarray(data.train.labels)
         self.pending: list[tuple[float, float, float]] = []  # loss, top-1, seconds of steps not yet recorded
         self.evaluation: Evaluation | None = None
-        weights = momentum = None
+        weights: Mapping[str, NDArray[Any]] | None = None
+        momentum: Mapping[str, NDArray[Any]] | None = None
         found = checkpoint.latest(run.paths.checkpoints, self.warn) if resume else None
         if found is not None:
             shapes = whole_shapes(models.build(recipe.network), recipe.columns)
@@ -200,11 +209,22 @@ class _Training:
             self.warn("the run was stopped before its first checkpoint: it begins again at step 0")
         if resume:
             run.drop_metrics_after(self.progress.step)
-        known_data = data_of_run(run, data)
+        if start is None and recipe.init_from and found is None:
+            start = transfer.begin(recipe, data.class_names)
+        if start is not None:
+            transfer.remember(run.paths.folder, start)
+            weights = start.weights
+        known_data = data_of_run(run, data, None if start is None else start.mean)
         if known_data.class_names != data.class_names:
             raise CheckpointError(f"{run.paths.folder} was trained on other classes than '{data.name}' has")
         self.session = Session(recipe, backend, placement, known_data.statistics, weights, momentum)
         del weights, momentum
+        if start is not None:
+            self.listener.note(start.words())
+            self.record_event(start.words())
+            for warning in start.warnings():
+                self.warn(warning)
+            del start
         if found is None:
             self.save(best=False)
 

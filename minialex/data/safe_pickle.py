@@ -4,17 +4,19 @@ The pickle format is a small program. Python's own reader can be told which name
 them with arguments that the file chooses. Here the few instructions that CIFAR-10 needs are interpreted one by
 one: a name is only ever a word on the stack, and the few calls that bytes and arrays take are recognised by their
 form and done by our own hands. Nothing is imported or called, and memory stays within a small multiple of the file.
+What else a kind of file may say is its `Dialect`; that of PyTorch's files is in `minialex.exchange.pytorch_file`.
 
-Admitted: dict, list, tuple, text, bytes, bool, None, whole numbers of 64 bits, float; ``_codecs.encode`` of text to
-latin-1 and ``bytes()`` (how Python 3 writes bytes in protocol 2); uint8 arrays as NumPy writes them, under either
-of the module's names (``numpy.core`` and ``numpy._core``). Protocol 2, as the official archive has it.
+`loads` admits: dict, list, tuple, text, bytes, bool, None, whole numbers of 64 bits, float; ``_codecs.encode`` of
+text to latin-1 and ``bytes()`` (how Python 3 writes bytes in protocol 2); uint8 arrays as NumPy writes them, under
+either of the module's names (``numpy.core`` and ``numpy._core``). Protocol 2, as the official archive has it.
 """
 
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from minialex.errors import DataError
 
 
 @dataclass(frozen=True)
-class _Name:
+class Name:
     """A global name that the file mentions; never looked up."""
 
     module: str
@@ -43,18 +45,38 @@ class _Array:
     value: np.ndarray[Any, np.dtype[np.uint8]] | None = None
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """The pickle does something that data has no need of."""
 
 
-_MARK = object()
-_ENCODE = _Name("_codecs", "encode")
-_BYTES = _Name("__builtin__", "bytes")
-_NDARRAY = _Name("numpy", "ndarray")
-_DTYPE = _Name("numpy", "dtype")
-_RECONSTRUCT = (_Name("numpy.core.multiarray", "_reconstruct"), _Name("numpy._core.multiarray", "_reconstruct"))
-_ADMITTED = {_ENCODE, _BYTES, _NDARRAY, _DTYPE, *_RECONSTRUCT}
+DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, Warning)
+"""What interpreting a damaged pickle raises, besides `Refused`."""
 
+
+@dataclass(frozen=True)
+class Dialect:
+    """What a kind of file may say beyond plain values.
+
+    Attributes
+    ----------
+    names : global names that it may mention
+    call : what the file calls a function with arguments for; raises `Refused` for any other call
+    build : how a described object takes its state
+    persistent : what an identity that refers outside the pickle stands for
+    """
+
+    names: frozenset[Name]
+    call: Callable[[Any, Any], Any]
+    build: Callable[[Any, Any], None]
+    persistent: Callable[[Any], Any]
+
+
+_MARK = object()
+_ENCODE = Name("_codecs", "encode")
+_BYTES = Name("__builtin__", "bytes")
+_NDARRAY = Name("numpy", "ndarray")
+_DTYPE = Name("numpy", "dtype")
+_RECONSTRUCT = (Name("numpy.core.multiarray", "_reconstruct"), Name("numpy._core.multiarray", "_reconstruct"))
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: dict[str, type] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _VALUES = {"BININT", "BININT1", "BININT2", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES", "BINFLOAT"}
@@ -74,15 +96,19 @@ def loads(data: bytes, where: str) -> Any:
     DataError : a pickle that is cut short or damaged, or that asks for anything else than plain values
     """
     try:
-        return _interpret(data)
-    except _Refused as refusal:
+        value, end = interpret(data, NUMPY)
+        if end != len(data):
+            raise ValueError("more follows its end")
+        return _finished(value)
+    except Refused as refusal:
         raise DataError(f"{where}: refused, because a data file has no need to {refusal}; nothing of it was run. "
                         "Get the official archive.") from None  # fmt: skip
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, Warning) as damage:
+    except DAMAGE as damage:
         raise DataError(f"{where}: not a complete pickle ({damage}); download it again.") from None
 
 
-def _interpret(data: bytes) -> Any:
+def interpret(data: bytes, dialect: Dialect) -> tuple[Any, int]:
+    """The value that a pickle holds, and how many bytes it takes; raises `Refused`, or one of `DAMAGE`."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     encoded = 0
@@ -99,16 +125,16 @@ def _interpret(data: bytes) -> Any:
             stack[-_TUPLES[name] :] = [tuple(_top(stack, _TUPLES[name]))]
         elif name == "REDUCE":
             function, arguments = _top(stack, 2)
-            value = _call(function, arguments)
+            value = dialect.call(function, arguments)
             encoded += len(value) if isinstance(value, bytes) else 0
             if encoded > len(data):
-                raise _Refused("copy one text again and again")
+                raise Refused("copy one text again and again")
             stack[-2:] = [value]
         elif name in ("SHORT_BINSTRING", "BINSTRING"):
             stack.append(argument.encode("latin-1"))  # text of Python 2: bytes
         elif name == "LONG1":
             if not -(2**63) <= argument < 2**63:
-                raise _Refused("hold a number of more than 64 bits")
+                raise Refused("hold a number of more than 64 bits")
             stack.append(argument)
         elif name == "MARK":
             stack.append(_MARK)
@@ -135,22 +161,24 @@ def _interpret(data: bytes) -> Any:
             for key, value in zip(items[::2], items[1::2], strict=True):
                 target[_key(key)] = value
         elif name == "GLOBAL":
-            word = _Name(*argument.split(" ", 1))
-            if word not in _ADMITTED:
-                raise _Refused(f"name '{word.module}.{word.name}'")
+            word = Name(*argument.split(" ", 1))
+            if word not in dialect.names:
+                raise Refused(f"name '{word.module}.{word.name}'")
             stack.append(word)
         elif name == "BUILD":
             state = stack.pop()
-            _build(stack[-1], state)
+            dialect.build(stack[-1], state)
+        elif name == "BINPERSID":
+            stack.append(dialect.persistent(stack.pop()))
         elif name == "PROTO":
             if argument > 2:
-                raise _Refused(f"use pickle protocol {argument}")
+                raise Refused(f"use pickle protocol {argument}")
         elif name == "STOP":
-            if position != len(data) - 1 or len(stack) != 1:
-                raise ValueError("more follows its end")
-            return _finished(stack.pop())
+            if position is None or len(stack) != 1:
+                raise ValueError("more than one value is left at its end")
+            return stack.pop(), position + 1
         else:
-            raise _Refused(f"use the pickle instruction {name}")
+            raise Refused(f"use the pickle instruction {name}")
     raise ValueError("it has no end")
 
 
@@ -181,13 +209,13 @@ def _expect(value: Any, kind: type) -> Any:
 def _key(key: Any) -> Any:
     """A key of a dictionary: hashing deep tuples would be a way to exhaust the stack, so only plain ones."""
     if type(key) not in (str, bytes, int):
-        raise _Refused(f"use a {type(key).__name__} as a key")
+        raise Refused(f"use a {type(key).__name__} as a key")
     return key
 
 
 def _call(function: Any, arguments: Any) -> Any:
     """The calls that bytes and arrays of bytes take, by our own hands."""
-    if type(function) is _Name and type(arguments) is tuple:
+    if type(function) is Name and type(arguments) is tuple:
         if function == _ENCODE and len(arguments) == 2 and arguments[1] == "latin1":
             return _expect(arguments[0], str).encode("latin-1")
         if function == _BYTES and arguments == ():  # how Python 3 writes empty bytes
@@ -196,7 +224,7 @@ def _call(function: Any, arguments: Any) -> Any:
             return _Array()
         if function == _DTYPE and 1 <= len(arguments) <= 3 and arguments[0] in ("u1", b"u1"):
             return _Dtype(arguments[0])
-    raise _Refused("make that call")
+    raise Refused("make that call")
 
 
 def _build(target: Any, state: Any) -> None:
@@ -204,7 +232,7 @@ def _build(target: Any, state: Any) -> None:
     if type(target) is _Dtype:
         return  # version, byte order, …: bytes have none
     if type(target) is not _Array or type(state) is not tuple or len(state) != 5:
-        raise _Refused("change an object")
+        raise Refused("change an object")
     _, shape, dtype, fortran, content = state
     if type(dtype) is not _Dtype or type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
         raise ValueError("an array's shape or type is damaged")
@@ -219,3 +247,10 @@ def _finished(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: item.value if isinstance(item, _Array) else item for key, item in value.items()}
     return value
+
+
+def _no_persistent(identity: Any) -> NoReturn:
+    raise Refused("refer to something outside itself")
+
+
+NUMPY = Dialect(frozenset({_ENCODE, _BYTES, _NDARRAY, _DTYPE, *_RECONSTRUCT}), _call, _build, _no_persistent)

@@ -152,7 +152,7 @@ def small_recipe(precision: str) -> Recipe:
 
 def full_recipe(precision: str) -> Recipe:
     """The paper's network, with as few images as will do."""
-    return load_recipe("paper").replace(batch_size=8, precision=precision)
+    return load_recipe("alexnet-2012").replace(batch_size=8, precision=precision)
 
 
 Disturbed = Callable[[], AbstractContextManager[None]]

@@ -358,3 +358,45 @@ def test_agreement_of_placements_alone_would_miss_most():
         except AssertionError:
             pass
     assert len(missed) >= 10
+
+
+class Counting:
+    """The backend, with a count of which gradients are computed."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattr__(self, name):
+        if name.endswith("_backward"):
+            self.calls.append(name)
+        return getattr(BACKEND, name)
+
+
+@pytest.mark.parametrize("frozen", [{"conv1"}, {"conv1", "conv2", "conv3"}, {"conv3", "fc6"}, set(OWN) | {"fc7"}])
+def test_frozen_layers_change_no_other_gradient(frozen):
+    """And nothing is computed before the first layer that learns."""
+    placement = PLACEMENTS[2]
+    pieces = initial_parameters(NETWORK, 2, 3, "float64")
+    whole = run(NETWORK, placement, pieces)
+
+    def executor(network, backend, placement):
+        return Executor(network, counting, placement, frozen=frozenset(frozen))
+
+    counting = Counting()
+    part = run(NETWORK, placement, pieces, executor=executor)
+    learning = [name for name in pieces if name.partition(".")[0] not in frozen]
+    assert set(part.gradients) >= set(learning)
+    for name, gradient in part.gradients.items():
+        np.testing.assert_array_equal(gradient, whole.gradients[name])
+    layers = [layer.name for layer in NETWORK.layers]
+    first = min(layers.index(name.partition(".")[0]) for name in learning)
+    assert {name.partition(".")[0] for name in part.gradients} <= set(layers[first:])
+    expected = 2 * sum(isinstance(layer, Conv2d) for layer in NETWORK.layers[first:])
+    assert counting.calls.count("conv2d_backward") == expected
+
+
+def test_with_everything_frozen_there_are_no_gradients():
+    names = frozenset(layer.name for layer in NETWORK.layers)
+    pieces = initial_parameters(NETWORK, 2, 3, "float64")
+    found = run(NETWORK, PLACEMENTS[2], pieces, executor=lambda *a: Executor(*a, frozen=names))
+    assert found.gradients == {}

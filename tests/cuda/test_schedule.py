@@ -334,7 +334,7 @@ def test_the_networks_of_the_paper_are_fused() -> None:
     from minialex.recipe import load
     from minialex.step import Plan, record
 
-    recipe = load("paper")
+    recipe = load("alexnet-2012")
     step = Plan(models.build(recipe.network), ("cuda:0", "cuda:1"), image_size=256)
     recorded = record(step, "train", 128, ("cuda:0", "cuda:1"))
     counts: dict[str, int] = defaultdict(int)

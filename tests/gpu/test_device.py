@@ -112,7 +112,7 @@ def test_two_devices_give_the_same_bits_as_one(gpu: CudaBackend) -> None:
 
 def test_the_papers_network_trains_as_the_reference_does() -> None:
     """All 60,965,224 parameters, a batch of four, three steps in float32: loss and probabilities beside NumPy's."""
-    recipe = load("paper")
+    recipe = load("alexnet-2012")
     plan = Plan(models.build(recipe.network), ("", ""), image_size=256)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (4, 3, 256, 256)).astype(np.uint8)

@@ -153,3 +153,20 @@ def test_errors_begin_with_the_layers_name(changes: dict[str, object], message: 
     with pytest.raises(ConfigurationError) as caught:
         models.build(replace(NetworkFields(), **changes))  # type: ignore[arg-type]
     assert str(caught.value).startswith(message) or message in str(caught.value)
+
+
+def test_the_sixth_layer_of_table_2() -> None:
+    """The networks marked *: 256 kernels of 3 × 3 over pool5, reading both columns (layers-146 of the program)."""
+    chosen = recipe.load("conv6")
+    network = models.build(chosen.network)
+    stages = {stage.layer.name: stage for stage in network.stages(2)}
+    assert (stages["conv6"].seen, stages["conv6"].output) == ((256, 6, 6), (128, 6, 6))
+    assert stages["conv6"].gathers
+    assert [layer.name for layer in network.layers][-11:-7] == ["pool5", "conv6", "relu_conv6", "flatten"]
+    shapes = whole_shapes(network, 2)
+    assert shapes["conv6.weight"] == (256, 256, 3, 3)
+    assert sum(math.prod(shape) for shape in shapes.values()) == 61_555_304
+    wide = models.build(chosen.replace(classes=10_184).network)
+    assert sum(math.prod(shape) for shape in whole_shapes(wide, 2).values()) == 99_182_152
+    program = models.build(recipe.load("code145").replace(conv6=256).network).layer("conv6")
+    assert (program.std, program.bias) == (0.03, 1.0)

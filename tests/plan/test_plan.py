@@ -110,7 +110,7 @@ def test_averaging_gradients_sends_more_below_a_batch_of_1005() -> None:
 
 
 def test_multiply_adds_are_the_summary_s() -> None:
-    for name in ("paper", "small", "caffe", "code145", "one-weird-trick"):
+    for name in ("alexnet-2012", "small", "caffe", "code145", "one-weird-trick"):
         recipe = load(name).replace(classes=10)
         layout = lay_out(models.build(recipe.network), (0,) * recipe.columns)
         flops = sum(p.flops for passes in layout.work[0].values() for p in passes)

@@ -232,7 +232,7 @@ def test_units() -> None:
 
 
 def test_floors_of_every_known_device_and_recipe() -> None:
-    for recipe in ("paper", "small", "one-weird-trick", "code145"):
+    for recipe in ("alexnet-2012", "small", "one-weird-trick", "code145"):
         base = load(recipe)
         for name in KNOWN:
             plan = planning.setting(base, ",".join([name] * base.columns), {}, None, 1000)

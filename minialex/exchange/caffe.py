@@ -1,0 +1,252 @@
+"""Import from Caffe: ``bvlc_alexnet.caffemodel`` and ``bvlc_reference_caffenet.caffemodel``.
+
+A caffemodel is a protocol buffer, parsed by Google's library with the few messages below: the parts of ``caffe.proto``
+that hold layers, their order and their blobs. Both of its forms are read, layers of version 1 (``layers``, as in the
+files that BVLC published) and of version 2 (``layer``).
+
+Caffe's two groups are our two columns, kernel for kernel. Its images are BGR, so conv1's kernels and the mean
+image are turned around. Which of the two networks it is, is told by the order of ``pool1`` and ``norm1``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.data.statistics import Statistics
+from minialex.errors import CheckpointError, ConfigurationError
+from minialex.network import whole_shapes
+from minialex.recipe import Recipe, load
+from minialex.weights import Weights, check
+
+# Fields as in BVLC's caffe.proto: name -> (number, type). A packed row of numbers is bytes on the wire, and as bytes
+# it is taken: the library would make a Python number of each of 61 million.
+MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
+    "BlobShape": {"dim": (1, "repeated int64")},
+    "BlobProto": {
+        "num": (1, "optional int64"),
+        "channels": (2, "optional int64"),
+        "height": (3, "optional int64"),
+        "width": (4, "optional int64"),
+        "data": (5, "repeated bytes"),
+        "shape": (7, "optional BlobShape"),
+        "double_data": (8, "repeated bytes"),
+    },
+    "ConvolutionParameter": {"group": (5, "optional int64")},
+    "LRNParameter": {
+        "local_size": (1, "optional int64"),
+        "alpha": (2, "optional float"),
+        "beta": (3, "optional float"),
+        "norm_region": (4, "optional int64"),
+        "k": (5, "optional float"),
+    },
+    "LayerParameter": {
+        "name": (1, "optional string"),
+        "type": (2, "optional string"),
+        "blobs": (7, "repeated BlobProto"),
+        "convolution_param": (106, "optional ConvolutionParameter"),
+        "lrn_param": (118, "optional LRNParameter"),
+    },
+    "V1LayerParameter": {
+        "layer": (1, "optional bytes"),  # version 0, of 2013
+        "name": (4, "optional string"),
+        "blobs": (6, "repeated BlobProto"),
+        "convolution_param": (10, "optional ConvolutionParameter"),
+        "lrn_param": (18, "optional LRNParameter"),
+    },
+    "NetParameter": {
+        "name": (1, "optional string"),
+        "layers": (2, "repeated V1LayerParameter"),
+        "layer": (100, "repeated LayerParameter"),
+    },
+}
+GROUPED = ("conv2", "conv4", "conv5")
+MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # of imagenet_mean.binaryproto, each channel's mean
+SIZE_LIMIT = 2**31  # bytes; no protocol buffer is larger
+
+
+@lru_cache(maxsize=1)
+def messages() -> dict[str, Any]:
+    """The messages as classes of the protobuf library, in a pool of their own.
+
+    Raises
+    ------
+    ConfigurationError
+        If the package protobuf is missing.
+    """
+    try:
+        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    except ImportError:
+        raise ConfigurationError(
+            "reading Caffe's files needs the package protobuf: pip install 'minialex[export]'"
+        ) from None
+    kind = descriptor_pb2.FieldDescriptorProto
+    package = "minialex.caffe"
+    file = descriptor_pb2.FileDescriptorProto(name="minialex/caffe.proto", package=package, syntax="proto2")
+    for message, fields in MESSAGES.items():
+        entry = file.message_type.add(name=message)
+        for name, (number, words) in fields.items():
+            label, type_ = words.split()
+            field = entry.field.add(name=name, number=number, label=getattr(kind, f"LABEL_{label.upper()}"))
+            if type_ in MESSAGES:
+                field.type, field.type_name = kind.TYPE_MESSAGE, f".{package}.{type_}"
+            else:
+                field.type = getattr(kind, f"TYPE_{type_.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    find = pool.FindMessageTypeByName
+    return {name: message_factory.GetMessageClass(find(f"{package}.{name}")) for name in MESSAGES}
+
+
+def _parse(path: Path, message: str) -> Any:
+    """A file as one message; a `CheckpointError` if it is not one."""
+    made = messages()[message]()
+    from google.protobuf.message import DecodeError
+
+    try:
+        if path.stat().st_size >= SIZE_LIMIT:
+            raise CheckpointError(f"{path} is too large for a file of Caffe")
+        made.ParseFromString(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    except (DecodeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged, or no file of Caffe: {error}") from None
+    return made
+
+
+def weights(path: Path, mean: Path | None = None) -> Weights:
+    """Weights of the recipe ``caffe`` or ``caffenet``, of as many classes as the last layer has.
+
+    Parameters
+    ----------
+    path : the caffemodel
+    mean : ``imagenet_mean.binaryproto`` or ``ilsvrc_2012_mean.npy``, the mean image in BGR; without it each channel's
+        mean over that image is taken
+
+    Raises
+    ------
+    CheckpointError
+        If a file is damaged, or it holds another network; what is wrong is named.
+    ConfigurationError
+        If the package protobuf is missing.
+    """
+    net = _parse(path, "NetParameter")
+    try:
+        layers = list(net.layer) or list(net.layers)
+        names = [str(layer.name) for layer in layers]
+        if any(layer.HasField("layer") for layer in net.layers):
+            raise CheckpointError(f"{path} is of Caffe's first version: run Caffe's upgrade_net_proto_binary on it")
+        if "conv1" not in names or "pool1" not in names or "norm1" not in names:
+            raise CheckpointError(
+                f"{path} is not Caffe's AlexNet or CaffeNet: layers conv1, pool1, norm1 are not in it"
+            )
+        recipe = _recipe(path, layers, names)
+        tensors = _tensors(path, layers, recipe)
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    recipe = recipe.replace(classes=len(tensors["fc8.bias"]))
+    check(tensors, recipe, str(path))
+    tensors["conv1.weight"] = np.ascontiguousarray(tensors["conv1.weight"][:, ::-1])
+    S = recipe.image_size
+    if mean is None:
+        image = np.broadcast_to(np.array(MEAN_BGR[::-1])[:, None, None], (3, S, S)).astype(np.float32)
+    else:
+        image = read_mean(mean, S)
+    return Weights(recipe, (), Statistics(image, np.zeros((3, 3))), tensors, "ImageNet, as BVLC says")
+
+
+def _recipe(path: Path, layers: Sequence[Any], names: Sequence[str]) -> Recipe:
+    """Which of the two networks, with the normalisation that the file states."""
+    recipe = load("caffenet" if names.index("pool1") < names.index("norm1") else "caffe")
+    norms = [layer.lrn_param for layer in layers if layer.HasField("lrn_param")]
+    if any(norm != norms[0] for norm in norms) or any(norm.norm_region for norm in norms):
+        raise CheckpointError(f"{path}: its normalisations differ, or go over places: another network")
+    for layer in layers:
+        group = layer.convolution_param.group if layer.HasField("convolution_param") else 0
+        if group > 1 and (group != recipe.columns or layer.name not in GROUPED):
+            raise CheckpointError(f"{path}: layer '{layer.name}' has {group} groups: another network")
+    if not norms:
+        return recipe
+    fields = {
+        "local_size": ("norm_size", 5),
+        "alpha": ("norm_alpha", 1),
+        "beta": ("norm_beta", 0.75),
+        "k": ("norm_k", 1),
+    }
+    stated = {
+        field: getattr(norms[0], name) if norms[0].HasField(name) else default
+        for name, (field, default) in fields.items()
+    }
+    try:
+        return recipe.replace(
+            **{field: float(f"{v:.7g}") if field != "norm_size" else v for field, v in stated.items()}
+        )
+    except ConfigurationError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def _tensors(path: Path, layers: Sequence[Any], recipe: Recipe) -> dict[str, NDArray[Any]]:
+    from minialex import models
+
+    expected = whole_shapes(models.build(recipe.network), recipe.columns)
+    tensors: dict[str, NDArray[Any]] = {}
+    for layer in layers:
+        if not layer.blobs:
+            continue
+        name = "fc8" if layer.name.startswith("fc8") else layer.name  # renamed where it was fine-tuned
+        if f"{name}.weight" not in expected or f"{name}.weight" in tensors or len(layer.blobs) != 2:
+            raise CheckpointError(f"{path}: layer '{layer.name}' is not in AlexNet: another network")
+        for kind, blob in zip(("weight", "bias"), layer.blobs, strict=True):
+            rank = len(expected[f"{name}.{kind}"])
+            tensors[f"{name}.{kind}"] = _array(blob, rank, f"{path}: {kind} of layer '{layer.name}'")
+    for name in expected:
+        if name not in tensors:
+            raise CheckpointError(f"{path}: '{name}' is missing: another network, or a file cut short")
+    return tensors
+
+
+def _array(blob: Any, rank: int, what: str) -> NDArray[Any]:
+    """A blob's numbers in its shape; leading ones that Caffe puts before it are taken off, down to `rank` axes."""
+    shape = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
+    content, dtype = (blob.data, "<f4") if blob.data else (blob.double_data, "<f8")
+    numbers = b"".join(content) if len(content) != 1 else content[0]
+    if len(numbers) % np.dtype(dtype).itemsize:
+        raise CheckpointError(f"{what} is damaged: {len(numbers)} bytes")
+    flat = np.frombuffer(numbers, dtype)
+    while len(shape) > rank and shape[0] == 1:
+        shape = shape[1:]
+    if len(shape) != rank or min(shape) < 1 or not _fits(shape, flat.size):
+        raise CheckpointError(f"{what} has {flat.size} numbers and says that its shape is {shape}: damaged")
+    return flat.reshape(shape)
+
+
+def _fits(shape: Sequence[int], size: int) -> bool:
+    for n in shape:  # numbers from a file, of any size: no product before it is known to be small
+        if n > size:
+            return False
+    return int(np.prod(np.array(shape, object))) == size
+
+
+def read_mean(path: Path, size: int) -> NDArray[np.float32]:
+    """A mean image of Caffe's, ``.binaryproto`` or ``.npy``, as float32 [3, size, size] in RGB.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged, not of that size, or not finite.
+    """
+    if path.suffix == ".npy":
+        try:
+            image = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise CheckpointError(f"{path} is no array of NumPy: {error}") from None
+    else:
+        image = _array(_parse(path, "BlobProto"), 3, f"the mean image {path}")
+    if image.shape != (3, size, size) or image.dtype.kind != "f" or not np.isfinite(image).all():
+        raise CheckpointError(f"{path}: expected a mean image of (3, {size}, {size}) finite numbers, got {image.shape}")
+    return np.ascontiguousarray(image[::-1], np.float32)

@@ -1,0 +1,64 @@
+"""Import from ``torchvision.models.alexnet``: its state dictionary as weights of the recipe ``torchvision``.
+
+The layers only have other names, but the pixels are prepared otherwise: torchvision divides them by 255 and by a
+standard deviation of each channel's own, here all are multiplied with one number, ``pixel_scale``. What is left of
+each channel's factor goes into conv1's kernels. The product is the same; each weight of conv1 is rounded once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.data.statistics import Statistics
+from minialex.errors import CheckpointError
+from minialex.recipe import load
+from minialex.weights import Weights, check
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+LAYERS = {
+    "features.0": "conv1",
+    "features.3": "conv2",
+    "features.6": "conv3",
+    "features.8": "conv4",
+    "features.10": "conv5",
+    "classifier.1": "fc6",
+    "classifier.4": "fc7",
+    "classifier.6": "fc8",
+}
+
+
+def is_torchvision(tensors: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether the names are torchvision's."""
+    return "features.0.weight" in tensors
+
+
+def weights(tensors: Mapping[str, NDArray[Any]], what: str) -> Weights:
+    """Weights of the recipe ``torchvision``, of as many classes as the last layer has.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the tensor that is missing, extra, of another shape, or not finite; `what` says of which file.
+    """
+    renamed: dict[str, NDArray[Any]] = {}
+    for name, array in tensors.items():
+        layer, _, kind = name.rpartition(".")
+        if layer not in LAYERS or array.dtype.kind != "f":
+            raise CheckpointError(f"{what}: tensor '{name}' is not one of torchvision's alexnet")
+        renamed[f"{LAYERS[layer]}.{kind}"] = array
+    last = renamed.get("fc8.weight")
+    if last is None or not last.ndim or not len(last):
+        raise CheckpointError(f"{what}: tensor 'classifier.6.weight' is missing: it has another last layer")
+    recipe = load("torchvision").replace(classes=len(last))
+    check(renamed, recipe, what)
+    factors = 1 / (255 * np.array(STD)) / recipe.pixel_scale
+    first = renamed["conv1.weight"]
+    renamed["conv1.weight"] = (first.astype(np.float64) * factors[:, None, None]).astype(first.dtype)
+    S = recipe.image_size
+    mean = np.broadcast_to((255 * np.array(MEAN))[:, None, None], (3, S, S)).astype(np.float32)
+    return Weights(recipe, (), Statistics(mean, np.zeros((3, 3))), renamed, "ImageNet, as torchvision says")
