@@ -409,6 +409,7 @@ def _fuse_pool(graph: Graph, norm: Node) -> None:
     if pool is None:
         return
     pool.kind = "normalised_pool"
+    pool.where = norm.where
     pool.inputs = norm.inputs
     pool.flags = {"norm": norm.options}
     graph.nodes.remove(norm)
@@ -437,6 +438,7 @@ def _fuse_backward(graph: Graph) -> None:
             norm = graph.only_user(node.outputs["dx"][0], "local_response_norm_backward")
             if norm is not None and norm.inputs["dy"][0] is node.outputs["dx"][0]:
                 norm.kind = "normalised_pool_backward"
+                norm.where = node.where
                 norm.flags = {"k": _norm_constant(graph, norm), "pool": node.options}
                 norm.inputs = {"dy": node.inputs["dy"], "winner": node.inputs["winner"], "x": norm.inputs["x"]}
                 graph.nodes.remove(node)

@@ -69,4 +69,5 @@ def bound(
     numbers = Arithmetic(
         UNIT_ROUNDOFF[dtype] + UNIT_ROUNDOFF["float64"], float(limits.smallest_subnormal), float(limits.max)
     )
-    return numbers.gamma(2 * (r + 1) + 4 * (n + 1) + C + tiles_added) * whole
+    limit: Float64 = numbers.gamma(2 * (r + 1) + 4 * (n + 1) + C + tiles_added) * whole
+    return limit
