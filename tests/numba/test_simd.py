@@ -225,6 +225,7 @@ for dtype in sys.argv[1:]:
     assert int(numba.sgd_update(*given, learning_rate=0.1, momentum=0.9, weight_decay=0.0).data) == 3
 """
 
+
 def run_in_child(code: str, *arguments: str, **environment: str) -> str:
     child = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, *arguments],
