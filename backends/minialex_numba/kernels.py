@@ -8,6 +8,7 @@ Where no folder can be written, kernels are compiled anew in each process, and a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -80,6 +81,8 @@ def _forgive(compiled: Any) -> None:
             return load(*args)
         except Exception as error:  # a damaged file may raise anything while it is unpickled
             _notice("read", error)
+            with contextlib.suppress(Exception):
+                cache.flush()  # else a damaged index could not be written either, and would stay
             return None
 
     def save_overload(*args: Any) -> None:

@@ -36,16 +36,27 @@ class _Work:
     def __init__(self, kernel: Kernel, items: int, pieces: int, arguments: tuple[Any, ...]) -> None:
         self.kernel, self.items, self.pieces, self.arguments = kernel, items, pieces, arguments
         self.next = itertools.count().__next__  # handing out is one operation under Python's lock
+        self.limit = pieces  # from which piece on none is handed out
         self.errors: list[BaseException] = []
+        self.begun: list[int] = []
+        self.ended: list[int] = []
+        self.wake: SimpleQueue[int] = SimpleQueue()
 
     def take_part(self, worker: int) -> None:
         """Do pieces until none is left."""
         kernel, items, pieces, arguments = self.kernel, self.items, self.pieces, self.arguments
         try:
-            while (piece := self.next()) < pieces:
+            while (piece := self.next()) < self.limit:
                 kernel(worker, piece * items // pieces, (piece + 1) * items // pieces, *arguments)
         except BaseException as error:
             self.errors.append(error)
+
+    def help(self, worker: int) -> None:
+        """Take part, and say so: before the first piece, and after the last."""
+        self.begun.append(worker)
+        self.take_part(worker)
+        self.ended.append(worker)
+        self.wake.put(worker)
 
 
 class Pool:
@@ -54,8 +65,8 @@ class Pool:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._process = 0
-        self._busy = threading.Lock()
-        self._work_seconds: dict[tuple[int, int], float] = {}
+        self._shared: dict[int, _Work] = {}  # by process: the work that the threads share
+        self._seconds: dict[tuple[int, int], float] = {}
 
     def run(self, kernel: Kernel, items: int, *arguments: Any, grain: int = 1, pieces: int | None = None) -> None:
         """Do all items of a kernel.
@@ -72,18 +83,18 @@ class Pool:
             pieces = max(1, min(items // max(grain, 1), self._pieces(kernel, items)))
         began = time.perf_counter()
         work = _Work(kernel, items, pieces, arguments)
-        # another Python thread may be computing: then this one works alone
-        if self.threads == 1 or pieces == 1 or not self._busy.acquire(blocking=False):
-            work.take_part(0)
-        else:
-            try:
+        process = os.getpid()
+        try:
+            # another Python thread may be computing: then this one works alone
+            if self.threads == 1 or pieces == 1 or self._shared.setdefault(process, work) is not work:
+                work.take_part(0)
+            else:
                 self._share(work, min(self.threads, pieces) - 1)
-            finally:
-                self._busy.release()
+        finally:  # Ctrl-C may come between any two steps, so what was done is looked up
+            if self._shared.get(process) is work:
+                del self._shared[process]
         seconds = time.perf_counter() - began
-        if pieces > 1:
-            seconds *= self.threads
-        self._work_seconds[id(kernel), items] = seconds
+        self._seconds[id(kernel), items] = seconds * (self.threads if pieces > 1 else 1)
         if work.errors:
             raise work.errors[0]
 
@@ -92,38 +103,40 @@ class Pool:
 
         Handing a piece to a thread takes some microseconds, waking a thread some tens of them.
         """
-        seconds = self._work_seconds.get((id(kernel), items), math.inf)
+        seconds = self._seconds.get((id(kernel), items), math.inf)
         return 1 if seconds < ALONE else self.threads if seconds < SHORT else 4 * self.threads
 
     def _share(self, work: _Work, helpers: int) -> None:
-        self._start()
-        for worker in range(helpers):
-            self._orders[worker].put(work)
-        work.take_part(self.threads - 1)
-        while helpers:
+        try:
+            self._start()
+            for worker in range(helpers):
+                self._orders[worker].put(work)
+            work.take_part(self.threads - 1)
+        except KeyboardInterrupt as error:
+            work.errors.append(error)
+        # Whoever begins from now on finds nothing to do; those that have begun may still write into the arrays.
+        while True:
             try:
-                self._done.get()
-                helpers -= 1
-            except KeyboardInterrupt as error:  # the others still write into the arrays: wait for them first
+                work.limit = 0
+                while len(work.ended) < len(work.begun):
+                    work.wake.get()
+                return
+            except KeyboardInterrupt as error:
                 work.errors.append(error)
 
     def _start(self) -> None:
-        if self._process == os.getpid():
+        if self._process == os.getpid():  # the threads of a process do not follow it through a fork
             return
-        self._process = os.getpid()  # the threads of a process do not follow it through a fork
         self._orders: list[SimpleQueue[_Work]] = [SimpleQueue() for _ in range(self.threads - 1)]
-        self._done: SimpleQueue[int] = SimpleQueue()
         for worker, orders in enumerate(self._orders):
-            threading.Thread(
-                target=_serve, args=(worker, orders, self._done), name=f"minialex-{worker}", daemon=True
-            ).start()
+            threading.Thread(target=_serve, args=(worker, orders), name=f"minialex-{worker}", daemon=True).start()
+        self._process = os.getpid()
 
 
-def _serve(worker: int, orders: SimpleQueue[_Work], done: SimpleQueue[int]) -> None:
+def _serve(worker: int, orders: SimpleQueue[_Work]) -> None:
     while True:
         work = orders.get()
-        work.take_part(worker)
-        done.put(worker)
+        work.help(worker)
         del work
 
 
