@@ -12,6 +12,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from functools import lru_cache
 from queue import SimpleQueue
@@ -65,7 +66,8 @@ class Pool:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._process = 0
-        self._shared: dict[int, _Work] = {}  # by process: the work that the threads share
+        # by process: the work that the threads share; a reference that goes with it, however Ctrl-C ends it
+        self._shared: weakref.WeakValueDictionary[int, _Work] = weakref.WeakValueDictionary()
         self._seconds: dict[tuple[int, int], float] = {}
 
     def run(self, kernel: Kernel, items: int, *arguments: Any, grain: int = 1, pieces: int | None = None) -> None:
