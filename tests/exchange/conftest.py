@@ -29,12 +29,12 @@ THIN: dict[str, Any] = {"kernels": (8, 16, 24, 24, 16), "features": (32, 24), "c
 SMALL = {**THIN, "crop": 67, "image_size": 72}  # 67 rows give maps of 15, 7, 3 and 1
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "small": ("small", THIN),
-    "paper": ("paper", SMALL),
+    "alexnet-2012": ("alexnet-2012", SMALL),
     "code145": ("code145", SMALL),
     "caffe": ("caffe", {**SMALL, "pool_ceil": True, "crop": 66}),
     "caffenet": ("caffenet", SMALL),
     "one-weird-trick": ("one-weird-trick", SMALL),
-    "sixth layer": ("paper", {**SMALL, "conv6": 16}),
+    "sixth layer": ("alexnet-2012", {**SMALL, "conv6": 16}),
     "four columns": ("small", {**THIN, "columns": 4}),
     "columns apart": ("small", {**THIN, "connect": "never"}),
     "columns together": ("small", {**THIN, "connect": "everywhere"}),

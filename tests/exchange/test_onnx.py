@@ -85,7 +85,7 @@ MUTANTS = {
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_errors_are_caught(mutant: str) -> None:
-    name = "caffe" if mutant == "no ceil" else "paper"
+    name = "caffe" if mutant == "no ceil" else "alexnet-2012"
     changes = {**KINDS[name][1], "norm_scope": "column", "dropout_mode": "paper"}
     weights = network(load(name).replace(**changes))
     pixels = images(weights.recipe)
