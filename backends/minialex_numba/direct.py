@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from minialex.backend import Padding
+from minialex_numba import simd
 from minialex_numba.kernels import kernel
 from minialex_numba.layout import Floats
 from minialex_numba.pool import Pool
-from minialex_numba.products import lanes, row_table, up, width
-from minialex_numba.vectors import ACROSS, ROWS, ROWS_ACROSS, finish, tile_across, tile_along
+from minialex_numba.products import finish, lanes, narrowest, row_table, up
+from minialex_numba.vectors import ROWS, ROWS_ACROSS, tile_across, tile_along
 
 FAR = 8
 """Rows of places whose products are summed up at a time for the gradient of the weights: they stay in the cache."""
@@ -26,50 +27,58 @@ GROUPS = 16
 
 
 @kernel
+def clear(y, b, count):
+    """y[b], … = 0."""
+    zero = simd.spread(y, 0)
+    for j in range(0, count, simd.lanes(y)):
+        simd.store(y, b + j, zero, count - j)
+
+
+@kernel
+def copy_place(x, a, C, y, b, wide):
+    """C numbers, and zeros up to `wide`."""
+    for c in range(0, wide, simd.lanes(x)):
+        simd.store(y, b + c, simd.load(x, a + c, C - c), wide - c)
+
+
+@kernel
 def gather(x, x0, ldx, H, W, C, top, left, dilation, first, last, columns, y, y0, wide):
     """Rows first … last − 1 of an image with zeros around it (and, dilated, between its places), `wide` ≥ C numbers a place."""
-    zero = x.dtype.type(0)
     for i in range(first, last):
         b = y0 + (i - first) * columns * wide
         row = i - top
         if row < 0 or row % dilation != 0 or row // dilation >= H:
-            for j in range(columns * wide):
-                y[b + j] = zero
+            clear(y, b, columns * wide)
             continue
         a = x0 + (row // dilation) * W * ldx
-        if dilation == 1 and ldx == C and wide == C:
-            begin = min(max(left, 0), columns)
-            end = max(min(left + W, columns), begin)
-            for j in range(begin * C):
-                y[b + j] = zero
-            shift = a - left * C
-            for j in range(begin * C, end * C):
-                y[b + j] = x[shift + j]
-            for j in range(end * C, columns * C):
-                y[b + j] = zero
+        if dilation != 1:
+            clear(y, b, columns * wide)
+            for q in range(W):
+                j = left + q * dilation
+                if 0 <= j < columns:
+                    copy_place(x, a + q * ldx, C, y, b + j * wide, wide)
             continue
-        for j in range(columns):
-            column = j - left
-            d = b + j * wide
-            if column < 0 or column % dilation != 0 or column // dilation >= W:
-                for c in range(wide):
-                    y[d + c] = zero
-            else:
-                e = a + (column // dilation) * ldx
-                for c in range(C):
-                    y[d + c] = x[e + c]
-                for c in range(C, wide):
-                    y[d + c] = zero
+        begin = min(max(left, 0), columns)
+        end = max(min(left + W, columns), begin)
+        clear(y, b, begin * wide)
+        a += (begin - left) * ldx
+        if ldx == C and wide == C:
+            count = (end - begin) * C
+            for j in range(0, count, simd.lanes(x)):
+                simd.store(y, b + begin * C + j, simd.load(x, a + j, count - j), count - j)
+        else:
+            for j in range(end - begin):
+                copy_place(x, a + j * ldx, C, y, b + (begin + j) * wide, wide)
+        clear(y, b + end * wide, (columns - end) * wide)
 
 
 @kernel
-def pack_kernel(worker, begin, end, w, C, R, S, turned, packed, k0, K):
+def pack_kernel(worker, begin, end, w, C, R, S, turned, packed, k0, K, wide):
     """Weights w [k,C,R,S] in the order that tiles read: packed[block][r, s, c][k in block].
 
     They are the kernels k0, k0 + 1, … of K. With `turned` they are those of the gradient of the input: packed[block][r,
     s, k][c in block], r and s counted from the other end. Items are the k.
     """
-    wide = ACROSS // w.itemsize
     for k in range(begin, end):
         for c in range(C):
             a = (k * C + c) * R * S
@@ -86,16 +95,14 @@ def pack_kernel(worker, begin, end, w, C, R, S, turned, packed, k0, K):
 @kernel
 def forward_kernel(
     worker, begin, end, x, x0, ldx, H, W, C, top, left, dilation, stride, packed, K, R, S, bias, relu, like, like0, ldlike,
-    masked, y, y0, ldy, P, Q, groups, table, scratch, room
+    masked, y, y0, ldy, P, Q, groups, table, wide, scratch, room
 ):  # fmt: skip
     """Items are (image, group of blocks of kernels)."""
-    wide = ACROSS // x.itemsize
-    lane = wide // 2
+    lane = simd.lanes(x)
     blocks = (K + wide - 1) // wide
     rows, columns = (P - 1) * stride + R, (Q - 1) * stride + S
     image = worker * room
     tile = image + rows * columns * C
-    zero = x.dtype.type(0)
     gathered = -1
     for item in range(begin, end):
         n, group = divmod(item, groups)
@@ -104,35 +111,26 @@ def forward_kernel(
             gathered = n
         for block in range(group * blocks // groups, (group + 1) * blocks // groups):
             count = min(wide, K - block * wide)
-            full = count - count % lane
             for place in range(0, P * Q, ROWS):
                 tile_along(
                     scratch, table, place, image, R, columns * C, S * C,
-                    packed, block * R * S * C * wide, scratch, tile, wide, 0,
+                    packed, block * R * S * C * wide, scratch, tile, wide, 0, wide,
                 )  # fmt: skip
                 for i in range(min(ROWS, P * Q - place)):
                     k = block * wide
                     a = tile + i * wide
                     b = y0 + (n * P * Q + place + i) * ldy + k
                     d = like0 + (n * P * Q + place + i) * ldlike + k
-                    for c in range(0, full, lane):
-                        finish(y, b + c, scratch, a + c, bias, k + c, relu, like, d + c, masked)
-                    for c in range(full, count):
-                        value = scratch[a + c] + bias[k + c]
-                        if relu and value <= zero:
-                            value = zero
-                        if masked and not like[d + c] > zero:
-                            value = zero
-                        y[b + c] = value
+                    for c in range(0, count, lane):
+                        finish(y, b + c, scratch, a + c, bias, k + c, relu, like, d + c, masked, count - c)
 
 
 @kernel
 def weight_gradient_kernel(
     worker, begin, end, x, x0, ldx, N, H, W, C, top, left, stride, R, S, dy, dy0, lddy, K, P, Q, groups, partial, size,
-    scratch, room
+    wide, scratch, room
 ):  # fmt: skip
     """Items are groups of images; each has its own sums, partial[group]: [R][S·C, rounded up][K, rounded up], then db."""
-    wide = ACROSS // x.itemsize
     Kp = (K + wide - 1) // wide * wide
     run = (S * C + ROWS_ACROSS - 1) // ROWS_ACROSS * ROWS_ACROSS
     rows, columns = (P - 1) * stride + R, (Q - 1) * stride + S
@@ -146,10 +144,11 @@ def weight_gradient_kernel(
             gather(x, x0 + n * H * W * ldx, ldx, H, W, C, top, left, 1, 0, rows, columns, scratch, image, C)
             gather(dy, dy0 + n * P * Q * lddy, lddy, P, Q, K, 0, 0, 1, 0, P, Q, scratch, slopes, Kp)
             bias = out + R * run * Kp
-            for place in range(P * Q):
-                a = slopes + place * Kp
-                for k in range(K):
-                    partial[bias + k] += scratch[a + k]
+            for k in range(0, Kp, simd.lanes(x)):
+                total = simd.load(partial, bias + k, simd.WHOLE)
+                for place in range(P * Q):
+                    total = total + simd.load(scratch, slopes + place * Kp + k, simd.WHOLE)
+                simd.store(partial, bias + k, total, simd.WHOLE)
             for p in range(0, P, FAR):
                 far = min(FAR, P - p)
                 for r in range(R):
@@ -158,7 +157,7 @@ def weight_gradient_kernel(
                         for k in range(0, Kp, wide):
                             tile_across(
                                 scratch, a, stride * columns * C, stride * C, scratch, slopes + p * Q * Kp + k, Q * Kp, Kp,
-                                far, Q, partial, out + (r * run + i) * Kp + k, Kp, 1,
+                                far, Q, partial, out + (r * run + i) * Kp + k, Kp, 1, wide,
                             )  # fmt: skip
 
 
@@ -191,7 +190,7 @@ class Convolution:
         self.pool, self.N, self.K, self.R, self.S = pool, N, K, R, S
         self.x = (H, W, C, top, left, dilation, stride)
         self.y = (P, Q)
-        wide = width(dtype)
+        self.wide = wide = narrowest(K, dtype)
         rows, columns = (P - 1) * stride + R, (Q - 1) * stride + S
         blocks = -(-K // wide)
         self.groups = min(blocks, max(1, 4 * pool.threads // N))
@@ -208,10 +207,10 @@ class Convolution:
     def pack(self, ws: list[Floats], shape: tuple[int, int, int, int], turned: bool) -> None:
         """Weights [k,C,R,S] whose kernels stand one after another; `turned` for the gradient of the input."""
         k, C, R, S = shape
-        if (C if turned else k * len(ws)) % width(self.packed.dtype):
+        if (C if turned else k * len(ws)) % self.wide:
             self.packed[:] = 0
         for i, w in enumerate(ws):
-            self.pool.run(pack_kernel, k, w, C, R, S, turned, self.packed, i * k, k * len(ws), grain=8)
+            self.pool.run(pack_kernel, k, w, C, R, S, turned, self.packed, i * k, k * len(ws), self.wide, grain=8)
 
     def run(
         self, x: Floats, x0: int, ldx: int, bias: Floats | None, relu: bool, y: Floats, y0: int, ldy: int,
@@ -222,7 +221,7 @@ class Convolution:
         self.pool.run(
             forward_kernel, self.N * self.groups, x, x0, ldx, *self.x, self.packed, self.K, self.R, self.S,
             self.nothing if bias is None else bias, int(relu), like, like0, ldlike, int(mask is not None), y, y0, ldy,
-            *self.y, self.groups, self.table, self.scratch, self.size,
+            *self.y, self.groups, self.table, self.wide, self.scratch, self.size,
         )  # fmt: skip
 
 
@@ -236,7 +235,8 @@ class WeightGradient:
         self.pool, self.N, self.C, self.R, self.S = pool, N, C, R, S
         self.x = (N, H, W, C, top, left, stride, R, S)
         self.y = (K, P, Q)
-        self.Kp = up(K, width(dtype))
+        self.wide = narrowest(K, dtype)
+        self.Kp = up(K, self.wide)
         self.run_length = up(S * C, ROWS_ACROSS)
         self.size = up(R * self.run_length * self.Kp + self.Kp, 16)
         # fewer groups where the weights are large: sums of 32 MB at most
@@ -256,7 +256,7 @@ class WeightGradient:
         N, H, W, C, *rest = self.x
         self.pool.run(
             weight_gradient_kernel, self.groups, x, x0, ldx, N, H, W, C, *rest, dy, dy0, lddy, *self.y,
-            self.groups, self.partial, self.size, self.scratch, self.scratch_size, pieces=self.groups,
+            self.groups, self.partial, self.size, self.wide, self.scratch, self.scratch_size, pieces=self.groups,
         )  # fmt: skip
         k0 = 0
         for dw, db in zip(dws, dbs, strict=True):

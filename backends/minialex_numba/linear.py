@@ -15,11 +15,11 @@ import numpy as np
 from minialex_numba.kernels import kernel
 from minialex_numba.layout import Floats, empty
 from minialex_numba.pool import Pool
+from minialex_numba.products import finish, row_table, up, width
 from minialex_numba.products import lanes as lanes_of
-from minialex_numba.products import row_table, up, width
 from minialex_numba.sgd_update import update
 from minialex_numba.simd import WHOLE, lanes, load, multiply_add, spread, store, total
-from minialex_numba.vectors import ACROSS, ROWS, ROWS_ACROSS, finish, tile_across, tile_along
+from minialex_numba.vectors import ACROSS, ROWS, ROWS_ACROSS, tile_across, tile_along
 
 FEW = 4
 """Images up to which a row of w times each of them is quicker than tiles."""
@@ -105,7 +105,7 @@ def forward_kernel(worker, begin, end, w, K, D, packed, N, table, bias, relu, y,
                     out = base + (block * TILES + tile) * ROWS * wide
                     tile_along(
                         w, table, first + tile * ROWS, d, 1, 0, depth,
-                        packed, (block * D + d) * wide, scratch, out, wide, d,
+                        packed, (block * D + d) * wide, scratch, out, wide, d, wide,
                     )  # fmt: skip
         for block in range(blocks):
             for i in range(min(wide, N - block * wide)):
@@ -124,7 +124,6 @@ def input_gradient_kernel(
     wide = ACROSS // w.itemsize
     lane = wide // 2
     rows = (N + ROWS - 1) // ROWS * ROWS
-    zero = w.dtype.type(0)
     for item in range(begin, end):
         first = item * BLOCK
         columns = min(BLOCK, D - first)
@@ -148,15 +147,12 @@ def input_gradient_kernel(
                 for row in range(0, N, ROWS):
                     tile_along(
                         dy, table, row, dy0 + k0, 1, 0, depth, scratch, packed + panel * depth * wide,
-                        scratch, out + row * BLOCK + panel * wide, BLOCK, accumulate + k0,
+                        scratch, out + row * BLOCK + panel * wide, BLOCK, accumulate + k0, wide,
                     )  # fmt: skip
         for n in range(N):
             a, b, c = out + n * BLOCK, dx0 + n * lddx + first, like0 + n * ldlike + first
-            full = columns - columns % lane
-            for d in range(0, full, lane):
-                finish(dx, b + d, scratch, a + d, nothing, 0, 0, like, c + d, masked)
-            for d in range(full, columns):
-                dx[b + d] = zero if masked and not like[c + d] > zero else scratch[a + d]
+            for d in range(0, columns, lane):
+                finish(dx, b + d, scratch, a + d, nothing, 0, 0, like, c + d, masked, columns - d)
 
 
 @kernel
@@ -186,7 +182,7 @@ def weight_gradient_kernel(
             for panel in range(panels):
                 d0 = first + panel * wide
                 tile_across(
-                    dys, tile * ROWS_ACROSS * N, 0, ROWS_ACROSS, xs, d0 * N, 0, wide, 1, N, scratch, out, wide, 0
+                    dys, tile * ROWS_ACROSS * N, 0, ROWS_ACROSS, xs, d0 * N, 0, wide, 1, N, scratch, out, wide, 0, wide
                 )
                 columns = min(wide, D - d0)
                 for i in range(min(ROWS_ACROSS, K - tile * ROWS_ACROSS)):

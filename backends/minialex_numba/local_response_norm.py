@@ -1,7 +1,7 @@
 """Local response normalisation over neighbouring channels, channels last.
 
-Some places at a time are worked on in scratch memory that stays in the cache: their squares, with zeros between one
-place's channels and the next's, so that one long loop sums all windows.
+Some places at a time are worked on in scratch memory that stays in the cache: their squares, with size // 2 zeros
+between one place's channels and the next's, so that one long loop sums all windows.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -24,40 +24,43 @@ BLOCK = 32
 
 def scratch_size(C: int, size: int, dtype: Any) -> int:
     """Numbers of scratch memory for each thread: three rows of `BLOCK` places, and a vector more."""
-    return 3 * up(BLOCK * (C + size - 1) + size + 2 * lanes_of(dtype), 16)
+    return 3 * up(BLOCK * (C + size // 2) + size + 2 * lanes_of(dtype), 16)
 
 
 @kernel
-def inverse_power(x, x0, y, y0, count, beta):
-    """y[i] = x[i]^(−β)."""
+def inverse_power(x, x0, y, y0, count, beta, invert):
+    """y[i] = x[i]^(−β); with `invert` x becomes 1 / x, too."""
     one = x.dtype.type(1)
     if beta == x.dtype.type(0.75):
         for i in range(0, count, lanes(x)):
             half = root(load(x, x0 + i, count - i))
-            store(y, y0 + i, spread(x, one) / (half * root(half)), count - i)
+            power = spread(x, one) / (half * root(half))
+            store(y, y0 + i, power, count - i)
+            if invert:  # x^(−3/4) · x^(−1/4), without another division
+                store(x, x0 + i, power * (power * half), count - i)
     else:
         for i in range(count):
-            y[y0 + i] = x[x0 + i] ** -beta
+            power = x[x0 + i] ** -beta
+            y[y0 + i] = power
+            if invert:
+                x[x0 + i] = one / x[x0 + i]
 
 
 @kernel
 def spread_squares(x, x0, ldx, C, places, squares, s0, size, before):
-    """Squares of x, each place's channels after `before` zeros and before the rest of size − 1."""
-    zero = x.dtype.type(0)
-    pitch = C + size - 1
+    """Squares of x, after `before` zeros; size // 2 zeros follow each place's channels."""
+    pitch = C + size // 2
+    store(squares, s0, spread(x, 0), WHOLE)
+    for i in range(lanes(x), before, lanes(x)):
+        store(squares, s0 + i, spread(x, 0), WHOLE)
     for p in range(places):
-        a, b = x0 + p * ldx, s0 + p * pitch
-        for j in range(before):
-            squares[b + j] = zero
-        b += before
-        for c in range(0, C, lanes(x)):
+        a, b = x0 + p * ldx, s0 + before + p * pitch
+        for c in range(0, pitch, lanes(x)):
             value = load(x, a + c, C - c)
-            store(squares, b + c, value * value, C - c)
-        for j in range(C, C + size - 1 - before):
-            squares[b + j] = zero
+            store(squares, b + c, value * value, pitch - c)
 
 
-@kernel
+@kernel(inline="always")
 def window_sum(x, a, size):
     """Σ_{j < size} x[a + j …], added from the first to the last, for the lanes of one vector."""
     if size == 5:
@@ -73,8 +76,8 @@ def window_sum(x, a, size):
 
 @kernel
 def scales(x, x0, ldx, C, places, size, k, alpha, scratch, squares, sums):
-    """scratch[sums …] = k + α · Σ x² of `places` places, C + size − 1 numbers apart."""
-    pitch = C + size - 1
+    """scratch[sums …] = k + α · Σ x² of `places` places, C + size // 2 numbers apart."""
+    pitch = C + size // 2
     spread_squares(x, x0, ldx, C, places, scratch, squares, size, size // 2)
     constant, factor = spread(x, k), spread(x, alpha)
     for i in range(0, places * pitch, lanes(x)):
@@ -85,10 +88,10 @@ def scales(x, x0, ldx, C, places, size, k, alpha, scratch, squares, sums):
 def normalise(x, x0, ldx, C, places, size, k, alpha, beta, y, y0, ldy, scale, scale0, keep, scratch, s0, room):
     """y = x · scale^(−β) for at most `BLOCK` places; with `keep` the scale is written too, C numbers a place."""
     third = room // 3
-    pitch = C + size - 1
+    pitch = C + size // 2
     sums, powers = s0 + third, s0 + 2 * third
     scales(x, x0, ldx, C, places, size, k, alpha, scratch, s0, sums)
-    inverse_power(scratch, sums, scratch, powers, places * pitch, beta)
+    inverse_power(scratch, sums, scratch, powers, places * pitch, beta, False)
     for p in range(places):
         a, b, d = x0 + p * ldx, y0 + p * ldy, p * pitch
         for c in range(0, C, lanes(x)):
@@ -107,7 +110,7 @@ def denormalise(
     the gradient is 0 where x is not positive."""
     before = size // 2
     after = size - 1 - before
-    pitch = C + size - 1
+    pitch = C + size // 2
     third = room // 3
     sums, powers = s0 + third, s0 + 2 * third
     zero = spread(x, 0)
@@ -121,18 +124,16 @@ def denormalise(
                 scratch[d + c] = x.dtype.type(1)
     else:
         scales(x, x0, ldx, C, places, size, k, alpha, scratch, s0, sums)
-    inverse_power(scratch, sums, scratch, powers, places * pitch, beta)
+    inverse_power(scratch, sums, scratch, powers, places * pitch, beta, True)
+    if given or before != after:  # else the zeros between the places are where the squares' are
+        for i in range(0, after + places * pitch, lanes(x)):
+            store(scratch, s0 + i, zero, WHOLE)
     for p in range(places):
         a, b, d = x0 + p * ldx, dy0 + p * lddy, p * pitch
-        e = s0 + d
-        for c in range(after):
-            scratch[e + c] = x.dtype.type(0)
-        e += after
+        e = s0 + after + d
         for c in range(0, C, lanes(x)):
             share = load(dy, b + c, C - c) * (load(x, a + c, C - c) * load(scratch, powers + d + c, WHOLE))
-            store(scratch, e + c, share / load(scratch, sums + d + c, WHOLE), C - c)
-        for c in range(C, C + before):
-            scratch[e + c] = x.dtype.type(0)
+            store(scratch, e + c, share * load(scratch, sums + d + c, WHOLE), C - c)
     for p in range(places):
         a, b, d, e = x0 + p * ldx, dy0 + p * lddy, p * pitch, dx0 + p * lddx
         for c in range(0, C, lanes(x)):

@@ -62,9 +62,13 @@ def gather_windows(
     zero = spread(dy, 0)
     first_p = max(0, (i - size) // stride + 1)
     last_p = min(P - 1, i // stride)
+    first_q = max(0, (first - size) // stride + 1)
+    last_q = min(Q - 1, first // stride)
     for j in range(first, last):
-        first_q = max(0, (j - size) // stride + 1)
-        last_q = min(Q - 1, j // stride)
+        if first_q * stride + size <= j:
+            first_q += 1
+        if last_q + 1 < Q and (last_q + 1) * stride <= j:
+            last_q += 1
         a, e = x0 + (j - first) * ldx, dx0 + (j - first) * lddx
         for c in range(0, C, lanes(dy)):
             total = zero

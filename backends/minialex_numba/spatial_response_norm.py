@@ -28,7 +28,7 @@ def forward_kernel(worker, begin, end, x, x0, ldx, C, H, W, size, k, alpha, beta
             d = (item * W + j) * C
             for c in range(C):
                 scale[d + c] = k + alpha * scratch[s + c]
-            inverse_power(scale, d, scratch, s, C, beta)
+            inverse_power(scale, d, scratch, s, C, beta, False)
             a, b = x0 + (item * W + j) * ldx, y0 + (item * W + j) * ldy
             for c in range(C):
                 y[b + c] = x[a + c] * scratch[s + c]
@@ -39,7 +39,7 @@ def share_kernel(worker, begin, end, dy, dy0, lddy, x, x0, ldx, scale, C, beta, 
     """share = dy · y / scale, for y = x · scale^(−β); items are places."""
     for item in range(begin, end):
         a, b, d = x0 + item * ldx, dy0 + item * lddy, item * C
-        inverse_power(scale, d, share, d, C, beta)
+        inverse_power(scale, d, share, d, C, beta, False)
         for c in range(C):
             share[d + c] = dy[b + c] * (x[a + c] * share[d + c]) / scale[d + c]
 
@@ -66,7 +66,7 @@ def backward_kernel(
                         scratch[s + c] += share[a + c]
             place = item * W + j
             a, b, e = x0 + place * ldx, dy0 + place * lddy, dx0 + place * lddx
-            inverse_power(scale, place * C, scratch, t, C, beta)
+            inverse_power(scale, place * C, scratch, t, C, beta, False)
             for c in range(C):
                 dx[e + c] = dy[b + c] * scratch[t + c] + factor * x[a + c] * scratch[s + c]
 

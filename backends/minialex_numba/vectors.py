@@ -4,7 +4,8 @@ Numba compiles loops over arrays well, but it does not keep a whole tile of a ma
 three loops are written as LLVM instructions; everything above them is ordinary Numba.
 
 A vector has `LANES` numbers (of 4 or 8 bytes). A tile of a product is `ROWS` (or `ROWS_ACROSS`) rows of two vectors:
-as many as fit into the registers, beside two vectors of the one factor and one number of the other, spread out.
+as many as fit into the registers, beside two vectors of the one factor and one number of the other, spread out. Where
+a factor is narrow, a row is one vector (`products.width`); both loops are compiled, and which one runs is an argument.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _bytes_and_registers() -> tuple[int, int]:
 
 BYTES, REGISTERS = _bytes_and_registers()
 ACROSS = 2 * BYTES
-"""Bytes of a tile's row: two vectors."""
+"""Bytes of a tile's widest row: two vectors."""
 ROWS = 14 if REGISTERS == 32 else 6
 """Rows of a tile whose left factor is read along its rows."""
 ROWS_ACROSS = 12 if REGISTERS == 32 else 6
@@ -96,13 +97,13 @@ def _floats(kind: Any) -> bool:
 
 
 class _Tile:
-    """Rows of two vectors that are summed up in registers."""
+    """Rows of one or two vectors that are summed up in registers."""
 
-    def __init__(self, c: _Pointer, rows: int) -> None:
+    def __init__(self, c: _Pointer, rows: int, across: int) -> None:
         builder = c.builder
         self.c, self.builder = c, builder
         self.lanes = _constant(c.vector.count)
-        self.sums = [[cgutils.alloca_once(builder, c.vector) for _ in range(2)] for _ in range(rows)]
+        self.sums = [[cgutils.alloca_once(builder, c.vector) for _ in range(across)] for _ in range(rows)]
 
     def begin(self, c0: Any, ldc: Any, accumulate: Any) -> None:
         """Start at zero, or at what is there."""
@@ -118,7 +119,7 @@ class _Tile:
                         builder.store(zero, register)
 
     def add(self, spread: Any, row: int, right: list[Any]) -> None:
-        """Add one number times two vectors to a row."""
+        """Add one number times a row of vectors to a row."""
         for register, vector in zip(self.sums[row], right, strict=True):
             self.builder.store(self.c.multiply_add(spread, vector, self.builder.load(register)), register)
 
@@ -130,28 +131,41 @@ class _Tile:
     def _places(self, c0: Any, ldc: Any) -> Any:
         place = c0
         for row in self.sums:
-            yield place, row[0]
-            yield self.builder.add(place, self.lanes), row[1]
+            yield from zip(self.shifts(place), row, strict=True)
             place = self.builder.add(place, ldc)
+
+    def shifts(self, place: Any) -> list[Any]:
+        """Where the vectors of a row begin that begins at `place`."""
+        return [place, self.builder.add(place, self.lanes)][: len(self.sums[0])]
+
+
+def _for_width(builder: Any, pointer: _Pointer, wide: Any, loops: Any) -> None:
+    """The loops for rows of one vector and for rows of two; `wide` numbers tell which run."""
+    one = builder.icmp_signed("==", wide, _constant(pointer.vector.count))
+    with builder.if_else(one) as (narrow, broad):
+        with narrow:
+            loops(1)
+        with broad:
+            loops(2)
 
 
 @intrinsic
 def tile_along(
     typing: Any, a: Any, rows: Any, row: Any, a0: Any, runs: Any, run: Any, length: Any,
-    b: Any, b0: Any, c: Any, c0: Any, ldc: Any, accumulate: Any,
+    b: Any, b0: Any, c: Any, c0: Any, ldc: Any, accumulate: Any, wide: Any,
 ) -> Any:  # fmt: skip
-    """c[c0 + i·ldc + l] (+)= Σ_{j < runs, k < length} a[a0 + rows[row + i] + j·run + k] · b[b0 + (j·length + k)·width + l].
+    """c[c0 + i·ldc + l] (+)= Σ_{j < runs, k < length} a[a0 + rows[row + i] + j·run + k] · b[b0 + (j·length + k)·wide + l].
 
-    i < ROWS, l < width = two vectors. The left factor's rows lie anywhere and are read along; each is `runs` pieces
+    i < ROWS, l < wide = one or two vectors. The left factor's rows lie anywhere and are read along; each is `runs` pieces
     of `length` numbers, `run` apart: a patch of an image N H W C, or a matrix's row. The right factor is packed.
     """
     if not (_floats(a) and a == b == c):
         return None
-    integers = [types.intp] * 11
-    signature = types.void(a, rows, *integers[:5], b, integers[5], c, *integers[6:9])
+    integers = [types.intp] * 10
+    signature = types.void(a, rows, *integers[:5], b, integers[5], c, *integers[6:])
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a_, rows_, row, a0, runs, run, length, b_, b0, c_, c0, ldc, accumulate = arguments
+        a_, rows_, row, a0, runs, run, length, b_, b0, c_, c0, ldc, accumulate, wide = arguments
         left, right, out = (
             _Pointer(context, builder, a, a_), _Pointer(context, builder, b, b_), _Pointer(context, builder, c, c_)
         )  # fmt: skip
@@ -159,18 +173,23 @@ def tile_along(
         starts = [
             builder.add(a0, builder.load(builder.gep(table, [builder.add(row, _constant(i))]))) for i in range(ROWS)
         ]
-        tile = _Tile(out, ROWS)
-        tile.begin(c0, ldc, accumulate)
-        with cgutils.for_range(builder, runs) as outer:
-            shift = builder.mul(outer.index, run)
-            begins = [left.at(builder.add(start, shift)) for start in starts]
-            first = builder.add(b0, builder.mul(builder.mul(outer.index, length), _constant(2 * out.vector.count)))
-            with cgutils.for_range(builder, length) as inner:
-                place = builder.add(first, builder.mul(inner.index, _constant(2 * out.vector.count)))
-                vectors = [right.load(place), right.load(builder.add(place, tile.lanes))]
-                for i, begin in enumerate(begins):
-                    tile.add(left.fill(builder.load(builder.gep(begin, [inner.index]))), i, vectors)
-        tile.end(c0, ldc)
+
+        def loops(across: int) -> None:
+            width = _constant(across * out.vector.count)
+            tile = _Tile(out, ROWS, across)
+            tile.begin(c0, ldc, accumulate)
+            with cgutils.for_range(builder, runs) as outer:
+                shift = builder.mul(outer.index, run)
+                begins = [left.at(builder.add(start, shift)) for start in starts]
+                first = builder.add(b0, builder.mul(builder.mul(outer.index, length), width))
+                with cgutils.for_range(builder, length) as inner:
+                    place = builder.add(first, builder.mul(inner.index, width))
+                    vectors = [right.load(shifted) for shifted in tile.shifts(place)]
+                    for i, begin in enumerate(begins):
+                        tile.add(left.fill(builder.load(builder.gep(begin, [inner.index]))), i, vectors)
+            tile.end(c0, ldc)
+
+        _for_width(builder, out, wide, loops)
         return context.get_dummy_value()
 
     return signature, generate
@@ -179,34 +198,38 @@ def tile_along(
 @intrinsic
 def tile_across(
     typing: Any, a: Any, a0: Any, a_far: Any, a_near: Any, b: Any, b0: Any, b_far: Any, b_near: Any,
-    far: Any, near: Any, c: Any, c0: Any, ldc: Any, accumulate: Any,
+    far: Any, near: Any, c: Any, c0: Any, ldc: Any, accumulate: Any, wide: Any,
 ) -> Any:  # fmt: skip
     """c[c0 + i·ldc + l] (+)= Σ_{p < far} Σ_{q < near} a[a0 + p·a_far + q·a_near + i] · b[b0 + p·b_far + q·b_near + l].
 
-    i < ROWS_ACROSS, l < two vectors: a product over places (p, q) of images, such as a weight's gradient.
+    i < ROWS_ACROSS, l < wide = one or two vectors: a product over places (p, q) of images, such as a weight's gradient.
     """
     if not (_floats(a) and a == b == c):
         return None
     n = [types.intp] * 3
-    signature = types.void(a, *n, b, *n, types.intp, types.intp, c, *n)
+    signature = types.void(a, *n, b, *n, types.intp, types.intp, c, *n, types.intp)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a_, a0, a_far, a_near, b_, b0, b_far, b_near, far, near, c_, c0, ldc, accumulate = arguments
+        a_, a0, a_far, a_near, b_, b0, b_far, b_near, far, near, c_, c0, ldc, accumulate, wide = arguments
         left, right, out = (
             _Pointer(context, builder, a, a_), _Pointer(context, builder, b, b_), _Pointer(context, builder, c, c_)
         )  # fmt: skip
-        tile = _Tile(out, ROWS_ACROSS)
-        tile.begin(c0, ldc, accumulate)
-        with cgutils.for_range(builder, far) as outer:
-            a_row = builder.add(a0, builder.mul(outer.index, a_far))
-            b_row = builder.add(b0, builder.mul(outer.index, b_far))
-            with cgutils.for_range(builder, near) as inner:
-                place = builder.add(b_row, builder.mul(inner.index, b_near))
-                vectors = [right.load(place), right.load(builder.add(place, tile.lanes))]
-                begin = left.at(builder.add(a_row, builder.mul(inner.index, a_near)))
-                for i in range(ROWS_ACROSS):
-                    tile.add(left.fill(builder.load(builder.gep(begin, [_constant(i)]))), i, vectors)
-        tile.end(c0, ldc)
+
+        def loops(across: int) -> None:
+            tile = _Tile(out, ROWS_ACROSS, across)
+            tile.begin(c0, ldc, accumulate)
+            with cgutils.for_range(builder, far) as outer:
+                a_row = builder.add(a0, builder.mul(outer.index, a_far))
+                b_row = builder.add(b0, builder.mul(outer.index, b_far))
+                with cgutils.for_range(builder, near) as inner:
+                    place = builder.add(b_row, builder.mul(inner.index, b_near))
+                    vectors = [right.load(shifted) for shifted in tile.shifts(place)]
+                    begin = left.at(builder.add(a_row, builder.mul(inner.index, a_near)))
+                    for i in range(ROWS_ACROSS):
+                        tile.add(left.fill(builder.load(builder.gep(begin, [_constant(i)]))), i, vectors)
+            tile.end(c0, ldc)
+
+        _for_width(builder, out, wide, loops)
         return context.get_dummy_value()
 
     return signature, generate
@@ -246,32 +269,6 @@ def transform(
                     total = target.multiply_add(factor, value, total)
             assert total is not None  # no row of these matrices is all zeros
             target.store(total, builder.add(out0, builder.mul(out_step, _constant(i))))
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic
-def finish(
-    typing: Any, y: Any, y0: Any, x: Any, x0: Any, bias: Any, bias0: Any, relu: Any, like: Any, like0: Any, masked: Any
-) -> Any:  # fmt: skip
-    """One vector of y from one of x and the bias; 0 where negative (`relu`), or where `like` is not positive (`masked`)."""
-    if not (_floats(y) and y == x == bias == like):
-        return None
-    n = types.intp
-    signature = types.void(y, n, x, n, bias, n, n, like, n, n)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        y_, y0, x_, x0, bias_, bias0, relu, like_, like0, masked = arguments
-        target, source, added, compared = (_Pointer(context, builder, y, pointer) for pointer in (y_, x_, bias_, like_))
-        zero = ir.Constant(target.vector, None)
-        value = builder.fadd(source.load(x0), added.load(bias0))
-        rectified = builder.select(builder.fcmp_ordered("<=", value, zero), zero, value)  # not a number stays
-        value = builder.select(builder.icmp_signed("!=", relu, _constant(0)), rectified, value)
-        place = cgutils.alloca_once_value(builder, value)
-        with builder.if_then(builder.icmp_signed("!=", masked, _constant(0))):
-            builder.store(builder.select(builder.fcmp_ordered(">", compared.load(like0), zero), value, zero), place)
-        target.store(builder.load(place), y0)
         return context.get_dummy_value()
 
     return signature, generate

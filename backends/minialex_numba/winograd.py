@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from minialex_numba import simd
 from minialex_numba.direct import gather, pack_kernel
 from minialex_numba.kernels import kernel
 from minialex_numba.layout import Floats
 from minialex_numba.pool import Pool
-from minialex_numba.products import lanes, row_table, up, width
-from minialex_numba.vectors import ACROSS, ROWS, ROWS_ACROSS, finish, tile_across, tile_along, transform
+from minialex_numba.products import finish, lanes, narrowest, row_table, up
+from minialex_numba.vectors import ROWS, ROWS_ACROSS, tile_across, tile_along, transform
 
 TILES = {3: 5, 5: 4}
 """For kernels of r × r, the m of the tiles (see `winograd_matrices.POINTS`)."""
@@ -42,11 +43,10 @@ def _kernels(m: int, r: int) -> dict[str, Any]:
     """The kernels of one size; m and r are constants in them."""
 
     @kernel
-    def transform_weights(worker, begin, end, packed, C, blocks, out, scratch):
+    def transform_weights(worker, begin, end, packed, C, blocks, out, wide, scratch):
         """Kernels from the order of `pack_kernel` to out[frequency][block][c][k in block]; items are (block, c)."""
         n = m + r - 1
-        wide = ACROSS // packed.itemsize
-        lane = wide // 2
+        lane = simd.lanes(packed)
         rows = worker * n * n * lane
         for item in range(begin, end):
             block, c = divmod(item, C)
@@ -65,13 +65,11 @@ def _kernels(m: int, r: int) -> dict[str, Any]:
     @kernel
     def forward(
         worker, begin, end, x, x0, ldx, H, W, C, top, left, weights, K, bias, relu, like, like0, ldlike, masked,
-        y, y0, ldy, P, Q, chunk, table, scratch, room
+        y, y0, ldy, P, Q, chunk, table, wide, scratch, room
     ):  # fmt: skip
         """Items are rows of tiles, image after image; `chunk` of them are transformed at a time."""
         n = m + r - 1
-        wide = ACROSS // x.itemsize
-        lane = wide // 2
-        zero = x.dtype.type(0)
+        lane = simd.lanes(x)
         Cp = (C + lane - 1) // lane * lane
         Kp = (K + wide - 1) // wide * wide
         down, across = (P + m - 1) // m, (Q + m - 1) // m
@@ -131,7 +129,7 @@ def _kernels(m: int, r: int) -> dict[str, Any]:
                     for row in range(0, tiles, ROWS):
                         tile_along(
                             scratch, table, row, inputs + f * size_in, 1, 0, C, weights, b,
-                            scratch, outputs + f * size_out + row * Kp + k, Kp, 0,
+                            scratch, outputs + f * size_out + row * Kp + k, Kp, 0, wide,
                         )  # fmt: skip
             for item in range(first, last):
                 picture, p = divmod(item, down)
@@ -161,16 +159,7 @@ def _kernels(m: int, r: int) -> dict[str, Any]:
                                 a = small + (n * n + j) * lane
                                 b = y0 + (place + i * Q + j) * ldy + k
                                 d = like0 + (place + i * Q + j) * ldlike + k
-                                if k + lane <= K:
-                                    finish(y, b, scratch, a, bias, k, relu, like, d, masked)
-                                else:
-                                    for c in range(K - k):
-                                        value = scratch[a + c] + bias[k + c]
-                                        if relu and value <= zero:
-                                            value = zero
-                                        if masked and not like[d + c] > zero:
-                                            value = zero
-                                        y[b + c] = value
+                                finish(y, b, scratch, a, bias, k, relu, like, d, masked, K - k)
 
     @kernel
     def transform_inputs(
@@ -178,7 +167,7 @@ def _kernels(m: int, r: int) -> dict[str, Any]:
     ):  # fmt: skip
         """Tiles of x to out[frequency][tile][c]; items are rows of tiles, counted from `first`."""
         n = m + r - 1
-        lane = ACROSS // x.itemsize // 2
+        lane = simd.lanes(x)
         columns = across * m + r - 1
         image = worker * room
         small = image + n * columns * Cp
@@ -203,7 +192,7 @@ def _kernels(m: int, r: int) -> dict[str, Any]:
     ):  # fmt: skip
         """Tiles of dy, as the kernels of F(r, m), to out[frequency][tile][k]; and their sums, for the biases, a row each."""
         n = m + r - 1
-        lane = ACROSS // dy.itemsize // 2
+        lane = simd.lanes(dy)
         columns = across * m
         image = worker * room
         small = image + m * columns * Kp
@@ -214,11 +203,11 @@ def _kernels(m: int, r: int) -> dict[str, Any]:
                 dy, dy0 + picture * P * Q * lddy, lddy, P, Q, K, 0, 0, 1, p * m, p * m + m, columns, scratch, image, Kp
             )
             b = (first + item) * Kp
-            for k in range(Kp):
-                bias[b + k] = 0
-            for place in range(m * columns):
-                for k in range(Kp):
-                    bias[b + k] += scratch[image + place * Kp + k]
+            for k in range(0, Kp, lane):
+                total = simd.spread(dy, 0)
+                for place in range(m * columns):
+                    total = total + simd.load(scratch, image + place * Kp + k, simd.WHOLE)
+                simd.store(bias, b + k, total, simd.WHOLE)
             for q in range(across):
                 t = (item * across + q) * Kp
                 for k in range(0, Kp, lane):
@@ -232,7 +221,7 @@ def _kernels(m: int, r: int) -> dict[str, Any]:
     def transform_gradient(worker, begin, end, sums, C, Crows, Kp, dw, k0, K, scratch):
         """dw [k,C,r,r] of the kernels k0 … k0 + K − 1 from sums[frequency][c][k]; items are the c."""
         n = m + r - 1
-        lane = ACROSS // sums.itemsize // 2
+        lane = simd.lanes(sums)
         small = worker * (n + r) * n * lane
         done = small + n * n * lane
         for c in range(begin, end):
@@ -260,10 +249,9 @@ def _kernels(m: int, r: int) -> dict[str, Any]:
 
 @kernel
 def multiply_kernel(
-    worker, begin, end, inputs, size_in, Cp, C, Crows, slopes, size_out, Kp, tiles, parts, sums, accumulate
+    worker, begin, end, inputs, size_in, Cp, C, Crows, slopes, size_out, Kp, tiles, parts, sums, accumulate, wide
 ):  # fmt: skip
     """sums[frequency] [c,k] (+)= Σ_tiles inputs · slopes; items are (frequency, part of the channels)."""
-    wide = ACROSS // inputs.itemsize
     blocks = Crows // ROWS_ACROSS
     for item in range(begin, end):
         f, part = divmod(item, parts)
@@ -272,7 +260,7 @@ def multiply_kernel(
                 c = block * ROWS_ACROSS
                 tile_across(
                     inputs, f * size_in + c, 0, Cp, slopes, f * size_out + k, 0, Kp, 1, tiles,
-                    sums, (f * Crows + c) * Kp + k, Kp, accumulate,
+                    sums, (f * Crows + c) * Kp + k, Kp, accumulate, wide,
                 )  # fmt: skip
 
 
@@ -312,7 +300,8 @@ class Convolution:
         self.pool, self.K, self.r, self.m = pool, K, r, TILES[r]
         n = self.m + r - 1
         self.x, self.y = (H, W, C, top, left), (P, Q)
-        lane, wide = lanes(dtype), width(dtype)
+        lane = lanes(dtype)
+        self.wide = wide = narrowest(K, dtype)
         down, across = -(-P // self.m), -(-Q // self.m)
         Cp, Kp = up(C, lane), up(K, wide)
         self.items = N * down
@@ -338,10 +327,10 @@ class Convolution:
         """Weights [k,C,r,r] whose kernels stand one after another; `turned` for the gradient of the input."""
         k, C = shape[:2]
         packed, scratch = self.scratch[: self.packed], self.scratch[self.packed :]
-        if (C if turned else k * len(ws)) % width(packed.dtype):
+        if (C if turned else k * len(ws)) % self.wide:
             packed[:] = 0
         for i, w in enumerate(ws):
-            self.pool.run(pack_kernel, k, w, C, self.r, self.r, turned, packed, i * k, k * len(ws), grain=8)
+            self.pool.run(pack_kernel, k, w, C, self.r, self.r, turned, packed, i * k, k * len(ws), self.wide, grain=8)
         depth = k * len(ws) if turned else C
         self.pool.run(
             _kernels(self.m, self.r)["weights"],
@@ -350,6 +339,7 @@ class Convolution:
             depth,
             self.blocks,
             self.memory,
+            self.wide,
             scratch,
             grain=8,
         )
@@ -363,7 +353,7 @@ class Convolution:
         self.pool.run(
             _kernels(self.m, self.r)["forward"], self.items, x, x0, ldx, *self.x, self.memory, self.K,
             self.nothing if bias is None else bias, int(relu), like, like0, ldlike, int(mask is not None), y, y0, ldy,
-            *self.y, self.chunk, self.table, self.scratch, self.size, pieces=-(-self.items // self.chunk),
+            *self.y, self.chunk, self.table, self.wide, self.scratch, self.size, pieces=-(-self.items // self.chunk),
         )  # fmt: skip
 
 
@@ -399,8 +389,9 @@ class WeightGradient:
         self.x, self.y = (H, W, C, top, left), (P, Q, K)
         m, n = self.m, self.m + r - 1
         lane = lanes(dtype)
+        self.wide = narrowest(K, dtype)
         self.down, self.across = -(-P // m), -(-Q // m)
-        self.Cp, self.Kp, self.Crows = up(C, lane), up(K, width(dtype)), up(C, ROWS_ACROSS)
+        self.Cp, self.Kp, self.Crows = up(C, lane), up(K, self.wide), up(C, ROWS_ACROSS)
         self.items = N * self.down
         itemsize = np.dtype(dtype).itemsize
         self.chunk = max(1, min(self.items, CHUNK // (n * n * (self.Cp + self.Kp) * itemsize * self.across)))
@@ -454,7 +445,7 @@ class WeightGradient:
             )  # fmt: skip
             run(
                 multiply_kernel, n * n * parts, self.inputs, self.size_in, self.Cp, self.C, self.Crows, self.slopes,
-                self.size_out, self.Kp, items * self.across, parts, self.sums, int(first > 0),
+                self.size_out, self.Kp, items * self.across, parts, self.sums, int(first > 0), self.wide,
             )  # fmt: skip
         k0 = 0
         for dw, db in zip(dws, dbs, strict=True):
