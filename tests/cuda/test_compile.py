@@ -63,7 +63,7 @@ def launched() -> Signatures:
     for name, check in CHECKS.items():
         if name not in ("compile_step", "memory_in_use"):
             check(backend, settings(PROFILES["ci"], max_examples=3))
-    recorded = program_of("train", "float32", ("cuda:0", "cuda:1"), backend.devices, masks=False)
+    recorded = program_of("train", "float32", ("cuda:0", "cuda:1"), backend.devices, more=False)
     compile_on(backend, recorded, data("float32"))
     for precision in ("float32", "bfloat16"):
         other = Mute()

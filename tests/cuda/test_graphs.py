@@ -31,7 +31,7 @@ def run_with(graphs: bool) -> tuple[steps.Run, Step]:
         made.append(Step(backend._places, backend._workspace, program, bound, graphs=graphs))
         return made[0]
 
-    recorded = steps.program_of("train", "float32", PLACEMENT, DEVICES, masks=True)
+    recorded = steps.program_of("train", "float32", PLACEMENT, DEVICES, more=True)
     return steps.execute(CudaBackend(runtime=HostRuntime()), recorded, steps.data("float32"), make), made[0]
 
 
@@ -50,7 +50,7 @@ def test_a_graph_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_two_devices_have_no_graph() -> None:
     backend = CudaBackend(runtime=HostRuntime())
-    recorded = steps.program_of("train", "float32", DEVICES, DEVICES, masks=False)
+    recorded = steps.program_of("train", "float32", DEVICES, DEVICES, more=False)
     bound = {name: backend.zeros(v.shape, v.dtype.name, v.device) for name, v in recorded.bound.items()}
     step = backend.compile_step(recorded, bound)
     assert isinstance(step, Step)
@@ -99,7 +99,7 @@ def test_programs_with_other_symbols_are_walked() -> None:
 
 def test_no_memory_is_lost_over_many_steps() -> None:
     backend = CudaBackend(runtime=HostRuntime())
-    recorded = steps.program_of("train", "float32", PLACEMENT, DEVICES, masks=False)
+    recorded = steps.program_of("train", "float32", PLACEMENT, DEVICES, more=False)
     given = steps.data("float32")
     bound = {name: backend.zeros(v.shape, v.dtype.name, v.device) for name, v in recorded.bound.items()}
     step = backend.compile_step(recorded, bound)
@@ -171,7 +171,7 @@ def test_memory_in_which_nothing_fits(
 
 def test_how_many_images_fit() -> None:
     backend = CudaBackend(runtime=HostRuntime(memory=1 << 20))
-    recorded = steps.program_of("train", "float32", PLACEMENT, DEVICES, masks=False)
+    recorded = steps.program_of("train", "float32", PLACEMENT, DEVICES, more=False)
     bound = {name: backend.zeros(v.shape, v.dtype.name, v.device) for name, v in recorded.bound.items()}
     with pytest.raises(OutOfMemory) as caught:
         backend.compile_step(recorded, bound)

@@ -75,7 +75,7 @@ def test_compiled_steps_conform(monkeypatch: pytest.MonkeyPatch, precision: Any)
 
 def test_patches_and_library_agree() -> None:
     """Walked with patches and compiled with the library, from the same weights: near each other, and not the same."""
-    recorded = steps.program_of("train", "float32", ("cuda:0", "cuda:1"), ("cuda:0", "cuda:1"), masks=True)
+    recorded = steps.program_of("train", "float32", ("cuda:0", "cuda:1"), ("cuda:0", "cuda:1"), more=True)
     runs = [
         steps.compile_on(CudaBackend(runtime=kind()), recorded, steps.data("float32"))
         for kind in (HostRuntime, LibraryRuntime)

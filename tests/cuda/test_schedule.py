@@ -148,7 +148,7 @@ def two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def program(kind: Any, placement: tuple[str, str]) -> Any:
-    return steps.program_of(kind, "float32", placement, ("cuda:0", "cuda:1"), masks=True)
+    return steps.program_of(kind, "float32", placement, ("cuda:0", "cuda:1"), more=True)
 
 
 def equal(run: steps.Run, other: steps.Run) -> bool:

@@ -55,7 +55,7 @@ def test_the_kit_passes(gpu: CudaBackend, operation: str) -> None:
 
 def executed(backend: CudaBackend, placement: tuple[str, str], *, graphs: bool = True, walk: bool = False) -> steps.Run:
     """The kit's training steps, compiled or walked."""
-    recorded = steps.program_of("train", "float32", placement, backend.devices, masks=True)
+    recorded = steps.program_of("train", "float32", placement, backend.devices, more=True)
 
     def make(program: Any, _: Any, bound: Any) -> Any:
         if walk:
@@ -143,7 +143,7 @@ def test_the_papers_network_trains_as_the_reference_does() -> None:
 def test_no_memory_is_lost_over_a_thousand_steps(gpu: CudaBackend) -> None:
     import cupy
 
-    recorded = steps.program_of("train", "float32", ONE, gpu.devices, masks=False)
+    recorded = steps.program_of("train", "float32", ONE, gpu.devices, more=False)
     given = steps.data("float32")
     bound = {name: gpu.zeros(v.shape, v.dtype.name, v.device) for name, v in recorded.bound.items()}
     step = gpu.compile_step(recorded, bound)
