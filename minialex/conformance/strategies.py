@@ -139,7 +139,7 @@ def reshape(draw: Draw, floats: Floats) -> Case:
 
 @st.composite
 def concat(draw: Draw, floats: Floats) -> Case:
-    """xs: some [N, C_i, …] alike but for C_i; columns have the same number of channels, so half of the time these do."""
+    """xs: some [N, C_i, …] alike but for C_i; columns are equally wide, so half of the time these are."""
     widths = st.one_of(
         st.lists(st.integers(1, 5), min_size=1, max_size=4),
         st.builds(lambda C, count: [C] * count, st.integers(1, 5), st.integers(2, 4)),
