@@ -290,6 +290,52 @@ def plan(
 
 
 @app.command()
+def ablate(
+    studies: Annotated[list[str] | None, typer.Argument(help="studies by name, or TOML files of your own")] = None,
+    every: Annotated[bool, typer.Option("--all", help="all studies of the package")] = False,
+    show: Annotated[bool, typer.Option("--list", help="list the studies and what is recorded")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="try the mechanics in a minute; claims nothing")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="only so many of the study's seeds")] = None,
+    data: Annotated[str, typer.Option(help="where the studies' data set is, e.g. cifar-10-python.tar.gz")] = "",
+    out: Annotated[Path, typer.Option(help="folder of the runs and of what they give")] = Path("runs/ablations"),
+    jobs: Annotated[int | None, typer.Option(min=1, help="runs at once; default one a core, or one a device")] = None,
+    backend: BackendOption = None,
+    devices: Annotated[
+        str | None, typer.Option("--devices", help="devices to spread runs over, one a run: 0,1 or cpu:0")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="threads of each run; default 1 if several run")] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="look for each arm's learning rate, and keep it")
+    ] = False,
+    collect: Annotated[bool, typer.Option("--collect", help="train nothing: show what finished runs give")] = False,
+    record: Annotated[bool, typer.Option("--record", help="keep the outcome in the package")] = False,
+    debug: DebugOption = False,
+) -> int:
+    """Ablations: what each innovation is worth, with several seeds, intervals and a verdict in words.
+
+    Finished runs are shared between studies; after Ctrl-C or a power cut the same command goes on.
+    """
+    from minialex.ablations import commands
+    from minialex.ablations.running import Place
+    from minialex.ablations.study import names
+
+    if show:
+        commands.listing()
+        return 0
+    wanted = list(names()) if every else list(studies or ())
+    if not wanted:
+        raise ConfigurationError(f"which study? {', '.join(names())}; or --all, or --list")
+    place = Place(
+        out, data, backend, threads, tuple(part.strip() for part in (devices or "").split(",") if part.strip())
+    )
+    arguments = [word for word in sys.argv[1:] if word != "ablate"]
+    return commands.ablate(
+        wanted, quick=quick, seeds=seeds, place=place, jobs=jobs, calibrate=calibrate, record=record,
+        collect_only=collect, arguments=arguments,
+    )  # fmt: skip
+
+
+@app.command()
 def doctor(
     backend: Annotated[
         str | None, typer.Option("--backend", help="the backend to ask about; default this machine's")

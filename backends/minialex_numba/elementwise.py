@@ -7,6 +7,8 @@ row; a contiguous array is one row.
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minialex_numba.kernels import kernel
@@ -76,8 +78,8 @@ def tanh32_kernel(worker, begin, end, width, x, x0, ldx, y, y0, ldy):
         a, b = x0 + row * ldx + column, y0 + row * ldy + column
         for i in range(count):
             v = np.float64(x[a + i])
-            v = LARGEST if v > LARGEST else v  # not a number stays
-            v = -LARGEST if v < -LARGEST else v
+            v = np.float64(LARGEST) if v > LARGEST else v  # not a number stays
+            v = np.float64(-LARGEST) if v < -LARGEST else v
             z = v * v
             n = N[0] + z * (N[1] + z * (N[2] + z * (N[3] + z * (N[4] + z * (N[5] + z * N[6])))))
             d = D[0] + z * (D[1] + z * (D[2] + z * (D[3] + z * (D[4] + z * (D[5] + z * D[6])))))
@@ -85,7 +87,7 @@ def tanh32_kernel(worker, begin, end, width, x, x0, ldx, y, y0, ldy):
         begin += count
 
 
-def tanh_kernel_of(dtype):
+def tanh_kernel_of(dtype: np.dtype[Any]) -> Any:
     """The kernel for numbers of a dtype."""
     return tanh32_kernel if dtype == np.float32 else tanh_kernel
 
