@@ -143,7 +143,8 @@ def _train(screen: Console, todo: Sequence[Job], place: Place, at_once: int) -> 
     if not screen.is_terminal:
         return run(todo, place, at_once, _Lines(screen))
     with Progress(
-        TextColumn("{task.fields[done]} of {task.fields[jobs]} runs"), BarColumn(), TextColumn("{task.percentage:3.0f}%"),
+        TextColumn("{task.fields[done]} of {task.fields[jobs]} runs"),
+        BarColumn(), TextColumn("{task.percentage:3.0f}%"),
         TextColumn("{task.fields[left]}"), TextColumn("{task.description}", markup=False), console=screen,
     ) as shown:  # fmt: skip
         task = shown.add_task("", total=total, done=0, jobs=len(todo), left="")
@@ -175,8 +176,8 @@ def _show(screen: Console, outcome: Outcome, out: Path) -> None:
     """Table, words and picture, on the screen and as files."""
     found = outcome.study
     base = out / found.name
-    text = [f"# {found.title}", "", found.question, "", f"The paper (section {found.section}): {found.claim}", "",
-            words.table(outcome), *(f"- {line}" for line in words.verdict(outcome)), "", words.provenance(outcome), ""]  # fmt: skip
+    text = [f"# {found.title}", "", found.question, "", f"The paper (section {found.section}): {found.claim}", ""]
+    text += [words.table(outcome), *(f"- {line}" for line in words.verdict(outcome)), "", words.provenance(outcome), ""]
     more = words.at_full_scale(outcome)
     if more and not outcome.quick:
         text += ["At the paper's scale, with the data and a GPU:", "", *(f"- {line}" for line in more), ""]

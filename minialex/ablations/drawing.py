@@ -29,10 +29,10 @@ def picture(outcome: Outcome) -> Figure:
     if all(arm.curves for arm in outcome.arms):
         return _curves(outcome)
     count = len(outcome.arms)
-    height = 1.25 + 0.5 * count
+    height = 1.4 + 0.5 * count
     with style():
         figure = blank(WIDTH, height)
-        edges = {"bottom": 0.62 / height, "top": 1 - 0.5 / height, "left": 2.35 / WIDTH, "right": 1 - 0.2 / WIDTH}
+        edges = {"bottom": 0.77 / height, "top": 1 - 0.5 / height, "left": 2.35 / WIDTH, "right": 1 - 0.2 / WIDTH}
         left, right = figure.subplots(1, 2, gridspec_kw={**edges, "wspace": 0.09}, sharey=True)
         _values(left, outcome)
         _differences(right, outcome)
@@ -87,7 +87,7 @@ def _differences(axes: Axes, outcome: Outcome) -> None:
         handles, labels = axes.get_legend_handles_labels()
         axes.legend(handles[:1], labels[:1], frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8.5,
                     borderaxespad=0.1)  # fmt: skip
-    axes.set_xlabel("difference from the first, 95% interval (grey: includes zero)")
+    axes.set_xlabel("difference from the first row\n(grey: the 95% interval includes zero)")
 
 
 def _curves(outcome: Outcome) -> Figure:
@@ -95,16 +95,18 @@ def _curves(outcome: Outcome) -> Figure:
     with style():
         figure = blank(width, height)
         axes = figure.subplots(gridspec_kw={"left": 0.09, "right": 0.86, "bottom": 0.13, "top": 0.88})
-        highest = 0.0
+        highest, ends = 0.0, []
         for n, arm in enumerate(outcome.arms):
             hue = (BLUE, ORANGE, MUTED)[n % 3]
             for curve in arm.curves:
                 x, y = np.array(curve).T
                 axes.plot(x, 100 * y, color=hue, linewidth=1.1, alpha=0.65, linestyle="-" if n == 0 else (0, (5, 1.5)))
                 highest = max(highest, float(100 * y.max()))
-            end = np.mean([100 * curve[-1][1] for curve in arm.curves])
-            axes.annotate(outcome.study.arm(arm.name).name, (arm.curves[0][-1][0], end), (6, 0),
-                          textcoords="offset points", va="center", color=hue)  # fmt: skip
+            last = float(np.mean([100 * curve[-1][1] for curve in arm.curves]))
+            ends.append((last, arm.curves[0][-1][0], outcome.study.arm(arm.name).name, hue))
+        for n, (last, x, name, hue) in enumerate(sorted(ends)):  # names of lines that end together stand apart
+            close = n > 0 and last - sorted(ends)[n - 1][0] < highest / 20
+            axes.annotate(name, (x, last), (6, 7 if close else -3), textcoords="offset points", color=hue)
         axes.axhline(GOAL, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.annotate(f"{GOAL}%", (0, GOAL), (2, 3), textcoords="offset points", color=INK, fontsize=8.5)
         axes.set_ylim(0, highest * 1.05)

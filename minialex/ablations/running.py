@@ -214,7 +214,7 @@ def _train(
     if data:
         full = full.replace(data=f"{recipe.data}:{data}")
     resume = is_run(folder)
-    if not resume and folder.exists():  # killed before it was a run
+    if not resume and folder.is_dir():  # killed before it was a run
         files.remove_folder(folder)
     with Run.resume(folder) if resume else Run.create(folder, full.to_toml()) as run:
         if not resume:
