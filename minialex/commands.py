@@ -15,7 +15,7 @@ from rich.table import Table
 
 from minialex import checkpoint, files, machine, models, registry, transfer, weights
 from minialex.backend import Backend
-from minialex.data import DataSet, load
+from minialex.data import DataSet, absolute, load
 from minialex.data.images import read_image
 from minialex.data.store import is_store
 from minialex.differences import DIFFERENCES
@@ -99,7 +99,8 @@ def train(
             )
     else:
         recipe = choose_recipe(recipe_name, changes)
-        if recipe.init_from:  # the run may be resumed from elsewhere
+        recipe = recipe.replace(data=absolute(recipe.data))  # the run may be used from elsewhere
+        if recipe.init_from:
             recipe = recipe.replace(init_from=str(Path(recipe.init_from).expanduser().resolve()))
         label = Path(recipe.data.partition(":")[0]).name or "run"
         path = out or Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}"
