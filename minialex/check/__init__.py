@@ -5,6 +5,9 @@ Truth is computed with the library's reference operations when a check is called
 
 from __future__ import annotations
 
+from minialex.check.convolution import shift_kernel as shift_kernel
+from minialex.check.convolution import slope as slope
+from minialex.check.convolution import weight_gradient as weight_gradient
 from minialex.check.feedback import Feedback as Feedback
 from minialex.check.network import brighter as brighter
 from minialex.check.network import one_column_parameters as one_column_parameters
