@@ -147,14 +147,17 @@ cost = {
     ),
 }
 show.table(
-    [(n, f"{t:.1g}", f"{724_406_816 * t * 1e-9:.1g} s") for n, t in cost.items()],
+    [
+        (name, show.rounded(t), f"{show.rounded(724_406_816 * t * 1e-9)} s")
+        for name, t in cost.items()
+    ],
     ("how", "nanoseconds for one multiply-add", "the whole network, one image"),
 )
 
 # %%
 times_faster = cost["loops"] / cost["patches and a product"]
 show.text(f"""
-On the machine that ran this notebook, the reference is about **{times_faster:.1g} times** as fast
+On the machine that ran this notebook, the reference is about **{show.rounded(times_faster)} times** as fast
 as the loops. Nothing about the *mathematics* has changed.
 """)
 
@@ -283,7 +286,7 @@ check.weight_gradient(weight_gradient)
 #   backpropagation, to read handwritten digits.
 # - **2014.** cuDNN (Chetlur and others) turns convolutions into matrix products without ever storing the patches. Most
 #   frameworks have called it since.
-# - **2015.** Lavin and Gray use Winograd's algorithm of 1980: a 3 × 3 convolution with 2¼ times fewer multiplications.
+# - **2015.** Lavin and Gray use Winograd's algorithm of 1980: a 3 × 3 convolution with 2¼ times fewer multiplications, or fewer still.
 #   The Numba backend of this library does so too (`minialex_numba/winograd.py`).
 # - **2016–17.** Xception (Chollet) and MobileNet (Howard and others) split a convolution into one over places and one
 #   over channels. A network of a phone's size became possible.
