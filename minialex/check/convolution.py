@@ -17,7 +17,7 @@ def shift_kernel(answer: Any) -> str:
 
     def convolved(kernel: NDArray[Any]) -> NDArray[Any]:
         w, b = np.ascontiguousarray(kernel[None, None]), np.zeros(1)
-        return np.asarray(reference("conv2d", image, w, b, stride=1, padding=((1, 1), (1, 1))))[0, 0]
+        return np.asarray(reference("conv2d", image, w, b, stride=1, padding=((1, 1), (1, 1)))[0, 0])
 
     truth = np.zeros((6, 7))
     truth[:, 1:] = image[0, 0, :, :-1]

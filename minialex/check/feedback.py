@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex import philox, registry
+from minialex.backend import Backend
 
 State = Literal["right", "not yet", "not answered"]
 _SIGNS = {"right": "✓", "not yet": "✗", "not answered": "…"}
@@ -222,13 +223,18 @@ def as_array(answer: Any, what: str = "the result") -> NDArray[Any]:
 
 def reference(operation: str, *arguments: Any, **named: Any) -> Any:
     """An operation of the reference backend on NumPy arrays; gives NumPy arrays, or a tuple of them."""
-    backend = registry.load("numpy")
+    backend = _backend()
     device = backend.devices[0]
     sent = [backend.to_device(a, device) if isinstance(a, np.ndarray) else a for a in arguments]
     result = getattr(backend, operation)(*sent, **named)
     if isinstance(result, tuple):
         return tuple(part if part is None else backend.to_numpy(part) for part in result)
     return backend.to_numpy(result)
+
+
+@functools.cache
+def _backend() -> Backend:
+    return registry.load("numpy")
 
 
 def random(name: str, *shape: int) -> NDArray[np.float64]:

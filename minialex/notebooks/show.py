@@ -168,6 +168,7 @@ def curves(
     log_x: bool = False,
     log_y: bool = False,
     limits: tuple[float, float] | None = None,
+    ticks: Sequence[str] = (),
     width: float = 6.6,
     height: float = 3.4,
 ) -> Picture:
@@ -180,6 +181,7 @@ def curves(
     level : a dashed horizontal line and what it says
     log_x, log_y : logarithmic axes
     limits : of the y axis
+    ticks : names of the x values 0, 1, 2 …
     """
     with pictures.style():
         figure = pictures.blank(width, height)
@@ -203,6 +205,8 @@ def curves(
                 axis.set_minor_formatter(lambda value, place: "")
         if limits:
             axes.set_ylim(limits)
+        if ticks:
+            axes.set_xticks(np.arange(len(ticks)), list(ticks))
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.set_title(headline)
