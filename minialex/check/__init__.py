@@ -5,6 +5,9 @@ Truth is computed with the library's reference operations when a check is called
 
 from __future__ import annotations
 
+from minialex.check.augmentation import count_views as count_views
+from minialex.check.augmentation import reflect as reflect
+from minialex.check.augmentation import ten_views as ten_views
 from minialex.check.convolution import shift_kernel as shift_kernel
 from minialex.check.convolution import slope as slope
 from minialex.check.convolution import weight_gradient as weight_gradient
