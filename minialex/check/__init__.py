@@ -8,6 +8,9 @@ from __future__ import annotations
 from minialex.check.augmentation import count_views as count_views
 from minialex.check.augmentation import reflect as reflect
 from minialex.check.augmentation import ten_views as ten_views
+from minialex.check.colour import colour_shift as colour_shift
+from minialex.check.colour import covariance as covariance
+from minialex.check.colour import first_share as first_share
 from minialex.check.convolution import shift_kernel as shift_kernel
 from minialex.check.convolution import slope as slope
 from minialex.check.convolution import weight_gradient as weight_gradient
