@@ -12,7 +12,7 @@ from minialex import registry
 from minialex.backend import Backend
 from minialex.data import DataSet, Split, batches, epoch_order, load
 from minialex.data.statistics import statistics
-from minialex.errors import DataError
+from minialex.errors import DataNotFound
 from minialex.evaluation import Evaluation, evaluate
 from minialex.recipe import Recipe
 from minialex.schedule import moment
@@ -29,13 +29,16 @@ def images(train: int, validation: int, *, seed: int = 0) -> DataSet:
     ----------
     train, validation : how many images of each part, at most
     seed : chooses them
+
+    Raises
+    ------
+    DataError
+        If CIFAR-10 is there but damaged.
     """
-    for source in ("cifar10", "shapes"):
-        try:
-            return load(source, seed=seed, train_images=train, validation_images=validation)
-        except DataError:
-            continue
-    raise AssertionError("shapes need no file")
+    try:
+        return load("cifar10", seed=seed, train_images=train, validation_images=validation)
+    except DataNotFound:
+        return load("shapes", seed=seed, train_images=train, validation_images=validation)
 
 
 def about(data: DataSet) -> str:

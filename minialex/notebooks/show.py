@@ -267,14 +267,15 @@ def ablation(name: str) -> Ablation:
 def ablation_parts(name: str) -> list[Text | Picture]:
     """What `ablation` shows."""
     made_of = {"ablation": name}
+    missing = Text(f"*The study `{name}` is not recorded yet: `minialex ablate {name}` runs it.*", made_of)
     if find_spec("minialex.ablations") is None:
-        return [Text(f"*The study `{name}` is not recorded yet.*", made_of)]
+        return [missing]
     import importlib
 
     studies = importlib.import_module("minialex.ablations")
     outcome = studies.recorded(name)
     if outcome is None:
-        return [Text(f"*The study `{name}` is not recorded yet: `minialex ablate {name}` runs it.*", made_of)]
+        return [missing]
     sentences = "\n".join(f"- {sentence}" for sentence in studies.verdict(outcome))
     note = f"<small>{studies.provenance(outcome)}</small>"
     return [Text(f"{studies.table(outcome)}\n\n{sentences}\n\n{note}", made_of), Picture(studies.picture(outcome))]
