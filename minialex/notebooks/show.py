@@ -65,13 +65,16 @@ def source(*functions: Callable[..., Any] | type) -> Text:
     TypeError, OSError
         As `inspect.getsource`: something that has no Python source.
     """
-    parts, names = [], []
+    files: dict[str, list[str]] = {}
+    names = []
     for function in functions:
         whole = inspect.unwrap(function) if callable(function) else function
         file = Path(inspect.getsourcefile(whole) or "?")
         code = textwrap.dedent(inspect.getsource(whole)).rstrip()
-        parts.append(f"`{file.parent.name}/{file.name}`\n```python\n{code}\n```")
+        files.setdefault(f"{file.parent.name}/{file.name}", []).append(code)
         names.append(f"{whole.__module__}:{whole.__qualname__}")
+    blocks = ("\n\n\n".join(codes) for codes in files.values())
+    parts = [f"`{file}`\n```python\n{block}\n```" for file, block in zip(files, blocks, strict=True)]
     return Text("\n\n".join(parts), {"source": names})
 
 
