@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -118,14 +119,15 @@ def train(
         now = moment(recipe, epoch, found.validation_errors)
         order = epoch_order(len(data.train), seed=recipe.seed, epoch=epoch, shuffle=recipe.shuffle)
         began = time.perf_counter()
-        for _, pixels, labels in batches(data.train, order[: per_epoch * recipe.batch_size], recipe.batch_size):
-            outcome = session.train(pixels, labels, found.steps, now)
-            found.losses.append(outcome.loss)
-            found.step_errors.append(float(np.mean(outcome.probs.argmax(axis=1) != labels)))
-            if outcome.kept or not np.isfinite(outcome.loss):
-                found.stopped_at = found.steps
-            if found.stopped_at or found.steps == steps:
-                break
+        with closing(batches(data.train, order[: per_epoch * recipe.batch_size], recipe.batch_size)) as source:
+            for _, pixels, labels in source:
+                outcome = session.train(pixels, labels, found.steps, now)
+                found.losses.append(outcome.loss)
+                found.step_errors.append(float(np.mean(outcome.probs.argmax(axis=1) != labels)))
+                if outcome.kept or not np.isfinite(outcome.loss):
+                    found.stopped_at = found.steps
+                if found.stopped_at or found.steps == steps:
+                    break
         found.seconds += time.perf_counter() - began
         if found.stopped_at or found.steps == steps:
             break
