@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import hypothesis
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -147,8 +148,23 @@ def check_refusal(backend: Backend, case: Case, arrays: dict[str, Any], kind: ty
 # ---- one operation --------------------------------------------------------------------------------------------
 
 
-def check_operation(backend: Backend, operation: str, profile: settings = PROFILES["ci"]) -> None:
-    """Many calls of one operation, valid ones and some that must be refused, in each dtype that the backend takes."""
+def check_operation(
+    backend: Backend,
+    operation: str,
+    profile: settings = PROFILES["ci"],
+    *,
+    check: Callable[[Backend, Case], None] = check_case,
+    seed: int | None = None,
+) -> None:
+    """Many calls of one operation, valid ones and some that must be refused, in each dtype that the backend takes.
+
+    Parameters
+    ----------
+    check : what is done with each valid call; another one than `check_case` may watch what goes on
+    seed : draws other examples than the profile's; None leaves the choice to the profile
+    """
+    draw: Callable[[Callable[[], None]], Callable[[], None]]
+    draw = (lambda test: test) if seed is None else hypothesis.seed(seed)
     device = backend.devices[0]
     for dtype in dtypes(backend):
         for kinds, share in MOODS.values():
@@ -157,9 +173,9 @@ def check_operation(backend: Backend, operation: str, profile: settings = PROFIL
             @settings(profile, max_examples=max(1, int(share * profile.max_examples)))
             @given(strategy)
             def agrees(case: Case) -> None:
-                check_case(backend, case)
+                check(backend, case)
 
-            agrees()
+            draw(agrees)()
 
         @settings(profile, max_examples=3)
         @given(STRATEGIES[operation](Floats(dtype, ("normal",))))
@@ -168,7 +184,7 @@ def check_operation(backend: Backend, operation: str, profile: settings = PROFIL
                 arrays = each(wrong.arrays, lambda a: backend.to_device(a, device))
                 check_refusal(backend, wrong, arrays, ConfigurationError, what)
 
-        refuses()
+        draw(refuses)()
 
 
 # ---- movers ---------------------------------------------------------------------------------------------------
