@@ -380,6 +380,21 @@ def download(
 
 
 @app.command()
+def notebooks(
+    folder: Annotated[Path | None, typer.Argument(help="where to copy them; without it, they are listed")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that differ")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """The course: copy its notebooks into a folder, to run and to change there. Files that differ are kept."""
+    from minialex.notebooks import copying
+
+    if folder is None:
+        copying.list_titles()
+    else:
+        copying.copy(folder, overwrite)
+
+
+@app.command()
 def prepare(
     source: Annotated[
         Path, typer.Argument(help="folder with the official ImageNet archives, folder of images, or list of files")

@@ -1,0 +1,16 @@
+"""Puts the executed notebooks into the wheel; an editable install finds them in the source tree."""
+
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class NotebooksHook(BuildHookInterface):
+    """``notebooks/NN_name.ipynb`` -> ``minialex/notebooks/files/NN_name.ipynb``."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Called before a wheel is built; `version` is ``"standard"`` or ``"editable"``."""
+        if version == "standard":
+            for path in sorted((Path(self.root) / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+                build_data["force_include"][str(path)] = f"minialex/notebooks/files/{path.name}"
