@@ -17,6 +17,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from minialex import philox, registry
+from minialex.backend import Backend
+
 State = Literal["right", "not yet", "not answered"]
 _SIGNS = {"right": "✓", "not yet": "✗", "not answered": "…"}
 _HUES = {"right": "#2e8b57", "not yet": "#c2571a", "not answered": "#7d8790"}
@@ -216,6 +219,28 @@ def as_array(answer: Any, what: str = "the result") -> NDArray[Any]:
     if not np.isfinite(array).all():
         raise NotYet(f"{what} holds {int((~np.isfinite(array)).sum())} values that are not finite (NaN or infinity).")
     return array
+
+
+def reference(operation: str, *arguments: Any, **named: Any) -> Any:
+    """An operation of the reference backend on NumPy arrays; gives NumPy arrays, or a tuple of them."""
+    backend = _backend()
+    device = backend.devices[0]
+    sent = [backend.to_device(a, device) if isinstance(a, np.ndarray) else a for a in arguments]
+    result = getattr(backend, operation)(*sent, **named)
+    if isinstance(result, tuple):
+        return tuple(part if part is None else backend.to_numpy(part) for part in result)
+    return backend.to_numpy(result)
+
+
+@functools.cache
+def _backend() -> Backend:
+    return registry.load("numpy")
+
+
+def random(name: str, *shape: int) -> NDArray[np.float64]:
+    """Normal random numbers, the same for a name every time."""
+    stream = philox.Stream(0, philox.purpose(f"check/{name}"))
+    return philox.normal(stream, 1, math.prod(shape)).reshape(shape)
 
 
 def _close(array: NDArray[Any], other: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:

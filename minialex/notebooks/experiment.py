@@ -131,6 +131,27 @@ def train(
     return found
 
 
+def validation_error(session: Session, data: DataSet, *, views: int = 1) -> float:
+    """The validation error of a network, a fraction of 1."""
+    return evaluate([session], data.validation, views=views).error(1)
+
+
+def few_pairs(differences: Iterable[float], what: str) -> str:
+    """What a few paired runs say about something, in words: never more than that they are few.
+
+    Parameters
+    ----------
+    differences : error with it minus error without it, one a seed, in points
+    """
+    found = np.asarray(list(differences), np.float64)
+    helped = int((found < 0).sum())
+    return (
+        f"In {helped} of {len(found)} pairs the network with {what} was the better one; the mean difference is "
+        f"{found.mean():+.1f} points, and the pairs lie between {found.min():+.1f} and {found.max():+.1f}. So few "
+        "and so short runs show how it is measured, and claim nothing. A claim takes more seeds and longer training."
+    )
+
+
 def smoothed(values: Iterable[float], window: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """The running mean of the last `window` values (of fewer at the beginning)."""
     sums = np.concatenate([[0.0], np.cumsum(np.asarray(list(values), np.float64))])

@@ -83,6 +83,14 @@ def table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> Text:
     return Text("\n".join(lines + ["| " + " | ".join(row) + " |" for row in texts]))
 
 
+def rounded(value: float, digits: int = 1) -> str:
+    """A number with so many significant digits, written out: ``5,000``, ``0.07``. Times that vary need no more."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{round(value, places):,.{max(places, 0)}f}"
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
@@ -160,6 +168,7 @@ def curves(
     log_x: bool = False,
     log_y: bool = False,
     limits: tuple[float, float] | None = None,
+    ticks: Sequence[str] = (),
     width: float = 6.6,
     height: float = 3.4,
 ) -> Picture:
@@ -172,10 +181,12 @@ def curves(
     level : a dashed horizontal line and what it says
     log_x, log_y : logarithmic axes
     limits : of the y axis
+    ticks : names of the x values 0, 1, 2 …
     """
     with pictures.style():
         figure = pictures.blank(width, height)
-        axes = figure.add_axes((0.62 / width, 0.5 / height, 1 - 0.8 / width, 1 - 0.86 / height))
+        left = 0.85 if log_y else 0.62
+        axes = figure.add_axes((left / width, 0.5 / height, 1 - (left + 0.18) / width, 1 - 0.86 / height))
         for number, (name, (across, up)) in enumerate(lines.items()):
             colour = COLOURS[number % len(COLOURS)]
             form = ("-", "--", ":")[number // len(COLOURS) % 3]
@@ -187,12 +198,15 @@ def curves(
                 level[1], place, xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
                 ha="right", fontsize=8.5, color=pictures.MUTED,
             )  # fmt: skip
-        if log_x:
-            axes.set_xscale("log")
-        if log_y:
-            axes.set_yscale("log")
+        for axis, scale, logarithmic in ((axes.xaxis, axes.set_xscale, log_x), (axes.yaxis, axes.set_yscale, log_y)):
+            if logarithmic:
+                scale("log")
+                axis.set_major_formatter(lambda value, place: f"{value:g}")
+                axis.set_minor_formatter(lambda value, place: "")
         if limits:
             axes.set_ylim(limits)
+        if ticks:
+            axes.set_xticks(np.arange(len(ticks)), list(ticks))
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.set_title(headline)
