@@ -195,22 +195,17 @@ last = {name: float(np.mean(run.losses[-50:])) for name, run in runs.items()}
 paper = last["momentum 0.9, decay 0.0005"]
 slow, fast = last["no momentum"] - paper, last["no momentum, ε × 10"] - paper
 decay = last["no decay"] - paper
-size = float(
-    np.mean([np.abs(w).mean() for w in runs["no decay"].session.weights().values()])
-)
-with_decay = float(
-    np.mean(
-        [
-            np.abs(w).mean()
-            for w in arms and runs["momentum 0.9, decay 0.0005"].session.weights().values()
-        ]
-    )
-)
+
+
+def mean_weight(name):
+    return float(np.mean([np.abs(w).mean() for w in runs[name].session.weights().values()]))
+
+
 show.text(f"""
 Over the last 50 steps the loss is {paper:.3f} with the paper's numbers. Without momentum it is {abs(slow):.3f}
 {"higher" if slow > 0 else "lower"}; with ten times the rate instead, {abs(fast):.3f} {"higher" if fast > 0 else "lower"}.
-Without decay it is {abs(decay):.3f} {"higher" if decay > 0 else "lower"}: in {runs["no decay"].steps} steps decay has hardly begun to
-work (the mean weight is {size:.4f} without it and {with_decay:.4f} with it).
+Without decay it is {abs(decay):.3f} {"higher" if decay > 0 else "lower"}. {runs["no decay"].steps} steps are few for decay: the mean
+weight is {mean_weight("no decay"):.4f} without it and {mean_weight("momentum 0.9, decay 0.0005"):.4f} with it.
 """)
 
 # %% [markdown]

@@ -77,7 +77,10 @@ def perform(backend: Backend, case: Case, device: str) -> list[Array | None]:
             continue
         found = tuple(result.shape), np.dtype(result.dtype), result.device
         if found != (spec.shape, spec.dtype, device):
-            raise fail(case, place, f"result {index} is {found}, expected {(spec.shape, spec.dtype, device)}")
+            there, wanted = (
+                f"{shape} {dtype} on {where}" for shape, dtype, where in (found, (spec.shape, spec.dtype, device))
+            )
+            raise fail(case, place, f"result {index} is {there}, expected {wanted}")
     written = IN_PLACE.get(case.operation, ())
     for name, given_ in case.arrays.items():
         for before, after in zip(listed([given_]), listed([arrays[name]]), strict=True):

@@ -141,13 +141,14 @@ def load(where: Source) -> Submission:
             kind = registry.installed()[where.text].load()
             submission.inside = _folder(sys.modules[kind.__module__.partition(".")[0]])
             _take_class(submission, kind)
-            return submission
-        modules = list(_modules(submission, where))
-        _take(submission, modules, where.attribute)
+        else:
+            _take(submission, list(_modules(submission, where)), where.attribute)
     except Ambiguous:
         raise
     except BaseException as error:  # also SystemExit: it is the student's code that runs
         submission.faults.append(submission.explain(error))
+    if submission.backend is None:  # nothing can be asked of it
+        submission.own, submission.borrowed = {}, {}
     return submission
 
 

@@ -19,7 +19,7 @@ STYLES = {PASSED: "green", "stub": "yellow", "missing": "yellow", "borrowed": "m
 def show(console: Console, grade: Grade, points: float | None = None) -> None:
     """Print everything that is known of a submission."""
     for fault in grade.faults:
-        console.print(Text.assemble(("cannot be imported: ", "bold red"), fault), soft_wrap=True)
+        console.print(Text.assemble(("cannot be used: ", "bold red"), fault), soft_wrap=True)
     if grade.counted:
         console.print(_table(grade))
         for result in grade.counted:

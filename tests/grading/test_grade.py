@@ -204,10 +204,18 @@ def test_what_cannot_be_imported(grade: Any, text: str, words: str) -> None:
     assert told["good"] is False
 
 
+def test_a_class_that_cannot_be_built(grade: Any) -> None:
+    text = "class Mine:\n    def __init__(self, device): pass\n    def relu(self, x): return x\n"
+    code, out, told = grade({"work.py": text})
+    assert code == 1
+    assert "cannot be used: TypeError: Mine.__init__() missing 1 required positional argument: 'device'" in out
+    assert statuses(told) == {}
+
+
 def test_one_bad_file_of_a_folder_does_not_hide_the_others(grade: Any) -> None:
     code, text, told = grade({"fred/relu.py": GOOD, "fred/tanh.py": "def tanh(x)\n"}, "fred")
     assert code == 1
-    assert "cannot be imported: tanh.py:1: SyntaxError" in text
+    assert "cannot be used: tanh.py:1: SyntaxError" in text
     assert statuses(told) == {"relu": "passed", "relu_backward": "passed"}
 
 
