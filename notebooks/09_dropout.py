@@ -211,7 +211,7 @@ few.name, len(few.train)
 
 # %%
 base = recipe.load("small").replace(
-    epochs=20,
+    epochs=16,
     features=(256, 256),
     crops="centre",
     reflect=False,

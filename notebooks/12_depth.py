@@ -152,7 +152,7 @@ check.receptive_rows(receptive_rows)
 
 # %%
 images = experiment.images(train=4000, validation=2000)
-base = recipe.load("small").replace(epochs=5, schedule="steps", steps=(5,))
+base = recipe.load("small").replace(epochs=4, schedule="steps", steps=(4,))
 arms = {
     "all five": (),
     "without conv3": ("conv3",),

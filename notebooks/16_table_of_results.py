@@ -153,8 +153,8 @@ A run that is killed goes on, bit for bit, with `minialex train --resume runs/on
 # averaged.
 
 # %%
-images = experiment.images(train=5000, validation=2000)
-base = recipe.load("small").replace(epochs=5, schedule="steps", steps=(5,))
+images = experiment.images(train=4000, validation=1500)
+base = recipe.load("small").replace(epochs=4, schedule="steps", steps=(4,))
 three = [
     experiment.train(base.replace(seed=seed), images, validate=False).session
     for seed in range(3)
