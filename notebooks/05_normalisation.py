@@ -222,7 +222,7 @@ errors = {name: [] for name in arms}
 for seed in range(3):
     for name, changes in arms.items():
         run = experiment.train(small.replace(seed=seed, **changes), data, validate=False)
-        errors[name].append(100 * experiment.validation_error(run.session, data))
+        errors[name].append(100 * experiment.validation(run.session, data).error(1))
 
 # %%
 gaps = np.array(errors["with"]) - np.array(errors["without"])

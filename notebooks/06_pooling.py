@@ -18,7 +18,9 @@ import numpy as np
 from minialex import check, recipe
 from minialex.notebooks import experiment, show
 from minialex.shapes import pool_size
+from minialex_numpy.conv2d import conv2d
 from minialex_numpy.max_pool2d import corners, extend, max_pool2d, max_pool2d_backward
+from minialex_numpy.relu import relu
 
 # %% [markdown]
 # ## The operation
@@ -108,9 +110,6 @@ gradients[3] = -gradients[2]
 
 def edge_maps(images):
     """Rectified maps of four directions of edges, [N,4,h,w]."""
-    from minialex_numpy.conv2d import conv2d
-    from minialex_numpy.relu import relu
-
     grey = images.mean(axis=1, keepdims=True)
     return relu(conv2d(grey, gradients, np.zeros(4), stride=1, padding=((0, 0), (0, 0))))
 
@@ -137,7 +136,7 @@ show.curves(
     "pixels that the photograph is moved",
     "change (another photograph = 1)",
     limits=(0, 1.15),
-    headline="Pooled maps mind a move less",
+    headline="How much maps mind a move",
 )
 
 # %%
@@ -186,7 +185,7 @@ errors = {name: [] for name in arms}
 for seed in range(3):
     for name, changes in arms.items():
         run = experiment.train(small.replace(seed=seed, **changes), data, validate=False)
-        errors[name].append(100 * experiment.validation_error(run.session, data))
+        errors[name].append(100 * experiment.validation(run.session, data).error(1))
 gaps = np.array(errors["3/2"]) - np.array(errors["2/2"])
 rows = [(seed, errors["3/2"][seed], errors["2/2"][seed], gaps[seed]) for seed in range(3)]
 show.table(rows, ("seed", "error with 3/2, %", "with 2/2, %", "difference, points"))

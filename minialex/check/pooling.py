@@ -30,7 +30,7 @@ def max_pool(answer: Any) -> str:
                 (np.maximum(pooled(x, size, stride), 0), "a maximum that begins at 0 cannot go below it: begin with "
                  "the first value of the window, or with -np.inf."),
                 (means, "that is the mean of each window; take the greatest."),
-                (pooled(x, size, size), "those do not overlap: the next window begins after `stride` rows, not `size`."),
+                (pooled(x, size, size), "those do not overlap: the next begins after `stride` rows, not `size`."),
                 (pooled(x, size, 1), "the stride is missing: the next window begins `stride` rows further."),
                 (pooled(x, stride, stride), "those windows have `stride` rows; they should have `size`."),
                 (pooled(x, size, stride, ceil=True), "the last windows hang over the edge; only whole ones count."),

@@ -179,7 +179,7 @@ def stale(folder: Path) -> list[str]:
 
 _ABOUT: dict[str, Any] = {
     "metadata": {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     },
     "nbformat": 4,

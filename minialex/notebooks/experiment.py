@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from minialex import registry
 from minialex.backend import Backend
-from minialex.data import DataSet, batches, epoch_order, load
+from minialex.data import DataSet, Split, batches, epoch_order, load
 from minialex.data.statistics import statistics
 from minialex.errors import DataError
-from minialex.evaluation import evaluate
+from minialex.evaluation import Evaluation, evaluate
 from minialex.recipe import Recipe
 from minialex.schedule import moment
 from minialex.session import Session, placement_of
@@ -131,9 +131,14 @@ def train(
     return found
 
 
-def validation_error(session: Session, data: DataSet, *, views: int = 1) -> float:
-    """The validation error of a network, a fraction of 1."""
-    return evaluate([session], data.validation, views=views).error(1)
+def validation(session: Session, data: DataSet, *, views: int = 1) -> Evaluation:
+    """A network's probabilities of the validation images, and the errors that follow from them."""
+    return evaluate([session], data.validation, views=views)
+
+
+def with_validation(data: DataSet, other: Split) -> DataSet:
+    """The data set with another validation part, e.g. its own images after something was done to them."""
+    return replace(data, validation=other)
 
 
 def few_pairs(differences: Iterable[float], what: str) -> str:

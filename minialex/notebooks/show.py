@@ -72,7 +72,7 @@ def source(*functions: Callable[..., Any] | type) -> Text:
         code = textwrap.dedent(inspect.getsource(whole)).rstrip()
         parts.append(f"`{file.parent.name}/{file.name}`\n```python\n{code}\n```")
         names.append(f"{whole.__module__}:{whole.__qualname__}")
-    return Text("\n".join(parts), {"source": names})
+    return Text("\n\n".join(parts), {"source": names})
 
 
 def table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> Text:
