@@ -232,10 +232,10 @@ show.ablation("ensemble")
 #   achieved by the second-best entry" (abstract).
 # - **2013–15.** 11.7 % (Clarifai), 6.7 % (GoogLeNet), 3.6 % (ResNet): the competition is decided by networks of this kind, and a
 #   careful human makes about 5 % (Russakovsky and others, 2015).
+# - **2017 on.** The challenge ends. The network of 2012 stays what it was: small enough to be understood whole.
 # - **2019.** New test images, gathered in the same way, are harder for every network, and the order of the networks hardly changes
 #   (Recht and others).
 # - **2020.** The labels themselves are looked at again (Beyer and others): many images have several right answers.
-# - **2017 on.** The challenge ends. The network of 2012 stays what it was: small enough to be understood whole.
 #
 # That was the course. What now? Train on your own images (`minialex train --data ./photos`), write a backend (notebook 14), or
 # read the library itself: README.md says where to begin.

@@ -41,6 +41,10 @@ PROFILES = {
 """How hard to look: ``"ci"`` draws the same moderate number of examples every time, ``"deep"`` many new ones."""
 
 
+NOTHING = "returned None"
+"""What is wrong with an operation that nobody has written."""
+
+
 def dtypes(backend: Backend) -> tuple[str, ...]:
     """The floating dtypes that a backend takes: its attribute ``dtypes``, or float32 and float64."""
     return tuple(getattr(backend, "dtypes", ("float32", "float64")))
@@ -64,9 +68,12 @@ def perform(backend: Backend, case: Case, device: str) -> list[Array | None]:
     place = at(case, device)
     arrays = each(case.arrays, lambda a: backend.to_device(lay_out(a, case.layout), device))
     try:
-        results = flatten(getattr(backend, case.operation)(*arrays.values(), **case.numbers))
+        made = getattr(backend, case.operation)(*arrays.values(), **case.numbers)
     except Exception as error:
         raise fail(case, place, f"raised {type(error).__name__}: {error}") from error
+    if made is None:
+        raise fail(case, place, NOTHING)
+    results = flatten(made)
     specs = flatten(RULES[case.operation](*case.arrays.values(), **case.numbers))
     if len(results) != len(specs):
         raise fail(case, place, f"gave {len(results)} results, expected {len(specs)}")

@@ -63,7 +63,7 @@ def _failure(result: Result) -> RenderableType:
     where = f" ({example['where']})" if example else ""
     lines: list[RenderableType] = [Text(result.message.partition("; worst at ")[0] + where)]
     if result.at:
-        lines.append(Text(f"raised at {result.at}"))
+        lines.append(Text(f"at {result.at}"))
     if example:
         rows = Table.grid(padding=(0, 2))
         rows.add_column(style="dim", no_wrap=True)
