@@ -163,14 +163,14 @@ def check_operation(
     operation: str,
     profile: settings = PROFILES["ci"],
     *,
-    check: Callable[[Backend, Case], None] = check_case,
+    check_case: Callable[[Backend, Case], None] = check_case,
     seed: int | None = None,
 ) -> None:
     """Many calls of one operation, valid ones and some that must be refused, in each dtype that the backend takes.
 
     Parameters
     ----------
-    check : what is done with each valid call; another one than `check_case` may watch what goes on
+    check_case : what is done with each valid call; another function than the kit's may watch what goes on
     seed : draws other examples than the profile's; None leaves the choice to the profile
     """
     draw: Callable[[Callable[[], None]], Callable[[], None]]
@@ -183,7 +183,7 @@ def check_operation(
             @settings(profile, max_examples=max(1, int(share * profile.max_examples)))
             @given(strategy)
             def agrees(case: Case) -> None:
-                check(backend, case)
+                check_case(backend, case)
 
             draw(agrees)()
 

@@ -141,7 +141,7 @@ def grade(submission: Submission, name: str, profile: settings, seed: int | None
     began = time.monotonic()
     try:
         if name in STRATEGIES:
-            check_operation(submission.backend, name, profile, check=watch.check, seed=seed)
+            check_operation(submission.backend, name, profile, check_case=watch.check, seed=seed)
         else:
             send(kind="busy", examples=0, call=name)
             CHECKS[name](submission.backend, profile)
