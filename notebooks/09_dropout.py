@@ -248,15 +248,18 @@ wider = gaps["without"][1] - gaps["without"][0]
 narrower = gaps["with"][1] - gaps["with"][0]
 gain = gaps["without"][1] - gaps["with"][1]
 interval = 196 * np.sqrt(2 * 0.5 * 0.5 / len(few.validation))
+if abs(gain) < interval:
+    verdict = "no effect on new images is shown here"
+else:
+    verdict = f"on new images dropout {'helps' if gain > 0 else 'hurts'} in this run"
 show.text(f"""
 Without dropout the network ends at {gaps["without"][0]:.1f} % training error and {gaps["without"][1]:.1f} % validation
-error: {wider:.0f} points apart. With dropout it is {gaps["with"][0]:.1f} % and {gaps["with"][1]:.1f} %:
-{narrower:.0f} points. The gap is {"smaller" if narrower < wider else "not smaller"} with dropout. (With dropout, the
+error: {wider:.1f} points apart. With dropout it is {gaps["with"][0]:.1f} % and {gaps["with"][1]:.1f} %:
+{narrower:.1f} points. The gap is {"smaller" if narrower < wider else "not smaller"} with dropout. (With dropout, the
 training error is that of the half-silent networks, so that a part of the difference is the coins'.)
 
-On {len(few.validation):,} images that it has not seen, dropout {"helps" if gain > 0 else "hurts"} by
-{abs(gain):.1f} points in this one run. With so few images, differences below about {interval:.0f} points mean nothing:
-{"no effect on new images is shown here" if abs(gain) < interval else "this one is larger"}.
+On the {len(few.validation):,} images that it has not seen, the error with dropout differs by {-gain:+.1f} points. With so
+few images, differences below about {interval:.0f} points mean nothing: {verdict}.
 """)
 
 # %% [markdown]

@@ -59,7 +59,7 @@ above = [name for name, share in shares.items() if share > 1]
 show.text(f"""
 Is it true that each convolutional layer "contains no more than 1%" of the parameters? Of five layers,
 {len(above)} have more: {" and ".join(f"{name} {shares[name]:.2f} %" for name in above)}. The point stands: hardly
-anything is taken away, and much is lost. Two of the rows above need care: without conv3 the two columns also no longer meet
+anything is taken away, and in the paper's experiment much is lost. Two of the rows above need care: without conv3 the two columns also no longer meet
 before the full layers, and without conv5 fc6 sees all of conv4's channels, so that there are *more* parameters.
 """)
 

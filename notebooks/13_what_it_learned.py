@@ -215,8 +215,8 @@ ranks = pixel_ranks(
 show.text(f"""
 Is the nearest training image of the same class? For {features_right:.0f} % of the {len(everyone):,} validation images if
 distances are taken in `{layer}`, for {pixels_right:.0f} % if they are taken between pixels (by chance it would be
-{100 / len(images.class_names):.0f} %). And as images the neighbours above are not near at all: on average
-{100 * ranks.mean():.0f} % of the training images are nearer to the query in pixels than they are.
+{100 / len(images.class_names):.0f} %). And as images? On average {100 * ranks.mean():.0f} % of the training images are nearer to the
+query in pixels than its neighbours above (for neighbours chosen at random it would be half).
 """)
 
 # %% [markdown]
