@@ -133,8 +133,9 @@ def finish(run: Run, recipe: Recipe, data: DataSet, result: Result, screen: Cons
     write_report(run, recipe, data, result, result.evaluation)
     found = result.evaluation
     screen.print(
-        f"validation top-1 error {found.error(1):.2%} ± {found.interval(1):.2%} (top-5 {found.error(5):.2%}) after "
-        f"{result.epochs} epochs, {duration(result.progress.seconds)}; guessing would be {1 - 1 / recipe.classes:.0%}",
+        f"validation top-1 error {found.words(1)}, top-5 {found.error(5):.2%}, after "
+        f"{result.epochs} epochs, {duration(result.progress.seconds)}; "
+        f"guessing would be {100 * (1 - 1 / recipe.classes):.3g}%",
         highlight=False,
     )
     screen.print(f"report       {run.paths.report}", highlight=False)

@@ -45,9 +45,8 @@ def conv2d_in_loops(x, w, b, stride):
                     for c in range(C):
                         for r in range(R):
                             for s in range(S):
-                                total += (
-                                    w[k, c, r, s] * x[n, c, p * stride + r, q * stride + s]
-                                )
+                                i, j = p * stride + r, q * stride + s
+                                total += w[k, c, r, s] * x[n, c, i, j]
                     y[n, k, p, q] = total
     return y
 

@@ -135,7 +135,7 @@ show.text(
 # and that matters: one rate for both would favour one of them. So each bend gets three rates and keeps its best.
 
 # %%
-data = experiment.images(train=1500, validation=500)
+data = experiment.images(train=1200, validation=500)
 print(experiment.about(data))
 plain = recipe.load("small").replace(
     omit=("conv4", "conv5"), norm_layers=(), dropout=0, weight_decay=0, crops="centre",

@@ -21,10 +21,7 @@ import numpy as np
 from minialex import check, recipe, registry
 from minialex.layers import Context, LocalResponseNorm
 from minialex.notebooks import experiment, show
-from minialex_numpy.local_response_norm import (
-    local_response_norm,
-    window_sum,
-)
+from minialex_numpy.local_response_norm import local_response_norm, window_sum
 
 # %%
 show.source(window_sum, local_response_norm)
@@ -60,14 +57,15 @@ check.normalise(normalise)
 # %% [markdown]
 # ## What it does to a profile
 #
-# Here are 48 channels at one place, with one strong group and a few loners. The normalised ones are scaled to the same
-# greatest value, so that you see what *changes*: relief, not size.
+# Here are 32 channels at one place: a strong group, a loner, and a weak pair. The normalised activities are scaled to the
+# same greatest value, so that you see what *changes*: relief, not size.
 
 # %%
 generator = np.random.default_rng(3)
-a = np.abs(generator.normal(0, 12, 48))
-a[18:23] = (90, 140, 170, 120, 100)
-a[33] = 110
+a = np.full(32, 3.0)
+a[6:11] = (90, 140, 170, 120, 100)
+a[18] = 110
+a[25:27] = (40, 60)
 
 
 def normalised(values, alpha, k=2.0, beta=0.75, size=5):
@@ -77,14 +75,15 @@ def normalised(values, alpha, k=2.0, beta=0.75, size=5):
     return y[0, :, 0, 0]
 
 
-profile = {"before": (np.arange(48), a / a.max())}
-for alpha in (2e-5, 1e-3, 1e-1):
+profile = {"before": (np.arange(32), a / a.max())}
+for alpha, note in ((2e-5, ", as in 2012"), (1e-3, "")):
     b = normalised(a, alpha)
-    profile[f"α·Σ with α = {alpha:g}"] = (np.arange(48), b / b.max())
+    profile[f"after, with {alpha:g}{note}"] = (np.arange(32), b / b.max())
 show.curves(
     profile,
     "channel",
     "activity (greatest = 1)",
+    limits=(-0.05, 1.5),
     headline="A larger α lets loners stand out and presses groups down",
 )
 

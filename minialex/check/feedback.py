@@ -153,9 +153,13 @@ def same_number(
         return
     for wrong, words in mistakes:
         if near(value, wrong, tolerance) and not near(wrong, truth, tolerance):
-            raise NotYet(f"{value:g}: {words}")
+            raise NotYet(f"{what} is {_plain(value)}: {words}")
     side = "small" if value < truth else "large"
-    raise NotYet(f"{what}, {value:g}, is too {side}. {hint}".strip())
+    raise NotYet(f"{what} is {_plain(value)}, which is too {side}. {hint}".strip())
+
+
+def _plain(value: float) -> str:
+    return f"{round(value):,}" if value == round(value) and abs(value) < 1e15 else f"{value:.6g}"
 
 
 def same_array(

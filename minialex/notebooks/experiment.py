@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from minialex import registry
 from minialex.backend import Backend
 from minialex.data import DataSet, Split, batches, epoch_order, load
 from minialex.data.statistics import statistics
-from minialex.errors import DataError
+from minialex.errors import DataNotFound
 from minialex.evaluation import Evaluation, evaluate
 from minialex.recipe import Recipe
 from minialex.schedule import moment
@@ -29,13 +30,16 @@ def images(train: int, validation: int, *, seed: int = 0) -> DataSet:
     ----------
     train, validation : how many images of each part, at most
     seed : chooses them
+
+    Raises
+    ------
+    DataError
+        If CIFAR-10 is there but damaged.
     """
-    for source in ("cifar10", "shapes"):
-        try:
-            return load(source, seed=seed, train_images=train, validation_images=validation)
-        except DataError:
-            continue
-    raise AssertionError("shapes need no file")
+    try:
+        return load("cifar10", seed=seed, train_images=train, validation_images=validation)
+    except DataNotFound:
+        return load("shapes", seed=seed, train_images=train, validation_images=validation)
 
 
 def about(data: DataSet) -> str:
@@ -115,14 +119,15 @@ def train(
         now = moment(recipe, epoch, found.validation_errors)
         order = epoch_order(len(data.train), seed=recipe.seed, epoch=epoch, shuffle=recipe.shuffle)
         began = time.perf_counter()
-        for _, pixels, labels in batches(data.train, order[: per_epoch * recipe.batch_size], recipe.batch_size):
-            outcome = session.train(pixels, labels, found.steps, now)
-            found.losses.append(outcome.loss)
-            found.step_errors.append(float(np.mean(outcome.probs.argmax(axis=1) != labels)))
-            if outcome.kept or not np.isfinite(outcome.loss):
-                found.stopped_at = found.steps
-            if found.stopped_at or found.steps == steps:
-                break
+        with closing(batches(data.train, order[: per_epoch * recipe.batch_size], recipe.batch_size)) as source:
+            for _, pixels, labels in source:
+                outcome = session.train(pixels, labels, found.steps, now)
+                found.losses.append(outcome.loss)
+                found.step_errors.append(float(np.mean(outcome.probs.argmax(axis=1) != labels)))
+                if outcome.kept or not np.isfinite(outcome.loss):
+                    found.stopped_at = found.steps
+                if found.stopped_at or found.steps == steps:
+                    break
         found.seconds += time.perf_counter() - began
         if found.stopped_at or found.steps == steps:
             break

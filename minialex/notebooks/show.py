@@ -65,13 +65,16 @@ def source(*functions: Callable[..., Any] | type) -> Text:
     TypeError, OSError
         As `inspect.getsource`: something that has no Python source.
     """
-    parts, names = [], []
+    files: dict[str, list[str]] = {}
+    names = []
     for function in functions:
         whole = inspect.unwrap(function) if callable(function) else function
         file = Path(inspect.getsourcefile(whole) or "?")
         code = textwrap.dedent(inspect.getsource(whole)).rstrip()
-        parts.append(f"`{file.parent.name}/{file.name}`\n```python\n{code}\n```")
+        files.setdefault(f"{file.parent.name}/{file.name}", []).append(code)
         names.append(f"{whole.__module__}:{whole.__qualname__}")
+    blocks = ("\n\n\n".join(codes) for codes in files.values())
+    parts = [f"`{file}`\n```python\n{block}\n```" for file, block in zip(files, blocks, strict=True)]
     return Text("\n\n".join(parts), {"source": names})
 
 
@@ -267,14 +270,15 @@ def ablation(name: str) -> Ablation:
 def ablation_parts(name: str) -> list[Text | Picture]:
     """What `ablation` shows."""
     made_of = {"ablation": name}
+    missing = Text(f"*The study `{name}` is not recorded yet: `minialex ablate {name}` runs it.*", made_of)
     if find_spec("minialex.ablations") is None:
-        return [Text(f"*The study `{name}` is not recorded yet.*", made_of)]
+        return [missing]
     import importlib
 
     studies = importlib.import_module("minialex.ablations")
     outcome = studies.recorded(name)
     if outcome is None:
-        return [Text(f"*The study `{name}` is not recorded yet: `minialex ablate {name}` runs it.*", made_of)]
+        return [missing]
     sentences = "\n".join(f"- {sentence}" for sentence in studies.verdict(outcome))
     note = f"<small>{studies.provenance(outcome)}</small>"
     return [Text(f"{studies.table(outcome)}\n\n{sentences}\n\n{note}", made_of), Picture(studies.picture(outcome))]
