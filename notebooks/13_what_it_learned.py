@@ -63,9 +63,8 @@ run = experiment.train(
 trained = run.session
 found = evaluate([trained], images.validation)
 show.text(f"""
-{experiment.about(images)} After {run.steps:,} steps {100 * found.error(1):.1f} % of the validation images are wrong, and
-for {100 * found.error(5):.1f} % the right class is not among the five most probable ones (±{100 * found.interval(1):.1f}
-and ±{100 * found.interval(5):.1f} points, from the number of images).
+{experiment.about(images)} After {run.steps:,} steps the validation error is {found.words(1)}; for {found.words(5)} the right
+class is not among the five most probable ones. (The intervals are from the number of images alone.)
 """)
 
 # %% [markdown]

@@ -8,7 +8,7 @@
 import numpy as np
 
 from minialex import check, recipe
-from minialex.evaluation import Evaluation, evaluate
+from minialex.evaluation import Evaluation, evaluate, wilson
 from minialex.models import build
 from minialex.notebooks import experiment, show
 from minialex.plan import IMAGENET, floor, lay_out
@@ -66,11 +66,8 @@ check.error_interval(error_interval)
 
 # %%
 def sure(percent, images):
-    labels = np.zeros(images, np.int64)
-    wrong = np.arange(images) < percent / 100 * images
-    return 100 * Evaluation(
-        np.where(wrong[:, None], [0.0, 1.0], [1.0, 0.0]), labels
-    ).interval(1)
+    low, high = wilson(percent / 100, images)
+    return 100 * (high - low) / 2
 
 
 rows = [
@@ -83,10 +80,11 @@ show.table(rows, ("table 1", "top-1, %", "±", "top-5, %", "±"))
 # These intervals are of the *images* alone. How far another seed would have moved the numbers, the paper does not
 # say.
 #
-# The error itself is counted like this; where classes are equally probable, that counts against the network:
+# The error itself is counted like this; where classes are equally probable, that counts against the network. The interval is
+# Wilson's, which for so many images is the one that you have written:
 
 # %%
-show.source(Evaluation.right, Evaluation.error, Evaluation.interval)
+show.source(Evaluation.right, Evaluation.error, wilson)
 
 # %% [markdown]
 # ## What it would take
