@@ -8,6 +8,7 @@ one is the name of an operation. Answers: ``found`` once, then for each operatio
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -54,7 +55,8 @@ class Printed:
     def remark(self) -> list[str]:
         """What was printed since the last time, in words."""
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(Exception):  # the submission may have closed or replaced them
+                stream.flush()
         time.sleep(0.01)  # the thread empties the pipe
         count, first = self.count, self.first
         self.count, self.first = 0, b""

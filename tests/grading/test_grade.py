@@ -239,6 +239,15 @@ def test_when_the_time_is_up_while_the_example_is_made_smaller_it_is_shown_as_it
     assert "the example could be smaller: looking for one did not end within 4 s" in text
 
 
+def test_closed_streams_and_empty_input_are_the_students_matter(grade: Any) -> None:
+    text = GOOD.replace("    return np.maximum", "    import sys\n    sys.stdout.close()\n    return np.maximum")
+    text = text.replace("    return np.where", "    input()\n    return np.where")
+    code, out, told = grade({"jo.py": text})
+    assert code == 1
+    assert statuses(told) == {"relu": "passed", "relu_backward": "failed"}
+    assert "EOFError" in out
+
+
 def test_what_is_printed_is_kept_apart(grade: Any) -> None:
     noisy = GOOD.replace(
         "    return np.maximum", '    print(\'{"kind": "result"}\', flush=True)\n    return np.maximum'
