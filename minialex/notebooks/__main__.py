@@ -32,14 +32,21 @@ def run(
     total: Annotated[float, typer.Option(help="seconds that all may take together")] = making.SECONDS_TOGETHER,
 ) -> None:
     """Run all notebooks from top to bottom and write nothing; fails if one fails or the time is not enough."""
-    seconds = 0.0
+    seconds, faults = 0.0, []
     for source in making.sources(_folder(), names or ()):
-        ran = making.run(source, limit)
+        try:
+            ran = making.run(source, limit)
+        except making.NotebookError as fault:  # the others may have faults too
+            faults.append(str(fault))
+            print(f"{source.stem:<22} fails", flush=True)
+            continue
         seconds += ran.seconds
         print(_line(source, ran), flush=True)
     print(f"{'together':<22} {seconds:6.1f} s of {total:g}")
     if seconds > total:
-        raise making.NotebookError(f"the notebooks take {seconds:.0f} s together, more than {total:g} s")
+        faults.append(f"the notebooks take {seconds:.0f} s together, more than {total:g} s")
+    if faults:
+        raise making.NotebookError("\n".join(faults))
 
 
 @app.command()

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -121,7 +122,8 @@ def run(source: Path, seconds: float = SECONDS) -> Ran:
         try:
             asyncio.run(client.async_execute(cleanup_kc=True))
         except CellExecutionError as error:
-            raise NotebookError(f"{source.name}: a cell raises {error.ename}: {error.evalue}\n{error}") from None
+            traceback = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without its colours
+            raise NotebookError(f"{source.name}: a cell raises {error.ename}: {error.evalue}\n{traceback}") from None
         except (CellTimeoutError, DeadKernelError, RuntimeError) as error:
             first = str(error).strip().splitlines()[0]
             raise NotebookError(f"{source.name}: {first} (limit {seconds:g} s)") from None

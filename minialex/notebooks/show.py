@@ -281,4 +281,4 @@ def ablation_parts(name: str) -> list[Text | Picture]:
         return [missing]
     sentences = "\n".join(f"- {sentence}" for sentence in studies.verdict(outcome))
     note = f"<small>{studies.provenance(outcome)}</small>"
-    return [Text(f"{studies.table(outcome)}\n\n{sentences}\n\n{note}", made_of), Picture(studies.picture(outcome))]
+    return [Text(f"{sentences}\n\n{studies.table(outcome)}\n\n{note}", made_of), Picture(studies.picture(outcome))]
