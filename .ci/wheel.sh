@@ -14,3 +14,4 @@ ls labs | diff - <(cd "$OLDPWD/notebooks" && ls [0-9][0-9]_*.ipynb) # the wheel 
 venv/bin/minialex train --out run --epochs 1 --train-images 640 --validation-images 200
 venv/bin/minialex evaluate run
 venv/bin/python -m pytest --quiet -p no:cacheprovider --pyargs minialex.conformance --backend numpy -k relu
+venv/bin/minialex grade numpy --only relu,conv2d --examples 20

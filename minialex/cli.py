@@ -367,6 +367,35 @@ def backends(debug: DebugOption = False) -> None:
 
 
 @app.command()
+def grade(
+    theirs: Annotated[
+        str | None,
+        typer.Argument(help="a .py file, a folder of them, an importable name, module:Class, or an installed backend"),
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="operations to grade: relu,conv2d; one left out fails")] = None,
+    examples: Annotated[int, typer.Option(min=1, help="calls drawn for an operation in each dtype")] = 100,
+    seed: Annotated[int | None, typer.Option(min=0, help="draw other examples; default the same for everybody")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="seconds for one operation")] = 120.0,
+    memory: Annotated[float, typer.Option(min=0, help="GiB that it may allocate (Linux); 0: no limit")] = 4.0,
+    points: Annotated[float | None, typer.Option(min=0, help="say how many of so many points")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="write everything there too")] = None,
+    new: Annotated[Path | None, typer.Option("--new", help="write an empty submission into this new folder")] = None,
+    debug: DebugOption = False,
+) -> int:
+    """Hold a student's operations to the reference: a table, and the smallest failing call of each that is wrong.
+
+    Ends with 0 if all passed, 1 if not, 2 if there is nothing to grade. It runs their code with your rights.
+    """
+    from minialex.grading import commands
+
+    if (theirs is None) == (new is None):
+        raise ConfigurationError("say what to grade, or --new FOLDER for an empty submission, and not both")
+    if new is not None:
+        return commands.new(new, only or [])
+    return commands.run(theirs or "", only or [], examples, seed, timeout, memory, points, json)
+
+
+@app.command()
 def recipe(
     name: Annotated[str | None, typer.Argument(help="a recipe to print whole")] = None, debug: DebugOption = False
 ) -> None:
