@@ -336,6 +336,19 @@ def ablate(
 
 
 @app.command()
+def docs(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="of the local server; 0: a free one")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open it in the browser")] = True,
+    fresh: Annotated[bool, typer.Option("--build", help="build the site anew (in a source tree)")] = False,
+    debug: DebugOption = False,
+) -> int:
+    """The tutorial site, offline: served on this machine and opened in the browser."""
+    from minialex.site import serve
+
+    return serve.docs(port, browser, fresh)
+
+
+@app.command()
 def doctor(
     backend: Annotated[
         str | None, typer.Option("--backend", help="the backend to ask about; default this machine's")
