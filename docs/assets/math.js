@@ -1,14 +1,24 @@
-// KaTeX comes with the site (docs/made/katex); where it is not there, formulas stay readable as TeX.
+// KaTeX comes with the site (made/katex) and is taken where a page has formulas; without it they stay readable as TeX.
 (function () {
+  var home = new URL("../made/katex/", document.currentScript.src);
   function draw() {
-    if (!window.katex) return;
     document.querySelectorAll(".arithmatex").forEach(function (place) {
       var text = place.textContent.trim();
-      var display = text.startsWith("\\[");
       var inner = text.replace(/^\\[\[(]/, "").replace(/\\[\])]$/, "");
-      window.katex.render(inner, place, { displayMode: display, throwOnError: false });
+      window.katex.render(inner, place, { displayMode: text.startsWith("\\["), throwOnError: false });
     });
   }
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", draw);
-  else draw();
+  function begin() {
+    if (!document.querySelector(".arithmatex")) return;
+    var style = document.createElement("link");
+    style.rel = "stylesheet";
+    style.href = new URL("katex.min.css", home);
+    document.head.append(style);
+    var script = document.createElement("script");
+    script.src = new URL("katex.min.js", home);
+    script.onload = draw;
+    document.head.append(script);
+  }
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
+  else begin();
 })();

@@ -2,7 +2,8 @@
 
 In a page of Markdown, blocks of ``bash`` and ``python`` are run one after another in an empty folder: Python keeps its
 names from block to block, as in a session. A block of ``text`` directly after one of them is what it prints; ``…``
-in it stands for anything. Listings are blocks of ``py`` and are not run.
+in it stands for anything. Listings are blocks of ``py`` and are not run; nor is what follows
+``<!-- not run: why -->``.
 
 ``python -m minialex.site.blocks [--write] PAGE…`` runs pages; with ``--write`` what was printed is put into them.
 """
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_NOT_RUN = re.compile(r"<!-- not run: [^>]+ -->\s*$")
 RUNS = ("bash", "python")
 
 _DRIVER = r"""
@@ -81,8 +83,10 @@ def blocks(page: str) -> list[Block]:
     end = -1
     for match in _FENCE.finditer(page):
         language, text = match[1], match[2]
-        if language in RUNS:
+        if language in RUNS and not _NOT_RUN.search(page[end + 1 : match.start()]):
             found.append(Block(language, text, page.count("\n", 0, match.start()) + 1))
+            end = match.end()
+        elif language in RUNS:
             end = match.end()
         elif language == "text" and found and not page[end : match.start()].strip() and found[-1].output is None:
             last = found[-1]

@@ -80,7 +80,5 @@ def build(out: Path) -> None:
 def find() -> Path | None:
     """A built site: that of the wheel, or of the source tree."""
     root = source_tree()
-    for place in (PACKAGED, *((root / "site",) if root is not None else ())):
-        if (place / "index.html").is_file():
-            return place
-    return None
+    places: list[Path] = [PACKAGED] if root is None else [PACKAGED, root / "site"]
+    return next((place for place in places if (place / "index.html").is_file()), None)

@@ -43,4 +43,3 @@ def fetch(folder: Path) -> bool:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_bytes(target, data.read())
     return (folder / "katex.min.js").is_file()
-

@@ -60,7 +60,14 @@ def _command(name: str, command: Any, level: int) -> list[str]:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name != "argument"]
     usage = " ".join(_argument(p) for p in arguments)
-    lines = [f"{'#' * level} minialex {name}", "", "```text", f"minialex {name} {usage}".rstrip() + " [options]", "```", ""]
+    lines = [
+        f"{'#' * level} minialex {name}",
+        "",
+        "```text",
+        f"minialex {name} {usage}".rstrip() + " [options]",
+        "```",
+        "",
+    ]
     lines += [_sentences(command.help), ""]
     rows = [[f"`{p.name}`", cell(p.help or ""), ""] for p in arguments]
     rows += [[f"`{'`, `'.join(p.opts)}`", cell(p.help or ""), _default(p)] for p in options]
@@ -103,7 +110,14 @@ def recipes() -> str:
 def differences() -> str:
     """The points where paper and program differ."""
     rows = [
-        [str(p.number), cell(p.topic), cell(p.paper), cell(p.program), ", ".join(f"`{f}`" for f in p.fields), cell(p.note)]
+        [
+            str(p.number),
+            cell(p.topic),
+            cell(p.paper),
+            cell(p.program),
+            ", ".join(f"`{f}`" for f in p.fields),
+            cell(p.note),
+        ]
         for p in DIFFERENCES
     ]
     head = ["", "about", "the paper", "the 2012 program", "fields", "note"]
@@ -124,8 +138,8 @@ def claims() -> str:
     head = ["", "the paper says", "section", "its number", "the command", "our recorded result"]
     return (
         "# The paper, claim by claim\n\nOur results come from small networks on small photographs, trained for minutes "
-        "on two processor cores (see [the studies](studies.md)): they say whether an effect shows at that scale, not what it "
-        "is worth on ImageNet. Where nothing is recorded, nobody has run it yet.\n\n" + markdown(head, rows)
+        "on two processor cores (see [the studies](studies.md)): they say whether an effect shows at that scale, not "
+        "what it is worth on ImageNet. Where nothing is recorded, nobody has run it yet.\n\n" + markdown(head, rows)
     )
 
 
@@ -163,10 +177,11 @@ def notebook_pages(folder: Path) -> list[str]:
         from nbconvert import MarkdownExporter
     except ImportError as error:
         raise ConfigurationError(f"{error}; the site needs more: pip install 'minialex[docs]'") from None
+    exporter: Any = MarkdownExporter()  # type: ignore[no-untyped-call]
     names, rows = [], []
     for path in notebooks.paths():
         name = path.stem
-        text, found = MarkdownExporter().from_filename(str(path))
+        text, found = exporter.from_filename(str(path))
         outputs: Mapping[str, bytes] = found["outputs"]
         for file, data in outputs.items():
             write_bytes(folder / name / file, data)
@@ -181,7 +196,7 @@ def notebook_pages(folder: Path) -> list[str]:
     intro = (
         "# The course\n\nOne notebook an innovation of the paper, in order. Each has the idea, the reference operation "
         "from its source, a small experiment, the recorded study, and exercises that a cell checks.\n\n```bash\npip "
-        'install "minialex[notebooks]"\nminialex notebooks course\njupyter lab course\n```\n\nFor a course of your own: '
+        'install "minialex[notebooks]"\nminialex notebooks course\njupyter lab course\n```\n\nFor a course: '
         "[Teaching with minialex](../../how-to/teach.md).\n\n"
     )
     write_text(folder / "index.md", intro + markdown(["", "notebook"], rows))
@@ -220,7 +235,7 @@ def studies() -> str:
     for name in ablations.names():
         found = ablations.study(name)
         if ablations.recorded(name) is not None:
-            alt = f"{found.title}: a point for every run, means with intervals, and the differences; the table has the numbers"
+            alt = f"{found.title}: a point for every run, means with intervals, differences; the table has the numbers"
             text = text.replace(f"### {found.title}\n", f"### {found.title}\n\n![{alt}](ablations/{name}.png)\n", 1)
     return text
 

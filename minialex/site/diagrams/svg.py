@@ -66,10 +66,10 @@ class Drawing:
         """A disc around a point."""
         self._mark("circle", role, cx=x, cy=y, r=radius)
 
-    def path(self, points: Sequence[Point], role: str = "line", **attributes: float | str) -> None:
+    def path(self, points: Sequence[Point], role: str = "line", **attributes: float) -> None:
         """A line through points."""
         listed = " ".join(f"{_number(x)},{_number(y)}" for x, y in points)
-        self._mark("polyline", role, points=listed, **attributes)
+        self._mark("polyline", role, "", points=listed, **attributes)
 
     def arrow(self, points: Sequence[Point], role: str = "line", head: float = 7) -> None:
         """A line through points with a head at its end; `role` is that of a line."""
