@@ -126,8 +126,8 @@ def differences() -> str:
     head = ["", "about", "the paper", "the 2012 program", "fields", "note"]
     return (
         f"{WIDE}# Where the paper and the 2012 program differ\n\nThe original program was published by the Computer "
-        "History Museum in 2025. It and the paper do not say the same everywhere; what is open is a field of the recipe here. "
-        "`minialex differences` prints this table; the recipe `code145` follows the program.\n\n" + markdown(head, rows)
+        "History Museum in 2025. It and the paper do not say the same everywhere; what is open is a field of the recipe "
+        "here. `minialex differences` prints this table; the recipe `code145` follows the program.\n\n" + markdown(head, rows)
     )
 
 
