@@ -126,8 +126,9 @@ def differences() -> str:
     head = ["", "about", "the paper", "the 2012 program", "fields", "note"]
     return (
         f"{WIDE}# Where the paper and the 2012 program differ\n\nThe original program was published by the Computer "
-        "History Museum in 2025. It and the paper do not say the same everywhere; what is open is a field of the recipe "
-        "here. `minialex differences` prints this table; the recipe `code145` follows the program.\n\n" + markdown(head, rows)
+        "History Museum in 2025. It and the paper do not say the same everywhere; what is open is a field of "
+        "the recipe here. `minialex differences` prints this table; the recipe `code145` follows the program.\n\n"
+        + markdown(head, rows)
     )
 
 
@@ -140,9 +141,9 @@ def claims() -> str:
         rows.append([str(number), cell(claim["text"]), claim["section"], claim["paper"], commands, _ours(claim)])
     head = ["", "the paper says", "section", "its number", "the command", "our recorded result"]
     return (
-        f"{WIDE}# The paper, claim by claim\n\nOur results come from small networks on small photographs, trained for minutes "
-        "on two processor cores (see [the studies](studies.md)): they say whether an effect shows at that scale, not "
-        "what it is worth on ImageNet. Where nothing is recorded, nobody has run it yet.\n\n" + markdown(head, rows)
+        f"{WIDE}# The paper, claim by claim\n\nOur results come from small networks on small photographs, trained for "
+        "minutes on two processor cores (see [the studies](studies.md)): they say whether an effect shows at that scale, "
+        "not what it is worth on ImageNet. Where nothing is recorded, nobody has run it yet.\n\n" + markdown(head, rows)
     )
 
 
