@@ -142,8 +142,9 @@ def claims() -> str:
     head = ["", "the paper says", "section", "its number", "the command", "our recorded result"]
     return (
         f"{WIDE}# The paper, claim by claim\n\nOur results come from small networks on small photographs, trained for "
-        "minutes on two processor cores (see [the studies](studies.md)): they say whether an effect shows at that scale, "
-        "not what it is worth on ImageNet. Where nothing is recorded, nobody has run it yet.\n\n" + markdown(head, rows)
+        "minutes on two processor cores (see [the studies](studies.md)): they say whether an effect shows at that "
+        "scale, not what it is worth on ImageNet. Where nothing is recorded, nobody has run it yet.\n\n"
+        + markdown(head, rows)
     )
 
 
