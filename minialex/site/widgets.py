@@ -66,7 +66,7 @@ def wheel() -> bytes:
     """
     files: dict[str, bytes] = {}
     for package, top in (("minialex", _ROOT / "minialex"), ("minialex_numpy", _ROOT / "backends" / "minialex_numpy")):
-        for path in sorted([*top.rglob("*.py"), *top.rglob("recipes/*.toml")]):
+        for path in sorted([*top.rglob("*.py"), *top.glob("recipes/**/*.toml")]):
             within = path.relative_to(top)
             if within.parts[0] not in _LEFT_OUT:
                 files[f"{package}/{within.as_posix()}"] = path.read_bytes()

@@ -5,7 +5,7 @@ const [folder, wheel, requests] = process.argv.slice(2);
 const { loadPyodide } = await import(pathToFileURL(folder + "/pyodide.mjs").href);
 const pyodide = await loadPyodide({ indexURL: folder });
 await pyodide.loadPackage("numpy", { messageCallback() {} });
-pyodide.unpackArchive(readFileSync(wheel), "wheel");
+pyodide.unpackArchive(new Uint8Array(readFileSync(wheel)).buffer, "wheel");
 pyodide.globals.set("requests", readFileSync(requests, "utf8"));
 console.log(pyodide.runPython(`
 import json, time
