@@ -1,6 +1,6 @@
-"""The site's live parts give the library's numbers: here by themselves, and in Pyodide where that can be had.
+"""The live parts give the library's numbers: here by themselves, and in Pyodide where that can be had.
 
-Pyodide and the NumPy wheel come from a cache folder (MINIALEX_PYODIDE_CACHE), made of npm's pyodide@0.27.7 and the wheel
+Pyodide and the NumPy wheel come from a cache folder (MINIALEX_PYODIDE_CACHE): npm's pyodide@0.27.7 and the wheel
 of its lock; the wheel's hash is compared with the lock's.
 """
 
@@ -21,12 +21,21 @@ CACHE = Path(os.environ.get("MINIALEX_PYODIDE_CACHE", Path.home() / ".cache/mini
 RAMP = [float(v) for v in range(64)]
 EDGE = [-1.0, 0, 1, -2, 0, 2, -1, 0, 1]
 REQUESTS = [
-    {"name": "convolution", "args": {"image": RAMP, "height": 8, "width": 8, "kernel": EDGE, "stride": 2, "padding": 1}},
+    {
+        "name": "convolution",
+        "args": {"image": RAMP, "height": 8, "width": 8, "kernel": EDGE, "stride": 2, "padding": 1},
+    },
     {"name": "relu", "args": {"image": RAMP, "height": 8, "width": 8, "kernel": EDGE, "bias": -9.0}},
-    {"name": "normalisation", "args": {"values": [30.0, 30, 100, 30], "size": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75}},
+    {
+        "name": "normalisation",
+        "args": {"values": [30.0, 30, 100, 30], "size": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75},
+    },
     {"name": "pooling", "args": {"image": RAMP, "height": 8, "width": 8, "size": 3, "stride": 2}},
-    {"name": "colour", "args": {"image": [float(v % 251) for v in range(192)], "height": 8, "width": 8, "draws": [1, 0, -1]}},
-]  # fmt: skip
+    {
+        "name": "colour",
+        "args": {"image": [float(v % 251) for v in range(192)], "height": 8, "width": 8, "draws": [1, 0, -1]},
+    },
+]
 
 
 def test_convolution_by_hand() -> None:
