@@ -158,7 +158,7 @@ class Stored(Mapping[str, Any]):
             try:
                 header = json.loads(file.read(length))
                 metadata = header.pop("__metadata__", {})
-                entries = {
+                entries: dict[str, Any] = {
                     name: (str(e["dtype"]), tuple(map(int, e["shape"])), *map(int, e["data_offsets"]))
                     for name, e in header.items()
                 }
