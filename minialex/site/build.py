@@ -12,7 +12,7 @@ from pathlib import Path
 
 from minialex.errors import ConfigurationError, ResourceError
 from minialex.files import remove_folder
-from minialex.site import diagrams, katex, listings, pages
+from minialex.site import diagrams, katex, listings, pages, widgets
 
 PACKAGED = Path(__file__).parent / "built"
 """Where a wheel has the built site, if there was one when it was made."""
@@ -40,6 +40,7 @@ def make() -> Iterator[str]:
     yield f"{len(diagrams.write(made / 'diagrams'))} diagrams"
     code = listings.write(made / "code", sorted((root / "docs").rglob("*.md")))
     yield f"{len(code)} listings"
+    yield f"{len(widgets.write(made / 'live'))} files of the live parts"
     there = katex.fetch(made / "katex")
     yield "KaTeX" if there else "no KaTeX (npm and its registry are needed): formulas stay TeX"
 

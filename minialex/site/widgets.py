@@ -1,0 +1,101 @@
+"""What the site's live parts are fed with: JSON for the light ones, and minialex as a pure wheel for Pyodide."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from minialex import __version__, recipe
+from minialex.files import write_bytes, write_json
+from minialex.layers import Conv2d
+from minialex.models import alexnet
+from minialex.summary import summarise
+
+PYODIDE = "https://cdn.jsdelivr.net/pyodide/v0.27.7/full/"
+"""Where the page takes Pyodide from, unless the environment variable MINIALEX_PYODIDE names another address."""
+
+WHEEL = f"minialex-{__version__}-py3-none-any.whl"
+
+_ROOT = Path(__file__).resolve().parents[2]
+_LEFT_OUT = ("site", "notebooks", "ablations", "check", "grading", "conformance", "doctor", "look", "exchange")
+
+
+def columns() -> dict[str, Any]:
+    """The paper's network, layer by layer: its columns, what each reads and how many values cross."""
+    rows = summarise(recipe.load("alexnet-2012")).rows
+    return {
+        "layers": [
+            {
+                "layer": row.layer,
+                "kind": row.kind,
+                "columns": row.columns,
+                "output": list(row.output),
+                "reads": row.reads,
+                "parameters": row.parameters,
+                "multiply_adds": row.multiply_adds,
+                "received": row.received,
+            }
+            for row in rows
+        ]
+    }
+
+
+def calculator() -> dict[str, Any]:
+    """Where the calculator begins: the paper's conv1."""
+    network = alexnet()
+    first = next(layer for layer in network.layers if isinstance(layer, Conv2d))
+    channels, size, _ = network.input_shape
+    before, after = first.padding[0]
+    return {
+        "defaults": {
+            "channels": channels, "size": size, "kernels": first.kernels, "kernel": first.size,
+            "stride": first.stride, "before": before, "after": after,
+        }
+    }  # fmt: skip
+
+
+def wheel() -> bytes:
+    """minialex and its reference as a wheel of pure Python, without the parts that a page cannot use; no dependency.
+
+    The same sources give the same bytes.
+    """
+    files: dict[str, bytes] = {}
+    for package, top in (("minialex", _ROOT / "minialex"), ("minialex_numpy", _ROOT / "backends" / "minialex_numpy")):
+        for path in sorted([*top.rglob("*.py"), *top.glob("recipes/**/*.toml")]):
+            within = path.relative_to(top)
+            if within.parts[0] not in _LEFT_OUT:
+                files[f"{package}/{within.as_posix()}"] = path.read_bytes()
+    info = f"minialex-{__version__}.dist-info"
+    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: minialex\nVersion: {__version__}\n".encode()
+    files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: minialex\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files[f"{info}/entry_points.txt"] = b"[minialex.backends]\nnumpy = minialex_numpy:NumpyBackend\n"
+    record = "".join(
+        f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}\n"
+        for name, data in files.items()
+    )
+    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+    return out.getvalue()
+
+
+def write(folder: Path) -> list[Path]:
+    """Write ``columns.json``, ``calculator.json``, ``settings.json`` and the wheel; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    address = os.environ.get("MINIALEX_PYODIDE") or PYODIDE
+    parts = {
+        "columns.json": columns(),
+        "calculator.json": calculator(),
+        "settings.json": {"pyodide": address if address.endswith("/") else f"{address}/", "wheel": WHEEL},
+    }
+    for name, value in parts.items():
+        write_json(folder / name, value)
+    write_bytes(folder / WHEEL, wheel())
+    return [*(folder / name for name in parts), folder / WHEEL]
