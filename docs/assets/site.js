@@ -9,6 +9,9 @@
     });
   }
   function begin() {
+    // material's search is a dialog without a name: give it one for those who hear the page
+    var search = document.querySelector(".md-search[role=dialog]");
+    if (search && !search.hasAttribute("aria-label")) search.setAttribute("aria-label", "Search");
     if (!document.querySelector(".arithmatex")) return;
     var style = document.createElement("link");
     style.rel = "stylesheet";
