@@ -128,6 +128,6 @@ def build(name: str, kind: type, *, threads: int | None = None, precision: str |
             if option == "precision" and given[option] == "float32":
                 del given[option]
                 continue
-            hint = "; it computes in float32" if option == "precision" else ""
+            hint = "; it computes in float32: give --precision float32" if option == "precision" else ""
             raise ConfigurationError(f"the {name} backend has no --{option}{hint}")
     return cast(Backend, kind(**given))
