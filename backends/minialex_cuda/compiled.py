@@ -25,14 +25,18 @@ from minialex_cuda.conv2d import conv2d, conv2d_backward
 from minialex_cuda.dropout import dropout_at, dropout_backward
 from minialex_cuda.kernel import Kernel
 from minialex_cuda.linear import linear, linear_backward
-from minialex_cuda.local_response_norm import local_response_norm, local_response_norm_backward
 from minialex_cuda.max_pool2d import max_pool2d, max_pool2d_backward
 from minialex_cuda.place import Place
+from minialex_cuda.response_norm import (
+    local_response_norm,
+    local_response_norm_backward,
+    spatial_response_norm,
+    spatial_response_norm_backward,
+)
 from minialex_cuda.runtime import Convolution, Event, Runtime
 from minialex_cuda.schedule import ALIGNMENT, RESULT, StreamName, Task, aligned, plan
 from minialex_cuda.sgd_update import sgd_update_at
 from minialex_cuda.softmax_cross_entropy import softmax_cross_entropy, softmax_cross_entropy_backward
-from minialex_cuda.spatial_response_norm import spatial_response_norm, spatial_response_norm_backward
 from minialex_cuda.workspace import Workspace
 
 
