@@ -39,10 +39,12 @@ class Recording(HostRuntime):
         super().__init__()
         self.signatures: Signatures = defaultdict(set)
 
-    def launch(self, stream: HostStream, kernel: Kernel, count: int, arguments: Sequence[Any]) -> None:
+    def launch(
+        self, stream: HostStream, kernel: Kernel, count: int, arguments: Sequence[Any], touched: Any = None
+    ) -> None:
         plain = [a.raw if isinstance(a, Flat) else a for a in arguments]
         self.signatures[kernel.name].add((types.int64, *map(typeof, plain)))
-        super().launch(stream, kernel, count, arguments)
+        super().launch(stream, kernel, count, arguments, touched)
 
 
 class Mute(Recording):
