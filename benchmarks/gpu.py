@@ -29,7 +29,6 @@ import gc
 import statistics
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -49,7 +48,7 @@ from minialex.data.loader import Batch, batches  # noqa: E402
 from minialex.data.statistics import Statistics  # noqa: E402
 from minialex.doctor import driver, processor  # noqa: E402
 from minialex.doctor.meter import CupyMeter  # noqa: E402
-from minialex.errors import BackendUnavailable, ConfigurationError, MinialexError, nearest  # noqa: E402
+from minialex.errors import MinialexError  # noqa: E402
 from minialex.rates import PRECISIONS, Rates  # noqa: E402
 from minialex.recipe import Recipe, load  # noqa: E402
 from minialex.schedule import moment  # noqa: E402
@@ -62,21 +61,6 @@ from gpu_goals import table as table_of_goals  # noqa: E402  isort: skip
 RESULTS = ROOT / "benchmarks" / "results" / "gpu.json"
 SIDES = (OURS, EAGER, COMPILED)
 WATCHED = 5  # steps that are looked at layer by layer
-
-
-def load_backend(name: str, precision: str) -> Backend:
-    """A backend by its name, also where minialex is not installed: then the names are those of pyproject.toml."""
-    if name in registry.installed():
-        return registry.load(name, precision=precision)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    points = project["entry-points"][registry.GROUP]
-    if name not in points:
-        raise ConfigurationError(f"no backend named '{name}'; there are {', '.join(points)}.{nearest(name, points)}")
-    module, _, attribute = points[name].partition(":")
-    try:
-        return registry.build(name, getattr(import_module(module), attribute), precision=precision)
-    except ImportError as error:
-        raise BackendUnavailable(f"backend '{name}' cannot be used: {error}") from error
 
 
 class Side(Protocol):
@@ -309,7 +293,7 @@ class Benchmark:
 
     def ours(self, recipe: Recipe) -> Ours:
         """Our side, with the same initial weights every time (drawing them takes longer than training)."""
-        backend = load_backend(self.options.backend, recipe.precision)
+        backend = registry.load(self.options.backend, precision=recipe.precision)
         made = Ours(recipe, backend, self.options.device, self.weights.get(recipe.columns))
         if recipe.columns not in self.weights:
             self.weights[recipe.columns] = made.session.weights()
