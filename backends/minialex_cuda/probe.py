@@ -55,8 +55,8 @@ def reason() -> str | None:
         return (
             "the NVIDIA driver shows no device; `nvidia-smi` should list one (is CUDA_VISIBLE_DEVICES set to nothing?)"
         )
-    missing = cublas_fault()
-    return missing and f"cuBLAS does not load ({missing}); install with: {INSTALL}"
+    fault = cublas_fault()
+    return fault and f"cuBLAS does not load ({fault}); install with: {INSTALL}"
 
 
 def cublas_fault() -> str | None:
