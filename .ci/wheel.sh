@@ -9,6 +9,9 @@ pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$work" .
 cd "$work"
 venv/bin/minialex --version
 venv/bin/minialex backends
+venv/bin/minialex notebooks labs
+ls labs | diff - <(cd "$OLDPWD/notebooks" && ls [0-9][0-9]_*.ipynb) # the wheel has all of them
 venv/bin/minialex train --out run --epochs 1 --train-images 640 --validation-images 200
 venv/bin/minialex evaluate run
 venv/bin/python -m pytest --quiet -p no:cacheprovider --pyargs minialex.conformance --backend numpy -k relu
+venv/bin/minialex grade numpy --only relu,conv2d --examples 20

@@ -294,6 +294,65 @@ def plan(
 
 
 @app.command()
+def ablate(
+    studies: Annotated[list[str] | None, typer.Argument(help="studies by name, or TOML files of your own")] = None,
+    every: Annotated[bool, typer.Option("--all", help="all studies of the package")] = False,
+    show: Annotated[bool, typer.Option("--list", help="list the studies and what is recorded")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="try the mechanics in a minute; claims nothing")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="only so many of the study's seeds")] = None,
+    data: Annotated[str, typer.Option(help="where the studies' data set is, e.g. cifar-10-python.tar.gz")] = "",
+    out: Annotated[Path, typer.Option(help="folder of the runs and of what they give")] = Path("runs/ablations"),
+    jobs: Annotated[int | None, typer.Option(min=1, help="runs at once; default one a core, or one a device")] = None,
+    backend: BackendOption = None,
+    devices: Annotated[
+        str | None, typer.Option("--devices", help="devices to spread runs over, one a run: 0,1 or cpu:0")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="threads of each run; default 1 if several run")] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="look for each arm's learning rate, and keep it")
+    ] = False,
+    collect: Annotated[bool, typer.Option("--collect", help="train nothing: show what finished runs give")] = False,
+    record: Annotated[bool, typer.Option("--record", help="keep the outcome in the package")] = False,
+    debug: DebugOption = False,
+) -> int:
+    """Ablations: what each innovation is worth, with several seeds, intervals and a verdict in words.
+
+    Finished runs are shared between studies; after Ctrl-C or a power cut the same command goes on.
+    """
+    from minialex.ablations import commands
+    from minialex.ablations.running import Place
+    from minialex.ablations.study import names
+
+    if show:
+        commands.listing()
+        return 0
+    wanted = list(names()) if every else list(studies or ())
+    if not wanted:
+        raise ConfigurationError(f"which study? {', '.join(names())}; or --all, or --list")
+    place = Place(
+        out, data, backend, threads, tuple(part.strip() for part in (devices or "").split(",") if part.strip())
+    )
+    arguments = [word for word in sys.argv[1:] if word != "ablate"]
+    return commands.ablate(
+        wanted, quick=quick, seeds=seeds, place=place, jobs=jobs, calibrate=calibrate, record=record,
+        collect_only=collect, arguments=arguments,
+    )  # fmt: skip
+
+
+@app.command()
+def docs(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="of the local server; 0: a free one")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open it in the browser")] = True,
+    fresh: Annotated[bool, typer.Option("--build", help="build the site anew (in a source tree)")] = False,
+    debug: DebugOption = False,
+) -> int:
+    """The tutorial site, offline: served on this machine and opened in the browser."""
+    from minialex.site import serve
+
+    return serve.docs(port, browser, fresh)
+
+
+@app.command()
 def doctor(
     backend: Annotated[
         str | None, typer.Option("--backend", help="the backend to ask about; default this machine's")
@@ -325,6 +384,35 @@ def backends(debug: DebugOption = False) -> None:
 
 
 @app.command()
+def grade(
+    theirs: Annotated[
+        str | None,
+        typer.Argument(help="a .py file, a folder of them, an importable name, module:Class, or an installed backend"),
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="operations to grade: relu,conv2d; one left out fails")] = None,
+    examples: Annotated[int, typer.Option(min=1, help="calls drawn for an operation in each dtype")] = 100,
+    seed: Annotated[int | None, typer.Option(min=0, help="draw other examples; default the same for everybody")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="seconds for one operation")] = 120.0,
+    memory: Annotated[float, typer.Option(min=0, help="GiB that it may allocate (Linux); 0: no limit")] = 4.0,
+    points: Annotated[float | None, typer.Option(min=0, help="say how many of so many points")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="write everything there too")] = None,
+    new: Annotated[Path | None, typer.Option("--new", help="write an empty submission into this new folder")] = None,
+    debug: DebugOption = False,
+) -> int:
+    """Hold a student's operations to the reference: a table, and the smallest failing call of each that is wrong.
+
+    Ends with 0 if all passed, 1 if not, 2 if there is nothing to grade. It runs their code with your rights.
+    """
+    from minialex.grading import commands
+
+    if (theirs is None) == (new is None):
+        raise ConfigurationError("say what to grade, or --new FOLDER for an empty submission, and not both")
+    if new is not None:
+        return commands.new(new, only or [])
+    return commands.run(theirs or "", only or [], examples, seed, timeout, memory, points, json)
+
+
+@app.command()
 def recipe(
     name: Annotated[str | None, typer.Argument(help="a recipe to print whole")] = None, debug: DebugOption = False
 ) -> None:
@@ -352,6 +440,21 @@ def download(
     from minialex import commands
 
     commands.download(name, folder)
+
+
+@app.command()
+def notebooks(
+    folder: Annotated[Path | None, typer.Argument(help="where to copy them; without it, they are listed")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that differ")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """The course: copy its notebooks into a folder, to run and to change there. Files that differ are kept."""
+    from minialex.notebooks import copying
+
+    if folder is None:
+        copying.list_titles()
+    else:
+        copying.copy(folder, overwrite)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from minialex import checkpoint, files, machine, models, registry, transfer, weights
 from minialex.backend import Backend
-from minialex.data import DataSet, load
+from minialex.data import DataSet, absolute, load
 from minialex.data.images import read_image
 from minialex.data.store import is_store
 from minialex.differences import DIFFERENCES
@@ -100,7 +100,8 @@ def train(
             )
     else:
         recipe = choose_recipe(recipe_name, changes)
-        if recipe.init_from:  # the run may be resumed from elsewhere
+        recipe = recipe.replace(data=absolute(recipe.data))  # the run may be used from elsewhere
+        if recipe.init_from:
             recipe = recipe.replace(init_from=str(Path(recipe.init_from).expanduser().resolve()))
         label = Path(recipe.data.partition(":")[0]).name or "run"
         path = out or Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -134,8 +135,9 @@ def finish(run: Run, recipe: Recipe, data: DataSet, result: Result, screen: Cons
     write_report(run, recipe, data, result, result.evaluation)
     found = result.evaluation
     screen.print(
-        f"validation top-1 error {found.error(1):.2%} ± {found.interval(1):.2%} (top-5 {found.error(5):.2%}) after "
-        f"{result.epochs} epochs, {duration(result.progress.seconds)}; guessing would be {1 - 1 / recipe.classes:.0%}",
+        f"validation top-1 error {found.words(1)}, top-5 {found.error(5):.2%}, after "
+        f"{result.epochs} epochs, {duration(result.progress.seconds)}; "
+        f"guessing would be {100 * (1 - 1 / recipe.classes):.3g}%",
         highlight=False,
     )
     screen.print(f"report       {run.paths.report}", highlight=False)

@@ -40,6 +40,12 @@ class DataError(MinialexError):
     exit_code = 3
 
 
+class DataNotFound(DataError):
+    """A named data set that lies at none of the usual places: nothing is wrong, it was not downloaded (exit code 3)."""
+
+    exit_code = 3
+
+
 class CheckpointError(MinialexError):
     """A checkpoint or weights file that is missing, damaged or of another network (exit code 4)."""
 

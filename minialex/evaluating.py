@@ -127,8 +127,8 @@ def summary(found: Evaluation, paths: Sequence[Path], data: str, views: int) -> 
     table = Table(box=None, show_header=False, highlight=False)
     table.add_row("network" if len(paths) == 1 else f"average of {len(paths)}", ", ".join(map(str, paths)))
     table.add_row("data", f"{data}, {len(found.labels):,} validation images, {views} view{'s' if views > 1 else ''}")
-    table.add_row("top-1 error", f"{found.error(1):.2%} ± {found.interval(1):.2%}")
-    table.add_row("top-5 error", f"{found.error(5):.2%} ± {found.interval(5):.2%}")
+    table.add_row("top-1 error", found.words(1))
+    table.add_row("top-5 error", found.words(5))
     table.add_row("loss", f"{found.loss:.4f}")
     measured = scores.calibration(found)
     believes = "too sure" if measured.overconfidence > 0 else "not sure enough"

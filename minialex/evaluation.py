@@ -51,10 +51,22 @@ class Evaluation:
         counts = np.bincount(self.labels * K + self.probs.argmax(axis=1), minlength=K * K)
         return counts.reshape(K, K).astype(np.int64)
 
-    def interval(self, top: int) -> float:
-        """Half the width of the error's 95% interval from the number of images alone (normal approximation)."""
-        error = self.error(top)
-        return 1.96 * math.sqrt(error * (1 - error) / len(self.labels))
+    def interval(self, top: int) -> tuple[float, float]:
+        """The error's 95% interval from the number of images alone; see `wilson`."""
+        return wilson(self.error(top), len(self.labels))
+
+    def words(self, top: int) -> str:
+        """The error with its interval: ``"40.66% (95%: 40.23 to 41.09%)"``."""
+        low, high = self.interval(top)
+        return f"{self.error(top):.2%} (95%: {100 * low:.2f} to {high:.2%})"
+
+
+def wilson(error: float, images: int) -> tuple[float, float]:
+    """95% interval of an error that was seen on so many images (Wilson 1927: sound at 0, at 1 and for few images)."""
+    z = 1.96
+    middle = (error + z * z / (2 * images)) / (1 + z * z / images)
+    half = z / (1 + z * z / images) * math.sqrt(error * (1 - error) / images + z * z / (4 * images * images))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def evaluate(

@@ -275,9 +275,9 @@ def save(figure: Figure, path: Path) -> None:
     files.write_bytes(path, png(figure))
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, dpi: int = 144) -> bytes:
     """Return a figure as PNG, with no metadata that changes between runs."""
-    return _rendered(figure, {}, format="png", dpi=144, metadata={"Software": None})
+    return _rendered(figure, {}, format="png", dpi=dpi, metadata={"Software": None})
 
 
 def svg(figure: Figure, name: str) -> str:

@@ -380,9 +380,12 @@ def _check_together(recipe: Recipe) -> None:
 
 
 def built_in() -> list[str]:
-    """Names of the recipes in the package."""
+    """Names of the recipes in the package; those of ablations at the paper's scale as ``ablations/NAME``."""
     folder = resources.files("minialex") / "recipes"
-    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+    found = []
+    for home, prefix in ((folder, ""), (folder / "ablations", "ablations/")):
+        found += [prefix + item.name.removesuffix(".toml") for item in home.iterdir() if item.name.endswith(".toml")]
+    return sorted(found)
 
 
 def load(name: str) -> Recipe:
@@ -394,7 +397,7 @@ def load(name: str) -> Recipe:
         If there is none, it is not TOML, or a table or field is unknown or wrong.
     """
     if name in built_in():
-        text = (resources.files("minialex") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+        text = resources.files("minialex").joinpath("recipes", *f"{name}.toml".split("/")).read_text(encoding="utf-8")
         return parse(text, f"recipe '{name}'")
     path = Path(name)
     if path.suffix != ".toml" and not path.is_file():

@@ -61,23 +61,22 @@ def default_name() -> str:
 
 def protocol_faults(backend: type) -> list[str]:
     """Where a class departs from the protocol: operations left out, renamed, or with other parameters."""
-    faults = []
-    for name in (*MOVERS, *OPERATIONS, "compile_step"):
-        member = inspect.getattr_static(backend, name, None)
-        if member is None:
-            faults.append(f"'{name}' is missing")
-            continue
-        if isinstance(member, staticmethod):
-            member = member.__func__
-        if not callable(member):
-            faults.append(f"'{name}' is not callable")
-            continue
-        expected = _parameters(getattr(Backend, name))
-        actual = _parameters(member)
-        if actual != expected:
-            faults.append(f"'{name}' takes ({', '.join(actual)}), expected ({', '.join(expected)})")
+    names = (*MOVERS, *OPERATIONS, "compile_step")
+    faults = [fault for name in names if (fault := signature_fault(name, inspect.getattr_static(backend, name, None)))]
     faults += [f"'{name}' is missing" for name in ("name", "devices") if not hasattr(backend, name)]
     return faults
+
+
+def signature_fault(name: str, member: Any) -> str | None:
+    """What is wrong with the member of a class (or with a function) as the protocol's method of a name, or None."""
+    if member is None:
+        return f"'{name}' is missing"
+    if isinstance(member, staticmethod):
+        member = member.__func__
+    if not callable(member):
+        return f"'{name}' is not callable"
+    expected, actual = _parameters(getattr(Backend, name)), _parameters(member)
+    return None if actual == expected else f"'{name}' takes ({', '.join(actual)}), expected ({', '.join(expected)})"
 
 
 def _parameters(function: Any) -> list[str]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import minialex
 from minialex import files, pictures
+from minialex.evaluation import wilson
 from minialex.look.kernels import colour_share
 from minialex.pictures import Float, name_of, percent, plain, series, top_classes
 
@@ -111,8 +112,8 @@ def _result(title: str, metrics: Records, confusion: NDArray[np.int64] | None, c
             f"<strong>{percent(error)}</strong> of the validation images"
         )
         if confusion is not None and confusion.sum():
-            within = 1.96 * math.sqrt(error * (1 - error) / int(confusion.sum()))
-            sentence += f" (±\N{NO-BREAK SPACE}{percent(within)}, as there are {int(confusion.sum()):,})"
+            low, high = wilson(error, int(confusion.sum()))
+            sentence += f" (95%: {percent(low)} to {percent(high)}, as there are {int(confusion.sum()):,})"
         sentence += f"; guessing would be wrong on {percent(1 - 1 / classes)}." if classes else "."
         if float(best["top1_error"]) < error:
             sentence += f" It was best after epoch {_e(best.get('epoch', '?'))}: {percent(float(best['top1_error']))}."

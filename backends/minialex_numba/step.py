@@ -305,7 +305,7 @@ class _Builder:
         return self._rows(node, elementwise.relu_kernel, [node.inputs["x"][0], node.outputs["y"][0]])
 
     def _tanh(self, node: Node) -> Callable[[], Task]:
-        return self._rows(node, elementwise.tanh_kernel, [node.inputs["x"][0], node.outputs["y"][0]])
+        return self._rows(node, elementwise.tanh_kernel_of(self.dtype), [node.inputs["x"][0], node.outputs["y"][0]])
 
     def _relu_backward(self, node: Node) -> Callable[[], Task]:
         roles = [node.inputs["dy"][0], node.inputs["y"][0], node.outputs["dx"][0]]

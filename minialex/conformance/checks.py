@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import hypothesis
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -40,6 +41,10 @@ PROFILES = {
 """How hard to look: ``"ci"`` draws the same moderate number of examples every time, ``"deep"`` many new ones."""
 
 
+NOTHING = "returned None"
+"""What is wrong with an operation that nobody has written."""
+
+
 def dtypes(backend: Backend) -> tuple[str, ...]:
     """The floating dtypes that a backend takes: its attribute ``dtypes``, or float32 and float64."""
     return tuple(getattr(backend, "dtypes", ("float32", "float64")))
@@ -63,9 +68,12 @@ def perform(backend: Backend, case: Case, device: str) -> list[Array | None]:
     place = at(case, device)
     arrays = each(case.arrays, lambda a: backend.to_device(lay_out(a, case.layout), device))
     try:
-        results = flatten(getattr(backend, case.operation)(*arrays.values(), **case.numbers))
+        made = getattr(backend, case.operation)(*arrays.values(), **case.numbers)
     except Exception as error:
         raise fail(case, place, f"raised {type(error).__name__}: {error}") from error
+    if made is None:
+        raise fail(case, place, NOTHING)
+    results = flatten(made)
     specs = flatten(RULES[case.operation](*case.arrays.values(), **case.numbers))
     if len(results) != len(specs):
         raise fail(case, place, f"gave {len(results)} results, expected {len(specs)}")
@@ -76,7 +84,10 @@ def perform(backend: Backend, case: Case, device: str) -> list[Array | None]:
             continue
         found = tuple(result.shape), np.dtype(result.dtype), result.device
         if found != (spec.shape, spec.dtype, device):
-            raise fail(case, place, f"result {index} is {found}, expected {(spec.shape, spec.dtype, device)}")
+            there, wanted = (
+                f"{shape} {dtype} on {where}" for shape, dtype, where in (found, (spec.shape, spec.dtype, device))
+            )
+            raise fail(case, place, f"result {index} is {there}, expected {wanted}")
     written = IN_PLACE.get(case.operation, ())
     for name, given_ in case.arrays.items():
         for before, after in zip(listed([given_]), listed([arrays[name]]), strict=True):
@@ -147,8 +158,23 @@ def check_refusal(backend: Backend, case: Case, arrays: dict[str, Any], kind: ty
 # ---- one operation --------------------------------------------------------------------------------------------
 
 
-def check_operation(backend: Backend, operation: str, profile: settings = PROFILES["ci"]) -> None:
-    """Many calls of one operation, valid ones and some that must be refused, in each dtype that the backend takes."""
+def check_operation(
+    backend: Backend,
+    operation: str,
+    profile: settings = PROFILES["ci"],
+    *,
+    check_case: Callable[[Backend, Case], None] = check_case,
+    seed: int | None = None,
+) -> None:
+    """Many calls of one operation, valid ones and some that must be refused, in each dtype that the backend takes.
+
+    Parameters
+    ----------
+    check_case : what is done with each valid call; another function than the kit's may watch what goes on
+    seed : draws other examples than the profile's; None leaves the choice to the profile
+    """
+    draw: Callable[[Callable[[], None]], Callable[[], None]]
+    draw = (lambda test: test) if seed is None else hypothesis.seed(seed)
     device = backend.devices[0]
     for dtype in dtypes(backend):
         for kinds, share in MOODS.values():
@@ -159,7 +185,7 @@ def check_operation(backend: Backend, operation: str, profile: settings = PROFIL
             def agrees(case: Case) -> None:
                 check_case(backend, case)
 
-            agrees()
+            draw(agrees)()
 
         @settings(profile, max_examples=3)
         @given(STRATEGIES[operation](Floats(dtype, ("normal",))))
@@ -168,7 +194,7 @@ def check_operation(backend: Backend, operation: str, profile: settings = PROFIL
                 arrays = each(wrong.arrays, lambda a: backend.to_device(a, device))
                 check_refusal(backend, wrong, arrays, ConfigurationError, what)
 
-        refuses()
+        draw(refuses)()
 
 
 # ---- movers ---------------------------------------------------------------------------------------------------

@@ -73,6 +73,15 @@ def load(
     return replace(whole, train=train, validation=validation, statistics=statistics)
 
 
+def absolute(source: str) -> str:
+    """The same data from wherever it is asked for: a place relative to the working folder becomes a full path."""
+    name, colon, place = source.partition(":")
+    if name in NAMES:
+        return f"{name}:{Path(place).expanduser().resolve()}" if colon and place else source
+    path = Path(source).expanduser()
+    return str(path.resolve()) if source and path.exists() else source
+
+
 def _folder(source: str, size: int | None, seed: int) -> DataSet:
     """A store or a folder of images, or the error that fits best what was meant."""
     path = Path(source).expanduser()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from minialex.errors import DataError
+from minialex.errors import DataNotFound
 
 
 def folders() -> tuple[Path, ...]:
@@ -28,10 +28,10 @@ def candidates(place: str | None, name: str, *further: str) -> tuple[Path, ...]:
     return tuple(path for root in roots for path in (root, root / name))
 
 
-def not_found(name: str, looked: tuple[Path, ...], what: str) -> DataError:
+def not_found(name: str, looked: tuple[Path, ...], what: str) -> DataNotFound:
     """The error for a data set that lies at none of the places."""
     where = ", ".join(str(path) for path in looked)
-    return DataError(
+    return DataNotFound(
         f"{name}: no {what} found; looked in {where}. Get it with 'minialex download {name}', "
         f"or say where it is: --data {name}:FOLDER."
     )

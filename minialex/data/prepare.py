@@ -38,7 +38,7 @@ from minialex.data.folder import validation_part
 from minialex.data.images import decode
 from minialex.data.statistics import Sums
 from minialex.data.store import PARTS
-from minialex.errors import ConfigurationError, DataError, ResourceError
+from minialex.errors import ConfigurationError, DataError, MinialexError, ResourceError
 
 WORK = "prepare"
 _PLAN, _SUMS, _SKIPPED = "plan.json", "sums.safetensors", "skipped.jsonl"
@@ -158,14 +158,20 @@ def prepare(
         if (folder / WORK).exists():
             files.remove_folder(folder / WORK)
         return _summary(folder, 0, 0.0, workers, already=True)
+    new = not folder.exists()
     files.make_folder(folder)
-    with _only_one(folder):
-        files.remove_stale(folder)
-        given = (_absolute(source), _absolute(validation), _absolute(words), size)
-        plan = _read_plan(folder, given) if (folder / WORK).is_dir() else _list(folder, given, progress, stop)
-        _check_root(plan)
-        decoded = _make_shards(folder, plan, workers, progress, stop)
-        _finish(folder, plan)
+    try:
+        with _only_one(folder):
+            files.remove_stale(folder)
+            given = (_absolute(source), _absolute(validation), _absolute(words), size)
+            plan = _read_plan(folder, given) if (folder / WORK).is_dir() else _list(folder, given, progress, stop)
+            _check_root(plan)
+            decoded = _make_shards(folder, plan, workers, progress, stop)
+            _finish(folder, plan)
+    except MinialexError:
+        if new and not any(folder.iterdir()):  # nothing was begun: leave nothing
+            folder.rmdir()
+        raise
     return _summary(folder, decoded, time.monotonic() - began, workers, already=False)
 
 

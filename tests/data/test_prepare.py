@@ -365,3 +365,9 @@ def test_memory_does_not_grow_with_the_set(photos, tmp_path):
 def test_shard_sizes_are_a_function_of_the_number_alone():
     found = {n: prepare._shard_size(n) for n in (1, 64, 4096, 4097, 50_000, 131_072, 1_281_167)}
     assert found == {1: 64, 64: 64, 4096: 64, 4097: 128, 50_000: 832, 131_072: 2048, 1_281_167: 2048}
+
+
+def test_a_source_that_is_not_there_leaves_no_folder(tmp_path):
+    with pytest.raises(DataError):
+        prepare.prepare(tmp_path / "nothing", tmp_path / "store")
+    assert list(tmp_path.iterdir()) == []

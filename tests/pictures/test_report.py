@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image
 
 from minialex import pictures, report
 from minialex.errors import MinialexError
+from minialex.evaluation import wilson
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 EVIL = [
@@ -155,10 +155,11 @@ def test_the_result_is_said_in_a_sentence(tmp_path: Path) -> None:
     arguments = run()
     _, page = written(tmp_path, **arguments)
     said = page.text("header")
-    within = 1.96 * math.sqrt(0.31 * 0.69 / arguments["confusion"].sum())
+    low, high = wilson(0.31, arguments["confusion"].sum())
     assert (
         "After 4 epochs (400 steps), 2 min 12 s of training, the network is wrong on 31.0 % of the validation images "
-        f"(± {100 * within:.1f} %, as there are {arguments['confusion'].sum():,}); guessing would be wrong on 90.0 %. "
+        f"(95%: {100 * low:.1f} % to {100 * high:.1f} %, as there are "
+        f"{arguments['confusion'].sum():,}); guessing would be wrong on 90.0 %. "
         "It was best after epoch 3: 25.0 %." in said
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 from minialex import pictures, scores
 from minialex.errors import ConfigurationError
-from minialex.evaluation import Evaluation
+from minialex.evaluation import Evaluation, wilson
 
 PROBS = np.array(
     [
@@ -86,3 +86,16 @@ def test_the_diagram_shows_the_bins() -> None:
     assert [bar.get_height() for bar in bottom.patches] == [0, 1, 3, 2]
     assert f"{100 * measured.expected_error:.1f} %" in top.get_title(loc="left")
     assert pictures.png(pictures.reliability(measured))[:4] == b"\x89PNG"
+
+
+def test_the_interval_is_wilsons() -> None:
+    # Newcombe 1998, table I, method 3: 81 of 263, 15 of 148, 0 of 20, 1 of 29
+    for wrong, images, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
+        assert wilson(wrong / images, images) == pytest.approx((low, high), abs=6e-5)
+    assert wilson(1.0, 25)[0] < 0.9, "25 wrong of 25 do not prove that all are"
+    assert FOUND.words(1).startswith("66.67% (95%: ")

@@ -143,3 +143,11 @@ def test_what_does_not_fit_is_said(place: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     assert "minialex prepare" in run("train", "--recipe", "alexnet-2012", check=3)
     assert "no store" in run("store", "check", tmp_path, check=3)
+
+
+def test_a_run_finds_its_data_from_another_folder(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place.parent)
+    run("train", *TINY, "--epochs", "1", "--data", place.name, "--out", tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "top-1 error" in run("evaluate", tmp_path / "run")

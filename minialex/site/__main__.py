@@ -1,0 +1,23 @@
+"""``python -m minialex.site``: everything of the site that is generated, into ``docs/made`` of the source tree."""
+
+from __future__ import annotations
+
+import sys
+
+from minialex.errors import MinialexError
+from minialex.site import build
+
+
+def main() -> int:
+    """Write the pages; returns the exit code."""
+    try:
+        for line in build.make():
+            print(line)
+    except MinialexError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""The programs in a page: what a reader can run is run, in the page's order, and what it prints is compared.
+
+In a page of Markdown, blocks of ``bash`` and ``python`` are run one after another in an empty folder: Python keeps its
+names from block to block, as in a session. A block of ``text`` directly after one of them is what it prints; ``…``
+in it stands for anything. Listings are blocks of ``py`` and are not run; nor is what follows
+``<!-- not run: why -->``.
+
+``python -m minialex.site.blocks [--write] PAGE…`` runs pages; with ``--write`` what was printed is put into them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_NOT_RUN = re.compile(r"<!-- not run: [^>]+ -->\s*$")
+RUNS = ("bash", "python")
+
+_DRIVER = r"""
+import contextlib, io, json, subprocess, sys, traceback
+names = {"__name__": "__main__"}
+results = []
+for language, source, where in json.load(sys.stdin):
+    if language == "bash":
+        done = subprocess.run(["bash", "-euo", "pipefail", "-c", source], capture_output=True, text=True)
+        results.append([done.returncode, done.stdout, done.stderr])
+    else:
+        caught = io.StringIO()
+        failed = ""
+        try:
+            with contextlib.redirect_stdout(caught):
+                exec(compile(source, where, "exec"), names)
+        except BaseException:
+            failed = traceback.format_exc()
+        results.append([int(bool(failed)), caught.getvalue(), failed])
+    if results[-1][0]:
+        break
+json.dump(results, sys.stdout)
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A program in a page.
+
+    Attributes
+    ----------
+    language : ``"bash"`` or ``"python"``
+    source : its text
+    line : of the page, from 1, where it begins
+    output : what the page says it prints; None where it does not say
+    place : where that text is in the page (begin, end)
+    """
+
+    language: str
+    source: str
+    line: int
+    output: str | None = None
+    place: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A block and what came of it; `code` is 0 where it ran to its end."""
+
+    block: Block
+    code: int
+    printed: str
+    errors: str
+
+
+def blocks(page: str) -> list[Block]:
+    """The programs of a page, in order, each with the output that directly follows it."""
+    found: list[Block] = []
+    end = -1
+    for match in _FENCE.finditer(page):
+        language, text = match[1], match[2]
+        if language in RUNS and not _NOT_RUN.search(page[end + 1 : match.start()]):
+            found.append(Block(language, text, page.count("\n", 0, match.start()) + 1))
+            end = match.end()
+        elif language in RUNS:
+            end = match.end()
+        elif language == "text" and found and not page[end : match.start()].strip() and found[-1].output is None:
+            last = found[-1]
+            found[-1] = Block(last.language, last.source, last.line, text, match.span(2))
+            end = match.end()
+    return found
+
+
+def run(page: str, name: str = "page", timeout: float = 300) -> list[Ran]:
+    """Run a page's blocks in an empty folder; ends with the first that fails."""
+    found = blocks(page)
+    environment = {
+        **os.environ,
+        "COLUMNS": "100",
+        "MPLBACKEND": "agg",
+        "NO_COLOR": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    given = json.dumps([[block.language, block.source, f"{name}:{block.line}"] for block in found])
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", _DRIVER],
+            input=given, capture_output=True, text=True, cwd=folder, env=environment, timeout=timeout, check=True,
+        )  # fmt: skip
+    results = json.loads(done.stdout)
+    return [Ran(block, *result) for block, result in zip(found, results, strict=False)]
+
+
+def agrees(said: str, printed: str) -> bool:
+    """Whether a page's output is what was printed; ``…`` stands for anything, spaces at ends of lines do not count."""
+    a, b = ("\n".join(line.rstrip() for line in text.strip("\n").splitlines()) for text in (said, printed))
+    return re.fullmatch(".*".join(map(re.escape, a.split("…"))), b, flags=re.DOTALL) is not None
+
+
+def faults(results: Sequence[Ran], name: str = "page") -> list[str]:
+    """What is wrong with a page's programs, one text each."""
+    wrong = []
+    for ran in results:
+        where = f"{name}:{ran.block.line}"
+        if ran.code:
+            wrong.append(f"{where}: the {ran.block.language} block fails:\n{ran.errors}")
+        elif ran.block.output is not None and not agrees(ran.block.output, ran.printed):
+            wrong.append(f"{where}: the page says\n{ran.block.output}but it prints\n{ran.printed}")
+    return wrong
+
+
+def with_outputs(page: str, results: Sequence[Ran]) -> str:
+    """The page with what its programs printed; an output that agrees stays as it is."""
+    for ran in reversed(results):
+        said, (begin, end) = ran.block.output, ran.block.place
+        if said is not None and not ran.code and not agrees(said, ran.printed):
+            text = "\n".join(line.rstrip() for line in ran.printed.strip("\n").splitlines())
+            page = page[:begin] + text + "\n" + page[end:]
+    return page
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run pages, and write outputs if asked; 1 if anything is wrong."""
+    write = "--write" in arguments
+    wrong: list[str] = []
+    for path in (Path(argument) for argument in arguments if argument != "--write"):
+        page = path.read_text(encoding="utf-8")
+        results = run(page, path.name)
+        if write:
+            path.write_text(with_outputs(page, results), encoding="utf-8")
+            results = [ran for ran in results if ran.code]
+        wrong += faults(results, path.name)
+    print("\n".join(wrong) if wrong else "every block runs")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

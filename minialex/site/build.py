@@ -1,0 +1,84 @@
+"""Building the site: the generated pages, then mkdocs; and finding a built one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from minialex.errors import ConfigurationError, ResourceError
+from minialex.files import remove_folder
+from minialex.site import diagrams, katex, listings, pages
+
+PACKAGED = Path(__file__).parent / "built"
+"""Where a wheel has the built site, if there was one when it was made."""
+
+
+def source_tree() -> Path | None:
+    """The root of the source tree that this package is in, None for an installed one."""
+    return pages.ROOT if (pages.ROOT / "mkdocs.yml").is_file() else None
+
+
+def make() -> Iterator[str]:
+    """Write ``docs/made``; yields what was done, in words.
+
+    Raises
+    ------
+    ConfigurationError
+        Outside a source tree, or where nbconvert is missing.
+    """
+    root = source_tree()
+    if root is None:
+        raise ConfigurationError("the site is made in minialex's source tree: clone it, and pip install -e '.[docs]'")
+    made = root / "docs" / "made"
+    found = pages.write(made)
+    yield f"{len(found)} files of generated pages in {made}"
+    yield f"{len(diagrams.write(made / 'diagrams'))} diagrams"
+    code = listings.write(made / "code", sorted((root / "docs").rglob("*.md")))
+    yield f"{len(code)} listings"
+    there = katex.fetch(made / "katex")
+    yield "KaTeX" if there else "no KaTeX (npm and its registry are needed): formulas stay TeX"
+
+
+def build(out: Path) -> None:
+    """Build the whole site into a folder, which is replaced only by a whole one.
+
+    Raises
+    ------
+    ConfigurationError
+        Outside a source tree, or where mkdocs is missing.
+    ResourceError
+        If mkdocs fails; what it said comes with it.
+    """
+    root = source_tree()
+    if root is None:
+        raise ConfigurationError("the site is built in minialex's source tree: clone it, and pip install -e '.[docs]'")
+    for _ in make():
+        pass
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".tmp-site-", dir=out.absolute().parent))
+    try:
+        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(work / "site")]
+        environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, env=environment)
+        if "No module named mkdocs" in done.stderr:
+            raise ConfigurationError("mkdocs is not installed: pip install 'minialex[docs]'")
+        if done.returncode:
+            last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+            raise ResourceError(f"mkdocs could not build the site: {' '.join(last)}")
+        if out.exists():
+            remove_folder(out)
+        (work / "site").rename(out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def find() -> Path | None:
+    """A built site: that of the wheel, or of the source tree."""
+    root = source_tree()
+    places: list[Path] = [PACKAGED] if root is None else [PACKAGED, root / "site"]
+    return next((place for place in places if (place / "index.html").is_file()), None)

@@ -1,0 +1,48 @@
+"""The drawings of the tutorial, from the library's own numbers.
+
+``python -m minialex.site.diagrams FOLDER`` writes them all as ``NAME.svg``, in less than a second or two. A page
+includes one as it is, within ``<figure class="diagram">``, so that ``docs/assets/diagrams.css`` can colour it for the
+page's palette.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from minialex.files import write_text
+from minialex.site.diagrams import exchange, maps, network, rooms, training, units
+from minialex.site.diagrams.svg import Drawing
+
+DRAWINGS: tuple[Callable[[], Drawing], ...] = (
+    network.columns,
+    network.shares,
+    network.fields,
+    network.depth,
+    exchange.exchange,
+    exchange.timeline,
+    maps.padding,
+    maps.convolution,
+    maps.patches,
+    maps.pooling,
+    maps.crops,
+    units.relu,
+    units.normalisation,
+    units.dropout,
+    training.update,
+    training.plateau,
+    training.schedule,
+    rooms.rooms,
+)
+
+
+def write(folder: Path) -> list[Path]:
+    """Draw all of them into a folder, which is made if need be; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for draw in DRAWINGS:
+        drawing = draw()
+        path = folder / f"{drawing.name}.svg"
+        write_text(path, drawing.render())
+        files.append(path)
+    return files

@@ -1,0 +1,118 @@
+"""How the network learns: momentum, the plateau at the beginning, the learning rate of 2012."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minialex import registry
+from minialex.recipe import load
+from minialex.schedule import moment
+from minialex.site import plateau as recorded
+from minialex.site.diagrams.svg import WIDTH, Axes, Drawing
+
+CURVATURE = np.array([1.0, 12.0])
+"""Of the valley that `momentum` descends: the loss is half the sum of curvature · w²."""
+RATE, STEPS, BEGIN = 0.02, 60, (-9.0, 2.4)
+
+
+def descent(momentum: float) -> list[tuple[float, float]]:
+    """The weights after each step in the valley, by the library's own update."""
+    backend = registry.load("numpy")
+    w, v = (backend.to_device(np.array(array, float), "cpu:0") for array in (BEGIN, (0.0, 0.0)))
+    path = [BEGIN]
+    for _ in range(STEPS):
+        gradient = backend.to_device(CURVATURE * backend.to_numpy(w), "cpu:0")
+        backend.sgd_update(w, v, gradient, learning_rate=RATE, momentum=momentum, weight_decay=0.0)
+        a, b = backend.to_numpy(w).tolist()
+        path.append((a, b))
+    return path
+
+
+def update() -> Drawing:
+    """Two descents of a long valley, with and without momentum."""
+    momentum = load("alexnet-2012").training.momentum
+    drawing = Drawing(
+        "update",
+        f"A long valley seen from above, and two paths of {STEPS} steps down from the same point at the same learning "
+        f"rate. Without momentum the path creeps along the floor and stops short of the lowest point; with a momentum "
+        f"of {momentum:g} it swings, and arrives.",
+        0,
+    )
+    y = 14.0
+    for role, words, m in (("two", "without momentum", 0.0), ("one", f"momentum {momentum:g}", momentum)):
+        axes = Axes(drawing, 8, y + 10, WIDTH - 16, 128, -10.5, 6.5, -3.1, 3.1)
+        drawing.text(8, y, words, role, 13, "start", bold=True)
+        for level in (0.7, 3, 9, 20, 38):
+            turns = np.linspace(0, 2 * math.pi, 80)
+            xs, ys = (np.sqrt(2 * level / c) * f(turns) for c, f in zip(CURVATURE, (np.cos, np.sin), strict=True))
+            places = [axes.at(a, b) for a, b in zip(xs.tolist(), ys.tolist(), strict=True)]
+            inside = [p for p in places if 0 <= p[0] <= WIDTH and y + 8 <= p[1] <= y + 140]
+            if len(inside) == len(places):
+                drawing.path(places, "rule")
+        path = descent(m)
+        drawing.path([axes.at(a, b) for a, b in path], f"{role}-line", stroke_width=1.4)
+        for a, b in path:
+            drawing.disc(*axes.at(a, b), 2, role)
+        drawing.disc(*axes.at(0, 0), 4, "ink")
+        left = path[-1]
+        loss = float(sum(CURVATURE * np.square(left)) / 2)
+        drawing.text(WIDTH - 8, y, f"loss after {STEPS} steps: {loss:.2g}", "quiet", 12, "end")
+        y += 160
+    drawing.text(8, y - 6, "●  the lowest point", "ink", 12, "start")
+    drawing.height = y + 2
+    return drawing
+
+
+def plateau() -> Drawing:
+    """The loss of the first steps, from recorded runs: which initial weights leave the plateau."""
+    curves = recorded.read().curves
+    chance = math.log(recorded.CLASSES)
+    drawing = Drawing(
+        "plateau",
+        f"Training loss over the first steps of three runs. Chance is {chance:.2f}. "
+        + " ".join(f"{curve.name}: it ends at {curve.losses[-1]:.2f}." for curve in curves),
+        360,
+    )
+    last = max(curve.steps[-1] for curve in curves)
+    axes = Axes(drawing, 34, 34, WIDTH - 50, 230, 0, last, 1.0, 2.6)
+    drawing.text(34, 18, "training loss, mean of 20 steps", "ink", 13, "start", bold=True)
+    axes.frame(range(0, last + 1, 100), (1, 1.5, 2, 2.5))
+    drawing.path([axes.at(0, chance), axes.at(last, chance)], "guide")
+    for curve, role in zip(curves, ("two-line", "line", "one-line"), strict=True):
+        axes.curve(curve.steps, curve.losses, role)
+    drawing.text(*axes.at(last, chance + 0.06), f"chance: log {recorded.CLASSES} = {chance:.3f}", "quiet", 11, "end")
+    for line, (curve, role) in enumerate(zip(curves, ("two", "ink", "one"), strict=True)):
+        drawing.path([(34, 306 + 18 * line), (56, 306 + 18 * line)], {"ink": "line"}.get(role, f"{role}-line"))
+        drawing.text(62, 310 + 18 * line, curve.name, role, 12, "start")
+    drawing.text(34 + (WIDTH - 50) / 2, 288, "", "quiet")
+    drawing.text(WIDTH - 16, 294, "step", "quiet", 11, "end")
+    return drawing
+
+
+def schedule() -> Drawing:
+    """The learning rate of the run of 2012, epoch by epoch, as the recipe ``code145`` replays it."""
+    recipe = load("code145")
+    epochs = range(1, recipe.training.epochs + 1)
+    rates = [moment(recipe, epoch, []).learning_rate for epoch in epochs]
+    cuts = [epoch for epoch, a, b in zip(epochs, [rates[0], *rates], rates, strict=False) if b < a]
+    drawing = Drawing(
+        "schedule",
+        f"The learning rate over {len(epochs)} epochs, on a logarithmic scale: from {rates[0]:g}, divided by ten at "
+        f"epochs {', '.join(str(epoch) for epoch in cuts)}.",
+        230,
+    )
+    axes = Axes(drawing, 52, 34, WIDTH - 66, 140, 1, len(epochs), -5.3, -1.7)
+    drawing.text(52, 18, "learning rate of the run of 2012", "ink", 13, "start", bold=True)
+    axes.frame([1, *cuts, len(epochs)])
+    for power in (-5, -4, -3, -2):
+        x, y = axes.at(1, power)
+        drawing.path([(x, y), (x + axes.width, y)], "rule")
+        drawing.text(x - 5, y + 4, f"{10.0**power:g}", "quiet", 11, "end")
+    points = []
+    for epoch, rate in zip(epochs, rates, strict=True):
+        points += [axes.at(epoch, math.log10(rate)), axes.at(min(epoch + 1, len(epochs)), math.log10(rate))]
+    drawing.path(points, "one-line")
+    drawing.text(WIDTH - 14, 212, "epoch", "quiet", 11, "end")
+    return drawing

@@ -1,0 +1,45 @@
+"""KaTeX for the pages' formulas: fetched from the npm registry once and served by the site itself."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+from minialex.files import write_bytes
+
+VERSION = "0.16.22"
+WANTED = ("katex.min.js", "katex.min.css", "fonts/")
+
+
+def fetch(folder: Path) -> bool:
+    """Put KaTeX's script, style and fonts into a folder; whether it could (npm and a registry are needed).
+
+    Pages read without it too: formulas then stay TeX.
+    """
+    if (folder / "katex.min.js").is_file():
+        return True
+    if shutil.which("npm") is None:
+        return False
+    with tempfile.TemporaryDirectory() as work:
+        done = subprocess.run(
+            ["npm", "pack", "--silent", f"katex@{VERSION}"], cwd=work, capture_output=True, text=True, check=False
+        )
+        packs = list(Path(work).glob("*.tgz"))
+        if done.returncode or not packs:
+            return False
+        with tarfile.open(packs[0]) as archive:
+            for member in archive:
+                name = member.name.removeprefix("package/dist/")
+                if not member.isfile() or member.name == name or not name.startswith(WANTED):
+                    continue
+                if name.endswith((".ttf", ".woff")):  # every browser of today takes woff2
+                    continue
+                data = archive.extractfile(member)
+                assert data is not None
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(target, data.read())
+    return (folder / "katex.min.js").is_file()

@@ -1,0 +1,261 @@
+"""The pages of the site that nobody writes: made of the program, the recipes, the records and the notebooks."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from minialex import ablations, notebooks, recipe
+from minialex.ablations import words
+from minialex.ablations.words import markdown
+from minialex.differences import DIFFERENCES
+from minialex.errors import ConfigurationError
+from minialex.files import write_bytes, write_text
+from minialex.summary import PAPER_TOTALS
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The source tree, where pages and records lie."""
+
+
+def cell(text: str) -> str:
+    """A text as a cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def command_line() -> str:
+    """The command line, command by command, from the program itself."""
+    import typer
+
+    from minialex.cli import app
+
+    root: Any = typer.main.get_command(app)
+    lines = ["# Command line", "", "Made from the program: `minialex COMMAND --help` says the same.", ""]
+    lines += [
+        "Exit codes: 0 all right; 2 wrong usage or configuration; 3 data; 4 checkpoint or weights; 5 numbers that are "
+        "not finite; 6 memory, disk or device; 75 stopped by SIGTERM, safe to run again; 130 Ctrl-C.",
+        "",
+    ]
+    for name in sorted(root.commands):
+        command = root.commands[name]
+        children = getattr(command, "commands", None)
+        if children:
+            lines += [f"## minialex {name}", "", _sentences(command.help), ""]
+            for child in sorted(children):
+                lines += _command(f"{name} {child}", children[child], 3)
+        else:
+            lines += _command(name, command, 2)
+    return "\n".join(lines)
+
+
+def _sentences(text: str | None) -> str:
+    return re.sub(r"[ \t]*\n[ \t]*", "\n", (text or "").strip()).replace("<", "&lt;")
+
+
+def _command(name: str, command: Any, level: int) -> list[str]:
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    options = [p for p in command.params if p.param_type_name != "argument"]
+    usage = " ".join(_argument(p) for p in arguments)
+    lines = [
+        f"{'#' * level} minialex {name}",
+        "",
+        "```text",
+        f"minialex {name} {usage}".rstrip() + " [options]",
+        "```",
+        "",
+    ]
+    lines += [_sentences(command.help), ""]
+    rows = [[f"`{p.name}`", cell(p.help or ""), ""] for p in arguments]
+    rows += [[f"`{'`, `'.join(p.opts)}`", cell(p.help or ""), _default(p)] for p in options]
+    if rows:
+        lines += [markdown(["", "what", "default"], rows)]
+    return lines
+
+
+def _argument(parameter: Any) -> str:
+    shown = parameter.name.upper() + ("…" if parameter.nargs == -1 else "")
+    return shown if parameter.required else f"[{shown}]"
+
+
+def _default(parameter: Any) -> str:
+    value = parameter.default
+    shown = value is not None and value is not False and not callable(value) and value != () and str(value)
+    return f"`{value}`" if shown else ""
+
+
+def recipes() -> str:
+    """All recipe fields with the paper's values, and the recipes of the package."""
+    base = recipe.Recipe()
+    lines = ["# Recipes", "", "A recipe is a TOML file of four tables. Every field can be given on the command line: "
+             "`--learning-rate 0.02`. Numbers in brackets are the paper's sections.", ""]  # fmt: skip
+    for table, title in (("network", "Network"), ("training", "Training"), ("images", "Images"), ("place", "Place")):
+        rows = []
+        for name, (home, info) in recipe.fields().items():
+            if home == table:
+                choices = f" ({', '.join(info.metadata['choices'])})" if info.metadata["choices"] else ""
+                rows.append([f"`{name}`", f"`{getattr(base, name)}`", cell(info.metadata["doc"] + choices)])
+        lines += [f"## {title}", "", markdown(["field", "the paper's value", "meaning"], rows)]
+    lines += ["## The recipes of the package", ""]
+    for name in recipe.built_in():
+        different = recipe.load(name).differences(base)
+        said = ", ".join(f"`{field}`" for field in different) or "the paper's values in every field"
+        lines += [f"- **{name}**: {said}"]
+    return "\n".join(lines) + "\n"
+
+
+def differences() -> str:
+    """The points where paper and program differ."""
+    rows = [
+        [
+            str(p.number),
+            cell(p.topic),
+            cell(p.paper),
+            cell(p.program),
+            ", ".join(f"`{f}`" for f in p.fields),
+            cell(p.note),
+        ]
+        for p in DIFFERENCES
+    ]
+    head = ["", "about", "the paper", "the 2012 program", "fields", "note"]
+    return (
+        "# Where the paper and the 2012 program differ\n\nThe original program was published by the Computer History "
+        "Museum in 2025. It and the paper do not say the same everywhere; what is open is a field of the recipe here. "
+        "`minialex differences` prints this table; the recipe `code145` follows the program.\n\n" + markdown(head, rows)
+    )
+
+
+def claims() -> str:
+    """The paper, claim by claim, each with its command and our recorded result."""
+    text = (resources.files("minialex.site") / "claims.toml").read_text(encoding="utf-8")
+    rows = []
+    for number, claim in enumerate(tomllib.loads(text)["claim"], 1):
+        commands = "<br>".join(f"`{part.strip()}`" for part in claim["command"].split(";"))
+        rows.append([str(number), cell(claim["text"]), claim["section"], claim["paper"], commands, _ours(claim)])
+    head = ["", "the paper says", "section", "its number", "the command", "our recorded result"]
+    return (
+        "# The paper, claim by claim\n\nOur results come from small networks on small photographs, trained for minutes "
+        "on two processor cores (see [the studies](studies.md)): they say whether an effect shows at that scale, not "
+        "what it is worth on ImageNet. Where nothing is recorded, nobody has run it yet.\n\n" + markdown(head, rows)
+    )
+
+
+def _ours(claim: Mapping[str, Any]) -> str:
+    if claim.get("ours") == "summary":
+        return f"{PAPER_TOTALS['parameters']:,} parameters, {PAPER_TOTALS['neurons']:,} neurons"
+    if claim.get("ours") == "bench":
+        return _bench()
+    if "study" not in claim:
+        return "not recorded"
+    found = ablations.recorded(claim["study"])
+    if found is None:
+        return "not recorded"
+    said = "<br>".join(cell(sentence) for sentence in words.verdict(found))
+    return f"{said} ([study](studies.md))"
+
+
+def _bench() -> str:
+    """The full network's training step on the processor that it was recorded on."""
+    path = ROOT / "benchmarks" / "results" / "cpu.json"
+    if not path.is_file():
+        return "not recorded"
+    return "on two processor cores: see [Performance](../performance.md); on GPUs: not yet run"
+
+
+def notebook_pages(folder: Path) -> list[str]:
+    """Every executed notebook as a page with its pictures as files; returns the names of the pages.
+
+    Raises
+    ------
+    ConfigurationError
+        If nbconvert is not installed.
+    """
+    try:
+        from nbconvert import MarkdownExporter
+    except ImportError as error:
+        raise ConfigurationError(f"{error}; the site needs more: pip install 'minialex[docs]'") from None
+    exporter: Any = MarkdownExporter()  # type: ignore[no-untyped-call]
+    names, rows = [], []
+    for path in notebooks.paths():
+        name = path.stem
+        text, found = exporter.from_filename(str(path))
+        outputs: Mapping[str, bytes] = found["outputs"]
+        for file, data in outputs.items():
+            write_bytes(folder / name / file, data)
+        title = next((line[2:].strip() for line in text.splitlines() if line.startswith("# ")), name)
+        text = _images(text, name, title)
+        text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+        note = f"[Notebook {name}](index.md): `minialex notebooks FOLDER` gives it to you, to run and change.\n\n"
+        head, _, rest = text.lstrip().partition("\n")
+        write_text(folder / f"{name}.md", f"{head}\n\n{note}{rest}")
+        names.append(f"{name}.md")
+        rows.append([name[:2], f"[{title}]({name}.md)"])
+    intro = (
+        "# The course\n\nOne notebook an innovation of the paper, in order. Each has the idea, the reference operation "
+        "from its source, a small experiment, the recorded study, and exercises that a cell checks.\n\n```bash\npip "
+        'install "minialex[notebooks]"\nminialex notebooks course\njupyter lab course\n```\n\nFor a course: '
+        "[Teaching with minialex](../../how-to/teach.md).\n\n"
+    )
+    write_text(folder / "index.md", intro + markdown(["", "notebook"], rows))
+    return names
+
+
+def _images(text: str, name: str, title: str) -> str:
+    """Pictures by their new places, with words for those who do not see them."""
+    count = 0
+
+    def replaced(match: re.Match[str]) -> str:
+        nonlocal count
+        count += 1
+        return f"![Picture {count} of the notebook “{title}”: the text around it says what it shows]({name}/{match[1]})"
+
+    return re.sub(r"!\[\w*\]\((output_[\w.]+)\)", replaced, text)
+
+
+def study_pages(folder: Path) -> None:
+    """Each study's table and words, to be included in pages, and its picture."""
+    from minialex import pictures
+
+    for name in ablations.names():
+        found, outcome = ablations.study(name), ablations.recorded(name)
+        if outcome is None:
+            write_text(folder / f"{name}.md", f"The study *{found.title}* is not recorded yet.\n")
+            continue
+        lines = [*(f"- {sentence}" for sentence in ablations.verdict(outcome)), "", ablations.table(outcome)]
+        write_text(folder / f"{name}.md", "\n".join(lines) + f"\n({ablations.provenance(outcome)})\n")
+        pictures.save(ablations.picture(outcome), folder / f"{name}.png")
+
+
+def studies() -> str:
+    """The page of the studies (``docs/ablations.md``), with their pictures."""
+    text = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
+    for name in ablations.names():
+        found = ablations.study(name)
+        if ablations.recorded(name) is not None:
+            alt = f"{found.title}: a point for every run, means with intervals, differences; the table has the numbers"
+            text = text.replace(f"### {found.title}\n", f"### {found.title}\n\n![{alt}](ablations/{name}.png)\n", 1)
+    return text
+
+
+def write(folder: Path) -> Sequence[Path]:
+    """Write all generated pages into a folder (``docs/made``); returns the files."""
+    for name, page in (("command-line", command_line), ("recipes", recipes), ("differences", differences),
+                       ("claims", claims), ("studies", studies)):  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / f"{name}.md", page())
+    for part in ("notebooks", "ablations"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    study_pages(folder / "ablations")
+    for notebook in notebooks.paths():
+        (folder / "notebooks" / notebook.stem).mkdir(exist_ok=True)
+    notebook_pages(folder / "notebooks")
+    write_text(folder / "studies.json", json.dumps({name: _study(name) for name in ablations.names()}))
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _study(name: str) -> Any:
+    found = ablations.recorded(name)
+    return None if found is None else found.to_json()

@@ -1,0 +1,81 @@
+"""The loss at the beginning of training, recorded: which initial weights leave the plateau at log(classes).
+
+``python -m minialex.site.plateau`` trains the three runs anew (about half a minute on two cores) and writes the file
+that the tutorial's diagram is drawn from. Sources: section 5 of the paper for N(0, 0.01²) and biases of 1; He et al.
+2015 for √(2 / inputs).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+RECORDED = Path(__file__).with_name("plateau.json")
+CLASSES = 10  # of `shapes`
+RECIPE = ("--recipe", "shapes", "--epochs", "3", "--dropout", "0")
+ARMS = {
+    "N(0, 0.01²), biases 1 (section 5)": ("--init", "gaussian", "--std", "0.01", "--bias", "1"),
+    "N(0, 0.01²), biases 0": ("--init", "gaussian", "--std", "0.01", "--bias", "0"),
+    "He: N(0, 2 / inputs)": ("--init", "he"),
+}
+"""What each run is called, and its options beside `RECIPE`."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean losses of some steps each, two lines of a run's metrics together; `steps` are their last ones."""
+
+    name: str
+    command: str
+    steps: list[int]
+    losses: list[float]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the file holds."""
+
+    machine: dict[str, Any]
+    curves: list[Curve]
+
+
+def read() -> Recorded:
+    """The recorded runs."""
+    text = (resources.files("minialex.site") / "plateau.json").read_text(encoding="utf-8")
+    found = json.loads(text)
+    return Recorded(found["machine"], [Curve(**curve) for curve in found["curves"]])
+
+
+def _run(name: str, options: tuple[str, ...], folder: Path) -> Curve:
+    from minialex.cli import run
+
+    words = ["train", *RECIPE, *options]
+    if run([*words, "--out", str(folder)]):
+        raise SystemExit(f"minialex {' '.join(words)} failed")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    trained = [line for line in lines if line["kind"] == "train"]
+    pairs = list(zip(trained[::2], trained[1::2], strict=False))
+    return Curve(
+        name,
+        "minialex " + " ".join(words),
+        [second["step"] for _, second in pairs],
+        [round((first["loss"] + second["loss"]) / 2, 4) for first, second in pairs],
+    )
+
+
+def main() -> None:
+    """Train and record."""
+    from minialex.files import write_text
+    from minialex.machine import describe
+
+    with tempfile.TemporaryDirectory() as folder:
+        curves = [asdict(_run(name, options, Path(folder) / str(i))) for i, (name, options) in enumerate(ARMS.items())]
+    write_text(RECORDED, json.dumps({"machine": describe(), "curves": curves}, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What the site is made of: generated pages, programs in pages, the local server."""
+
+from __future__ import annotations
+
+import re
+import threading
+import tomllib
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from minialex import ablations, cli, recipe
+from minialex.errors import ConfigurationError
+from minialex.site import blocks, build, pages, serve
+
+ROOT = Path(__file__).resolve().parents[2]
+HOW_TO = sorted(path for path in (ROOT / "docs" / "how-to").glob("*.md") if path.name != "teach.md")  # it has its own
+
+
+@pytest.mark.parametrize("path", HOW_TO, ids=lambda path: path.stem)
+def test_every_program_of_a_how_to_page_runs(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "```sh\n" not in text
+    assert "```\n\n```" not in text.replace("```text", "```")
+    assert blocks.faults(blocks.run(text, path.name), path.name) == []
+
+
+def test_programs_are_run_in_order_and_their_output_is_compared() -> None:
+    page = "```python\nx = 2\n```\n\n```python\nprint(x + 1)\n```\n\n```text\n4\n```\n"
+    assert "but it prints\n3" in blocks.faults(blocks.run(page))[0]
+    assert blocks.faults(blocks.run(page.replace("4", "3"))) == []
+    assert "the bash block fails" in blocks.faults(blocks.run("```bash\nfalse\n```\n"))[0]
+    skipped = "<!-- not run: why -->\n```bash\nfalse\n```\n\n```bash\ntrue\n```\n"
+    assert [block.source for block in blocks.blocks(skipped)] == ["true\n"]
+    assert blocks.with_outputs(page, blocks.run(page)).endswith("```text\n3\n```\n")
+
+
+def test_the_command_line_page_has_every_command_and_option() -> None:
+    page = pages.command_line()
+    for name in ("train", "ablate", "look kernels", "store check", "docs", "grade", "notebooks"):
+        assert f"# minialex {name}\n" in page
+    assert "`--learning-rate" not in page
+    assert "`--resume`" in page
+    assert "`--quick`" in page
+
+
+def test_the_recipe_page_has_every_field_and_recipe() -> None:
+    page = pages.recipes()
+    for name in recipe.fields():
+        assert f"| `{name}` |" in page
+    for name in recipe.built_in():
+        assert f"- **{name}**:" in page
+
+
+def test_every_claim_has_a_command_that_exists() -> None:
+    claims = tomllib.loads((ROOT / "minialex" / "site" / "claims.toml").read_text(encoding="utf-8"))["claim"]
+    page = pages.claims()
+    for claim in claims:
+        assert claim["text"] in page
+        for command in claim["command"].split(";"):
+            words = command.split()
+            assert words[0] == "minialex"
+            assert f"minialex {words[1]}" in pages.command_line()
+            if words[1] == "ablate":
+                assert words[2] in ablations.names()
+            if "--recipe" in words:
+                assert words[words.index("--recipe") + 1] in recipe.built_in()
+        if "study" in claim:
+            found = ablations.recorded(claim["study"])
+            assert found is None or ablations.verdict(found)[0].split(" (")[0] in page
+        assert not re.search(r"\d", str(claim.get("ours", ""))), "results of ours are read, not typed"
+
+
+def test_notebooks_become_pages_with_pictures_and_words_for_them(tmp_path: Path) -> None:
+    for path in pages.notebooks.paths():
+        (tmp_path / path.stem).mkdir()
+    names = pages.notebook_pages(tmp_path)
+    assert len(names) == len(pages.notebooks.paths()) >= 16
+    for name in names:
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert text.startswith("# ")
+        for alt, target in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", text):
+            assert len(alt) > 20
+            assert (tmp_path / target).stat().st_size > 500
+        assert f"({name})" in (tmp_path / "index.md").read_text(encoding="utf-8")
+
+
+def test_docs_serves_a_built_site(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<title>minialex</title>")
+    with serve.server(tmp_path, 0) as found:
+        thread = threading.Thread(target=found.serve_forever)
+        thread.start()
+        port = found.server_address[1]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html") as answer:
+            assert b"minialex" in answer.read()
+        with pytest.raises(ConfigurationError, match=f"port {port} cannot be used"):
+            serve.server(tmp_path, port)
+        found.shutdown()
+        thread.join()
+
+
+def test_without_a_site_and_a_source_tree_it_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    monkeypatch.setattr(build, "PACKAGED", tmp_path / "built")
+    assert cli.run(["docs", "--no-browser"]) == 2
+    assert "clone the source" in capfd.readouterr().err
