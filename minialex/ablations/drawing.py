@@ -77,8 +77,8 @@ def _differences(axes: Axes, outcome: Outcome) -> None:
             axes.plot([found.low, found.high], [row, row], color=hue, linewidth=2.2, solid_capstyle="butt")
         axes.plot([found.mean], [row], "o", color=hue, markersize=6)
         of = outcome.study.arm(arm.name)
-        if outcome.study.effect is not None and outcome.study.measure == "error" and of.expect != "none":
-            effect = outcome.study.effect * (1 if of.expect == "worse" else -1)
+        if of.effect is not None and outcome.study.measure == "error" and of.expect != "none":
+            effect = of.effect * (1 if of.expect == "worse" else -1)
             axes.plot(
                 [effect], [row], "D", color=INK, markersize=5, markerfacecolor="none", label="the paper, ImageNet"
             )

@@ -63,6 +63,7 @@ class Arm:
     expect : what the paper says of its measure beside the first arm's: ``"worse"``, ``"better"``, ``"none"`` (nothing)
     learning_rate : the one found for it, None where nobody looked
     rate_of : the arm whose learning rate it takes, empty for its own
+    effect : the paper's difference from the first arm, points of top-1 error, where it gives one
     """
 
     name: str
@@ -72,6 +73,7 @@ class Arm:
     evaluate: Evaluate
     learning_rate: float | None = None
     rate_of: str = ""
+    effect: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,6 @@ class Study:
     Attributes
     ----------
     claim, section : what the paper says, and where
-    effect : the paper's difference from the first arm, points of top-1 error, where it gives one
     measure : see `MEASURES`
     regime : recipe fields of all arms
     calibration : ``grid`` of learning rates, ``seeds``, and recipe fields under ``regime`` for the search
@@ -113,7 +114,6 @@ class Study:
     seeds: tuple[int, ...]
     regime: Mapping[str, Any]
     arms: tuple[Arm, ...]
-    effect: float | None
     full_scale: tuple[FullScale, ...]
     calibration: Mapping[str, Any]
     evidence: tuple[Mapping[str, Any], ...]
@@ -206,7 +206,7 @@ def parse(text: str, name: str, rates: str = "") -> Study:
     rate_of = found.get("rates", {})
     arms: list[Arm] = []
     for entry in table["arms"]:
-        _known(entry, ("name", "words", "fields", "expect", "evaluate", "rate_of"), f"an arm of {where}")
+        _known(entry, ("name", "words", "fields", "expect", "evaluate", "rate_of", "effect"), f"an arm of {where}")
         expect = entry.get("expect", table.get("expect", "none")) if arms else "none"
         if expect not in EXPECTATIONS:
             raise ConfigurationError(f"{where}: expect is one of {', '.join(EXPECTATIONS)}, not '{expect}'")
@@ -216,7 +216,8 @@ def parse(text: str, name: str, rates: str = "") -> Study:
         _known(evaluate, ("views", "average"), f"arm '{entry['name']}' of {where}")
         rate = rate_of.get(entry.get("rate_of", entry["name"]))
         arms.append(Arm(entry["name"], entry.get("words", entry["name"]), entry.get("fields", {}), expect,
-                        Evaluate(**evaluate), rate, entry.get("rate_of", "")))  # fmt: skip
+                        Evaluate(**evaluate), rate, entry.get("rate_of", ""),
+                        entry.get("effect", table.get("effect"))))  # fmt: skip
     seeds = tuple(table["seeds"])
     if len(arms) < 2 or not seeds or len(set(seeds)) != len(seeds):
         raise ConfigurationError(f"{where}: needs two arms or more, and seeds that differ")
@@ -226,7 +227,7 @@ def parse(text: str, name: str, rates: str = "") -> Study:
         full.append(FullScale(**entry))
     made = Study(
         name, table["title"], table["question"], str(table["section"]), table["claim"], table["measure"], table["base"],
-        seeds, table.get("regime", {}), tuple(arms), table.get("effect"), tuple(full), table.get("calibration", {}),
+        seeds, table.get("regime", {}), tuple(arms), tuple(full), table.get("calibration", {}),
         tuple(found.get("evidence", ())),
     )  # fmt: skip
     for name_of_arm in rate_of:

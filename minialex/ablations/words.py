@@ -52,7 +52,7 @@ def judgement(outcome: Outcome, arm: ArmResult) -> str:
     if outcome.quick:
         return QUICK
     of = outcome.study.arm(arm.name)
-    effect = outcome.study.effect if outcome.study.measure == "error" else None
+    effect = of.effect if outcome.study.measure == "error" else None
     if outcome.study.measure == "epochs":
         effect = 1.0
     return judge(outcome.differences[arm.name], outcome.adjusted[arm.name], of.expect, effect)
@@ -162,8 +162,7 @@ def _measure(outcome: Outcome) -> str:
 
 
 def _paper(outcome: Outcome, name: str) -> str:
-    effect = outcome.study.effect
-    expect = outcome.study.arm(name).expect
+    effect, expect = outcome.study.arm(name).effect, outcome.study.arm(name).expect
     if expect == "none":
         return ""
     if effect is None or outcome.study.measure == "epochs":
