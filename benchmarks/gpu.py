@@ -13,11 +13,13 @@ For every precision and batch size:
   forward, cost, backward, update), ours beside PyTorch eager and `torch.compile`, channels-last, in the same precision:
   some steps of each side in turn, round after round, so that all see the same machine; the median of the rounds;
 - ours layer by layer beside the floor that the device's own measured rates give (`minialex.plan`);
+- ours with one column instead of two, which tells what columns cost on one device (see `gpu_goals.columns_cost`);
+- how much of a step the device computes (see `gpu_busy`; this too needs torch);
 - end to end: images from the host's memory through the library's loader, the next batch sent while the device computes,
   the loss read after every step; the peer gets the same loader, and sends from pinned memory.
 
 What fails (a batch that does not fit, say) is recorded as an error, and the rest goes on. Figures are written after
-every part, with machine, versions, command and date.
+every part, with machine, versions, command and date; the goals of the project stand beside them, met or not met.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ import gc
 import statistics
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,31 +48,19 @@ from minialex.data.loader import Batch, batches  # noqa: E402
 from minialex.data.statistics import Statistics  # noqa: E402
 from minialex.doctor import driver, processor  # noqa: E402
 from minialex.doctor.meter import CupyMeter  # noqa: E402
-from minialex.errors import BackendUnavailable, ConfigurationError, MinialexError, nearest  # noqa: E402
+from minialex.errors import MinialexError  # noqa: E402
 from minialex.rates import PRECISIONS, Rates  # noqa: E402
 from minialex.recipe import Recipe, load  # noqa: E402
 from minialex.schedule import moment  # noqa: E402
 from minialex.session import Session  # noqa: E402
 
+from gpu_busy import busy_seconds  # noqa: E402  isort: skip
+from gpu_goals import COMPILED, EAGER, ONE_COLUMN, OURS, goals  # noqa: E402  isort: skip
+from gpu_goals import table as table_of_goals  # noqa: E402  isort: skip
+
 RESULTS = ROOT / "benchmarks" / "results" / "gpu.json"
-OURS, EAGER, COMPILED = "minialex", "pytorch", "torch.compile"
 SIDES = (OURS, EAGER, COMPILED)
 WATCHED = 5  # steps that are looked at layer by layer
-
-
-def load_backend(name: str, precision: str) -> Backend:
-    """A backend by its name, also where minialex is not installed: then the names are those of pyproject.toml."""
-    if name in registry.installed():
-        return registry.load(name, precision=precision)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    points = project["entry-points"][registry.GROUP]
-    if name not in points:
-        raise ConfigurationError(f"no backend named '{name}'; there are {', '.join(points)}.{nearest(name, points)}")
-    module, _, attribute = points[name].partition(":")
-    try:
-        return registry.build(name, getattr(import_module(module), attribute), precision=precision)
-    except ImportError as error:
-        raise BackendUnavailable(f"backend '{name}' cannot be used: {error}") from error
 
 
 class Side(Protocol):
@@ -260,7 +250,7 @@ class Benchmark:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.weights: Mapping[str, Any] | None = None
+        self.weights: dict[int, Mapping[str, Any]] = {}
         say(f"rates of {options.device} …")
         self.rates = device_rates(options.device)
         self.found: dict[str, Any] = {
@@ -284,9 +274,11 @@ class Benchmark:
     def sides(self, recipe: Recipe, errors: dict[str, str]) -> dict[str, Side]:
         """The sides that can be made."""
         options, made = self.options, {}
-        for name in [OURS, *options.peers]:
-            if name == OURS:
-                side = attempt(lambda: self.ours(recipe), name, errors)
+        more = [ONE_COLUMN] if recipe.columns > 1 else []
+        for name in [OURS, *more, *options.peers]:
+            if name in (OURS, ONE_COLUMN):
+                columns = 1 if name == ONE_COLUMN else recipe.columns
+                side = attempt(lambda columns=columns: self.ours(recipe.replace(columns=columns)), name, errors)
             else:
                 side = attempt(
                     lambda name=name: Theirs(
@@ -301,20 +293,17 @@ class Benchmark:
 
     def ours(self, recipe: Recipe) -> Ours:
         """Our side, with the same initial weights every time (drawing them takes longer than training)."""
-        backend = load_backend(self.options.backend, recipe.precision)
-        made = Ours(recipe, backend, self.options.device, self.weights)
-        if self.weights is None:
-            self.weights = made.session.weights()
+        backend = registry.load(self.options.backend, precision=recipe.precision)
+        made = Ours(recipe, backend, self.options.device, self.weights.get(recipe.columns))
+        if recipe.columns not in self.weights:
+            self.weights[recipe.columns] = made.session.weights()
         return made
 
     def entry(self, precision: str, batch: int) -> dict[str, Any]:
         """All about one precision and batch size."""
         options = self.options
         recipe = self.recipe(precision, batch)
-        floor = None
-        if precision in self.rates.matrix:
-            layout = plan.lay_out(models.build(recipe.network), (0,) * recipe.columns)
-            floor = plan.floor(layout, [self.rates], precision, batch)
+        floor = self.floor(recipe) if precision in self.rates.matrix else None
         if options.peers:
             from gpu_peer import set_precision
 
@@ -323,6 +312,7 @@ class Benchmark:
         found: dict[str, Any] = {"precision": precision, "batch_size": batch, "errors": errors}
         if floor is not None:
             found["floor_seconds"] = floor.seconds
+            found["floor_seconds_one_column"] = self.floor(recipe.replace(columns=1)).seconds
         sides = self.sides(recipe, errors)
         first = in_turn(sides, errors, 1, lambda side: side.steps(1))
         found["first_step_seconds"] = {name: seconds[0] for name, seconds in first.items()}
@@ -330,12 +320,9 @@ class Benchmark:
         steps = in_turn(sides, errors, options.rounds, lambda side: side.steps(options.steps))
         found["step"] = {name: summary([s / options.steps for s in seconds], batch) for name, seconds in steps.items()}
         say_row(f"{precision}, batch {batch}: step", found["step"], found.get("floor_seconds"))
-        if OURS in sides and floor is not None:
-            side = sides[OURS]
-            assert isinstance(side, Ours)
-            watched = attempt(lambda: [side.watched() for _ in range(WATCHED)], OURS, errors)
-            if watched is not None:
-                found["layers"] = layers(bench.medians(watched), floor)
+        if OURS in sides:
+            self.look_into(sides[OURS], found, floor)
+        sides.pop(ONE_COLUMN, None)  # its steps are enough
         split = self.split(recipe)
         in_turn(sides, errors, 1, lambda side: side.epoch(self.part(split, 2 * batch)))
         epochs = in_turn(sides, errors, max(1, options.rounds // 2), lambda side: side.epoch(split))
@@ -344,6 +331,25 @@ class Benchmark:
         del sides
         free()
         return found
+
+    def look_into(self, ours: Side, found: dict[str, Any], floor: plan.Floor | None) -> None:
+        """How busy our side keeps the device, and where its time goes."""
+        assert isinstance(ours, Ours)
+        errors, steps = found["errors"], self.options.steps
+        if self.options.device.startswith("cuda"):
+            traced = attempt(lambda: busy_seconds(lambda: ours.steps(steps)), OURS, errors)
+            if traced is not None:
+                found["busy"] = traced / steps / found["step"][OURS]["median"]
+                say(f"  the device computes {found['busy']:.0%} of the time")
+        if floor is not None:
+            watched = attempt(lambda: [ours.watched() for _ in range(WATCHED)], OURS, errors)
+            if watched is not None:
+                found["layers"] = layers(bench.medians(watched), floor)
+
+    def floor(self, recipe: Recipe) -> plan.Floor:
+        """The least time of a step, all columns on the device."""
+        layout = plan.lay_out(models.build(recipe.network), (0,) * recipe.columns)
+        return plan.floor(layout, [self.rates], recipe.precision, recipe.batch_size)
 
     def split(self, recipe: Recipe) -> ArraySplit:
         """Random images in the host's memory, whole batches of them, at least two."""
@@ -359,24 +365,28 @@ class Benchmark:
         for precision in self.options.precisions:
             for batch in self.options.batch_sizes:
                 self.found["entries"].append(self.entry(precision, batch))
+                self.found["goals"] = [asdict(goal) for goal in goals(self.found["entries"])]
                 self.options.out.parent.mkdir(parents=True, exist_ok=True)
                 files.write_json(self.options.out, self.found)
         return self.found
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """The results as Markdown: steps and end to end, then layers."""
+    """The results as Markdown: goals, steps and end to end, then layers."""
     lines = [
-        "| precision | batch | floor | minialex | of the floor's speed | PyTorch eager | torch.compile "
-        "| torch.compile / minialex | end to end, images/s: minialex, eager, compiled |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
+        *table_of_goals(found["entries"]),
+        "",
+        "| precision | batch | floor | minialex | of the floor's speed | device busy | one column | PyTorch eager "
+        "| torch.compile | torch.compile / minialex | end to end, images/s: minialex, eager, compiled |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for entry in found["entries"]:
-        times = {name: entry["step"].get(name, {}).get("median") for name in SIDES}
+        times = {name: entry["step"].get(name, {}).get("median") for name in (*SIDES, ONE_COLUMN)}
         ours, floor = times[OURS], entry.get("floor_seconds")
         cells = [
             entry["precision"], f"{entry['batch_size']:,}", milliseconds(floor), milliseconds(ours),
-            f"{floor / ours:.0%}" if ours and floor else "–", milliseconds(times[EAGER]), milliseconds(times[COMPILED]),
+            f"{floor / ours:.0%}" if ours and floor else "–", f"{entry['busy']:.0%}" if "busy" in entry else "–",
+            milliseconds(times[ONE_COLUMN]), milliseconds(times[EAGER]), milliseconds(times[COMPILED]),
             f"{times[COMPILED] / ours:.2f}" if ours and times[COMPILED] else "–",
             ", ".join(
                 f"{entry['end_to_end'][name]['images_per_second']:,.0f}" if name in entry["end_to_end"] else "–"

@@ -13,7 +13,7 @@ import typer
 from minialex.errors import ConfigurationError, MinialexError
 from minialex.look.cli import app as look
 from minialex.look.cli import features
-from minialex.options import BackendOption, DebugOption, DevicesOption, ThreadsOption
+from minialex.options import BackendOption, DebugOption, DevicesOption, PrecisionOption, ThreadsOption
 
 app = typer.Typer(
     name="minialex",
@@ -142,6 +142,7 @@ def evaluate(
     backend: BackendOption = None,
     devices: DevicesOption = None,
     threads: ThreadsOption = None,
+    precision: PrecisionOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="images at a time")] = 100,
     per_class: Annotated[bool, typer.Option("--per-class", help="a table of all classes too")] = False,
     reliability: Annotated[Path | None, typer.Option(help="draw the reliability diagram there (.png)")] = None,
@@ -151,7 +152,9 @@ def evaluate(
     """Validation errors of a run, of ten views of each image, or of several runs averaged."""
     from minialex import evaluating
 
-    return evaluating.evaluate(runs, views, data, backend, devices, threads, batch_size, per_class, reliability, json)
+    return evaluating.evaluate(
+        runs, views, data, backend, devices, threads, precision, batch_size, per_class, reliability, json
+    )
 
 
 @app.command()
@@ -163,12 +166,13 @@ def predict(
     backend: BackendOption = None,
     devices: DevicesOption = None,
     threads: ThreadsOption = None,
+    precision: PrecisionOption = None,
     debug: DebugOption = False,
 ) -> int:
     """The five most probable classes of images, as text and as a picture like the paper's figure 4."""
     from minialex import commands
 
-    return commands.predict(run, images, views, picture, backend, devices, threads)
+    return commands.predict(run, images, views, picture, backend, devices, threads, precision)
 
 
 @app.command()

@@ -31,6 +31,7 @@ from minialex.training import train as run_training
 from minialex.weights import Weights, recipe_of
 
 EXAMPLES = 24  # images that a report shows
+AT_ONCE = 64  # images that are predicted together
 
 
 def console() -> Console:
@@ -224,6 +225,18 @@ def session_of(found: Weights, backend: Backend, devices: str | None) -> Session
     return Session(found.recipe, backend, placement, found.statistics, found.tensors)
 
 
+def precision_of(recipe: Recipe, asked: str | None) -> str:
+    """The precision that is asked for, else that in which a network was trained.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such precision, or it does not go with the recipe's dtype.
+    """
+    found: str = recipe.precision if asked is None else recipe.replace(precision=asked).precision
+    return found
+
+
 def predict(
     path: Path,
     images: Sequence[Path],
@@ -232,6 +245,7 @@ def predict(
     backend_name: str | None,
     devices: str | None,
     threads: int | None,
+    precision: str | None,
 ) -> int:
     """The most probable classes of image files."""
     if views not in (1, 10):
@@ -239,12 +253,13 @@ def predict(
     from minialex import pictures
 
     screen = console()
-    backend = registry.load(backend_name, threads=threads)
     found = weights.find(path)
+    backend = registry.load(backend_name, threads=threads, precision=precision_of(found.recipe, precision))
     titles = found.titles
     pixels = np.stack([read_image(image, found.recipe.image_size) for image in images])
-    probs, _ = session_of(found, backend, devices).probabilities(pixels, views=views)
-    probs = probs[:, : len(titles)]
+    session = session_of(found, backend, devices)
+    parts = [pixels[first : first + AT_ONCE] for first in range(0, len(pixels), AT_ONCE)]
+    probs = np.concatenate([session.probabilities(part, views=views)[0] for part in parts])[:, : len(titles)]
     for image, row in zip(images, probs, strict=True):
         best = np.argsort(-row, kind="stable")[:5]
         screen.print(f"{image}", highlight=False, style="bold", markup=False)
@@ -319,7 +334,7 @@ def bench(
     recipe = load_recipe(recipe_name).replace(**changes)
     if recipe.classes == 0:
         recipe = recipe.replace(classes=1000 if recipe.model == "alexnet" else 10)
-    backend = registry.load(backend_name, threads=threads)
+    backend = registry.load(backend_name, threads=threads, precision=recipe.precision)
     placement = placement_of(backend, devices, recipe.columns)
     screen = console()
     with screen.status("preparing") if screen.is_terminal else nullcontext() as status:

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from minialex import registry, scores, weights
-from minialex.commands import console, load_data, session_of
+from minialex.commands import console, load_data, precision_of, session_of
 from minialex.data import DataSet, Split
 from minialex.errors import ConfigurationError
 from minialex.evaluation import Evaluation
@@ -28,6 +28,7 @@ def evaluate(
     backend_name: str | None,
     devices: str | None,
     threads: int | None,
+    precision: str | None,
     batch_size: int,
     per_class: bool,
     reliability: Path | None,
@@ -36,8 +37,9 @@ def evaluate(
     """Evaluate networks, alone or averaged, and tell on standard output; returns the exit code."""
     if views not in (1, 10):
         raise ConfigurationError(f"--views takes 1 or 10, got {views}")
-    backend = registry.load(backend_name, threads=threads)
     networks = [weights.find(path) for path in paths]
+    asked = [precision_of(network.recipe, precision) for network in networks]
+    backends = {p: registry.load(backend_name, threads=threads, precision=p) for p in dict.fromkeys(asked)}
     first = networks[0]
     for path, network in zip(paths, networks, strict=True):
         if network.labels != first.labels:
@@ -50,7 +52,7 @@ def evaluate(
     data = load_data(first.recipe if data_name is None else first.recipe.replace(data=data_name))
     names, numbers = shared_classes(first, data, paths[0])
     titles = first.words or names
-    sessions = [session_of(network, backend, devices) for network in networks]
+    sessions = [session_of(network, backends[p], devices) for network, p in zip(networks, asked, strict=True)]
     split = Renumbered(data.validation, numbers)
     screen = console()
     with Progress(

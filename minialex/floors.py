@@ -14,7 +14,8 @@ What one part can pass on to the next without a way through memory counts nothin
 (done while the layer before them writes), the gradients of weights (the update takes them as they come), laying
 columns side by side on one device, the normalisation's scale (computed again from the input). So parts that a backend
 does in one sweep (normalisation with pooling, say) may go below the sum of their floors, and so may arrays that stay
-in a cache.
+in a cache. `minialex.plan` counts the same from shapes, without a backend; ``tests/plan/test_floors_agree.py`` holds
+the two together, layer by layer, and says what little differs.
 """
 
 from __future__ import annotations

@@ -8,7 +8,10 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("numpy", "numba", "cupy", "torch")
+PACKAGES = (
+    "numpy", "numba", "torch", "numba-cuda", "cupy-cuda13x", "nvidia-cublas", "nvidia-cudnn-cu13",
+    "nvidia-cudnn-frontend",
+)  # fmt: skip
 
 
 def processor() -> str:

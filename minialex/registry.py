@@ -5,15 +5,18 @@ A third party's package joins with two lines in its ``pyproject.toml``::
     [project.entry-points."minialex.backends"]
     theirs = "their_package:TheirBackend"
 
-Listing reads package metadata alone. Loading imports one backend, compares it with the protocol by reflection,
-and builds it; whatever goes wrong there is the reason why that backend cannot be used, and touches no other.
+Listing reads package metadata alone: that of what is installed or, where nothing is, the ``pyproject.toml`` of the
+source tree that this file is in. Loading imports one backend, compares it with the protocol by reflection, and builds
+it; whatever goes wrong there is the reason why that backend cannot be used, and touches no other.
 """
 
 from __future__ import annotations
 
 import inspect
+import tomllib
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast
 
 from minialex.backend import MOVERS, OPERATIONS, Backend
@@ -31,13 +34,24 @@ def installed() -> dict[str, EntryPoint]:
         If two packages claim one name for different classes.
     """
     found: dict[str, EntryPoint] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+    for point in sorted(entry_points(group=GROUP) or _of_source_tree(), key=lambda point: point.name):
         earlier = found.setdefault(point.name, point)
         if earlier.value != point.value:
             raise ConfigurationError(
                 f"two packages define the backend '{point.name}': {earlier.value} and {point.value}; uninstall one"
             )
     return found
+
+
+def _of_source_tree() -> list[EntryPoint]:
+    """The entry points that an installation would have; none where this is no source tree."""
+    path = Path(__file__).parents[1] / "pyproject.toml"
+    if not path.is_file():
+        return []
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    if project["name"] != __package__:
+        return []
+    return [EntryPoint(name, value, GROUP) for name, value in project["entry-points"][GROUP].items()]
 
 
 def default_name() -> str:
@@ -127,6 +141,6 @@ def build(name: str, kind: type, *, threads: int | None = None, precision: str |
             if option == "precision" and given[option] == "float32":
                 del given[option]
                 continue
-            hint = "; it computes in float32" if option == "precision" else ""
+            hint = "; it computes in float32: give --precision float32" if option == "precision" else ""
             raise ConfigurationError(f"the {name} backend has no --{option}{hint}")
     return cast(Backend, kind(**given))

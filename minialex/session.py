@@ -107,6 +107,20 @@ class Session:
             weight_decay=recipe.weight_decay,
             decay_biases=recipe.decay_biases,
         )
+        self._sent: tuple[NDArray[np.uint8], int, Moment, dict[str, Any]] | None = None
+        self._steps: dict[tuple[Kind, int, frozenset[str], tuple[str, ...]], CompiledStep] = {}
+        self._bound: dict[str, Array] = {}
+        try:
+            self._settle(weights, momentum)
+        except MemoryError as error:
+            raise ResourceError(
+                f"out of memory: the weights and momentum of {self.network.name} do not fit "
+                f"({error or 'no more to be had'}); try a smaller network, or its columns on two devices"
+            ) from None
+
+    def _settle(self, weights: Mapping[str, NDArray[Any]] | None, momentum: Mapping[str, NDArray[Any]] | None) -> None:
+        """Bring everything that lives longer than a step to its device."""
+        recipe, backend, placement = self.recipe, self.backend, self.plan.placement
         columns = len(placement)
         pieces = (
             initial_parameters(self.network, columns, recipe.seed, recipe.dtype)
@@ -115,7 +129,6 @@ class Session:
         )
         moving = split_columns(self.network, columns, momentum) if momentum is not None else None
         self._names = tuple(pieces)
-        self._bound: dict[str, Array] = {}
         for name, piece in pieces.items():
             device = placement[int(name.rpartition(":")[2])]
             self._bound[name] = backend.to_device(piece.astype(recipe.dtype, copy=False), device)
@@ -124,11 +137,9 @@ class Session:
                 if moving is None
                 else backend.to_device(moving[name].astype(recipe.dtype, copy=False), device)
             )
-        mean = _mean(recipe, statistics)
+        mean = _mean(recipe, self.statistics)
         for device in self.plan.devices:
             self._bound[f"mean@{device}"] = backend.to_device(mean, device)
-        self._sent: tuple[NDArray[np.uint8], int, Moment, dict[str, Any]] | None = None
-        self._steps: dict[tuple[Kind, int, frozenset[str], tuple[str, ...]], CompiledStep] = {}
 
     @property
     def bound(self) -> Mapping[str, Array]:
@@ -327,7 +338,7 @@ def _mean(recipe: Recipe, statistics: Statistics) -> NDArray[Any]:
 
 def _out_of_memory(batch_size: int, error: MemoryError) -> ResourceError:
     """What was needed, and which batch would fit: as the backend knows (an attribute `fits`), else half of this one."""
-    fits = getattr(error, "fits", max(1, 2 ** int(math.log2(max(batch_size // 2, 1)))))
+    fits = getattr(error, "fits", 2 ** int(math.log2(batch_size // 2)) if batch_size > 1 else 0)
     advice = f"try --batch-size {fits}" if fits else "not even one image fits: try a smaller network"
     return ResourceError(
         f"out of memory with a batch of {batch_size} images ({error or 'no more to be had'}); {advice}"

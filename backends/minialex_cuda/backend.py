@@ -17,11 +17,10 @@ from minialex_cuda import channels, elementwise
 from minialex_cuda import conv2d as convolution
 from minialex_cuda import dropout as dropping
 from minialex_cuda import linear as full
-from minialex_cuda import local_response_norm as neighbours
 from minialex_cuda import max_pool2d as pooling
+from minialex_cuda import response_norm as normalising
 from minialex_cuda import sgd_update as descent
 from minialex_cuda import softmax_cross_entropy as cost
-from minialex_cuda import spatial_response_norm as places
 from minialex_cuda.array import CudaArray
 from minialex_cuda.arrivals import Arrivals
 from minialex_cuda.compiled import Step, can_compile
@@ -172,10 +171,10 @@ class CudaBackend:
     tanh_backward = operation(elementwise.tanh_backward)
     max_pool2d = operation(pooling.max_pool2d)
     max_pool2d_backward = operation(pooling.max_pool2d_backward)
-    local_response_norm = operation(neighbours.local_response_norm)
-    local_response_norm_backward = operation(neighbours.local_response_norm_backward)
-    spatial_response_norm = operation(places.spatial_response_norm)
-    spatial_response_norm_backward = operation(places.spatial_response_norm_backward)
+    local_response_norm = operation(normalising.local_response_norm)
+    local_response_norm_backward = operation(normalising.local_response_norm_backward)
+    spatial_response_norm = operation(normalising.spatial_response_norm)
+    spatial_response_norm_backward = operation(normalising.spatial_response_norm_backward)
     dropout = operation(dropping.dropout)
     dropout_backward = operation(dropping.dropout_backward)
     softmax_cross_entropy = operation(cost.softmax_cross_entropy)

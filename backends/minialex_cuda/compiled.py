@@ -17,7 +17,7 @@ import numpy as np
 
 from minialex.backend import Array
 from minialex.philox import Stream
-from minialex.program import Call, Program, Symbol, Value, Watch, flatten
+from minialex.program import Call, Program, Symbol, Value, Watch, flatten, values
 from minialex_cuda import channels, elementwise, fusion, place
 from minialex_cuda.array import CudaArray, Flat, Memory
 from minialex_cuda.augment import augment
@@ -25,14 +25,18 @@ from minialex_cuda.conv2d import conv2d, conv2d_backward
 from minialex_cuda.dropout import dropout_at, dropout_backward
 from minialex_cuda.kernel import Kernel
 from minialex_cuda.linear import linear, linear_backward
-from minialex_cuda.local_response_norm import local_response_norm, local_response_norm_backward
 from minialex_cuda.max_pool2d import max_pool2d, max_pool2d_backward
-from minialex_cuda.place import Place
+from minialex_cuda.place import Place, Touched
+from minialex_cuda.response_norm import (
+    local_response_norm,
+    local_response_norm_backward,
+    spatial_response_norm,
+    spatial_response_norm_backward,
+)
 from minialex_cuda.runtime import Convolution, Event, Runtime
 from minialex_cuda.schedule import ALIGNMENT, RESULT, StreamName, Task, aligned, plan
-from minialex_cuda.sgd_update import sgd_update_at
 from minialex_cuda.softmax_cross_entropy import softmax_cross_entropy, softmax_cross_entropy_backward
-from minialex_cuda.spatial_response_norm import spatial_response_norm, spatial_response_norm_backward
+from minialex_cuda.updates import Tables, sgd_updates_at, tables, together
 from minialex_cuda.workspace import Workspace
 
 
@@ -59,7 +63,7 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
 )  # fmt: skip
 
 OPERATIONS = {function.__name__: function for function in _FUNCTIONS}
-"""What a task may be. `dropout` and `sgd_update` read what changes from the device, and are not among them."""
+"""What a task may be. `dropout` and updates read what changes from the device, and are not among them."""
 
 DEVICE_NUMBERS = ("dropout", "sgd_update")
 
@@ -106,7 +110,7 @@ class Rehearsal(Place):
     ) -> None:
         pass
 
-    def launch(self, kernel: Kernel, count: int, *arguments: Any) -> None:
+    def launch(self, kernel: Kernel, count: int, *arguments: Any, touched: Touched | None = None) -> None:
         pass
 
     def copy(self, source: CudaArray, target: CudaArray) -> None:
@@ -202,6 +206,8 @@ class Step:
         self.runtime: Runtime = next(iter(places.values())).runtime
         self.devices = tuple(dict.fromkeys(stream[0] for stream in self.schedule.streams))
         self._rates = [name for name in program.symbols if name.startswith("rate/")]
+        self._updates = [task.call for task in self.schedule.tasks if task.call.operation == "sgd_updates"]
+        self._tables: dict[Value | None, Tables] = {}
         self._scratch = self._scratch_needed()
         self._graphs = graphs and len(self.devices) == 1
         self._streams = {name: self.runtime.stream(name[0]) for name in self.schedule.streams}
@@ -216,6 +222,10 @@ class Step:
                 self._lasting[value] = self._array(memory, slot.offset, value.shape, value.dtype)
         for array in self._lasting.values():
             places[array.device].arrive(array)
+        for call in self._updates:
+            learned = [self._lasting[value] for value in values(call.args[:2])]
+            if together(places[learned[0].device], learned):
+                workspace.release()  # graphs of other steps know the old addresses
         self.release()
         self._lay_out()
 
@@ -243,6 +253,7 @@ class Step:
         self._fed: dict[str, CudaArray] = {}
         self._on: dict[StreamName, Planned] = {}
         self._works: list[Callable[[], None]] = []
+        self._tables = {}
         self._graph: Any = None
         self._calls = 0
 
@@ -283,7 +294,16 @@ class Step:
             device = stream[0]
             on = Planned(self.places[device], self._streams[stream], blocks[device], take(size, device))
             self._on[stream] = on
+        self._tables = {call.results[0]: self._tabulate(call) for call in self._updates}
         self._works = [self._work(task) for task in self.schedule.tasks]
+
+    def _tabulate(self, call: Call) -> Tables:
+        """The tables of a column's update; what lies in the workspace has its address."""
+        ws, vs, dws = ([self._known[value] for value in group] for group in call.args)
+        kept = [self._known[value] for value in call.results if value is not None]
+        which = [self._rates.index(symbol.name) for symbol in call.kwargs["learning_rates"]]
+        device, decays = ws[0].device, call.kwargs["weight_decays"]
+        return tables(self.places[device], ws, vs, dws, kept, self._rate[device], which, decays)
 
     def _array(self, memory: Memory, offset: int, shape: tuple[int, ...], dtype: Any) -> CudaArray:
         return CudaArray(self.runtime.flat(memory, offset, math.prod(shape), dtype), shape, dtype)
@@ -328,11 +348,10 @@ class Step:
             stream = replace(kwargs.pop("stream"), step=0)
             step = self._step[on.device] if isinstance(on, Planned) else nothing((1,), np.uint64)
             return dropout_at(on, args[0], step, stream=stream, **kwargs)
-        if call.operation == "sgd_update":
-            symbol = kwargs.pop("learning_rate")
-            rates = self._rate[on.device] if isinstance(on, Planned) else nothing((1,), np.float32)
-            w, v, dw = args
-            return sgd_update_at(on, w, v, dw, rates, self._rates.index(symbol.name), **kwargs)
+        if call.operation == "sgd_updates":
+            ws, vs, dws = args
+            known = self._tables.get(call.results[0])
+            return sgd_updates_at(on, ws, vs, dws, known, momentum=kwargs["momentum"])
         return OPERATIONS[call.operation](on, *args, **kwargs)
 
     def _work(self, task: Task) -> Callable[[], None]:

@@ -23,7 +23,7 @@ from minialex_cuda.array import Flat, Memory
 from minialex_cuda.cublas import WORKSPACE, Multiplier
 from minialex_cuda.cudnn import Convolutions
 from minialex_cuda.kernel import Kernel
-from minialex_cuda.runtime import Convolution, Product
+from minialex_cuda.runtime import Convolution, Product, Touched
 
 THREADS = 256
 BLOCKS = 1 << 16
@@ -162,7 +162,9 @@ class DeviceRuntime:
                     target.address, here, source.address, there, source.nbytes, stream.stream.ptr
                 )
 
-    def launch(self, stream: DeviceStream, kernel: Kernel, count: int, arguments: Sequence[Any]) -> None:
+    def launch(
+        self, stream: DeviceStream, kernel: Kernel, count: int, arguments: Sequence[Any], touched: Touched | None = None
+    ) -> None:
         blocks = min(-(-count // THREADS), BLOCKS)
         with cupy.cuda.Device(stream.index):
             plain = [a.view if isinstance(a, DeviceFlat) else a for a in arguments]

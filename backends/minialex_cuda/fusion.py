@@ -2,8 +2,9 @@
 
 `fuse` looks at who reads what, not at layers: a convolution or full layer whose only reader is a ReLU; a normalisation
 that is only pooled, together with both gradients and the ReLU's before them; a ReLU's gradient that only a convolution
-or a pooling passes on. The normalised maps and their scales, the largest arrays of AlexNet, are then never in memory:
-the way back computes them again, from the ReLU's output and one byte a window that says where its maximum was.
+or a pooling passes on; the updates of all parameters of a column. The normalised maps and their scales, the largest
+arrays of AlexNet, are then never in memory: the way back computes them again, from the ReLU's output and one byte a
+window that says where its maximum was.
 
 One operation becomes two: where the gradient of a layer's input goes to other columns, it is computed and on its way
 before the gradients of the weights are begun, so that the exchange and they go on at the same time.
@@ -281,7 +282,26 @@ def fuse(program: Program) -> list[Call]:
     for operation in ("linear_backward", "conv2d_backward", "relu_conv2d_backward"):
         for index in found.of(operation):
             _send_first(found, index)
+    _fuse_updates(found)
     return [found.calls[index] for index in sorted(found.calls)]
+
+
+def _fuse_updates(found: _Program) -> None:
+    """The updates of a column's parameters as one (see `minialex_cuda.updates`)."""
+    groups: dict[Any, list[float]] = defaultdict(list)
+    for index in found.of("sgd_update"):
+        call = found.calls[index]
+        w = call.args[0]
+        groups[w.device, call.column, w.dtype, call.kwargs["momentum"]].append(index)
+    for (*_, momentum), indices in groups.items():
+        calls = [found.calls[index] for index in indices]
+        numbers = {
+            "learning_rates": tuple(call.kwargs["learning_rate"] for call in calls),
+            "momentum": momentum,
+            "weight_decays": tuple(call.kwargs["weight_decay"] for call in calls),
+        }
+        args = zip(*(call.args for call in calls), strict=True)
+        found.replace(indices, "sgd_updates", args, numbers, [call.results[0] for call in calls])
 
 
 def _send_first(found: _Program, index: float) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from minialex.errors import ResourceError
 from minialex_cuda.array import Flat, Memory
 from minialex_cuda.kernel import Kernel
-from minialex_cuda.runtime import Convolution, Precision, Product
+from minialex_cuda.runtime import Convolution, Precision, Product, Touched
 
 BLOCKS, THREADS = 2, 3
 """Of a simulated launch: few, since every simulated thread is a thread of Python; enough that indices interleave."""
@@ -120,7 +120,9 @@ class HostRuntime:
         there, here = source.raw, target.raw
         stream.do("copy", lambda: np.copyto(here, there), (source,), (target,))
 
-    def launch(self, stream: HostStream, kernel: Kernel, count: int, arguments: Sequence[Any]) -> None:
+    def launch(
+        self, stream: HostStream, kernel: Kernel, count: int, arguments: Sequence[Any], touched: Touched | None = None
+    ) -> None:
         flats = [(i, a) for i, a in enumerate(arguments) if isinstance(a, Flat)]
         plain = [a.raw if isinstance(a, Flat) else a for a in arguments]
 
@@ -133,7 +135,7 @@ class HostRuntime:
                 kernel.host(count, *plain)
 
         writes = [a for i, a in flats if i in kernel.writes]
-        stream.do(kernel.name, work, [a for _, a in flats], writes)
+        stream.do(kernel.name, work, *(touched or ([a for _, a in flats], writes)))
 
     def multiply(self, stream: HostStream, a: Flat, b: Flat, out: Flat, product: Product) -> None:
         m, n, k = product.m, product.n, product.k

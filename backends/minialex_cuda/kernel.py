@@ -5,8 +5,11 @@ size of the grid is a detail of the launch), run by Numba's CUDA simulator (``NU
 by Numba for the processor, where a laptop and the tests run it.
 
 Bodies take flat arrays and numbers, gather, and write each output once: no atomics, so results are the same bits
-every time. A number literal takes the arrays' dtype (``kind = x.dtype.type; kind(0)``): in single precision nothing may
-become double precision, which is slow on a device and which ``tests/cuda/test_compile.py`` looks for.
+every time. A number literal takes the arrays' dtype (``kind = x.dtype.type; kind(0)``): in single precision nothing
+may become double precision, which is slow on a device and which ``tests/cuda/test_compile.py`` looks for. That test
+looks at the machine code too: no kernel may put registers into memory. Indices are 64 bits wide, since Numba widens
+whatever is given; the compiler divides them in 32 bits where both numbers are small enough, which costs a comparison,
+and the test sees that it does.
 """
 
 from __future__ import annotations

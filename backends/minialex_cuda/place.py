@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,9 @@ import numpy as np
 from minialex_cuda.array import CudaArray
 from minialex_cuda.kernel import Kernel
 from minialex_cuda.runtime import Convolution, Precision, Product, Runtime, Stream
+
+Touched = tuple[Sequence[CudaArray], Sequence[CudaArray]]
+"""Arrays that are read, arrays that are written."""
 
 Make = Callable[[tuple[int, ...], Any], CudaArray]
 
@@ -71,12 +74,16 @@ class Place:
         """A convolution that `library` gave scratch memory for."""
         self.runtime.convolve(self.stream, convolution, a.flat, b.flat, out.flat, workspace.flat)
 
-    def launch(self, kernel: Kernel, count: int, *arguments: Any) -> None:
-        """Run a kernel over so many indices; arrays are passed flat."""
+    def launch(self, kernel: Kernel, count: int, *arguments: Any, touched: Touched | None = None) -> None:
+        """Run a kernel over so many indices; arrays are passed flat.
+
+        `touched` tells which arrays are read and which written where the arguments are blocks that hold more.
+        """
         if count > 0:
             self.arrive(*arguments)
             plain = [a.flat if isinstance(a, CudaArray) else a for a in arguments]
-            self.runtime.launch(self.stream, kernel, count, plain)
+            flats = None if touched is None else ([a.flat for a in touched[0]], [a.flat for a in touched[1]])
+            self.runtime.launch(self.stream, kernel, count, plain, flats)
 
     def copy(self, source: CudaArray, target: CudaArray) -> None:
         """Copy all numbers of an array."""

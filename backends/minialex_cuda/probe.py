@@ -55,6 +55,18 @@ def reason() -> str | None:
         return (
             "the NVIDIA driver shows no device; `nvidia-smi` should list one (is CUDA_VISIBLE_DEVICES set to nothing?)"
         )
+    fault = cublas_fault()
+    return fault and f"cuBLAS does not load ({fault}); install with: {INSTALL}"
+
+
+def cublas_fault() -> str | None:
+    """Why cuBLAS cannot be loaded, or None: CuPy's wheel comes without it."""
+    from minialex_cuda.cublas import library
+
+    try:
+        library()
+    except (ImportError, OSError, RuntimeError) as error:
+        return " ".join(str(error).split())[:200]
     return None
 
 

@@ -47,6 +47,9 @@ class Product:
     precision: Precision = "float32"
 
 
+Touched = tuple[Sequence[Flat], Sequence[Flat]]
+"""What is read, what is written."""
+
 Kind = Literal["fprop", "dgrad", "wgrad"]
 
 
@@ -119,8 +122,13 @@ class Runtime(Protocol):
         """From one place to another, on one device or from device to device."""
         ...
 
-    def launch(self, stream: Stream, kernel: Kernel, count: int, arguments: Sequence[Any]) -> None:
-        """A kernel over ``count`` > 0 indices; arguments are `Flat` or numbers."""
+    def launch(
+        self, stream: Stream, kernel: Kernel, count: int, arguments: Sequence[Any], touched: Touched | None = None
+    ) -> None:
+        """A kernel over ``count`` > 0 indices; arguments are `Flat` or numbers.
+
+        What is read and written are the arguments, unless `touched` tells that it is parts of them.
+        """
         ...
 
     def multiply(self, stream: Stream, a: Flat, b: Flat, out: Flat, product: Product) -> None:

@@ -25,7 +25,7 @@ RESULT = "result"
 ALIGNMENT = 256
 """Bytes that every result's address is a multiple of."""
 
-IN_PLACE = {"sgd_update": (0, 1)}
+IN_PLACE = {"sgd_update": (0, 1), "sgd_updates": (0, 1)}
 """Positions of the arguments that an operation writes."""
 
 
@@ -100,7 +100,8 @@ def plan(program: Program, calls: Sequence[Call]) -> Schedule:
     streams = [stream_of(call) for call in work]
     reads = [[root(v) for v in values((call.args, call.kwargs))] for call in work]
     writes = [
-        [v for v in call.results if v is not None] + [root(call.args[i]) for i in IN_PLACE.get(call.operation, ())]
+        [v for v in call.results if v is not None]
+        + [root(v) for i in IN_PLACE.get(call.operation, ()) for v in values(call.args[i])]
         for call in work
     ]
     kept = {root(value) for value in program.outputs.values()}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from minialex_cuda.array import CudaArray
-from minialex_cuda.kernel import kernel
+from minialex_cuda.kernel import function, kernel
 from minialex_cuda.place import Place
 
 LANES = 1 << 14
@@ -16,19 +16,26 @@ SHARE = 128
 """Counts that one thread adds up."""
 
 
+@function
+def updated(w, v, dw, epsilon, momentum, decay):
+    """The new w and v of one element, and whether they are finite: a v that is not makes w so."""
+    new_v = momentum * v - decay * epsilon * w - epsilon * dw
+    new_w = w + new_v
+    rest = new_w - new_w  # 0, or not a number
+    return new_w, new_v, rest == rest
+
+
 @kernel("w", "v", "kept")
 def sgd_update_kernel(i, w, v, dw, kept, first, size, lanes, rates, rate, momentum, decay):
     """Elements i, i + lanes, …: v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v;  kept[first + i] = how many stay.
 
     ε is rates[rate]: it lies on the device, since a captured graph cannot change the arguments of a kernel.
     """
-    zero = w.dtype.type(0)
     epsilon = rates[rate]
     count = 0
     for e in range(i, size, lanes):
-        new_v = momentum * v[e] - decay * epsilon * w[e] - epsilon * dw[e]
-        new_w = w[e] + new_v
-        if new_w - new_w == zero:  # finite; a v that is not makes w so
+        new_w, new_v, finite = updated(w[e], v[e], dw[e], epsilon, momentum, decay)
+        if finite:
             v[e] = new_v
             w[e] = new_w
         else:

@@ -6,27 +6,59 @@ from __future__ import annotations
 import math
 
 from minialex_cuda.array import CudaArray
-from minialex_cuda.kernel import kernel
+from minialex_cuda.kernel import function, kernel
 from minialex_cuda.place import Place
+
+LANES = 32
+"""Threads of one image: neighbours read neighbouring logits."""
+
+
+@kernel("largest")
+def lane_largest_kernel(i, logits, largest, K):
+    """The largest of one image's logits lane, lane + `LANES`, …; −∞ where there are none; not a number wins."""
+    n = i // LANES
+    most = -logits.dtype.type(math.inf)
+    for k in range(i - n * LANES, K, LANES):
+        value = logits[n * K + k]
+        if value > most or value != value:
+            most = value
+    largest[i] = most
+
+
+@function
+def row_largest(lanes, first):
+    """The largest logit of an image, from its lanes'."""
+    most = lanes[first]
+    for lane in range(1, LANES):
+        value = lanes[first + lane]
+        if value > most or value != value:
+            most = value
+    return most
+
+
+@kernel("total")
+def lane_total_kernel(i, logits, lanes, total, K):
+    """Σ exp(logit − the image's largest) over one lane's logits."""
+    n = i // LANES
+    most = row_largest(lanes, n * LANES)
+    added = logits.dtype.type(0)
+    for k in range(i - n * LANES, K, LANES):
+        added += math.exp(logits[n * K + k] - most)
+    total[i] = added
 
 
 @kernel("largest", "total", "cost")
-def row_kernel(i, logits, labels, largest, total, cost, K):
+def row_kernel(i, logits, labels, lanes, totals, largest, total, cost, K):
     """Of one image: its largest logit, Σ exp(logit − largest), and log of that less the label's logit."""
-    first = i * K
-    most = logits[first]
-    for k in range(1, K):
-        value = logits[first + k]
-        if value > most or value != value:
-            most = value
+    most = row_largest(lanes, i * LANES)
     added = logits.dtype.type(0)
-    for k in range(K):
-        added += math.exp(logits[first + k] - most)
+    for lane in range(LANES):
+        added += totals[i * LANES + lane]
     largest[i] = most
     total[i] = added
     label = labels[i]
     if 0 <= label < K:
-        cost[i] = math.log(added) - (logits[first + label] - most)
+        cost[i] = math.log(added) - (logits[i * K + label] - most)
     else:
         cost[i] = logits.dtype.type(math.nan)
 
@@ -51,7 +83,10 @@ def softmax_cross_entropy(on: Place, logits: CudaArray, labels: CudaArray) -> tu
     N, K = logits.shape
     loss, probs = on.empty((), logits.dtype), on.empty((N, K), logits.dtype)
     largest, total, cost = (on.scratch((N,), logits.dtype) for _ in range(3))
-    on.launch(row_kernel, N, logits, labels, largest, total, cost, K)
+    lanes, totals = (on.scratch((N, LANES), logits.dtype) for _ in range(2))
+    on.launch(lane_largest_kernel, N * LANES, logits, lanes, K)
+    on.launch(lane_total_kernel, N * LANES, logits, lanes, totals, K)
+    on.launch(row_kernel, N, logits, labels, lanes, totals, largest, total, cost, K)
     on.launch(probs_kernel, N * K, logits, largest, total, probs, K)
     on.launch(mean_kernel, 1, cost, loss, N)
     return loss, probs

@@ -35,6 +35,12 @@ class Workspace:
         held = self._blocks[device].nbytes if device in self._blocks else 0
         return self._places[device].runtime.free(device) + held
 
+    def release(self) -> None:
+        """Let all steps forget the addresses that they know."""
+        for tenant in list(self._tenants):
+            tenant.release()
+        self._tenants.clear()
+
     def blocks(self, tenant: Tenant, sizes: Mapping[str, int]) -> dict[str, Memory]:
         """The block of each device, of at least so many bytes.
 
@@ -45,9 +51,7 @@ class Workspace:
         """
         small = [d for d, size in sizes.items() if d not in self._blocks or self._blocks[d].nbytes < size]
         if small:
-            for other in list(self._tenants):
-                other.release()
-            self._tenants.clear()
+            self.release()
             for device in small:
                 self._blocks.pop(device, None)
             for device in small:

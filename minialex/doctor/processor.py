@@ -7,7 +7,6 @@ import math
 import os
 import platform
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def checks(asked: str) -> list[Check]:
         Check(
             "cpu", "machine", "ok", f"{machine.processor()}, {platform.system()}, Python {platform.python_version()}"
         ),
-        Check("cpu", "minialex", "ok", version("minialex")),
+        Check("cpu", "minialex", "ok", machine.versions().get("minialex", "from a source tree, not installed")),
         _blas(),
         _cores(),
         *_backends(asked),

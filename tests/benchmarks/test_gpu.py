@@ -14,7 +14,7 @@ import pytest
 
 from minialex import bench, models, plan, registry
 from minialex.data.statistics import Statistics
-from minialex.errors import BackendUnavailable, ConfigurationError, ResourceError
+from minialex.errors import ResourceError
 from minialex.rates import KNOWN
 from minialex.recipe import load
 from minialex.schedule import Moment
@@ -46,7 +46,7 @@ def module(name):
 def gpu(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])  # which it puts the source tree into
     yield module("gpu")
-    for name in ("gpu", "gpu_peer", "peer"):
+    for name in ("gpu", "gpu_peer", "gpu_busy", "gpu_goals", "peer"):
         sys.modules.pop(name, None)
 
 
@@ -104,14 +104,19 @@ def test_everything_runs_on_a_machine_without_a_gpu(gpu, tmp_path, capsys):
     assert [entry["batch_size"] for entry in found["entries"]] == [4, 8]
     for entry in found["entries"]:
         assert entry["errors"] == {}
-        assert set(entry["step"]) == set(entry["end_to_end"]) == {"minialex", "pytorch"}
+        assert set(entry["step"]) == {"minialex", "minialex, one column", "pytorch"}
+        assert set(entry["end_to_end"]) == {"minialex", "pytorch"}
+        assert "busy" not in entry  # the processor is not traced
         assert entry["floor_seconds"] > 0
         assert all(len(side["seconds"]) == 2 for side in entry["step"].values())
         names = [row["layer"] for row in entry["layers"]]
         assert names[:2] == ["conv1", "norm1 + pool1"]
         assert {"input", "softmax", "update"} <= set(names)
+    cost = [goal for goal in found["goals"] if "two columns" in goal["goal"]]
+    assert [goal["met"] is None for goal in found["goals"]].count(False) == len(cost) == 2
     said = capsys.readouterr().out
     assert "| float32 | 8 |" in said
+    assert "| not measured | – |" in said
     assert "| norm1 + pool1 |" in said
 
 
@@ -158,18 +163,59 @@ def test_a_side_that_fails_is_recorded_and_the_rest_goes_on(gpu):
     assert sides["good"].count == 6
 
 
-def test_no_gpu_and_wrong_options(gpu, capsys, monkeypatch):
+def test_goals_are_met_or_not_met(gpu):
+    """Made-up results on either side of every goal."""
+    from gpu_goals import columns_cost, goals, table
+
+    def entry(precision, batch, ours, compiled, one, busy, end):
+        sides = {"minialex": ours, "torch.compile": compiled, "minialex, one column": one}
+        return {
+            "precision": precision, "batch_size": batch, "floor_seconds": 0.004, "floor_seconds_one_column": 0.006,
+            "step": {name: {"median": seconds} for name, seconds in sides.items()}, "busy": busy,
+            "end_to_end": {"minialex": {"images_per_second": end}},
+        }  # fmt: skip
+
+    good = [
+        entry("bfloat16", 1024, 0.010, 0.015, 0.014, 0.9, 77_000), entry("tf32", 1024, 0.01, 0.0131, 0.014, 0.9, 1),
+        entry("bfloat16", 128, 0.010, 0.015, 0.014, 0.95, 1),
+    ]  # fmt: skip
+    assert columns_cost(good[0]) == pytest.approx(0.010 / (0.004 * 0.014 / 0.006) - 1)
+    assert all(goal.met for goal in goals(good)), goals(good)
+    bad = [
+        entry("bfloat16", 1024, 0.017, 0.0249, 0.014, 0.9, 76_999), entry("tf32", 1024, 0.012, 0.0155, 0.014, 0.9, 1),
+        entry("bfloat16", 128, 0.012, 0.015, 0.014, 0.89, 1),
+    ]  # fmt: skip
+    assert not any(goal.met for goal in goals(bad)), goals(bad)
+    assert all(goal.met is None for goal in goals([]))
+    assert "| **not met** |" in "\n".join(table(bad))
+
+
+def test_time_that_overlaps_counts_once(gpu):
+    from gpu_busy import covered
+
+    assert covered([]) == 0
+    assert covered([(5, 6), (0, 2), (1, 3), (1, 2), (6, 7)]) == 5
+
+
+@pytest.mark.peers
+@needs_torch
+def test_what_the_profiler_traces_is_added_up(gpu):
+    from gpu_busy import busy_seconds
+
+    a = torch.randn(400, 400)
+    found: list[float] = []
+    seconds = gpu.seconds_of(lambda: found.append(busy_seconds(lambda: [a @ a for _ in range(20)], "cpu")))
+    assert 0 < found[0] <= seconds
+    with pytest.raises(RuntimeError, match="traced no kernel"):
+        busy_seconds(lambda: None, "cpu")
+
+
+def test_no_gpu_and_wrong_options(gpu, capsys):
     assert gpu.main(["--backend", "cuda"]) == 6
     assert "error: no NVIDIA driver" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         gpu.main(["--precisions", "bf16"])
     assert "no 'bf16'; there are float32, tf32, bfloat16" in capsys.readouterr().err
-    monkeypatch.setattr(gpu.registry, "installed", dict)
-    with pytest.raises(ConfigurationError, match=r"no backend named 'cuuda'.* Did you mean 'cuda'"):
-        gpu.load_backend("cuuda", "float32")
-    assert gpu.load_backend("numpy", "float32").name == "numpy"
-    with pytest.raises(BackendUnavailable):
-        gpu.load_backend("cuda", "float32")
 
 
 def test_time_is_set_beside_the_floor_that_it_belongs_to(gpu):

@@ -10,6 +10,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
@@ -39,10 +40,12 @@ class Recording(HostRuntime):
         super().__init__()
         self.signatures: Signatures = defaultdict(set)
 
-    def launch(self, stream: HostStream, kernel: Kernel, count: int, arguments: Sequence[Any]) -> None:
+    def launch(
+        self, stream: HostStream, kernel: Kernel, count: int, arguments: Sequence[Any], touched: Any = None
+    ) -> None:
         plain = [a.raw if isinstance(a, Flat) else a for a in arguments]
         self.signatures[kernel.name].add((types.int64, *map(typeof, plain)))
-        super().launch(stream, kernel, count, arguments)
+        super().launch(stream, kernel, count, arguments, touched)
 
 
 class Mute(Recording):
@@ -91,12 +94,32 @@ def compiled(kernel: Kernel, signature: tuple[Any, ...], capability: tuple[int, 
     return str(ptx)
 
 
-def linked(ptx: str, capability: tuple[int, int]) -> bytes:
-    """PTX as machine code."""
+@dataclass(frozen=True)
+class Machine:
+    """A kernel as machine code: what every thread of it holds."""
+
+    code: bytes
+    registers: int
+    spilled: int
+    stack: int
+
+
+def linked(ptx: str, capability: tuple[int, int]) -> Machine:
+    """PTX as machine code, with what the assembler says of it: bytes of registers that did not fit, of local arrays."""
     from cuda.core import Linker, LinkerOptions, ObjectCode
 
-    options = LinkerOptions(arch=f"sm_{capability[0]}{capability[1]}")
-    return bytes(Linker(ObjectCode.from_ptx(ptx.encode()), options=options).link("cubin").code)
+    options = LinkerOptions(arch=f"sm_{capability[0]}{capability[1]}", ptxas_options=["-v"], verbose=True)
+    linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=options)
+    code = bytes(linker.link("cubin").code)
+    told = linker.get_info_log()
+    patterns = (r"Used (\d+) registers", r"(\d+) bytes spill stores", r"(\d+) bytes stack frame")
+    found = [re.search(pattern, told) for pattern in patterns]
+    assert all(found), told
+    return Machine(code, *(int(number[1]) for number in found if number))
+
+
+REGISTERS = 128
+"""Of a thread at most, in single precision: two blocks of 256 threads then fit on every multiprocessor."""
 
 
 def test_every_kernel_is_launched_and_compiles(launched: Signatures) -> None:
@@ -113,7 +136,30 @@ def test_every_kernel_is_launched_and_compiles(launched: Signatures) -> None:
                 if not double_asked:
                     double = [line.strip() for line in ptx.splitlines() if ".f64" in line]
                     assert not double, f"{name} {signature} computes in double precision: {double[:3]}"
-                assert len(linked(ptx, capability)) > 500
+                made = linked(ptx, capability)
+                assert len(made.code) > 500
+                assert (made.spilled, made.stack) == (0, 0), f"{name} {signature}: registers go to memory: {made}"
+                assert double_asked or made.registers <= REGISTERS, (name, capability, made.registers)
+                wide, short = (len(re.findall(rf"(?:div|rem)\.[su]{bits}", ptx)) for bits in (64, 32))
+                assert short >= wide, f"{name}: an index is divided in 64 bits without a shorter way for small numbers"
+
+
+def test_registers_that_do_not_fit_would_be_seen() -> None:
+    """A kernel that keeps a hundred numbers in a local array, at places that the compiler cannot know."""
+    from numba import cuda, float32
+
+    def keeping(i, x, y):  # type: ignore[no-untyped-def]
+        kept = cuda.local.array(100, float32)
+        for j in range(100):
+            kept[j] = x[i + j]
+        y[i] = kept[int(x[i])]
+
+    kernel = Kernel(keeping, ("y",))
+    try:
+        array = typeof(np.zeros(1, np.float32))
+        assert linked(compiled(kernel, (types.int64, array, array), (9, 0)), (9, 0)).stack >= 400
+    finally:
+        del KERNELS["keeping"]
 
 
 def test_double_precision_would_be_seen() -> None:

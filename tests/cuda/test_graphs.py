@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from minialex import cli, commands, registry
+from minialex import cli
 from minialex.conformance import steps
 from minialex.conformance.compare import same_bits
 from minialex.errors import ResourceError
@@ -125,26 +126,10 @@ def test_no_memory_is_lost_over_many_steps() -> None:
 SMALL = ["--train-images", "256", "--validation-images", "64", "--epochs", "1"]
 
 
-def on_host(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
-    """`--backend cuda` on pretend devices with so many bytes."""
-    original = registry.load
-
-    def load(name: str | None = None, **options: Any) -> Any:
-        if name == "cuda":
-            return registry.build(
-                "cuda",
-                lambda precision="float32": CudaBackend(precision=precision, runtime=HostRuntime(memory=memory)),
-                **options,
-            )
-        return original(name, **options)
-
-    monkeypatch.setattr(commands.registry, "load", load)
-
-
 def test_the_batch_that_is_said_to_fit_does(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    pretend_gpus: Callable[[int], Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    on_host(monkeypatch, 60 << 20)
+    pretend_gpus(60 << 20)
     base = ["train", "--backend", "cuda", "--devices", "0,1", *SMALL]
     assert cli.run([*base, "--batch-size", "256", "--out", str(tmp_path / "large")]) == 6
     message = capsys.readouterr().err
@@ -162,11 +147,14 @@ def test_the_batch_that_is_said_to_fit_does(
 
 
 def test_memory_in_which_nothing_fits(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    pretend_gpus: Callable[[int], Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    on_host(monkeypatch, 1 << 16)
+    pretend_gpus(1 << 16)
     assert cli.run(["train", "--backend", "cuda", *SMALL, "--out", str(tmp_path / "run")]) == 6
-    assert "out of memory" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert re.search(
+        r"out of memory: the weights and momentum of \S+ do not fit \(cuda:0: needed [\d,]+ bytes", message
+    )
 
 
 def test_how_many_images_fit() -> None:
@@ -179,12 +167,12 @@ def test_how_many_images_fit() -> None:
 
 
 def test_a_training_run_on_two_pretend_gpus_learns_like_the_reference(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pretend_gpus: Callable[[int], Any], tmp_path: Path
 ) -> None:
     """The whole command: `minialex train --backend cuda --devices 0,1`, beside the NumPy backend's."""
     from minialex.runs import read_metrics
 
-    on_host(monkeypatch, 1 << 40)
+    pretend_gpus(1 << 40)
     losses = {}
     for name, backend in (("cuda", "cuda"), ("numpy", "numpy")):
         out = tmp_path / name

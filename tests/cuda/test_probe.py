@@ -22,11 +22,13 @@ def machine(
     numpy: str = "2.4.6",
     driver: int | None = 13000,
     devices: bool = True,
+    cublas: str | None = None,
 ) -> None:
     """Pretend a machine."""
     monkeypatch.setattr(probe, "find_spec", lambda name: None if name in missing else object())
     monkeypatch.setattr(probe, "version", lambda name: numpy)
     monkeypatch.setattr(probe, "driver_version", lambda: driver)
+    monkeypatch.setattr(probe, "cublas_fault", lambda: cublas)
     cupy: Any = types.ModuleType("cupy")
     cupy.cuda = types.SimpleNamespace(is_available=lambda: devices)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
@@ -47,6 +49,7 @@ def test_a_machine_that_has_everything(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"driver": None}, "no NVIDIA driver found"),
         ({"driver": 12080}, r"driver is too old: it knows CUDA 12\.8, CUDA 13\.0 is needed; install driver 580"),
         ({"devices": False}, "shows no device"),
+        ({"cublas": "no libcublas"}, r"cuBLAS does not load \(no libcublas\); install with: pip install"),
     ],
 )
 def test_the_reason_is_one_line(monkeypatch: pytest.MonkeyPatch, lacks: dict[str, Any], says: str) -> None:
@@ -84,6 +87,34 @@ def test_commands_say_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "cannot be used: no" in out
     assert "backend 'cuda' cannot" not in out
+
+
+def test_cublas_that_is_not_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    pathfinder: Any = types.ModuleType("cuda.pathfinder")
+
+    def load(name: str) -> None:
+        raise RuntimeError(f'Failure finding "lib{name}.so"\nNo such file')
+
+    pathfinder.load_nvidia_dynamic_lib = load
+    monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", pathfinder)
+    assert probe.cublas_fault() == 'Failure finding "libcublas.so" No such file'
+
+
+def test_without_cudnn_there_is_a_notice_and_no_plan(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Convolutions then go by patches (`HostRuntime` has no library either, and all tests of steps run on it)."""
+    from minialex_cuda.cudnn import Convolutions
+    from minialex_cuda.runtime import Convolution
+
+    monkeypatch.setitem(sys.modules, "cudnn", None)
+    with caplog.at_level("WARNING", "minialex"):
+        found = Convolutions()
+    assert "pip install 'minialex[cudnn]'" in caplog.text
+    assert "convolutions go by matrices of patches, which is slower" in caplog.text
+    asked = Convolution("fprop", 1, 3, 8, 8, 4, 3, 3, 6, 6, 1, ((0, 0), (0, 0)), "float32")
+    assert found.plan(asked) is None
 
 
 def test_importing_the_package_needs_no_cupy() -> None:

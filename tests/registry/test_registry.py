@@ -6,6 +6,7 @@ import subprocess
 import sys
 import types
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +96,18 @@ def test_two_packages_with_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_name() -> None:
     with pytest.raises(ConfigurationError, match=r"no backend named 'nmupy'; installed: .*Did you mean 'numpy'"):
         registry.load("nmupy")
+
+
+def test_a_source_tree_has_the_backends_that_it_would_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = {name: point.value for name, point in registry.installed().items()}
+    points(monkeypatch)
+    found = registry.installed()
+    assert {name: found[name].value for name in found} == {name: real[name] for name in ("cuda", "numba", "numpy")}
+    assert registry.load("numpy").name == "numpy"
+    monkeypatch.setattr(registry, "__file__", str(tmp_path / "minialex" / "registry.py"))
+    assert registry.installed() == {}
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "theirs"\n', encoding="utf-8")
+    assert registry.installed() == {}  # somebody else's folder
 
 
 def test_importing_and_listing_load_no_backend() -> None:

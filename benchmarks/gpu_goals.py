@@ -1,0 +1,83 @@
+"""The goals for one H200, beside what was measured: which are met."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+OURS, EAGER, COMPILED = "minialex", "pytorch", "torch.compile"
+ONE_COLUMN = "minialex, one column"
+EPOCHS_25_MINUTES = 77_000
+"""Images a second that 90 epochs of 1,281,167 images take 25 minutes with."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A goal and what was reached; `met` is None where it was not measured."""
+
+    goal: str
+    measured: str
+    met: bool | None
+
+
+def step(entry: Mapping[str, Any], side: str) -> float | None:
+    """Seconds of a side's step."""
+    found: float | None = entry["step"].get(side, {}).get("median")
+    return found
+
+
+def columns_cost(entry: Mapping[str, Any]) -> float | None:
+    """What two columns on one device cost over the same network computed together, as a share; None if not known.
+
+    "Together" is what the step would take if it reached the part of its floor that the network of one column reaches:
+    same layers, one kernel where columns have two, nothing exchanged.
+    """
+    times = step(entry, OURS), step(entry, ONE_COLUMN)
+    floors = entry.get("floor_seconds"), entry.get("floor_seconds_one_column")
+    if None in (*times, *floors):
+        return None
+    (two, one), (floor_two, floor_one) = times, floors
+    assert two is not None
+    assert one is not None
+    return float(two / (floor_two * one / floor_one) - 1)  # type: ignore[operator]
+
+
+def goals(entries: Sequence[Mapping[str, Any]]) -> list[Goal]:
+    """All goals, in the order in which they were set."""
+    by = {(entry["precision"], entry["batch_size"]): entry for entry in entries}
+    found = []
+    for precision, least in (("bfloat16", 1.5), ("tf32", 1.3)):
+        entry = by.get((precision, 1024), {"step": {}})
+        ours, theirs = step(entry, OURS), step(entry, COMPILED)
+        text = f"training in {precision}, batch 1,024: at least {least} times torch.compile's images/s"
+        found.append(_at_least(text, theirs / ours if ours and theirs else None, least, "{:.2f} times"))
+    large = by.get(("bfloat16", 1024), {"step": {}})
+    ours, floor = step(large, OURS), large.get("floor_seconds")
+    share = floor / ours if ours and floor else None
+    for least, when in ((0.25, "at first"), (0.4, "in the end")):
+        text = f"training in bfloat16, batch 1,024: at least {least:.0%} of the floor's speed {when}"
+        found.append(_at_least(text, share, least, "{:.0%}"))
+    reached = large.get("end_to_end", {}).get(OURS, {}).get("images_per_second")
+    text = f"end to end in bfloat16, batch 1,024: {EPOCHS_25_MINUTES:,} images/s (90 epochs in 25 minutes)"
+    found.append(_at_least(text, reached, EPOCHS_25_MINUTES, "{:,.0f} images/s"))
+    for (precision, batch), entry in by.items():
+        if batch == 128:
+            text = f"{precision}, batch 128: the device busy more than 90% of the time"
+            found.append(_at_least(text, entry.get("busy"), 0.9, "{:.0%}"))
+    for (precision, batch), entry in by.items():
+        cost = columns_cost(entry)
+        text = f"{precision}, batch {batch:,}: two columns on one device cost at most 10% over computed together"
+        found.append(Goal(text, "not measured", None) if cost is None else Goal(text, f"{cost:.0%}", cost <= 0.1))
+    return found
+
+
+def _at_least(text: str, value: float | None, least: float, form: str) -> Goal:
+    return Goal(text, "not measured", None) if value is None else Goal(text, form.format(value), value >= least)
+
+
+def table(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The goals as lines of Markdown."""
+    words = {True: "met", False: "**not met**", None: "–"}
+    rows = [f"| {one.goal} | {one.measured} | {words[one.met]} |" for one in goals(entries)]
+    return ["| goal, on one H200 | measured | |", "|---|---:|---|", *rows]
