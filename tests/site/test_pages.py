@@ -15,11 +15,12 @@ from minialex.errors import ConfigurationError
 from minialex.site import blocks, build, pages, serve
 
 ROOT = Path(__file__).resolve().parents[2]
-HOW_TO = sorted(path for path in (ROOT / "docs" / "how-to").glob("*.md") if path.name != "teach.md")  # it has its own
+PROGRAMS = sorted([*(ROOT / "docs" / "tutorial").glob("*.md"), *(ROOT / "docs" / "how-to").glob("*.md")])
+PROGRAMS.remove(ROOT / "docs" / "how-to" / "teach.md")  # it has a test of its own
 
 
-@pytest.mark.parametrize("path", HOW_TO, ids=lambda path: path.stem)
-def test_every_program_of_a_how_to_page_runs(path: Path) -> None:
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
+def test_every_program_of_a_page_runs(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert "```sh\n" not in text
     assert "```\n\n```" not in text.replace("```text", "```")
