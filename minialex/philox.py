@@ -104,7 +104,7 @@ def words(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> UI
 
     Parameters
     ----------
-    stream : Stream
+    stream : whose numbers they are: seed, purpose, step, where it begins
     samples : how many samples from `stream.first_sample` on, or their indices (int64 [S], added to it)
     elements : how many elements E of each sample, from `stream.first_element` on
 

@@ -58,7 +58,8 @@ class Arm:
 
     Attributes
     ----------
-    name, words : short, and for readers
+    name : short
+    words : for readers
     fields : what it changes in the base recipe and regime
     expect : what the paper says of its measure beside the first arm's: ``"worse"``, ``"better"``, ``"none"`` (nothing)
     learning_rate : the one found for it, None where nobody looked
@@ -97,7 +98,8 @@ class Study:
 
     Attributes
     ----------
-    claim, section : what the paper says, and where
+    claim : what the paper says
+    section : where it says so
     measure : see `MEASURES`
     regime : recipe fields of all arms
     calibration : ``grid`` of learning rates, ``seeds``, and recipe fields under ``regime`` for the search
