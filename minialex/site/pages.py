@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from minialex import ablations, notebooks, recipe
-from minialex.ablations import words
 from minialex.ablations.words import markdown
 from minialex.differences import DIFFERENCES
 from minialex.errors import ConfigurationError
 from minialex.files import write_bytes, write_text
-from minialex.summary import PAPER_TOTALS
-
-ROOT = Path(__file__).resolve().parents[2]
-"""The source tree, where pages and records lie."""
+from minialex.site import claims
+from minialex.site.claims import ROOT as ROOT
 
 WIDE = "---\nhide: [toc]\n---\n\n"
 """Begins a page whose table needs the whole width."""
@@ -132,51 +127,6 @@ def differences() -> str:
     )
 
 
-def claims() -> str:
-    """The paper, claim by claim, each with its command and our recorded result."""
-    text = (resources.files("minialex.site") / "claims.toml").read_text(encoding="utf-8")
-    rows = []
-    for number, claim in enumerate(tomllib.loads(text)["claim"], 1):
-        commands = "<br>".join(f"`{part.strip()}`" for part in claim["command"].split(";"))
-        rows.append([str(number), cell(claim["text"]), claim["section"], claim["paper"], commands, _ours(claim)])
-    head = ["", "the paper says", "section", "its number", "the command", "our recorded result"]
-    return (
-        f"{WIDE}# The paper, claim by claim\n\nOur results come from small networks on small photographs, trained for "
-        "minutes on two processor cores (see [the studies](studies.md)): they say whether an effect shows at that "
-        "scale, not what it is worth on ImageNet. Where nothing is recorded, nobody has run it yet.\n\n"
-        + markdown(head, rows)
-    )
-
-
-def _ours(claim: Mapping[str, Any]) -> str:
-    if claim.get("ours") == "summary":
-        return f"{PAPER_TOTALS['parameters']:,} parameters, {PAPER_TOTALS['neurons']:,} neurons"
-    if claim.get("ours") == "bench":
-        return _bench()
-    if "study" not in claim:
-        return "not recorded"
-    found = ablations.recorded(claim["study"])
-    if found is None:
-        return "not recorded"
-    said = "<br>".join(cell(sentence) for sentence in words.verdict(found))
-    return f"{said} ([study](studies.md))"
-
-
-def _bench() -> str:
-    """The full network's training step on the processor that it was recorded on."""
-    path = ROOT / "benchmarks" / "results" / "cpu.json"
-    if not path.is_file():
-        return "not recorded"
-    found = json.loads(path.read_text(encoding="utf-8"))["train"]
-    seconds, where = found["train-128"]["minialex"]["median"], found["recorded"]
-    days = 90 * 1_281_167 / 128 * seconds / 86_400
-    machine = f"{where['machine']['processor']}, {where['machine']['cores']} cores, {where['date']}"
-    return (
-        f"a step of 128 images takes {seconds:.2f} s with the Numba backend ({machine}), so 90 epochs of 1,281,167 "
-        f"images take {days:.0f} days; see [Performance](../performance.md)"
-    )
-
-
 def notebook_pages(folder: Path) -> list[str]:
     """Every executed notebook as a page with its pictures as files; returns the names of the pages.
 
@@ -255,7 +205,7 @@ def studies() -> str:
 def write(folder: Path) -> Sequence[Path]:
     """Write all generated pages into a folder (``docs/made``); returns the files."""
     for name, page in (("command-line", command_line), ("recipes", recipes), ("differences", differences),
-                       ("claims", claims), ("studies", studies)):  # fmt: skip
+                       ("claims", claims.page), ("studies", studies)):  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{name}.md", page())
     for part in ("notebooks", "ablations"):

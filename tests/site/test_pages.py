@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import tomllib
 import urllib.request
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from minialex import ablations, cli, recipe
 from minialex.errors import ConfigurationError
-from minialex.site import blocks, build, pages, serve
+from minialex.site import blocks, build, claims, pages, serve
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = sorted([*(ROOT / "docs" / "tutorial").glob("*.md"), *(ROOT / "docs" / "how-to").glob("*.md")])
@@ -54,22 +53,25 @@ def test_the_recipe_page_has_every_field_and_recipe() -> None:
         assert f"- **{name}**:" in page
 
 
-def test_every_claim_has_a_command_that_exists() -> None:
-    claims = tomllib.loads((ROOT / "minialex" / "site" / "claims.toml").read_text(encoding="utf-8"))["claim"]
-    page = pages.claims()
-    for claim in claims:
-        assert claim["text"] in page
+def test_every_claim_has_a_command_that_exists_and_its_own_result() -> None:
+    page, known = claims.page(), pages.command_line()
+    for number, claim in enumerate(claims.listed(), 1):
+        section = page.split(f"\n## {number}. ")[1].split("\n## ")[0]
+        assert section.startswith(claim["text"])
         for command in claim["command"].split(";"):
             words = command.split()
             assert words[0] == "minialex"
-            assert f"minialex {words[1]}" in pages.command_line()
+            assert f"minialex {words[1]}" in known
             if words[1] == "ablate":
                 assert words[2] in ablations.names()
             if "--recipe" in words:
                 assert words[words.index("--recipe") + 1] in recipe.built_in()
         if "study" in claim:
             found = ablations.recorded(claim["study"])
-            assert found is None or ablations.verdict(found)[0].split(" (")[0] in page
+            assert found is not None
+            said = [sentence for sentence in ablations.verdict(found) if sentence[1:] in section]
+            assert said, "a claim with a study shows what it found"
+            assert all("paper's claim" in sentence for sentence in said)
         assert not re.search(r"\d", str(claim.get("ours", ""))), "results of ours are read, not typed"
 
 
