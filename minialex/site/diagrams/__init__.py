@@ -21,6 +21,7 @@ DRAWINGS: tuple[Callable[[], Drawing], ...] = (
     network.depth,
     exchange.exchange,
     exchange.timeline,
+    maps.image,
     maps.padding,
     maps.convolution,
     maps.patches,

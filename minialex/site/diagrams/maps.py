@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minialex import models, registry
+from minialex.data import shapes
 from minialex.data.views import ten_crop_offsets
 from minialex.layers import Conv2d, MaxPool2d
 from minialex.recipe import load
@@ -12,6 +13,43 @@ from minialex.shapes import conv_size, pool_size
 from minialex.site.diagrams.svg import WIDTH, Drawing
 
 Grid = np.ndarray
+
+
+def image() -> Drawing:
+    """One of the library's own pictures, small, as three grids of bytes, one behind the other."""
+    side = 6
+    pixels = shapes.draw(0, "train", np.array([2]), 24)[0]
+    bytes_ = pixels[:, 2::4, 2::4]
+    drawing = Drawing(
+        "image",
+        f"Three grids of {side} × {side} numbers from 0 to 255, for red, green and blue, one behind the other: an array "
+        f"of shape 3, {side}, {side}. H counts rows downwards, W columns to the right, C the grids.",
+        0,
+    )
+    cell, back = 30.0, 34.0
+    for grid, role in ((2, "one-soft"), (1, "soft"), (0, "two-soft")):
+        x, y = 26 + grid * back, 26 + (2 - grid) * back
+        drawing.rect(x, y, side * cell, side * cell, "paper", 0)
+        drawing.rect(x, y, side * cell, side * cell, role, 0)
+        for i in range(side):
+            for j in range(side):
+                if grid == 0 or i == 0 or j == side - 1:
+                    drawing.text(x + (j + 0.5) * cell, y + (i + 0.5) * cell + 4, str(bytes_[grid, i, j]), "ink", 11)
+        for line in range(1, side):
+            drawing.path([(x + line * cell, y), (x + line * cell, y + side * cell)], "rule")
+            drawing.path([(x, y + line * cell), (x + side * cell, y + line * cell)], "rule")
+    edge = 26 + 2 * back + side * cell
+    for grid, (name, role) in enumerate((("red", "two"), ("green", "quiet"), ("blue", "one"))):
+        drawing.text(30 + grid * back + side * cell, 20 + (2 - grid) * back, name, role, 12, "start", bold=True)
+    bottom = 26 + 2 * back + side * cell
+    drawing.arrow([(26, bottom + 12), (26 + side * cell, bottom + 12)], "guide")
+    drawing.text(26 + side * cell / 2, bottom + 28, f"W = {side}", "quiet")
+    drawing.arrow([(16, bottom - side * cell), (16, bottom)], "guide")
+    drawing.sideways(10, bottom - side * cell / 2, f"H = {side}")
+    drawing.arrow([(edge - 2 * back + 12, bottom), (edge + 12, bottom - 2 * back)], "guide")
+    drawing.text(edge - back + 22, bottom - back + 14, "C = 3", "quiet", anchor="start")
+    drawing.height = bottom + 36
+    return drawing
 
 
 def padding() -> Drawing:

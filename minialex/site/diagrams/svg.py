@@ -25,6 +25,7 @@ ROLES: dict[str, dict[str, str]] = {
     "one-soft": {"fill": ONE, "fill-opacity": ".16", "stroke": ONE, "stroke-width": "1.2"},
     "two-soft": {"fill": TWO, "fill-opacity": ".16", "stroke": TWO, "stroke-width": "1.2"},
     "soft": {"fill": QUIET, "fill-opacity": ".14", "stroke": QUIET, "stroke-width": "1"},
+    "paper": {"fill": "#fff"},
     "empty": {"fill": "none", "stroke": QUIET, "stroke-width": "1"},
     "one-line": {"fill": "none", "stroke": ONE, "stroke-width": "2"},
     "two-line": {"fill": "none", "stroke": TWO, "stroke-width": "2"},
