@@ -30,6 +30,7 @@ DRAWINGS: tuple[Callable[[], Drawing], ...] = (
     units.relu,
     units.normalisation,
     units.dropout,
+    training.signal,
     training.update,
     training.plateau,
     training.schedule,

@@ -26,11 +26,13 @@ def image() -> Drawing:
         f"of shape 3, {side}, {side}. H counts rows downwards, W columns to the right, C the grids.",
         0,
     )
-    cell, back = 30.0, 34.0
-    for grid, role in ((2, "one-soft"), (1, "soft"), (0, "two-soft")):
-        x, y = 26 + grid * back, 26 + (2 - grid) * back
+    cell, back, left = 30.0, 34.0, 58.0
+    for grid, name, role, words in ((2, "blue", "one-soft", "one"), (1, "green", "soft", "quiet"),
+                                    (0, "red", "two-soft", "two")):  # fmt: skip
+        x, y = left + grid * back, 14 + (2 - grid) * back
         drawing.rect(x, y, side * cell, side * cell, "paper", 0)
         drawing.rect(x, y, side * cell, side * cell, role, 0)
+        drawing.text(x - 5, y + 14, name, words, 12, "end", bold=True)
         for i in range(side):
             for j in range(side):
                 if grid == 0 or i == 0 or j == side - 1:
@@ -38,16 +40,13 @@ def image() -> Drawing:
         for line in range(1, side):
             drawing.path([(x + line * cell, y), (x + line * cell, y + side * cell)], "rule")
             drawing.path([(x, y + line * cell), (x + side * cell, y + line * cell)], "rule")
-    edge = 26 + 2 * back + side * cell
-    for grid, (name, role) in enumerate((("red", "two"), ("green", "quiet"), ("blue", "one"))):
-        drawing.text(30 + grid * back + side * cell, 20 + (2 - grid) * back, name, role, 12, "start", bold=True)
-    bottom = 26 + 2 * back + side * cell
-    drawing.arrow([(26, bottom + 12), (26 + side * cell, bottom + 12)], "guide")
-    drawing.text(26 + side * cell / 2, bottom + 28, f"W = {side}", "quiet")
-    drawing.arrow([(16, bottom - side * cell), (16, bottom)], "guide")
-    drawing.sideways(10, bottom - side * cell / 2, f"H = {side}")
-    drawing.arrow([(edge - 2 * back + 12, bottom), (edge + 12, bottom - 2 * back)], "guide")
-    drawing.text(edge - back + 22, bottom - back + 14, "C = 3", "quiet", anchor="start")
+    right, bottom = left + side * cell, 14 + 2 * back + side * cell
+    drawing.arrow([(left, bottom + 12), (right, bottom + 12)], "guide")
+    drawing.text(left + side * cell / 2, bottom + 28, f"W = {side}", "quiet")
+    drawing.arrow([(left - 12, bottom - side * cell + 24), (left - 12, bottom)], "guide")
+    drawing.sideways(left - 20, bottom - side * cell / 2, f"H = {side}")
+    drawing.arrow([(right + 12, bottom), (right + 12 + 2 * back, bottom - 2 * back)], "guide")
+    drawing.text(right + back + 22, bottom - back + 14, "C = 3", "quiet", anchor="start")
     drawing.height = bottom + 36
     return drawing
 

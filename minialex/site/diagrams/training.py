@@ -10,6 +10,7 @@ from minialex import registry
 from minialex.recipe import load
 from minialex.schedule import moment
 from minialex.site import plateau as recorded
+from minialex.site import signal as measured
 from minialex.site.diagrams.svg import WIDTH, Axes, Drawing
 
 CURVATURE = np.array([1.0, 12.0])
@@ -88,6 +89,36 @@ def plateau() -> Drawing:
         drawing.text(62, 310 + 18 * line, curve.name, role, 12, "start")
     drawing.text(34 + (WIDTH - 50) / 2, 288, "", "quiet")
     drawing.text(WIDTH - 16, 294, "step", "quiet", 11, "end")
+    return drawing
+
+
+def signal() -> Drawing:
+    """How much of what tells pictures apart gets through an untrained network, from recorded measurements."""
+    lines = measured.read()
+    drawing = Drawing(
+        "signal",
+        "How much the outputs of each layer differ from picture to picture, on a logarithmic scale. "
+        + " ".join(f"{line.name}: {line.spread[0]:.2g} in conv1, {line.spread[-1]:.2g} in fc8." for line in lines),
+        0,
+    )
+    powers = range(-5, 2)
+    axes = Axes(drawing, 52, 34, WIDTH - 66, 220, 0, len(measured.LAYERS) - 1, powers[0], powers[-1] + 0.3)
+    drawing.text(8, 18, "difference from picture to picture", "ink", 13, "start", bold=True)
+    axes.frame()
+    for power in powers:
+        x, y = axes.at(0, power)
+        drawing.path([(x, y), (x + axes.width, y)], "rule")
+        drawing.text(x - 5, y + 4, f"{10.0**power:g}", "quiet", 11, "end")
+    for place, layer in enumerate(measured.LAYERS):
+        drawing.text(axes.at(place, 0)[0], 34 + 220 + 16, layer, "quiet", 10.5)
+    for row, (line, role) in enumerate(zip(lines, ("two", "ink", "one"), strict=True)):
+        places = [axes.at(place, math.log10(value)) for place, value in enumerate(line.spread)]
+        drawing.path(places, {"ink": "line"}.get(role, f"{role}-line"))
+        for x, y in places:
+            drawing.disc(x, y, 3, role)
+        drawing.path([(52, 288 + 18 * row), (74, 288 + 18 * row)], {"ink": "line"}.get(role, f"{role}-line"))
+        drawing.text(80, 292 + 18 * row, line.name, role, 12, "start")
+    drawing.height = 288 + 18 * len(lines)
     return drawing
 
 

@@ -1,0 +1,68 @@
+"""What tells pictures apart on its way through an untrained network, recorded: the paper's weights need raw pixels.
+
+``python -m minialex.site.signal`` measures anew (about ten seconds on two cores) and writes the file that the tutorial's
+diagram is drawn from. Sources: section 5 of the paper for N(0, 0.01²) and biases of 1; He et al. 2015.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minialex import recipe, registry
+from minialex.data import load
+from minialex.data.statistics import statistics
+from minialex.files import write_text
+from minialex.machine import describe
+from minialex.session import Session
+
+RECORDED = Path(__file__).with_name("signal.json")
+IMAGES = 8
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+SCALED = 1 / 64
+ARMS: dict[str, dict[str, Any]] = {
+    "σ = 0.01, raw pixels (the paper)": {},
+    "σ = 0.01, pixels scaled to ±2": {"pixel_scale": SCALED},
+    "He, pixels scaled to ±2": {"pixel_scale": SCALED, "init": "he", "bias": 0.0},
+}
+"""What each network is called, and what it changes in the paper's recipe."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A network, and for each of `LAYERS` the mean over its neurons of their standard deviation over the images."""
+
+    name: str
+    spread: list[float]
+
+
+def read() -> list[Line]:
+    """The recorded lines."""
+    text = (resources.files("minialex.site") / "signal.json").read_text(encoding="utf-8")
+    return [Line(**line) for line in json.loads(text)["lines"]]
+
+
+def measure(changes: dict[str, Any]) -> list[float]:
+    """The spread of each layer's outputs in the paper's network with some changes, before any training."""
+    data = load("shapes", size=256, train_images=IMAGES, validation_images=1)
+    chosen = recipe.load("alexnet-2012").replace(**changes)
+    session = Session(chosen, registry.load("numpy"), ("cpu:0",) * 2, statistics(data.train))
+    found = session.activations(data.train.read(np.arange(IMAGES)), LAYERS)
+    return [float(f"{found[layer].std(axis=0).mean():.4g}") for layer in LAYERS]
+
+
+def main() -> None:
+    """Measure and record."""
+    lines = [asdict(Line(name, measure(changes))) for name, changes in ARMS.items()]
+    command = "python -m minialex.site.signal"
+    written = {"command": command, "machine": describe(), "images": IMAGES, "layers": LAYERS, "lines": lines}
+    write_text(RECORDED, json.dumps(written, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
