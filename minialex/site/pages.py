@@ -191,6 +191,20 @@ def study_pages(folder: Path) -> None:
         pictures.save(ablations.picture(outcome), folder / f"{name}.png")
 
 
+def learned_pictures(folder: Path) -> None:
+    """The first layer's kernels of the trained network that the site carries, as ``minialex look kernels`` draws them."""
+    from minialex import pictures
+    from minialex.look import pictures as looked
+    from minialex.look.kernels import colour_selectivity, column_difference
+    from minialex.weights import read
+
+    network = read(ROOT / "docs" / "assets" / "live" / "classify.safetensors")
+    kernels, columns = network.tensors["conv1.weight"], network.recipe.columns
+    scores = colour_selectivity(kernels)
+    drawn = looked.kernels(kernels, scores, columns, column_difference(scores, columns))
+    pictures.save(drawn, folder / "kernels.png")
+
+
 def studies() -> str:
     """The page of the studies (``docs/ablations.md``), with their pictures."""
     text = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
@@ -208,9 +222,10 @@ def write(folder: Path) -> Sequence[Path]:
                        ("claims", claims.page), ("studies", studies)):  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{name}.md", page())
-    for part in ("notebooks", "ablations"):
+    for part in ("notebooks", "ablations", "learned"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     study_pages(folder / "ablations")
+    learned_pictures(folder / "learned")
     for notebook in notebooks.paths():
         (folder / "notebooks" / notebook.stem).mkdir(exist_ok=True)
     notebook_pages(folder / "notebooks")
