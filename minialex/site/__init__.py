@@ -1,1 +1,6 @@
 """What the library generates for its site: figures, tables and listings that the pages include."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The source tree, where pages and records lie; for an installed package a folder without them."""

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from minialex import site
 from minialex.errors import ConfigurationError, ResourceError
 from minialex.files import remove_folder
 from minialex.site import diagrams, katex, listings, pages, widgets
@@ -20,7 +21,7 @@ PACKAGED = Path(__file__).parent / "built"
 
 def source_tree() -> Path | None:
     """The root of the source tree that this package is in, None for an installed one."""
-    return pages.ROOT if (pages.ROOT / "mkdocs.yml").is_file() else None
+    return site.ROOT if (site.ROOT / "mkdocs.yml").is_file() else None
 
 
 def make() -> Iterator[str]:

@@ -6,7 +6,6 @@ import json
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from markdown.extensions.toc import slugify
@@ -14,10 +13,8 @@ from markdown.extensions.toc import slugify
 from minialex import ablations
 from minialex.ablations import words
 from minialex.ablations.words import markdown
+from minialex.site import ROOT
 from minialex.summary import PAPER_TOTALS
-
-ROOT = Path(__file__).resolve().parents[2]
-"""The source tree, where pages and records lie."""
 
 NOT_RECORDED = "not recorded"
 

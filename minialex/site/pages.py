@@ -13,8 +13,7 @@ from minialex.ablations.words import markdown
 from minialex.differences import DIFFERENCES
 from minialex.errors import ConfigurationError
 from minialex.files import write_bytes, write_text
-from minialex.site import claims
-from minialex.site.claims import ROOT as ROOT
+from minialex.site import ROOT, claims
 
 WIDE = "---\nhide: [toc]\n---\n\n"
 """Begins a page whose table needs the whole width."""
@@ -192,7 +191,7 @@ def study_pages(folder: Path) -> None:
 
 
 def learned_pictures(folder: Path) -> None:
-    """The first layer's kernels of the trained network that the site carries, as ``minialex look kernels`` draws them."""
+    """The first layer's kernels of the trained network that the site carries, as ``minialex look kernels`` has them."""
     from minialex import pictures
     from minialex.look import pictures as looked
     from minialex.look.kernels import colour_selectivity, column_difference

@@ -1,7 +1,7 @@
 """What tells pictures apart on its way through an untrained network, recorded: the paper's weights need raw pixels.
 
-``python -m minialex.site.signal`` measures anew (about ten seconds on two cores) and writes the file that the tutorial's
-diagram is drawn from. Sources: section 5 of the paper for N(0, 0.01²) and biases of 1; He et al. 2015.
+``python -m minialex.site.signal`` measures anew (about ten seconds on two cores) and writes the file that the
+tutorial's diagram is drawn from. Sources: section 5 of the paper for N(0, 0.01²) and biases of 1; He et al. 2015.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from minialex import __version__, recipe
 from minialex.files import write_bytes, write_json
 from minialex.layers import Conv2d
 from minialex.models import alexnet
+from minialex.site import ROOT
 from minialex.summary import summarise
 
 PYODIDE = "https://cdn.jsdelivr.net/pyodide/v0.27.7/full/"
@@ -21,7 +22,6 @@ PYODIDE = "https://cdn.jsdelivr.net/pyodide/v0.27.7/full/"
 
 WHEEL = f"minialex-{__version__}-py3-none-any.whl"
 
-_ROOT = Path(__file__).resolve().parents[2]
 _LEFT_OUT = ("site", "notebooks", "ablations", "check", "grading", "conformance", "doctor", "look", "exchange")
 
 
@@ -65,7 +65,7 @@ def wheel() -> bytes:
     The same sources give the same bytes.
     """
     files: dict[str, bytes] = {}
-    for package, top in (("minialex", _ROOT / "minialex"), ("minialex_numpy", _ROOT / "backends" / "minialex_numpy")):
+    for package, top in (("minialex", ROOT / "minialex"), ("minialex_numpy", ROOT / "backends" / "minialex_numpy")):
         for path in sorted([*top.rglob("*.py"), *top.glob("recipes/**/*.toml")]):
             within = path.relative_to(top)
             if within.parts[0] not in _LEFT_OUT:

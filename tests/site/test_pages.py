@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minialex import ablations, cli, recipe
+from minialex import ablations, cli, recipe, site
 from minialex.errors import ConfigurationError
 from minialex.site import blocks, build, claims, pages, serve
 
@@ -106,7 +106,7 @@ def test_docs_serves_a_built_site(tmp_path: Path) -> None:
 def test_without_a_site_and_a_source_tree_it_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    monkeypatch.setattr(site, "ROOT", tmp_path)
     monkeypatch.setattr(build, "PACKAGED", tmp_path / "built")
     assert cli.run(["docs", "--no-browser"]) == 2
     assert "clone the source" in capfd.readouterr().err

@@ -22,8 +22,8 @@ def image() -> Drawing:
     bytes_ = pixels[:, 2::4, 2::4]
     drawing = Drawing(
         "image",
-        f"Three grids of {side} × {side} numbers from 0 to 255, for red, green and blue, one behind the other: an array "
-        f"of shape 3, {side}, {side}. H counts rows downwards, W columns to the right, C the grids.",
+        f"Three grids of {side} × {side} numbers from 0 to 255, for red, green and blue, one behind the other: an "
+        f"array of shape 3, {side}, {side}. H counts rows downwards, W columns to the right, C the grids.",
         0,
     )
     cell, back, left = 30.0, 34.0, 58.0
