@@ -26,6 +26,7 @@ from minialex.layers import Context
 from minialex.network import Network, initial_parameters, whole_shapes
 from minialex.program import flatten
 from minialex.recipe import Recipe, load, parse
+from minialex.summary import summarise
 
 Floats = NDArray[np.float32]
 Numbers = Any
@@ -319,10 +320,21 @@ def network(
     }
 
 
+def layers(recipe: Recipe) -> list[dict[str, Any]]:
+    """A recipe's network, layer by layer: its columns, what each reads, its parameters and how many values cross."""
+    return [
+        {
+            "layer": row.layer, "kind": row.kind, "columns": row.columns, "output": list(row.output), "reads": row.reads,
+            "parameters": row.parameters, "multiply_adds": row.multiply_adds, "received": row.received,
+        }
+        for row in summarise(recipe).rows
+    ]  # fmt: skip
+
+
 def wanted(weights: str | None = None) -> dict[str, Any]:
-    """What the network of a file (None: the paper's) wants to be given: its image size."""
+    """What the network of a file (None: the paper's) wants to be given, its image size, and its `layers`."""
     recipe = load("alexnet-2012") if weights is None else Stored(Path(weights)).recipe
-    return {"size": recipe.image_size}
+    return {"size": recipe.image_size, "layers": layers(recipe)}
 
 
 CALLS: dict[str, Callable[..., dict[str, Any]]] = {

@@ -10,12 +10,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from minialex import __version__, recipe
+from minialex import __version__, live, recipe
 from minialex.files import write_bytes, write_json
 from minialex.layers import Conv2d
 from minialex.models import alexnet
 from minialex.site import ROOT
-from minialex.summary import summarise
 
 PYODIDE = "https://cdn.jsdelivr.net/pyodide/v0.27.7/full/"
 """Where the page takes Pyodide from, unless the environment variable MINIALEX_PYODIDE names another address."""
@@ -26,23 +25,8 @@ _LEFT_OUT = ("site", "notebooks", "ablations", "check", "grading", "conformance"
 
 
 def columns() -> dict[str, Any]:
-    """The paper's network, layer by layer: its columns, what each reads and how many values cross."""
-    rows = summarise(recipe.load("alexnet-2012")).rows
-    return {
-        "layers": [
-            {
-                "layer": row.layer,
-                "kind": row.kind,
-                "columns": row.columns,
-                "output": list(row.output),
-                "reads": row.reads,
-                "parameters": row.parameters,
-                "multiply_adds": row.multiply_adds,
-                "received": row.received,
-            }
-            for row in rows
-        ]
-    }
+    """The paper's network, layer by layer (see `minialex.live.layers`)."""
+    return {"layers": live.layers(recipe.load("alexnet-2012"))}
 
 
 def calculator() -> dict[str, Any]:

@@ -5,7 +5,7 @@ let files = 0;
 
 async function start(settings) {
   if (typeof WebAssembly !== "object") throw new Error("this browser has no WebAssembly: use a newer one");
-  postMessage({ status: "loading Python (about 12 MB, once)" });
+  postMessage({ status: "loading Python, once (17 MB at most)" });
   try {
     importScripts(settings.pyodide + "pyodide.js");
   } catch (error) {
@@ -59,7 +59,9 @@ async function answer(message) {
   const given = pyodide.toPy(args);
   if (message.name === "network") given.set("tell", (told) => postMessage({ id: message.id, told: toJs(told) }));
   try {
-    return toJs(call(message.name, given));
+    const result = toJs(call(message.name, given));
+    result.memory = pyodide._module.HEAPU8.length; // bytes that Python has taken; it does not give any back
+    return result;
   } catch (error) {
     throw new Error(/MemoryError|out of memory|allocation/i.test(String(error))
       ? "the browser gave too little memory: close other pages, or use a smaller network" : lastLine(error));
