@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from minialex import machine
 from minialex.ablations.outcome import ArmResult, Outcome
 from minialex.ablations.statistics import Estimate
 from minialex.ablations.study import FullScale
@@ -139,7 +140,7 @@ def provenance(outcome: Outcome) -> str:
     seeds = ", ".join(map(str, outcome.seeds))
     versions = facts.get("versions", {})
     return (
-        f"`{facts['command']}`; {facts['data']}, {facts['training_images']:,} training and "
+        f"`{machine.anywhere(facts['command'])}`; {facts['data']}, {facts['training_images']:,} training and "
         f"{facts['validation_images']:,} validation images, {facts['epochs']} epochs, seeds {seeds}; "
         f"{facts['seconds'] / 60:.0f} minutes of training on one core each: {where.get('processor')}, "
         f"{where.get('cores')} cores; minialex {versions.get('minialex')} ({facts['backend']}), Python "
