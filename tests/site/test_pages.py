@@ -92,15 +92,17 @@ def test_every_claim_has_a_command_that_exists() -> None:
 def test_notebooks_become_pages_with_pictures_and_words_for_them(tmp_path: Path) -> None:
     for path in pages.notebooks.paths():
         (tmp_path / path.stem).mkdir()
-    names = pages.notebook_pages(tmp_path)
+    names, words = pages.notebook_pages(tmp_path), dict[str, str]()
     assert len(names) == len(pages.notebooks.paths()) >= 16
     for name in names:
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert text.startswith("# ")
-        for alt, target in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", text):
-            assert len(alt) > 20
+        for alt, target in re.findall(r"!\[([^\n]*?)\]\(([^)]+)\)", text):
+            assert len(alt.split()) >= 8, target
+            words[alt] = f"{words.get(alt, '')} {target}"
             assert (tmp_path / target).stat().st_size > 500
         assert f"({name})" in (tmp_path / "index.md").read_text(encoding="utf-8")
+    assert len(words) > 50, "each picture has words of its own; two studies are shown twice"
 
 
 def test_docs_serves_a_built_site(tmp_path: Path) -> None:
