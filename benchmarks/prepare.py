@@ -313,7 +313,7 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
     def where(part: str) -> str:
         versions = results[part]["versions"]
         shown = ", ".join(f"{name} {versions[name]}" for name in ("pillow", "simplejpeg", "numpy") if name in versions)
-        command = results[part]["command"]
+        command = machine.anywhere(results[part]["command"])
         return (
             f"(`{command}`; {results[part]['machine']}; Python {versions['python']}, {shown}; {results[part]['date']})"
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import shlex
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 PACKAGES = (
     "numpy", "numba", "torch", "numba-cuda", "cupy-cuda13x", "nvidia-cublas", "nvidia-cudnn-cu13",
@@ -44,3 +45,20 @@ def describe() -> dict[str, object]:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
     return {"machine": found, "versions": versions(), "date": datetime.date.today().isoformat()}
+
+
+def anywhere(command: str) -> str:
+    """A recorded command as another machine would be given it.
+
+    Files in that machine's own folders are named without the folders, and where results were written (``--out``) is
+    left out. Programs, options and relative paths stay.
+    """
+    words, kept = shlex.split(command), []
+    while words:
+        word = words.pop(0)
+        if word == "--out":
+            words = words[1:]
+        elif not word.startswith("--out="):
+            head, mark, path = word.rpartition("=") if word.startswith("--") else word.rpartition(":")
+            kept.append(f"{head}{mark}{PurePosixPath(path).name}" if path.startswith(("/", "~")) else word)
+    return shlex.join(kept)

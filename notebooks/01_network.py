@@ -33,7 +33,7 @@ print("shape", image.shape, " type", image.dtype, " from", image.min(), "to", im
 print("the red of the first 4 rows and 10 columns:")
 print(image[0, :4, :10])
 
-# %%
+# %% alt="One small photograph seven times: as it is, its red, green and blue values in grey, reflected left to right, brighter, and with its green values alone."
 names = ["image", "red", "green", "blue", "reflected", "brighter", "only green"]
 only_green = image * np.array([0, 1, 0], np.uint8)[:, None, None]
 brighter_by_half = np.minimum(image * 1.5, 255).astype(np.uint8)
@@ -103,7 +103,7 @@ Altogether **{network.parameters:,} parameters** (the paper's abstract says "60 
 # connected layers hold nearly all of the *parameters*. A convolution uses each of its weights at every place of the
 # image; a full layer uses each weight once.
 
-# %%
+# %% alt="Bars, the share of each layer in the parameters: conv1 to conv5 hold hardly any, fc6 more than half, fc7 more than a quarter, fc8 the rest."
 layers = [row for row in network.rows if row.parameters]
 show.bars(
     {row.layer: 100 * row.parameters / network.parameters for row in layers},
@@ -112,7 +112,7 @@ show.bars(
     form="{:.1f}",
 )
 
-# %%
+# %% alt="Bars, the share of each layer in the multiplications: conv1 to conv5 do most of them, conv2 alone almost a third; fc6, fc7 and fc8 do few."
 show.bars(
     {row.layer: 100 * row.multiply_adds / network.multiply_adds for row in layers},
     "% of the multiplications",
@@ -202,7 +202,7 @@ show.table(
     ("layer", "output, both columns", "numbers", "their standard deviation"),
 )
 
-# %%
+# %% alt="A star on a plain ground and maps that random kernels make of it: in conv1 and pool1 it is sharp, in conv2 blurred, in conv5 only shades at the borders are left."
 maps = [picture[0]]
 titles = ["the image"]
 for name in ("conv1", "pool1", "conv2", "conv5"):

@@ -55,7 +55,7 @@ def conv2d_in_loops(x, w, b, stride):
 # What can a single kernel of 3 × 3 see? That depends on nothing but its nine weights. (In 1962 Hubel and Wiesel found
 # cells in the cat's cortex that answer to edges of one direction; AlexNet's first layer learns such kernels by itself.)
 
-# %%
+# %% alt="A grey photograph and what four kernels make of it: edges from left to right, edges from top to bottom, spots, and a blur."
 data = experiment.images(train=200, validation=200)
 grey = data.validation.read(np.array([7]))[0].mean(axis=0)
 kernels = {
@@ -232,7 +232,7 @@ print(f"60 pixels:  largest difference {np.abs(numeric_x - analytic_x).max():.0e
 # $\tanh$, and two errors fight each other: with a large $h$ the curve bends away, with a small one the difference of two
 # nearly equal numbers loses its digits. Every gradient check stands in the valley between.
 
-# %%
+# %% alt="Four curves, the error of a numerical slope against the step h, both axes logarithmic. Each is V-shaped; central differences in 64 bits reach the lowest error, forward differences in 32 bits hardly any accuracy."
 steps = 10.0 ** np.arange(-14, 0.5, 0.5)
 errors = {}
 for name, dtype in (("64 bits", np.float64), ("32 bits", np.float32)):

@@ -28,13 +28,13 @@ from minialex_numpy.tanh import tanh, tanh_backward
 # %%
 show.source(relu, relu_backward, tanh, tanh_backward)
 
-# %%
+# %% alt="Three curves over x from −5 to 5: ReLU is 0 and then rises without end, tanh bends from −1 to 1, the sigmoid from 0 to 1."
 x = np.linspace(-5, 5, 401)
 sigmoid = 1 / (1 + np.exp(-x))
 bends = {"ReLU": (x, relu(x)), "tanh": (x, tanh(x)), "sigmoid": (x, sigmoid)}
 show.curves(bends, "x", "f(x)", limits=(-1.2, 3), headline="Three bends …")
 
-# %%
+# %% alt="Slopes of the three: that of ReLU jumps from 0 to 1, that of tanh is a bell as high as 1, that of the sigmoid a flat bell as high as a quarter."
 ones = np.ones_like(x)
 slopes = {
     "ReLU": (x, relu_backward(ones, relu(x))),
@@ -83,7 +83,7 @@ check.sigmoid_chain(fraction)
 # as well as it can (for ReLU that is He's rule, notebook 4); the last line takes weights three times as large.
 
 
-# %%
+# %% alt="Five lines, the size of a gradient over twenty layers on a logarithmic axis: through sigmoids it shrinks by many powers of ten, with weights three times as large through ReLUs it explodes; plain ReLU and tanh stay near 1."
 def gradient_sizes(bend, slope, scale, layers=20, width=256):
     generator = np.random.default_rng(0)
     weights = [
@@ -147,7 +147,7 @@ for bend in ("relu", "tanh"):
         arm = plain.replace(activation=bend, learning_rate=rate)
         runs[bend, rate] = experiment.train(arm, data, validate=False)
 
-# %%
+# %% alt="Two falling curves, the training error of a small network with ReLU and with tanh, each at its best learning rate; a dashed line marks the 25% of the paper's figure 1."
 window = len(data.train) // plain.batch_size
 best = {}
 for bend in ("relu", "tanh"):

@@ -60,7 +60,7 @@ check.normalise(normalise)
 # Here are 32 channels at one place: a strong group, a loner, and a weak pair. The normalised activities are scaled to the
 # same greatest value, so that you see what *changes*: relief, not size.
 
-# %%
+# %% alt="The activity of 32 channels before and after normalisation: with a large α a lone loud channel is left standing out and a group of loud channels is pressed down; with the α of 2012 the profile keeps its form."
 generator = np.random.default_rng(3)
 a = np.full(32, 3.0)
 a[6:11] = (90, 140, 170, 120, 100)
@@ -91,7 +91,7 @@ show.curves(
 # With the paper's constants the effect is mild, and it depends on the *size* of the activities. One channel with all its
 # neighbours at the same level:
 
-# %%
+# %% alt="Four rising curves that flatten, a channel's activity after normalisation against that before: the louder its four neighbours, the lower the curve."
 levels = np.linspace(0, 400, 200)
 response = {}
 for neighbour in (0, 100, 200, 400):
@@ -166,7 +166,7 @@ check.alpha_for_torch(alpha_for_torch)
 # and a card normalised among its own. Later ports with all 96 maps in one place normalise across the border. Where do
 # the two differ? We ask the library's layer for both.
 
-# %%
+# %% alt="One curve over 96 channels, the difference between normalising within columns and across all: it is 0 but for a peak at the four channels beside the border of the columns."
 backend = registry.load("numpy")
 x = np.abs(generator.normal(0, 100, (1, 96, 4, 4)))
 halves = [

@@ -31,7 +31,7 @@ from minialex_numpy.relu import relu
 # %%
 show.source(corners, extend, max_pool2d)
 
-# %%
+# %% alt="A photograph of a horse, whole and made smaller by pooling: 2/2 and 3/2 give a coarser horse, 3/2 twice and 8/8 a few coloured blocks."
 data = experiment.images(train=1200, validation=600)
 photo = data.validation.read(np.array([11]))[0]
 x = photo[None].astype(np.float64)
@@ -101,7 +101,7 @@ show.table(rows, ("size/stride", "rows", "windows, rounded up (2012)", "rounded 
 # and ask how much the pooled maps change, compared with how much they change for a *different* photograph. Zero would be
 # perfect indifference to the move, 1 would be as bad as another picture.
 
-# %%
+# %% alt="Three rising curves, how much feature maps change when the photograph is moved by 0 to 8 pixels: most without pooling, less with windows of 2, least with overlapping windows of 3."
 gradients = np.zeros((4, 1, 3, 3))
 gradients[0, 0] = [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]
 gradients[1], gradients[2] = -gradients[0], gradients[0].swapaxes(1, 2)

@@ -89,7 +89,7 @@ show.table(
 # Let us walk along the components, up to 1½ standard deviations each way, with one image. The paper's draws, with a
 # deviation of 0.1, stay in the middle three columns two times of three, and within ±0.3 nearly always.
 
-# %%
+# %% alt="A photograph of a dog in three rows of nine, shifted along each principal component: the first makes it darker or brighter, the second more orange or blue, the third more purple or green."
 photo = data.train.read(np.array([8]))[0].astype(np.float64)
 walk, titles = [], []
 for i in range(3):
@@ -113,7 +113,7 @@ show.images(
 # *standard deviation*. (On the scale of 0 to 1 one can take the formula at its word, and gets a milder shift.) In
 # minialex that is the field `colour_scale`. Eight draws of each:
 
-# %%
+# %% alt="Eight photographs in four rows: as they are, shifted with the root of the eigenvalue, with the eigenvalue on a scale of 0 to 1, and on a scale of 0 to 255. The first three rows look alike, the last is nearly all black or white."
 few = data.train.read(np.arange(8))
 
 
@@ -169,7 +169,7 @@ runs = {
     for name, c in arms.items()
 }
 
-# %%
+# %% alt="Three rising curves, the error as the colours of the test images are shifted further: the network trained with strong colour noise begins worst and rises least."
 pixels = data.validation.read(np.arange(len(data.validation)))
 directions = np.random.default_rng(0).choice([-1, 1], size=(len(pixels), 3))
 amounts = (0, 0.25, 0.5, 0.75, 1.0, 1.5)

@@ -38,7 +38,7 @@ show.source(dropout, dropout_backward)
 # the step, the image and the neuron. So every backend, on any number of devices, silences the very same neurons. Here is
 # a layer of 144 neurons at two steps, for six images each. White neurons speak.
 
-# %%
+# %% alt="Twelve black and white patterns, the dropout masks of six images at two steps: about half of each is black, and no two are alike."
 masks, titles = [], []
 for step in (0, 1):
     stream = philox.Stream(seed=0, purpose=philox.purpose("dropout6"), step=step)
@@ -144,7 +144,7 @@ normalisation takes away.)
 *approximation* is right.
 """)
 
-# %%
+# %% alt="For networks with one and with two dropout layers, the probabilities of five classes under every mask as small marks. Halving the neurons, a cross, meets the geometric mean, a circle, exactly with one layer and nearly with two."
 one = show.COLOURS[0]
 with pictures.style():
     figure = pictures.blank(7.2, 2.8)
@@ -222,7 +222,7 @@ plain = experiment.train(base.replace(dropout=0.0), few)
 dropped = experiment.train(base.replace(dropout=0.5), few)
 show.text(experiment.about(few))
 
-# %%
+# %% alt="Four curves over the epochs: without dropout the training error falls far below the validation error, with dropout the two stay together."
 per_epoch = plain.steps // base.epochs
 epochs = np.arange(1, base.epochs + 1)
 lines = {}

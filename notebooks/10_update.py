@@ -45,7 +45,7 @@ check.paper_update(paper_update)
 # wall hardly moves along the floor. The velocity adds up what the steps agree on and cancels what they do not.
 
 
-# %%
+# %% alt="Paths of three descents in a long narrow valley: a small rate crawls, a large rate zigzags across, and momentum with a small rate swings its way to the bottom."
 def descend(rate, momentum, steps=60):
     w, v = np.array([-9.0, 2.0]), np.zeros(2)
     path = [w.copy()]
@@ -105,7 +105,7 @@ check.final_velocity(velocity)
 # $w \leftarrow w - \varepsilon v$. We need no PyTorch to see the difference; here is its rule beside ours, on the same
 # noisy gradients. After 40 steps the rate is divided by 10, as the paper does three times.
 
-# %%
+# %% alt="Two curves, the length of the steps, on a logarithmic axis. They are one until the learning rate is cut; then the steps of PyTorch's rule are short at once, those of the paper's rule fade over some steps."
 rates = np.where(np.arange(80) < 40, 0.05, 0.005)
 random = np.random.default_rng(0)
 noise = random.normal(0, 0.5, 80)
@@ -181,7 +181,7 @@ arms = {
 runs = {name: experiment.train(arm, images, validate=False) for name, arm in arms.items()}
 show.text(experiment.about(images))
 
-# %%
+# %% alt="Four falling curves of the loss: highest without momentum, lower with ten times the rate instead, lowest with momentum, where weight decay makes hardly a difference."
 lines = {
     name: (np.arange(1, run.steps + 1), experiment.smoothed(run.losses, 50))
     for name, run in runs.items()

@@ -32,7 +32,7 @@ from minialex.notebooks import experiment, show
 # %%
 show.source(Executor._gather, Executor._scatter)
 
-# %%
+# %% alt="Two rows of squares, the layers conv1 to fc8 on two cards. Most lines stay within a card; dashed lines cross into conv3, fc6, fc7 and, from card 2, into fc8."
 network = models.alexnet()
 with pictures.style():
     figure = pictures.blank(7.6, 3.0)
@@ -208,7 +208,7 @@ scores = colour_selectivity(first)
 difference = column_difference(scores, 2)
 show.text(experiment.about(images))
 
-# %%
+# %% alt="The kernels of conv1 in two columns as small coloured squares, and under them each kernel's colour selectivity as a mark: the marks of both columns are spread alike, their means nearly the same."
 show.figure(closer.kernels(first, scores, 2, difference))
 
 # %%

@@ -91,7 +91,7 @@ check.without_conv4(parameters_without_conv4)
 # One place of conv1 sees 11 rows of the image. Each layer above sees some places of the layer below, and so more of the
 # image.
 
-# %%
+# %% alt="Nested squares on a grey image, the part that one place of a layer sees: with all five layers it grows from 11 rows in conv1 to 163 in conv5, without conv3 and conv4 to 99."
 network = models.alexnet()
 seen = [layer.name for layer in network.layers if layer.name.startswith(("conv", "pool"))]
 sizes = {name: receptive_field(network, name)[0].size for name in seen}
@@ -124,7 +124,7 @@ with pictures.style():
         axes.axis("off")
 show.figure(figure)
 
-# %%
+# %% alt="Bars, the rows of the image that one place of each layer sees: from 11 in conv1 to 195 in pool5."
 show.bars(
     sizes, "rows of the image", headline="What one place of each layer sees", form="{:.0f}"
 )
@@ -165,7 +165,7 @@ runs = {
 }
 show.text(experiment.about(images))
 
-# %%
+# %% alt="Five bars, the validation error of one run each: all five layers, without conv3, without conv4, without conv5, without all three. They are nearly as long as one another."
 errors = {name: 100 * run.validation_errors[-1] for name, run in runs.items()}
 show.bars(
     errors,

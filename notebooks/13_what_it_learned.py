@@ -75,7 +75,7 @@ class is not among the five most probable ones. (The intervals are from the numb
 #
 # Figure 4 of the paper, left, on our images. Are the wrong answers reasonable?
 
-# %%
+# %% alt="Eight photographs, each with the network's five most probable classes as bars: the true class is blue and ticked, and not always the longest."
 chosen = np.arange(8)
 some = images.validation.read(chosen)
 show.figure(
@@ -115,7 +115,7 @@ check.top_classes(top_classes)
 # Figure 3 of the paper shows 96 kernels of the first layer after 90 epochs: edges in all directions, blobs of colour. Ours have
 # seen far less; the norm of what they have learned, against what they began with, says how far they have come.
 
-# %%
+# %% alt="The kernels of conv1 in two rows, one a column, as squares of 5 × 5 coloured pixels: mostly noise, since the network is small and was trained for minutes."
 kernels = trained.weights()["conv1.weight"]
 began_with = experiment.start(run.session.recipe, images).weights()["conv1.weight"]
 moved = np.linalg.norm(kernels - began_with) / np.linalg.norm(began_with)
@@ -137,7 +137,7 @@ The kernels have moved by {100 * moved:.0f} % of the length that they began with
 # Cover a small square of the image, ask again, and move on. Where the right class loses most, the network was looking.
 # (Zeiler and Fergus, 2013.) We take an image that it answers rightly, but not with certainty.
 
-# %%
+# %% alt="Left a photograph of a ship with a small square that covers it place by place; right a map of how far the probability of ship falls where the square is: bluest at one place of the hull and at one of the sky."
 right = np.flatnonzero(found.right(1))
 sure = int(right[np.argmin(np.abs(found.probs[right].max(axis=1) - 0.7))])
 picture = images.validation.read(np.array([sure]))[0]
@@ -167,7 +167,7 @@ another class.
 #
 # Figure 4 of the paper, right: for some images, the training images whose activity in the last hidden layer is nearest.
 
-# %%
+# %% alt="Four photographs, each in a row with its six nearest training images in the features: the horse finds horses, the truck and the automobile mostly vehicles, the deer other animals too."
 layer = feature_layer(trained.network)
 library = np.arange(2000)
 known = np.concatenate(

@@ -45,7 +45,7 @@ show.table(
     ("batch", "weights, momentum, gradients, GiB", "the step's arrays, GiB", "together"),
 )
 
-# %%
+# %% alt="Two rising lines, the memory of a training step against its images: the whole network comes near to the 3 GiB of one GTX 580, a dashed line; half of it needs half as much."
 one = [batch for batch in batches if total[batch] <= card]
 show.curves(
     {"the whole network": (batches, list(total.values())), "half of it": (batches, [t / 2 for t in total.values()])},
@@ -138,7 +138,7 @@ show.table(
     rows, ("card", "precision", "images a second, at most", "hours for 90 epochs, at least")
 )
 
-# %%
+# %% alt="Bars, the least hours of the paper's training on cards from two GTX 580 to an H200: from some days down to less than an hour in bfloat16."
 hours = {
     f"{name.removeprefix('NVIDIA ')}, {precision}": h for name, precision, _, h in rows
 }
@@ -204,7 +204,7 @@ batch_of_equal_traffic = ...
 # %%
 check.crossover_batch(batch_of_equal_traffic)
 
-# %%
+# %% alt="Two falling curves, the speed of the two columns over that of two copies against the images of a step: above the line of equal speed up to about a thousand images, below it beyond."
 sizes = (64, 128, 256, 512, 1024, 2048)
 lines = {}
 for name in ("gtx580", "h100"):

@@ -14,6 +14,7 @@ from minialex.ablations.study import Arm as Arm
 from minialex.ablations.study import Study as Study
 from minialex.ablations.study import names as names
 from minialex.ablations.study import study as study
+from minialex.ablations.words import picture_text as picture_text
 from minialex.ablations.words import provenance as provenance
 from minialex.ablations.words import table as table
 from minialex.ablations.words import verdict as verdict

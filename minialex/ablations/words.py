@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from minialex import machine
 from minialex.ablations.outcome import ArmResult, Outcome
 from minialex.ablations.statistics import Estimate
 from minialex.ablations.study import FullScale
@@ -132,6 +133,25 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row[n] for n in kept) + " |" for row in rows)]) + "\n"
 
 
+def picture_text(outcome: Outcome) -> str:
+    """What the picture of an outcome shows (`minialex.ablations.drawing`), for those who do not see it."""
+    study = outcome.study
+    digits = 2 if study.measure == "epochs" else 1
+    means = "; ".join(
+        f"{study.arm(arm.name).words}: {'at least ' if arm.name in outcome.censored else ''}"
+        f"{outcome.means[arm.name].mean:.{digits}f}"
+        for arm in outcome.arms
+    )
+    if all(arm.curves for arm in outcome.arms):
+        return (
+            f"{study.title}: the training error over the epochs, a curve a run. Means of {_measure(outcome)}: {means}."
+        )
+    return (
+        f"{study.title}: left a point for every run, with means and 95% intervals; right the differences from the "
+        f"first arm. Means of {_measure(outcome)}: {means}."
+    )
+
+
 def provenance(outcome: Outcome) -> str:
     """Where the figures come from, in a line."""
     facts = outcome.facts
@@ -139,7 +159,7 @@ def provenance(outcome: Outcome) -> str:
     seeds = ", ".join(map(str, outcome.seeds))
     versions = facts.get("versions", {})
     return (
-        f"`{facts['command']}`; {facts['data']}, {facts['training_images']:,} training and "
+        f"`{machine.anywhere(facts['command'])}`; {facts['data']}, {facts['training_images']:,} training and "
         f"{facts['validation_images']:,} validation images, {facts['epochs']} epochs, seeds {seeds}; "
         f"{facts['seconds'] / 60:.0f} minutes of training on one core each: {where.get('processor')}, "
         f"{where.get('cores')} cores; minialex {versions.get('minialex')} ({facts['backend']}), Python "

@@ -1,4 +1,4 @@
-"""For those who write notebooks: ``python -m minialex.notebooks build`` (or ``run``, or ``check``)."""
+"""For those who write notebooks: ``python -m minialex.notebooks build`` (or ``reword``, ``run``, ``check``)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,13 @@ def build(names: Names = None, limit: Limit = making.SECONDS) -> None:
     for path, ran in making.build(_folder(), names or (), limit):
         size = path.stat().st_size / 1000
         print(f"{_line(path, ran)}  {size:5.0f} kB", flush=True)
+
+
+@app.command()
+def reword(names: Names = None) -> None:
+    """Take over Markdown, words for pictures and the records' tables without a run; the code must be the same."""
+    for path in making.reword(_folder(), names or ()):
+        print(path.stem, flush=True)
 
 
 @app.command()

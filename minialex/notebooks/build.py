@@ -3,6 +3,9 @@
 A source is a jupytext script in the percent format. It is run from top to bottom in a kernel of the present
 interpreter, in an empty folder, and written without what changes from run to run: ids, time stamps, versions. Needs
 the extra ``notebooks``.
+
+What a picture shows, for those who do not see it, stands at the head of its cell: ``# %% alt="Two curves …"``. It is
+written into the metadata of the cell and of its picture, the place that IPython has for it too.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from minialex.errors import ConfigurationError, MinialexError, nearest
 SECONDS = 120.0  # that one notebook may take on two cores
 SECONDS_TOGETHER = 600.0  # that all of them may take
 BYTES = 500_000  # that an executed notebook may have
+KEPT = ("alt", "tags")  # of a cell's metadata
 
 
 class NotebookError(MinialexError):
@@ -81,8 +85,8 @@ def cells_of_source(source: Path) -> list[dict[str, Any]]:
         content = f"{cell.cell_type}\n{cell.source}"
         seen[content] = seen.get(content, 0) + 1
         name = hashlib.sha256(f"{content}\n{seen[content]}".encode()).hexdigest()[:12]
-        tags = {"tags": list(cell.metadata["tags"])} if "tags" in cell.metadata else {}
-        cells.append({"cell_type": cell.cell_type, "id": name, "metadata": tags, "source": cell.source})
+        kept = {key: cell.metadata[key] for key in KEPT if key in cell.metadata}
+        cells.append({"cell_type": cell.cell_type, "id": name, "metadata": kept, "source": cell.source})
     return cells
 
 
@@ -140,7 +144,7 @@ def written(notebook: Any, name: str) -> str:
     Raises
     ------
     NotebookError
-        If a cell has written to standard error, or the file is too large.
+        If a cell has written to standard error, a picture is without words, or the file is too large.
     """
     cells = []
     for cell in notebook.cells:
@@ -148,7 +152,7 @@ def written(notebook: Any, name: str) -> str:
         kept["metadata"].pop("execution", None)
         if cell.cell_type == "code":
             kept["execution_count"] = cell.execution_count
-            kept["outputs"] = [_output(output, name) for output in cell.outputs]
+            kept["outputs"] = [_worded(_output(output, name), cell, name) for output in cell.outputs]
         kept["source"] = cell.source.splitlines(keepends=True)
         cells.append(kept)
     text = json.dumps({**_ABOUT, "cells": cells}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
@@ -164,6 +168,48 @@ def build(folder: Path, names: Sequence[str] = (), seconds: float = SECONDS) -> 
         target = source.with_suffix(".ipynb")
         files.write_text(target, ran.text)
         yield target, ran
+
+
+def reword(folder: Path, names: Sequence[str] = ()) -> Iterator[Path]:
+    """Take over into written notebooks what needs no run: Markdown, words for pictures, the records' tables.
+
+    Raises
+    ------
+    NotebookError
+        If a notebook is missing, or its code is not that of its source.
+    """
+    import nbformat
+
+    from minialex.notebooks import show
+
+    for source in sources(folder, names):
+        target = source.with_suffix(".ipynb")
+        before = json.loads(target.read_text(encoding="utf-8"))["cells"] if target.is_file() else []
+        now = cells_of_source(source)
+        code = [cell for cell in before if cell["cell_type"] == "code"]
+        if ["".join(c["source"]) for c in code] != [c["source"] for c in now if c["cell_type"] == "code"]:
+            raise NotebookError(f"{source.name}: the code of {target.name} is another: build it")
+        ran = iter(code)
+        cells = []
+        for cell in now:
+            if cell["cell_type"] == "code":
+                old = next(ran)
+                cell |= {"outputs": old["outputs"], "execution_count": old["execution_count"]}
+                for output in cell["outputs"]:
+                    output.get("metadata", {}).pop("image/png", None)
+                studies = (o.get("metadata", {}).get("minialex", {}).get("ablation") for o in cell["outputs"])
+                study = next(filter(None, studies), None)
+                parts = iter(show.ablation_parts(study) if study else ())
+                for output, part in zip(cell["outputs"], parts, strict=False):
+                    if isinstance(part, show.Text):
+                        output["data"] = {"text/markdown": part.markdown}
+                    else:
+                        output["metadata"]["image/png"] = {"alt": part.alt}
+            cells.append(cell)
+        text = written(nbformat.reads(json.dumps({**_ABOUT, "cells": cells}), 4), source.name)
+        if text != target.read_text(encoding="utf-8"):
+            files.write_text(target, text)
+            yield target
 
 
 def stale(folder: Path) -> list[str]:
@@ -206,9 +252,24 @@ def _output(output: Any, name: str) -> dict[str, Any]:
         "metadata": {k: v for k, v in output.metadata.items() if k == "minialex"},
         "output_type": output.output_type,
     }
+    if alt := output.metadata.get("image/png", {}).get("alt"):
+        kept["metadata"]["image/png"] = {"alt": alt}
     if output.output_type == "execute_result":
         kept["execution_count"] = output.execution_count
     return kept
+
+
+def _worded(output: dict[str, Any], cell: Any, name: str) -> dict[str, Any]:
+    """A written output; a picture has words, its own or else its cell's."""
+    if "image/png" in output.get("data", {}) and not output["metadata"].get("image/png", {}).get("alt"):
+        words = cell.metadata.get("alt")
+        if not words:
+            first = cell.source.strip().splitlines()[0]
+            raise NotebookError(
+                f'{name}: a picture without words: begin its cell ({first} …) with # %% alt="what it shows"'
+            )
+        output["metadata"]["image/png"] = {"alt": words}
+    return output
 
 
 def _kernel() -> Any:

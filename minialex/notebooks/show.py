@@ -43,13 +43,19 @@ class Text:
 
 @dataclass(frozen=True)
 class Picture:
-    """A matplotlib figure that a notebook shows, as a PNG of about 100 dots an inch."""
+    """A matplotlib figure that a notebook shows, as a PNG of about 100 dots an inch.
+
+    `alt` says what it shows, for those who do not see it; where it is empty, the cell's metadata do
+    (`minialex.notebooks.build`).
+    """
 
     figure: Figure
+    alt: str = ""
 
-    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, Any]]:
         png = pictures.png(self.figure, dpi=DPI)
-        return {"image/png": base64.b64encode(png).decode(), "text/plain": "(a picture)"}
+        data = {"image/png": base64.b64encode(png).decode(), "text/plain": "(a picture)"}
+        return data, {"image/png": {"alt": self.alt}} if self.alt else {}
 
 
 def text(markdown: str) -> Text:
@@ -281,4 +287,7 @@ def ablation_parts(name: str) -> list[Text | Picture]:
         return [missing]
     sentences = "\n".join(f"- {sentence}" for sentence in studies.verdict(outcome))
     note = f"<small>{studies.provenance(outcome)}</small>"
-    return [Text(f"{sentences}\n\n{studies.table(outcome)}\n\n{note}", made_of), Picture(studies.picture(outcome))]
+    return [
+        Text(f"{sentences}\n\n{studies.table(outcome)}\n\n{note}", made_of),
+        Picture(studies.picture(outcome), studies.picture_text(outcome)),
+    ]

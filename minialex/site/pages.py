@@ -147,7 +147,7 @@ def notebook_pages(folder: Path) -> list[str]:
         for file, data in outputs.items():
             write_bytes(folder / name / file, data)
         title = next((line[2:].strip() for line in text.splitlines() if line.startswith("# ")), name)
-        text = _images(text, name, title)
+        text = _images(text, name, json.loads(path.read_text(encoding="utf-8"))["cells"])
         text = re.sub(r"\x1b\[[0-9;]*m", "", text)
         note = f"[Notebook {name}](index.md): `minialex notebooks FOLDER` gives it to you, to run and change.\n\n"
         head, _, rest = text.lstrip().partition("\n")
@@ -156,7 +156,8 @@ def notebook_pages(folder: Path) -> list[str]:
         rows.append([name[:2], f"[{title}]({name}.md)"])
     intro = (
         "# The course\n\nOne notebook an innovation of the paper, in order. Each has the idea, the reference operation "
-        "from its source, a small experiment, the recorded study, and exercises that a cell checks.\n\n```bash\npip "
+        "from its source, a small experiment, the recorded study, and exercises that a cell checks.\n\n"
+        "<!-- not run: it installs, and Jupyter never ends -->\n```bash\npip "
         'install "minialex[notebooks]"\nminialex notebooks course\njupyter lab course\n```\n\nFor a course: '
         "[Teaching with minialex](../../how-to/teach.md).\n\n"
     )
@@ -164,16 +165,15 @@ def notebook_pages(folder: Path) -> list[str]:
     return names
 
 
-def _images(text: str, name: str, title: str) -> str:
-    """Pictures by their new places, with words for those who do not see them."""
-    count = 0
+def _images(text: str, name: str, cells: Sequence[Mapping[str, Any]]) -> str:
+    """Pictures by their new places, with the words that the notebook has for those who do not see them."""
 
     def replaced(match: re.Match[str]) -> str:
-        nonlocal count
-        count += 1
-        return f"![Picture {count} of the notebook “{title}”: the text around it says what it shows]({name}/{match[1]})"
+        alt = cells[int(match[2])]["outputs"][int(match[3])]["metadata"]["image/png"]["alt"]
+        plain = re.sub(r"([][*_`])", r"\\\1", alt)  # nothing in it is Markdown
+        return f"![{plain}]({name}/{match[1]})"
 
-    return re.sub(r"!\[\w*\]\((output_[\w.]+)\)", replaced, text)
+    return re.sub(r"!\[\w*\]\((output_(\d+)_(\d+)\.png)\)", replaced, text)
 
 
 def study_pages(folder: Path) -> None:
@@ -209,9 +209,9 @@ def studies() -> str:
     text = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
     for name in ablations.names():
         found = ablations.study(name)
-        if ablations.recorded(name) is not None:
-            alt = f"{found.title}: a point for every run, means with intervals, differences; the table has the numbers"
-            text = text.replace(f"### {found.title}\n", f"### {found.title}\n\n![{alt}](ablations/{name}.png)\n", 1)
+        if (outcome := ablations.recorded(name)) is not None:
+            shown = f"![{ablations.picture_text(outcome)}](ablations/{name}.png)"
+            text = text.replace(f"### {found.title}\n", f"### {found.title}\n\n{shown}\n", 1)
     return text
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minialex import machine
 from minialex.ablations import words
 from minialex.ablations.outcome import ArmResult, Outcome
 from minialex.ablations.statistics import Estimate, estimate
@@ -87,3 +88,24 @@ def test_where_figures_come_from() -> None:
     said = words.provenance(outcome((50.0, 51.0), (50.0, 52.0)))
     assert said.startswith("`minialex ablate pooling`; cifar10, 9 training")
     assert "2026-01-01" in said
+
+
+def test_the_command_is_shown_without_the_machines_folders() -> None:
+    found = outcome((50.0, 51.0), (50.0, 52.0))
+    found.facts["command"] = (
+        "minialex ablate pooling --data cifar10:/home/me/cifar10.tar.gz --out /home/me/out --record"
+    )
+    said = words.provenance(found)
+    assert said.startswith("`minialex ablate pooling --data cifar10:cifar10.tar.gz --record`; cifar10, 9 training")
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("python benchmarks/prepare.py decode /work/photos", "python benchmarks/prepare.py decode photos"),
+        ("minialex ablate ./mine.toml --out=/tmp/x --jobs 2", "minialex ablate ./mine.toml --jobs 2"),
+        ("minialex ablate relu --data=~/c.tgz --record", "minialex ablate relu --data=c.tgz --record"),
+    ],
+)
+def test_commands_for_any_machine(command: str, shown: str) -> None:
+    assert machine.anywhere(command) == shown

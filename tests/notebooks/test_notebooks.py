@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from minialex import notebooks
+from minialex import ablations, notebooks
 from minialex.notebooks import build, show
 from minialex.notebooks.build import NotebookError
 
@@ -34,11 +34,27 @@ def test_each_is_whole_small_and_without_time_stamps(path):
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     assert len(path.read_bytes()) <= build.BYTES
-    assert all(cell["metadata"].keys() <= {"tags"} for cell in notebook["cells"])
+    assert all(cell["metadata"].keys() <= {"alt", "tags"} for cell in notebook["cells"])
     kinds = [kind for output in outputs(path) for kind in output.get("data", {})]
     assert "image/png" in kinds
     assert not any(output["output_type"] == "error" for output in outputs(path))
     assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+
+
+@pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
+def test_every_picture_has_words(path):
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        pictures = [output for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+        assert len(pictures) <= 1, "a cell has words for one picture"
+        for output in pictures:
+            words = output["metadata"]["image/png"]["alt"]
+            assert 8 <= len(words.split()) <= 90, words
+            assert words.endswith(".")
+            study = next(
+                (o["metadata"]["minialex"]["ablation"] for o in cell["outputs"] if "minialex" in o["metadata"]), ""
+            )
+            assert words == (ablations.picture_text(ablations.recorded(study)) if study else cell["metadata"]["alt"])
+        assert pictures or "alt" not in cell["metadata"]
 
 
 @pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
@@ -83,7 +99,7 @@ def test_building_writes_the_same_bytes_again(tmp_path):
         # # One
         # text
 
-        # %%
+        # %% alt="One bar."
         from minialex.notebooks import show
         print("a"); print("b")
         show.bars({"x": 1.0}, "y")
@@ -105,6 +121,21 @@ def test_building_writes_the_same_bytes_again(tmp_path):
     assert notebook["cells"][2]["metadata"] == {"tags": ["exercise"]}
 
 
+def test_words_change_without_a_run(tmp_path):
+    code = "import time\nfrom minialex.notebooks import show\nprint(time.time())\nshow.bars({'x': 1.0}, 'y')\n"
+    path = source(tmp_path, f'# %% [markdown]\n# # One\n\n# %% alt="One bar."\n{code}')
+    [(made, _)] = build.build(tmp_path)
+    before = json.loads(made.read_text(encoding="utf-8"))["cells"]
+    path.write_text(f'# %% [markdown]\n# # Two\n\n# %% alt="A bar as long as 1."\n{code}', encoding="utf-8")
+    assert list(build.reword(tmp_path)) == [made]
+    assert list(build.reword(tmp_path)) == build.stale(tmp_path) == []
+    after = json.loads(made.read_text(encoding="utf-8"))["cells"]
+    assert after[0]["source"] == ["# Two"]
+    assert after[1]["outputs"][0] == before[1]["outputs"][0], "what was printed is what the run printed"
+    assert after[1]["outputs"][1]["data"] == before[1]["outputs"][1]["data"]
+    assert after[1]["outputs"][1]["metadata"] == {"image/png": {"alt": "A bar as long as 1."}}
+
+
 def test_a_changed_source_is_stale_and_so_is_a_missing_notebook(tmp_path):
     path = source(tmp_path, "# %%\n1 + 1\n")
     assert build.stale(tmp_path) == ["01_made.ipynb is missing"]
@@ -112,6 +143,8 @@ def test_a_changed_source_is_stale_and_so_is_a_missing_notebook(tmp_path):
     assert build.stale(tmp_path) == []
     path.write_text("# %%\n1 + 2\n", encoding="utf-8")
     assert build.stale(tmp_path) == ["01_made.ipynb does not match 01_made.py"]
+    with pytest.raises(NotebookError, match=r"the code of 01_made.ipynb is another: build it"):
+        list(build.reword(tmp_path))
     path.rename(tmp_path / "02_other.py")
     assert build.stale(tmp_path) == ["02_other.ipynb is missing", "01_made.ipynb has no source"]
 
@@ -122,6 +155,7 @@ def test_a_changed_source_is_stale_and_so_is_a_missing_notebook(tmp_path):
         ("1 / 0", "01_made.py: a cell raises ZeroDivisionError"),
         ("import warnings\nwarnings.warn('old')", "01_made.py: a cell writes to standard error"),
         ("import time\ntime.sleep(60)", "limit 3 s"),
+        ("from minialex.notebooks import show\nshow.bars({'x': 1.0}, 'y')", "01_made.py: a picture without words"),
         ("print('a line of text\\n' * 40_000)", "more than 500,000"),
     ],
 )

@@ -14,7 +14,7 @@ from minialex_numpy.relu import relu, relu_backward
 
 
 def size(picture):
-    bundle = picture._repr_mimebundle_()
+    bundle, _ = picture._repr_mimebundle_()
     return Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).size
 
 
@@ -91,9 +91,11 @@ def test_a_recorded_study_is_its_table_verdict_provenance_and_picture(monkeypatc
     studies.verdict = lambda outcome: ("No difference shown.", "The interval includes zero.")
     studies.provenance = lambda outcome: "minialex ablate relu, 5 seeds"
     studies.picture = lambda outcome: Figure(figsize=(2, 2))
+    studies.picture_text = lambda outcome: "Two arms."
     monkeypatch.setitem(sys.modules, "minialex.ablations", studies)
     text, picture = show.ablation_parts("relu")
     assert "| arm | error |" in text.markdown
     assert "- No difference shown.\n- The interval includes zero." in text.markdown
     assert "5 seeds" in text.markdown
     assert size(picture) == (200, 200)
+    assert picture._repr_mimebundle_()[1] == {"image/png": {"alt": "Two arms."}}
