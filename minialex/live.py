@@ -324,8 +324,9 @@ def layers(recipe: Recipe) -> list[dict[str, Any]]:
     """A recipe's network, layer by layer: its columns, what each reads, its parameters and how many values cross."""
     return [
         {
-            "layer": row.layer, "kind": row.kind, "columns": row.columns, "output": list(row.output), "reads": row.reads,
-            "parameters": row.parameters, "multiply_adds": row.multiply_adds, "received": row.received,
+            "layer": row.layer, "kind": row.kind, "columns": row.columns, "output": list(row.output),
+            "reads": row.reads, "parameters": row.parameters, "multiply_adds": row.multiply_adds,
+            "received": row.received,
         }
         for row in summarise(recipe).rows
     ]  # fmt: skip

@@ -8,10 +8,21 @@
       window.katex.render(inner, place, { displayMode: text.startsWith("\\["), throwOnError: false });
     });
   }
+  // What scrolls sideways can be scrolled with the keyboard too.
+  function reachable() {
+    document.querySelectorAll(".md-typeset__scrollwrap, .md-typeset pre").forEach(function (region) {
+      if (region.scrollWidth <= region.clientWidth || region.hasAttribute("tabindex")) return;
+      region.tabIndex = 0;
+      region.setAttribute("role", "region");
+      region.setAttribute("aria-label", region.tagName === "PRE" ? "text that scrolls sideways" : "table that scrolls sideways");
+    });
+  }
   function begin() {
     // material's search is a dialog without a name: give it one for those who hear the page
     var search = document.querySelector(".md-search[role=dialog]");
     if (search && !search.hasAttribute("aria-label")) search.setAttribute("aria-label", "Search");
+    reachable();
+    window.addEventListener("load", reachable); // material wraps tables late
     if (!document.querySelector(".arithmatex")) return;
     var style = document.createElement("link");
     style.rel = "stylesheet";

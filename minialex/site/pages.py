@@ -190,8 +190,8 @@ def study_pages(folder: Path) -> None:
         pictures.save(ablations.picture(outcome), folder / f"{name}.png")
 
 
-def learned_pictures(folder: Path) -> None:
-    """The first layer's kernels of the trained network that the site carries, as ``minialex look kernels`` has them."""
+def carried(folder: Path) -> None:
+    """What the trained network that the site carries has learned: a picture of its kernels, its errors in words."""
     from minialex import pictures
     from minialex.look import pictures as looked
     from minialex.look.kernels import colour_selectivity, column_difference
@@ -202,6 +202,13 @@ def learned_pictures(folder: Path) -> None:
     scores = colour_selectivity(kernels)
     drawn = looked.kernels(kernels, scores, columns, column_difference(scores, columns))
     pictures.save(drawn, folder / "kernels.png")
+    made = network.origin
+    write_text(
+        folder / "classify.md",
+        f"It was trained for {made['epochs']} epochs. Of the validation photographs of {network.data}, which it had not "
+        f"seen, it takes {100 * made['top1_error']:.0f}% for another class; the right one is among its first five for "
+        f"{100 - 100 * made['top5_error']:.0f}%. `minialex evaluate docs/assets/live/classify.safetensors` says so.\n",
+    )
 
 
 def studies() -> str:
@@ -224,7 +231,7 @@ def write(folder: Path) -> Sequence[Path]:
     for part in ("notebooks", "ablations", "learned"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     study_pages(folder / "ablations")
-    learned_pictures(folder / "learned")
+    carried(folder / "learned")
     for notebook in notebooks.paths():
         (folder / "notebooks" / notebook.stem).mkdir(exist_ok=True)
     notebook_pages(folder / "notebooks")
