@@ -207,7 +207,8 @@ def carried(folder: Path) -> None:
         folder / "classify.md",
         f"It was trained for {made['epochs']} epochs. Of the validation photographs of {network.data}, which it had "
         f"not seen, it takes {100 * made['top1_error']:.0f}% for another class; the right one is among its first five "
-        f"for {100 - 100 * made['top5_error']:.0f}%. `minialex evaluate docs/assets/live/classify.safetensors` says so.\n",
+        f"for {100 - 100 * made['top5_error']:.0f}%. So says `minialex evaluate` with its file, "
+        "`docs/assets/live/classify.safetensors`.\n",
     )
 
 
