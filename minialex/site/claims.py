@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
 
@@ -16,7 +16,7 @@ from minialex.ablations.words import markdown
 from minialex.site import ROOT
 from minialex.summary import PAPER_TOTALS
 
-NOT_RECORDED = "not recorded"
+NONE = ("not recorded", "Here: not recorded.")
 
 
 def listed() -> list[Mapping[str, Any]]:
@@ -57,11 +57,13 @@ def _ours(claim: Mapping[str, Any]) -> tuple[str, str]:
     if claim.get("ours") == "summary":
         said = f"{PAPER_TOTALS['parameters']:,} parameters, {PAPER_TOTALS['neurons']:,} neurons"
         return said, f"Here: {said}."
-    if claim.get("ours") == "bench":
-        return _bench()
+    if claim.get("ours") in RECORDED:
+        name, said_of = RECORDED[claim["ours"]]
+        path = ROOT / "benchmarks" / "results" / name
+        return said_of(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else NONE
     found = ablations.recorded(claim["study"]) if "study" in claim else None
     if found is None:
-        return NOT_RECORDED, "Here: not recorded."
+        return NONE
     verdicts, sentences = [], []
     for arm, sentence in zip(found.arms[1:], ablations.verdict(found), strict=True):
         if arm.name in claim.get("arms", [arm.name]) and found.study.arm(arm.name).expect != "none":
@@ -73,12 +75,9 @@ def _ours(claim: Mapping[str, Any]) -> tuple[str, str]:
     return "; ".join(verdicts), "\n".join(["Here:", "", *sentences, "", f"The study: {link}."])
 
 
-def _bench() -> tuple[str, str]:
+def _bench(recorded: Mapping[str, Any]) -> tuple[str, str]:
     """The full network's training step on the processor that it was recorded on."""
-    path = ROOT / "benchmarks" / "results" / "cpu.json"
-    if not path.is_file():
-        return NOT_RECORDED, "Here: not recorded."
-    found = json.loads(path.read_text(encoding="utf-8"))["train"]
+    found = recorded["train"]
     seconds, where = found["train-128"]["minialex"]["median"], found["recorded"]
     cores = where["machine"]["cores"]
     machine = f"{where['machine']['processor']}, {cores} cores, {where['date']}"
@@ -87,3 +86,58 @@ def _bench() -> tuple[str, str]:
         f"Here: a step of 128 images takes {seconds:.2f} s with the Numba backend ({machine}), so 90 epochs of "
         f"1,281,167 images would take {days} days; see [Performance](../performance.md)."
     )
+
+
+def _source(found: Mapping[str, Any]) -> str:
+    """Which networks were looked at, and by which command."""
+    where = found["recorded"]
+    return (
+        f"({len(found['runs'])} small networks, those of the study of columns; `{found['command']}`; "
+        f"{where['machine']['processor']}, {where['machine']['cores']} cores, {where['date']})"
+    )
+
+
+def _kernels(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Whether the columns differ in colour."""
+    runs = found["runs"]
+    count = sum(run["p"] < words.SIGNIFICANT for run in runs)
+    listed = ", ".join(f"{run['p']:.2g}" for run in runs)
+    short = f"columns differ in {count} of {len(runs)} runs (p < {words.SIGNIFICANT})"
+    return short, f"Here: the {short}; p is {listed}. {_source(found)}"
+
+
+def _moved(found: Mapping[str, Any]) -> tuple[str, str]:
+    """How often a class is still recognised when the image stands off the centre."""
+    runs = found["runs"]
+    shares = {
+        shift: sum(run["right_when_moved"][shift] for run in runs) / len(runs) for shift in runs[0]["right_when_moved"]
+    }
+    first, *rest = [f"{100 * share:.0f}%" for share in shares.values()]
+    moved = [f"{100 * int(shift) / runs[0]['crop']:.0f}%" for shift in list(shares)[1:]]
+    listed = ", ".join(f"{share} moved by {by}" for share, by in zip(rest, moved, strict=True))
+    return f"right: {first} unmoved, {rest[0]} moved by {moved[0]} of the view", (
+        f"Here: of {found['moved_images']} validation images {first} are rightly classified where they are, {listed} "
+        f"of the view's side (the longer way, down or sideways). {_source(found)}"
+    )
+
+
+def _alike(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Whether neighbours in the features are of one class, and near as pixels."""
+    same, chance, nearer = (
+        found["intervals"][key] for key in ("same_class", "same_class_by_chance", "nearer_in_pixels")
+    )
+    return f"{100 * same[0]:.0f}% of the neighbours have its class ({100 * chance[0]:.0f}% by chance)", (
+        f"Here: of the {found['neighbours']} nearest of {found['library']:,} training images, {100 * same[0]:.0f}% "
+        f"(95% interval over the runs {100 * same[1]:.0f} to {100 * same[2]:.0f}) have the image's own class, where "
+        f"chance would give {100 * chance[0]:.0f}%; as pixels, {100 * nearer[0]:.0f}% of the training images are nearer "
+        f"to it than such a neighbour. {_source(found)}"
+    )
+
+
+RECORDED: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], tuple[str, str]]]] = {
+    "bench": ("cpu.json", _bench),
+    "kernels": ("looked.json", _kernels),
+    "moved": ("looked.json", _moved),
+    "alike": ("looked.json", _alike),
+}
+"""Results that stand in ``benchmarks/results``: the file, and what is said of it in a few words and in full."""
