@@ -129,8 +129,8 @@ def _alike(found: Mapping[str, Any]) -> tuple[str, str]:
     return f"{100 * same[0]:.0f}% of the neighbours have its class ({100 * chance[0]:.0f}% by chance)", (
         f"Here: of the {found['neighbours']} nearest of {found['library']:,} training images, {100 * same[0]:.0f}% "
         f"(95% interval over the runs {100 * same[1]:.0f} to {100 * same[2]:.0f}) have the image's own class, where "
-        f"chance would give {100 * chance[0]:.0f}%; as pixels, {100 * nearer[0]:.0f}% of the training images are nearer "
-        f"to it than such a neighbour. {_source(found)}"
+        f"chance would give {100 * chance[0]:.0f}%; as pixels, {100 * nearer[0]:.0f}% of the training images are "
+        f"nearer to it than such a neighbour. {_source(found)}"
     )
 
 
