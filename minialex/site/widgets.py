@@ -25,8 +25,8 @@ _LEFT_OUT = ("site", "notebooks", "ablations", "check", "grading", "conformance"
 
 
 def columns() -> dict[str, Any]:
-    """The paper's network, layer by layer (see `minialex.live.layers`)."""
-    return {"layers": live.layers(recipe.load("alexnet-2012"))}
+    """The paper's network: its image size and its layers (see `minialex.live.wanted`)."""
+    return live.wanted()
 
 
 def calculator() -> dict[str, Any]:

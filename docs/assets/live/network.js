@@ -27,6 +27,13 @@
     return svg;
   }
 
+  // How large the picture of a column's numbers will be (see `_mosaic` in minialex/live.py), so that nothing jumps.
+  function extent([channels, height, width]) {
+    if (height === undefined) return channels >= 64 ? [64, Math.floor(channels / 64)] : [channels, 1];
+    const shown = Math.min(48, channels), across = Math.min(8, shown);
+    return [across * width, Math.floor(shown / across) * height];
+  }
+
   // The drawing of a network: the picture on top, then a row for each block of layers.
   function drawing(layers) {
     const box = make("div", { class: "columns-walk" });
@@ -36,8 +43,9 @@
     let row = null, before = 0;
     for (const layer of layers) {
       if (STARTS.includes(layer.kind) || !row) {
+        const [width, height] = extent(layer.output);
         const canvases = Array.from({ length: layer.columns }, (_, n) => make("canvas", {
-          class: n ? "two" : "one", role: "img", "aria-label": `${layer.layer}, column ${n + 1}: not computed yet`, width: 64, height: 24,
+          class: n ? "two" : "one", role: "img", "aria-label": `${layer.layer}, column ${n + 1}: not computed yet`, width, height,
         }));
         const shape = layer.output.join(" × "), time = make("div", { class: "time" });
         const number = layer.parameters ? `${counted(layer.parameters)} parameters` : "";
@@ -99,10 +107,17 @@
     stop.hidden = true;
     stop.addEventListener("click", () => abandon("stopped"));
     let drawn = null;
-    const draw = (layers) => {
+    const look = async (size) => {
+      const image = own.input.files[0] ? await readPicture(own.input.files[0], size) : sample(size, 3);
+      paint(drawn.image, { shape: [3, size, size], data: image }, 0, 255);
+      return image;
+    };
+    const draw = (layers, size) => {
       drawn = drawing(layers);
+      drawn.size = size;
       place.replaceChildren(drawn.box);
     };
+    own.input.addEventListener("change", () => { if (drawn) look(drawn.size).catch((error) => fail(say, node, error.message)); });
     const compute = async () => {
       run.disabled = true;
       stop.hidden = false;
@@ -118,9 +133,8 @@
           file = await answer.blob();
         }
         const { size, layers } = await ask("wanted", {}, { file, status });
-        draw(layers);
-        const image = own.input.files[0] ? await readPicture(own.input.files[0], size) : sample(size, 3);
-        paint(drawn.image, { shape: [3, size, size], data: image }, 0, 255);
+        draw(layers, size);
+        const image = await look(size);
         say.textContent = drawn.following("");
         const told = (layer) => {
           drawn.told(layer);
@@ -148,14 +162,16 @@
       compute();
     });
     node.append(form, say, top, place);
-    return draw;
+    return { draw, look };
   }
 
   add({
     // The paper's network is drawn before anybody presses the button.
     async network(node) {
-      const draw = whole(node, "Run all 60,965,224 parameters", null);
-      draw((await json("columns.json")).layers);
+      const part = whole(node, "Run all 60,965,224 parameters", null);
+      const { size, layers } = await json("columns.json");
+      part.draw(layers, size);
+      await part.look(size);
     },
     classify: (node) => { whole(node, "Classify", "classify.safetensors"); },
   });
