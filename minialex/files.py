@@ -348,6 +348,32 @@ def move_folder(source: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
+def replace_folder(source: Path, target: Path) -> None:
+    """Put a folder in the place of another, which is removed only then; a folder that is not there is no error.
+
+    At no time is neither of the two there: what was at `target` has a temporary name beside it until `source` has its.
+
+    Raises
+    ------
+    OSError
+        As the operating system gives it; what was at `target` is there again.
+    """
+    old = target.with_name(f"{TEMPORARY}removed-{target.name}")
+    if old.exists():
+        shutil.rmtree(old)
+    there = target.exists()
+    if there:
+        os.rename(target, old)
+    try:
+        move_folder(source, target)
+    except OSError:
+        if there and not target.exists():
+            os.rename(old, target)
+        raise
+    if there:
+        shutil.rmtree(old)
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder so that it is never seen half removed: first it takes a temporary name.
 

@@ -229,7 +229,7 @@ show.images(
 # Its answer for 1,000 classes is still a guess:
 
 # %%
-probabilities, loss = untrained.probabilities(picture, np.array([0]))
+probabilities, loss = untrained.probabilities(picture, np.array([0], np.int64))
 show.text(f"""
 The most probable class has a probability of {probabilities.max():.5f}, the least probable one
 {probabilities.min():.5f}; even odds would be {1 / 1000:.5f}. Its loss for class 0 is

@@ -134,7 +134,7 @@ show.text(
 # images, and, as in the paper, no regularisation of any kind: no dropout, no weight decay, no crops, no normalisation. The paper says that the learning rates "were chosen independently to make training as fast as possible",
 # and that matters: one rate for both would favour one of them. So each bend gets three rates and keeps its best.
 
-# %%
+# %% tags=["not-in-browser"]
 data = experiment.images(train=1200, validation=500)
 print(experiment.about(data))
 plain = recipe.load("small").replace(

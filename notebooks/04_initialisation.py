@@ -60,7 +60,7 @@ check.guessing_loss(guessing_loss)
 # %%
 show.source(initial_parameters)
 
-# %% alt="Five curves on a logarithmic axis, how much the layers' outputs vary from image to image, conv1 to fc8: with weights of 0.01 it falls by several powers of ten, with He's weights it stays nearly level."
+# %% tags=["not-in-browser"] alt="Five curves on a logarithmic axis, how much the layers' outputs vary from image to image, conv1 to fc8: with weights of 0.01 it falls by several powers of ten, with He's weights it stays nearly level."
 images = load("shapes", size=256, train_images=32, validation_images=12)
 sixteen = images.train.read(np.arange(16))
 paper = recipe.load("alexnet-2012").replace(
@@ -124,7 +124,7 @@ check.he_std(he_std)
 # Now the small network, ten classes, a few epochs. Only the beginning differs. (The small network has far fewer inputs
 # a neuron than the paper's. A sum of fewer products is smaller, so 0.01 is too little for it even with raw pixels.)
 
-# %%
+# %% tags=["not-in-browser"]
 data = experiment.images(train=1200, validation=300)
 print(experiment.about(data))
 small = recipe.load("small").replace(epochs=3, schedule="constant", colour=0, dropout=0)
@@ -196,7 +196,7 @@ def dead_share(activations):
 # %%
 check.dead_share(dead_share)
 
-# %%
+# %% tags=["not-in-browser"]
 relus = ["relu1", "relu2", "relu3", "relu4", "relu5", "relu6", "relu7"]
 batch = data.train.read(np.arange(200))
 shares = {}

@@ -209,7 +209,7 @@ both implementations the same.
 # network, with and without, from three seeds that both share. Its pixels are scaled, so the paper's α would do nothing
 # (see above); we take a larger one, so that neighbours can hear each other.
 
-# %%
+# %% tags=["not-in-browser"]
 data = experiment.images(train=1200, validation=600)
 print(experiment.about(data))
 small = recipe.load("small").replace(epochs=4, schedule="constant", colour=0, reflect=False)

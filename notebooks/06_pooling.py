@@ -177,7 +177,7 @@ check.pool_gradient(dx)
 # 0.4 points are little. To see a difference of 0.4 points between two networks you need either very many test images or
 # very many pairs of networks. How many? Let us train three pairs and look at how much the *pairs* differ among themselves.
 
-# %%
+# %% tags=["not-in-browser"]
 print(experiment.about(data))
 small = recipe.load("small").replace(epochs=4, schedule="constant", colour=0, reflect=False)
 arms = {"3/2": {}, "2/2": {"pool_size": 2}}

@@ -84,7 +84,7 @@ check.reflect(reflect)
 # We train the small network twice on *few* images, once on their centres alone and once with crops and reflections, and
 # draw the error on the training images beside the error on others.
 
-# %%
+# %% tags=["not-in-browser"]
 data = experiment.images(train=800, validation=1000)
 print(experiment.about(data))
 small = recipe.load("small").replace(

@@ -159,7 +159,7 @@ check.colour_shift(colour_shift)
 # can test: train once without and once with colour shifts (also with stronger ones than the paper's), then shift the
 # colours of all validation images along the components, more and more.
 
-# %%
+# %% tags=["not-in-browser"]
 small = recipe.load("small").replace(
     epochs=8, schedule="constant", dropout=0, learning_rate=0.008
 )

@@ -209,7 +209,7 @@ check.inverted_dropout(inverted_dropout)
 few = experiment.images(train=2000, validation=1000)
 few.name, len(few.train)
 
-# %%
+# %% tags=["not-in-browser"]
 base = recipe.load("small").replace(
     epochs=16,
     features=(256, 256),

@@ -169,7 +169,7 @@ check.halving_steps(steps_to_half)
 # Four networks with the same initial weights, on the same images in the same order: the paper's numbers; no momentum; no
 # momentum but ten times the rate (which on a straight way is as fast, see exercise 2); no decay.
 
-# %%
+# %% tags=["not-in-browser"]
 images = experiment.images(train=4000, validation=1000)
 base = recipe.load("small").replace(epochs=4, schedule="constant")
 arms = {

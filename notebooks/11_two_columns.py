@@ -170,7 +170,7 @@ check.owners_gradient(owners_gradients)
 # Not "almost nothing": no bit. We train the same network once with both columns on one device and once on two, and compare
 # every weight.
 
-# %%
+# %% tags=["not-in-browser"]
 few = experiment.images(train=320, validation=100)
 short = recipe.load("small").replace(epochs=1, batch_size=32)
 together = experiment.train(
@@ -196,7 +196,7 @@ After {320 // 32} steps, {sum(w.size for w in together.values()):,} parameters i
 # We give each kernel a *colour score*: the share of its squared weights that is not grey. Then we ask how often columns made
 # at random of the same kernels would differ as much.
 
-# %%
+# %% tags=["not-in-browser"]
 images = experiment.images(train=6000, validation=1000)
 run = experiment.train(
     recipe.load("small").replace(epochs=6, kernels=(32, 32, 48, 48, 32)),

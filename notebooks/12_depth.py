@@ -150,7 +150,7 @@ check.receptive_rows(receptive_rows)
 # The small network on images of 32 × 32, with nothing, one, or all of the middle layers taken away. All have the same seed, the
 # same images, the same order.
 
-# %%
+# %% tags=["not-in-browser"]
 images = experiment.images(train=4000, validation=2000)
 base = recipe.load("small").replace(epochs=4, schedule="steps", steps=(4,))
 arms = {

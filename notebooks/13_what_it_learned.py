@@ -55,7 +55,7 @@ show.source(type(session).probabilities)
 #
 # A hundredth of the work, the same parts; trained here and now.
 
-# %%
+# %% tags=["not-in-browser"]
 images = experiment.images(train=8000, validation=1000)
 run = experiment.train(
     recipe.load("small").replace(epochs=6, schedule="steps", steps=(6,)), images

@@ -164,7 +164,7 @@ JPEG files a second would keep many processors busy, which is why `minialex prep
 # The same arithmetic holds for the processor under this notebook. We measure its peak (a large matrix product and a large copy),
 # compute the floor of a step of a smaller network, and time the step.
 
-# %%
+# %% tags=["not-in-browser"]
 backend = registry.load()
 measured = peaks.measure(backend, backend.devices[0], None, "float32")
 small = recipe.load("small").replace(batch_size=64)

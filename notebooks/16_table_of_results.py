@@ -150,7 +150,7 @@ A run that is killed goes on, bit for bit, with `minialex train --resume runs/on
 # One network; the same network asked ten times (four corners and the centre, each also reflected; section 4.1); three networks
 # averaged.
 
-# %%
+# %% tags=["not-in-browser"]
 images = experiment.images(train=4000, validation=1500)
 base = recipe.load("small").replace(epochs=4, schedule="steps", steps=(4,))
 three = [

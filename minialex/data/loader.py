@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,10 @@ from minialex.errors import ConfigurationError
 
 Batch = tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]
 """Indices into the part [n], images [n, 3, S, S], labels [n]."""
+
+
+THREADS = sys.platform != "emscripten"
+"""Whether Python can start threads here: in a browser it cannot."""
 
 
 def count(n: int, batch_size: int, *, drop_last: bool = True) -> int:
@@ -40,7 +45,8 @@ def batches(
     ----------
     order : which images, int64 [N]; see `epoch_order`
     start : number of batches to leave out at the beginning: where a resumed epoch continues
-    prefetch : batches read ahead, twice as many as threads if None; 0 reads in the caller's thread and starts none
+    prefetch : batches read ahead, twice as many as threads if None (none in a browser, which has no threads); 0 reads
+        in the caller's thread and starts none
     workers : threads that read, each a batch of its own; more than one helps where images are decoded
     drop_last : leave out a last batch with fewer than `batch_size` images (training), or yield it (evaluation)
 
@@ -49,7 +55,8 @@ def batches(
     ConfigurationError : a batch size, start, prefetch or number of workers that cannot be used
     DataError : an image that cannot be read, when its batch is due
     """
-    prefetch = 2 * workers if prefetch is None else prefetch
+    if prefetch is None:
+        prefetch = 2 * workers if THREADS else 0
     if batch_size < 1:
         raise ConfigurationError(f"batch_size = {batch_size}; use 1 or more.")
     if start < 0 or prefetch < 0 or workers < 1:

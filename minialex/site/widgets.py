@@ -7,11 +7,12 @@ import hashlib
 import io
 import os
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minialex import __version__, live, recipe
-from minialex.files import write_bytes, write_json
+from minialex import __version__, live
+from minialex.files import write_bytes, write_json, write_text
 from minialex.layers import Conv2d
 from minialex.models import alexnet
 from minialex.site import ROOT
@@ -43,21 +44,31 @@ def calculator() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def wheel() -> bytes:
-    """minialex and its reference as a wheel of pure Python, without the parts that a page cannot use; no dependency.
+def wheel(without: Sequence[str] = _LEFT_OUT, requires: Sequence[str] = ()) -> bytes:
+    """minialex and its reference as a wheel of pure Python. The same sources give the same bytes.
 
-    The same sources give the same bytes.
+    Parameters
+    ----------
+    without : packages of minialex that are left out; those that a live part cannot use, if not said
+    requires : what is to be installed with it
     """
     files: dict[str, bytes] = {}
     for package, top in (("minialex", ROOT / "minialex"), ("minialex_numpy", ROOT / "backends" / "minialex_numpy")):
-        for path in sorted([*top.rglob("*.py"), *top.glob("recipes/**/*.toml")]):
+        for path in sorted(path for kind in ("py", "toml", "json") for path in top.rglob(f"*.{kind}")):
             within = path.relative_to(top)
-            if within.parts[0] not in _LEFT_OUT:
+            if within.parts[0] not in without:
                 files[f"{package}/{within.as_posix()}"] = path.read_bytes()
     info = f"minialex-{__version__}.dist-info"
-    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: minialex\nVersion: {__version__}\n".encode()
+    needs = "".join(f"Requires-Dist: {name}\n" for name in requires)
+    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: minialex\nVersion: {__version__}\n{needs}".encode()
     files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: minialex\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     files[f"{info}/entry_points.txt"] = b"[minialex.backends]\nnumpy = minialex_numpy:NumpyBackend\n"
+    return pack(files, info)
+
+
+def pack(content: Mapping[str, bytes], info: str) -> bytes:
+    """Files and the folder that describes them (``NAME-VERSION.dist-info``) as a wheel."""
+    files = {name: data for name, data in content.items() if name != f"{info}/RECORD"}
     record = "".join(
         f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}\n"
         for name, data in files.items()
@@ -71,7 +82,7 @@ def wheel() -> bytes:
 
 
 def write(folder: Path) -> list[Path]:
-    """Write ``columns.json``, ``calculator.json``, ``settings.json`` and the wheel; returns their paths."""
+    """Write the JSON files, ``lite.js`` (see `minialex.site.lite`) and the wheel; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     address = os.environ.get("MINIALEX_PYODIDE") or PYODIDE
     parts = {
@@ -81,5 +92,6 @@ def write(folder: Path) -> list[Path]:
     }
     for name, value in parts.items():
         write_json(folder / name, value)
+    write_text(folder / "lite.js", "// `python -m minialex.site.lite` puts the links of the page of notebooks here\n")
     write_bytes(folder / WHEEL, wheel())
-    return [*(folder / name for name in parts), folder / WHEEL]
+    return [*(folder / name for name in (*parts, "lite.js")), folder / WHEEL]

@@ -85,6 +85,13 @@ def test_without_prefetch_there_is_no_thread():
     assert {name for name, _ in split.reads} == {threading.current_thread().name}
 
 
+def test_where_there_are_no_threads_none_is_started(monkeypatch):
+    monkeypatch.setattr(loader, "THREADS", False)  # as in a browser
+    split = Watched()
+    assert len(list(batches(split, np.arange(40), 4, workers=2))) == 10
+    assert {name for name, _ in split.reads} == {threading.current_thread().name}
+
+
 @pytest.mark.parametrize("prefetch", [0, 1, 3])
 def test_an_error_comes_when_its_batch_is_due(prefetch):
     stream = batches(Watched(bad=9), np.arange(40), 4, prefetch=prefetch)

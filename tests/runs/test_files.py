@@ -199,6 +199,34 @@ def test_stale_temporaries_go_and_living_ones_stay(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["elsewhere", "folder"]
 
 
+def test_a_folder_is_replaced_by_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fresh(text: str) -> Path:
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "a").write_text(text)
+        return tmp_path / "new"
+
+    target = tmp_path / "site"
+    files.replace_folder(fresh("first"), target)  # nothing was there
+    (tmp_path / ".tmp-removed-site").mkdir()  # of a process that was killed
+    seen = []
+    move = files.move_folder
+
+    def watched(source: Path, to: Path) -> None:
+        seen.append((tmp_path / ".tmp-removed-site" / "a").read_text())  # what a crash now would leave
+        move(source, to)
+
+    monkeypatch.setattr(files, "move_folder", watched)
+    files.replace_folder(fresh("second"), target)
+    assert seen == ["first"]
+    assert (target / "a").read_text() == "second"
+    assert os.listdir(tmp_path) == ["site"]
+    monkeypatch.setattr(files, "move_folder", failing(errno.EIO))
+    with pytest.raises(OSError, match="Input/output"):
+        files.replace_folder(fresh("third"), target)
+    assert (target / "a").read_text() == "second"
+    assert sorted(os.listdir(tmp_path)) == ["new", "site"]
+
+
 def test_lines_are_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"one\ntwo, cut sho")
