@@ -344,12 +344,24 @@ def docs(
     port: Annotated[int, typer.Option(min=0, max=65535, help="of the local server; 0: a free one")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open it in the browser")] = True,
     fresh: Annotated[bool, typer.Option("--build", help="build the site anew (in a source tree)")] = False,
+    pyodide: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|URL",
+            help="where the live parts take Python from: a folder with Pyodide and NumPy's wheel (nothing is then "
+            "fetched from elsewhere), or an address; default what the site says, a public one",
+        ),
+    ] = None,
     debug: DebugOption = False,
 ) -> int:
-    """The tutorial site, offline: served on this machine and opened in the browser."""
+    """The tutorial site, offline: served on this machine and opened in the browser.
+
+    The live parts run Python in the page (Pyodide), which they take from a public address when you first press Run;
+    --pyodide takes it from this machine.
+    """
     from minialex.site import serve
 
-    return serve.docs(port, browser, fresh)
+    return serve.docs(port, browser, fresh, pyodide)
 
 
 @app.command()

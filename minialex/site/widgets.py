@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ from minialex.models import alexnet
 from minialex.site import ROOT
 
 PYODIDE = "https://cdn.jsdelivr.net/pyodide/v0.27.7/full/"
-"""Where the page takes Pyodide from, unless the environment variable MINIALEX_PYODIDE names another address."""
+"""Where the page takes Pyodide from: in the built site ``made/live/settings.json`` says it, and may say another
+address; ``minialex docs --pyodide`` answers with another one without changing the site."""
 
 WHEEL = f"minialex-{__version__}-py3-none-any.whl"
 
@@ -84,11 +84,10 @@ def pack(content: Mapping[str, bytes], info: str) -> bytes:
 def write(folder: Path) -> list[Path]:
     """Write the JSON files, ``lite.js`` (see `minialex.site.lite`) and the wheel; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    address = os.environ.get("MINIALEX_PYODIDE") or PYODIDE
     parts = {
         "columns.json": columns(),
         "calculator.json": calculator(),
-        "settings.json": {"pyodide": address if address.endswith("/") else f"{address}/", "wheel": WHEEL},
+        "settings.json": {"pyodide": PYODIDE, "wheel": WHEEL},
     }
     for name, value in parts.items():
         write_json(folder / name, value)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -119,6 +121,64 @@ def test_docs_serves_a_built_site(tmp_path: Path) -> None:
             serve.server(tmp_path, port)
         found.shutdown()
         thread.join()
+
+
+def answers(site: Path, pyodide: str, *paths: str) -> list[bytes]:
+    """What a server of a site with a Pyodide of the reader's answers."""
+    with serve.server(site, 0, pyodide) as found:
+        thread = threading.Thread(target=found.serve_forever)
+        thread.start()
+        try:
+            bodies = []
+            for path in paths:
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{found.server_address[1]}{path}") as answer:
+                        bodies.append(answer.read())
+                except urllib.error.HTTPError as error:
+                    bodies.append(str(error.code).encode())
+                    error.close()
+            return bodies
+        finally:
+            found.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    """A site's settings, in ``site/made/live``."""
+    path = tmp_path / "site" / "made" / "live" / "settings.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"pyodide": "https://elsewhere/", "wheel": "x.whl"}')
+    return path
+
+
+def test_docs_takes_pyodide_from_a_folder(tmp_path: Path, settings: Path) -> None:
+    site, folder = tmp_path / "site", tmp_path / "pyodide"
+    folder.mkdir()
+    (tmp_path / "secret").write_text("not to be served")
+    (folder / "pyodide-lock.json").write_text('{"packages": {"numpy": {"file_name": "numpy.whl"}}}')
+    (folder / "pyodide.js").write_text("the script")
+    with pytest.raises(ConfigurationError, match=r"no numpy\.whl there; unpack a full release of Pyodide"):
+        serve.server(site, 0, str(folder))
+    (folder / "numpy.whl").write_text("the wheel")
+    before = settings.read_text()
+    told, script, outside = answers(
+        site, str(folder), serve.SETTINGS, f"{serve.PYODIDE}pyodide.js", f"{serve.PYODIDE}../secret"
+    )
+    assert json.loads(told) == {"pyodide": "made/pyodide/", "wheel": "x.whl"}
+    assert (script, outside) == (b"the script", b"404")
+    assert settings.read_text() == before
+
+
+@pytest.mark.parametrize("address", ["https://example.org/pyodide", "https://example.org/pyodide/"])
+def test_docs_takes_pyodide_from_an_address(tmp_path: Path, settings: Path, address: str) -> None:
+    (told,) = answers(tmp_path / "site", address, serve.SETTINGS)
+    assert json.loads(told)["pyodide"] == "https://example.org/pyodide/"
+
+
+def test_docs_with_a_folder_that_is_no_pyodide(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["docs", "--no-browser", "--pyodide", str(tmp_path / "nothing")]) == 2
+    assert "no pyodide.js and no pyodide-lock.json there" in capfd.readouterr().err
 
 
 def test_without_a_site_and_a_source_tree_it_says_what_to_do(

@@ -121,6 +121,7 @@
     const compute = async () => {
       run.disabled = true;
       stop.hidden = false;
+      delete node.dataset.failed;
       top.replaceChildren();
       say.className = "say";
       say.textContent = "getting ready";

@@ -117,6 +117,7 @@
       }
       busy = true;
       run.disabled = !ready;
+      delete node.dataset.failed;
       try {
         do {
           again = false;

@@ -1,23 +1,14 @@
-"""The live parts give the library's numbers: here by themselves, and in Pyodide where that can be had.
+"""The live parts give the library's numbers: here by themselves, and in Pyodide (see ``fetch.py``)."""
 
-Pyodide and the NumPy wheel come from a cache folder (MINIALEX_PYODIDE_CACHE): npm's pyodide@0.27.7 and the wheel
-of its lock; the wheel's hash is compared with the lock's.
-"""
-
-import hashlib
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from minialex import live
 from minialex.site import widgets
 
-CACHE = Path(os.environ.get("MINIALEX_PYODIDE_CACHE", Path.home() / ".cache/minialex-pyodide/pyodide-0.27.7"))
 RAMP = [float(v) for v in range(64)]
 EDGE = [-1.0, 0, 1, -2, 0, 2, -1, 0, 1]
 REQUESTS = [
@@ -58,14 +49,11 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
     assert live.call("wanted", {"weights": str(tmp_path / "x")}) == {"error": "this is not a .safetensors file"}
 
 
-@pytest.mark.skipif(not (CACHE / "pyodide.mjs").is_file() or not shutil.which("node"), reason=f"no Pyodide in {CACHE}")
-def test_pyodide_gives_the_same_numbers(tmp_path: Path) -> None:
-    known = json.loads((CACHE / "pyodide-lock.json").read_text())["packages"]["numpy"]
-    assert hashlib.sha256((CACHE / known["file_name"]).read_bytes()).hexdigest() == known["sha256"]
+def test_pyodide_gives_the_same_numbers(tmp_path: Path, pyodide: Path) -> None:
     (tmp_path / widgets.WHEEL).write_bytes(widgets.wheel())
     (tmp_path / "requests.json").write_text(json.dumps(REQUESTS))
     script = Path(__file__).with_name("reference.mjs")
-    command = ["node", str(script), str(CACHE), str(tmp_path / widgets.WHEEL), str(tmp_path / "requests.json")]
+    command = ["node", str(script), str(pyodide), str(tmp_path / widgets.WHEEL), str(tmp_path / "requests.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     results = json.loads(done.stdout.strip().splitlines()[-1])["results"]
     for request, found in zip(REQUESTS, results, strict=True):
