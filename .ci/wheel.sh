@@ -15,3 +15,19 @@ venv/bin/minialex train --out run --epochs 1 --train-images 640 --validation-ima
 venv/bin/minialex evaluate run
 venv/bin/python -m pytest --quiet -p no:cacheprovider --pyargs minialex.conformance --backend numpy -k relu
 venv/bin/minialex grade numpy --only relu,conv2d --examples 20
+
+if [ -f "$OLDPWD/site/index.html" ]; then # the wheel has the site, if it was built
+  venv/bin/minialex docs --no-browser >docs.log &
+  trap 'kill $!' EXIT
+  venv/bin/python - <<'PYTHON'
+import re, time, urllib.request
+for _ in range(100):
+    if found := re.search(r"http://\S+/index\.html", open("docs.log").read()):
+        break
+    time.sleep(0.1)
+for page in ("index.html", "tutorial/03-convolution.html", "made/notebooks/02_convolution.html"):
+    with urllib.request.urlopen(found[0].replace("index.html", page)) as answer:
+        assert b"minialex" in answer.read(), page
+print("minialex docs serves the site")
+PYTHON
+fi

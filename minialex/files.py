@@ -351,7 +351,8 @@ def move_folder(source: Path, target: Path) -> None:
 def replace_folder(source: Path, target: Path) -> None:
     """Put a folder in the place of another, which is removed only then; a folder that is not there is no error.
 
-    At no time is neither of the two there: what was at `target` has a temporary name beside it until `source` has its.
+    At no time is neither of the two there: what was at `target` has a temporary name beside it until `source` is in its
+    place. A process that is killed in between leaves it there; the next call removes it once `target` is whole.
 
     Raises
     ------
@@ -359,18 +360,17 @@ def replace_folder(source: Path, target: Path) -> None:
         As the operating system gives it; what was at `target` is there again.
     """
     old = target.with_name(f"{TEMPORARY}removed-{target.name}")
-    if old.exists():
-        shutil.rmtree(old)
-    there = target.exists()
-    if there:
+    if target.exists():
+        if old.exists():
+            shutil.rmtree(old)
         os.rename(target, old)
     try:
         move_folder(source, target)
     except OSError:
-        if there and not target.exists():
+        if old.exists() and not target.exists():
             os.rename(old, target)
         raise
-    if there:
+    if old.exists():
         shutil.rmtree(old)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from minialex import site
 from minialex.errors import ConfigurationError, ResourceError
-from minialex.files import remove_folder
+from minialex.files import replace_folder
 from minialex.site import diagrams, katex, listings, pages, widgets
 
 PACKAGED = Path(__file__).parent / "built"
@@ -72,9 +72,7 @@ def build(out: Path) -> None:
         if done.returncode:
             last = (done.stderr or done.stdout).strip().splitlines()[-1:]
             raise ResourceError(f"mkdocs could not build the site: {' '.join(last)}")
-        if out.exists():
-            remove_folder(out)
-        (work / "site").rename(out)
+        replace_folder(work / "site", out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -220,6 +220,7 @@ def script(folder: str) -> str:
         'document.querySelectorAll("[data-lite]").forEach((place) => {\n'
         '  const link = document.createElement("a");\n'
         '  link.textContent = "open";\n'
+        '  link.setAttribute("aria-label", "open " + place.closest("tr").querySelector("a").textContent);\n'
         f'  link.href = "../{folder}/notebooks/index.html?path=" + place.dataset.lite + ".ipynb";\n'
         "  place.replaceChildren(link);\n"
         "});\n"

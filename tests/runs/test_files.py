@@ -226,6 +226,11 @@ def test_a_folder_is_replaced_by_a_whole_one(tmp_path: Path, monkeypatch: pytest
     assert (target / "a").read_text() == "second"
     assert sorted(os.listdir(tmp_path)) == ["new", "site"]
 
+    target.rename(tmp_path / ".tmp-removed-site")  # killed between the two names
+    with pytest.raises(OSError, match="Input/output"):
+        files.replace_folder(tmp_path / "new", target)
+    assert (target / "a").read_text() == "second"
+
 
 def test_lines_are_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
