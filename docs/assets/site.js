@@ -7,14 +7,17 @@
       var inner = text.replace(/^\\[\[(]/, "").replace(/\\[\])]$/, "");
       window.katex.render(inner, place, { displayMode: text.startsWith("\\["), throwOnError: false });
     });
+    reachable();
+    document.fonts.ready.then(reachable);
   }
   // What scrolls sideways can be scrolled with the keyboard too.
   function reachable() {
-    document.querySelectorAll(".md-typeset__scrollwrap, .md-typeset pre").forEach(function (region) {
+    document.querySelectorAll(".md-typeset__scrollwrap, .md-typeset pre, div.arithmatex").forEach(function (region) {
       if (region.scrollWidth <= region.clientWidth || region.hasAttribute("tabindex")) return;
       region.tabIndex = 0;
       region.setAttribute("role", "region");
-      region.setAttribute("aria-label", region.tagName === "PRE" ? "text that scrolls sideways" : "table that scrolls sideways");
+      var what = region.tagName === "PRE" ? "text" : region.classList.contains("arithmatex") ? "formula" : "table";
+      region.setAttribute("aria-label", what + " that scrolls sideways");
     });
   }
   function begin() {
