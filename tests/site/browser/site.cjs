@@ -84,6 +84,23 @@ const tasks = {
     return report;
   },
 
+  // {page, words}: the search; its index is fetched when somebody turns to it.
+  async search(browser) {
+    const found = {};
+    for (const width of Object.values(WIDTHS)) {
+      const tab = await tabOf(browser, { width }), fetched = [];
+      tab.on("request", (request) => { if (request.url().includes("search_index")) fetched.push(request.url()); });
+      await tab.goto(orders.address + orders.page, { waitUntil: "networkidle" });
+      const before = fetched.length;
+      if (width === WIDTHS.phone) await tab.click(".md-header label[for=__search]");
+      await tab.click(".md-search__input");
+      await tab.keyboard.type(orders.words);
+      await tab.waitForSelector(".md-search-result__item a");
+      found[width] = { before, after: fetched.length, first: await tab.$eval(".md-search-result__item a", (link) => link.href) };
+    }
+    return found;
+  },
+
   // {page, picture}: every part of a page, operated by keyboard, pointer and file; what was asked and what came.
   async live(browser) {
     const tab = await tabOf(browser), errors = [], parts = {};

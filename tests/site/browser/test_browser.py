@@ -95,6 +95,12 @@ def test_every_page_at_two_widths_in_two_schemes(site: Path, ask: Ask) -> None:
         print(f"{weight:>9,}  {page}")
 
 
+def test_the_search_finds_and_costs_nothing_before(ask: Ask) -> None:
+    for found in ask("search", page="index.html", words="overlapping pooling").values():
+        assert (found["before"], found["after"]) == (0, 1)
+        assert "pooling" in found["first"]
+
+
 def test_the_live_parts_are_operated_and_give_our_numbers(ask: Ask, picture: Path) -> None:
     report = ask("live", page="live/index.html", picture=str(picture))
     assert report["errors"] == []
