@@ -18,7 +18,6 @@ from rich.console import Console
 from minialex.errors import ConfigurationError
 from minialex.site import build
 
-
 SETTINGS = "/made/live/settings.json"
 """Where the live parts read the address of Pyodide."""
 
