@@ -90,9 +90,6 @@ def test_every_page_at_two_widths_in_two_schemes(site: Path, ask: Ask) -> None:
     assert report["axe"] == []
     assert set(report["weights"]) == set(pages)
     assert report["weights"]["index.html"] < HOME_LIMIT
-    print("\nbytes that a page loads:")
-    for page, weight in sorted(report["weights"].items(), key=lambda item: -item[1]):
-        print(f"{weight:>9,}  {page}")
 
 
 def test_the_search_finds_and_costs_nothing_before(ask: Ask) -> None:
