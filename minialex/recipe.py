@@ -255,7 +255,7 @@ def fields() -> dict[str, tuple[str, dataclasses.Field[Any]]]:
 
 
 def parse_value(name: str, text: str) -> Any:
-    """The value of a field from the command line's text; lists are separated by commas, tables are JSON."""
+    """The value of a field from the command line's text; lists are separated by commas (or JSON), tables are JSON."""
     if name not in fields():
         raise ConfigurationError(f"no recipe field '{name}'.{nearest(name, fields())}")
     kind = str(fields()[name][1].type)
@@ -265,7 +265,7 @@ def parse_value(name: str, text: str) -> Any:
         except json.JSONDecodeError as error:
             raise ConfigurationError(f"recipe field '{name}': expected JSON, got {text!r} ({error})") from None
     if kind.startswith("tuple"):
-        parts = [part.strip() for part in text.strip("[]() ").split(",") if part.strip()]
+        parts = [part.strip(" '\"") for part in text.strip("[]() ").split(",") if part.strip()]
         return tuple(_scalar(name, part, "str" if "str" in kind else "int") for part in parts)
     return _scalar(name, text, kind)
 

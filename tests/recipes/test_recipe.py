@@ -129,6 +129,7 @@ def test_load_from_a_file_and_errors(tmp_path: Path) -> None:
         ("kernels", "1,2, 3,4,5", (1, 2, 3, 4, 5)),
         ("norm_layers", "", ()),
         ("norm_layers", "conv2", ("conv2",)),
+        ("norm_layers", '["conv1", "conv2"]', ("conv1", "conv2")),
         ("reflect", "no", False),
         ("learning_rate", "1e-3", 0.001),
         ("data", "cifar10:/a b/c", "cifar10:/a b/c"),
