@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from minialex import site
 from minialex.errors import ConfigurationError, ResourceError
-from minialex.files import replace_folder
+from minialex.files import replace_folder, try_lock
 from minialex.site import diagrams, katex, listings, pages, widgets
 
 PACKAGED = Path(__file__).parent / "built"
@@ -46,6 +48,15 @@ def make() -> Iterator[str]:
     yield "KaTeX" if there else "no KaTeX (npm and its registry are needed): formulas stay TeX"
 
 
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Wait until nobody else builds from this source tree: all write the same generated pages."""
+    with (root / "docs" / ".building").open("a") as file:
+        while try_lock(file.fileno()) is False:
+            time.sleep(0.2)
+        yield
+
+
 def build(out: Path) -> None:
     """Build the whole site into a folder, which is replaced only by a whole one.
 
@@ -59,14 +70,15 @@ def build(out: Path) -> None:
     root = source_tree()
     if root is None:
         raise ConfigurationError("the site is built in minialex's source tree: clone it, and pip install -e '.[docs]'")
-    for _ in make():
-        pass
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".tmp-site-", dir=out.absolute().parent))
     try:
         command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(work / "site")]
         environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, env=environment)
+        with _alone(root):
+            for _ in make():
+                pass
+            done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, env=environment)
         if "No module named mkdocs" in done.stderr:
             raise ConfigurationError("mkdocs is not installed: pip install 'minialex[docs]'")
         if done.returncode:
