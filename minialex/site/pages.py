@@ -19,6 +19,10 @@ WIDE = "---\nhide: [toc]\n---\n\n"
 """Begins a page whose table needs the whole width."""
 
 
+LATER = "{ loading=lazy }"
+"""Behind a picture: it is fetched when a reader comes near."""
+
+
 def cell(text: str) -> str:
     """A text as a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
@@ -171,7 +175,7 @@ def _images(text: str, name: str, cells: Sequence[Mapping[str, Any]]) -> str:
     def replaced(match: re.Match[str]) -> str:
         alt = cells[int(match[2])]["outputs"][int(match[3])]["metadata"]["image/png"]["alt"]
         plain = re.sub(r"([][*_`])", r"\\\1", alt)  # nothing in it is Markdown
-        return f"![{plain}]({name}/{match[1]})"
+        return f"![{plain}]({name}/{match[1]}){LATER}"
 
     return re.sub(r"!\[\w*\]\((output_(\d+)_(\d+)\.png)\)", replaced, text)
 
@@ -218,7 +222,7 @@ def studies() -> str:
     for name in ablations.names():
         found = ablations.study(name)
         if (outcome := ablations.recorded(name)) is not None:
-            shown = f"![{ablations.picture_text(outcome)}](ablations/{name}.png)"
+            shown = f"![{ablations.picture_text(outcome)}](ablations/{name}.png){LATER}"
             text = text.replace(f"### {found.title}\n", f"### {found.title}\n\n{shown}\n", 1)
     return text
 
