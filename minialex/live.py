@@ -175,10 +175,16 @@ class Stored(Mapping[str, Any]):
         )
         self.network = models.build(self.recipe.network)
         self._begin, self._entries = 8 + length, entries
-        for name, shape in whole_shapes(self.network, self.recipe.network.columns).items():
+        S = self.recipe.image_size
+        shapes = {**whole_shapes(self.network, self.recipe.network.columns), MEAN: (3, S, S)}
+        for name, shape in shapes.items():
             dtype, found, first, end = entries.get(name, ("none", (), 0, 0))
             wanted = 4 * int(np.prod(shape))
-            if dtype != "F32" or found != shape or end - first != wanted or first < 0 or self._begin + end > size:
+            if self._begin + end > size:
+                raise CheckpointError(
+                    f"the file is cut short: {name} would end at {self._begin + end:,} of {size:,} bytes"
+                )
+            if dtype != "F32" or found != shape or end - first != wanted or first < 0:
                 raise CheckpointError(f"array {name}: expected float32 {shape}, the file has {dtype} {found}")
 
     def array(self, name: str, row: int = 0, rows: int | None = None) -> Floats:

@@ -49,6 +49,14 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
     assert live.call("wanted", {"weights": str(tmp_path / "x")}) == {"error": "this is not a .safetensors file"}
 
 
+def test_a_file_that_was_cut_short(tmp_path: Path) -> None:
+    whole = (Path(__file__).parents[3] / "docs" / "assets" / "live" / "classify.safetensors").read_bytes()
+    (tmp_path / "x").write_bytes(whole[:-1000])
+    said = live.call("wanted", {"weights": str(tmp_path / "x")})["error"]
+    assert said.startswith("the file is cut short: ")
+    assert f" of {len(whole) - 1000:,}" in said
+
+
 def test_pyodide_gives_the_same_numbers(tmp_path: Path, pyodide: Path) -> None:
     (tmp_path / widgets.WHEEL).write_bytes(widgets.wheel())
     (tmp_path / "requests.json").write_text(json.dumps(REQUESTS))
