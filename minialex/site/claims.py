@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
 
-from markdown.extensions.toc import slugify
-
 from minialex import ablations
 from minialex.ablations import words
 from minialex.ablations.words import markdown
@@ -70,6 +68,8 @@ def _ours(claim: Mapping[str, Any]) -> tuple[str, str]:
             verdict = words.judgement(found, arm)
             verdicts += [verdict] if verdict not in verdicts else []
             sentences.append(f"- {sentence[0].upper()}{sentence[1:]}")
+    from markdown.extensions.toc import slugify  # mkdocs has it; an installed minialex need not
+
     title = found.study.title
     link = f"[{title}](studies.md#{slugify(title, '-')})"
     return "; ".join(verdicts), "\n".join(["Here:", "", *sentences, "", f"The study: {link}."])
