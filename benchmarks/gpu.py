@@ -13,7 +13,8 @@ For every precision and batch size:
   forward, cost, backward, update), ours beside PyTorch eager and `torch.compile`, channels-last, in the same precision:
   some steps of each side in turn, round after round, so that all see the same machine; the median of the rounds;
 - ours layer by layer beside the floor that the device's own measured rates give (`minialex.plan`);
-- ours with one column instead of two, which tells what columns cost on one device (see `gpu_goals.columns_cost`);
+- ours with one column instead of two, from which what columns cost on one device is estimated, not measured: nothing
+  here computes both columns of a layer at once (see `gpu_goals.columns_cost`);
 - how much of a step the device computes (see `gpu_busy`; this too needs torch);
 - end to end: images from the host's memory through the library's loader, the next batch sent while the device computes,
   the loss read after every step; the peer gets the same loader, and sends from pinned memory.
@@ -195,10 +196,10 @@ def in_turn(
 
 
 def attempt(work: Callable[[], Any], name: str, errors: dict[str, str]) -> Any:
-    """What some work gives, or None and its error kept."""
+    """What some work gives, or None and its error kept, whatever it is: compilers and drivers have errors of all kinds."""
     try:
         return work()
-    except (MinialexError, MemoryError, RuntimeError, ImportError) as error:
+    except Exception as error:
         errors[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         say(f"  {name}: {errors[name]}")
         return None
@@ -304,11 +305,9 @@ class Benchmark:
         options = self.options
         recipe = self.recipe(precision, batch)
         floor = self.floor(recipe) if precision in self.rates.matrix else None
-        if options.peers:
-            from gpu_peer import set_precision
-
-            set_precision(precision)
         errors: dict[str, str] = {}
+        if options.peers:
+            attempt(lambda: import_module("gpu_peer").set_precision(precision), "PyTorch", errors)
         found: dict[str, Any] = {"precision": precision, "batch_size": batch, "errors": errors}
         if floor is not None:
             found["floor_seconds"] = floor.seconds

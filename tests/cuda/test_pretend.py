@@ -1,0 +1,194 @@
+"""The real CuPy and the real Numba CUDA on a pretend driver (`pretend`): what a device is to be proved with runs here.
+
+``tests/gpu`` and ``benchmarks/gpu.py`` cannot be debugged for long on a borrowed GPU. Under the pretend driver all of
+their code runs, and with it every call that `minialex_cuda.device` makes: in random legal orders, with CUDA's rules for
+captures, devices and memory held. Needs CuPy and numba-cuda (see `test_compile`), gcc and nm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PRETEND = Path(__file__).parent / "pretend"
+
+if not os.environ.get("MINIALEX_REQUIRE_CUDA_COMPILER"):
+    lacks = [name for name in ("cupy", "numba_cuda") if find_spec(name) is None]
+    lacks += [name for name in ("gcc", "nm") if shutil.which(name) is None]
+    lacks += [] if (sys.platform, platform.machine()) == ("linux", "x86_64") else ["Linux on x86-64"]
+    pytestmark = pytest.mark.skipif(bool(lacks), reason=f"needs {', '.join(lacks)}")
+
+
+def python(*arguments: str, seed: int = 0, timeout: int = 900) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own, as on a bare machine: a source tree and nothing installed of minialex."""
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "backends", PRETEND)))
+    environment = {**os.environ, "PYTHONPATH": path, "PRETEND_SEED": str(seed)}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+        timeout=timeout,
+    )  # fmt: skip
+
+
+def devices_tests(*arguments: str, seed: int = 0) -> subprocess.CompletedProcess[str]:
+    """``pytest -m gpu tests/gpu`` on pretend devices."""
+    options = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "pretend_plugin", "-m", "gpu", "tests/gpu")
+    return python(*options, *arguments, seed=seed)
+
+
+def test_the_tests_of_devices_pass() -> None:
+    """All of them; of the kit, what is done by a product, by a kernel with many arguments, and in place."""
+    some = "not kit or float32-conv2d_backward or bfloat16-linear or tf32-augment or float32-sgd_update"
+    done = devices_tests("-k", some)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped" not in done.stdout
+    assert "20 passed" in done.stdout
+
+
+RULES = """
+import sys
+sys.path[:0] = {path!r}
+import pretend_plugin as pretend
+import numpy as np, cupy
+from minialex_cuda.device import DeviceRuntime
+from minialex_cuda.conv2d import fill_kernel
+runtime, driver, said = DeviceRuntime(), pretend.DRIVER, []
+
+def array(device, stream):
+    return runtime.flat(runtime.allocate(4 * 100, device, stream), 0, 100, np.float32)
+
+def fill(stream, target, value):
+    runtime.launch(stream, fill_kernel, 100, [target, np.float32(value)])
+
+def refused(what, expected):
+    driver.broken.clear()
+    try:
+        what()
+    except Exception as error:
+        assert expected in str(error), repr(error)
+    else:
+        raise AssertionError("not refused: " + expected)
+    assert driver.broken, expected
+    driver.broken.clear()
+
+one, two = runtime.stream("cuda:0"), runtime.stream("cuda:0")
+other = runtime.stream("cuda:1")
+a, b = array("cuda:0", one), array("cuda:1", other)
+"""
+
+
+def rules(text: str) -> None:
+    """Some lines with what `RULES` defines; they must end well."""
+    code = RULES.format(path=[str(ROOT), str(ROOT / "backends"), str(PRETEND)]) + text + "\npretend.end(0)\n"
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_what_no_event_orders_comes_in_another_order() -> None:
+    rules("""
+found = set()
+for _ in range(40):
+    fill(one, a, 1)
+    fill(two, a, 2)
+    runtime.synchronize(one)
+    runtime.synchronize(two)
+    found.add(float(runtime.download(one, a)[0]))
+assert found == {1, 2}, found
+for _ in range(40):
+    fill(one, a, 1)
+    runtime.wait(two, runtime.record(one))
+    fill(two, a, 2)
+    runtime.synchronize(two)
+    runtime.synchronize(one)
+    assert runtime.download(one, a)[0] == 2
+assert not driver.broken
+""")
+
+
+def test_cudas_rules_are_held() -> None:
+    rules("""
+refused(lambda: runtime.launch(other, fill_kernel, 100, [a, np.float32(1)]), "InvalidValue")
+copy = cupy.cuda.runtime.memcpyAsync
+refused(lambda: copy(a.address, b.address, 400, 3, one.stream.ptr), "InvalidValue")
+refused(lambda: copy(a.address, a.address + 300, 400, 3, one.stream.ptr), "InvalidValue")
+with cupy.cuda.Device(1):
+    event = cupy.cuda.Event()
+refused(lambda: one.stream.record(event), "InvalidResourceHandle")
+before = runtime.record(two)
+runtime.begin_capture(one)
+refused(lambda: runtime.synchronize(one), "StreamCaptureUnsupported")
+refused(lambda: copy(a.address, np.zeros(100, np.float32).ctypes.data, 400, 1, one.stream.ptr), "CaptureUnsupported")
+refused(lambda: runtime.wait(one, before), "StreamCaptureIsolation")
+inside = runtime.record(one)
+runtime.wait(two, inside)
+fill(two, a, 3)
+refused(lambda: runtime.end_capture(one), "StreamCaptureUnjoined")
+""")
+
+
+def test_a_batch_that_is_collected_during_a_capture_leaves_no_trace_in_it() -> None:
+    """What Python's collector may do at any moment: an event then would belong to the graph."""
+    rules("""
+from minialex_cuda import CudaBackend
+backend = CudaBackend(runtime=runtime)
+array = np.arange(1000, dtype=np.float32)
+kept = [backend.to_device(array, "cuda:0") for _ in range(3)]
+stream = backend.place("cuda:0").stream
+backend.synchronize("cuda:0")
+runtime.begin_capture(stream)
+events = driver.calls["cudaEventRecord"]
+del kept[1:]
+assert driver.calls["cudaEventRecord"] == events
+runtime.end_capture(stream)
+for _ in range(5):
+    assert np.array_equal(backend.to_numpy(backend.to_device(array, "cuda:0")), array)
+assert not driver.broken, driver.broken
+""")
+
+
+BENCHMARK = """
+import sys
+sys.path[:0] = {path!r}
+import pretend_plugin as pretend
+from minialex.doctor import meter
+meter.SIDE, meter.COPIED = 64, 1 << 16
+import gpu
+code = gpu.main({arguments!r})
+sys.stdout.flush()
+assert not pretend.DRIVER.broken, pretend.DRIVER.broken
+pretend.end(code)
+"""
+
+
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    """``benchmarks/gpu.py`` on the pretend device with its rates measured there; without PyTorch, which is missed."""
+    recipe, out = tmp_path / "tiny.toml", tmp_path / "gpu.json"
+    recipe.write_text(
+        'base = "small"\n[network]\nkernels = [4, 8, 8, 8, 8]\nfeatures = [16, 16]\ncrop = 20\nclasses = 5\n'
+        "[images]\nimage_size = 24\n",
+        encoding="utf-8",
+    )
+    arguments = ["--recipe", str(recipe), "--precisions", "float32,tf32,bfloat16", "--batch-sizes", "4,6"]
+    arguments += ["--peers", "pytorch", "--rounds", "2", "--steps", "2", "--images", "8", "--out", str(out)]
+    path = [str(ROOT), str(ROOT / "backends"), str(ROOT / "benchmarks"), str(PRETEND)]
+    done = python("-c", BENCHMARK.format(path=path, arguments=arguments))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert set(found["rates"]["cuda:0"]["matrix"]) == {"float32", "tf32", "bfloat16"}
+    assert [(entry["precision"], entry["batch_size"]) for entry in found["entries"]] == [
+        (precision, batch) for precision in ("float32", "tf32", "bfloat16") for batch in (4, 6)
+    ]
+    for entry in found["entries"]:
+        assert set(entry["errors"]) == {"PyTorch", "pytorch", "minialex"}, entry["errors"]  # the last: no profiler
+        assert all("No module named 'torch'" in error for error in entry["errors"].values())
+        assert set(entry["step"]) == {"minialex", "minialex, one column"}
+        assert {"conv1", "update"} <= {row["layer"] for row in entry["layers"]}
+    assert "| bfloat16 | 6 |" in done.stdout
