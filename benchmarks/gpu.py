@@ -196,7 +196,7 @@ def in_turn(
 
 
 def attempt(work: Callable[[], Any], name: str, errors: dict[str, str]) -> Any:
-    """What some work gives, or None and its error kept, whatever it is: compilers and drivers have errors of all kinds."""
+    """What some work gives, or None and its error kept, of whatever kind: compilers and drivers have their own."""
     try:
         return work()
     except Exception as error:
@@ -300,8 +300,8 @@ class Benchmark:
             self.weights[recipe.columns] = made.session.weights()
         return made
 
-    def entry(self, precision: str, batch: int) -> dict[str, Any]:
-        """All about one precision and batch size."""
+    def entry(self, precision: str, batch: int) -> None:
+        """All about one precision and batch size; what is known is written down after every part."""
         options = self.options
         recipe = self.recipe(precision, batch)
         floor = self.floor(recipe) if precision in self.rates.matrix else None
@@ -309,6 +309,8 @@ class Benchmark:
         if options.peers:
             attempt(lambda: import_module("gpu_peer").set_precision(precision), "PyTorch", errors)
         found: dict[str, Any] = {"precision": precision, "batch_size": batch, "errors": errors}
+        found |= {"step": {}, "end_to_end": {}}
+        self.found["entries"].append(found)
         if floor is not None:
             found["floor_seconds"] = floor.seconds
             found["floor_seconds_one_column"] = self.floor(recipe.replace(columns=1)).seconds
@@ -319,17 +321,19 @@ class Benchmark:
         steps = in_turn(sides, errors, options.rounds, lambda side: side.steps(options.steps))
         found["step"] = {name: summary([s / options.steps for s in seconds], batch) for name, seconds in steps.items()}
         say_row(f"{precision}, batch {batch}: step", found["step"], found.get("floor_seconds"))
+        self.write()
         if OURS in sides:
             self.look_into(sides[OURS], found, floor)
+        self.write()
         sides.pop(ONE_COLUMN, None)  # its steps are enough
         split = self.split(recipe)
         in_turn(sides, errors, 1, lambda side: side.epoch(self.part(split, 2 * batch)))
         epochs = in_turn(sides, errors, max(1, options.rounds // 2), lambda side: side.epoch(split))
         found["end_to_end"] = {name: summary(seconds, len(split)) for name, seconds in epochs.items()}
         say_row(f"{precision}, batch {batch}: end to end, {len(split):,} images", found["end_to_end"], None)
+        self.write()
         del sides
         free()
-        return found
 
     def look_into(self, ours: Side, found: dict[str, Any], floor: plan.Floor | None) -> None:
         """How busy our side keeps the device, and where its time goes."""
@@ -360,14 +364,17 @@ class Benchmark:
         return ArraySplit(split.images[:count], split.labels[:count])
 
     def run(self) -> dict[str, Any]:
-        """Measure everything; written after every entry."""
+        """Measure everything."""
         for precision in self.options.precisions:
             for batch in self.options.batch_sizes:
-                self.found["entries"].append(self.entry(precision, batch))
-                self.found["goals"] = [asdict(goal) for goal in goals(self.found["entries"])]
-                self.options.out.parent.mkdir(parents=True, exist_ok=True)
-                files.write_json(self.options.out, self.found)
+                self.entry(precision, batch)
         return self.found
+
+    def write(self) -> None:
+        """Write down what was found until now."""
+        self.found["goals"] = [asdict(goal) for goal in goals(self.found["entries"])]
+        self.options.out.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(self.options.out, self.found)
 
 
 def table(found: Mapping[str, Any]) -> str:

@@ -32,8 +32,8 @@ def columns_cost(entry: Mapping[str, Any]) -> float | None:
     """What two columns on one device cost over the same network computed together, as a share; None if not known.
 
     An estimate, and named so in the table: the backend has no kernels that compute both columns of a layer at once, so
-    there is nothing to measure. "Together" is what the step would take if it reached the part of its floor that the network of one column reaches:
-    same layers, one kernel where columns have two, nothing exchanged.
+    there is nothing to measure. "Together" is what the step would take if it reached the part of its floor that the
+    network of one column reaches: same layers, one kernel where columns have two, nothing exchanged.
     """
     times = step(entry, OURS), step(entry, ONE_COLUMN)
     floors = entry.get("floor_seconds"), entry.get("floor_seconds_one_column")

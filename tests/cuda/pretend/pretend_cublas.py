@@ -112,7 +112,6 @@ def install(driver: Driver, folder: Path) -> None:
     assert found.origin is not None
     functions = {name: driver.missing(name) for name in undefined(found.origin, "cublas")}
     functions |= {name: driver.function(name, *parts) for name, parts in known.items()}
-    library(
-        "libcublasLt.so.13", {"cublasLtCreate": driver.missing("cublasLtCreate")}, folder
-    )  # loaded before the other
-    library("libcublas.so.13", functions, folder)
+    other = {"cublasLtCreate": driver.missing("cublasLtCreate")}  # of a library that is looked for first
+    library(driver, "libcublasLt.so.13", other, folder)
+    library(driver, "libcublas.so.13", functions, folder)

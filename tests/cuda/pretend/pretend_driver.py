@@ -21,6 +21,7 @@ anything is, the machine code itself, and whatever the real driver does that is 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import mmap
 import random
@@ -162,6 +163,8 @@ class Driver:
         self.launched: dict[str, int] = {}
         self.capturing: Graph | None = None
         self.texts: dict[int, Any] = {}
+        self.tables: list[Any] = []
+        self.patched: list[int] = []
         self._keep: list[Any] = []
 
     # ---- how calls come in --------------------------------------------------------------------------------------
@@ -205,6 +208,14 @@ class Driver:
         """A new handle."""
         self.handles += 16
         return self.handles
+
+    def retire(self) -> None:
+        """From now on every function does nothing: Python is about to end, and its own can be called no more."""
+        for address in self.patched:
+            ctypes.memmove(address, b"\x31\xc0\xc3", 3)  # xor eax, eax; ret
+        for table in self.tables:
+            for n in range(len(table)):
+                table[n] = self.patched[0]
 
     @property
     def current(self) -> int:
@@ -714,19 +725,21 @@ def install(driver: Driver, folder: Path) -> None:
     functions = {name: driver.callback(name, signature) for name, signature in DRIVER.items()}
 
     def look_up(name: bytes, out: int, version: int, flags: int, status: int) -> None:
-        found = functions.get(name.decode())
-        put(out, address_of(found) if found else 0, "Q")
+        text = name.decode()
+        found = address_of(getattr(loaded, text)) if text in functions else 0
+        put(out, found, "Q")
         if status:
             put(status, 0 if found else 1)
-        if found is None:
-            raise Refused(500, name.decode(), broken=False)
+        if not found:
+            raise Refused(500, text, broken=False)
 
     functions["cuGetProcAddress"] = driver.function("cuGetProcAddress", look_up, "spipp")
-    named = {"cuGetProcAddress_v2": "cuGetProcAddress", "cuDeviceTotalMem_v2": "cuDeviceTotalMem"}
-    exported = {name: functions[name] for name in DRIVER} | {name: functions[old] for name, old in named.items()}
-    library("libcuda.so.1", exported, folder)
+    for name, old in (("cuGetProcAddress_v2", "cuGetProcAddress"), ("cuDeviceTotalMem_v2", "cuDeviceTotalMem")):
+        functions[name] = functions[old]
+    loaded = library(driver, "libcuda.so.1", functions, folder)
     _patch_runtime(driver)
     _watch_numba(driver)
+    atexit.register(driver.retire)
 
 
 def address_of(function: Any) -> int:
@@ -734,7 +747,7 @@ def address_of(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-def library(name: str, functions: dict[str, Any], folder: Path) -> None:
+def library(driver: Driver, name: str, functions: dict[str, Any], folder: Path) -> ctypes.CDLL:
     """Make and load a library of jumps: whoever asks for one of that name from now on is given it."""
     listed = list(functions)
     jumps = [f".globl {f}\n.type {f}, @function\n{f}: jmp *table+{8 * n}(%rip)" for n, f in enumerate(listed)]
@@ -746,9 +759,12 @@ def library(name: str, functions: dict[str, Any], folder: Path) -> None:
     versions.write_text(f"{name} {{ global: *; }};\n")
     options = ["-shared", "-nostdlib", f"-Wl,-soname,{name}", f"-Wl,--version-script={versions}"]
     subprocess.run(["gcc", *options, "-o", str(made), str(source)], check=True)
-    slots = (ctypes.c_void_p * len(listed)).in_dll(ctypes.CDLL(str(made), ctypes.RTLD_GLOBAL), "pretend_table")
+    loaded = ctypes.CDLL(str(made), ctypes.RTLD_GLOBAL)
+    slots = (ctypes.c_void_p * len(listed)).in_dll(loaded, "pretend_table")
     for n, function in enumerate(functions.values()):
         slots[n] = address_of(function)
+    driver.tables.append(slots)
+    return loaded
 
 
 def undefined(path: str, prefix: str) -> Sequence[str]:
@@ -782,9 +798,9 @@ def _patch_runtime(driver: Driver) -> None:
         address = base + offset
         page = address & ~(mmap.PAGESIZE - 1)
         assert libc.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(2 * mmap.PAGESIZE), 7) == 0
-        ctypes.memmove(
-            address, b"\x48\xb8" + struct.pack("<Q", address_of(made)) + b"\xff\xe0", 12
-        )  # mov rax, …; jmp rax
+        driver.patched.append(address)
+        jump = b"\x48\xb8" + struct.pack("<Q", address_of(made)) + b"\xff\xe0"  # mov rax, …; jmp rax
+        ctypes.memmove(address, jump, len(jump))
 
 
 def _error_text(driver: Driver) -> Any:

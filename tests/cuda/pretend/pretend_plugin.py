@@ -1,12 +1,11 @@
-"""``pytest -p pretend_plugin``: from here on CuPy and Numba CUDA find two pretend devices; large tests are made small.
+"""Once this is imported CuPy and Numba CUDA find two pretend devices; with ``pytest -p`` large tests are made small.
 
-Ends with what CuPy and Numba asked of the driver, and fails if a rule was broken.
+Pytest then ends with what CuPy and Numba asked of the driver, and fails if a rule was broken.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -35,7 +34,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if DRIVER.broken and not session.exitstatus:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    STATUS[0] = int(session.exitstatus)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -47,21 +45,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     )
     for rule in dict.fromkeys(DRIVER.broken):
         terminalreporter.write_line(f"BROKEN: {rule}")
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure(config: pytest.Config) -> None:
-    end(STATUS[0])
-
-
-def end(status: int) -> None:
-    """End at once: what Python takes apart later would call functions of C that are gone."""
-    if "coverage" in sys.modules and (current := sys.modules["coverage"].Coverage.current()):
-        current.stop()
-        current.save()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-STATUS = [int(pytest.ExitCode.INTERNAL_ERROR)]
