@@ -14,7 +14,8 @@
 # Every part is a process of its own with its own time limit: what hangs or crashes takes nothing else with it. LIMIT is
 # the seconds of the whole call (570): a part that no longer fits is left for the next one. After each part all that
 # there is goes into $OUT/device.tar and $OUT/summary.txt (OUT: build/device). To go on later, also on another machine,
-# unpack device.tar in the source tree and call this again: parts that ended well are not repeated.
+# unpack device.tar in the source tree and call this again: parts that ended well are not repeated (KEPT: where results
+# lie, benchmarks/results/device).
 #
 # Not yet run on a device; tests/cuda/test_pretend.py runs it on a pretend one.
 set -uo pipefail
@@ -22,7 +23,7 @@ cd "$(dirname "$0")/.."
 OUT=${OUT:-build/device}
 LIMIT=${LIMIT:-570}
 PYTHON=${PYTHON:-python3}
-kept=benchmarks/results/device
+kept=${KEPT:-benchmarks/results/device}
 mkdir -p "$OUT" "$kept"
 export PYTHONPATH=.:backends${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 if [ -z "${CUDA_HOME:-}" ] && command -v nvcc >/dev/null; then # numba-cuda looks for NVVM there
@@ -94,7 +95,7 @@ doctor() { "$PYTHON" -m minialex doctor --report "$kept/doctor.json"; }
 
 pack() {
   tail -n +1 "$kept"/*.status 2>/dev/null >"$OUT/summary.txt" || true
-  tar cf "$OUT/device.tar.new" "$kept" && mv "$OUT/device.tar.new" "$OUT/device.tar"
+  tar cf "$OUT/device.tar.new" "$kept" 2>/dev/null && mv "$OUT/device.tar.new" "$OUT/device.tar"
 }
 
 export -f tests speed machine doctor

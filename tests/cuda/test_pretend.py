@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tarfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_the_tests_of_devices_pass() -> None:
 RULES = """
 import sys
 sys.path[:0] = {path!r}
-import pretend_plugin as pretend
+import pretend_devices as pretend
 import numpy as np, cupy
 from minialex_cuda.device import DeviceRuntime
 from minialex_cuda.conv2d import fill_kernel
@@ -157,7 +158,7 @@ assert not driver.broken, driver.broken
 BENCHMARK = """
 import sys
 sys.path[:0] = {path!r}
-import pretend_plugin as pretend
+import pretend_devices as pretend
 from minialex.doctor import meter
 meter.SIDE, meter.COPIED = 64, 1 << 16
 import gpu
@@ -191,3 +192,32 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
         assert set(entry["step"]) == {"minialex", "minialex, one column"}
         assert {"conv1", "update"} <= {row["layer"] for row in entry["layers"]}
     assert "| bfloat16 | 6 |" in done.stdout
+
+
+def test_the_script_for_a_borrowed_device_runs(tmp_path: Path) -> None:
+    """Its first parts; what is done is not done again, and a machine that cannot run the backend ends it."""
+    out, kept = tmp_path / "out", tmp_path / "kept"
+    path = os.pathsep.join(map(str, (PRETEND, PRETEND / "everywhere")))
+    environment = {**os.environ, "OUT": str(out), "KEPT": str(kept), "PYTHON": sys.executable, "PYTHONPATH": path}
+    environment |= {"PYTEST_ADDOPTS": "-p pretend_plugin"}
+
+    def script(*parts: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", str(ROOT / "benchmarks" / "device.sh"), *parts]
+        return subprocess.run(
+            command, cwd=tmp_path, env={**environment, **more}, capture_output=True, text=True, check=False, timeout=300
+        )
+
+    done = script("machine", "first")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the cuda backend can be used" in done.stdout
+    assert "5 passed" in done.stdout
+    assert done.stdout.count("ended well after") == 2
+    with tarfile.open(out / "device.tar") as packed:
+        assert {"machine.log", "first.status"} <= {Path(name).name for name in packed.getnames()}
+    late = script(LIMIT="5")
+    assert "== machine" not in late.stdout  # done
+    assert "== steps: left for the next call" in late.stdout
+    broken = script("machine", "steps", PYTHON="false")
+    assert broken.returncode == 1
+    assert "failed with 1" in (kept / "machine.status").read_text(encoding="utf-8")
+    assert "== steps" not in broken.stdout

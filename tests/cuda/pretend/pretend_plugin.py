@@ -1,22 +1,12 @@
-"""Once this is imported CuPy and Numba CUDA find two pretend devices; with ``pytest -p`` large tests are made small.
+"""``pytest -p pretend_plugin``: tests of devices on pretend ones, large tests made small.
 
-Pytest then ends with what CuPy and Numba asked of the driver, and fails if a rule was broken.
+Ends with what CuPy and Numba asked of the driver, and fails if a rule was broken.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
-
-import pretend_cublas
-import pretend_driver
 import pytest
-
-DRIVER = pretend_driver.Driver(seed=int(os.environ.get("PRETEND_SEED", "0")))
-FOLDER = tempfile.TemporaryDirectory()
-pretend_driver.install(DRIVER, Path(FOLDER.name))
-pretend_cublas.install(DRIVER, Path(FOLDER.name))
+from pretend_devices import DRIVER
 
 FEW = {"REPLAYS": 4, "REPEATS": 3, "MANY": 12, "WARM": 6}
 """Numbers of `tests/gpu/test_device.py` that are smaller here."""
