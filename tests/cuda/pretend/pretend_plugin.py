@@ -27,11 +27,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    terminalreporter.write_line(
-        f"asked of the driver: {sum(DRIVER.calls.values()):,} calls of {len(DRIVER.calls)} kinds"
-    )
-    terminalreporter.write_line(
-        f"launched: {sum(DRIVER.launched.values()):,} kernels, {len(DRIVER.launched)} different"
-    )
+    say = terminalreporter.write_line
+    say(f"asked of the driver: {sum(DRIVER.calls.values()):,} calls of {len(DRIVER.calls)} kinds")
+    say(f"launched: {sum(DRIVER.launched.values()):,} kernels: {', '.join(sorted(DRIVER.launched))}")
     for rule in dict.fromkeys(DRIVER.broken):
-        terminalreporter.write_line(f"BROKEN: {rule}")
+        say(f"BROKEN: {rule}")
