@@ -145,6 +145,36 @@ refused(lambda: runtime.end_capture(one), "StreamCaptureUnjoined")
 """)
 
 
+def test_devices_reach_each_other_if_they_can() -> None:
+    """Switched on once, by whoever; where it is not to be had, that is said, and copies go on."""
+    rules("""
+import logging
+told = []
+logging.getLogger("minialex").addHandler(type("", (logging.Handler,), {"emit": lambda self, r: told.append(r)})())
+
+def copied():
+    made = DeviceRuntime()
+    source, target = made.stream("cuda:0"), made.stream("cuda:1")
+    x = made.flat(made.allocate(400, "cuda:0", source), 0, 100, np.float32)
+    y = made.flat(made.allocate(400, "cuda:1", target), 0, 100, np.float32)
+    made.upload(source, np.arange(100, dtype=np.float32), x)
+    made.wait(target, made.record(source))
+    made.copy(target, x, y)
+    assert np.array_equal(made.download(target, y), np.arange(100))
+
+for _ in range(2):
+    copied()
+assert driver.peers == {(0, 1), (1, 0)}
+assert driver.calls["cudaDeviceEnablePeerAccess"] == 4  # of each runtime both ways, of copies none
+assert not told
+driver.reachable = False
+copied()
+assert len(told) == 2
+assert "through the host's memory" in told[0].getMessage()
+assert not driver.broken
+""")
+
+
 def test_a_batch_that_is_collected_during_a_capture_leaves_no_trace_in_it() -> None:
     """What Python's collector may do at any moment: an event then would belong to the graph."""
     rules("""

@@ -145,6 +145,7 @@ class Driver:
     """
 
     def __init__(self, devices: int = 2, memory: int = 8 << 30, seed: int = 0) -> None:
+        self.reachable = True
         self.devices, self.memory = devices, memory
         self.chance = random.Random(seed)
         self.here = threading.local()
@@ -328,7 +329,7 @@ class Driver:
         put(out, ATTRIBUTES.get(attribute, 0))
 
     def cudaDeviceCanAccessPeer(self, out: int, device: int, peer: int) -> None:
-        put(out, 1)
+        put(out, int(self.reachable and device != peer))
 
     def cudaDeviceEnablePeerAccess(self, peer: int, flags: int) -> None:
         if (self.current, peer) in self.peers:
