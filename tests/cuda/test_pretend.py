@@ -175,6 +175,39 @@ assert not driver.broken
 """)
 
 
+@pytest.mark.parametrize("fault", ["", "no_waits", "pinned_memory_too_early", "blocks_too_early"])
+def test_a_batch_that_is_used_too_early_is_seen(fault: str) -> None:
+    """Batches on their way while others are computed with: right as it is, and wrong with each of three faults."""
+    rules(f"""
+from minialex_cuda import CudaBackend, arrivals, device
+fault = {fault!r}
+if fault == "no_waits":
+    DeviceRuntime.wait = lambda *rest: None
+if fault == "pinned_memory_too_early":
+    original = device.Staging.block
+    def block(self, nbytes):
+        found = original(self, nbytes)
+        if found is not None and self.blocks[nbytes]:
+            found = self.blocks[nbytes].pop()
+        return found
+    device.Staging.block = block
+if fault == "blocks_too_early":
+    original = arrivals.Arrivals._settle
+    def settle(self):
+        original(self)
+        early = type(runtime).record(runtime, runtime.stream("cuda:0"))
+        self.idle = arrivals.defaultdict(list, {{n: [(b, early) for b, _ in old] for n, old in self.idle.items()}})
+    arrivals.Arrivals._settle = settle
+backend = CudaBackend(runtime=runtime)
+wrong = 0
+for attempt in range(6):
+    made = [backend.scale(backend.to_device(np.full(200, k, np.float32), "cuda:0"), 1.0) for k in range(12)]
+    wrong += sum(not (backend.to_numpy(x) == k).all() for k, x in enumerate(made))
+assert (wrong > 0) == bool(fault), wrong
+assert not driver.broken, driver.broken
+""")
+
+
 def test_a_batch_that_is_collected_during_a_capture_leaves_no_trace_in_it() -> None:
     """What Python's collector may do at any moment: an event then would belong to the graph."""
     rules("""
