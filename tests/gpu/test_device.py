@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(reason() is not None, reason=f
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 ONE, BOTH = ("cuda:0", "cuda:0"), ("cuda:0", "cuda:1")
-REPLAYS, REPEATS = 20, 25
+REPLAYS, REPEATS, LEARNED = 20, 25, 3
 WARM, MANY = 100, 1000
 """Steps until memory is what it will be, and steps that it must stay so for."""
 
@@ -115,7 +115,7 @@ def test_two_devices_give_the_same_bits_as_one(gpu: CudaBackend) -> None:
 
 
 def test_the_papers_network_trains_as_the_reference_does() -> None:
-    """All 60,965,224 parameters, a batch of four, three steps in float32: loss and probabilities beside NumPy's."""
+    """All 60,965,224 parameters, a batch of four, some steps in float32: loss and probabilities beside NumPy's."""
     recipe = load("alexnet-2012")
     plan = Plan(models.build(recipe.network), ("", ""), image_size=256)
     random = np.random.default_rng(0)
@@ -134,7 +134,7 @@ def test_the_papers_network_trains_as_the_reference_does() -> None:
             bound[name] = backend.to_device(np.full_like(given, 120) if "mean@" in name else given, first)
         step = backend.compile_step(recorded, bound) or interpret(recorded, backend, bound)
         losses[backend.name], probs[backend.name] = [], []
-        for number in range(3):
+        for number in range(LEARNED):
             feed: dict[str, Any] = dict.fromkeys(recorded.symbols, 0.01) | {"step": number}
             arrays = {"images": images, "labels": labels, "shift": np.zeros((4, 3), np.float32)}
             arrays |= {name: np.full(4, 16, np.int32) for name in ("top", "left")}
@@ -146,7 +146,7 @@ def test_the_papers_network_trains_as_the_reference_does() -> None:
             probs[backend.name].append(backend.to_numpy(outputs["probs"]))
     np.testing.assert_allclose(losses["cuda"], losses["numpy"], rtol=1e-3)
     np.testing.assert_allclose(probs["cuda"], probs["numpy"], rtol=1e-2, atol=1e-6)
-    assert losses["numpy"][2] != losses["numpy"][0]  # it learns
+    assert losses["numpy"][-1] < losses["numpy"][0]  # it learns
 
 
 def test_no_memory_is_lost_over_a_thousand_steps(gpu: CudaBackend) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from pretend_devices import DRIVER
 
-FEW = {"REPLAYS": 4, "REPEATS": 3, "MANY": 12, "WARM": 6}
+FEW = {"REPLAYS": 3, "REPEATS": 2, "LEARNED": 2, "MANY": 8, "WARM": 4}
 """Numbers of `tests/gpu/test_device.py` that are smaller here."""
 
 
