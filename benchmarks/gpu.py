@@ -13,7 +13,8 @@ For every precision and batch size:
   forward, cost, backward, update), ours beside PyTorch eager and `torch.compile`, channels-last, in the same precision:
   some steps of each side in turn, round after round, so that all see the same machine; the median of the rounds;
 - ours layer by layer beside the floor that the device's own measured rates give (`minialex.plan`);
-- ours with one column instead of two, which tells what columns cost on one device (see `gpu_goals.columns_cost`);
+- ours with one column instead of two, from which what columns cost on one device is estimated, not measured: nothing
+  here computes both columns of a layer at once (see `gpu_goals.columns_cost`);
 - how much of a step the device computes (see `gpu_busy`; this too needs torch);
 - end to end: images from the host's memory through the library's loader, the next batch sent while the device computes,
   the loss read after every step; the peer gets the same loader, and sends from pinned memory.
@@ -195,10 +196,10 @@ def in_turn(
 
 
 def attempt(work: Callable[[], Any], name: str, errors: dict[str, str]) -> Any:
-    """What some work gives, or None and its error kept."""
+    """What some work gives, or None and its error kept, of whatever kind: compilers and drivers have their own."""
     try:
         return work()
-    except (MinialexError, MemoryError, RuntimeError, ImportError) as error:
+    except Exception as error:
         errors[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         say(f"  {name}: {errors[name]}")
         return None
@@ -299,17 +300,17 @@ class Benchmark:
             self.weights[recipe.columns] = made.session.weights()
         return made
 
-    def entry(self, precision: str, batch: int) -> dict[str, Any]:
-        """All about one precision and batch size."""
+    def entry(self, precision: str, batch: int) -> None:
+        """All about one precision and batch size; what is known is written down after every part."""
         options = self.options
         recipe = self.recipe(precision, batch)
         floor = self.floor(recipe) if precision in self.rates.matrix else None
-        if options.peers:
-            from gpu_peer import set_precision
-
-            set_precision(precision)
         errors: dict[str, str] = {}
+        if options.peers:
+            attempt(lambda: import_module("gpu_peer").set_precision(precision), "PyTorch", errors)
         found: dict[str, Any] = {"precision": precision, "batch_size": batch, "errors": errors}
+        found |= {"step": {}, "end_to_end": {}}
+        self.found["entries"].append(found)
         if floor is not None:
             found["floor_seconds"] = floor.seconds
             found["floor_seconds_one_column"] = self.floor(recipe.replace(columns=1)).seconds
@@ -320,17 +321,19 @@ class Benchmark:
         steps = in_turn(sides, errors, options.rounds, lambda side: side.steps(options.steps))
         found["step"] = {name: summary([s / options.steps for s in seconds], batch) for name, seconds in steps.items()}
         say_row(f"{precision}, batch {batch}: step", found["step"], found.get("floor_seconds"))
+        self.write()
         if OURS in sides:
             self.look_into(sides[OURS], found, floor)
+        self.write()
         sides.pop(ONE_COLUMN, None)  # its steps are enough
         split = self.split(recipe)
         in_turn(sides, errors, 1, lambda side: side.epoch(self.part(split, 2 * batch)))
         epochs = in_turn(sides, errors, max(1, options.rounds // 2), lambda side: side.epoch(split))
         found["end_to_end"] = {name: summary(seconds, len(split)) for name, seconds in epochs.items()}
         say_row(f"{precision}, batch {batch}: end to end, {len(split):,} images", found["end_to_end"], None)
+        self.write()
         del sides
         free()
-        return found
 
     def look_into(self, ours: Side, found: dict[str, Any], floor: plan.Floor | None) -> None:
         """How busy our side keeps the device, and where its time goes."""
@@ -361,14 +364,17 @@ class Benchmark:
         return ArraySplit(split.images[:count], split.labels[:count])
 
     def run(self) -> dict[str, Any]:
-        """Measure everything; written after every entry."""
+        """Measure everything."""
         for precision in self.options.precisions:
             for batch in self.options.batch_sizes:
-                self.found["entries"].append(self.entry(precision, batch))
-                self.found["goals"] = [asdict(goal) for goal in goals(self.found["entries"])]
-                self.options.out.parent.mkdir(parents=True, exist_ok=True)
-                files.write_json(self.options.out, self.found)
+                self.entry(precision, batch)
         return self.found
+
+    def write(self) -> None:
+        """Write down what was found until now."""
+        self.found["goals"] = [asdict(goal) for goal in goals(self.found["entries"])]
+        self.options.out.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(self.options.out, self.found)
 
 
 def table(found: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 OURS, EAGER, COMPILED = "minialex", "pytorch", "torch.compile"
 ONE_COLUMN = "minialex, one column"
+ESTIMATED = "estimated from one column's share of its floor"
 EPOCHS_25_MINUTES = 77_000
 """Images a second that 90 epochs of 1,281,167 images take 25 minutes with."""
 
@@ -30,8 +31,9 @@ def step(entry: Mapping[str, Any], side: str) -> float | None:
 def columns_cost(entry: Mapping[str, Any]) -> float | None:
     """What two columns on one device cost over the same network computed together, as a share; None if not known.
 
-    "Together" is what the step would take if it reached the part of its floor that the network of one column reaches:
-    same layers, one kernel where columns have two, nothing exchanged.
+    An estimate, and named so in the table: the backend has no kernels that compute both columns of a layer at once, so
+    there is nothing to measure. "Together" is what the step would take if it reached the part of its floor that the
+    network of one column reaches: same layers, one kernel where columns have two, nothing exchanged.
     """
     times = step(entry, OURS), step(entry, ONE_COLUMN)
     floors = entry.get("floor_seconds"), entry.get("floor_seconds_one_column")
@@ -68,7 +70,8 @@ def goals(entries: Sequence[Mapping[str, Any]]) -> list[Goal]:
     for (precision, batch), entry in by.items():
         cost = columns_cost(entry)
         text = f"{precision}, batch {batch:,}: two columns on one device cost at most 10% over computed together"
-        found.append(Goal(text, "not measured", None) if cost is None else Goal(text, f"{cost:.0%}", cost <= 0.1))
+        reached = f"{cost:.0%}, {ESTIMATED}" if cost is not None else "not measured"
+        found.append(Goal(text, reached, None if cost is None else cost <= 0.1))
     return found
 
 

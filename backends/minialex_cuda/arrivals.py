@@ -7,7 +7,7 @@ array of a size (weights, mostly) is copied on the device's own stream.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ class Arrivals:
         self.count: Counter[str] = Counter()  # the blocks themselves are counted by the runtime
         self.seen: Counter[int] = Counter()
         self.lent: dict[int, Memory] = {}
+        self.returned: deque[tuple[Memory, Event | None]] = deque()
         self.idle: dict[int, list[tuple[Memory, Event]]] = defaultdict(list)
 
     def bring(self, source: NDArray[Any]) -> CudaArray:
@@ -56,6 +57,7 @@ class Arrivals:
             if source.nbytes:
                 runtime.upload(on.stream, source, made.flat)
             return made
+        self._settle()
         idle = self.idle[source.nbytes]
         if idle:
             block, read = idle.pop(0)
@@ -68,16 +70,29 @@ class Arrivals:
         return CudaArray(flat, source.shape, np.dtype(source.dtype))
 
     def give_back(self, lease: Lease) -> None:
-        """A block that nobody holds any more; some are kept for the next batches."""
-        block = self.lent.pop(id(lease))
-        read = lease.read if lease.read is not None else self.on.runtime.record(self.on.stream)
-        idle = self.idle[block.nbytes]
-        if len(idle) < IDLE:
-            idle.append((block, read))
-        else:  # its memory may go to other work of the stream that it was allocated for
-            self.on.runtime.wait(self.stream, read)
+        """A block that nobody holds any more.
+
+        Nothing is asked of the device here: Python may collect an array at any moment, also while a step is captured,
+        and then an event would become part of the graph, which nothing outside may wait for.
+        """
+        self.returned.append((self.lent.pop(id(lease)), lease.read))
+
+    def _settle(self) -> None:
+        """Sort what came back by size, with an event of its last reader, and keep some of each size."""
+        on, runtime = self.on, self.on.runtime
+        while self.returned:
+            block, read = self.returned.popleft()
+            read = runtime.record(on.stream) if read is None else read
+            idle = self.idle[block.nbytes]
+            if len(idle) < IDLE:
+                idle.append((block, read))
+            else:  # its memory may go to other work of the stream that it was allocated for
+                runtime.wait(self.stream, read)
 
     @property
     def idle_bytes(self) -> int:
         """Bytes of the blocks that wait for later batches."""
-        return sum(block.nbytes for idle in self.idle.values() for block, _ in idle)
+        returned = [block for block, _ in list(self.returned)]
+        return sum(block.nbytes for blocks in self.idle.values() for block, _ in blocks) + sum(
+            block.nbytes for block in returned
+        )

@@ -210,7 +210,7 @@ class Step:
         self._tables: dict[Value | None, Tables] = {}
         self._scratch = self._scratch_needed()
         self._graphs = graphs and len(self.devices) == 1
-        self._streams = {name: self.runtime.stream(name[0]) for name in self.schedule.streams}
+        self._streams = {name: workspace.stream(name) for name in self.schedule.streams}
         self._lasting: dict[Value, CudaArray] = {value: bindings[name] for name, value in program.bound.items()}
         kind = next((value.dtype for value in program.bound.values()), np.dtype(np.float32))
         self._step = {device: self._own((1,), np.uint64, device) for device in self.devices}

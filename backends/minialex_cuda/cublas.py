@@ -1,7 +1,8 @@
 """Matrix products by cuBLAS, called directly: CuPy refuses them while a graph is captured.
 
 Every stream has a handle and a workspace of its own, so that results are the same bits every time and a captured
-product needs no memory. Not yet run on a device.
+product needs no memory. A handle is never given back, since that makes the host wait for the device, which nothing may
+while a graph is captured; there are as many as a backend has streams. Not yet run on a device.
 """
 
 from __future__ import annotations

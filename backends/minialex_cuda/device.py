@@ -1,12 +1,13 @@
 """The runtime of GPUs: memory, streams, events and graphs by CuPy, kernels by Numba CUDA, products by cuBLAS.
 
-This is all the code of the backend that only a device can run, and it has **not yet been run on one**. Its
+It has **not yet been run on a device**, only by the real CuPy and Numba on a pretend driver (`tests/cuda/pretend`). Its
 rules: one non-blocking stream a queue, copies between devices on a stream and ordered by events, memory that is given
 back to its own stream alone, and no call that waits unless it says so.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -100,6 +101,7 @@ class DeviceRuntime:
         self._devices = tuple(f"cuda:{index}" for index in range(cuda_runtime.getDeviceCount()))
         self._in_use: Counter[str] = Counter()
         self._convolutions: dict[str, Convolutions] = {}
+        self._reached: set[tuple[int, int]] = set()
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -140,8 +142,7 @@ class DeviceRuntime:
 
     def download(self, stream: DeviceStream, source: Flat) -> NDArray[Any]:
         with cupy.cuda.Device(stream.index), stream.stream:
-            found: NDArray[Any] = source.raw.get(stream=stream.stream)
-        stream.stream.synchronize()
+            found: NDArray[Any] = source.raw.get(stream=stream.stream)  # waits for it
         return found
 
     def clear(self, stream: DeviceStream, target: Flat) -> None:
@@ -158,9 +159,30 @@ class DeviceRuntime:
                 kind = cuda_runtime.memcpyDeviceToDevice
                 cuda_runtime.memcpyAsync(target.address, source.address, source.nbytes, kind, stream.stream.ptr)
             else:
+                self._reach(there, here)
                 cuda_runtime.memcpyPeerAsync(
                     target.address, here, source.address, there, source.nbytes, stream.stream.ptr
                 )
+
+    def _reach(self, *pair: int) -> None:
+        """Let two devices reach each other's memory, if they can: else the driver copies through the host's."""
+        for device, peer in (pair, pair[::-1]):
+            if (device, peer) in self._reached:
+                continue
+            self._reached.add((device, peer))
+            reason = "they cannot reach each other's memory"
+            if cuda_runtime.deviceCanAccessPeer(device, peer):
+                try:
+                    with cupy.cuda.Device(device):
+                        cuda_runtime.deviceEnablePeerAccess(peer)
+                    continue
+                except cuda_runtime.CUDARuntimeError as error:
+                    if "PeerAccessAlreadyEnabled" in str(error):
+                        continue
+                    reason = str(error)
+            logging.getLogger("minialex").warning(
+                "copies from cuda:%d to cuda:%d go through the host's memory, which is slower: %s", device, peer, reason
+            )
 
     def launch(
         self, stream: DeviceStream, kernel: Kernel, count: int, arguments: Sequence[Any], touched: Touched | None = None

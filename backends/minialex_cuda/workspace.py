@@ -1,4 +1,4 @@
-"""Memory that all compiled steps of a backend share: one runs at a time, so each may use all of it."""
+"""What all compiled steps of a backend share: one runs at a time, so each may use all memory and all streams."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from weakref import WeakSet
 
 from minialex_cuda.array import Memory
 from minialex_cuda.place import Place
+from minialex_cuda.runtime import Stream
+from minialex_cuda.schedule import StreamName
 
 
 class Tenant(Protocol):
@@ -19,7 +21,7 @@ class Tenant(Protocol):
 
 
 class Workspace:
-    """One block of memory a device, as large as the largest step needs.
+    """One block of memory a device, as large as the largest step needs, and the streams of all columns.
 
     A step lays its results there at addresses that never change, until a larger step comes: then all that are there
     give up their addresses, and are laid out again in the larger block when they run next.
@@ -29,6 +31,13 @@ class Workspace:
         self._places = places
         self._blocks: dict[str, Memory] = {}
         self._tenants: WeakSet[Any] = WeakSet()
+        self._streams: dict[StreamName, Stream] = {}
+
+    def stream(self, name: StreamName) -> Stream:
+        """A column's stream. It lives as long as the backend: each has a cuBLAS and a workspace for it of its own."""
+        if name not in self._streams:
+            self._streams[name] = self._places[name[0]].runtime.stream(name[0])
+        return self._streams[name]
 
     def available(self, device: str) -> int:
         """Bytes that a step could have: what is free, and the block that there is."""

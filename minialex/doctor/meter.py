@@ -114,52 +114,56 @@ class CupyMeter:
             If the device has too little memory free, or fails.
         """
         names = ["float32"] if device.capability <= NEWEST_WITHOUT_TENSOR else ["float32", "tf32", "bfloat16"]
-        with self._device(device.index):
+        with self._device(device.index) as stream:
             return Rates(
                 device.name,
-                {name: self._product(name) for name in names},
-                self._within(),
+                {name: self._product(name, stream) for name in names},
+                self._within(stream),
                 None,
                 device.memory,
                 "measured on this machine by CuPy",
             )
 
     @contextmanager
-    def _device(self, index: int) -> Iterator[None]:
-        """A device's context; what fails in it is an error that a user can read."""
+    def _device(self, index: int) -> Iterator[Any]:
+        """A device and a stream of its own, both current; what fails there is an error that a user can read."""
         try:
             with self._cupy.cuda.Device(index):
-                yield
+                stream = self._cupy.cuda.Stream(non_blocking=True)
+                with stream:
+                    yield stream
         except (MemoryError, RuntimeError) as error:  # CuPy's errors are kinds of these
             raise ResourceError(f"cuda:{index}: {' '.join(str(error).split())}") from None
         finally:
             self._cupy.get_default_memory_pool().free_all_blocks()
 
-    def _best(self, work: Any) -> float:
-        """Seconds of the quickest of several tries, by events on a stream of its own."""
+    def _best(self, work: Any, stream: Any) -> float:
+        """Seconds of the quickest of several tries, by events on a stream."""
         cupy = self._cupy
-        stream = cupy.cuda.Stream(non_blocking=True)
         found = []
-        with stream:
-            for _ in range(1 + TRIES):
-                begin, end = cupy.cuda.Event(), cupy.cuda.Event()
-                begin.record(stream)
-                work(stream)
-                end.record(stream)
-                end.synchronize()
-                found.append(cupy.cuda.get_elapsed_time(begin, end) / 1e3)
+        for _ in range(1 + TRIES):
+            begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+            begin.record(stream)
+            work(stream)
+            end.record(stream)
+            end.synchronize()
+            found.append(cupy.cuda.get_elapsed_time(begin, end) / 1e3)
         return float(min(found[1:]))
 
-    def _product(self, precision: str) -> float:
-        """Floating-point operations a second of a square matrix product by cuBLAS (two bytes a value in bfloat16)."""
+    def _product(self, precision: str, stream: Any) -> float:
+        """Floating-point operations a second of a square matrix product by cuBLAS (two bytes a value in bfloat16).
+
+        Of random numbers: zeros take less power, and a card that is short of it multiplies them faster.
+        """
         cupy = self._cupy
         from_library = cupy.cuda.cublas
         n = max(1, SIDE // self._scale)
         half = precision == "bfloat16"
         kind = BFLOAT16 if half else FLOAT32
         mode = from_library.CUBLAS_COMPUTE_32F_FAST_TF32 if precision == "tf32" else from_library.CUBLAS_COMPUTE_32F
-        dtype = np.uint16 if half else np.float32
-        a, b, c = (cupy.zeros((n, n), dtype) for _ in range(3))
+        numbers = np.random.default_rng(0).standard_normal((n, n), np.float32)
+        stored = (numbers.view(np.uint32) >> 16).astype(np.uint16) if half else numbers
+        a, b, c = cupy.asarray(stored), cupy.asarray(stored.T.copy()), cupy.zeros((n, n), stored.dtype)
         one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
         handle = from_library.create()
         try:
@@ -171,28 +175,29 @@ class CupyMeter:
                     zero.ctypes.data, c.data.ptr, kind, n, mode, -1,
                 )  # fmt: skip
 
-            return 2 * n**3 / self._best(work)
+            return 2 * n**3 / self._best(work, stream)
         finally:
             from_library.destroy(handle)
 
-    def _within(self) -> float:
+    def _within(self, stream: Any) -> float:
         cupy = self._cupy
         size = max(1, COPIED // self._scale)
         source, target = cupy.zeros(size, np.uint8), cupy.zeros(size, np.uint8)
         copy = cupy.cuda.runtime.memcpyAsync
         kind = cupy.cuda.runtime.memcpyDeviceToDevice
-        return 2 * size / self._best(lambda stream: copy(target.data.ptr, source.data.ptr, size, kind, stream.ptr))
+        seconds = self._best(lambda on: copy(target.data.ptr, source.data.ptr, size, kind, on.ptr), stream)
+        return 2 * size / seconds
 
     def from_host(self, device: int) -> float:
         """Bytes a second from pinned memory of the host."""
         cupy = self._cupy
         size = max(1, FROM_HOST // self._scale)
-        with self._device(device):
+        with self._device(device) as stream:
             pinned = cupy.cuda.alloc_pinned_memory(size)
             target = cupy.zeros(size, np.uint8)
             copy = cupy.cuda.runtime.memcpyAsync
             kind = cupy.cuda.runtime.memcpyHostToDevice
-            return size / self._best(lambda stream: copy(target.data.ptr, pinned.ptr, size, kind, stream.ptr))
+            return size / self._best(lambda on: copy(target.data.ptr, pinned.ptr, size, kind, on.ptr), stream)
 
     def copy(self, source: int, target: int, direct: bool) -> Copy:
         """Bytes copied from one device to another by ``cudaMemcpyPeerAsync`` and compared.
@@ -233,7 +238,8 @@ class CupyMeter:
             here = cupy.asarray(sent)
             cupy.cuda.runtime.deviceSynchronize()
             seconds = self._best(
-                lambda stream: runtime.memcpyPeerAsync(there.data.ptr, target, here.data.ptr, source, size, stream.ptr)
+                lambda on: runtime.memcpyPeerAsync(there.data.ptr, target, here.data.ptr, source, size, on.ptr),
+                cupy.cuda.Stream(non_blocking=True),
             )
         with cupy.cuda.Device(target):
             return bool(np.array_equal(cupy.asnumpy(there), sent)), size / seconds

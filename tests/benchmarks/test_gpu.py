@@ -158,6 +158,8 @@ def test_a_side_that_fails_is_recorded_and_the_rest_goes_on(gpu):
     sides = {"good": Good(), "bad": Bad()}
     found = gpu.in_turn(sides, errors, 3, lambda side: side.steps(2))
     assert errors == {"bad": "ResourceError: out of memory with a batch of 1,024"}
+    assert gpu.attempt(lambda: {}["key"], "odd", errors) is None
+    assert errors["odd"] == "KeyError: 'key'"
     assert list(sides) == list(found) == ["good"]
     assert len(found["good"]) == 3
     assert sides["good"].count == 6
@@ -188,6 +190,7 @@ def test_goals_are_met_or_not_met(gpu):
     assert not any(goal.met for goal in goals(bad)), goals(bad)
     assert all(goal.met is None for goal in goals([]))
     assert "| **not met** |" in "\n".join(table(bad))
+    assert "%, estimated from one column's share of its floor |" in "\n".join(table(bad))
 
 
 def test_time_that_overlaps_counts_once(gpu):

@@ -1,7 +1,8 @@
-"""On a CUDA device: ``pytest -m gpu``. Not yet run on one.
+"""On a CUDA device: ``PYTHONPATH=.:backends python -m pytest -m gpu tests/gpu``. Not yet run on one.
 
 The kit, the columns' two streams against one, graphs, trajectories and memory. Needs cupy, numba, numba-cuda,
-hypothesis and pytest; without a device every test is skipped with the reason.
+hypothesis and pytest, and nothing installed of minialex; without a device every test is skipped with the reason.
+`tests/cuda/test_pretend.py` runs this file under a pretend driver, with smaller numbers.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(reason() is not None, reason=f
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 ONE, BOTH = ("cuda:0", "cuda:0"), ("cuda:0", "cuda:1")
+REPLAYS, REPEATS, LEARNED = 20, 25, 3
+WARM, MANY = 100, 1000
+"""Steps until memory is what it will be, and steps that it must stay so for."""
 
 
 @pytest.fixture(scope="module", params=PRECISIONS)
@@ -72,14 +76,14 @@ def assert_same(first: steps.Run, second: steps.Run) -> None:
 
 
 def test_a_graph_gives_the_same_bits(gpu: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "STEPS", 20)
+    monkeypatch.setattr(steps, "STEPS", REPLAYS)
     assert_same(executed(gpu, ONE), executed(gpu, ONE, graphs=False))
 
 
 def test_two_streams_give_the_same_bits_as_one(gpu: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Columns on streams of their own, many times, against the same schedule with every task on one stream."""
     one_by_one = serial(gpu, monkeypatch)
-    for _ in range(25):
+    for _ in range(REPEATS):
         assert_same(executed(gpu, ONE), one_by_one)
 
 
@@ -111,13 +115,14 @@ def test_two_devices_give_the_same_bits_as_one(gpu: CudaBackend) -> None:
 
 
 def test_the_papers_network_trains_as_the_reference_does() -> None:
-    """All 60,965,224 parameters, a batch of four, three steps in float32: loss and probabilities beside NumPy's."""
+    """All 60,965,224 parameters, a batch of four, some steps in float32: loss and probabilities beside NumPy's."""
     recipe = load("alexnet-2012")
     plan = Plan(models.build(recipe.network), ("", ""), image_size=256)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (4, 3, 256, 256)).astype(np.uint8)
     labels = random.integers(0, 1000, 4)
     losses: dict[str, list[float]] = {}
+    probs: dict[str, list[Any]] = {}
     for backend in (CudaBackend(), NumpyBackend()):
         first = backend.devices[0]
         here = Plan(plan.network, (first, first), image_size=256)
@@ -128,16 +133,20 @@ def test_the_papers_network_trains_as_the_reference_does() -> None:
             given = weights.get(name, np.zeros(value.shape, value.dtype))
             bound[name] = backend.to_device(np.full_like(given, 120) if "mean@" in name else given, first)
         step = backend.compile_step(recorded, bound) or interpret(recorded, backend, bound)
-        losses[backend.name] = []
-        for number in range(3):
+        losses[backend.name], probs[backend.name] = [], []
+        for number in range(LEARNED):
             feed: dict[str, Any] = dict.fromkeys(recorded.symbols, 0.01) | {"step": number}
             arrays = {"images": images, "labels": labels, "shift": np.zeros((4, 3), np.float32)}
             arrays |= {name: np.full(4, 16, np.int32) for name in ("top", "left")}
             arrays["flip"] = np.zeros(4, np.uint8)
             for name, value in recorded.fed.items():
                 feed[name] = backend.to_device(arrays[name.partition("@")[0]], value.device)
-            losses[backend.name].append(float(backend.to_numpy(step(feed)["loss"])))
+            outputs = step(feed)
+            losses[backend.name].append(float(backend.to_numpy(outputs["loss"])))
+            probs[backend.name].append(backend.to_numpy(outputs["probs"]))
     np.testing.assert_allclose(losses["cuda"], losses["numpy"], rtol=1e-3)
+    np.testing.assert_allclose(probs["cuda"], probs["numpy"], rtol=1e-2, atol=1e-6)
+    assert losses["numpy"][-1] < losses["numpy"][0]  # it learns
 
 
 def test_no_memory_is_lost_over_a_thousand_steps(gpu: CudaBackend) -> None:
@@ -149,13 +158,13 @@ def test_no_memory_is_lost_over_a_thousand_steps(gpu: CudaBackend) -> None:
     step = gpu.compile_step(recorded, bound)
     assert step is not None
     used: list[tuple[int, int]] = []
-    for number in range(1000):
+    for number in range(MANY):
         feed: dict[str, Any] = dict.fromkeys(recorded.symbols, 1e-3) | {"step": number}
         for name, value in recorded.fed.items():
             feed[name] = gpu.to_device(given.batches[0][name.partition("@")[0]], value.device)
         step(feed)
         del feed
-        if number in (99, 999):
+        if number in (WARM - 1, MANY - 1):
             gpu.synchronize("cuda:0")
             gc.collect()
             used.append((gpu.memory_in_use("cuda:0"), cupy.get_default_memory_pool().total_bytes()))

@@ -1,0 +1,34 @@
+"""``pytest -p pretend_plugin``: tests of devices on pretend ones, large tests made small.
+
+Ends with what CuPy and Numba asked of the driver, and fails if a rule was broken.
+"""
+
+from __future__ import annotations
+
+import pytest
+from pretend_devices import DRIVER
+
+FEW = {"REPLAYS": 3, "REPEATS": 2, "LEARNED": 2, "MANY": 8, "WARM": 4}
+"""Numbers of `tests/gpu/test_device.py` that are smaller here."""
+
+
+@pytest.hookimpl
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for module in {getattr(item, "module", None) for item in items}:
+        for name, number in FEW.items():
+            if hasattr(module, name):
+                setattr(module, name, number)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if DRIVER.broken and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    say = terminalreporter.write_line
+    say(f"asked of the driver: {sum(DRIVER.calls.values()):,} calls of {len(DRIVER.calls)} kinds")
+    say(f"launched: {sum(DRIVER.launched.values()):,} kernels: {', '.join(sorted(DRIVER.launched))}")
+    for rule in dict.fromkeys(DRIVER.broken):
+        say(f"BROKEN: {rule}")

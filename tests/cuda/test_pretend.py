@@ -1,0 +1,296 @@
+"""The real CuPy and the real Numba CUDA on a pretend driver (`pretend`): what a device is to be proved with runs here.
+
+``tests/gpu`` and ``benchmarks/gpu.py`` cannot be debugged for long on a borrowed GPU. Under the pretend driver all of
+their code runs, and with it every call that `minialex_cuda.device` makes: in random legal orders, with CUDA's rules for
+captures, devices and memory held. Needs CuPy and numba-cuda (see `test_compile`), gcc and nm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PRETEND = Path(__file__).parent / "pretend"
+
+if not os.environ.get("MINIALEX_REQUIRE_CUDA_COMPILER"):
+    lacks = [name for name in ("cupy", "numba_cuda") if find_spec(name) is None]
+    lacks += [name for name in ("gcc", "nm") if shutil.which(name) is None]
+    lacks += [] if (sys.platform, platform.machine()) == ("linux", "x86_64") else ["Linux on x86-64"]
+    pytestmark = pytest.mark.skipif(bool(lacks), reason=f"needs {', '.join(lacks)}")
+
+
+def python(*arguments: str, seed: int = 0, timeout: int = 900, **more: str) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own, as on a bare machine: a source tree and nothing installed of minialex."""
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "backends", PRETEND)))
+    environment = {**os.environ, "PYTHONPATH": path, "PRETEND_SEED": str(seed), **more}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+        timeout=timeout,
+    )  # fmt: skip
+
+
+def devices_tests(*arguments: str, seed: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+    """``pytest -m gpu tests/gpu`` on pretend devices."""
+    options = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "pretend_plugin", "-m", "gpu", "tests/gpu")
+    return python(*options, *arguments, seed=seed, **more)
+
+
+def test_the_tests_of_devices_pass() -> None:
+    """All of them; of the kit, what is done by a product, by a kernel with many arguments, and in place."""
+    some = "not kit or float32-conv2d_backward or bfloat16-linear or tf32-augment or float32-sgd_update"
+    done = devices_tests("-k", some)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped" not in done.stdout
+    assert "19 passed" in done.stdout
+    assert "narrow_kernel" not in done.stdout
+
+
+def test_with_cudnn_too() -> None:
+    """Captured steps of both formats whose convolutions are cuDNN's (a pretend one), in another order of streams."""
+    some = "graph and float32 or two_devices and bfloat16"
+    done = devices_tests("-k", some, seed=1, PRETEND_CUDNN="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+    assert "narrow_kernel" in done.stdout  # of convolutions by cuDNN in bfloat16
+
+
+RULES = """
+import sys
+sys.path[:0] = {path!r}
+import pretend_devices as pretend
+import numpy as np, cupy
+from minialex_cuda.device import DeviceRuntime
+from minialex_cuda.conv2d import fill_kernel
+runtime, driver, said = DeviceRuntime(), pretend.DRIVER, []
+
+def array(device, stream):
+    return runtime.flat(runtime.allocate(4 * 100, device, stream), 0, 100, np.float32)
+
+def fill(stream, target, value):
+    runtime.launch(stream, fill_kernel, 100, [target, np.float32(value)])
+
+def refused(what, expected):
+    driver.broken.clear()
+    try:
+        what()
+    except Exception as error:
+        assert expected in str(error), repr(error)
+    else:
+        raise AssertionError("not refused: " + expected)
+    assert driver.broken, expected
+    driver.broken.clear()
+
+one, two = runtime.stream("cuda:0"), runtime.stream("cuda:0")
+other = runtime.stream("cuda:1")
+a, b = array("cuda:0", one), array("cuda:1", other)
+"""
+
+
+def rules(text: str) -> None:
+    """Some lines with what `RULES` defines; they must end well."""
+    code = RULES.format(path=[str(ROOT), str(ROOT / "backends"), str(PRETEND)]) + text
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_what_no_event_orders_comes_in_another_order() -> None:
+    rules("""
+found = set()
+for _ in range(40):
+    fill(one, a, 1)
+    fill(two, a, 2)
+    runtime.synchronize(one)
+    runtime.synchronize(two)
+    found.add(float(runtime.download(one, a)[0]))
+assert found == {1, 2}, found
+for _ in range(40):
+    fill(one, a, 1)
+    runtime.wait(two, runtime.record(one))
+    fill(two, a, 2)
+    runtime.synchronize(two)
+    runtime.synchronize(one)
+    assert runtime.download(one, a)[0] == 2
+assert not driver.broken
+""")
+
+
+def test_cudas_rules_are_held() -> None:
+    rules("""
+refused(lambda: runtime.launch(other, fill_kernel, 100, [a, np.float32(1)]), "InvalidValue")
+copy = cupy.cuda.runtime.memcpyAsync
+refused(lambda: copy(a.address, b.address, 400, 3, one.stream.ptr), "InvalidValue")
+refused(lambda: copy(a.address, a.address + 300, 400, 3, one.stream.ptr), "InvalidValue")
+with cupy.cuda.Device(1):
+    event = cupy.cuda.Event()
+refused(lambda: one.stream.record(event), "InvalidResourceHandle")
+before = runtime.record(two)
+runtime.begin_capture(one)
+refused(lambda: runtime.synchronize(one), "StreamCaptureUnsupported")
+refused(lambda: copy(a.address, np.zeros(100, np.float32).ctypes.data, 400, 1, one.stream.ptr), "CaptureUnsupported")
+refused(lambda: runtime.wait(one, before), "StreamCaptureIsolation")
+inside = runtime.record(one)
+runtime.wait(two, inside)
+fill(two, a, 3)
+refused(lambda: runtime.end_capture(one), "StreamCaptureUnjoined")
+""")
+
+
+def test_devices_reach_each_other_if_they_can() -> None:
+    """Switched on once, by whoever; where it is not to be had, that is said, and copies go on."""
+    rules("""
+import logging
+told = []
+logging.getLogger("minialex").addHandler(type("", (logging.Handler,), {"emit": lambda self, r: told.append(r)})())
+
+def copied():
+    made = DeviceRuntime()
+    source, target = made.stream("cuda:0"), made.stream("cuda:1")
+    x = made.flat(made.allocate(400, "cuda:0", source), 0, 100, np.float32)
+    y = made.flat(made.allocate(400, "cuda:1", target), 0, 100, np.float32)
+    made.upload(source, np.arange(100, dtype=np.float32), x)
+    made.wait(target, made.record(source))
+    made.copy(target, x, y)
+    assert np.array_equal(made.download(target, y), np.arange(100))
+
+for _ in range(2):
+    copied()
+assert driver.peers == {(0, 1), (1, 0)}
+assert driver.calls["cudaDeviceEnablePeerAccess"] == 4  # of each runtime both ways, of copies none
+assert not told
+driver.reachable = False
+copied()
+assert len(told) == 2
+assert "through the host's memory" in told[0].getMessage()
+assert not driver.broken
+""")
+
+
+@pytest.mark.parametrize("fault", ["", "no_waits", "pinned_memory_too_early", "blocks_too_early"])
+def test_a_batch_that_is_used_too_early_is_seen(fault: str) -> None:
+    """Batches on their way while others are computed with: right as it is, and wrong with each of three faults."""
+    rules(f"""
+from minialex_cuda import CudaBackend, arrivals, device
+fault = {fault!r}
+if fault == "no_waits":
+    DeviceRuntime.wait = lambda *rest: None
+if fault == "pinned_memory_too_early":
+    original = device.Staging.block
+    def block(self, nbytes):
+        found = original(self, nbytes)
+        if found is not None and self.blocks[nbytes]:
+            found = self.blocks[nbytes].pop()
+        return found
+    device.Staging.block = block
+if fault == "blocks_too_early":
+    original = arrivals.Arrivals._settle
+    def settle(self):
+        original(self)
+        early = type(runtime).record(runtime, runtime.stream("cuda:0"))
+        self.idle = arrivals.defaultdict(list, {{n: [(b, early) for b, _ in old] for n, old in self.idle.items()}})
+    arrivals.Arrivals._settle = settle
+backend = CudaBackend(runtime=runtime)
+wrong = 0
+for attempt in range(6):
+    made = [backend.scale(backend.to_device(np.full(200, k, np.float32), "cuda:0"), 1.0) for k in range(12)]
+    wrong += sum(not (backend.to_numpy(x) == k).all() for k, x in enumerate(made))
+assert (wrong > 0) == bool(fault), wrong
+assert not driver.broken, driver.broken
+""")
+
+
+def test_a_batch_that_is_collected_during_a_capture_leaves_no_trace_in_it() -> None:
+    """What Python's collector may do at any moment: an event then would belong to the graph."""
+    rules("""
+from minialex_cuda import CudaBackend
+backend = CudaBackend(runtime=runtime)
+array = np.arange(1000, dtype=np.float32)
+kept = [backend.to_device(array, "cuda:0") for _ in range(3)]
+stream = backend.place("cuda:0").stream
+backend.synchronize("cuda:0")
+runtime.begin_capture(stream)
+events = driver.calls["cudaEventRecord"]
+del kept[1:]
+assert driver.calls["cudaEventRecord"] == events
+runtime.end_capture(stream)
+for _ in range(5):
+    assert np.array_equal(backend.to_numpy(backend.to_device(array, "cuda:0")), array)
+assert not driver.broken, driver.broken
+""")
+
+
+BENCHMARK = """
+import sys
+sys.path[:0] = {path!r}
+import pretend_devices as pretend
+from minialex.doctor import meter
+meter.SIDE, meter.COPIED = 64, 1 << 16
+import gpu
+code = gpu.main({arguments!r})
+assert not pretend.DRIVER.broken, pretend.DRIVER.broken
+sys.exit(code)
+"""
+
+
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    """``benchmarks/gpu.py`` on the pretend device with its rates measured there; without PyTorch, which is missed."""
+    recipe, out = tmp_path / "tiny.toml", tmp_path / "gpu.json"
+    recipe.write_text(
+        'base = "small"\n[network]\nkernels = [4, 8, 8, 8, 8]\nfeatures = [16, 16]\ncrop = 20\nclasses = 5\n'
+        "[images]\nimage_size = 24\n",
+        encoding="utf-8",
+    )
+    arguments = ["--recipe", str(recipe), "--precisions", "float32,tf32,bfloat16", "--batch-sizes", "4,6"]
+    arguments += ["--peers", "pytorch", "--rounds", "2", "--steps", "2", "--images", "8", "--out", str(out)]
+    path = [str(ROOT), str(ROOT / "backends"), str(ROOT / "benchmarks"), str(PRETEND)]
+    done = python("-c", BENCHMARK.format(path=path, arguments=arguments))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert set(found["rates"]["cuda:0"]["matrix"]) == {"float32", "tf32", "bfloat16"}
+    assert [(entry["precision"], entry["batch_size"]) for entry in found["entries"]] == [
+        (precision, batch) for precision in ("float32", "tf32", "bfloat16") for batch in (4, 6)
+    ]
+    for entry in found["entries"]:
+        assert set(entry["errors"]) == {"PyTorch", "pytorch", "minialex"}, entry["errors"]  # the last: no profiler
+        assert all("No module named 'torch'" in error for error in entry["errors"].values())
+        assert set(entry["step"]) == {"minialex", "minialex, one column"}
+        assert {"conv1", "update"} <= {row["layer"] for row in entry["layers"]}
+    assert "| bfloat16 | 6 |" in done.stdout
+
+
+def test_the_script_for_a_borrowed_device_runs(tmp_path: Path) -> None:
+    """Its first parts; what is done is not done again, and a machine that cannot run the backend ends it."""
+    out, kept = tmp_path / "out", tmp_path / "kept"
+    path = os.pathsep.join(map(str, (PRETEND, PRETEND / "everywhere")))
+    environment = {**os.environ, "OUT": str(out), "KEPT": str(kept), "PYTHON": sys.executable, "PYTHONPATH": path}
+    environment |= {"PYTEST_ADDOPTS": "-p pretend_plugin"}
+
+    def script(*parts: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", str(ROOT / "benchmarks" / "device.sh"), *parts]
+        return subprocess.run(
+            command, cwd=tmp_path, env={**environment, **more}, capture_output=True, text=True, check=False, timeout=300
+        )
+
+    done = script("machine", "first")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the cuda backend can be used" in done.stdout
+    assert "5 passed" in done.stdout
+    assert done.stdout.count("ended well after") == 2
+    with tarfile.open(out / "device.tar") as packed:
+        assert {"machine.log", "first.status"} <= {Path(name).name for name in packed.getnames()}
+    late = script(LIMIT="5")
+    assert "== machine" not in late.stdout  # done
+    assert "== steps: left for the next call" in late.stdout
+    broken = script("machine", "steps", PYTHON="false")
+    assert broken.returncode == 1
+    assert "failed with 1" in (kept / "machine.status").read_text(encoding="utf-8")
+    assert "== steps" not in broken.stdout
