@@ -55,7 +55,7 @@ def activations(
     """What a layer gives for an image: all its maps, or all its neurons."""
     from minialex.look import commands
 
-    return commands.activations(run, image, layer, picture, data, backend, devices, threads)
+    return commands.activations(commands.Asked(run, data, backend, devices, threads), image, layer, picture)
 
 
 @app.command()
@@ -76,9 +76,8 @@ def occlusion(
     """Which parts of an image an answer depends on: a square covers one place after another."""
     from minialex.look import commands
 
-    return commands.occlusion(
-        run, image, label, size, stride, picture, data, backend, devices, threads, batch_size
-    )  # fmt: skip
+    asked = commands.Asked(run, data, backend, devices, threads, batch_size)
+    return commands.occlusion(asked, image, label, size, stride, picture)
 
 
 @app.command()
@@ -101,9 +100,8 @@ def translation(
     """Is a class still among the top five when its object stands off the centre (figure 4)? Images are moved about."""
     from minialex.look import commands
 
-    return commands.translation(
-        run, images or [], label, count, reach, steps, scale, picture, data, backend, devices, threads, batch_size
-    )
+    asked = commands.Asked(run, data, backend, devices, threads, batch_size)
+    return commands.translation(asked, images or [], label, count, reach, steps, scale, picture)
 
 
 @app.command()
@@ -124,9 +122,8 @@ def excite(
     """The images of a data set that excite units most, with the part of them that the unit sees."""
     from minialex.look import commands
 
-    return commands.excite(
-        run, layer, units, count, split, picture, data, backend, devices, threads, batch_size
-    )  # fmt: skip
+    asked = commands.Asked(run, data, backend, devices, threads, batch_size)
+    return commands.excite(asked, layer, units, count, split, picture)
 
 
 @app.command()
@@ -149,9 +146,8 @@ def neighbours(
     """The training images nearest to an image in the last hidden layer's features (figure 4, right)."""
     from minialex.look import commands
 
-    return commands.neighbours(
-        run, images or [], count, index, search, picture, data, backend, devices, threads, batch_size
-    )
+    asked = commands.Asked(run, data, backend, devices, threads, batch_size)
+    return commands.neighbours(asked, images or [], count, index, search, picture)
 
 
 def features(
@@ -170,4 +166,5 @@ def features(
     """Write a layer's activations for a whole data set, as NumPy or Parquet; stopped, it goes on when run again."""
     from minialex.look import commands
 
-    return commands.features(run, folder, layer, split, format, data, backend, devices, threads, batch_size)
+    asked = commands.Asked(run, data, backend, devices, threads, batch_size)
+    return commands.features(asked, folder, layer, split, format)

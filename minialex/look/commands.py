@@ -81,8 +81,20 @@ class Given:
     source: str
 
 
-def _open(path: Path, backend_name: str | None, devices: str | None, threads: int | None) -> Opened:
-    return Opened(*open_session(path, registry.load(backend_name, threads=threads), devices))
+@dataclass(frozen=True)
+class Asked:
+    """What the commands have in common: which run, another data set than its own, and where it is computed."""
+
+    run: Path
+    data: str | None = None
+    backend: str | None = None
+    devices: str | None = None
+    threads: int | None = None
+    batch_size: int = 100
+
+    def open(self) -> Opened:
+        """The run's network with its weights, where it was asked for."""
+        return Opened(*open_session(self.run, registry.load(self.backend, threads=self.threads), self.devices))
 
 
 def _given(opened: Opened, paths: Sequence[Path], data: str | None, count: int) -> Given:
@@ -142,7 +154,7 @@ def kernels(paths: Sequence[Path], picture: Path) -> int:
         table.add_column(name, justify="left" if name == "run" else "right")
     first = True
     for path in paths:
-        opened = _open(path, None, None, None)
+        opened = Asked(path).open()
         weights, columns = opened.session.weights()["conv1.weight"], opened.recipe.columns
         scores = colour_selectivity(weights)
         difference = column_difference(scores, columns) if columns > 1 else None
@@ -168,20 +180,16 @@ def kernels(paths: Sequence[Path], picture: Path) -> int:
 
 
 def activations(
-    path: Path,
+    asked: Asked,
     image: Path | None,
     layer: str,
     picture: Path,
-    data: str | None,
-    backend: str | None,
-    devices: str | None,
-    threads: int | None,
 ) -> int:
     """A layer's maps or neurons for one image."""
     screen = console()
-    opened = _open(path, backend, devices, threads)
+    opened = asked.open()
     opened.session.network.layer(layer)
-    given = _given(opened, [image] if image else [], data, 1)
+    given = _given(opened, [image] if image else [], asked.data, 1)
     output = opened.session.activations(given.images, [layer])[layer][0]
     stage = next(s for s in opened.session.network.stages(opened.recipe.columns) if s.layer.name == layer)
     columns = 1 if stage.whole else stage.columns
@@ -201,28 +209,29 @@ def activations(
 
 
 def occlusion(
-    path: Path,
+    asked: Asked,
     image: Path | None,
     label: str | None,
     size: int | None,
     stride: int | None,
     picture: Path,
-    data: str | None,
-    backend: str | None,
-    devices: str | None,
-    threads: int | None,
-    batch_size: int,
 ) -> int:
     """How a class's probability falls where an image is covered."""
     screen = console()
-    opened = _open(path, backend, devices, threads)
+    opened = asked.open()
     session = opened.session
     watched = opened.label(label)
     squares = sensitivity.occlusion_squares(session, size, stride)
-    given = _given(opened, [image] if image else [], data, 1)
+    given = _given(opened, [image] if image else [], asked.data, 1)
     with _counting(screen, "covering", squares, "squares") as progress:
         found = sensitivity.occlusion(
-            session, given.images[0], label=watched, size=size, stride=stride, batch_size=batch_size, progress=progress
+            session,
+            given.images[0],
+            label=watched,
+            size=size,
+            stride=stride,
+            batch_size=asked.batch_size,
+            progress=progress,
         )
     name = name_of(opened.class_names, found.label)
     i, j = np.unravel_index(int(found.probabilities.argmin()), found.probabilities.shape)
@@ -240,7 +249,7 @@ def occlusion(
 
 
 def translation(
-    path: Path,
+    asked: Asked,
     images: Sequence[Path],
     label: str | None,
     count: int,
@@ -248,17 +257,12 @@ def translation(
     steps: int,
     scale: float,
     picture: Path,
-    data: str | None,
-    backend: str | None,
-    devices: str | None,
-    threads: int | None,
-    batch_size: int,
 ) -> int:
     """How a class's probability changes as images are moved about."""
     screen = console()
-    opened = _open(path, backend, devices, threads)
+    opened = asked.open()
     watched = opened.label(label)
-    given = _given(opened, images, data, count)
+    given = _given(opened, images, asked.data, count)
     labels = given.labels if watched is None else np.full(len(given.images), watched, np.int64)
     with _counting(screen, "moving", len(given.images) * steps**2) as progress:
         found = sensitivity.translation(
@@ -268,7 +272,7 @@ def translation(
             reach=reach,
             steps=steps,
             scale=scale,
-            batch_size=batch_size,
+            batch_size=asked.batch_size,
             progress=progress,
         )
     whose = "their own class" if given.labels is not None and watched is None else "the class most probable before"
@@ -310,30 +314,27 @@ def translation(
 
 
 def excite(
-    path: Path,
+    asked: Asked,
     layer: str,
     units: str | None,
     count: int,
     split: str,
     picture: Path,
-    data: str | None,
-    backend: str | None,
-    devices: str | None,
-    threads: int | None,
-    batch_size: int,
 ) -> int:
     """The images that excite some units most."""
     screen = console()
-    opened = _open(path, backend, devices, threads)
+    opened = asked.open()
     session = opened.session
     width = exciting.units_of(session, layer)
     columns = next(1 if s.whole else s.columns for s in session.network.stages(opened.recipe.columns)
                    if s.layer.name == layer)  # fmt: skip
     chosen = _units(units, width, columns)
-    known = opened.data(data)
+    known = opened.data(asked.data)
     part = _split(known, split)
     with _counting(screen, "looking", len(part)) as progress:
-        found = exciting.excite(session, part, layer, chosen, count=count, batch_size=batch_size, progress=progress)
+        found = exciting.excite(
+            session, part, layer, chosen, count=count, batch_size=asked.batch_size, progress=progress
+        )
     table = Table(box=None, highlight=False)
     for column in ("unit", "column", "activation", "classes of the images"):
         table.add_column(column, justify="right" if column != "classes of the images" else "left")
@@ -361,34 +362,29 @@ def _units(text: str | None, width: int, columns: int) -> list[int]:
 
 
 def neighbours(
-    path: Path,
+    asked: Asked,
     images: Sequence[Path],
     count: int,
     index: Path | None,
     search: str,
     picture: Path,
-    data: str | None,
-    backend: str | None,
-    devices: str | None,
-    threads: int | None,
-    batch_size: int,
 ) -> int:
     """The training images nearest to some images in the last hidden layer's features."""
     if search not in SEARCHES:
         raise ConfigurationError(f"--search takes {' or '.join(SEARCHES)}, got '{search}'.{nearest(search, SEARCHES)}")
     screen = console()
-    opened = _open(path, backend, devices, threads)
+    opened = asked.open()
     session = opened.session
-    given = _given(opened, images, data, SHOWN)
+    given = _given(opened, images, asked.data, SHOWN)
     layer = near.feature_layer(session.network)
-    known = opened.data(data)
-    folder = index or _home(path) / f"features-{layer}"
-    manifest = manifest_of(session, known.train, layer, _data_name(opened, data), "train", opened.class_names)
-    stopped = _write(screen, session, known.train, folder, manifest, batch_size)
+    known = opened.data(asked.data)
+    folder = index or _home(asked.run) / f"features-{layer}"
+    manifest = manifest_of(session, known.train, layer, _data_name(opened, asked.data), "train", opened.class_names)
+    stopped = _write(screen, session, known.train, folder, manifest, asked.batch_size)
     if stopped:
         return stopped
     features = open_features(folder)
-    asked = session.activations(given.images, [layer])[layer]
+    wanted = session.activations(given.images, [layer])[layer]
     said = "exact search"
     if search == "faiss":
         found_index = near.FaissIndex.open(features)
@@ -396,10 +392,10 @@ def neighbours(
             with _counting(screen, "building the index", len(features.labels)) as progress:
                 found_index = near.FaissIndex.build(features, progress)
         said = f"faiss, which found {found_index.recall:.1%} of the exact neighbours of 100 images when it was built"
-        found = found_index.nearest(asked, count)
+        found = found_index.nearest(wanted, count)
     else:
         with _counting(screen, "searching", len(features.labels)) as progress:
-            found = near.nearest(features.values, asked, count, progress)
+            found = near.nearest(features.values, wanted, count, progress)
     labels = features.labels[found.images]
     table = Table(box=None, highlight=False)
     table.add_column("image")
@@ -441,26 +437,21 @@ def neighbours(
 
 
 def features(
-    path: Path,
+    asked: Asked,
     folder: Path,
     layer: str | None,
     split: str,
     form: str,
-    data: str | None,
-    backend: str | None,
-    devices: str | None,
-    threads: int | None,
-    batch_size: int,
 ) -> int:
     """Write a layer's activations for a data set."""
     screen = console()
-    opened = _open(path, backend, devices, threads)
+    opened = asked.open()
     name = layer or near.feature_layer(opened.session.network)
     opened.session.network.layer(name)
-    known = opened.data(data)
+    known = opened.data(asked.data)
     part = _split(known, split)
-    manifest = manifest_of(opened.session, part, name, _data_name(opened, data), split, opened.class_names, form)
-    stopped = _write(screen, opened.session, part, folder, manifest, batch_size)
+    manifest = manifest_of(opened.session, part, name, _data_name(opened, asked.data), split, opened.class_names, form)
+    stopped = _write(screen, opened.session, part, folder, manifest, asked.batch_size)
     if stopped:
         return stopped
     size = " × ".join(map(str, (manifest.images, *manifest.shape)))
