@@ -272,7 +272,8 @@ def test_the_script_for_a_borrowed_device_runs(tmp_path: Path) -> None:
     out, kept = tmp_path / "out", tmp_path / "kept"
     path = os.pathsep.join(map(str, (PRETEND, PRETEND / "everywhere")))
     environment = {**os.environ, "OUT": str(out), "KEPT": str(kept), "PYTHON": sys.executable, "PYTHONPATH": path}
-    environment |= {"PYTEST_ADDOPTS": "-p pretend_plugin", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # a bare machine has none
+    environment |= {"PYTEST_ADDOPTS": "-p pretend_plugin"}
+    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # a bare machine has none of minialex's
 
     def script(*parts: str, **more: str) -> subprocess.CompletedProcess[str]:
         command = ["bash", str(ROOT / "benchmarks" / "device.sh"), *parts]
