@@ -16,14 +16,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minialex import bench, models, registry
+from minialex.backend import registry
 from minialex.data import DataSet, batches, epoch_order, load
-from minialex.data.statistics import Statistics, statistics
-from minialex.floors import Key, Peaks
-from minialex.recipe import Recipe
-from minialex.recipe import load as load_recipe
-from minialex.schedule import moment
-from minialex.session import Session
+from minialex.data.dataset import statistics_of
+from minialex.data.statistics import Statistics
+from minialex.engine.schedule import moment
+from minialex.engine.session import Session
+from minialex.network import models
+from minialex.recipe.fields import Recipe
+from minialex.recipe.fields import load as load_recipe
+from minialex.speed import bench
+from minialex.speed.floors import Key, Peaks
 
 
 class Side(Protocol):
@@ -73,7 +76,7 @@ class Ours:
     def epoch(self, recipe: Recipe, data: DataSet, number: int, steps: int) -> float:
         if self.trained is None:
             placement = (self.backend.devices[0],) * recipe.columns
-            self.trained = Session(recipe, self.backend, placement, statistics(data.train))
+            self.trained = Session(recipe, self.backend, placement, statistics_of(data.train))
         session, now, size = self.trained, moment(recipe, number, ()), recipe.batch_size
         began = time.perf_counter()
         order = epoch_order(len(data.train), seed=recipe.seed, epoch=number)[: steps * size]
@@ -126,7 +129,7 @@ class Theirs:
     def epoch(self, recipe: Recipe, data: DataSet, number: int, steps: int) -> float:
         torch = self.torch
         if self.trained is None:
-            session = self.peer.PeerSession(recipe, models.build(recipe.network), statistics(data.train))
+            session = self.peer.PeerSession(recipe, models.build(recipe.network), statistics_of(data.train))
             everything = np.arange(len(data.train))
             images = torch.from_numpy(data.train.read(everything))
             self.trained = session, images, torch.from_numpy(np.asarray(data.train.labels))

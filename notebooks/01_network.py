@@ -12,10 +12,13 @@ import math
 
 import numpy as np
 
-from minialex import check, models, recipe, registry
+from minialex.backend import registry
+from minialex.course import checks as check
+from minialex.course.notebooks import experiment, show
 from minialex.data import load
-from minialex.notebooks import experiment, show
-from minialex.summary import summarise
+from minialex.engine.summary import summarise
+from minialex.network import models
+from minialex.recipe import fields as recipe
 
 # %% [markdown]
 # ## An image is an array

@@ -15,10 +15,11 @@
 # %%
 import numpy as np
 
-from minialex import check, recipe
+from minialex.course import checks as check
+from minialex.course.notebooks import experiment, show
 from minialex.data import load, ten_crop_offsets, training_draws
-from minialex.data.statistics import statistics
-from minialex.notebooks import experiment, show
+from minialex.data.dataset import statistics_of
+from minialex.recipe import fields as recipe
 from minialex_numpy.augment import augment
 
 # %% [markdown]
@@ -37,7 +38,7 @@ show.source(augment)
 # %% alt="A drawn triangle on a blue ground, whole and in seven random crops; some are reflected, and all are cut at other places."
 big = load("shapes", size=256, train_images=8, validation_images=8)
 figure = big.train.read(np.array([4]))
-found = statistics(big.train)
+found = statistics_of(big.train)
 draws = training_draws(7, seed=0, step=0, size=256, crop=224, statistics=found, colour=0)
 crops = augment(
     np.repeat(figure, 7, axis=0), np.zeros((3, 256, 256), np.float32), draws.shift,

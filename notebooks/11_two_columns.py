@@ -8,13 +8,17 @@
 # %%
 import numpy as np
 
-from minialex import check, models, pictures, recipe, registry
-from minialex.columns import Executor
-from minialex.layers import Context
-from minialex.look import pictures as closer
+from minialex.backend import registry
+from minialex.course import checks as check
+from minialex.course.notebooks import experiment, show
+from minialex.engine.columns import Executor
+from minialex.figures import look as closer
+from minialex.figures import pictures
 from minialex.look.kernels import colour_selectivity, column_difference
-from minialex.network import initial_parameters
-from minialex.notebooks import experiment, show
+from minialex.network import models
+from minialex.network.layers import Context
+from minialex.network.parameters import initial_parameters
+from minialex.recipe import fields as recipe
 
 # %% [markdown]
 # ## What the paper says

@@ -7,10 +7,13 @@
 # %%
 import numpy as np
 
-from minialex import check, models, pictures, recipe
+from minialex.course import checks as check
+from minialex.course.notebooks import experiment, show
+from minialex.engine.summary import summarise
+from minialex.figures import pictures
 from minialex.look.units import receptive_field
-from minialex.notebooks import experiment, show
-from minialex.summary import summarise
+from minialex.network import models
+from minialex.recipe import fields as recipe
 
 # %% [markdown]
 # ## What the paper says

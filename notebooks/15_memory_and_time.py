@@ -7,10 +7,15 @@
 # %%
 import numpy as np
 
-from minialex import check, models, peaks, recipe, registry, summary
-from minialex.notebooks import experiment, show
-from minialex.plan import averaged, floor, lay_out
-from minialex.rates import KNOWN
+from minialex.backend import registry
+from minialex.course import checks as check
+from minialex.course.notebooks import experiment, show
+from minialex.engine import summary
+from minialex.network import models
+from minialex.recipe import fields as recipe
+from minialex.speed import peaks
+from minialex.speed.plan import averaged, floor, lay_out
+from minialex.speed.rates import KNOWN
 
 # %% [markdown]
 # ## What the paper says

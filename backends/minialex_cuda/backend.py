@@ -8,10 +8,10 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.backend import Array
+from minialex.backend.arrays import Array
+from minialex.backend.program import CompiledStep, Program
+from minialex.backend.rules import RULES
 from minialex.errors import ConfigurationError, nearest
-from minialex.program import CompiledStep, Program
-from minialex.shapes import RULES
 from minialex_cuda import augment as augmentation
 from minialex_cuda import channels, elementwise
 from minialex_cuda import conv2d as convolution
@@ -45,16 +45,13 @@ class CudaBackend:
     Everything that is asked for is done later, in order, on one stream of each device; `to_numpy` and `synchronize`
     wait. Results are the same bits every time.
 
-    Parameters
-    ----------
-    precision : what the operands of float32 matrix products are rounded to: ``"float32"``, ``"tf32"`` or
-        ``"bfloat16"``; sums, weights and everything else are float32
-    runtime : the devices; None for the GPUs of this machine, `minialex_cuda.host.HostRuntime` for pretend ones
+    Args:
+        precision: what the operands of float32 matrix products are rounded to: ``"float32"``, ``"tf32"`` or
+            ``"bfloat16"``; sums, weights and everything else are float32
+        runtime: the devices; None for the GPUs of this machine, `minialex_cuda.host.HostRuntime` for pretend ones
 
-    Raises
-    ------
-    BackendUnavailable
-        If CuPy, Numba CUDA, a driver or a device is missing or too old; says which, and what to do.
+    Raises:
+        BackendUnavailable: If CuPy, Numba CUDA, a driver or a device is missing or too old; says which, and what to do.
     """
 
     name = "cuda"
@@ -86,10 +83,8 @@ class CudaBackend:
     def place(self, device: str) -> Place:
         """Where the operations of a device work.
 
-        Raises
-        ------
-        ConfigurationError
-            If there is no such device.
+        Raises:
+            ConfigurationError: If there is no such device.
         """
         if device not in self._places:
             known = ", ".join(self.devices)

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from minialex.backend import Array
+from minialex.backend.arrays import Array
+from minialex.backend.program import Call, Program, Symbol, Value, Watch, flatten, values
 from minialex.philox import Stream
-from minialex.program import Call, Program, Symbol, Value, Watch, flatten, values
 from minialex_cuda import channels, elementwise, fusion, place
 from minialex_cuda.array import CudaArray, Flat, Memory
 from minialex_cuda.augment import augment
@@ -126,9 +126,8 @@ class Rehearsal(Place):
 class Planned(Place):
     """A place whose results and scratch memory were planned before.
 
-    Attributes
-    ----------
-    results : arrays of the operation at hand, in its order
+    Attributes:
+        results: arrays of the operation at hand, in its order
     """
 
     def __init__(self, like: Place, stream: Any, memory: Memory, begin: int) -> None:
@@ -163,9 +162,8 @@ class Planned(Place):
 class OutOfMemory(MemoryError):
     """A step that does not fit.
 
-    Attributes
-    ----------
-    fits : how many images would, as far as that is known; 0 if not even one
+    Attributes:
+        fits: how many images would, as far as that is known; 0 if not even one
     """
 
     def __init__(self, message: str, fits: int) -> None:
@@ -174,20 +172,17 @@ class OutOfMemory(MemoryError):
 
 
 class Step:
-    """A compiled step: see `minialex.program.CompiledStep`.
+    """A compiled step: see `minialex.backend.program.CompiledStep`.
 
-    Parameters
-    ----------
-    places : the backend's place of each device: batches come from its stream, and results are ready on it
-    workspace : memory for everything but the outputs
-    program : what to do
-    bindings : arrays that live longer than a step
-    graphs : whether to capture the step where all of it is on one device
+    Args:
+        places: the backend's place of each device: batches come from its stream, and results are ready on it
+        workspace: memory for everything but the outputs
+        program: what to do
+        bindings: arrays that live longer than a step
+        graphs: whether to capture the step where all of it is on one device
 
-    Raises
-    ------
-    OutOfMemory
-        If it does not fit; at its calls too, where a larger step took the workspace in between.
+    Raises:
+        OutOfMemory: If it does not fit; at its calls too, where a larger step took the workspace in between.
     """
 
     def __init__(

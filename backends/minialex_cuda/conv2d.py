@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minialex.backend import Padding
+from minialex.backend.arrays import Padding
 from minialex_cuda import library, place
 from minialex_cuda.array import CudaArray
 from minialex_cuda.elementwise import fill_kernel

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from minialex.backend import Padding
-from minialex.program import Call, Program, Value, values
-from minialex.shapes import pool_size
+from minialex.backend.arrays import Padding
+from minialex.backend.program import Call, Program, Value, values
+from minialex.backend.rules import pool_size
 from minialex_cuda.array import CudaArray
 from minialex_cuda.conv2d import convolve, convolve_backward, convolve_dw, convolve_dx
 from minialex_cuda.kernel import function, kernel

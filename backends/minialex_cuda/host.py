@@ -71,10 +71,9 @@ class HostStream:
 class HostRuntime:
     """See `minialex_cuda.runtime.Runtime`.
 
-    Parameters
-    ----------
-    devices : how many pretend devices
-    memory : bytes that each of them has
+    Args:
+        devices: how many pretend devices
+        memory: bytes that each of them has
     """
 
     def __init__(self, devices: int = 2, memory: int = 1 << 40) -> None:

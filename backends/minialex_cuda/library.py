@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from minialex.backend import Padding
+from minialex.backend.arrays import Padding
 from minialex_cuda.array import CudaArray
 from minialex_cuda.elementwise import fill_kernel, relu_backward_kernel
 from minialex_cuda.kernel import kernel

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from minialex.backend.rules import RULES
 from minialex.errors import ConfigurationError, DeviceMismatch
-from minialex.shapes import RULES
 from minialex_cuda.array import CudaArray
 
 
@@ -30,12 +30,9 @@ def arrays_of(values: Any) -> Iterator[CudaArray]:
 class operation:  # noqa: N801 - used as a decorator
     """A backend's method of the same parameters as a function ``(place, arrays …, numbers …)``, but the first.
 
-    Raises
-    ------
-    ConfigurationError
-        If shapes or dtypes do not fit (see `minialex.shapes`).
-    DeviceMismatch
-        If the arrays live on different devices.
+    Raises:
+        ConfigurationError: If shapes or dtypes do not fit (see `minialex.backend.rules`).
+        DeviceMismatch: If the arrays live on different devices.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:

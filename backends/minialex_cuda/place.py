@@ -24,10 +24,9 @@ SCRATCH = 256 << 20
 class Place:
     """What operations are given first.
 
-    Attributes
-    ----------
-    runtime, device, stream : where work goes
-    precision : of matrix products
+    Attributes:
+        runtime, device, stream: where work goes
+        precision: of matrix products
     """
 
     def __init__(self, runtime: Runtime, device: str, stream: Stream, precision: Precision = "float32") -> None:

@@ -19,10 +19,8 @@ OLDEST_DRIVER = 13000
 def open_device() -> Runtime:
     """The runtime of this machine's GPUs.
 
-    Raises
-    ------
-    BackendUnavailable
-        See `reason`.
+    Raises:
+        BackendUnavailable: See `reason`.
     """
     found = reason()
     if found:

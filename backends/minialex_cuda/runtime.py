@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
-from minialex.backend import Padding
+from minialex.backend.arrays import Padding
 from minialex_cuda.array import Flat, Memory
 from minialex_cuda.kernel import Kernel
 
@@ -30,12 +30,11 @@ Event = Any
 class Product:
     """A matrix product, out [m,n] = a [m,k] · b [k,n], in row-major order.
 
-    Attributes
-    ----------
-    m, n, k : sizes
-    transpose_a, transpose_b : whether a lies as [k,m], b as [n,k]
-    accumulate : whether it is added to what `out` holds
-    precision : what the operands of a float32 product are rounded to first; sums are in float32
+    Attributes:
+        m, n, k: sizes
+        transpose_a, transpose_b: whether a lies as [k,m], b as [n,k]
+        accumulate: whether it is added to what `out` holds
+        precision: what the operands of a float32 product are rounded to first; sums are in float32
     """
 
     m: int
@@ -57,12 +56,11 @@ Kind = Literal["fprop", "dgrad", "wgrad"]
 class Convolution:
     """A convolution for a library: forward, or one of its two gradients.
 
-    Attributes
-    ----------
-    kind : what is computed: ``"fprop"`` y from x and w, ``"dgrad"`` dx from dy and w, ``"wgrad"`` dw from dy and x
-    N, C, H, W, K, R, S, P, Q, stride, padding : as in `Backend.conv2d`
-    precision : float32 and tf32 take float32 in N C H W; bfloat16 takes it as uint16 with the channels last; results
-        are float32 in the operands' order
+    Attributes:
+        kind: what is computed: ``"fprop"`` y from x and w, ``"dgrad"`` dx from dy and w, ``"wgrad"`` dw from dy and x
+        N, C, H, W, K, R, S, P, Q, stride, padding: as in `Backend.conv2d`
+        precision: float32 and tf32 take float32 in N C H W; bfloat16 takes it as uint16 with the channels last; results
+            are float32 in the operands' order
     """
 
     kind: Kind
@@ -95,10 +93,8 @@ class Runtime(Protocol):
     def allocate(self, nbytes: int, device: str, stream: Stream) -> Memory:
         """Memory for work on a stream; given back for other work of that stream when nobody holds it.
 
-        Raises
-        ------
-        MemoryError
-            With what was needed and what is free.
+        Raises:
+            MemoryError: With what was needed and what is free.
         """
         ...
 

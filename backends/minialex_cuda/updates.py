@@ -81,14 +81,13 @@ def kept_kernel(i, sums, kept, table, chunks, share):
 class Tables:
     """What the kernels are given of a column's parameters; arrays on its device.
 
-    Attributes
-    ----------
-    chunks : of all parameters
-    parameters, gradients, kept : the blocks of memory that weights and momentum, gradients and counts lie in
-    owners : of every chunk the parameter's number, int32
-    table : [parameters, `FIELDS`], int64
-    decays : of every parameter
-    rates : learning rates, which change from step to step
+    Attributes:
+        chunks: of all parameters
+        parameters, gradients, kept: the blocks of memory that weights and momentum, gradients and counts lie in
+        owners: of every chunk the parameter's number, int32
+        table: [parameters, `FIELDS`], int64
+        decays: of every parameter
+        rates: learning rates, which change from step to step
     """
 
     chunks: int

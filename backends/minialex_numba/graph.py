@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from minialex.program import Call, Program, Value
-from minialex.program import values as values_of
+from minialex.backend.program import Call, Program, Value
+from minialex.backend.program import values as values_of
 
 
 class Unsupported(Exception):
@@ -28,11 +28,10 @@ class Unsupported(Exception):
 class Tensor:
     """An array of the step. Images lie N H W C: rows of C channels, one a place; matrices N rows of features.
 
-    Attributes
-    ----------
-    shape, dtype : as in the program
-    source : ``""`` for one that is computed, else ``"fed"`` or ``"bound"``, with its `name`
-    parent, offset : the tensor that this one is a slice of, and its first channel there
+    Attributes:
+        shape, dtype: as in the program
+        source: ``""`` for one that is computed, else ``"fed"`` or ``"bound"``, with its `name`
+        parent, offset: the tensor that this one is a slice of, and its first channel there
     """
 
     shape: tuple[int, ...]
@@ -144,10 +143,8 @@ ONCE = ("concat", "split", "augment", "zeros", "local_response_norm", "spatial_r
 def build(program: Program) -> Graph:
     """The graph of a program.
 
-    Raises
-    ------
-    Unsupported
-        If the program has something that the kernels of compiled steps do not do.
+    Raises:
+        Unsupported: If the program has something that the kernels of compiled steps do not do.
     """
     graph = _translate(program)
     _sum_gradients(graph)

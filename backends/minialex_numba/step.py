@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from minialex.backend import Array
-from minialex.host import HostArray
+from minialex.backend.arrays import Array
+from minialex.backend.pretend import HostArray
+from minialex.backend.program import Program, Symbol, Watch
+from minialex.backend.rules import pool_size
 from minialex.philox import Stream
-from minialex.program import Program, Symbol, Watch
-from minialex.shapes import pool_size
 from minialex_numba import (
     augment,
     direct,
@@ -59,11 +59,10 @@ def compile_step(pool: Pool, program: Program, bindings: Mapping[str, Array]) ->
 
 
 class Step:
-    """A step of training or inference; see `minialex.program.CompiledStep`.
+    """A step of training or inference; see `minialex.backend.program.CompiledStep`.
 
-    Attributes
-    ----------
-    nbytes : bytes of the buffers that it holds
+    Attributes:
+        nbytes: bytes of the buffers that it holds
     """
 
     def __init__(self, pool: Pool, program: Program, made: Graph, bindings: Mapping[str, Array]) -> None:

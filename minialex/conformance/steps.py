@@ -16,12 +16,15 @@ from typing import Any, cast
 
 import numpy as np
 
-from minialex.backend import Backend
+from minialex.backend.pretend import HostArray
+from minialex.backend.program import CompiledStep, Program, flatten
+from minialex.backend.protocol import Backend
+from minialex.backend.recorder import interpret
 from minialex.conformance.bounds import BOUNDS, UNIT_ROUNDOFF, arithmetic
 from minialex.conformance.case import IN_PLACE, Array, Case, reference
 from minialex.conformance.compare import Disagreement, same_bits
-from minialex.host import HostArray
-from minialex.layers import (
+from minialex.engine.step import Kind, Plan, record
+from minialex.network.layers import (
     Conv2d,
     Dropout,
     Flatten,
@@ -32,9 +35,8 @@ from minialex.layers import (
     SpatialResponseNorm,
     Tanh,
 )
-from minialex.network import Network, initial_parameters
-from minialex.program import CompiledStep, Program, flatten, interpret
-from minialex.step import Kind, Plan, record
+from minialex.network.network import Network
+from minialex.network.parameters import initial_parameters
 
 NETWORK = Network(
     "conformance",

@@ -17,13 +17,12 @@ Area = Literal["cpu", "cuda", "pair"]
 class Check:
     """One finding.
 
-    Attributes
-    ----------
-    area : who needs it
-    topic : what was looked at
-    verdict : how it is
-    found : what it is, or what is wrong, one line
-    mend : a command that can be pasted, or one sentence; empty where nothing need be done
+    Attributes:
+        area: who needs it
+        topic: what was looked at
+        verdict: how it is
+        found: what it is, or what is wrong, one line
+        mend: a command that can be pasted, or one sentence; empty where nothing need be done
     """
 
     area: Area

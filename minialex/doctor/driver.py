@@ -77,14 +77,11 @@ class Driver(Protocol):
 class LibCuda:
     """The driver's library.
 
-    Parameters
-    ----------
-    library : the loaded library (``ctypes.CDLL``), or anything with its functions
+    Args:
+        library: the loaded library (``ctypes.CDLL``), or anything with its functions
 
-    Raises
-    ------
-    DriverError
-        If it cannot be initialised.
+    Raises:
+        DriverError: If it cannot be initialised.
     """
 
     def __init__(self, library: Any) -> None:
@@ -138,10 +135,8 @@ class LibCuda:
 def load(open_library: Callable[[str], Any] = ctypes.CDLL) -> LibCuda:
     """The driver of this machine.
 
-    Raises
-    ------
-    DriverError
-        If there is none, or none that works.
+    Raises:
+        DriverError: If there is none, or none that works.
     """
     if sys.platform == "darwin":
         raise DriverError("there are no NVIDIA drivers for macOS", "use the numba backend: minialex train")

@@ -14,8 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from minialex import files, machine, registry
-from minialex.backend import Backend
+from minialex.backend import registry
+from minialex.backend.protocol import Backend
 from minialex.doctor import driver as drivers
 from minialex.doctor import pair as pairs
 from minialex.doctor import processor, wheels
@@ -23,11 +23,13 @@ from minialex.doctor.checks import Area, Check, works
 from minialex.doctor.driver import Device, Driver, DriverError
 from minialex.doctor.meter import Copy, CupyMeter, Meter
 from minialex.doctor.pair import Outcome, Progress
+from minialex.engine.session import placement_of
 from minialex.errors import BackendUnavailable, ConfigurationError, MinialexError, ResourceError
-from minialex.rates import Rates
-from minialex.recipe import Recipe
-from minialex.session import placement_of
-from minialex.sheets import amount
+from minialex.recipe.fields import Recipe
+from minialex.screen.sheets import amount
+from minialex.speed import machine
+from minialex.speed.rates import Rates
+from minialex.storage import atomic
 
 REPORT = Path("minialex-doctor.json")
 """Where the report of ``--devices`` goes if no other place is named."""
@@ -49,17 +51,16 @@ def _meter() -> Meter:
 class Sources:
     """Where findings come from; tests put their own in place.
 
-    Attributes
-    ----------
-    driver : gives the NVIDIA driver, or raises `DriverError`
-    packages : gives versions by name
-    probe : loads the CUDA libraries
-    meter : gives what measures GPUs; called only where a driver shows a device and CuPy is sound
-    host : gives the findings about the processor, for a backend that must work
-    host_rates : measures it
-    load : gives a backend
-    recipe : what two devices train
-    full : what they train for a few steps too, on GPUs
+    Attributes:
+        driver: gives the NVIDIA driver, or raises `DriverError`
+        packages: gives versions by name
+        probe: loads the CUDA libraries
+        meter: gives what measures GPUs; called only where a driver shows a device and CuPy is sound
+        host: gives the findings about the processor, for a backend that must work
+        host_rates: measures it
+        load: gives a backend
+        recipe: what two devices train
+        full: what they train for a few steps too, on GPUs
     """
 
     driver: Callable[[], Driver] = drivers.load
@@ -118,17 +119,14 @@ def examine(
 ) -> Report:
     """Look at everything, and at two devices if `devices` names them.
 
-    Parameters
-    ----------
-    backend_name : the backend that is asked about; None for ``cuda`` with `devices`, else for the default one
-    devices : two of the backend's devices, or one twice; None for no checks of two devices
-    steps : of the long comparison
-    quick : measure nothing
+    Args:
+        backend_name: the backend that is asked about; None for ``cuda`` with `devices`, else for the default one
+        devices: two of the backend's devices, or one twice; None for no checks of two devices
+        steps: of the long comparison
+        quick: measure nothing
 
-    Raises
-    ------
-    ConfigurationError
-        If there is no such backend or precision.
+    Raises:
+        ConfigurationError: If there is no such backend or precision.
     """
     sources = sources or Sources()
     sources.recipe(precision)  # says if there is no such precision, before anything takes time
@@ -164,10 +162,8 @@ def examine(
 def cards(sources: Sources | None = None) -> dict[str, Rates]:
     """Measured rates of this machine's GPUs, by name (``"cuda:0"``, …); some seconds.
 
-    Raises
-    ------
-    ResourceError
-        If there is no driver or card, or it cannot be measured, with what mends it.
+    Raises:
+        ResourceError: If there is no driver or card, or it cannot be measured, with what mends it.
     """
     sources = sources or Sources()
     report = Report(("cuda",))
@@ -416,6 +412,6 @@ def run(
         )
     show(report, screen)
     if path is not None:
-        files.write_text(path, report.as_json(" ".join(["minialex", *sys.argv[1:]])))
+        atomic.write_text(path, report.as_json(" ".join(["minialex", *sys.argv[1:]])))
         screen.print(f"report: {path}", highlight=False, markup=False)
     return 0 if report.works else 6

@@ -17,7 +17,7 @@ import numpy as np
 
 from minialex.doctor.driver import Device
 from minialex.errors import ResourceError
-from minialex.rates import Rates
+from minialex.speed.rates import Rates
 
 SIDE = 8192  # rows and columns of the factors
 COPIED = 1 << 29  # bytes, more than any card's cache
@@ -42,13 +42,12 @@ extern "C" __global__ void minialex_sleep(long long cycles) {
 class Copy:
     """One way between two devices.
 
-    Attributes
-    ----------
-    source, target : numbers of the devices
-    direct : whether the target may read the source's memory (peer access)
-    equal : whether every byte arrived, for all sizes tried
-    rate : bytes a second of the largest
-    error : what the driver said, if it refused
+    Attributes:
+        source, target: numbers of the devices
+        direct: whether the target may read the source's memory (peer access)
+        equal: whether every byte arrived, for all sizes tried
+        rate: bytes a second of the largest
+        error: what the driver said, if it refused
     """
 
     source: int
@@ -90,10 +89,9 @@ class Meter(Protocol):
 class CupyMeter:
     """See `Meter`.
 
-    Parameters
-    ----------
-    cupy : the module
-    scale : divides the sizes that are measured with
+    Args:
+        cupy: the module
+        scale: divides the sizes that are measured with
     """
 
     def __init__(self, cupy: Any, scale: int = 1) -> None:
@@ -108,10 +106,8 @@ class CupyMeter:
     def rates(self, device: Device) -> Rates:
         """Matrix products in every precision that the device has, and copies within its memory.
 
-        Raises
-        ------
-        ResourceError
-            If the device has too little memory free, or fails.
+        Raises:
+            ResourceError: If the device has too little memory free, or fails.
         """
         names = ["float32"] if device.capability <= NEWEST_WITHOUT_TENSOR else ["float32", "tf32", "bfloat16"]
         with self._device(device.index) as stream:
@@ -251,10 +247,8 @@ class CupyMeter:
         A kernel that waits on every multiprocessor holds up whatever the device's other streams have in hand, graphs
         too, while copies go on: what was ordered by luck alone comes in another order.
 
-        Raises
-        ------
-        ResourceError
-            If the kernel cannot be compiled, or fails.
+        Raises:
+            ResourceError: If the kernel cannot be compiled, or fails.
         """
         done = threading.Event()
         errors: list[Exception] = []

@@ -50,10 +50,9 @@ def number(text: str) -> tuple[int, ...]:
 def checks(found: Mapping[str, str], cuda: tuple[int, int] | None) -> list[Check]:
     """Whether the packages suit each other and the driver.
 
-    Parameters
-    ----------
-    found : as `installed` gives
-    cuda : what the driver runs, None where there is no driver
+    Args:
+        found: as `installed` gives
+        cuda: what the driver runs, None where there is no driver
     """
     return [*_cupy(found, cuda), *_numba(found), *_toolkit(found, cuda), *_cudnn(found)]
 

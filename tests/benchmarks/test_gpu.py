@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minialex import bench, models, plan, registry
+from minialex.backend import registry
 from minialex.data.statistics import Statistics
+from minialex.engine.schedule import Moment
 from minialex.errors import ResourceError
-from minialex.rates import KNOWN
-from minialex.recipe import load
-from minialex.schedule import Moment
+from minialex.network import models
+from minialex.recipe.fields import load
+from minialex.speed import bench, plan
+from minialex.speed.rates import KNOWN
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {

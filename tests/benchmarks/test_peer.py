@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minialex import bench, models, registry
+from minialex.backend import registry
 from minialex.data.statistics import Statistics
-from minialex.recipe import load
-from minialex.schedule import Moment
+from minialex.engine.schedule import Moment
+from minialex.network import models
+from minialex.recipe.fields import load
+from minialex.speed import bench
 
 try:
     import torch

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import Phase, settings
 
-from minialex import conformance, registry
+from minialex import conformance
+from minialex.backend import registry
+from minialex.backend.pretend import HostArray, operation
 from minialex.conformance import steps
 from minialex.conformance.bounds import Arithmetic, Expected, arithmetic, expected
 from minialex.conformance.case import Case
 from minialex.conformance.checks import CHECKS, PROFILES
 from minialex.conformance.compare import Disagreement, check_value
 from minialex.errors import ConfigurationError
-from minialex.host import HostArray, operation
 from minialex_numpy import NumpyBackend
 from minialex_numpy.conv2d import conv2d
 

@@ -13,7 +13,7 @@ from numba import config
 
 from minialex.conformance import steps
 from minialex.conformance.checks import CHECKS, PROFILES
-from minialex.layers import (
+from minialex.network.layers import (
     Conv2d,
     Dropout,
     Flatten,
@@ -24,7 +24,7 @@ from minialex.layers import (
     SpatialResponseNorm,
     Tanh,
 )
-from minialex.network import Network
+from minialex.network.network import Network
 from minialex_cuda import CudaBackend
 from minialex_cuda.host import HostRuntime
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from minialex import cli, registry
+from minialex.backend import registry
+from minialex.cli import app as cli
 from minialex.errors import BackendUnavailable
 from minialex_cuda import CudaBackend, probe
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minialex.backend.program import Call, Program, Symbol, Value
 from minialex.conformance import steps
 from minialex.conformance.compare import same_bits
-from minialex.program import Call, Program, Symbol, Value
-from minialex.step import Plan, record
+from minialex.engine.step import Plan, record
 from minialex_cuda import CudaBackend, updates
 from minialex_cuda.compiled import Step
 from minialex_cuda.host import HostRuntime

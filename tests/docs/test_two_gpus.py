@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from minialex import models
-from minialex.plan import lay_out
-from minialex.rates import PRECISIONS
+from minialex.network import models
+from minialex.speed.plan import lay_out
+from minialex.speed.rates import PRECISIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "two-gpus.md").read_text(encoding="utf-8")

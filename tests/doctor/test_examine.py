@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from minialex import cli, registry
+from minialex.backend import registry
+from minialex.cli import app as cli
 from minialex.doctor import processor, wheels
 from minialex.doctor.checks import Check, works
 from minialex.doctor.driver import DriverError, LibCuda
 from minialex.doctor.examine import Report, Sources, cards, examine, run
 from minialex.doctor.meter import CupyMeter
 from minialex.errors import BackendUnavailable, ConfigurationError, ResourceError
-from minialex.rates import Rates, read
-from minialex.recipe import Recipe
+from minialex.recipe.fields import Recipe
+from minialex.speed.rates import Rates, read
 from minialex_cuda import CudaBackend
 from minialex_cuda.host import HostRuntime
 

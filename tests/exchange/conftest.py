@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from minialex import models, registry
+from minialex.backend import registry
 from minialex.data.statistics import Statistics
-from minialex.network import whole_shapes
-from minialex.recipe import Recipe, load
-from minialex.session import Session
-from minialex.weights import Weights
+from minialex.engine.session import Session
+from minialex.network import models
+from minialex.network.parameters import whole_shapes
+from minialex.recipe.fields import Recipe, load
+from minialex.runs.weights_file import Weights
 
 THIN: dict[str, Any] = {"kernels": (8, 16, 24, 24, 16), "features": (32, 24), "classes": 7, "norm_alpha": 5.0}
 SMALL = {**THIN, "crop": 67, "image_size": 72}  # 67 rows give maps of 15, 7, 3 and 1

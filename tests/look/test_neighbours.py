@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minialex import models
 from minialex.errors import ConfigurationError, DataError
 from minialex.look import neighbours as module
 from minialex.look.features import Features, Manifest
 from minialex.look.neighbours import FaissIndex, feature_layer, nearest, pixel_ranks
-from minialex.recipe import NetworkFields
+from minialex.network import models
+from minialex.recipe.fields import NetworkFields
 
 
 def counted_out(values: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -169,6 +169,6 @@ def test_pixel_ranks_count_the_nearer_ones() -> None:
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
-    code = "import minialex.look.commands, sys; print({'faiss', 'pyarrow', 'matplotlib'} & set(sys.modules))"
+    code = "import minialex.cli.look_commands, sys; print({'faiss', 'pyarrow', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

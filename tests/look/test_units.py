@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minialex import models
 from minialex.data import ArraySplit
 from minialex.errors import ConfigurationError, DataError
 from minialex.look.units import excite, receptive_field, units_of
+from minialex.network import models
 
 
 def test_the_papers_receptive_fields() -> None:

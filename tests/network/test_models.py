@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minialex import models, recipe
+from minialex.engine.summary import PAPER_TOTALS, summarise
 from minialex.errors import ConfigurationError
-from minialex.network import initial_parameters, join_columns, split_columns, whole_shapes
-from minialex.recipe import NetworkFields
-from minialex.summary import PAPER_TOTALS, summarise
+from minialex.network import models
+from minialex.network.parameters import initial_parameters, join_columns, split_columns, whole_shapes
+from minialex.recipe import fields as recipe
+from minialex.recipe.fields import NetworkFields
 
 PAPER_LAYERS = {  # parameters, multiply-adds, shape of the whole layer
     "conv1": (34_944, 105_415_200, (96, 55, 55)),

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-import minialex.step
-from minialex import models
-from minialex.columns import Placement
+import minialex.engine.step
+from minialex.backend.program import Program
 from minialex.data.statistics import Statistics
-from minialex.program import Program
-from minialex.recipe import Recipe, load
-from minialex.schedule import Moment
-from minialex.session import Session
-from minialex.step import Plan, make_step, record, walk_step
+from minialex.engine.columns import Placement
+from minialex.engine.schedule import Moment
+from minialex.engine.session import Session
+from minialex.engine.step import Plan, make_step, record, walk_step
+from minialex.network import models
+from minialex.recipe.fields import Recipe, load
 from minialex_numba import NumbaBackend, direct, graph, step, winograd
 from minialex_numpy import NumpyBackend
 
@@ -422,7 +422,7 @@ def test_a_scale_that_is_asked_for_is_not_compiled_but_walked(
     assert numba_backend.compile_step(plain, at.bound) is not None
     assert numba_backend.compile_step(asking, at.bound) is None
 
-    monkeypatch.setattr(minialex.step, "record", lambda *args: asking)
+    monkeypatch.setattr(minialex.engine.step, "record", lambda *args: asking)
     made = make_step(numba_backend, at.plan, "infer", BATCH, at.bound)
     assert not isinstance(made, step.Step)
     feed = at.view_feed(*batch(SMALL, 0), 1, 1, 0)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from minialex import models
-from minialex.layers import Conv2d, Linear
-from minialex.plan import lay_out
-from minialex.recipe import load
+from minialex.network import models
+from minialex.network.layers import Conv2d, Linear
+from minialex.recipe.fields import load
 from minialex.site.diagrams.svg import WIDTH, Drawing
+from minialex.speed.plan import lay_out
 
 SIDE = ("one", "two")
 

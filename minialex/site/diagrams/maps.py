@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from minialex import models, registry
-from minialex.data import shapes
-from minialex.data.views import ten_crop_offsets
-from minialex.layers import Conv2d, MaxPool2d
-from minialex.recipe import load
-from minialex.shapes import conv_size, pool_size
+from minialex.backend import registry
+from minialex.backend.rules import conv_size, pool_size
+from minialex.data.draws import ten_crop_offsets
+from minialex.data.sets import figures as shapes
+from minialex.network import models
+from minialex.network.layers import Conv2d, MaxPool2d
+from minialex.recipe.fields import load
 from minialex.site.diagrams.svg import WIDTH, Drawing
 
 Grid = np.ndarray

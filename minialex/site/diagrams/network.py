@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from minialex import models
-from minialex.layers import Conv2d, Linear
-from minialex.network import Stage
-from minialex.recipe import load
+from minialex.engine.summary import summarise
+from minialex.network import models
+from minialex.network.layers import Conv2d, Linear
+from minialex.network.network import Stage
+from minialex.recipe.fields import load
 from minialex.site.diagrams.svg import WIDTH, Drawing
-from minialex.summary import summarise
 
 SHOWN = ("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8")
 SIDE = ("one", "two")

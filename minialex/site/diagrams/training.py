@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from minialex import registry
-from minialex.recipe import load
-from minialex.schedule import moment
+from minialex.backend import registry
+from minialex.engine.schedule import moment
+from minialex.recipe.fields import load
 from minialex.site import plateau as recorded
 from minialex.site import signal as measured
 from minialex.site.diagrams.svg import WIDTH, Axes, Drawing

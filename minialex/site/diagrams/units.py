@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from minialex import models, registry
-from minialex.layers import Dropout, LocalResponseNorm
+from minialex.backend import registry
+from minialex.network import models
+from minialex.network.layers import Dropout, LocalResponseNorm
 from minialex.philox import Stream, purpose
 from minialex.site.diagrams.svg import WIDTH, Axes, Drawing
 
