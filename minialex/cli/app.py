@@ -125,13 +125,11 @@ def train(
     """
     changes = overrides(context.args)
     given = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data}
-    given |= {"backend": backend, "devices": devices}
-    if init is not None:
-        given["init" if init in ("gaussian", "he") else "init_from"] = init
+    given |= {"backend": backend, "devices": devices, "init": init}
     changes |= {name: value for name, value in given.items() if value is not None}
-    from minialex.cli import commands
+    from minialex.cli import train as command
 
-    return commands.train(recipe, changes, threads, resume, out)
+    return command.train(recipe, changes, threads, resume, out)
 
 
 @app.command()
@@ -170,9 +168,9 @@ def predict(
     debug: DebugOption = False,
 ) -> int:
     """The five most probable classes of images, as text and as a picture like the paper's figure 4."""
-    from minialex.cli import commands
+    from minialex.cli import predict as command
 
-    return commands.predict(run, images, views, picture, backend, devices, threads, precision)
+    return command.predict(run, images, views, picture, backend, devices, threads, precision)
 
 
 @app.command()

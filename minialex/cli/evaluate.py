@@ -6,21 +6,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from minialex.api.net import TrainedNet, check_views, data_for, evaluate_together
 from minialex.backend import registry
-from minialex.cli.commands import console, load_data, precision_of, session_of
-from minialex.data import DataSet, Split
-from minialex.errors import ConfigurationError
+from minialex.cli.commands import console
+from minialex.engine.opening import precision_of, validation_for
 from minialex.evaluation import calibration as scores
 from minialex.evaluation.errors import Evaluation
-from minialex.evaluation.errors import evaluate as run_evaluation
-from minialex.runs import weights_file as weights
-from minialex.runs.weights_file import Weights
+from minialex.runs import weights_file
 
 
 def evaluate(
@@ -37,39 +33,31 @@ def evaluate(
     as_json: bool,
 ) -> int:
     """Evaluate networks, alone or averaged, and tell on standard output; returns the exit code."""
-    if views not in (1, 10):
-        raise ConfigurationError(f"--views takes 1 or 10, got {views}")
-    networks = [weights.find(path) for path in paths]
+    check_views(views)
+    networks = [weights_file.find(path) for path in paths]
     asked = [precision_of(network.recipe, precision) for network in networks]
     backends = {p: registry.load(backend_name, threads=threads, precision=p) for p in dict.fromkeys(asked)}
-    first = networks[0]
-    for path, network in zip(paths, networks, strict=True):
-        if network.labels != first.labels:
-            raise ConfigurationError(
-                f"{path} knows other classes than {paths[0]}: runs that are averaged must share them"
-            )
-        if network.recipe.image_size != first.recipe.image_size:
-            sizes = sorted({n.recipe.image_size for n in networks})
-            raise ConfigurationError(f"runs that are averaged must share image_size, got {sizes}")
-    data = load_data(first.recipe if data_name is None else first.recipe.replace(data=data_name))
-    names, numbers = shared_classes(first, data, paths[0])
-    titles = first.words or names
-    sessions = [session_of(network, backends[p], devices) for network, p in zip(networks, asked, strict=True)]
-    split = Renumbered(data.validation, numbers)
+    nets = [
+        TrainedNet(network, backends[p], devices, str(path))
+        for path, network, p in zip(paths, networks, asked, strict=True)
+    ]
+    data = data_for(nets[0], data_name)
     screen = console()
     with Progress(
         console=Console(stderr=True) if as_json else screen,
         transient=True,
         disable=as_json or not screen.is_terminal,
     ) as progress:
-        task = progress.add_task("evaluating", total=len(split))
-        found = run_evaluation(
-            sessions,
-            split,
+        task = progress.add_task("evaluating")
+        found = evaluate_together(
+            nets,
             views=views,
+            data=data,
             batch_size=batch_size,
-            progress=lambda done: progress.update(task, completed=done),
+            progress=lambda done, images: progress.update(task, completed=done, total=images),
         )
+    names, _ = validation_for(networks[0], data, str(paths[0]))
+    titles = networks[0].words or names
     if reliability is not None:
         from minialex.figures import pictures
 
@@ -84,42 +72,6 @@ def evaluate(
     if reliability is not None:
         screen.print(f"picture: {reliability}", highlight=False, markup=False)
     return 0
-
-
-class Renumbered:
-    """A part of a data set whose labels are numbers of a network's classes: a `minialex.data.Split`."""
-
-    def __init__(self, split: Split, numbers: NDArray[np.int64]) -> None:
-        self.split = split
-        self.labels = numbers[split.labels]
-        self.size = split.size
-        self.read = split.read
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-
-def shared_classes(network: Weights, data: DataSet, path: Path) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The names of a network's classes, and which of them each class of the data is.
-
-    Raises:
-        ConfigurationError: If the data has a class that the network does not know.
-    """
-    known = network.class_names
-    if not known:  # nobody said: in the data's order, if there are as many
-        if len(data.class_names) != network.recipe.classes:
-            raise ConfigurationError(
-                f"{path} does not say what its {network.recipe.classes} classes are, and '{data.name}' has "
-                f"{len(data.class_names)}: import it with --class-names FILE"
-            )
-        known = data.class_names
-    place = {name: number for number, name in enumerate(known)}
-    for name in data.class_names:
-        if name not in place:
-            raise ConfigurationError(
-                f"'{data.name}' has other classes than {path} was trained on: '{name}' is not among those"
-            )
-    return known, np.array([place[name] for name in data.class_names], np.int64)
 
 
 def summary(found: Evaluation, paths: Sequence[Path], data: str, views: int) -> Table:

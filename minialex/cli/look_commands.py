@@ -18,10 +18,11 @@ from rich.table import Table
 
 from minialex import philox
 from minialex.backend import registry
-from minialex.cli.commands import console, load_data, open_session
+from minialex.cli.commands import console
 from minialex.data import DataSet, Split
 from minialex.data.draws import centre_crop_offset
 from minialex.data.images import read_image
+from minialex.engine.opening import load_data, open_session
 from minialex.engine.session import Session
 from minialex.errors import CheckpointError, ConfigurationError, nearest
 from minialex.figures import look as drawn

@@ -246,9 +246,7 @@ class Session:
         to_numpy = self.backend.to_numpy
         return Outcome(float(to_numpy(outputs["loss"])), to_numpy(outputs["probs"]), kept)
 
-    def upload(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment
-    ) -> dict[str, Any]:
+    def upload(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment) -> dict[str, Any]:
         """Draw crops, reflections and colours of a batch and send all of it to the devices: what `start` takes.
 
         Raises:

@@ -18,6 +18,11 @@ LONG_SECONDS = 1800.0  # a run that would take longer than this is told so after
 MEASURED_SECONDS, MEASURED_STEPS = 5.0, 20  # the first steps end when either is reached
 
 
+def plain_console() -> Console:
+    """Standard output as it is now; in a notebook, too, plain text, which needs no widgets there."""
+    return Console(soft_wrap=True, force_jupyter=False)
+
+
 class TrainingDisplay(Listener):
     """Loss, top-1, images a second and the time left; one line an epoch remains."""
 
@@ -36,6 +41,8 @@ class TrainingDisplay(Listener):
         )
         self.loss = self.top1 = 0.0
         self.seen = 0
+        self.task = self.progress.add_task("", epoch="", left="")
+        self.began = self.said = time.monotonic()
 
     def __enter__(self) -> TrainingDisplay:
         self.progress.start()
@@ -63,6 +70,7 @@ class TrainingDisplay(Listener):
         self.after_first: float | None = None  # when the first step ended, which may have compiled something
         self.estimated = False
         self.began = self.said = time.monotonic()
+        self.progress.update(self.task, total=steps_per_epoch)
         self.say(
             f"{recipe.model} in {recipe.columns} column{'s' if recipe.columns > 1 else ''} on {session.backend.name} "
             f"({', '.join(session.plan.placement)}); {data.name}: {len(data.train):,} training and "
@@ -70,7 +78,6 @@ class TrainingDisplay(Listener):
         )
         if step:
             self.say(f"resumed from step {step}")
-        self.task = self.progress.add_task("", total=steps_per_epoch, epoch="", left="")
 
     def stepped(self, step: int, loss: float, top1: float, rate: float) -> None:
         self.seen += 1

@@ -312,14 +312,14 @@ class Training:
 
     def __init__(self, session: Session, data: DataSet, journal: Journal) -> None:
         self.session, self.data, self.journal = session, data, journal
-        self.steps_per_epoch = len(data.train) // session.recipe.batch_size
+        self.steps_per_epoch: int = len(data.train) // session.recipe.batch_size
         self._guard = LossGuard(session.recipe)
         self._steps: list[tuple[float, float, float]] = []  # loss, top-1, seconds of steps not yet recorded
 
     @property
     def epoch(self) -> int:
         """The epoch of the next step, from 1."""
-        return self.journal.progress.step // self.steps_per_epoch + 1
+        return 1 + self.journal.progress.step // self.steps_per_epoch
 
     def train_epoch(self, now: Moment, stop: StopRequest) -> None:
         """Steps to the end of the epoch, or until a stop is requested."""
