@@ -166,9 +166,7 @@ def load_recipe(name: str | os.PathLike[str], **fields: Any) -> Recipe:
 
 def choose_recipe(recipe: Recipe | str | os.PathLike[str] | None, changes: dict[str, Any]) -> Recipe:
     """The recipe that is meant, with changes: if none is named, of the network to begin with, or of the data."""
-    init = changes.get("init")
-    if init not in (None, "gaussian", "he"):  # a network to begin with
-        changes = {name: value for name, value in changes.items() if name != "init"} | {"init_from": os.fspath(init)}
+    changes = _with_init(changes)
     if isinstance(recipe, Recipe):
         return recipe.replace(**changes)
     if recipe is not None:
@@ -180,6 +178,14 @@ def choose_recipe(recipe: Recipe | str | os.PathLike[str] | None, changes: dict[
         return load_recipe("alexnet-2012", **{"classes": 0, **changes})  # as many as the store has
     name = data.partition(":")[0]
     return load_recipe(name if name in recipes.built_in() else "small", **changes)
+
+
+def _with_init(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes in which ``init`` is how weights are drawn, and a network to begin with is ``init_from``."""
+    init = changes.get("init", "gaussian")
+    if init in ("gaussian", "he"):
+        return changes
+    return {name: value for name, value in changes.items() if name != "init"} | {"init_from": os.fspath(init)}
 
 
 def begin_run(
@@ -208,7 +214,7 @@ def resume_run(
 ) -> TrainingRun:
     """Go on in a folder. See `TrainingRun.resume`."""
     before = recipe_of(path)
-    recipe = before.replace(**changes)
+    recipe = before.replace(**_with_init(changes))
     different = recipe.differences(before)
     if "init_from" in different or "init_layers" in different:
         raise ConfigurationError(f"{path} has begun already: leave out --init, or train into another folder")

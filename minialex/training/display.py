@@ -41,7 +41,7 @@ class TrainingDisplay(Listener):
         )
         self.loss = self.top1 = 0.0
         self.seen = 0
-        self.task = self.progress.add_task("", epoch="", left="")
+        self.task = self.progress.add_task("", epoch="", left="", visible=False)
         self.began = self.said = time.monotonic()
 
     def __enter__(self) -> TrainingDisplay:
@@ -70,7 +70,7 @@ class TrainingDisplay(Listener):
         self.after_first: float | None = None  # when the first step ended, which may have compiled something
         self.estimated = False
         self.began = self.said = time.monotonic()
-        self.progress.update(self.task, total=steps_per_epoch)
+        self.progress.update(self.task, total=steps_per_epoch, visible=True)
         self.say(
             f"{recipe.model} in {recipe.columns} column{'s' if recipe.columns > 1 else ''} on {session.backend.name} "
             f"({', '.join(session.plan.placement)}); {data.name}: {len(data.train):,} training and "

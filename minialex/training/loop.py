@@ -319,7 +319,7 @@ class Training:
     @property
     def epoch(self) -> int:
         """The epoch of the next step, from 1."""
-        return 1 + self.journal.progress.step // self.steps_per_epoch
+        return self.journal.progress.step // self.steps_per_epoch + 1
 
     def train_epoch(self, now: Moment, stop: StopRequest) -> None:
         """Steps to the end of the epoch, or until a stop is requested."""
