@@ -124,9 +124,7 @@ def outputs(client: Any, code: str, interrupt: Any = None) -> list[dict[str, Any
     raise AssertionError(f"the cell did not end: {found}")
 
 
-def test_a_notebook_shows_a_bar_and_curves_and_its_interrupt_ends_the_run_cleanly(
-    tiny: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_notebook_shows_bar_and_curves_and_its_interrupt_saves(tiny: dict[str, Any], tmp_path: Path) -> None:
     manager_module = pytest.importorskip("jupyter_client.manager")
     pytest.importorskip("ipykernel")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
