@@ -101,7 +101,8 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
         ConfigurationError: If this network has not all of ``init_layers``.
     """
     found = weights.find(Path(recipe.init_from))
-    shapes = whole_shapes(models.build(recipe.network), recipe.columns)
+    network = models.build(recipe.network)
+    shapes = whole_shapes(network, recipe.columns)
     layers = tuple(dict.fromkeys(name.partition(".")[0] for name in shapes))
     for layer in recipe.init_layers:
         if layer not in layers:
@@ -127,28 +128,22 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
             f"no layer of {recipe.init_from} fits into this network ({'; '.join(map(': '.join, drawn.items()))}): "
             "leave out --recipe to train the same network"
         )
-    fresh = initial_parameters(
-        models.build(recipe.network), recipe.columns, recipe.seed, recipe.dtype, layers=frozenset(drawn)
+    fresh = join_columns(
+        initial_parameters(network, recipe.columns, recipe.seed, recipe.dtype, layers=frozenset(drawn))
     )
-    arrays: dict[str, NDArray[Any]] = dict(join_columns(fresh))
-    for name in shapes:
-        if name not in arrays:
-            arrays[name] = found.tensors[name].astype(recipe.dtype)
     mean = found.statistics.mean
-    S = recipe.image_size
+    differences = found.recipe.differences(recipe).items()
     return Start(
-        {name: arrays[name] for name in shapes},
-        mean if "conv1" in taken and mean.shape == (3, S, S) else None,
-        recipe.init_from,
-        found.digest(),
-        tuple(taken),
-        drawn,
-        tuple(
-            f"{name} is {there} there and {here} here"
-            for name, (there, here) in found.recipe.differences(recipe).items()
-            if name in SAME_FUNCTION
+        weights={name: fresh[name] if name in fresh else found.tensors[name].astype(recipe.dtype) for name in shapes},
+        mean=mean if "conv1" in taken and mean.shape == (3, recipe.image_size, recipe.image_size) else None,
+        source=recipe.init_from,
+        digest=found.digest(),
+        taken=tuple(taken),
+        drawn=drawn,
+        different=tuple(
+            f"{n} is {there} there and {here} here" for n, (there, here) in differences if n in SAME_FUNCTION
         ),
-        found.recipe.seed == recipe.seed,
+        same_seed=found.recipe.seed == recipe.seed,
     )
 
 
