@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from minialex.backend import registry
-from minialex.cli.commands import console, load_data, precision_of, session_of
+from minialex.cli.commands import load_data, precision_of, session_of
 from minialex.data import DataSet, Split
 from minialex.errors import ConfigurationError
 from minialex.evaluation import calibration as scores
@@ -21,6 +21,7 @@ from minialex.evaluation.errors import Evaluation
 from minialex.evaluation.errors import evaluate as run_evaluation
 from minialex.runs import weights_file as weights
 from minialex.runs.weights_file import Weights
+from minialex.screen.terminal import console
 
 
 def evaluate(

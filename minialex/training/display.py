@@ -11,9 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from minialex.data import DataSet
 from minialex.engine.session import Session
+from minialex.screen.formats import duration
+from minialex.screen.terminal import QUIET_SECONDS
 from minialex.training.loop import Listener
 
-QUIET_SECONDS = 20.0  # between plain lines where there is no terminal
 LONG_SECONDS = 1800.0  # a run that would take longer than this is told so after its first steps
 MEASURED_SECONDS, MEASURED_STEPS = 5.0, 20  # the first steps end when either is reached
 
@@ -136,15 +137,3 @@ class TrainingDisplay(Listener):
 
     def warning(self, message: str) -> None:
         self.console.print(f"warning: {message}", style="yellow", highlight=False)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: ``8 s``, ``1 min 20 s``, ``3 h 05 min``, ``4 days``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole / 86400:.1f} days"
