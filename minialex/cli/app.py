@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,25 +17,19 @@ from minialex.cli.differences import differences
 from minialex.cli.docs import docs
 from minialex.cli.doctor import doctor
 from minialex.cli.download import download
+from minialex.cli.evaluate import evaluate
 from minialex.cli.export import export
 from minialex.cli.features import features
 from minialex.cli.grade import grade
 from minialex.cli.import_ import import_
 from minialex.cli.notebooks import notebooks
-from minialex.cli.options import (
-    FIELDS,
-    BatchOption,
-    DataOption,
-    Machine,
-    Network,
-    PrecisionOption,
-    options,
-    overrides,
-)
+from minialex.cli.options import FIELDS, options
 from minialex.cli.plan import plan
+from minialex.cli.predict import predict
 from minialex.cli.prepare import prepare
 from minialex.cli.recipe import recipe
 from minialex.cli.summary import summary
+from minialex.cli.train import train
 from minialex.errors import MinialexError
 
 app = typer.Typer(
@@ -46,85 +39,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-def train(
-    context: typer.Context,
-    data: Annotated[
-        str | None,
-        typer.Option(help="shapes, cifar10, fashion-mnist (also NAME:PLACE), or a folder of images; default shapes"),
-    ] = None,
-    *,
-    machine: Machine,
-    recipe: Annotated[str | None, typer.Option(help="a recipe's name or a .toml file; see `minialex recipe`")] = None,
-    epochs: Annotated[int | None, typer.Option(help="passes over the training set")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="images of one step")] = None,
-    seed: Annotated[int | None, typer.Option(help="of every random number of the run")] = None,
-    init: Annotated[
-        str | None,
-        typer.Option(help="begin with a run's, checkpoint's or weights file's layers; or gaussian, he: draw all anew"),
-    ] = None,
-    resume: Annotated[Path | None, typer.Option(help="go on with this run folder")] = None,
-    out: Annotated[Path | None, typer.Option(help="the new run's folder; default runs/NAME-DATE")] = None,
-) -> int:
-    """Train a network. Any recipe field can be given too: --learning-rate 0.02 --dropout 0 …
-
-    Without options: the small two-column AlexNet on generated shapes, about a minute on two cores.
-    """
-    changes = overrides(context.args)
-    given = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data}
-    given |= {"backend": machine.backend, "devices": machine.devices}
-    if init is not None:
-        given["init" if init in ("gaussian", "he") else "init_from"] = init
-    changes |= {name: value for name, value in given.items() if value is not None}
-    from minialex.cli import commands
-
-    return commands.train(recipe, changes, machine.threads, resume, out)
-
-
-def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="run folders, checkpoints or weights files; several are averaged")],
-    views: Annotated[int, typer.Option(help="1, the centre, or 10, corners and centre with reflections")] = 1,
-    data: DataOption = None,
-    *,
-    machine: Machine,
-    precision: PrecisionOption = None,
-    batch_size: BatchOption = 100,
-    per_class: Annotated[bool, typer.Option("--per-class", help="a table of all classes too")] = False,
-    reliability: Annotated[Path | None, typer.Option(help="draw the reliability diagram there (.png)")] = None,
-    json: Annotated[bool, typer.Option("--json", help="print everything as JSON instead")] = False,
-) -> int:
-    """Validation errors of a run, of ten views of each image, or of several runs averaged."""
-    from minialex.cli import evaluate as evaluating
-
-    return evaluating.evaluate(
-        runs,
-        views,
-        data,
-        machine.backend,
-        machine.devices,
-        machine.threads,
-        precision,
-        batch_size,
-        per_class,
-        reliability,
-        json,
-    )
-
-
-def predict(
-    run: Network,
-    images: Annotated[list[Path], typer.Argument(help="image files")],
-    views: Annotated[int, typer.Option(help="1 or 10 views averaged")] = 1,
-    picture: Annotated[Path, typer.Option(help="where the picture goes")] = Path("predictions.png"),
-    *,
-    machine: Machine,
-    precision: PrecisionOption = None,
-) -> int:
-    """The five most probable classes of images, as text and as a picture like the paper's figure 4."""
-    from minialex.cli import commands
-
-    return commands.predict(run, images, views, picture, machine.backend, machine.devices, machine.threads, precision)
 
 
 def add(*commands: Callable[..., int | None], name: str | None = None, fields: bool = False) -> None:

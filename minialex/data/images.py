@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.errors import DataError
+from minialex.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -209,3 +209,28 @@ def _square(image: Image, size: int) -> NDArray[np.uint8]:
         image = image.convert("RGB")
     image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def from_pillow(image: Image, size: int) -> NDArray[np.uint8]:
+    """A Pillow image of any mode and size, treated as a file's: uint8 [3, size, size], RGB."""
+    return _square(_upright(image, _orientation(image)), size)
+
+
+def from_array(array: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """An array of pixels, uint8 [H, W], [H, W, 3] or [3, H, W]: uint8 [3, size, size], RGB.
+
+    Raises:
+        ConfigurationError: another shape or dtype
+    """
+    from PIL import Image
+
+    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and 3 in (array.shape[0], array.shape[2]))):
+        raise ConfigurationError(
+            f"expected an image as uint8 [H,W], [H,W,3] or [3,H,W] of numbers from 0 to 255, got {array.dtype} "
+            f"{list(array.shape)}"
+        )
+    if array.shape == (3, size, size):
+        return array
+    if array.ndim == 3 and array.shape[2] != 3:
+        array = array.transpose(1, 2, 0)
+    return _square(Image.fromarray(np.ascontiguousarray(array)), size)

@@ -60,12 +60,12 @@ class Outcome:
     Attributes:
         loss: mean cross-entropy of the batch
         probs: [N,K]
-        kept: names of parameters of which some elements were not updated, since the result would not have been finite
+        skipped: names of parameters of which some elements were not updated, since they would not have been finite
     """
 
     loss: float
     probs: NDArray[np.floating[Any]]
-    kept: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
 class Session:
@@ -245,6 +245,35 @@ class Session:
         )
         to_numpy = self.backend.to_numpy
         return Outcome(float(to_numpy(outputs["loss"])), to_numpy(outputs["probs"]), kept)
+
+    def upload(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment) -> dict[str, Any]:
+        """Draw crops, reflections and colours of a batch and send all of it to the devices: what `start` takes.
+
+        Raises:
+            ResourceError: If the batch does not fit into memory.
+        """
+        try:
+            return {**self.training_feed(images, labels, step, now), "frozen": now.frozen}
+        except MemoryError as error:
+            raise _out_of_memory(len(images), error) from None
+
+    def start(self, feed: dict[str, Any]) -> Mapping[str, Array]:
+        """Ask the devices for a training step; they may still compute when this returns."""
+        batch_size, frozen = feed["labels"].shape[0], feed.pop("frozen")
+        try:
+            return self.step("train", batch_size, frozen)(feed)
+        except MemoryError as error:
+            raise _out_of_memory(batch_size, error) from None
+
+    def finish(self, pending: Mapping[str, Array]) -> Outcome:
+        """Wait for a step that was started, and say what it did."""
+        to_numpy = self.backend.to_numpy
+        skipped = tuple(
+            name.removeprefix("kept/")
+            for name, count in pending.items()
+            if name.startswith("kept/") and int(to_numpy(count)) > 0
+        )
+        return Outcome(float(to_numpy(pending["loss"])), to_numpy(pending["probs"]), skipped)
 
     def probabilities(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None, views: int = 1

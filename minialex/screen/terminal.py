@@ -25,7 +25,10 @@ def console(least: int | None = None) -> Console:
     from rich.console import Console
 
     width = None if least is None else max(Console().width, least)
-    return Console(width=width, soft_wrap=least is None, highlight=False, markup=False, emoji=False)
+    return Console(
+        width=width, soft_wrap=least is None, highlight=False, markup=False, emoji=False,
+        force_jupyter=False,  # plain text in a notebook, too, which needs no widgets there
+    )  # fmt: skip
 
 
 class Meter:

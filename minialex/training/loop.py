@@ -1,41 +1,105 @@
-"""Training: epochs of steps, validation, the schedule, checkpoints, and a run folder that survives anything."""
+"""Training: the steps of an epoch as a generator, and around it the run folder, which survives anything."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minialex.backend.protocol import Backend
-from minialex.data import DataSet, batches, epoch_order
+from minialex.data import DataSet, Split, batches, epoch_order
 from minialex.data.dataset import statistics_of
-from minialex.data.loader import Batch
 from minialex.engine.columns import Placement
 from minialex.engine.schedule import Moment, moment
-from minialex.engine.session import Session
-from minialex.errors import CheckpointError, ConfigurationError, NumericalError
+from minialex.engine.session import Outcome, Session
+from minialex.errors import CheckpointError, NumericalError
 from minialex.evaluation.errors import Evaluation, evaluate
 from minialex.network import models
 from minialex.network.parameters import whole_shapes
 from minialex.recipe.fields import Recipe
-from minialex.runs import checkpoint
-from minialex.runs import run_data as rundata
+from minialex.runs import checkpoint, run_data
+from minialex.runs.checkpoint import Checkpoint
 from minialex.runs.run_data import RunData
 from minialex.runs.run_folder import Run
-from minialex.training import finetuning as transfer
+from minialex.training import finetuning
 from minialex.training.finetuning import Start
 from minialex.training.guards import LossGuard, dead_units, dead_units_warning, first_not_finite
 from minialex.training.signals import StopRequest
 
 RECORD_STEPS = 10  # steps that one training record averages
 PROBE_IMAGES = 32  # images that are looked at for dead units
+
+
+class StepResult(NamedTuple):
+    """A training step that is done.
+
+    Attributes:
+        number: the run's steps until now, this one counted
+        images: uint8 [N,3,S,S]
+        labels: int64 [N]
+        outcome: loss, probabilities before the update, and what was not updated
+        seconds: since the step before
+    """
+
+    number: int
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    outcome: Outcome
+    seconds: float
+
+    @property
+    def top1(self) -> float:
+        """Fraction of the batch that was right, before the update."""
+        return float(np.mean(self.outcome.probs.argmax(axis=1) == self.labels))
+
+    @property
+    def finite(self) -> bool:
+        """Whether the loss and all updates were finite numbers."""
+        return not self.outcome.skipped and math.isfinite(self.outcome.loss)
+
+
+def epoch_steps(session: Session, split: Split, step: int, now: Moment) -> Generator[StepResult, None, None]:
+    """Train from a step to the end of its epoch; the next batch is read and sent while the devices compute.
+
+    Args:
+        session: is trained in place, by its recipe's order, batches and draws
+        split: the training images
+        step: of the whole run, counted from 0
+        now: what holds in this epoch (see `minialex.engine.schedule.moment`)
+
+    Yields:
+        What each step did.
+
+    Raises:
+        ResourceError: If the batch does not fit into memory.
+        DataError: If an image cannot be read.
+    """
+    recipe = session.recipe
+    per_epoch = len(split) // recipe.batch_size
+    epoch, done = divmod(step, per_epoch)
+    order = epoch_order(len(split), seed=recipe.seed, epoch=epoch + 1, shuffle=recipe.shuffle)
+    order = order[: per_epoch * recipe.batch_size]
+    began = time.perf_counter()
+    with closing(batches(split, order, recipe.batch_size, start=done, workers=recipe.loader_threads)) as source:
+        batch = next(source, None)
+        feed = None if batch is None else session.upload(*batch[1:], step, now)
+        while batch is not None and feed is not None:
+            pending = session.start(feed)
+            del feed  # or three batches would lie on the devices
+            following = next(source, None)
+            feed = None if following is None else session.upload(*following[1:], step + 1, now)
+            outcome = session.finish(pending)
+            step += 1
+            seconds = time.perf_counter() - began
+            began += seconds
+            yield StepResult(step, *batch[1:], outcome, seconds)
+            batch = following
 
 
 class Listener:
@@ -50,8 +114,8 @@ class Listener:
     def validating(self, done: int, images: int) -> None:
         """So many validation images are done."""
 
-    def validated(self, record: Mapping[str, Any]) -> None:
-        """An epoch's validation record."""
+    def recorded(self, record: Mapping[str, Any]) -> None:
+        """A record of the metrics, of some steps or of an epoch's validation."""
 
     def note(self, message: str) -> None:
         """What the run begins with, where that is not random weights."""
@@ -68,11 +132,6 @@ class Progress:
     errors: list[float] = field(default_factory=list)
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
-
-    @property
-    def best(self) -> float:
-        """Lowest validation error so far, a fraction of 1."""
-        return min(self.errors, default=math.inf)
 
 
 @dataclass(frozen=True)
@@ -92,41 +151,29 @@ class Result:
     evaluation: Evaluation | None
 
 
-def prepare(recipe: Recipe, data: DataSet) -> Recipe:
-    """The recipe with what only the data knows: the number of classes.
+@dataclass
+class Journal:
+    """How far a run is, and where it says so: its metrics, its log, and the listener."""
 
-    Raises:
-        ConfigurationError: If the data has more classes than the recipe, too few images for a batch, or images of
-            another size.
-    """
-    classes = len(data.class_names)
-    if recipe.classes == 0:
-        recipe = recipe.replace(classes=classes)
-    if recipe.classes < classes:
-        raise ConfigurationError(
-            f"'{data.name}' has {classes} classes, the recipe {recipe.classes}: set --classes {classes}"
-        )
-    if len(data.train) < recipe.batch_size:
-        raise ConfigurationError(
-            f"a batch of {recipe.batch_size} images is larger than the training set, {len(data.train)}: "
-            f"set --batch-size {max(1, len(data.train) // 4)}"
-        )
-    if data.train.size != recipe.image_size:
-        raise ConfigurationError(
-            f"'{data.name}' has images of {data.train.size} rows, the recipe says {recipe.image_size}: "
-            f"set --image-size {data.train.size} (and --crop)"
-        )
-    return recipe
+    run: Run
+    listener: Listener
+    progress: Progress = field(default_factory=Progress)
 
+    def record(self, record: Mapping[str, Any]) -> None:
+        """A record of the metrics."""
+        self.run.append(record)
+        self.listener.recorded(record)
 
-def data_of_run(run: Run, data: DataSet, mean: NDArray[np.float32] | None = None) -> RunData:
-    """What the run remembers of its data, computed and written the first time; with another mean image if given."""
-    folder = run.paths.folder
-    if not rundata.is_there(folder):
-        found = data.statistics or statistics_of(data.train)  # a store knows them
-        found = found if mean is None else replace(found, mean=mean)
-        rundata.write(folder, RunData(data.name, data.class_names, found, data.words))
-    return rundata.read(folder)
+    def event(self, message: str) -> None:
+        """Something that happened, in the metrics and the log."""
+        self.run.append({"kind": "event", "step": self.progress.step, "message": message})
+        self.run.log(message)
+
+    def warn(self, message: str) -> None:
+        """Tell the listener and remember."""
+        self.progress.warnings.append(message)
+        self.listener.warning(message)
+        self.event(message)
 
 
 def train(
@@ -143,261 +190,240 @@ def train(
     """Train a network in a run folder, from the beginning or from its newest checkpoint.
 
     Args:
-        recipe: prepared (see `prepare`)
+        recipe: prepared (see `minialex.engine.opening.prepare`)
         run: open and locked; new, or with `resume` one that holds checkpoints
-        start: what `transfer.begin` made of a recipe with ``init_from``; None: it is made here
+        start: what `finetuning.begin` made of a recipe with ``init_from``; None: it is made here
 
     Raises:
         CheckpointError: If there is nothing sound to resume from, or it is of another network.
         NumericalError: If values are not finite; the last checkpoint before stays.
         ResourceError: If memory or disk run out.
     """
-    return _Training(recipe, data, backend, placement, run, listener or Listener(), resume, start).run_until_done()
+    journal = Journal(run, listener or Listener())
+    session = _settled(recipe, data, backend, placement, journal, resume, start)
+    del start
+    training = Training(session, data, journal)
+    progress = journal.progress
+    journal.listener.begin(session, data, training.steps_per_epoch, progress.step)
+    where = ", ".join(session.plan.placement)
+    run.log(f"training begins at step {progress.step} on {session.backend.name} ({where})")
+    evaluation: Evaluation | None = None
+    with StopRequest() as stop:
+        while not stop.requested:
+            if len(progress.errors) < training.epoch - 1:
+                evaluation = training.validate(stop)
+                continue
+            now = moment(recipe, training.epoch, progress.errors)
+            if now.finished:
+                break
+            training.train_epoch(now, stop)
+        if stop.requested:
+            training.record_steps()
+            save(session, journal, training.epoch)
+            journal.event(f"stopped by {stop.requested}")
+            return Result(progress, training.epoch, stop.requested, stop.exit_code, None)
+    if evaluation is None:  # resumed when all was done
+        evaluation = training.evaluate(lambda: False)
+    return Result(progress, training.epoch - 1, "", 0, evaluation)
 
 
-class Upcoming:
-    """A batch, and after `advance` the next one: it is read while the step before computes."""
+def _settled(
+    recipe: Recipe,
+    data: DataSet,
+    backend: Backend,
+    placement: Placement,
+    journal: Journal,
+    resume: bool,
+    start: Start | None,
+) -> Session:
+    """A session with the weights that training begins or goes on with, and the run folder as it is to be then."""
+    run = journal.run
+    saved = restore(recipe, journal) if resume else None
+    if start is None and recipe.init_from and saved is None:
+        start = finetuning.begin(recipe, data.class_names)
+    if start is not None:
+        finetuning.remember(run.paths.folder, start)
+    known = data_of_run(run, data, None if start is None else start.mean)
+    if known.class_names != data.class_names:
+        raise CheckpointError(f"{run.paths.folder} was trained on other classes than '{data.name}' has")
+    begun = saved or start
+    weights, momentum = None if begun is None else begun.weights, None if saved is None else saved.momentum
+    session = Session(recipe, backend, placement, known.statistics, weights, momentum)
+    if start is not None:
+        journal.listener.note(start.words())
+        journal.event(start.words())
+        for warning in start.warnings():
+            journal.warn(warning)
+    if saved is None:
+        save(session, journal, 1)
+    return session
 
-    def __init__(self, source: Iterator[Batch]) -> None:
-        self._source = source
-        self.batch: tuple[NDArray[np.uint8], NDArray[np.int64]] | None = None
-        self.advance()
 
-    def advance(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
-        """The next batch's images and labels, or None."""
-        found = next(self._source, None)
-        self.batch = None if found is None else found[1:]
-        return self.batch
+def restore(recipe: Recipe, journal: Journal) -> Checkpoint | None:
+    """A run's newest sound checkpoint, with its progress in the journal and no later metrics; None if there is none.
+
+    Raises:
+        CheckpointError: If it is of another network.
+    """
+    run = journal.run
+    found = checkpoint.latest(run.paths.checkpoints, journal.warn)
+    if found is None:
+        journal.warn("the run was stopped before its first checkpoint: it begins again at step 0")
+    else:
+        shapes = whole_shapes(models.build(recipe.network), recipe.columns)
+        checkpoint.check_against(found.weights, shapes, f"weights of {found.path}")
+        checkpoint.check_against(found.momentum, shapes, f"momentum of {found.path}")
+        journal.progress = Progress(**{name: found.state[name] for name in ("step", "errors", "seconds", "warnings")})
+    run.drop_metrics_after(journal.progress.step)
+    return found
 
 
-class _Training:
-    """The state of `train`, so that its parts can be read one by one."""
+def data_of_run(run: Run, data: DataSet, mean: NDArray[np.float32] | None = None) -> RunData:
+    """What the run remembers of its data, computed and written the first time; with another mean image if given."""
+    folder = run.paths.folder
+    if not run_data.is_there(folder):
+        found = data.statistics or statistics_of(data.train)  # a store knows them
+        found = found if mean is None else replace(found, mean=mean)
+        run_data.write(folder, RunData(data.name, data.class_names, found, data.words))
+    return run_data.read(folder)
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        data: DataSet,
-        backend: Backend,
-        placement: Placement,
-        run: Run,
-        listener: Listener,
-        resume: bool,
-        start: Start | None,
-    ) -> None:
-        self.recipe, self.data, self.run, self.listener = recipe, data, run, listener
-        self.progress = Progress()
-        self.guard = LossGuard(recipe)
-        self.steps_per_epoch = len(data.train) // recipe.batch_size
-        self.labels = np.asarray(data.train.labels)
-        self.pending: list[tuple[float, float, float]] = []  # loss, top-1, seconds of steps not yet recorded
-        self.evaluation: Evaluation | None = None
-        weights: Mapping[str, NDArray[Any]] | None = None
-        momentum: Mapping[str, NDArray[Any]] | None = None
-        found = checkpoint.latest(run.paths.checkpoints, self.warn) if resume else None
-        if found is not None:
-            shapes = whole_shapes(models.build(recipe.network), recipe.columns)
-            checkpoint.check_against(found.weights, shapes, f"weights of {found.path}")
-            checkpoint.check_against(found.momentum, shapes, f"momentum of {found.path}")
-            weights, momentum = found.weights, found.momentum
-            known = {name: found.state[name] for name in ("step", "errors", "seconds", "warnings")}
-            self.progress = Progress(**known)
-        elif resume:
-            self.warn("the run was stopped before its first checkpoint: it begins again at step 0")
-        if resume:
-            run.drop_metrics_after(self.progress.step)
-        if start is None and recipe.init_from and found is None:
-            start = transfer.begin(recipe, data.class_names)
-        if start is not None:
-            transfer.remember(run.paths.folder, start)
-            weights = start.weights
-        known_data = data_of_run(run, data, None if start is None else start.mean)
-        if known_data.class_names != data.class_names:
-            raise CheckpointError(f"{run.paths.folder} was trained on other classes than '{data.name}' has")
-        self.session = Session(recipe, backend, placement, known_data.statistics, weights, momentum)
-        del weights, momentum
-        if start is not None:
-            self.listener.note(start.words())
-            self.record_event(start.words())
-            for warning in start.warnings():
-                self.warn(warning)
-            del start
-        if found is None:
-            self.save(best=False)
+
+def save(session: Session, journal: Journal, epoch: int, *, best: bool = False) -> None:
+    """Write a checkpoint of this moment, after the metrics and the log that belong to it."""
+    journal.run.sync()
+    checkpoint.save(
+        journal.run.paths.checkpoints,
+        journal.progress.step,
+        session.weights(),
+        session.momentum(),
+        {**asdict(journal.progress), "seed": session.recipe.seed, "epoch": epoch},
+        keep=session.recipe.keep_checkpoints,
+        best=best,
+    )
+
+
+class Training:
+    """A run that is being trained: its epochs, and what is recorded of them.
+
+    Attributes:
+        session, data, journal: what is trained, on what, and how far it is
+        steps_per_epoch: whole batches of the training set
+    """
+
+    def __init__(self, session: Session, data: DataSet, journal: Journal) -> None:
+        self.session, self.data, self.journal = session, data, journal
+        self.steps_per_epoch: int = len(data.train) // session.recipe.batch_size
+        self._guard = LossGuard(session.recipe)
+        self._steps: list[tuple[float, float, float]] = []  # loss, top-1, seconds of steps not yet recorded
 
     @property
     def epoch(self) -> int:
         """The epoch of the next step, from 1."""
-        return int(self.progress.step // self.steps_per_epoch + 1)
-
-    def run_until_done(self) -> Result:
-        self.listener.begin(self.session, self.data, self.steps_per_epoch, self.progress.step)
-        where = ", ".join(self.session.plan.placement)
-        self.run.log(f"training begins at step {self.progress.step} on {self.session.backend.name} ({where})")
-        with StopRequest() as stop:
-            while not stop.requested:
-                if len(self.progress.errors) < self.epoch - 1:
-                    self.validate(stop)
-                    continue
-                now = moment(self.recipe, self.epoch, self.progress.errors)
-                if now.finished:
-                    break
-                self.train_epoch(now, stop)
-            if stop.requested:
-                self.flush()
-                self.save(best=False)
-                self.record_event(f"stopped by {stop.requested}")
-                return Result(self.progress, self.epoch, stop.requested, stop.exit_code, None)
-        if self.evaluation is None:  # resumed when all was done
-            self.evaluation = self.evaluate(lambda: False)
-        return Result(self.progress, self.epoch - 1, "", 0, self.evaluation)
+        return self.journal.progress.step // self.steps_per_epoch + 1
 
     def train_epoch(self, now: Moment, stop: StopRequest) -> None:
         """Steps to the end of the epoch, or until a stop is requested."""
-        recipe, progress = self.recipe, self.progress
-        order = epoch_order(len(self.data.train), seed=recipe.seed, epoch=self.epoch, shuffle=recipe.shuffle)
-        order = order[: self.steps_per_epoch * recipe.batch_size]
-        done = progress.step % self.steps_per_epoch
-        began = time.perf_counter()
-        with closing(
-            batches(self.data.train, order, recipe.batch_size, start=done, workers=recipe.loader_threads)
-        ) as source:
-            upcoming = Upcoming(source)
-            while upcoming.batch is not None:
-                images, labels = upcoming.batch
-                outcome = self.session.train(images, labels, progress.step, now, upcoming.advance)
-                if outcome.kept or not math.isfinite(outcome.loss):
-                    self.fail(images, labels, now, outcome.kept)
-                progress.step += 1
-                seconds = time.perf_counter() - began
-                began += seconds
-                progress.seconds += seconds
-                top1 = float(np.mean(outcome.probs.argmax(axis=1) == labels))
-                self.pending.append((outcome.loss, top1, seconds))
-                self.listener.stepped(progress.step, outcome.loss, top1, now.learning_rate)
-                warning = self.guard.see(outcome.loss)
+        journal, progress, every = self.journal, self.journal.progress, self.session.recipe.checkpoint_steps
+        with closing(epoch_steps(self.session, self.data.train, progress.step, now)) as results:
+            for result in results:
+                if not result.finite:
+                    self.fail(result, now)
+                progress.step = result.number
+                progress.seconds += result.seconds
+                self._steps.append((result.outcome.loss, result.top1, result.seconds))
+                journal.listener.stepped(progress.step, result.outcome.loss, result.top1, now.learning_rate)
+                warning = self._guard.see(result.outcome.loss)
                 if warning:
-                    self.warn(warning)
+                    journal.warn(warning)
                 ends = progress.step % self.steps_per_epoch == 0
-                if ends or len(self.pending) == RECORD_STEPS:
-                    self.flush(now)
-                if stop.requested or ends:
+                saves = every and progress.step % every == 0 and not (ends or stop.requested)
+                if ends or saves or len(self._steps) == RECORD_STEPS:
+                    self.record_steps(now)
+                if saves:
+                    save(self.session, journal, self.epoch)
+                if stop.requested:
                     break
-                if recipe.checkpoint_steps and progress.step % recipe.checkpoint_steps == 0:
-                    self.flush(now)
-                    self.save(best=False)
 
-    def validate(self, stop: StopRequest) -> None:
-        """Validation at the end of an epoch, and its checkpoint; given up if a stop is requested."""
+    def record_steps(self, now: Moment | None = None) -> None:
+        """Write the steps since the last time as one training record."""
+        if not self._steps:
+            return
+        loss, top1, seconds = np.asarray(self._steps).mean(axis=0)
+        record = {
+            "kind": "train",
+            "step": self.journal.progress.step,
+            "epoch": self.journal.progress.step / self.steps_per_epoch,
+            "loss": float(loss),
+            "top1": float(top1),
+            "images_per_second": self.session.recipe.batch_size / float(seconds),
+        }
+        if now is not None:
+            record["learning_rate"] = now.learning_rate
+        self.journal.record(record)
+        self._steps.clear()
+
+    def validate(self, stop: StopRequest) -> Evaluation | None:
+        """Validation at the end of an epoch, and its checkpoint; None, and neither, if a stop is requested."""
         found = self.evaluate(lambda: bool(stop.requested))
         if stop.requested:
-            return
-        self.evaluation = found
-        errors = self.progress.errors
+            return None
+        progress = self.journal.progress
         top1, top5 = found.error(1), found.error(5)
-        record = {
-            "kind": "validation",
-            "epoch": len(errors) + 1,
-            "step": self.progress.step,
-            "loss": found.loss,
-            "top1_error": top1,
-            "top5_error": top5,
-            "seconds": self.progress.seconds,
-        }
-        best = top1 < self.progress.best
-        errors.append(top1)
-        self.run.append(record)
-        self.run.log(f"epoch {record['epoch']}: top-1 error {top1:.2%}, top-5 error {top5:.2%}, loss {found.loss:.4f}")
-        self.listener.validated(record)
-        if len(errors) == 1:
+        best = top1 < min(progress.errors, default=math.inf)
+        progress.errors.append(top1)
+        epoch = len(progress.errors)
+        self.journal.record(
+            {
+                "kind": "validation",
+                "epoch": epoch,
+                "step": progress.step,
+                "loss": found.loss,
+                "top1_error": top1,
+                "top5_error": top5,
+                "seconds": progress.seconds,
+            }
+        )
+        self.journal.run.log(f"epoch {epoch}: top-1 error {top1:.2%}, top-5 error {top5:.2%}, loss {found.loss:.4f}")
+        if epoch == 1:
             self.look_for_dead_units()
-        self.save(best=best)
+        save(self.session, self.journal, self.epoch, best=best)
+        return found
 
     def evaluate(self, stop: Callable[[], bool]) -> Evaluation:
         """The validation set, with the recipe's views."""
-        images = len(self.data.validation)
+        images, listener = len(self.data.validation), self.journal.listener
         return evaluate(
             [self.session],
             self.data.validation,
-            views=self.recipe.views,
-            progress=lambda done: self.listener.validating(done, images),
+            views=self.session.recipe.views,
+            progress=lambda done: listener.validating(done, images),
             stop=stop,
         )
 
     def look_for_dead_units(self) -> None:
         """Warn of layers that nothing passes any more."""
-        n = min(PROBE_IMAGES, len(self.data.train))
-        indices = np.arange(n)
-        now = moment(self.recipe, self.epoch, self.progress.errors)
-        images = self.data.train.read(indices)
+        indices = np.arange(min(PROBE_IMAGES, len(self.data.train)))
+        progress, recipe = self.journal.progress, self.session.recipe
+        images, labels = self.data.train.read(indices), np.asarray(self.data.train.labels)[indices]
         try:
-            feed = self.session.training_feed(images, self.labels[indices], self.progress.step, now)
-            warning = dead_units_warning(dead_units(self.session, feed), self.recipe)
+            now = moment(recipe, self.epoch, progress.errors)
+            feed = self.session.training_feed(images, labels, progress.step, now)
+            warning = dead_units_warning(dead_units(self.session, feed), recipe)
         except MemoryError:  # it walks the layers beside the compiled steps' memory: no reason to end a training
-            self.record_event("no memory to look for dead units")
+            self.journal.event("no memory to look for dead units")
             return
         if warning:
-            self.warn(warning)
+            self.journal.warn(warning)
 
-    def fail(self, images: NDArray[np.uint8], labels: NDArray[np.int64], now: Moment, kept: tuple[str, ...]) -> None:
+    def fail(self, result: StepResult, now: Moment) -> None:
         """Say where values first were not finite, and end."""
-        step = self.progress.step
-        feed = self.session.training_feed(images, labels, step, now)
+        skipped = result.outcome.skipped
+        feed = self.session.training_feed(result.images, result.labels, result.number - 1, now)
         where = first_not_finite(self.session, feed)
-        updated = f"; not updated: {', '.join(kept[:4])}{' …' if len(kept) > 4 else ''}" if kept else ""
+        updated = f"; not updated: {', '.join(skipped[:4])}{' …' if len(skipped) > 4 else ''}" if skipped else ""
         message = (
-            f"step {step + 1}: values are not finite, first in {where}{updated}. The last good checkpoint is kept in "
-            f"{self.run.paths.checkpoints}; try --learning-rate {now.learning_rate / 10:g}"
+            f"step {result.number}: values are not finite, first in {where}{updated}. The last good checkpoint is kept "
+            f"in {self.journal.run.paths.checkpoints}; try --learning-rate {now.learning_rate / 10:g}"
         )
-        self.record_event(message)
+        self.journal.event(message)
         raise NumericalError(message)
-
-    def save(self, *, best: bool) -> Path:
-        """A checkpoint of this moment."""
-        progress = self.progress
-        self.run.sync()
-        state = {
-            "step": progress.step,
-            "errors": progress.errors,
-            "seconds": progress.seconds,
-            "warnings": progress.warnings,
-            "seed": self.recipe.seed,
-            "epoch": self.epoch,
-        }
-        return checkpoint.save(
-            self.run.paths.checkpoints,
-            progress.step,
-            self.session.weights(),
-            self.session.momentum(),
-            state,
-            keep=self.recipe.keep_checkpoints,
-            best=best,
-        )
-
-    def flush(self, now: Moment | None = None) -> None:
-        """Write the pending steps as one training record."""
-        if not self.pending:
-            return
-        loss, top1, seconds = np.asarray(self.pending).mean(axis=0)
-        record = {
-            "kind": "train",
-            "step": self.progress.step,
-            "epoch": self.progress.step / self.steps_per_epoch,
-            "loss": float(loss),
-            "top1": float(top1),
-            "images_per_second": self.recipe.batch_size / float(seconds),
-        }
-        if now is not None:
-            record["learning_rate"] = now.learning_rate
-        self.run.append(record)
-        self.pending.clear()
-
-    def warn(self, message: str) -> None:
-        """Tell the listener and remember."""
-        self.progress.warnings.append(message)
-        self.listener.warning(message)
-        self.record_event(message)
-
-    def record_event(self, message: str) -> None:
-        """Something that happened, in the metrics and the log."""
-        self.run.append({"kind": "event", "step": self.progress.step, "message": message})
-        self.run.log(message)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from minialex import data
+from minialex.engine.opening import prepare
 from minialex.engine.session import Session
 from minialex.recipe.fields import load
 from minialex.runs.run_folder import Run
-from minialex.training.loop import prepare, train
+from minialex.training.loop import train
 from minialex_numpy import NumpyBackend
 
 

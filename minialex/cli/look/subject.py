@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.cli.commands import load_data, open_session
 from minialex.cli.options import Machine
 from minialex.data import DataSet, Split
 from minialex.data.draws import centre_crop_offset
 from minialex.data.images import read_image
+from minialex.engine.opening import load_data, open_session
 from minialex.engine.session import Session
 from minialex.errors import ConfigurationError, nearest
 from minialex.figures import pictures

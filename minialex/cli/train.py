@@ -1,0 +1,83 @@
+"""``minialex train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from minialex.cli.options import Machine, overrides
+from minialex.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from minialex.api.run import TrainingRun
+
+
+def train(
+    context: typer.Context,
+    data: Annotated[
+        str | None,
+        typer.Option(help="shapes, cifar10, fashion-mnist (also NAME:PLACE), or a folder of images; default shapes"),
+    ] = None,
+    *,
+    machine: Machine,
+    recipe: Annotated[str | None, typer.Option(help="a recipe's name or a .toml file; see `minialex recipe`")] = None,
+    epochs: Annotated[int | None, typer.Option(help="passes over the training set")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images of one step")] = None,
+    seed: Annotated[int | None, typer.Option(help="of every random number of the run")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="begin with a run's, checkpoint's or weights file's layers; or gaussian, he: draw all anew"),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="go on with this run folder")] = None,
+    out: Annotated[Path | None, typer.Option(help="the new run's folder; default runs/NAME-DATE")] = None,
+) -> int:
+    """Train a network. Any recipe field can be given too: --learning-rate 0.02 --dropout 0 …
+
+    Without options: the small two-column AlexNet on generated shapes, about a minute on two cores.
+    """
+    from minialex.api.run import begin_run, choose_recipe, resume_run
+    from minialex.screen.terminal import console
+    from minialex.training.display import TrainingDisplay
+
+    fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "init": init,
+              "backend": machine.backend, "devices": machine.devices}  # fmt: skip
+    changes = overrides(context.args) | {name: value for name, value in fields.items() if value is not None}
+    screen = console()
+    if resume is not None:
+        if out is not None or recipe is not None:
+            raise ConfigurationError(
+                "--resume goes on with the run's own folder and recipe: leave out --out and --recipe"
+            )
+        with TrainingDisplay(screen) as display:
+            run = resume_run(resume, changes, machine.threads, display)
+    else:
+        chosen = choose_recipe(recipe, changes)
+        with TrainingDisplay(screen) as display:
+            run = begin_run(chosen, out, machine.threads, display)
+    assert run.result is not None
+    tell(run, screen)
+    return run.result.exit_code
+
+
+def tell(run: TrainingRun, screen: Console) -> None:
+    """What came of a finished run; for a stopped one, how to go on."""
+    from minialex.screen.formats import duration
+
+    result = run.result
+    assert result is not None
+    if result.evaluation is None:
+        screen.print(f"stopped by {result.stopped} after step {result.progress.step}; go on with:")
+        screen.print(f"  minialex train --resume {run.path}")
+        return
+    screen.print(
+        f"validation top-1 error {result.evaluation.words(1)}, top-5 {result.evaluation.error(5):.2%}, after "
+        f"{result.epochs} epochs, {duration(result.progress.seconds)}; "
+        f"guessing would be {100 * (1 - 1 / run.recipe.classes):.3g}%"
+    )
+    screen.print(f"report       {run.report()}")
+    screen.print(f"evaluate     minialex evaluate {run.path} --views 10")
+    screen.print(f"predict      minialex predict {run.path} IMAGE…")
