@@ -10,7 +10,8 @@ from typing import Any
 
 from minialex.data import DataSet
 from minialex.engine.session import Session
-from minialex.training.display import TrainingDisplay, plain_console
+from minialex.screen.terminal import console
+from minialex.training.display import TrainingDisplay
 
 BAR_SECONDS, CURVE_SECONDS = 0.2, 2.0  # between two drawings
 
@@ -25,7 +26,7 @@ class NotebookDisplay(TrainingDisplay):
     """The terminal's display, with the bar and the curves in the notebook's page."""
 
     def __init__(self, live: bool = False) -> None:
-        super().__init__(plain_console())
+        super().__init__(console())
         self.live = live
         self.records: list[Mapping[str, Any]] = []
         self.shown: dict[str, Any] = {}  # what stands in the page, by its kind

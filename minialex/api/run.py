@@ -209,9 +209,10 @@ def _listener(progress: bool | Listener, live: bool) -> Listener:
     if isinstance(progress, Listener) or not (progress or live):
         return progress or Listener()
     from minialex.api.notebook import NotebookDisplay, in_notebook
-    from minialex.training.display import TrainingDisplay, plain_console
+    from minialex.screen.terminal import console
+    from minialex.training.display import TrainingDisplay
 
-    return NotebookDisplay(live) if in_notebook() else TrainingDisplay(plain_console())
+    return NotebookDisplay(live) if in_notebook() else TrainingDisplay(console())
 
 
 def _carry_out(

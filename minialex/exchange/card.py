@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minialex import __version__
 from minialex.runs.weights_file import Weights
-from minialex.storage.atomic import readable_size
+from minialex.screen.formats import readable_size
 
 CLASSES_SHOWN = 20
 

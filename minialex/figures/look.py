@@ -17,9 +17,7 @@ from minialex.figures.pictures import (
     ORANGE,
     SMALL_IMAGE,
     blank,
-    clip,
     name_of,
-    percent,
     style,
     tile_kernels,
 )
@@ -27,6 +25,7 @@ from minialex.look.kernels import Difference
 from minialex.look.neighbours import Neighbours
 from minialex.look.sensitivity import Occlusion, Translation
 from minialex.look.units import Excitation, ReceptiveField
+from minialex.screen.formats import clip, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minialex.screen.formats import clip, percent, plain
 from minialex.storage import atomic
 
 if TYPE_CHECKING:
@@ -282,35 +282,6 @@ def top_classes(probs: Float, count: int = TOP) -> list[int]:
     """Return the most probable classes of one image, the most probable first; ties go to the lower number."""
     found = np.argsort(-np.nan_to_num(probs, nan=-1.0), kind="stable")
     return [int(k) for k in found[:count]]
-
-
-def percent(fraction: float, digits: int = 1) -> str:
-    """Return a fraction as text, ``0.031`` as ``3.1 %`` with a space that does not break."""
-    return f"{100 * fraction:.{digits}f}\N{NO-BREAK SPACE}%" if math.isfinite(fraction) else "–"
-
-
-def clip(text: str, longest: int) -> str:
-    """Return a text, its end replaced by … where it is too long."""
-    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
-
-
-def plain(text: str, keep: str = "") -> str:
-    """Return a text that can be drawn and encoded anywhere: no control characters, half characters, turned writing.
-
-    Class names come from folders, archives and strangers.
-    """
-    kept = []
-    for character in text:
-        kind = unicodedata.category(character)
-        if character in keep:
-            kept.append(character)
-        elif kind == "Cs" or (kind == "Cn" and ord(character) & 0xFFFE == 0xFFFE):
-            kept.append("\N{REPLACEMENT CHARACTER}")
-        elif kind in ("Cc", "Zl", "Zp"):
-            kept.append(" ")
-        elif character not in "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069":
-            kept.append(character)
-    return "".join(kept)
 
 
 def name_of(class_names: Sequence[str], k: int) -> str:

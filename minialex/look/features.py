@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from minialex.data import Split, batches
 from minialex.engine.session import Session
 from minialex.errors import CheckpointError, ConfigurationError, DataError, ResourceError, nearest
+from minialex.screen.formats import readable_size
 from minialex.storage import atomic
 
 MANIFEST = "_features.json"  # readers of Parquet folders leave out names that begin so
@@ -393,8 +394,8 @@ def _check_free(folder: Path, manifest: Manifest) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free and manifest.form == "npy":  # Parquet is compressed, by how much is not known before
         raise ResourceError(
-            f"features of {manifest.images:,} images need {atomic.readable_size(needed)} in {folder}, where "
-            f"{atomic.readable_size(free)} are free; choose another disk or another layer"
+            f"features of {manifest.images:,} images need {readable_size(needed)} in {folder}, where "
+            f"{readable_size(free)} are free; choose another disk or another layer"
         )
 
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from minialex.errors import CheckpointError, ConfigurationError
+from minialex.screen.formats import readable_size
 from minialex.storage import atomic as files
 
 FORMAT = "minialex checkpoint"
@@ -290,7 +291,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise _unreadable(path, error) from error
     if len(data) > JSON_LIMIT:
-        raise CheckpointError(f"{str(path)!r} is larger than {files.readable_size(JSON_LIMIT)}: not a file of ours")
+        raise CheckpointError(f"{str(path)!r} is larger than {readable_size(JSON_LIMIT)}: not a file of ours")
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -25,6 +25,7 @@ import typer
 
 from minialex.course import notebooks
 from minialex.errors import ConfigurationError, MinialexError, ResourceError
+from minialex.screen.formats import readable_size
 from minialex.site import widgets
 from minialex.storage import atomic
 
@@ -231,7 +232,7 @@ def main(
 ) -> None:
     """Build the course's notebooks for the browser."""
     build(out, pyodide)
-    print(f"{out}: {len(names())} notebooks, {atomic.readable_size(_size(out))}")
+    print(f"{out}: {len(names())} notebooks, {readable_size(_size(out))}")
 
 
 def _size(folder: Path) -> int:

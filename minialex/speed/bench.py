@@ -1,7 +1,7 @@
 """Where the time of a step goes: the step as a whole, every layer in every phase, and the floor beside each.
 
 This module only measures. `minialex.speed.floors` has the floors' arithmetic, `minialex.speed.peaks` the machine's
-peak, `minialex.cli.bench_report` the table and the picture. Images and labels are random numbers; the learning rate is
+peak, `minialex.figures.bench` the table and the picture. Images and labels are random numbers; the learning rate is
 so small that the weights stay what they are, however many steps are timed.
 """
 

@@ -24,19 +24,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from minialex.errors import ConfigurationError, MinialexError, ResourceError
+from minialex.screen.formats import readable_size
 
 TEMPORARY = ".tmp-"
 BLOCK = 8 * 1024 * 1024  # bytes handed to one write
-
-
-def readable_size(count: int) -> str:
-    """Return a number of bytes as people write it: ``readable_size(243_860_896) == '243.9 MB'``."""
-    size = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 # ---------------------------------------------------------------- errors of the operating system

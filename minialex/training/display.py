@@ -11,16 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from minialex.data import DataSet
 from minialex.engine.session import Session
+from minialex.screen.formats import duration
+from minialex.screen.terminal import QUIET_SECONDS
 from minialex.training.loop import Listener
 
-QUIET_SECONDS = 20.0  # between plain lines where there is no terminal
 LONG_SECONDS = 1800.0  # a run that would take longer than this is told so after its first steps
 MEASURED_SECONDS, MEASURED_STEPS = 5.0, 20  # the first steps end when either is reached
-
-
-def plain_console() -> Console:
-    """Standard output as it is now; in a notebook, too, plain text, which needs no widgets there."""
-    return Console(soft_wrap=True, force_jupyter=False)
 
 
 class TrainingDisplay(Listener):
@@ -128,15 +124,3 @@ class TrainingDisplay(Listener):
 
     def warning(self, message: str) -> None:
         self.say(f"warning: {message}", style="yellow")
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: ``8 s``, ``1 min 20 s``, ``3 h 05 min``, ``4 days``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole / 86400:.1f} days"

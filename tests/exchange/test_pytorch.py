@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex.cli import exchange as commands
+from minialex.cli import import_ as commands
 from minialex.errors import CheckpointError
 from minialex.exchange import pytorch_file, pytorch_module, whole
 from minialex.recipe.fields import load
@@ -108,7 +108,7 @@ def test_exported_weights_come_back(tmp_path: Path) -> None:
     before = network(load("small").replace(**changes))
     (tmp_path / "thin.toml").write_text(before.recipe.to_toml(), encoding="utf-8")
     pytorch_module.write(tmp_path / "net.pt", before)
-    after = commands.import_(
+    after = commands.import_weights(
         tmp_path / "net.pt", tmp_path / "back.safetensors", str(tmp_path / "thin.toml"), None, None, False
     )
     for name, array in before.tensors.items():
