@@ -17,9 +17,10 @@ from minialex.engine.session import placement_of
 from minialex.errors import CheckpointError, ConfigurationError
 from minialex.evaluation.errors import Evaluation
 from minialex.figures.run import write_report
-from minialex.network import models
-from minialex.recipe import fields as recipes
+from minialex.network import variants
+from minialex.recipe import toml
 from minialex.recipe.fields import Recipe
+from minialex.recipe.fields import fields as field_table
 from minialex.runs import checkpoint
 from minialex.runs.run_folder import Record, RunPaths, read_metrics
 from minialex.runs.run_folder import Run as RunFolder
@@ -102,7 +103,7 @@ class TrainingRun:
         different = recipe.differences(before)
         if "init_from" in different or "init_layers" in different:
             raise ConfigurationError(f"{path} has begun already: leave out --init, or train into another folder")
-        fixed = [name for name in different if recipes.fields()[name][0] == "network"]
+        fixed = [name for name in different if field_table()[name][0] == "network"]
         if fixed:
             option = fixed[0].replace("_", "-")
             raise CheckpointError(f"{path} holds another network: --{option} cannot change on resume")
@@ -177,7 +178,7 @@ def load_recipe(name: str | os.PathLike[str], **fields: Any) -> Recipe:
         >>> minialex.load_recipe("alexnet-2012", dropout=0.4).learning_rate
         0.01
     """
-    return recipes.load(os.fspath(name)).replace(**fields)
+    return toml.load(os.fspath(name)).replace(**fields)
 
 
 def choose_recipe(recipe: Recipe | str | os.PathLike[str] | None, changes: dict[str, Any]) -> Recipe:
@@ -193,7 +194,7 @@ def choose_recipe(recipe: Recipe | str | os.PathLike[str] | None, changes: dict[
     if is_store(Path(data).expanduser()):
         return load_recipe("alexnet-2012", **{"classes": 0, **changes})  # as many as the store has
     name = data.partition(":")[0]
-    return load_recipe(name if name in recipes.built_in() else "small", **changes)
+    return load_recipe(name if name in toml.built_in() else "small", **changes)
 
 
 def _with_init(changes: dict[str, Any]) -> dict[str, Any]:
@@ -223,7 +224,7 @@ def _carry_out(
     backend = registry.load(name, threads=threads, precision=recipe.precision)
     placement = placement_of(backend, recipe.devices or None, recipe.columns)
     recipe = recipe.replace(backend=name, devices=",".join(placement))
-    models.build(recipe.replace(classes=recipe.classes or 10).network)  # say what does not fit before data is read
+    variants.build(recipe.replace(classes=recipe.classes or 10))  # say what does not fit before data is read
     data = given or load_data(recipe)
     recipe = prepare(recipe, data)
     # before there is a run, so that a network that does not fit leaves none behind

@@ -117,7 +117,7 @@ def own_weights(tensors: dict[str, Any], recipe_name: str, source: Path) -> Weig
     import numpy as np
 
     from minialex.data.statistics import Statistics
-    from minialex.recipe.fields import load
+    from minialex.recipe.toml import load
     from minialex.runs.weights_file import Weights, check
 
     recipe = load(recipe_name)

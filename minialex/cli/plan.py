@@ -43,7 +43,7 @@ def plan(
     """
     from minialex.figures import pictures
     from minialex.figures import plan as figures
-    from minialex.recipe.fields import load
+    from minialex.recipe.toml import load
     from minialex.screen.terminal import console
     from minialex.speed.rates import read
 

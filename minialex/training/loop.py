@@ -20,7 +20,7 @@ from minialex.engine.schedule import Moment, moment
 from minialex.engine.session import Outcome, Session
 from minialex.errors import CheckpointError, NumericalError
 from minialex.evaluation.errors import Evaluation, evaluate
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.parameters import whole_shapes
 from minialex.recipe.fields import Recipe
 from minialex.runs import checkpoint, run_data
@@ -214,7 +214,7 @@ def restored(saved: Checkpoint, recipe: Recipe) -> Progress:
     Raises:
         CheckpointError: If it is of another network.
     """
-    shapes = whole_shapes(models.build(recipe.network), recipe.columns)
+    shapes = whole_shapes(variants.build(recipe), recipe.columns)
     checkpoint.check_against(saved.weights, shapes, f"weights of {saved.path}")
     checkpoint.check_against(saved.momentum, shapes, f"momentum of {saved.path}")
     return Progress(*(saved.state[name] for name in ("step", "errors", "seconds", "warnings")))
@@ -349,7 +349,7 @@ class Training:
 
     def fail(self, result: StepResult, now: Moment) -> None:
         """Say where values first were not finite, and end."""
-        skipped = result.outcome.skipped
+        skipped = [str(name) for name in result.outcome.skipped]
         feed = self.session.training_feed(result.images, result.labels, result.number - 1, now)
         where = first_not_finite(self.session, feed)
         updated = f"; not updated: {', '.join(skipped[:4])}{' …' if len(skipped) > 4 else ''}" if skipped else ""

@@ -13,7 +13,7 @@ from minialex.cli import app as cli
 from minialex.cli import plan as planning
 from minialex.errors import ConfigurationError
 from minialex.figures.plan import tables
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.speed.rates import KNOWN, LINKS, Rates, link, read
 
 MEASURED = {
