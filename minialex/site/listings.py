@@ -1,6 +1,6 @@
 """Source code that pages show: cut out of the library as it is, never pasted.
 
-A page includes ``docs/made/code/minialex.models.alexnet.py`` and gets the text of that function or class;
+A page includes ``docs/made/code/minialex.network.models.alexnet.py`` and gets the text of that function or class;
 ``python -m minialex.site.listings FOLDER PAGE…`` writes what pages ask for.
 """
 

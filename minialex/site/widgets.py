@@ -22,7 +22,12 @@ address; ``minialex docs --pyodide`` answers with another one without changing t
 
 WHEEL = f"minialex-{__version__}-py3-none-any.whl"
 
-_LEFT_OUT = ("site", "notebooks", "ablations", "check", "grading", "conformance", "doctor", "look", "exchange")
+_NOT_LIVE = (
+    "api", "cli", "conformance", "course", "doctor", "evaluation", "exchange", "figures", "look", "runs", "screen", "site",
+    "speed", "studies", "training",
+)  # fmt: skip
+"""Rooms of minialex that a live part does not enter; `minialex.site.live` itself stays."""
+
 
 
 def columns() -> dict[str, Any]:
@@ -44,18 +49,18 @@ def calculator() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def wheel(without: Sequence[str] = _LEFT_OUT, requires: Sequence[str] = ()) -> bytes:
+def wheel(without: Sequence[str] = _NOT_LIVE, requires: Sequence[str] = ()) -> bytes:
     """minialex and its reference as a wheel of pure Python. The same sources give the same bytes.
 
     Args:
-        without: packages of minialex that are left out; those that a live part cannot use, if not said
+        without: rooms of minialex that are left out; those that a live part does not enter, if not said
         requires: what is to be installed with it
     """
     files: dict[str, bytes] = {}
     for package, top in (("minialex", ROOT / "minialex"), ("minialex_numpy", ROOT / "backends" / "minialex_numpy")):
         for path in sorted(path for kind in ("py", "toml", "json") for path in top.rglob(f"*.{kind}")):
             within = path.relative_to(top)
-            if within.parts[0] not in without:
+            if within.parts[0] not in without or within.as_posix() in ("site/__init__.py", "site/live.py"):
                 files[f"{package}/{within.as_posix()}"] = path.read_bytes()
     info = f"minialex-{__version__}.dist-info"
     needs = "".join(f"Requires-Dist: {name}\n" for name in requires)
