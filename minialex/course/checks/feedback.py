@@ -90,18 +90,6 @@ def refuse_placeholder(answer: Any) -> None:
             refuse_placeholder(part)
 
 
-def whole_number(answer: Any, what: str = "the answer") -> int:
-    """An answer as a whole number.
-
-    Raises:
-        NotYet: If it is none.
-    """
-    value = number(answer, what)
-    if value != round(value):
-        raise NotYet(f"{what} should be a whole number, and yours is {value:g}.")
-    return round(value)
-
-
 def number(answer: Any, what: str = "the answer") -> float:
     """An answer as one finite number.
 
@@ -127,8 +115,8 @@ def same_number(
     answer: Any,
     truth: float,
     what: str = "the answer",
-    *,
     mistakes: Sequence[tuple[float, str]] = (),
+    *,
     hint: str = "",
     tolerance: float = 1e-6,
 ) -> None:
@@ -159,8 +147,8 @@ def same_array(
     answer: Any,
     truth: NDArray[Any],
     what: str = "the result",
-    *,
     mistakes: Sequence[tuple[NDArray[Any], str]] = (),
+    *,
     hint: str = "",
     axes: Sequence[str] = (),
     tolerance: float = 1e-5,
