@@ -22,6 +22,7 @@ from minialex.storage import atomic
 from minialex.studies import drawing, measures, words
 from minialex.studies.outcome import Outcome, collect, missing, recorded, run_folder
 from minialex.studies.running import Job, Place, State, run, unfinished
+from minialex.studies.statistics import student
 from minialex.studies.study import RATES, Study, key, names, study
 from minialex.training.display import duration
 from minialex.training.signals import EXIT_CODES
@@ -65,6 +66,7 @@ def ablate(
     if quick:
         place = replace(place, out=place.out / "quick", data="")
     registry.load(place.backend, threads=place.threads)  # say at once what cannot run
+    student(1)
     chosen = {found.name: found.seeds[: seeds or None] for found in studies}
     at_once = jobs or (len(place.devices) if place.devices else os.cpu_count() or 1)
     if place.threads is None and not place.devices and at_once > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -41,7 +41,7 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A study's results; the statistics are computed from the values whenever they are asked for.
+    """A study's results; the statistics are computed from the values, unless they were recorded with them.
 
     Attributes:
         seeds: with a finished run of every arm
@@ -49,6 +49,7 @@ class Outcome:
         limits: epochs after which an arm's runs ended, for values that are None
         facts: command, machine, versions, date, data, seconds of training
         quick: made by ``--quick``: mechanics, no claim
+        recorded_means, recorded_differences: of `means` and `differences`, what need not be computed again
     """
 
     study: Study
@@ -58,6 +59,8 @@ class Outcome:
     images: Mapping[str, Estimate] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
     quick: bool = False
+    recorded_means: Mapping[str, Estimate] = field(default_factory=dict)
+    recorded_differences: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def base(self) -> ArmResult:
@@ -76,16 +79,13 @@ class Outcome:
     @cached_property
     def means(self) -> dict[str, Estimate]:
         """Mean and interval over the seeds by arm."""
-        return {arm.name: estimate(self.numbers(arm)) for arm in self.arms}
+        return {arm.name: self.recorded_means.get(arm.name) or estimate(self.numbers(arm)) for arm in self.arms}
 
     @cached_property
     def differences(self) -> dict[str, Estimate]:
         """Arm minus base by arm: paired by seed, or by image for an average of networks."""
-        base = self.numbers(self.base)
-        return {
-            arm.name: self.images[arm.name] if arm.name in self.images else paired(self.numbers(arm), base)
-            for arm in self.arms[1:]
-        }
+        known, base = {**self.recorded_differences, **self.images}, self.numbers(self.base)
+        return {arm.name: known.get(arm.name) or paired(self.numbers(arm), base) for arm in self.arms[1:]}
 
     @cached_property
     def adjusted(self) -> dict[str, float]:
@@ -108,12 +108,18 @@ class Outcome:
                 }
                 for arm in self.arms
             ],
-            **({"images": {n: [e.mean, e.low, e.high, e.count, e.p] for n, e in self.images.items()}}
-               if self.images else {}),
+            **({"images": _numbers(self.images)} if self.images else {}),
+            "means": _numbers(self.means),
+            "differences": _numbers(self.differences),
             **({"limits": dict(self.limits)} if self.limits else {}),
             **({"quick": True} if self.quick else {}),
             "facts": dict(self.facts),
-        }  # fmt: skip
+        }
+
+
+def _numbers(estimates: Mapping[str, Estimate]) -> dict[str, list[float]]:
+    """Estimates as JSON values; one value alone has no interval, and needs none to be recorded."""
+    return {name: list(astuple(found)) for name, found in estimates.items() if found.count > 1}
 
 
 def from_json(value: Mapping[str, Any], of: Study) -> Outcome:
@@ -133,10 +139,12 @@ def from_json(value: Mapping[str, Any], of: Study) -> Outcome:
             )
             for arm in value["arms"]
         )
-        images = {name: Estimate(*numbers) for name, numbers in value.get("images", {}).items()}
-        return Outcome(
-            of, tuple(value["seeds"]), arms, value["facts"], images, value.get("limits", {}), value.get("quick", False)
+        images, means, differences = (
+            {name: Estimate(*numbers) for name, numbers in value.get(kind, {}).items()}
+            for kind in ("images", "means", "differences")
         )
+        limits, quick = value.get("limits", {}), value.get("quick", False)
+        return Outcome(of, tuple(value["seeds"]), arms, value["facts"], images, limits, quick, means, differences)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"the recorded outcome of '{of.name}' is damaged: {error!r}") from None
 
