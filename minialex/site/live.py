@@ -44,7 +44,7 @@ def _reference() -> Backend:
     return registry.load("numpy")
 
 
-def _apply(operation: str, *arrays: NDArray[Any], **options: Any) -> list[NDArray[Any]]:
+def apply(operation: str, *arrays: NDArray[Any], **options: Any) -> list[NDArray[Any]]:
     """An operation of the reference on NumPy arrays; its results as NumPy arrays."""
     backend = _reference()
     made = getattr(backend, operation)(*(backend.to_device(array, DEVICE) for array in arrays), **options)
@@ -69,7 +69,7 @@ def convolution(image: Numbers, height: int, width: int, kernel: Numbers, stride
     side = round(len(kernel) ** 0.5)
     w = np.asarray(kernel, np.float32).reshape(1, 1, side, side)
     around = ((padding, padding), (padding, padding))
-    return _out(_apply("conv2d", x, w, np.zeros(1, np.float32), stride=stride, padding=around)[0])
+    return _out(apply("conv2d", x, w, np.zeros(1, np.float32), stride=stride, padding=around)[0])
 
 
 def relu(image: Numbers, height: int, width: int, kernel: Numbers, bias: float) -> dict[str, Any]:
@@ -78,21 +78,21 @@ def relu(image: Numbers, height: int, width: int, kernel: Numbers, bias: float) 
     side = round(len(kernel) ** 0.5)
     w = np.asarray(kernel, np.float32).reshape(1, 1, side, side)
     around = ((side // 2, side // 2), (side // 2, side // 2))
-    (before,) = _apply("conv2d", x, w, np.asarray([bias], np.float32), stride=1, padding=around)
-    (after,) = _apply("relu", before)
+    (before,) = apply("conv2d", x, w, np.asarray([bias], np.float32), stride=1, padding=around)
+    (after,) = apply("relu", before)
     return {**_out(after), "before": _out(before), "silent": float(np.mean(after == 0))}
 
 
 def normalisation(values: Numbers, size: int, k: float, alpha: float, beta: float) -> dict[str, Any]:
     """`local_response_norm` of one place's channels."""
     x = np.asarray(values, np.float32).reshape(1, -1, 1, 1)
-    y, scale = _apply("local_response_norm", x, size=size, k=k, alpha=alpha, beta=beta)
+    y, scale = apply("local_response_norm", x, size=size, k=k, alpha=alpha, beta=beta)
     return {**_out(y), "scale": _out(scale)}
 
 
 def pooling(image: Numbers, height: int, width: int, size: int, stride: int) -> dict[str, Any]:
     """`max_pool2d` of a grey picture."""
-    return _out(_apply("max_pool2d", _picture(image, 1, height, width), size=size, stride=stride, ceil=False)[0])
+    return _out(apply("max_pool2d", _picture(image, 1, height, width), size=size, stride=stride, ceil=False)[0])
 
 
 def colour(image: Numbers, height: int, width: int, draws: Numbers) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def colour(image: Numbers, height: int, width: int, draws: Numbers) -> dict[str,
     parts = own.eigenvectors * (np.asarray(draws, np.float64) * np.sqrt(own.eigenvalues))
     shift = parts.sum(axis=1).astype(np.float32)
     zero = np.zeros(1, np.int32)
-    (y,) = _apply(
+    (y,) = apply(
         "augment",
         x.astype(np.uint8), zeros, shift[None], zero, zero, np.zeros(1, np.uint8),
         crop=side, factor=1.0, mean_follows=False,
@@ -282,7 +282,7 @@ def network(
     pixels = _picture(image, 3, S, S).clip(0, 255).astype(np.uint8)
     top = np.asarray([(S - crop) // 2], np.int32)
     backend = _reference()
-    (prepared,) = _apply(
+    (prepared,) = apply(
         "augment",
         pixels, np.ascontiguousarray(mean, np.float32), np.zeros((1, 3), np.float32), top, top, np.zeros(1, np.uint8),
         crop=crop, factor=recipe.pixel_scale, mean_follows=True,
@@ -311,7 +311,7 @@ def network(
     outputs, _ = executor.forward(_Placed(source, backend), [ready] * columns, Context(training=False), heard)
     logits = outputs[0] if len(outputs) == 1 else backend.concat(outputs)
     logits = backend.to_numpy(logits)
-    _, probs = _apply("softmax_cross_entropy", logits, np.zeros(1, np.int64))
+    _, probs = apply("softmax_cross_entropy", logits, np.zeros(1, np.int64))
     order = np.argsort(-probs[0], kind="stable")[:5]
     return {
         "top": [[titles[i] if i < len(titles) else f"class {i}", float(probs[0, i])] for i in order],

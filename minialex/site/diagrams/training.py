@@ -39,7 +39,6 @@ def update() -> Drawing:
         f"A long valley seen from above, and two paths of {STEPS} steps down from the same point at the same learning "
         f"rate. Without momentum the path creeps along the floor and stops short of the lowest point; with a momentum "
         f"of {momentum:g} it swings, and arrives.",
-        0,
     )
     y = 14.0
     for role, words, m in (("two", "without momentum", 0.0), ("one", f"momentum {momentum:g}", momentum)):
@@ -99,7 +98,6 @@ def signal() -> Drawing:
         "signal",
         "How much the outputs of each layer differ from picture to picture, on a logarithmic scale. "
         + " ".join(f"{line.name}: {line.spread[0]:.2g} in conv1, {line.spread[-1]:.2g} in fc8." for line in lines),
-        0,
     )
     powers = range(-5, 2)
     axes = Axes(drawing, 52, 34, WIDTH - 66, 220, 0, len(measured.LAYERS) - 1, powers[0], powers[-1] + 0.3)
