@@ -44,7 +44,7 @@ def command_line() -> str:
     lines = [
         "# Command line\n\nMade from the program: `minialex COMMAND --help` says the same.\n\nExit codes: 0 all right; "
         "2 wrong usage or configuration; 3 data; 4 checkpoint or weights; 5 numbers that are not finite; 6 memory, "
-        "disk or device; 75 stopped by SIGTERM, safe to run again; 130 Ctrl-C.\n",
+        "disk or device; 75 stopped by SIGTERM, safe to run again; 130 Ctrl-C.\n"
     ]
     for name, command in sorted(root.commands.items()):
         children = getattr(command, "commands", {})

@@ -29,23 +29,14 @@ _NOT_LIVE = (
 """Rooms of minialex that a live part does not enter; `minialex.site.live` itself stays."""
 
 
-def columns() -> dict[str, Any]:
-    """The paper's network: its image size and its layers (see `minialex.site.live.wanted`)."""
-    return live.wanted()
-
-
 def calculator() -> dict[str, Any]:
     """Where the calculator begins: the paper's conv1."""
     network = alexnet()
     first = next(layer for layer in network.layers if isinstance(layer, Conv2d))
     channels, size, _ = network.input_shape
     before, after = first.padding[0]
-    return {
-        "defaults": {
-            "channels": channels, "size": size, "kernels": first.kernels, "kernel": first.size,
-            "stride": first.stride, "before": before, "after": after,
-        }
-    }  # fmt: skip
+    return {"defaults": {"channels": channels, "size": size, "kernels": first.kernels, "kernel": first.size,
+                         "stride": first.stride, "before": before, "after": after}}  # fmt: skip
 
 
 def wheel(without: Sequence[str] = _NOT_LIVE, requires: Sequence[str] = ()) -> bytes:
@@ -87,11 +78,8 @@ def pack(content: Mapping[str, bytes], info: str) -> bytes:
 def write(folder: Path) -> list[Path]:
     """Write the JSON files, ``lite.js`` (see `minialex.site.lite`) and the wheel; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {
-        "columns.json": columns(),
-        "calculator.json": calculator(),
-        "settings.json": {"pyodide": PYODIDE, "wheel": WHEEL},
-    }
+    settings = {"pyodide": PYODIDE, "wheel": WHEEL}
+    parts = {"columns.json": live.wanted(), "calculator.json": calculator(), "settings.json": settings}
     for name, value in parts.items():
         write_json(folder / name, value)
     write_text(folder / "lite.js", "// `python -m minialex.site.lite` puts the links of the page of notebooks here\n")

@@ -49,10 +49,7 @@ def first_share(answer: Any) -> str:
             (float(values[-1] / values.sum()), "that is the last component: eigh gives the smallest first."),
             (float(roots[0] / roots.sum()), "variances add up, standard deviations do not: do not take the root."),
             (float(values[0]), "that is the variance itself; divide by the sum of all three."),
-            (
-                float(cov[0, 0] / np.trace(cov)),
-                "that is the share of red; take the eigenvalues (np.linalg.eigvalsh).",
-            ),
+            (float(cov[0, 0] / np.trace(cov)), "that is the share of red; take the eigenvalues (np.linalg.eigvalsh)."),
             (100 * float(values[0] / values.sum()), "as a fraction of 1, please, not in per cent."),
         ]
         same_number(call(answer, cov), float(values[0] / values.sum()), "the share of the first component", mistakes)

@@ -208,10 +208,7 @@ def pooling() -> Drawing:
     left = 12.0
     step = (WIDTH - 2 * left) / (rows + 1)
     y = 16.0
-    for size, stride, words in (
-        (layer.size, layer.stride, "windows that overlap"),
-        (2, 2, "windows side by side"),
-    ):
+    for size, stride, words in ((layer.size, layer.stride, "windows that overlap"), (2, 2, "windows side by side")):
         count = pool_size(rows, size, stride, layer.ceil)
         drawing.text(left, y, f"z = {size}, s = {stride}: {count} {words}", "ink", 13, "start", bold=True)
         y += 12

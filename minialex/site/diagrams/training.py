@@ -67,7 +67,7 @@ def update() -> Drawing:
 
 def plateau() -> Drawing:
     """The loss of the first steps, from recorded runs: which initial weights leave the plateau."""
-    curves = recorded.read().curves
+    curves = recorded.read()
     chance = math.log(recorded.CLASSES)
     drawing = Drawing(
         "plateau",
