@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -93,28 +93,34 @@ class Outcome:
         return holm({name: found.p for name, found in self.differences.items()})
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
+        """As JSON values; what an arm or a study has not is left out."""
+        arms = [
+            {
+                "name": arm.name,
+                "values": _rounded(arm.values),
+                "keys": list(arm.keys),
+                "errors": _rounded(arm.errors),
+                "curves": [[list(point) for point in curve] for curve in arm.curves],
+            }
+            for arm in self.arms
+        ]
+        value = {
             "study": self.study.name,
             "measure": self.study.measure,
             "seeds": list(self.seeds),
-            "arms": [
-                {
-                    "name": arm.name,
-                    "values": [None if v is None else round(v, 4) for v in arm.values],
-                    "keys": list(arm.keys),
-                    **({"errors": [round(e, 4) for e in arm.errors]} if arm.errors else {}),
-                    **({"curves": [[list(point) for point in curve] for curve in arm.curves]} if arm.curves else {}),
-                }
-                for arm in self.arms
-            ],
-            **({"images": _numbers(self.images)} if self.images else {}),
+            "arms": [{name: part for name, part in arm.items() if part or name == "keys"} for arm in arms],
+            "images": _numbers(self.images),
+            "limits": dict(self.limits),
+            "quick": self.quick,
             "means": _numbers(self.means),
             "differences": _numbers(self.differences),
-            **({"limits": dict(self.limits)} if self.limits else {}),
-            **({"quick": True} if self.quick else {}),
             "facts": dict(self.facts),
         }
+        return {name: part for name, part in value.items() if part or name not in ("images", "limits", "quick")}
+
+
+def _rounded(values: Iterable[float | None]) -> list[float | None]:
+    return [None if value is None else round(value, 4) for value in values]
 
 
 def _numbers(estimates: Mapping[str, Estimate]) -> dict[str, list[float]]:
@@ -184,20 +190,15 @@ def collect(of: Study, seeds: Sequence[int], out: Path, networks: measures.Netwo
         errors = tuple(measures.last_error(found) for found in metrics)
         values: tuple[float | None, ...] = errors
         curves: tuple[tuple[tuple[float, float], ...], ...] = ()
+        runs = list(zip(folders, recipes, strict=True))
         if arm.evaluate.average > 1:
             value, images[arm.name] = networks.average(folders, recipes[0])
             values, errors = (value,), ()
         elif arm.evaluate.views > 1:
-            values = tuple(
-                networks.error(folder, recipe, arm.evaluate.views)
-                for folder, recipe in zip(folders, recipes, strict=True)
-            )
+            values = tuple(networks.error(folder, recipe, arm.evaluate.views) for folder, recipe in runs)
             errors = ()
         elif of.measure == "gap":
-            values = tuple(
-                error - networks.training_error(folder, recipe)
-                for error, folder, recipe in zip(errors, folders, recipes, strict=True)
-            )
+            values = tuple(error - networks.training_error(*run) for error, run in zip(errors, runs, strict=True))
         elif of.measure == "epochs":
             values = tuple(measures.epochs_to_goal(found) for found in metrics)
             limits[arm.name] = float(recipes[0].epochs)

@@ -7,7 +7,6 @@ import math
 from minialex.engine.summary import summarise
 from minialex.look.units import receptive_field
 from minialex.network import models
-from minialex.network.layers import Conv2d, Linear
 from minialex.network.network import Stage
 from minialex.recipe.fields import load
 from minialex.site.diagrams.svg import WIDTH, Drawing
@@ -118,8 +117,7 @@ def shares() -> Drawing:
 
 def fields() -> Drawing:
     """How much of the image one place of each layer sees: nested squares in the image."""
-    windowed = [name for name, stage in stages().items() if name in SHOWN and stage.layer.window(0) is not None]
-    reach = {name: found[0].size for name in windowed if (found := receptive_field(models.alexnet(), name))}
+    reach = {name: field[0].size for name in SHOWN if (field := receptive_field(models.alexnet(), name))}
     crop = stages()["conv1"].seen[1]
     drawing = Drawing(
         "fields",
@@ -144,22 +142,20 @@ def fields() -> Drawing:
 
 def depth() -> Drawing:
     """The eight layers that learn, one after another, with how many weights each has."""
-    learning = [stage for stage in models.alexnet().stages(2) if isinstance(stage.layer, Conv2d | Linear)]
-    learned = {row.layer: row.parameters for row in summarise(load("alexnet-2012")).rows}
+    learning = [row for row in summarise(load("alexnet-2012")).rows if row.parameters]
     drawing = Drawing(
         "depth",
         "Eight layers in a row, five of convolution and three full ones. Section 7 of the paper takes one of the "
         "middle convolutions out at a time; conv3, conv4 and conv5 are marked.",
         40 + 40 * len(learning),
     )
-    for place, stage in enumerate(learning):
+    for place, row in enumerate(learning):
         y = 12 + 40 * place
-        weights = learned[stage.layer.name]
-        middle = stage.layer.name in ("conv3", "conv4", "conv5")
-        role = "two-soft" if middle else "one-soft" if isinstance(stage.layer, Conv2d) else "soft"
+        middle = row.layer in ("conv3", "conv4", "conv5")
+        role = "two-soft" if middle else "one-soft" if row.layer.startswith("conv") else "soft"
         drawing.rect(70, y, 120, 24, role, 4)
-        drawing.text(130, y + 16, stage.layer.name, "ink", 12, bold=True)
-        drawing.text(200, y + 16, f"{weights:,}", "quiet", 11, "start")
+        drawing.text(130, y + 16, row.layer, "ink", 12, bold=True)
+        drawing.text(200, y + 16, f"{row.parameters:,}", "quiet", 11, "start")
         drawing.text(62, y + 16, f"layer {place + 1}", "quiet", 11, "end")
         if place + 1 < len(learning):
             drawing.arrow([(130, y + 25), (130, y + 39)], "line", 5)
