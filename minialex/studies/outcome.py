@@ -110,10 +110,10 @@ class Outcome:
             "seeds": list(self.seeds),
             "arms": [{name: part for name, part in arm.items() if part or name == "keys"} for arm in arms],
             "images": _numbers(self.images),
-            "limits": dict(self.limits),
-            "quick": self.quick,
             "means": _numbers(self.means),
             "differences": _numbers(self.differences),
+            "limits": dict(self.limits),
+            "quick": self.quick,
             "facts": dict(self.facts),
         }
         return {name: part for name, part in value.items() if part or name not in ("images", "limits", "quick")}
