@@ -115,24 +115,17 @@ def colour(image: Numbers, height: int, width: int, draws: Numbers) -> dict[str,
     return {**_out(y), "shift": shift.tolist()}
 
 
-class Drawn(Mapping[str, Any]):
-    """A network's initial weights, drawn when a layer asks for them and forgotten at the next layer."""
+class Arrays(Mapping[str, Any]):
+    """A network's arrays as the reference's own, each drawn or read when a layer asks for it; counts the seconds."""
 
-    def __init__(self, network: Network, seed: int) -> None:
-        self.network, self.seed = network, seed
-        self.names = tuple(network.parameters(COLUMNS))
-        self.seconds = 0.0
-        self._layer, self._held = "", dict[str, Any]()
+    def __init__(self, network: Network, columns: int, piece: Callable[[str], Floats]) -> None:
+        self.names, self.piece, self.seconds = tuple(network.parameters(columns)), piece, 0.0
 
     def __getitem__(self, name: str) -> Any:
-        layer = name.partition(".")[0]
-        if layer != self._layer:
-            self._held = {}  # the old ones go before the new ones come
-            begin = time.perf_counter()
-            self._held = dict(initial_parameters(self.network, COLUMNS, self.seed, layers={layer}))
-            self.seconds += time.perf_counter() - begin
-            self._layer = layer
-        return self._held[name]
+        begin = time.perf_counter()
+        array = self.piece(name)
+        self.seconds += time.perf_counter() - begin
+        return _reference().to_device(array, DEVICE)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -141,15 +134,28 @@ class Drawn(Mapping[str, Any]):
         return len(self.names)
 
 
-class Stored(Mapping[str, Any]):
-    """The weights of a minialex weights file, read piece by piece as layers ask for them; NumPy alone.
+def initial(network: Network, seed: int) -> Arrays:
+    """A network's initial weights; a layer's are forgotten at the next layer."""
+    held: dict[str, Any] = {}
+
+    def piece(name: str) -> Any:
+        if name not in held:
+            held.clear()  # the old ones go before the new ones come
+            held.update(initial_parameters(network, COLUMNS, seed, layers={name.partition(".")[0]}))
+        return held[name]
+
+    return Arrays(network, COLUMNS, piece)
+
+
+class WeightsFile:
+    """A minialex weights file, of which pieces are read as layers ask for them; NumPy alone.
 
     Raises:
         CheckpointError: If the file is no safetensors file with a minialex recipe, or its arrays are not the recipe's.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.seconds = path, 0.0
+        self.path = path
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
@@ -189,42 +195,25 @@ class Stored(Mapping[str, Any]):
 
     def array(self, name: str, row: int = 0, rows: int | None = None) -> Floats:
         """Rows of a whole layer's array."""
-        begin = time.perf_counter()
         _, shape, first, _ = self._entries[name]
         rows = shape[0] if rows is None else rows
         values = int(np.prod(shape[1:]))
         with self.path.open("rb") as file:
             file.seek(self._begin + first + 4 * row * values)
             data = file.read(4 * rows * values)
-        self.seconds += time.perf_counter() - begin
         return np.frombuffer(data, "<f4").reshape(rows, *shape[1:])
 
-    def __getitem__(self, name: str) -> Any:
-        whole, _, column = name.partition(":")
-        rows = self.network.parameters(self.recipe.network.columns)[name].shape[0]
-        return self.array(whole, int(column) * rows, rows)
+    def arrays(self) -> Arrays:
+        """The weights of the network's columns."""
+        columns = self.recipe.network.columns
+        parameters = self.network.parameters(columns)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.network.parameters(self.recipe.network.columns))
+        def piece(name: str) -> Floats:
+            whole, _, column = name.partition(":")
+            rows = parameters[name].shape[0]
+            return self.array(whole, int(column) * rows, rows)
 
-    def __len__(self) -> int:
-        return len(self.network.parameters(self.recipe.network.columns))
-
-
-class _Placed(Mapping[str, Any]):
-    """Arrays as the backend's own, each at the moment when it is asked for."""
-
-    def __init__(self, arrays: Mapping[str, Any], backend: Backend) -> None:
-        self.arrays, self.backend = arrays, backend
-
-    def __getitem__(self, name: str) -> Any:
-        return self.backend.to_device(self.arrays[name], DEVICE)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.arrays)
-
-    def __len__(self) -> int:
-        return len(self.arrays)
+        return Arrays(self.network, columns, piece)
 
 
 def _mosaic(piece: Floats) -> dict[str, Any]:
@@ -264,17 +253,15 @@ def network(
         CheckpointError, ConfigurationError: If the file, or the picture's size, is not what is needed.
     """
     begin = time.perf_counter()
-    source: Drawn | Stored
     if weights is None:
         recipe, titles = load("alexnet-2012"), []
         net = models.build(recipe.network)
-        source = Drawn(net, seed)
+        arrays = initial(net, seed)
         x = _picture(image, 3, size, size)
         mean = np.broadcast_to(x.mean(axis=(0, 2, 3), dtype=np.float64)[:, None, None], x.shape[1:])
     else:
-        source = Stored(Path(weights))
-        recipe, titles, net = source.recipe, source.titles, source.network
-        mean = np.asarray(source.array(MEAN))
+        file = WeightsFile(Path(weights))
+        recipe, titles, net, arrays, mean = file.recipe, file.titles, file.network, file.arrays(), file.array(MEAN)
     S, crop = recipe.image_size, recipe.crop
     columns = recipe.network.columns
     if size != S:
@@ -288,13 +275,12 @@ def network(
         crop=crop, factor=recipe.pixel_scale, mean_follows=True,
     )  # fmt: skip
     ready = backend.to_device(prepared, DEVICE)
-    last = time.perf_counter()
-    spent = source.seconds
+    last, spent = time.perf_counter(), 0.0
 
     def heard(layer: str, pieces: Sequence[Any]) -> None:
         nonlocal last, spent
         now = time.perf_counter()
-        of_weights, spent = source.seconds - spent, source.seconds
+        of_weights, spent = arrays.seconds - spent, arrays.seconds
         tell(
             {
                 "layer": layer,
@@ -308,7 +294,7 @@ def network(
         last = time.perf_counter()
 
     executor = Executor(net, backend, (DEVICE,) * columns)
-    outputs, _ = executor.forward(_Placed(source, backend), [ready] * columns, Context(training=False), heard)
+    outputs, _ = executor.forward(arrays, [ready] * columns, Context(training=False), heard)
     logits = outputs[0] if len(outputs) == 1 else backend.concat(outputs)
     logits = backend.to_numpy(logits)
     _, probs = apply("softmax_cross_entropy", logits, np.zeros(1, np.int64))
@@ -316,7 +302,7 @@ def network(
     return {
         "top": [[titles[i] if i < len(titles) else f"class {i}", float(probs[0, i])] for i in order],
         "seconds": time.perf_counter() - begin,
-        "weights_seconds": source.seconds,
+        "weights_seconds": arrays.seconds,
         "parameters": sum(int(np.prod(p.shape)) for p in net.parameters(columns).values()),
         "logits": np.ascontiguousarray(logits[0], np.float32),
     }
@@ -336,7 +322,7 @@ def layers(recipe: Recipe) -> list[dict[str, Any]]:
 
 def wanted(weights: str | None = None) -> dict[str, Any]:
     """What the network of a file (None: the paper's) wants to be given, its image size, and its `layers`."""
-    recipe = load("alexnet-2012") if weights is None else Stored(Path(weights)).recipe
+    recipe = load("alexnet-2012") if weights is None else WeightsFile(Path(weights)).recipe
     return {"size": recipe.image_size, "layers": layers(recipe)}
 
 
