@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from minialex.backend.arrays import Array, Padding
-from minialex.backend.program import CompiledStep, Program
+from minialex.backend.program import ArrayName, CompiledStep, Program
 from minialex.philox import Stream
 
 
@@ -282,7 +282,7 @@ class Backend(Protocol):
 
     # ---- the one hook ---------------------------------------------------------------------------------------
 
-    def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
+    def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
         """A faster way to run a recorded program (a training or an inference step), or None to walk the layers.
 
         `program` is the step as the sequence of operations that it is (see `minialex.backend.program`), `bindings` the

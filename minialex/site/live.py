@@ -18,17 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.backend import registry
-from minialex.backend.program import flatten
+from minialex.backend.program import ArrayName, flatten
 from minialex.backend.protocol import Backend
 from minialex.data.statistics import Statistics
 from minialex.engine.columns import Executor
 from minialex.engine.summary import summarise
 from minialex.errors import CheckpointError, ConfigurationError, MinialexError
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.layers import Context
 from minialex.network.network import Network
 from minialex.network.parameters import initial_parameters, whole_shapes
-from minialex.recipe.fields import Recipe, load, parse
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load, parse
 
 Floats = NDArray[np.float32]
 Numbers = Any
@@ -115,19 +116,19 @@ def colour(image: Numbers, height: int, width: int, draws: Numbers) -> dict[str,
     return {**_out(y), "shift": shift.tolist()}
 
 
-class Arrays(Mapping[str, Any]):
+class Arrays(Mapping[ArrayName, Any]):
     """A network's arrays as the reference's own, each drawn or read when a layer asks for it; counts the seconds."""
 
-    def __init__(self, network: Network, columns: int, piece: Callable[[str], Floats]) -> None:
+    def __init__(self, network: Network, columns: int, piece: Callable[[ArrayName], Floats]) -> None:
         self.names, self.piece, self.seconds = tuple(network.parameters(columns)), piece, 0.0
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: ArrayName) -> Any:
         begin = time.perf_counter()
         array = self.piece(name)
         self.seconds += time.perf_counter() - begin
         return _reference().to_device(array, DEVICE)
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[ArrayName]:
         return iter(self.names)
 
     def __len__(self) -> int:
@@ -136,12 +137,12 @@ class Arrays(Mapping[str, Any]):
 
 def initial(network: Network, seed: int) -> Arrays:
     """A network's initial weights; a layer's are forgotten at the next layer."""
-    held: dict[str, Any] = {}
+    held: dict[ArrayName, Any] = {}
 
-    def piece(name: str) -> Any:
+    def piece(name: ArrayName) -> Any:
         if name not in held:
             held.clear()  # the old ones go before the new ones come
-            held.update(initial_parameters(network, COLUMNS, seed, layers={name.partition(".")[0]}))
+            held.update(initial_parameters(network, COLUMNS, seed, layers={name.layer}))
         return held[name]
 
     return Arrays(network, COLUMNS, piece)
@@ -179,10 +180,10 @@ class WeightsFile:
         self.titles: list[str] = json.loads(metadata.get("words", "[]")) or json.loads(
             metadata.get("class_names", "[]")
         )
-        self.network = models.build(self.recipe.network)
+        self.network = variants.build(self.recipe)
         self._begin, self._entries = 8 + length, entries
         S = self.recipe.image_size
-        shapes = {**whole_shapes(self.network, self.recipe.network.columns), MEAN: (3, S, S)}
+        shapes = {**whole_shapes(self.network, self.recipe.columns), MEAN: (3, S, S)}
         for name, shape in shapes.items():
             dtype, found, first, end = entries.get(name, ("none", (), 0, 0))
             wanted = 4 * int(np.prod(shape))
@@ -205,13 +206,12 @@ class WeightsFile:
 
     def arrays(self) -> Arrays:
         """The weights of the network's columns."""
-        columns = self.recipe.network.columns
+        columns = self.recipe.columns
         parameters = self.network.parameters(columns)
 
-        def piece(name: str) -> Floats:
-            whole, _, column = name.partition(":")
+        def piece(name: ArrayName) -> Floats:
             rows = parameters[name].shape[0]
-            return self.array(whole, int(column) * rows, rows)
+            return self.array(name.whole, name.column * rows, rows)
 
         return Arrays(self.network, columns, piece)
 
@@ -255,7 +255,7 @@ def network(
     begin = time.perf_counter()
     if weights is None:
         recipe, titles = load("alexnet-2012"), []
-        net = models.build(recipe.network)
+        net = variants.build(recipe)
         arrays = initial(net, seed)
         x = _picture(image, 3, size, size)
         mean = np.broadcast_to(x.mean(axis=(0, 2, 3), dtype=np.float64)[:, None, None], x.shape[1:])
@@ -263,7 +263,7 @@ def network(
         file = WeightsFile(Path(weights))
         recipe, titles, net, arrays, mean = file.recipe, file.titles, file.network, file.arrays(), file.array(MEAN)
     S, crop = recipe.image_size, recipe.crop
-    columns = recipe.network.columns
+    columns = recipe.columns
     if size != S:
         raise ConfigurationError(f"the network takes pictures of {S} x {S}, got {size} x {size}")
     pixels = _picture(image, 3, S, S).clip(0, 255).astype(np.uint8)

@@ -14,8 +14,9 @@ from minialex.errors import ConfigurationError
 from minialex.figures import look as drawings
 from minialex.figures import pictures
 from minialex.look.kernels import colour_selectivity, column_difference
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex.recipe.differences import DIFFERENCES
+from minialex.recipe.fields import Recipe, fields
 from minialex.runs.weights_file import read
 from minialex.site import ROOT, claims
 from minialex.storage.atomic import write_bytes, write_text
@@ -80,12 +81,12 @@ def _default(parameter: Any) -> str:
 
 def recipes() -> str:
     """All recipe fields with the paper's values, and the recipes of the package."""
-    base = recipe.Recipe()
+    base = Recipe()
     lines = ["# Recipes\n\nA recipe is a TOML file of four tables. Every field can be given on the command line: "
              "`--learning-rate 0.02`. Numbers in brackets are the paper's sections.\n"]  # fmt: skip
     for table in ("network", "training", "images", "place"):
         rows = []
-        for name, (home, info) in recipe.fields().items():
+        for name, (home, info) in fields().items():
             if home == table:
                 choices = f" ({', '.join(info.metadata['choices'])})" if info.metadata["choices"] else ""
                 rows.append([f"`{name}`", f"`{getattr(base, name)}`", cell(info.metadata["doc"] + choices)])

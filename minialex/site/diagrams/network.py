@@ -8,7 +8,7 @@ from minialex.engine.summary import summarise
 from minialex.look.units import receptive_field
 from minialex.network import models
 from minialex.network.network import Stage
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.site.diagrams.svg import WIDTH, Drawing
 
 SHOWN = ("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8")
@@ -17,7 +17,7 @@ SIDE = ("one", "two")
 
 def stages() -> dict[str, Stage]:
     """The paper's layers in their places, by name."""
-    return {stage.layer.name: stage for stage in models.alexnet().stages(2)}
+    return {stage.layer.name: stage for stage in models.ALEXNET.stages(2)}
 
 
 def shape(numbers: tuple[int, ...]) -> str:
@@ -117,7 +117,7 @@ def shares() -> Drawing:
 
 def fields() -> Drawing:
     """How much of the image one place of each layer sees: nested squares in the image."""
-    reach = {name: field[0].size for name in SHOWN if (field := receptive_field(models.alexnet(), name))}
+    reach = {name: field[0].size for name in SHOWN if (field := receptive_field(models.ALEXNET, name))}
     crop = stages()["conv1"].seen[1]
     drawing = Drawing(
         "fields",
