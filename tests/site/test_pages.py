@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from minialex import site
 from minialex import studies as ablations
 from minialex.cli import app as cli
 from minialex.cli import server
 from minialex.errors import ConfigurationError
 from minialex.recipe import toml as recipe
-from minialex.site import blocks, build, claims, pages
+from minialex.site import blocks, claims, pages
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = sorted(path for path in (ROOT / "docs").rglob("*.md") if "made" not in path.parts)
@@ -188,21 +187,7 @@ def test_docs_with_a_folder_that_is_no_pyodide(tmp_path: Path, capfd: pytest.Cap
 def test_without_a_site_and_a_source_tree_it_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(site, "ROOT", tmp_path)
-    monkeypatch.setattr(build, "PACKAGED", tmp_path / "built")
+    monkeypatch.setattr(serve, "PACKAGE", tmp_path / "minialex")
+    monkeypatch.setattr(serve, "PACKAGED", tmp_path / "built")
     assert cli.run(["docs", "--no-browser"]) == 2
     assert "clone the source" in capfd.readouterr().err
-
-
-def test_the_reference_says_types_and_descriptions_each_in_its_column() -> None:
-    griffe = pytest.importorskip("griffe", reason="pip install 'minialex[docs]'")
-    loaded = griffe.load(
-        "minialex.engine.session",
-        search_paths=[ROOT],
-        docstring_parser="numpy",
-        extensions=griffe.load_extensions(str(ROOT / "minialex" / "site" / "docstrings.py") + ":Described"),
-    )
-    (parameters,) = (part for part in loaded["Session"].docstring.parsed if part.kind.value == "parameters")
-    recipe_of, *_ = parameters.value
-    assert str(recipe_of.annotation) == "Recipe"
-    assert recipe_of.description.startswith("with ")
