@@ -13,10 +13,9 @@ from minialex.data.statistics import Statistics
 from minialex.errors import CheckpointError, ConfigurationError
 from minialex.exchange import caffe, card, onnx_file, pytorch_file, pytorch_module, torchvision
 from minialex.recipe.fields import load as load_recipe
-from minialex.runs import checkpoint
 from minialex.runs import weights_file as weights_files
 from minialex.runs.weights_file import Weights
-from minialex.storage import atomic
+from minialex.storage import atomic, safetensors
 
 WORDNET = re.compile(r"(n\d{8})\s+(\S.*)")
 FORMATS = (".safetensors", ".onnx", ".pt", ".pth")
@@ -110,9 +109,9 @@ def _read(source: Path, recipe: str | None, mean: Path | None) -> Weights:
     if mean is not None:
         raise ConfigurationError("--mean is for a caffemodel")
     if kind == "safetensors":
-        if checkpoint.read_metadata(source).get("format") == weights_files.FORMAT:
+        if safetensors.read_metadata(source).get("format") == weights_files.FORMAT:
             raise ConfigurationError(f"{source} is a weights file of minialex already")
-        tensors = checkpoint.read_safetensors(source)
+        tensors = safetensors.read(source)
         tensors = {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in tensors.items()}
     else:
         tensors = pytorch_file.read(source)

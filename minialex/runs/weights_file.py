@@ -26,8 +26,8 @@ from minialex.network.parameters import whole_shapes
 from minialex.recipe.fields import Recipe, parse
 from minialex.recipe.fields import load as load_recipe
 from minialex.runs import checkpoint
-from minialex.runs import run_data as rundata
-from minialex.runs.run_folder import RunPaths, is_run, read_metrics
+from minialex.runs.run_folder import RunPaths, is_run, read_data, read_metrics
+from minialex.storage import safetensors
 
 FORMAT = "minialex weights"
 VERSION = "1"
@@ -94,7 +94,7 @@ def write(path: Path, weights: Weights) -> None:
         "origin": json.dumps({"minialex": __version__, **weights.origin}),
     }
     statistics: Arrays = {MEAN: weights.statistics.mean, COVARIANCE: weights.statistics.covariance}
-    checkpoint.write_safetensors(path, {**weights.tensors, **statistics}, metadata)
+    safetensors.write(path, {**weights.tensors, **statistics}, metadata)
 
 
 def read(path: Path) -> Weights:
@@ -104,7 +104,7 @@ def read(path: Path) -> Weights:
         CheckpointError: If it is missing, damaged, of another kind, or its arrays are not those of its recipe; the
             array is named.
     """
-    metadata = checkpoint.read_metadata(path)
+    metadata = safetensors.read_metadata(path)
     recipe = _recipe_in(metadata, path)
     try:
         class_names, words = (json.loads(metadata[name]) for name in ("class_names", "words"))
@@ -114,7 +114,7 @@ def read(path: Path) -> Weights:
         data = metadata["data"]
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"the metadata of {path} is damaged: {error}") from None
-    tensors = checkpoint.read_safetensors(path)
+    tensors = safetensors.read(path)
     S = recipe.image_size
     statistics = {name: tensors.pop(name) for name in (MEAN, COVARIANCE) if name in tensors}
     checkpoint.check_against(statistics, {MEAN: (3, S, S), COVARIANCE: (3, 3)}, str(path))
@@ -170,7 +170,7 @@ def recipe_at(path: Path) -> Recipe:
     """The recipe of what `find` would find, without reading the arrays."""
     if path.is_file():
         _refuse_foreign(path)
-        return _recipe_in(checkpoint.read_metadata(path), path)
+        return _recipe_in(safetensors.read_metadata(path), path)
     return recipe_of(path.parent.parent if (path / checkpoint.MANIFEST).is_file() else path)
 
 
@@ -189,7 +189,7 @@ def find(path: Path) -> Weights:
         home, found = path.parent.parent, checkpoint.load(path)
     else:
         home, found = path, checkpoint.best(path / "checkpoints")
-    recipe, known = recipe_of(home), rundata.read(home)
+    recipe, known = recipe_of(home), read_data(home)
     recipe = recipe if recipe.classes else recipe.replace(classes=len(known.class_names))
     begun_with = Path(recipe.init_from).name
     # what holds of this machine alone stays here

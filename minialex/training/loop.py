@@ -26,9 +26,7 @@ from minialex.network import models
 from minialex.network.parameters import whole_shapes
 from minialex.recipe.fields import Recipe
 from minialex.runs import checkpoint
-from minialex.runs import run_data as rundata
-from minialex.runs.run_data import RunData
-from minialex.runs.run_folder import Run
+from minialex.runs.run_folder import Run, RunData, has_data, read_data, write_data
 from minialex.training import finetuning as transfer
 from minialex.training.finetuning import Start
 from minialex.training.guards import LossGuard, dead_units, dead_units_warning, first_not_finite
@@ -122,11 +120,11 @@ def prepare(recipe: Recipe, data: DataSet) -> Recipe:
 def data_of_run(run: Run, data: DataSet, mean: NDArray[np.float32] | None = None) -> RunData:
     """What the run remembers of its data, computed and written the first time; with another mean image if given."""
     folder = run.paths.folder
-    if not rundata.is_there(folder):
+    if not has_data(folder):
         found = data.statistics or statistics_of(data.train)  # a store knows them
         found = found if mean is None else replace(found, mean=mean)
-        rundata.write(folder, RunData(data.name, data.class_names, found, data.words))
-    return rundata.read(folder)
+        write_data(folder, RunData(data.name, data.class_names, found, data.words))
+    return read_data(folder)
 
 
 def train(
