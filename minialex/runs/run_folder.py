@@ -1,4 +1,4 @@
-"""A run is a folder: the recipe, what it remembers of its data, the metrics, the checkpoints, a log, pictures, a report.
+"""A run is a folder: recipe, what it remembers of its data, metrics, checkpoints, a log, pictures and a report.
 
 The data's name, its classes, the mean image and the colour covariance are in ``data.json`` and ``data.safetensors``:
 evaluation and prediction need them long after the data itself may have gone.
@@ -46,7 +46,7 @@ class Run:
             for written in (folder, self.paths.pictures):
                 atomic.remove_stale(written)
             self._metrics = atomic.LineFile(self.paths.metrics)
-            stack.callback(lambda: self._metrics.close())  # that of then: `drop_metrics_after` opens it anew
+            stack.callback(lambda: self._metrics.close())  # noqa: PLW0108 - `drop_metrics_after` opens it anew
             self._log = atomic.LineFile(self.paths.log)
             stack.callback(self._log.close)
             self._stack = stack.pop_all()

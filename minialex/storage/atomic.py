@@ -180,7 +180,7 @@ def write_stream(path: str | os.PathLike[str], chunks: Iterable[Any], *, needed:
     """
     path = Path(path)
     with translate_os_errors(path, needed=needed):
-        file = _at_temporary_name(path, lambda name: open(name, "xb", buffering=0))
+        file = _at_temporary_name(path, lambda name: open(name, "xb", buffering=0))  # noqa: SIM115 - closed below
         try:
             with file:
                 try_lock(file.fileno())

@@ -21,8 +21,8 @@ from minialex.storage import atomic
 
 HEADER_LIMIT = 1024 * 1024  # bytes; AlexNet's header has 2 kB
 DTYPES = {
-    "float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL", "int64": "I64", "int32": "I32", "int16": "I16",
-    "int8": "I8", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8",
+    "float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL", "int64": "I64", "int32": "I32",
+    "int16": "I16", "int8": "I8", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8",
 }  # fmt: skip
 """Names of the types that files may hold, by NumPy's names."""
 

@@ -21,7 +21,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -38,7 +38,8 @@ from minialex.data.statistics import Sums
 from minialex.data.store import sources, store
 from minialex.data.store.store import PARTS
 from minialex.errors import ConfigurationError, DataError, MinialexError, ResourceError
-from minialex.storage import atomic
+from minialex.storage import atomic, safetensors
+from minialex.storage.locks import locked_folder
 
 WORK = "prepare"
 _PLAN, _SUMS, _SKIPPED = "plan.json", "sums.safetensors", "skipped.jsonl"
@@ -53,30 +54,40 @@ class Stopped(Exception):
     """Preparing was stopped on request; the same call goes on."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is being made; it is written when the source is listed and must be the same when preparing goes on.
+class Request(NamedTuple):
+    """What a store is made from and how: going on takes the same.
 
     Attributes:
-        source, validation, words, size: as given
-        name, class_names, known_words: of the data set
-        counts: lines of the list, by part
-        shard: lines of a shard, by part
-        listed: SHA-256 of the lists, by part
-        made_with: versions of what decodes
+        source, validation, words: full paths; empty for none
+        size: height and width of the images
+        decoder: versions of the libraries that decide which pixels an image becomes
     """
 
     source: str
     validation: str
     words: str
     size: int
+    decoder: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is being made; it is written when the source is listed.
+
+    Attributes:
+        name, class_names, words: of the data set
+        counts: lines of the list, by part
+        shard: lines of a shard, by part
+        sha256: of the lists, by part
+    """
+
+    request: Request
     name: str
     class_names: tuple[str, ...]
-    known_words: tuple[str, ...]
+    words: tuple[str, ...]
     counts: dict[str, int]
     shard: dict[str, int]
-    listed: dict[str, str]
-    made_with: str
+    sha256: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,7 @@ class Summary:
     already: bool
 
 
-def made_with() -> str:
+def decoder() -> str:
     """Versions of the libraries that decide which pixels an image becomes."""
     from importlib.metadata import PackageNotFoundError, version
 
@@ -157,11 +168,14 @@ def prepare(
     new = not folder.exists()
     atomic.make_folder(folder)
     try:
-        with _only_one(folder):
+        with locked_folder(folder, f"{folder}: another process is preparing it; wait for it, or stop it."):
             atomic.remove_stale(folder)
-            given = (_absolute(source), _absolute(validation), _absolute(words), size)
-            plan = _read_plan(folder, given) if (folder / WORK).is_dir() else _list(folder, given, progress, stop)
-            _check_root(plan)
+            request = Request(_absolute(source), _absolute(validation), _absolute(words), size, decoder())
+            plan = _read_plan(folder, request) if (folder / WORK).is_dir() else _list(folder, request, progress, stop)
+            if not Path(request.source).exists():  # a store would quietly become an empty one
+                raise DataError(
+                    f"{request.source}: is not there any more; the store is begun and can go on when it is."
+                )
             decoded = _make_shards(folder, plan, workers, progress, stop)
             _finish(folder, plan)
     except MinialexError:
@@ -176,80 +190,49 @@ def _absolute(path: str | os.PathLike[str] | None) -> str:
     return "" if path is None else str(Path(path).expanduser().resolve())
 
 
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the lock of the store's folder."""
-    if os.name != "posix":
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        if atomic.try_lock(descriptor) is False:
-            raise ConfigurationError(f"{folder}: another process is preparing it; wait for it, or stop it.")
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _check_root(plan: Plan) -> None:
-    """Without its source, a store would quietly become an empty one."""
-    if not Path(plan.source).expanduser().exists():
-        raise DataError(f"{plan.source}: is not there any more; the store is begun and can go on when it is.")
-
-
 # ---------------------------------------------------------------- the list
 
 
-def _list(folder: Path, given: tuple[str, str, str, int], progress: Progress, stop: Callable[[], bool]) -> Plan:
+def _list(folder: Path, request: Request, progress: Progress, stop: Callable[[], bool]) -> Plan:
     """List a source into the folder ``prepare``, which gets its name when it is whole."""
     others = [path.name for path in folder.iterdir() if not path.name.startswith(atomic.TEMPORARY)]
     if others:
         raise ConfigurationError(f"{folder}: holds '{others[0]}' and is no store that was begun; give a new folder.")
-    place, validation, words, size = given
-    source = sources.find(place, validation=validation or None, words=words or None)
-    listed = 0
+    source = sources.find(request.source, validation=request.validation or None, words=request.words or None)
+    images = 0
 
-    def lines(listing: sources.Listing, skipped: Any) -> Iterator[bytes]:
-        nonlocal listed
+    def lines(listing: sources.Listing) -> Iterator[bytes]:
+        nonlocal images
         for item in listing():
             if isinstance(item, sources.Skipped):
                 skipped.append(json.dumps(item))
                 continue
-            yield _line(item)
-            listed += 1
-            if listed % 500 == 0:
-                progress("listing", listed, None)
+            yield json.dumps(item).encode() + b"\n"
+            images += 1
+            if images % 500 == 0:
+                progress("listing", images, None)
                 if stop():
                     raise Stopped
 
     with atomic.translate_os_errors(folder / WORK), atomic.new_folder(folder / WORK) as work:
         skipped = atomic.LineFile(work / _SKIPPED)
-        counts, sums = {}, {}
+        counts, sha256 = {}, {}
         for part, listing in (("train", source.train), ("validation", source.validation)):
             if listing is not None:
-                _, sums[part] = atomic.write_new(work / part, lines(listing, skipped))
+                _, sha256[part] = atomic.write_new(work / part, lines(listing))
                 counts[part] = _count(work / part)
         skipped.sync()
         skipped.close()
-        if "validation" not in counts:
-            counts, sums = _keep_a_tenth(work, counts["train"], place)
+        if source.validation is None:
+            counts, sha256 = _keep_a_tenth(work, counts["train"], request.source)
         for part in PARTS:
             if not counts[part]:
-                raise DataError(f"{place}: holds no {part} image.")
+                raise DataError(f"{request.source}: holds no {part} image.")
         shard = {part: _shard_size(counts[part]) for part in PARTS}
-        known = (source.name, source.class_names, source.words)
-        plan = Plan(place, validation, words, size, *known, counts, shard, sums, made_with())
-        atomic.write_json(work / _PLAN, asdict(plan))
+        plan = Plan(request, source.name, source.class_names, source.words, counts, shard, sha256)
+        atomic.write_json(work / _PLAN, {**asdict(plan), "request": request._asdict()})
         atomic.move_folder(work, folder / WORK)
     return plan
-
-
-def _line(entry: sources.Entry) -> bytes:
-    return json.dumps(entry).encode() + b"\n"
-
-
-def _entry(line: bytes) -> sources.Entry:
-    return sources.Entry(*json.loads(line))
 
 
 def _count(path: Path) -> int:
@@ -260,17 +243,16 @@ def _count(path: Path) -> int:
 def _keep_a_tenth(work: Path, count: int, where: str) -> tuple[dict[str, int], dict[str, str]]:
     """Divide a list into training and validation, as `minialex.data.sets.folder` does it."""
     chosen = validation_part(count, 0, where)
-    counts, sums = {}, {}
+    counts, sha256 = {}, {}
     whole = work / "whole"
     os.rename(work / "train", whole)
-    for part, wanted in (("train", False), ("validation", True)):
+    for part, wanted in (("train", ~chosen), ("validation", chosen)):
         with whole.open("rb") as file:
-            _, sums[part] = atomic.write_new(
-                work / part, (line for line, kept in zip(file, chosen, strict=True) if kept == wanted)
-            )
-        counts[part] = int(np.sum(chosen == wanted))
+            rows = (line for line, belongs in zip(file, wanted, strict=True) if belongs)
+            _, sha256[part] = atomic.write_new(work / part, rows)
+        counts[part] = int(np.sum(wanted))
     whole.unlink()
-    return counts, sums
+    return counts, sha256
 
 
 def _shard_size(count: int) -> int:
@@ -279,29 +261,23 @@ def _shard_size(count: int) -> int:
     return min(max(-(-wanted // _SMALLEST) * _SMALLEST, _SMALLEST), _LARGEST)
 
 
-def _read_plan(folder: Path, given: tuple[str, str, str, int]) -> Plan:
+def _read_plan(folder: Path, request: Request) -> Plan:
     """The plan of a store that was begun, if it is the one that is asked for."""
     path = folder / WORK / _PLAN
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        plan = Plan(**{**known, **{key: tuple(known[key]) for key in ("class_names", "known_words")}})
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields |= {"request": Request(**fields["request"])}
+        plan = Plan(**fields | {name: tuple(fields[name]) for name in ("class_names", "words")})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}); remove {folder} and begin again.") from None
-    now = {
-        "source": given[0],
-        "--validation": given[1],
-        "--words": given[2],
-        "--size": given[3],
-        "decoder": made_with(),
-    }
-    then = (plan.source, plan.validation, plan.words, plan.size, plan.made_with)
-    for (what, mine), theirs in zip(now.items(), then, strict=True):
-        if mine != theirs:
-            raise ConfigurationError(f"{folder}: was begun with {what} {theirs or 'none'}, not {mine or 'none'}: "
+    options = ("source", "--validation", "--words", "--size", "decoder")
+    for option, before, now in zip(options, plan.request, request, strict=True):
+        if now != before:
+            raise ConfigurationError(f"{folder}: was begun with {option} {before or 'none'}, not {now or 'none'}: "
                                      "go on with the same, or give a new folder.")  # fmt: skip
     for part in PARTS:
         with (folder / WORK / part).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != plan.listed[part]:
+            if hashlib.file_digest(file, "sha256").hexdigest() != plan.sha256[part]:
                 raise DataError(f"{folder / WORK / part}: damaged; remove {folder} and begin again.")
     return plan
 
@@ -320,14 +296,6 @@ class Task(NamedTuple):
     size: int
 
 
-class Made(NamedTuple):
-    """A shard that was made, and its sums, for the training part."""
-
-    part: str
-    number: int
-    sums: Sums | None
-
-
 def _tasks(folder: Path, plan: Plan, part: str) -> Iterator[Task]:
     """All shards of a part."""
     with (folder / WORK / part).open("rb") as file:
@@ -337,20 +305,19 @@ def _tasks(folder: Path, plan: Plan, part: str) -> Iterator[Task]:
             position += len(line)
             lines += 1
             if lines == plan.shard[part]:
-                yield Task(str(folder), part, number, begin, lines, plan.size)
+                yield Task(str(folder), part, number, begin, lines, plan.request.size)
                 begin, lines, number = position, 0, number + 1
         if lines:
-            yield Task(str(folder), part, number, begin, lines, plan.size)
+            yield Task(str(folder), part, number, begin, lines, plan.request.size)
 
 
-@dataclass
 class _Worker:
-    """What a process that makes shards was given.
+    """What this process was given to make shards with.
 
     Attributes:
         stop: an event that says to stop
         done: how many images each process has done, without a lock, which a killed one would keep
-        slot: this process's place there
+        slot: this process's element of `done`
     """
 
     stop: Any = None
@@ -358,17 +325,14 @@ class _Worker:
     slot: int = 0
 
 
-_worker = _Worker()
-
-
 def _begin(stop: Any, done: Any, slots: Any = None) -> None:
     """Set a process up; with `slots`, a counter, it is one of several."""
-    _worker.stop, _worker.done, _worker.slot = stop, done, 0
+    _Worker.stop, _Worker.done, _Worker.slot = stop, done, 0
     if slots is not None:
         import signal
 
         with slots.get_lock():
-            _worker.slot = slots.value
+            _Worker.slot = slots.value
             slots.value += 1
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches all; the parent decides
         threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -382,8 +346,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def make_shard(task: Task) -> Made:
-    """Read, decode, scale, cut and write the images of one shard.
+def make_shard(task: Task) -> tuple[Task, Sums | None]:
+    """Read, decode, scale, cut and write the images of one shard; returns the sums of training images.
 
     Raises:
         Stopped: on request; nothing is left behind
@@ -391,17 +355,17 @@ def make_shard(task: Task) -> Made:
     """
     folder = Path(task.folder)
     labels: list[int] = []
-    sums: list[int] = []
+    crc32: list[int] = []
     names: list[str] = []
     left_out: list[tuple[str, str]] = []
     treated: list[tuple[str, str]] = []
-    total = Sums(task.size) if task.part == "train" else None
+    sums = Sums(task.size) if task.part == "train" else None
 
     def blocks() -> Iterator[NDArray[np.uint8]]:
         block = np.empty((_BLOCK, 3, task.size, task.size), np.uint8)
         filled = 0
-        for entry in _entries(folder / WORK / task.part, task.begin, task.images):
-            if _worker.stop is not None and _worker.stop.is_set():
+        for number, entry in enumerate(_entries(folder / WORK / task.part, task.begin, task.images), 1):
+            if _Worker.stop.is_set():
                 raise Stopped
             try:
                 block[filled], notes = decode(entry.read(), task.size, entry.name)
@@ -409,55 +373,37 @@ def make_shard(task: Task) -> Made:
                 left_out.append((entry.name, str(error)))
             else:
                 labels.append(entry.label)
-                sums.append(zlib.crc32(block[filled]))
+                crc32.append(zlib.crc32(block[filled]))
                 names.append(entry.name)
                 treated.extend((entry.name, note) for note in notes)
                 filled += 1
-            if _worker.done is not None:
-                _worker.done[_worker.slot] += 1
-            if filled == _BLOCK:
-                yield block
-                if total is not None:
-                    total.add(block)
+            _Worker.done[_Worker.slot] += 1
+            if filled == _BLOCK or number == task.images:
+                yield block[:filled].reshape(-1)
+                if sums is not None:
+                    sums.add(block[:filled])
                 filled = 0
-        yield block[:filled]
-        if total is not None:
-            total.add(block[:filled])
 
-    chunks = (block.reshape(-1) for block in blocks())
-    _, sha256 = atomic.write_stream(store.images_path(folder, task.part, task.number), chunks)
-    index = store.Index(
-        np.array(labels, np.int64), np.array(sums, np.uint32), tuple(names), tuple(left_out), tuple(treated), sha256
-    )
+    _, sha256 = atomic.write_stream(store.images_path(folder, task.part, task.number), blocks())
+    arrays = np.array(labels, np.int64), np.array(crc32, np.uint32)
+    index = store.Index(*arrays, tuple(names), tuple(left_out), tuple(treated), sha256)
     store.write_index(store.index_path(folder, task.part, task.number), index)
-    return Made(task.part, task.number, total)
+    return task, sums
 
 
 def _entries(path: Path, begin: int, count: int) -> Iterator[sources.Entry]:
     with path.open("rb") as file:
         file.seek(begin)
         for _ in range(count):
-            yield _entry(file.readline())
+            yield sources.Entry(*json.loads(file.readline()))
 
 
 def _make_shards(folder: Path, plan: Plan, workers: int, progress: Progress, stop: Callable[[], bool]) -> int:
     """Make the shards that are not there yet; returns the number of images that were decoded."""
     sums, finished = _read_sums(folder, plan)
-    tasks, already = [], 0
-    for part in PARTS:
-        for task in _tasks(folder, plan, part):
-            if task.number in finished[part]:
-                already += task.images
-            else:
-                tasks.append(task)
+    tasks = [task for part in PARTS for task in _tasks(folder, plan, part) if task.number not in finished[part]]
     total = sum(plan.counts.values())
-
-    def took(made: Made) -> None:
-        if made.sums is not None:
-            sums.merge(made.sums)
-        finished[made.part].add(made.number)
-        _write_sums(folder, sums, finished)
-
+    already = total - sum(task.images for task in tasks)
     workers = max(1, min(workers, len(tasks)))
     context = get_context("spawn")
     event, done = context.Event(), context.RawArray("q", workers)
@@ -468,47 +414,22 @@ def _make_shards(folder: Path, plan: Plan, workers: int, progress: Progress, sto
             event.set()
 
     tell()
+    pool: Executor
     if workers == 1:
-        _here(tasks, event, done, tell, took)
+        pool = ThreadPoolExecutor(1, "minialex-prepare", _begin, (event, done))
     else:
-        _parallel(tasks, workers, event, done, tell, took)
-    tell()
-    return sum(done)
-
-
-def _here(tasks: list[Task], event: Any, done: Any, tell: Callable[[], None], took: Callable[[Made], None]) -> None:
-    """Make shards in this process; a thread tells how far it is."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.2):
-            tell()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    _begin(event, done)
-    try:
-        for task in tasks:
-            took(make_shard(task))
-    finally:
-        _begin(None, None)
-        over.set()
-        watcher.join()
-
-
-def _parallel(
-    tasks: list[Task], workers: int, event: Any, done: Any, tell: Callable[[], None], took: Callable[[Made], None]
-) -> None:
-    """Make shards in processes of their own."""
-    context = get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _begin, (event, done, context.Value("q", 0)))
+        pool = ProcessPoolExecutor(workers, context, _begin, (event, done, context.Value("q", 0)))
     try:
         with _one_thread_each():
-            waiting: set[Future[Made]] = {pool.submit(make_shard, task) for task in tasks}
+            waiting: set[Future[tuple[Task, Sums | None]]] = {pool.submit(make_shard, task) for task in tasks}
         while waiting:
             ready, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in ready:
-                took(future.result())
+                task, of_shard = future.result()
+                if of_shard is not None:
+                    sums.merge(of_shard)
+                finished[task.part].add(task.number)
+                _write_sums(folder, sums, finished)
             tell()
     except BrokenProcessPool:
         raise ResourceError("a process that prepares images was killed, perhaps for want of memory; run the same "
@@ -516,6 +437,8 @@ def _parallel(
     finally:
         event.set()  # the others, where one failed
         pool.shutdown(wait=True, cancel_futures=True)
+    tell()
+    return sum(done)
 
 
 @contextmanager
@@ -536,32 +459,28 @@ def _one_thread_each() -> Iterator[None]:
 
 def _write_sums(folder: Path, sums: Sums, finished: dict[str, set[int]]) -> None:
     """Write what is summed and which shards are in it, together."""
-    from safetensors.numpy import save
-
     state = {
         "images": sums.images,
         "products": sums.products.tolist(),
         "finished": {part: sorted(finished[part]) for part in PARTS},
     }
     text = np.frombuffer(json.dumps(state).encode(), np.uint8)
-    atomic.write_bytes(folder / WORK / _SUMS, save({"pixels": sums.pixels, "state": text}))
+    safetensors.write(folder / WORK / _SUMS, {"pixels": sums.pixels, "state": text})
 
 
 def _read_sums(folder: Path, plan: Plan) -> tuple[Sums, dict[str, set[int]]]:
     """What is summed, and which shards are finished."""
-    from safetensors.numpy import load
-
-    sums = Sums(plan.size)
+    sums = Sums(plan.request.size)
     path = folder / WORK / _SUMS
     if not path.exists():
         return sums, {part: set() for part in PARTS}
     try:
-        arrays = load(path.read_bytes())
+        arrays = safetensors.parse(path.read_bytes())
         state = json.loads(arrays["state"].tobytes())
         sums.images, sums.pixels = state["images"], arrays["pixels"]
         sums.products = np.array(state["products"], object)
         return sums, {part: set(state["finished"][part]) for part in PARTS}
-    except Exception as error:  # safetensors has an exception of its own, which is no ValueError
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}); remove {folder} and begin again.") from None
 
 
@@ -571,57 +490,51 @@ def _read_sums(folder: Path, plan: Plan) -> tuple[Sums, dict[str, set[int]]]:
 def _finish(folder: Path, plan: Plan) -> None:
     """Write what is known of the whole; ``store.json`` last."""
     shards: dict[str, tuple[store.Shard, ...]] = {}
-    left_out = treated = 0
+    left_out, treated = _count(folder / WORK / _SKIPPED), 0
     for part in PARTS:
-        found = []
-        for number in range(-(-plan.counts[part] // plan.shard[part])):
-            index, sha256 = store.read_index(store.index_path(folder, part, number))
-            found.append(store.Shard(len(index.labels), index.sha256, sha256))
+        of_part = []
+        for index, sha256 in _indexes(folder, plan, part):
+            of_part.append(store.Shard(len(index.labels), index.sha256, sha256))
             left_out += len(index.left_out)
             treated += len({name for name, _ in index.treated})
-        shards[part] = tuple(found)
-        if not sum(shard.images for shard in found):
-            raise DataError(f"{plan.source}: not one {part} image could be used; {_first_reason(folder, part)}")
+        shards[part] = tuple(of_part)
+        if not sum(shard.images for shard in of_part):
+            reason = ": ".join(next(_indexes(folder, plan, part))[0].left_out[0])
+            raise DataError(f"{plan.request.source}: not one {part} image could be used; {reason}")
     sums, _ = _read_sums(folder, plan)
-    store.write_statistics(folder, sums.statistics())
-    hashes = {store.STATISTICS: hashlib.sha256((folder / store.STATISTICS).read_bytes()).hexdigest()}
-    _, hashes[store.LEFT_OUT] = atomic.write_stream(folder / store.LEFT_OUT, _left_out(folder, shards))
-    _, hashes[store.TREATED] = atomic.write_stream(folder / store.TREATED, _treated(folder, shards))
-    left_out += _count(folder / WORK / _SKIPPED)
+    sha256s = {store.STATISTICS: store.write_statistics(folder, sums.statistics())}
+    for name in (store.LEFT_OUT, store.TREATED):
+        _, sha256s[name] = atomic.write_stream(folder / name, _notes(folder, plan, name))
+    size, made_with = plan.request.size, plan.request.decoder
     manifest = store.Manifest(
-        plan.name, plan.size, plan.class_names, plan.known_words, shards, hashes, left_out, treated, plan.made_with
+        plan.name, size, plan.class_names, plan.words, shards, sha256s, left_out, treated, made_with
     )
     store.write_manifest(folder, manifest)
     atomic.remove_folder(folder / WORK)
     atomic.remove_stale(folder)
 
 
-def _first_reason(folder: Path, part: str) -> str:
-    index, _ = store.read_index(store.index_path(folder, part, 0))
-    return ": ".join(index.left_out[0])
+def _indexes(folder: Path, plan: Plan, part: str) -> Iterator[tuple[store.Index, str]]:
+    """The indexes of a part's shards and the SHA-256 of their files."""
+    for number in range(-(-plan.counts[part] // plan.shard[part])):
+        yield store.read_index(store.index_path(folder, part, number))
 
 
-def _row(*cells: str) -> bytes:
-    return "\t".join(" ".join(cell.split()) for cell in cells).encode(errors="replace") + b"\n"
+def _notes(folder: Path, plan: Plan, name: str) -> Iterator[bytes]:
+    """The lines of ``left-out.tsv`` or ``treated.tsv``."""
 
+    def row(*cells: str) -> bytes:
+        return "\t".join(" ".join(cell.split()) for cell in cells).encode(errors="replace") + b"\n"
 
-def _left_out(folder: Path, shards: dict[str, tuple[store.Shard, ...]]) -> Iterator[bytes]:
-    yield _row("part", "file", "reason")
-    with (folder / WORK / _SKIPPED).open("rb") as file:
-        for line in file:
-            yield _row("source", *json.loads(line))
+    yield row("part", "file", "reason" if name == store.LEFT_OUT else "treated as")
+    if name == store.LEFT_OUT:
+        with (folder / WORK / _SKIPPED).open("rb") as file:
+            for line in file:
+                yield row("source", *json.loads(line))
     for part in PARTS:
-        for number in range(len(shards[part])):
-            for name, reason in store.read_index(store.index_path(folder, part, number))[0].left_out:
-                yield _row(part, name, reason)
-
-
-def _treated(folder: Path, shards: dict[str, tuple[store.Shard, ...]]) -> Iterator[bytes]:
-    yield _row("part", "file", "treated as")
-    for part in PARTS:
-        for number in range(len(shards[part])):
-            for name, note in store.read_index(store.index_path(folder, part, number))[0].treated:
-                yield _row(part, name, note)
+        for index, _ in _indexes(folder, plan, part):
+            for image, note in index.left_out if name == store.LEFT_OUT else index.treated:
+                yield row(part, image, note)
 
 
 def _summary(folder: Path, decoded: int, seconds: float, workers: int, *, already: bool) -> Summary:

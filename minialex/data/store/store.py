@@ -25,7 +25,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from minialex.data.dataset import DataSet
 from minialex.data.statistics import Statistics
 from minialex.errors import ConfigurationError, DataError
-from minialex.storage import atomic
+from minialex.storage import atomic, safetensors
 
 MANIFEST = "store.json"
 STATISTICS = "statistics.safetensors"
@@ -104,18 +104,7 @@ def index_path(folder: Path, part: str, number: int) -> Path:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``store.json``, with a checksum of itself; from then on the folder is a store."""
-    body = {
-        "format": FORMAT,
-        "name": manifest.name,
-        "size": manifest.size,
-        "class_names": list(manifest.class_names),
-        "words": list(manifest.words),
-        "shards": {part: [list(shard) for shard in manifest.shards[part]] for part in PARTS},
-        "sums": dict(manifest.sums),
-        "left_out": manifest.left_out,
-        "treated": manifest.treated,
-        "made_with": manifest.made_with,
-    }
+    body = {"format": FORMAT, **asdict(manifest)}
     atomic.write_json(folder / MANIFEST, {**body, "sha256": _own_sum(body)})
 
 
@@ -134,19 +123,11 @@ def read_manifest(folder: Path) -> Manifest:
         body = json.loads(path.read_bytes())
         if body.pop("sha256") != _own_sum(body):
             raise ValueError("its SHA-256 differs")
-        if body["format"] != FORMAT:
-            raise DataError(f"{path}: '{body['format']}' is not read here, '{FORMAT}' is; prepare it again.")
-        return Manifest(
-            body["name"],
-            body["size"],
-            tuple(body["class_names"]),
-            tuple(body["words"]),
-            {part: tuple(Shard(*shard) for shard in body["shards"][part]) for part in PARTS},
-            body["sums"],
-            body["left_out"],
-            body["treated"],
-            body["made_with"],
-        )
+        if (form := body.pop("format")) != FORMAT:
+            raise DataError(f"{path}: '{form}' is not read here, '{FORMAT}' is; prepare it again.")
+        body |= {name: tuple(body[name]) for name in ("class_names", "words")}
+        body["shards"] = {part: tuple(Shard(*shard) for shard in body["shards"][part]) for part in PARTS}
+        return Manifest(**body)
     except FileNotFoundError:
         raise DataError(f"{folder}: no store, or one that is not finished ({MANIFEST} is missing); "
                         "`minialex prepare` makes one, or goes on.") from None  # fmt: skip
@@ -180,11 +161,9 @@ class Index:
 
 def write_index(path: Path, index: Index) -> None:
     """Write it, whole or not at all; the same contents give the same bytes."""
-    from safetensors.numpy import save
-
     about = {"names": index.names, "left_out": index.left_out, "treated": index.treated, "sha256": index.sha256}
-    text = np.frombuffer(json.dumps(about).encode(), np.uint8)  # not as metadata, whose order safetensors leaves open
-    atomic.write_bytes(path, save({"labels": index.labels, "crc32": index.crc32, "about": text}))
+    text = np.frombuffer(json.dumps(about).encode(), np.uint8)  # metadata has a limit
+    safetensors.write(path, {"labels": index.labels, "crc32": index.crc32, "about": text})
 
 
 def read_index(path: Path) -> tuple[Index, str]:
@@ -193,11 +172,9 @@ def read_index(path: Path) -> tuple[Index, str]:
     Raises:
         DataError: it is missing or damaged
     """
-    from safetensors.numpy import load
-
     try:
         data = path.read_bytes()
-        arrays = load(data)
+        arrays = safetensors.parse(data)
         about = json.loads(arrays["about"].tobytes())
         labels, crc32 = arrays["labels"], arrays["crc32"]
         if labels.dtype != np.int64 or crc32.dtype != np.uint32 or not len(labels) == len(crc32) == len(about["names"]):
@@ -206,7 +183,7 @@ def read_index(path: Path) -> tuple[Index, str]:
         index = Index(labels, crc32, tuple(about["names"]), pairs["left_out"], pairs["treated"], about["sha256"])
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); prepare the store again.") from None
-    except Exception as error:  # safetensors has an exception of its own, which is no ValueError
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}); prepare the store again.") from None
     return index, hashlib.sha256(data).hexdigest()
 
@@ -236,17 +213,10 @@ def load(place: str | os.PathLike[str], *, size: int | None = None) -> DataSet:
     )
 
 
-def write_statistics(folder: Path, found: Statistics) -> None:
-    """Write ``statistics.safetensors``: mean, covariance, eigenvalues, eigenvectors."""
-    from safetensors.numpy import save
-
-    arrays = {
-        "mean": found.mean,
-        "covariance": found.covariance,
-        "eigenvalues": found.eigenvalues,
-        "eigenvectors": found.eigenvectors,
-    }
-    atomic.write_bytes(folder / STATISTICS, save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
+def write_statistics(folder: Path, statistics: Statistics) -> str:
+    """Write ``statistics.safetensors``: mean, covariance, eigenvalues, eigenvectors; returns its SHA-256."""
+    names = ("mean", "covariance", "eigenvalues", "eigenvectors")
+    return safetensors.write(folder / STATISTICS, {name: getattr(statistics, name) for name in names})
 
 
 def read_statistics(folder: Path, manifest: Manifest) -> Statistics:
@@ -255,8 +225,6 @@ def read_statistics(folder: Path, manifest: Manifest) -> Statistics:
     Raises:
         DataError: they are missing or damaged
     """
-    from safetensors.numpy import load as load_arrays
-
     path = folder / STATISTICS
     try:
         data = path.read_bytes()
@@ -264,7 +232,7 @@ def read_statistics(folder: Path, manifest: Manifest) -> Statistics:
         raise DataError(f"{path}: cannot be read ({error.strerror}); prepare the store again.") from None
     if hashlib.sha256(data).hexdigest() != manifest.sums.get(STATISTICS):
         raise DataError(f"{path}: damaged (its SHA-256 differs); prepare the store again.")
-    arrays = load_arrays(data)
+    arrays = safetensors.parse(data)
     return Statistics(arrays["mean"], arrays["covariance"])
 
 
