@@ -25,10 +25,10 @@ import os
 import re
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 from minialex.data.images import ENDINGS, MOST_BYTES
 from minialex.data.sets import folder
@@ -65,12 +65,12 @@ class Entry(NamedTuple):
         if not os.path.isfile(self.path):  # a pipe would block for ever
             raise DataError("no such file.")
         try:
-            with open(self.path, "rb", buffering=0) as file:
+            with open(self.path, "rb") as file:
                 size = os.fstat(file.fileno()).st_size if self.offset < 0 else self.size
                 if size > MOST_BYTES:
                     raise DataError(f"{size:,} bytes, more than {MOST_BYTES:,}.")
                 file.seek(max(self.offset, 0))
-                data = _read_all(file, size)
+                data = file.read(size)
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror or error}).") from None
         if not data:
@@ -78,15 +78,6 @@ class Entry(NamedTuple):
         if len(data) != size:
             raise DataError(f"cut short: {len(data):,} of {size:,} bytes.")
         return data
-
-
-def _read_all(file: io.RawIOBase, size: int) -> bytes:
-    """`size` bytes, or as many as there are."""
-    parts = []
-    while size > 0 and (part := file.read(size)):
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
 
 
 class Skipped(NamedTuple):
@@ -105,14 +96,12 @@ class Source:
 
     Attributes:
         name: what the data set will be called
-        root: the folder or file that must be there while it is read
         class_names: label i is `class_names[i]`
         words: what a person calls class i; empty if unknown
         train, validation: list the images; without a validation listing a tenth of the training images is kept for it
     """
 
     name: str
-    root: Path
     class_names: tuple[str, ...]
     words: tuple[str, ...]
     train: Listing
@@ -145,21 +134,18 @@ def find(place: str | os.PathLike[str], *, validation: str | None = None, words:
         return _kaggle(path)
     if path.is_file() and path.suffix.lower() not in LISTS:
         raise DataError(f"{path}: not a tar archive, a folder of images, or a list ({', '.join(LISTS)}).")
-    found = _folder(path, validation) if path.is_dir() else _list(path, validation)
-    words_file = (
-        Path(words).expanduser() if words else next((where / n for n in WORD_FILES if (where / n).is_file()), None)
-    )
-    if words_file is None:
-        return found
-    known = _read_words(words_file)
-    if all(name.isdigit() for name in found.class_names) and len(known) == len(found.class_names):
-        return Source(found.name, found.root, tuple(known), tuple(known.values()), found.train, found.validation)
-    missing = [name for name in found.class_names if name not in known]
+    source = _folder(path, validation) if path.is_dir() else _list(path, validation)
+    named = [Path(words).expanduser()] if words else [where / n for n in WORD_FILES if (where / n).is_file()]
+    if not named:
+        return source
+    known, names = _read_words(named[0]), source.class_names
+    if all(name.isdigit() for name in names) and len(known) == len(names):
+        return replace(source, class_names=tuple(known), words=tuple(known.values()))
+    missing = [name for name in names if name not in known]
     if missing:
-        raise DataError(f"{words_file}: says nothing of class '{missing[0]}' (and {len(missing) - 1} others); "
+        raise DataError(f"{named[0]}: says nothing of class '{missing[0]}' (and {len(missing) - 1} others); "
                         "give another file with --words.")  # fmt: skip
-    names = found.class_names
-    return Source(found.name, found.root, names, tuple(known[n] for n in names), found.train, found.validation)
+    return replace(source, words=tuple(known[name] for name in names))
 
 
 def _one(where: Path, *patterns: str) -> Path | None:
@@ -187,11 +173,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _read_words(path: Path) -> dict[str, str]:
     """What classes are called, by name."""
-    return {
-        name: rest.strip() or name
-        for _, line in _lines(path)
-        for name, _, rest in [line.replace("\t", " ").partition(" ")]
-    }
+    rows = (line.replace("\t", " ").partition(" ") for _, line in _lines(path))
+    return {name: rest.strip() or name for name, _, rest in rows}
 
 
 # ---------------------------------------------------------------- folders
@@ -207,9 +190,8 @@ def _folder(root: Path, validation: str | None) -> Source:
     if not names:
         raise DataError(f"{train}: holds no class folders; expected {train}/CLASS/IMAGE.jpg, the official archives, "
                         "or give a list of files.")  # fmt: skip
-
     validate = None if val is None else partial(_class_folders, root, val, names)
-    return Source(root.resolve().name, root, names, (), partial(_class_folders, root, train, names), validate)
+    return Source(root.resolve().name, names, (), partial(_class_folders, root, train, names), validate)
 
 
 def _class_folders(root: Path, place: Path, names: tuple[str, ...]) -> Iterator[Entry | Skipped]:
@@ -242,7 +224,7 @@ def _kaggle(root: Path) -> Source:
             yield Entry(labels[name], str(path.relative_to(root)), str(path))
 
     train = partial(_class_folders, root, root / _KAGGLE / "train", names)
-    return Source(root.resolve().name, root, names, tuple(words[name] for name in names), train, validation)
+    return Source(root.resolve().name, names, tuple(words[name] for name in names), train, validation)
 
 
 # ---------------------------------------------------------------- lists
@@ -250,24 +232,21 @@ def _kaggle(root: Path) -> Source:
 
 def _list(path: Path, validation: str | None) -> Source:
     """A list of files with their classes."""
-    if validation is None:
-        val = None
-    else:
-        val = Path(validation).expanduser()
-        if not val.is_file():
-            raise DataError(f"{val}: no such list of validation images.")
+    val = None if validation is None else Path(validation).expanduser()
+    if val is not None and not val.is_file():
+        raise DataError(f"{val}: no such list of validation images.")
     names = {label for _, _, label in _list_lines(path)}
     if not names:
         raise DataError(f"{path}: lists no image.")
     if all(name.isdecimal() for name in names):
-        most = max(map(int, names))
+        numbers = {name: int(name) for name in names}
+        most = max(numbers.values())
         if most >= 1_000_000:
             raise DataError(f"{path}: class {most}; classes are numbered from 0.")
-        class_names = tuple(str(i) for i in range(most + 1))
-        numbers = {name: int(name) for name in names}
+        class_names = tuple(map(str, range(most + 1)))
     else:
         class_names = tuple(sorted(names))
-        numbers = {name: i for i, name in enumerate(class_names)}
+        numbers = {name: label for label, name in enumerate(class_names)}
 
     def listing(file: Path) -> Iterator[Entry | Skipped]:
         for line, name, label in _list_lines(file):
@@ -276,7 +255,7 @@ def _list(path: Path, validation: str | None) -> Source:
             yield Entry(numbers[label], name, str(file.parent / name))
 
     validate = None if val is None else partial(listing, val)
-    return Source(path.stem, path, class_names, (), partial(listing, path), validate)
+    return Source(path.stem, class_names, (), partial(listing, path), validate)
 
 
 def _list_lines(path: Path) -> Iterator[tuple[int, str, str]]:
@@ -301,78 +280,49 @@ def _archives(train: Path, where: Path) -> Source:
                         "(ILSVRC2012_devkit_t12.tar.gz), or take the archive away.")  # fmt: skip
     if kit is None:
         names = tuple(sorted(_class_of(member.name) for member in _members(train) if isinstance(member, _Member)))
-        return Source(train.stem, train, names, (), partial(_train, train, names), None)
+        return Source(train.stem, names, (), partial(_train, train, names), None)
     names, words, truth = _read_kit(kit)
     validate = None if val is None else partial(_validation, val, truth)
-    return Source(train.stem, train, names, words, partial(_train, train, names), validate)
+    return Source(train.stem, names, words, partial(_train, train, names), validate)
 
 
 class _Member(NamedTuple):
-    """A plain file in a tar: its name, and where its bytes lie in the outermost file."""
+    """A plain file in a tar: its name, where its bytes lie in the outermost file, and how to open it."""
 
     name: str
     offset: int
     size: int
+    open: Callable[[], IO[bytes] | None]
 
 
-def _members(path: Path, first: int = 0, size: int | None = None, shown: str = "") -> Iterator[_Member | Skipped]:
-    """The members of a tar, or of one within another from byte `first` on; only headers are read.
+def _members(path: Path, within: _Member | None = None) -> Iterator[_Member | Skipped]:
+    """The members of a tar, or of one within it; only headers are read.
 
     Raises:
         DataError: no tar, or one that is damaged or cut short: tarfile itself takes a damaged header for the end
     """
-    shown = shown or path.name
+    shown = f"{path.name}/{within.name}" if within else path.name
+    first = within.offset if within else 0
     try:
-        with path.open("rb") as raw:
-            file: Any = raw if size is None else _Window(raw, first, size)
+        with within.open() if within else path.open("rb") as file:  # type: ignore[union-attr]  # it is a plain file
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 while (member := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # it would remember them all
-                    name = f"{shown}/{member.name}"
-                    if member.isdir():
-                        continue
+                    content = partial(archive.extractfile, member)
                     if member.isreg() and not member.issparse():
-                        yield _Member(member.name, first + member.offset_data, member.size)
-                    else:
-                        yield Skipped(name, "in the archive, but no plain file")
+                        yield _Member(member.name, first + member.offset_data, member.size, content)
+                    elif not member.isdir():
+                        yield Skipped(f"{shown}/{member.name}", "in the archive, but no plain file")
                 end = archive.offset
             file.seek(end)
             mark = file.read(512)
     except (tarfile.TarError, OSError) as error:
-        raise DataError(
-            f"{path.parent / shown}: damaged or cut short, or no tar archive ({error}); get it again."
-        ) from None
+        damage = f"damaged or cut short, or no tar archive ({error}); get it again."
+        raise DataError(f"{path.parent / shown}: {damage}") from None
     if not mark:
         yield Skipped(shown, "no image: the archive ends without tar's end mark; is it whole?")
     elif mark.strip(b"\0"):
         raise DataError(f"{path.parent / shown}: damaged at byte {first + end:,}; get it again.")
-
-
-class _Window(io.RawIOBase):
-    """Some bytes of an open file, as a file."""
-
-    def __init__(self, file: io.BufferedReader, first: int, size: int) -> None:
-        self._file, self._first, self._size, self._at = file, first, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        rest = max(0, self._size - self._at)
-        self._file.seek(self._first + self._at)
-        data = self._file.read(rest if size < 0 else min(size, rest))
-        self._at += len(data)
-        return data
 
 
 def _class_of(name: str) -> str:
@@ -391,7 +341,7 @@ def _train(path: Path, names: tuple[str, ...]) -> Iterator[Entry | Skipped]:
         if label is None or not outer.name.endswith(".tar"):
             yield Skipped(f"{path.name}/{outer.name}", "no archive of a known class")
             continue
-        for inner in _members(path, outer.offset, outer.size, f"{path.name}/{outer.name}"):
+        for inner in _members(path, outer):
             if isinstance(inner, Skipped):
                 yield inner
             else:
@@ -417,9 +367,8 @@ def _read_kit(kit: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, .
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise DataError(
-            f"{kit}: its meta.mat is a MATLAB file, which SciPy reads: pip install 'minialex[imagenet]'."
-        ) from None
+        install = "pip install 'minialex[imagenet]'"
+        raise DataError(f"{kit}: its meta.mat is a MATLAB file, which SciPy reads: {install}.") from None
     try:
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True, variable_names=["synsets"])["synsets"]
         number = next(field for field in synsets.dtype.names if field.endswith("_ID"))
@@ -431,9 +380,8 @@ def _read_kit(kit: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, .
     label_of = {row[0]: label for label, row in enumerate(rows)}
     unknown = set(own) - set(label_of)
     if unknown or not rows or not own:
-        raise DataError(
-            f"{kit}: the ground truth has class {min(unknown, default=0)}, which meta.mat does not; get it again."
-        )
+        stranger = min(unknown, default=0)
+        raise DataError(f"{kit}: the ground truth has class {stranger}, which meta.mat does not; get it again.")
     return tuple(row[1] for row in rows), tuple(row[2] for row in rows), tuple(label_of[i] for i in own)
 
 
@@ -441,26 +389,24 @@ def _kit_files(kit: Path) -> tuple[bytes, bytes]:
     """meta.mat and the validation ground truth, from the kit's archive or its folder."""
     wanted: dict[str, bytes] = {}
 
-    def kind(name: str) -> str | None:
-        base = name.rsplit("/", 1)[-1]
-        return "meta" if base == "meta.mat" else "truth" if base.endswith("_validation_ground_truth.txt") else None
+    def kind(name: str) -> str:
+        base = name.rpartition("/")[2]
+        return "meta" if base == "meta.mat" else "truth" if base.endswith("_validation_ground_truth.txt") else ""
 
     try:
         if kit.is_dir():
             for path, _ in folder.images(kit):
-                if (found := kind(path.name)) and path.is_file() and path.stat().st_size <= _KIT_BYTES:
-                    wanted.setdefault(found, path.read_bytes())
+                if kind(path.name) and path.is_file() and path.stat().st_size <= _KIT_BYTES:
+                    wanted.setdefault(kind(path.name), path.read_bytes())
         else:
             with tarfile.open(kit, "r|*") as archive:  # a stream: whatever the compression, read once
                 for member in archive:
-                    found = kind(member.name)
-                    if found and member.isreg() and member.size <= _KIT_BYTES and found not in wanted:
-                        stream = archive.extractfile(member)
-                        assert stream is not None
-                        wanted[found] = stream.read()
+                    if kind(member.name) and member.isreg() and member.size <= _KIT_BYTES:
+                        content = archive.extractfile(member)
+                        wanted.setdefault(kind(member.name), content.read() if content else b"")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(f"{kit}: damaged or cut short ({error}); get it again.") from None
-    for found, name in (("meta", "data/meta.mat"), ("truth", "data/…_validation_ground_truth.txt")):
-        if found not in wanted:
+    for key, name in (("meta", "data/meta.mat"), ("truth", "data/…_validation_ground_truth.txt")):
+        if key not in wanted:
             raise DataError(f"{kit}: holds no {name}; is it the development kit?")
     return wanted["meta"], wanted["truth"]
