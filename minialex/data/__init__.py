@@ -14,10 +14,10 @@ from minialex.data.dataset import ArraySplit as ArraySplit
 from minialex.data.dataset import DataSet as DataSet
 from minialex.data.dataset import Split as Split
 from minialex.data.dataset import some
+from minialex.data.draws import epoch_order as epoch_order
 from minialex.data.draws import ten_crop_offsets as ten_crop_offsets
 from minialex.data.draws import training_draws as training_draws
 from minialex.data.loader import batches as batches
-from minialex.data.order import epoch_order as epoch_order
 from minialex.data.sets import cifar10, fashion_mnist, folder
 from minialex.data.sets import figures as shapes
 from minialex.data.statistics import Statistics as Statistics

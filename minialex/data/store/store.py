@@ -26,7 +26,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,7 @@ STATISTICS = "statistics.safetensors"
 LEFT_OUT, TREATED = "left-out.tsv", "treated.tsv"
 FORMAT = "minialex store 1"
 PARTS = ("train", "validation")
+_AGAIN = "prepare the store again."
 _OPEN_MAPS = 512  # shards that are mapped at a time; each keeps a file open, and 1,024 are usual
 _BLOCK = 64  # images that `check` reads at a time
 
@@ -132,7 +133,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise DataError(f"{folder}: no store, or one that is not finished ({MANIFEST} is missing); "
                         "`minialex prepare` makes one, or goes on.") from None  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: damaged ({error}); prepare the store again.") from None
+        raise DataError(f"{path}: damaged ({error}); {_AGAIN}") from None
 
 
 # ---------------------------------------------------------------- a shard's index
@@ -182,9 +183,9 @@ def read_index(path: Path) -> tuple[Index, str]:
         pairs = {key: tuple((str(a), str(b)) for a, b in about[key]) for key in ("left_out", "treated")}
         index = Index(labels, crc32, tuple(about["names"]), pairs["left_out"], pairs["treated"], about["sha256"])
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); prepare the store again.") from None
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged ({error}); prepare the store again.") from None
+        raise DataError(f"{path}: damaged ({error}); {_AGAIN}") from None
     return index, hashlib.sha256(data).hexdigest()
 
 
@@ -229,9 +230,9 @@ def read_statistics(folder: Path, manifest: Manifest) -> Statistics:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); prepare the store again.") from None
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from None
     if hashlib.sha256(data).hexdigest() != manifest.sums.get(STATISTICS):
-        raise DataError(f"{path}: damaged (its SHA-256 differs); prepare the store again.")
+        raise DataError(f"{path}: damaged (its SHA-256 differs); {_AGAIN}")
     arrays = safetensors.parse(data)
     return Statistics(arrays["mean"], arrays["covariance"])
 
@@ -251,20 +252,20 @@ class StoreSplit:
 
     def __post_init__(self) -> None:
         shards = self.manifest.shards[self.part]
-        labels, sums = [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
+        labels, crc32 = [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
         for number, shard in enumerate(shards):
             path = index_path(self.folder, self.part, number)
-            index, found = read_index(path)
-            if found != shard.index_sha256:
-                raise DataError(f"{path}: damaged (its SHA-256 differs); prepare the store again.")
+            index, sha256 = read_index(path)
+            if sha256 != shard.index_sha256:
+                raise DataError(f"{path}: damaged (its SHA-256 differs); {_AGAIN}")
             labels.append(index.labels)
-            sums.append(index.crc32)
-        set_ = object.__setattr__
-        set_(self, "labels", np.concatenate(labels))
-        set_(self, "_crc32", np.concatenate(sums))
-        set_(self, "_verified", np.zeros(len(self.labels), np.bool_))
-        set_(self, "_starts", np.cumsum([0, *(shard.images for shard in shards)]))
-        set_(self, "_map", lru_cache(_OPEN_MAPS)(self._open))
+            crc32.append(index.crc32)
+        assign = partial(object.__setattr__, self)
+        assign("labels", np.concatenate(labels))
+        assign("_crc32", np.concatenate(crc32))
+        assign("_verified", np.zeros(len(self.labels), np.bool_))
+        assign("_starts", np.cumsum([0, *(shard.images for shard in shards)]))
+        assign("_map", lru_cache(_OPEN_MAPS)(self._open))
 
     @property
     def size(self) -> int:
@@ -291,12 +292,12 @@ class StoreSplit:
         expected = count * 3 * size**2
         try:
             with path.open("rb") as file:
-                found = os.fstat(file.fileno()).st_size
-                if found != expected:
-                    raise DataError(f"{path}: {found:,} bytes, expected {expected:,}; prepare the store again.")
+                nbytes = os.fstat(file.fileno()).st_size
+                if nbytes != expected:
+                    raise DataError(f"{path}: {nbytes:,} bytes, expected {expected:,}; {_AGAIN}")
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); prepare the store again.") from None
+            raise DataError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from None
         return mapped, np.frombuffer(mapped, np.uint8).reshape(count, 3, size, size)
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -307,16 +308,16 @@ class StoreSplit:
         """
         indices = np.arange(len(self))[indices]  # negative ones too, and an IndexError for those beyond the end
         out = np.empty((len(indices), 3, self.size, self.size), np.uint8)
-        places = []
         nbytes = 3 * self.size**2
+        mapped = []
         for row in np.argsort(indices).tolist():  # in the order of the disk
             number, image = self._where(int(indices[row]))
-            mapped, images = self._map(number)
-            places.append((row, number, image, images))
-            if hasattr(mapped, "madvise"):  # the disk may begin with all of them at once
+            pages, images = self._map(number)
+            mapped.append((row, number, image, images))
+            if hasattr(pages, "madvise"):  # the disk may begin with all of them at once
                 first = image * nbytes // mmap.PAGESIZE * mmap.PAGESIZE
-                mapped.madvise(mmap.MADV_WILLNEED, first, (image + 1) * nbytes - first)
-        for row, number, image, images in places:
+                pages.madvise(mmap.MADV_WILLNEED, first, (image + 1) * nbytes - first)
+        for row, number, image, images in mapped:
             out[row] = images[image]
             index = int(indices[row])
             if not self._verified[index]:  # two threads may do this at once: they find the same
@@ -368,54 +369,47 @@ def check(
             done += count
             progress(done, total)
 
-    found = [
-        damage
-        for name in (STATISTICS, LEFT_OUT, TREATED)
-        for damage in _check_file(folder / name, manifest.sums.get(name))
-    ]
-    jobs = [(part, number) for part in PARTS for number in range(len(manifest.shards[part]))]
+    files = [STATISTICS, LEFT_OUT, TREATED]
+    damages = [damage for name in files for damage in _check_file(folder / name, manifest.sums.get(name))]
+    shards = [(part, number) for part in PARTS for number in range(len(manifest.shards[part]))]
     pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="minialex-check")
     try:
-        for damages in pool.map(lambda job: list(_check_shard(folder, manifest, job[0], job[1], seen)), jobs):
-            found += damages
+        for of_shard in pool.map(lambda shard: list(_check_shard(folder, manifest, seen, *shard)), shards):
+            damages += of_shard
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return found
+    return damages
 
 
 def _check_file(path: Path, expected: str | None) -> Iterator[Damage]:
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            yield Damage(path.name, -1, "its SHA-256 differs")
     except OSError as error:
         yield Damage(path.name, -1, f"cannot be read ({error.strerror})")
-        return
-    if found != expected:
-        yield Damage(path.name, -1, "its SHA-256 differs")
 
 
 def _check_shard(
-    folder: Path, manifest: Manifest, part: str, number: int, seen: Callable[[int], None]
+    folder: Path, manifest: Manifest, seen: Callable[[int], None], part: str, number: int
 ) -> Iterator[Damage]:
     shard, nbytes = manifest.shards[part][number], 3 * manifest.size**2
     path, index_file = images_path(folder, part, number), index_path(folder, part, number)
     index: Index | None = None
     try:
-        index, found = read_index(index_file)
-    except DataError as error:
-        yield Damage(index_file.name, -1, str(error).partition(": ")[2])
-    else:
-        if found != shard.index_sha256:
+        index, sha256 = read_index(index_file)
+        if sha256 != shard.index_sha256:
             yield Damage(index_file.name, -1, "its SHA-256 differs")
             index = None
+    except DataError as error:
+        yield Damage(index_file.name, -1, str(error).partition(": ")[2])
     digest = hashlib.sha256()
     damaged = []
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if size != shard.images * nbytes:
-                yield Damage(
-                    path.name, min(size, shard.images * nbytes), f"{size:,} bytes, expected {shard.images * nbytes:,}"
-                )
+            expected = shard.images * nbytes
+            if size != expected:
+                yield Damage(path.name, min(size, expected), f"{size:,} bytes, expected {expected:,}")
             for first in range(0, shard.images, _BLOCK):
                 block = file.read(min(_BLOCK, shard.images - first) * nbytes)
                 digest.update(block)
@@ -429,5 +423,5 @@ def _check_shard(
         yield Damage(path.name, -1, f"cannot be read ({error.strerror})")
         return
     yield from damaged
-    if not damaged and size == shard.images * nbytes and digest.hexdigest() != shard.sha256:
+    if not damaged and size == expected and digest.hexdigest() != shard.sha256:
         yield Damage(path.name, -1, "its SHA-256 differs")
