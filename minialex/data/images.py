@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import io
 import os
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -144,37 +145,32 @@ def _jpeg(image: Image, data: bytes, size: int) -> tuple[Image, str]:
         image.load()
         return image, ""
     width, height = image.size
-    asked = (height, width, 2) if image.size != whole else (0, 0, 1)  # this height and width are one of its scales
-    colours = "RGB" if image.mode == "RGB" else "GRAY"
-
-    def pixels(strict: bool) -> NDArray[np.uint8]:
-        shape = {"min_height": asked[0], "min_width": asked[1], "min_factor": asked[2]}
-        return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=strict, **shape))
-
+    scale = {"min_height": height, "min_width": width, "min_factor": 2} if image.size != whole else {}
+    decode = partial(simplejpeg.decode_jpeg, data, "RGB" if image.mode == "RGB" else "GRAY", **scale)
     warning = ""
     try:
-        found = pixels(strict=True)
+        pixels: NDArray[np.uint8] = decode(strict=True)
     except ValueError as error:
         warning = str(error)
         if any(word in warning.lower() for word in _DAMAGE):
             raise DataError(f"damaged or cut short ({warning}); replace or remove it.") from None
         try:
-            found = pixels(strict=False)
+            pixels = decode(strict=False)
         except ValueError:  # nothing for libjpeg's simple interface: an unusual kind of JPEG
             image.load()
             return image, warning
-    if found.shape[:2] != (height, width):
-        raise DataError(f"cannot be decoded ({width} x {height} pixels expected, {found.shape} came).")
-    return Image.frombuffer(image.mode, image.size, np.ascontiguousarray(found), "raw", image.mode, 0, 1), warning
+    if pixels.shape[:2] != (height, width):
+        raise DataError(f"cannot be decoded ({width} x {height} pixels expected, {pixels.shape} came).")
+    return Image.frombuffer(image.mode, image.size, np.ascontiguousarray(pixels), "raw", image.mode, 0, 1), warning
 
 
 def _orientation(image: Image) -> int:
     """The EXIF orientation, 1 to 8; 1 (upright) where there is none that can be read."""
     try:
-        found = image.getexif().get(0x0112, 1)
+        tag = image.getexif().get(0x0112, 1)
     except Exception:  # the pixels may be fine, only the tag is not
         return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
 
 
 def _upright(image: Image, orientation: int) -> Image:
@@ -182,14 +178,9 @@ def _upright(image: Image, orientation: int) -> Image:
     from PIL.Image import Transpose
 
     turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+    }  # fmt: skip
     return image.transpose(turns[orientation]) if orientation in turns else image
 
 

@@ -23,10 +23,8 @@ from minialex.data.dataset import DataSet
 from minialex.data.images import ENDINGS, read_image
 from minialex.errors import ConfigurationError, DataError
 
-DEFAULT_SIZE = 256
 CACHE_BYTES = 512 << 20  # decoded images kept in memory, a part of a data set
 VALIDATION_PART = 10  # one of ten images, where a folder has no validation part of its own
-VALIDATION_NAMES = ("val", "validation")
 
 
 def load(place: str | os.PathLike[str], *, size: int | None = None, seed: int = 0) -> DataSet:
@@ -42,7 +40,7 @@ def load(place: str | os.PathLike[str], *, size: int | None = None, seed: int = 
         DataError: no such folder, no images, a class without images, or a validation class that is not trained
     """
     root = Path(place).expanduser()
-    size = DEFAULT_SIZE if size is None else size
+    size = 256 if size is None else size
     if not 8 <= size <= 4096:
         raise ConfigurationError(f"{root}: size = {size} cannot be used; use 8 to 4096 pixels.")
     train, validation, names = layout(root)
@@ -60,7 +58,7 @@ def layout(root: Path) -> tuple[Path, Path | None, tuple[str, ...]]:
         DataError: no such folder, or a validation class that is not trained
     """
     folders = _folders(root)
-    validation = next((name for name in VALIDATION_NAMES if name in folders), None)
+    validation = next((name for name in ("val", "validation") if name in folders), None)
     if "train" in folders and validation:
         names = tuple(_folders(root / "train"))
         unknown = set(_folders(root / validation)) - set(names)
@@ -107,13 +105,11 @@ def scan(root: Path, class_names: tuple[str, ...], size: int, *, complete: bool 
     labels: list[int] = []
     skipped: list[Path] = []
     for label, name in enumerate(class_names):
-        found: list[Path] = []
         for path, usable in images(root / name):
-            (found if usable else skipped).append(path)
-        if complete and not found:
+            (paths if usable else skipped).append(path)
+        if complete and len(paths) == len(labels):
             raise DataError(f"{root / name}: holds no image ({', '.join(ENDINGS)}); remove the folder or fill it.")
-        paths += found
-        labels += [label] * len(found)
+        labels += [label] * (len(paths) - len(labels))
     if not paths:
         raise DataError(f"{root}: holds no image ({', '.join(ENDINGS)}).")
     return FolderSplit(tuple(paths), np.array(labels, np.int64), size, tuple(skipped))
@@ -131,10 +127,10 @@ def images(folder: Path) -> Iterator[tuple[Path, bool]]:
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}).") from None
 
-    for place, folders, names in os.walk(folder, onerror=fail):
+    for parent, folders, names in os.walk(folder, onerror=fail):
         folders.sort()
         for name in sorted(names):
-            path = Path(place, name)
+            path = Path(parent, name)
             yield path, path.suffix.lower() in ENDINGS and not name.startswith(".") and path.is_file()
 
 
