@@ -18,7 +18,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,20 +41,13 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read and verified.
+    """A checkpoint that was read and verified."""
 
-    Attributes:
-        path: its folder
-        step: number of update steps done
-        weights, momentum: parameters and their velocities by name
-        state: JSON values: whatever else the run needs to continue
-    """
-
-    path: Path
-    step: int
-    weights: dict[str, Array]
-    momentum: dict[str, Array]
-    state: dict[str, Any]
+    path: Path  # its folder
+    step: int  # number of update steps done
+    weights: dict[str, Array]  # parameters by name
+    momentum: dict[str, Array]  # and their velocities
+    state: dict[str, Any]  # JSON values: whatever else the run needs to continue
 
 
 @dataclass(frozen=True)
@@ -63,9 +56,6 @@ class _Manifest:
     sequence: int
     best: bool
     files: dict[str, tuple[int, str]]  # name -> bytes, SHA-256
-
-
-# ---------------------------------------------------------------- saving
 
 
 def save(
@@ -125,8 +115,11 @@ def save(
                 path == final and manifest is not None and manifest.best and manifest.files[WEIGHTS] == written[WEIGHTS]
                 for path, manifest in before
             )
-            manifest = _manifest_bytes(_Manifest(int(step), sequence, best, written))
-            atomic.write_new(temporary / MANIFEST, [manifest])
+            listed = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in written.items()}
+            content = {"format": FORMAT, "version": VERSION, "step": int(step), "sequence": sequence, "best": best}
+            content["files"] = listed
+            manifest_bytes = atomic.json_bytes({"content": content, "sha256": _digest_of(content)}, MANIFEST)
+            atomic.write_new(temporary / MANIFEST, [manifest_bytes])
             if final.exists():  # aside, it counts as a checkpoint until the new one is in place
                 atomic.move_folder(final, final.with_name(final.name + REPLACED))
             atomic.move_folder(temporary, final)
@@ -163,15 +156,6 @@ def _sizes_match(path: Path, manifest: _Manifest) -> bool:
         return all((path / name).stat().st_size == size for name, (size, _) in manifest.files.items())
     except FileNotFoundError:
         return False
-
-
-# ---------------------------------------------------------------- manifest
-
-
-def _manifest_bytes(manifest: _Manifest) -> bytes:
-    content = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
-    content["files"] = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in manifest.files.items()}
-    return atomic.json_bytes({"content": content, "sha256": _digest_of(content)}, MANIFEST)
 
 
 def _digest_of(content: object) -> str:
@@ -214,14 +198,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-# ---------------------------------------------------------------- loading
-
-
 def load(folder: str | os.PathLike[str]) -> Checkpoint:
-    """Read one checkpoint, every file verified by its manifest first.
-
-    Args:
-        folder: of the checkpoint, such as ``checkpoints/step-00001234``
+    """Read one checkpoint, such as ``checkpoints/step-00001234``, every file verified by its manifest first.
 
     Raises:
         CheckpointError: it is missing, incomplete or damaged; the file is named
@@ -236,13 +214,8 @@ def load(folder: str | os.PathLike[str]) -> Checkpoint:
     manifest = _read_manifest(folder)
     for name, expected in manifest.files.items():
         _verify(folder / name, *expected)
-    return Checkpoint(
-        path=folder,
-        step=manifest.step,
-        weights=safetensors.read(folder / WEIGHTS),
-        momentum=safetensors.read(folder / MOMENTUM),
-        state=_read_json(folder / STATE),
-    )
+    weights, momentum = (safetensors.read(folder / name) for name in (WEIGHTS, MOMENTUM))
+    return Checkpoint(folder, manifest.step, weights, momentum, _read_json(folder / STATE))
 
 
 def _verify(path: Path, size: int, digest: str) -> None:
@@ -266,7 +239,6 @@ def check_against(
     """Check that tensors are those of a network: every name, shape and dtype, and every value finite.
 
     Args:
-        tensors: what was read
         expected: the shapes of the network's
         what: where the tensors come from, for the message
         dtype: what they must have; if None, float32 or float64
@@ -291,13 +263,8 @@ def check_against(
     for name, found in tensors.items():
         wrong = found.size - np.count_nonzero(np.isfinite(found))
         if wrong:
-            raise CheckpointError(
-                f"{what}: tensor {name!r} has {wrong} of {found.size} values that are not finite: use an earlier "
-                "checkpoint"
-            )
-
-
-# ---------------------------------------------------------------- which one
+            many = f"{wrong} of {found.size} values that are not finite"
+            raise CheckpointError(f"{what}: tensor {name!r} has {many}: use an earlier checkpoint")
 
 
 def to_standard_error(message: str) -> None:
@@ -309,7 +276,6 @@ def latest(folder: str | os.PathLike[str], warn: Warn = to_standard_error) -> Ch
     """Read the newest checkpoint that verifies.
 
     Args:
-        folder: of the checkpoints
         warn: told about each newer one that is damaged or gone
 
     Returns:
@@ -346,7 +312,6 @@ def best(folder: str | os.PathLike[str], warn: Warn = to_standard_error) -> Chec
     """Read the checkpoint that was saved as the best, else the newest that verifies.
 
     Args:
-        folder: of the checkpoints
         warn: told about one that is damaged; not about a best one that was never saved
 
     Raises:

@@ -7,6 +7,9 @@ holds a lock on it, so that what a killed process left behind can be told from w
 
 Files are written unbuffered: a buffered file reports a full disk only when it is closed, and Python drops that
 error where nobody closes it.
+
+What takes a final name raises as `translate_os_errors` says, and what was at that name is then as it was before;
+functions on folders raise the operating system's own OSError, unless they say more.
 """
 
 from __future__ import annotations
@@ -38,9 +41,6 @@ def readable_size(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-
-
-# ---------------------------------------------------------------- errors of the operating system
 
 
 @contextlib.contextmanager
@@ -119,9 +119,6 @@ def unreadable(path: Path, error: OSError) -> CheckpointError | ConfigurationErr
     return CheckpointError(f"cannot read {str(path)!r}: {error.strerror or error}")
 
 
-# ---------------------------------------------------------------- locks
-
-
 def try_lock(descriptor: int) -> bool | None:
     """Lock an open file or folder for this process until it is closed or the process ends, without waiting.
 
@@ -153,15 +150,8 @@ def open_folder(path: Path) -> Iterator[int | None]:
             os.close(descriptor)
 
 
-# ---------------------------------------------------------------- whole files
-
-
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that, whenever the process or the machine stops, it is there as before or as a whole.
-
-    Raises:
-        ResourceError, ConfigurationError: as `translate_os_errors` says; the file is then as it was before
-    """
+    """Write a file so that, whenever the process or the machine stops, it is there as before or as a whole."""
     write_stream(path, [data], needed=len(data))
 
 
@@ -169,14 +159,11 @@ def write_stream(path: str | os.PathLike[str], chunks: Iterable[Any], *, needed:
     """Write a file as `write_bytes` does from one contiguous buffer after the other, none of which is kept.
 
     Args:
+        chunks: where it raises an OSError, that counts as one of the file
         needed: bytes that will be written, if known, for the message of an error
 
     Returns:
         Its length in bytes and its SHA-256 in hexadecimal, that of the memory (see `write_new`).
-
-    Raises:
-        ResourceError, ConfigurationError: as `translate_os_errors` says, also where `chunks` raises an OSError; the
-            file is then as it was before
     """
     path = Path(path)
     with translate_os_errors(path, needed=needed):
@@ -200,11 +187,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: object) -> None:
-    """Write a JSON file as `write_bytes` does.
-
-    Raises:
-        ConfigurationError: `value` holds something that JSON has no word for, such as NaN
-    """
+    """Write a JSON file as `write_bytes` does; ConfigurationError for what JSON has no word for, such as NaN."""
     write_bytes(path, json_bytes(value, path))
 
 
@@ -225,9 +208,6 @@ def write_new(path: Path, chunks: Iterable[Any]) -> tuple[int, str]:
     Returns:
         Its length in bytes and its SHA-256 in hexadecimal. The sum is that of the memory, not of what a disk gives
         back, so that it also shows a fault on the way there.
-
-    Raises:
-        OSError: as the operating system gives it
     """
     with open(path, "xb", buffering=0) as file:
         return _write_and_sync(file, chunks)
@@ -256,15 +236,8 @@ def _write_and_sync(file: IO[bytes], chunks: Iterable[Any]) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-# ---------------------------------------------------------------- folders
-
-
 def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk.
-
-    Raises:
-        OSError: as the operating system gives it; that a file system cannot sync folders is not an error
-    """
+    """Wait until the names in a folder are on the disk; that a file system cannot sync folders is no error."""
     with open_folder(path) as descriptor:
         try:
             if descriptor is not None:
@@ -275,11 +248,7 @@ def sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it that are missing; one that exists is left alone.
-
-    Raises:
-        ResourceError, ConfigurationError: as `translate_os_errors` says
-    """
+    """Make a folder, and those above it that are missing; one that exists is left alone; errors are translated."""
     with translate_os_errors(path):
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         for folder in reversed(missing):
@@ -294,9 +263,6 @@ def new_folder(final: Path) -> Iterator[Path]:
     """Give an empty folder under a temporary name beside `final`, to be filled and then given to `move_folder`.
 
     If the block fails, the temporary folder is removed.
-
-    Raises:
-        OSError: as the operating system gives it
     """
     temporary = _at_temporary_name(final, _new_folder)
     with open_folder(temporary) as descriptor:
@@ -315,11 +281,7 @@ def _new_folder(path: Path) -> Path:
 
 
 def move_folder(source: Path, target: Path) -> None:
-    """Sync a folder whose files are synced, give it another name beside its own, and sync that.
-
-    Raises:
-        OSError: as the operating system gives it
-    """
+    """Sync a folder whose files are synced, give it another name beside its own, and sync that."""
     sync_folder(source)
     os.rename(source, target)
     sync_folder(target.parent)
@@ -329,10 +291,8 @@ def replace_folder(source: Path, target: Path) -> None:
     """Put a folder in the place of another, which is removed only then; a folder that is not there is no error.
 
     At no time is neither of the two there: what was at `target` has a temporary name beside it until `source` is in its
-    place. A process that is killed in between leaves it there; the next call removes it once `target` is whole.
-
-    Raises:
-        OSError: as the operating system gives it; what was at `target` is there again
+    place, and gets its own back where that fails. A process that is killed in between leaves it there; the next call
+    removes it once `target` is whole.
     """
     old = target.with_name(f"{TEMPORARY}removed-{target.name}")
     if target.exists():
@@ -350,11 +310,7 @@ def replace_folder(source: Path, target: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder so that it is never seen half removed: first it takes a temporary name.
-
-    Raises:
-        OSError: as the operating system gives it
-    """
+    """Remove a folder so that it is never seen half removed: first it takes a temporary name."""
     temporary = path.with_name(f"{TEMPORARY}removed-{path.name}")
     if temporary.exists():
         shutil.rmtree(temporary)
@@ -381,17 +337,11 @@ def _is_being_written(path: Path) -> bool:
         return descriptor is not None and try_lock(descriptor) is False
 
 
-# ---------------------------------------------------------------- files that grow line by line
-
-
 class LineFile:
-    """A text file to which whole lines are appended.
+    """A text file to which whole lines are appended; all methods translate errors.
 
     A line is handed over in one write. If the disk takes only a part of it, that part is cut off again; if the
     process is killed within it, the next one that opens the file cuts it off.
-
-    Raises:
-        ResourceError, ConfigurationError: as `translate_os_errors` says, also from `append` and `sync`
     """
 
     def __init__(self, path: Path) -> None:

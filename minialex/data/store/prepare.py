@@ -14,6 +14,7 @@ misnamed …) is listed in ``treated.tsv``.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import threading
@@ -55,63 +56,41 @@ class Stopped(Exception):
 
 
 class Request(NamedTuple):
-    """What a store is made from and how: going on takes the same.
+    """What a store is made from and how: going on takes the same."""
 
-    Attributes:
-        source, validation, words: full paths; empty for none
-        size: height and width of the images
-        decoder: versions of the libraries that decide which pixels an image becomes
-    """
-
-    source: str
+    source: str  # this and the next two are full paths, or empty for none
     validation: str
     words: str
-    size: int
-    decoder: str
+    size: int  # height and width of the images
+    decoder: str  # versions of the libraries that decide which pixels an image becomes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is being made; it is written when the source is listed.
-
-    Attributes:
-        name, class_names, words: of the data set
-        counts: lines of the list, by part
-        shard: lines of a shard, by part
-        sha256: of the lists, by part
-    """
+    """What is being made; it is written when the source is listed."""
 
     request: Request
-    name: str
+    name: str  # of the data set, as its classes and their words
     class_names: tuple[str, ...]
     words: tuple[str, ...]
-    counts: dict[str, int]
-    shard: dict[str, int]
-    sha256: dict[str, str]
+    counts: dict[str, int]  # lines of the list, by part
+    shard: dict[str, int]  # lines of a shard, by part
+    sha256: dict[str, str]  # of the lists, by part
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a source.
+    """What became of a source."""
 
-    Attributes:
-        images: by part
-        classes: how many
-        left_out, treated: how many files, by reason in short
-        missing: classes without a training image
-        decoded: images that this call decoded, in `seconds` by `workers` processes
-        already: whether the store was whole before
-    """
-
-    images: dict[str, int]
+    images: dict[str, int]  # by part
     classes: int
-    left_out: dict[str, int]
+    left_out: dict[str, int]  # how many files, by reason in short
     treated: dict[str, int]
-    missing: tuple[str, ...]
-    decoded: int
+    missing: tuple[str, ...]  # classes without a training image
+    decoded: int  # images that this call decoded, in `seconds` by `workers` processes
     seconds: float
     workers: int
-    already: bool
+    already: bool  # whether the store was whole before
 
 
 def decoder() -> str:
@@ -173,9 +152,7 @@ def prepare(
             request = Request(_absolute(source), _absolute(validation), _absolute(words), size, decoder())
             plan = _read_plan(folder, request) if (folder / WORK).is_dir() else _list(folder, request, progress, stop)
             if not Path(request.source).exists():  # a store would quietly become an empty one
-                raise DataError(
-                    f"{request.source}: is not there any more; the store is begun and can go on when it is."
-                )
+                raise DataError(f"{source}: is not there any more; the store is begun and can go on when it is.")
             decoded = _make_shards(folder, plan, workers, progress, stop)
             _finish(folder, plan)
     except MinialexError:
@@ -188,9 +165,6 @@ def prepare(
 def _absolute(path: str | os.PathLike[str] | None) -> str:
     """The path from wherever the command is run the next time; empty for none."""
     return "" if path is None else str(Path(path).expanduser().resolve())
-
-
-# ---------------------------------------------------------------- the list
 
 
 def _list(folder: Path, request: Request, progress: Progress, stop: Callable[[], bool]) -> Plan:
@@ -282,9 +256,6 @@ def _read_plan(folder: Path, request: Request) -> Plan:
     return plan
 
 
-# ---------------------------------------------------------------- shards
-
-
 class Task(NamedTuple):
     """One shard to make: its lines begin at byte `begin` of the part's list."""
 
@@ -298,31 +269,22 @@ class Task(NamedTuple):
 
 def _tasks(folder: Path, plan: Plan, part: str) -> Iterator[Task]:
     """All shards of a part."""
+    begin = 0
     with (folder / WORK / part).open("rb") as file:
-        begin = position = 0
-        lines = number = 0
-        for line in file:
-            position += len(line)
-            lines += 1
-            if lines == plan.shard[part]:
-                yield Task(str(folder), part, number, begin, lines, plan.request.size)
-                begin, lines, number = position, 0, number + 1
-        if lines:
-            yield Task(str(folder), part, number, begin, lines, plan.request.size)
+        for number in itertools.count():
+            lines = list(itertools.islice(file, plan.shard[part]))
+            if not lines:
+                return
+            yield Task(str(folder), part, number, begin, len(lines), plan.request.size)
+            begin += sum(map(len, lines))
 
 
 class _Worker:
-    """What this process was given to make shards with.
+    """What this process was given to make shards with."""
 
-    Attributes:
-        stop: an event that says to stop
-        done: how many images each process has done, without a lock, which a killed one would keep
-        slot: this process's element of `done`
-    """
-
-    stop: Any = None
-    done: Any = None
-    slot: int = 0
+    stop: Any = None  # an event that says to stop
+    done: Any = None  # how many images each process has done, without a lock, which a killed one would keep
+    slot: int = 0  # this process's element of `done`
 
 
 def _begin(stop: Any, done: Any, slots: Any = None) -> None:
@@ -445,25 +407,20 @@ def _make_shards(folder: Path, plan: Plan, workers: int, progress: Progress, sto
 def _one_thread_each() -> Iterator[None]:
     """Processes that are started here use one thread for arithmetic: there is one of them a processor."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
+    before = {name: os.environ[name] for name in names if name in os.environ}
     os.environ.update(dict.fromkeys(names, "1"))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in names:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _write_sums(folder: Path, sums: Sums, finished: dict[str, set[int]]) -> None:
     """Write what is summed and which shards are in it, together."""
-    state = {
-        "images": sums.images,
-        "products": sums.products.tolist(),
-        "finished": {part: sorted(finished[part]) for part in PARTS},
-    }
+    by_part = {part: sorted(finished[part]) for part in PARTS}
+    state = {"images": sums.images, "products": sums.products.tolist(), "finished": by_part}
     text = np.frombuffer(json.dumps(state).encode(), np.uint8)
     safetensors.write(folder / WORK / _SUMS, {"pixels": sums.pixels, "state": text})
 
@@ -484,9 +441,6 @@ def _read_sums(folder: Path, plan: Plan) -> tuple[Sums, dict[str, set[int]]]:
         raise DataError(f"{path}: damaged ({error}); remove {folder} and begin again.") from None
 
 
-# ---------------------------------------------------------------- the end
-
-
 def _finish(folder: Path, plan: Plan) -> None:
     """Write what is known of the whole; ``store.json`` last."""
     shards: dict[str, tuple[store.Shard, ...]] = {}
@@ -505,10 +459,8 @@ def _finish(folder: Path, plan: Plan) -> None:
     sha256s = {store.STATISTICS: store.write_statistics(folder, sums.statistics())}
     for name in (store.LEFT_OUT, store.TREATED):
         _, sha256s[name] = atomic.write_stream(folder / name, _notes(folder, plan, name))
-    size, made_with = plan.request.size, plan.request.decoder
-    manifest = store.Manifest(
-        plan.name, size, plan.class_names, plan.words, shards, sha256s, left_out, treated, made_with
-    )
+    notes = (left_out, treated, plan.request.decoder)
+    manifest = store.Manifest(plan.name, plan.request.size, plan.class_names, plan.words, shards, sha256s, *notes)
     store.write_manifest(folder, manifest)
     atomic.remove_folder(folder / WORK)
     atomic.remove_stale(folder)
@@ -540,26 +492,17 @@ def _notes(folder: Path, plan: Plan, name: str) -> Iterator[bytes]:
 def _summary(folder: Path, decoded: int, seconds: float, workers: int, *, already: bool) -> Summary:
     """What ``store.json`` and the two lists say."""
     manifest = store.read_manifest(folder)
-    seen = np.zeros(len(manifest.class_names), np.bool_)
-    seen[store.StoreSplit(folder, "train", manifest).labels] = True
-    return Summary(
-        {part: manifest.count(part) for part in PARTS},
-        len(manifest.class_names),
-        _reasons(folder / store.LEFT_OUT),
-        _reasons(folder / store.TREATED),
-        tuple(name for name, there in zip(manifest.class_names, seen, strict=True) if not there),
-        decoded,
-        seconds,
-        workers,
-        already,
-    )
+    seen = set(store.StoreSplit(folder, "train", manifest).labels.tolist())
+    missing = tuple(name for label, name in enumerate(manifest.class_names) if label not in seen)
+    images = {part: manifest.count(part) for part in PARTS}
+    left_out, treated = (_reasons(folder / name) for name in (store.LEFT_OUT, store.TREATED))
+    return Summary(images, len(manifest.class_names), left_out, treated, missing, decoded, seconds, workers, already)
 
 
 def _reasons(path: Path) -> dict[str, int]:
-    """How many lines of a list have which last column, without what stands in brackets or after a colon."""
-    counts: Counter[str] = Counter()
+    """How many lines of a list have which last cell, without what stands in brackets or after a colon."""
     with path.open(encoding="utf-8") as file:
         next(file)
-        for line in file:
-            counts[line.rstrip("\n").rpartition("\t")[2].partition(" (")[0].partition(":")[0].rstrip(".")] += 1
+        cells = (line.rstrip("\n").rpartition("\t")[2] for line in file)
+        counts = Counter(cell.partition(" (")[0].partition(":")[0].rstrip(".") for cell in cells)
     return dict(counts.most_common())

@@ -41,19 +41,12 @@ WORD_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 
 
 class Entry(NamedTuple):
-    """One image of a source.
+    """One image of a source."""
 
-    Attributes:
-        label: its class
-        name: what it is called in lists: its path in the source, ARCHIVE/MEMBER in an archive
-        path: the file to open
-        offset, size: which bytes of that file; the whole file if the offset is −1
-    """
-
-    label: int
-    name: str
-    path: str
-    offset: int = -1
+    label: int  # its class
+    name: str  # what it is called in lists: its path in the source, ARCHIVE/MEMBER in an archive
+    path: str  # the file to open
+    offset: int = -1  # where its bytes begin in that file; −1 if it is the whole file
     size: int = -1
 
     def read(self) -> bytes:
@@ -92,18 +85,11 @@ Listing = Callable[[], Iterator[Entry | Skipped]]
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from.
+    """Where images come from; without a validation listing a tenth of the training images is kept for it."""
 
-    Attributes:
-        name: what the data set will be called
-        class_names: label i is `class_names[i]`
-        words: what a person calls class i; empty if unknown
-        train, validation: list the images; without a validation listing a tenth of the training images is kept for it
-    """
-
-    name: str
+    name: str  # what the data set will be called
     class_names: tuple[str, ...]
-    words: tuple[str, ...]
+    words: tuple[str, ...]  # what a person calls the classes; empty if unknown
     train: Listing
     validation: Listing | None
 
@@ -177,9 +163,6 @@ def _read_words(path: Path) -> dict[str, str]:
     return {name: rest.strip() or name for name, _, rest in rows}
 
 
-# ---------------------------------------------------------------- folders
-
-
 def _folder(root: Path, validation: str | None) -> Source:
     """An ImageFolder, laid out as `minialex.data.sets.folder` says."""
     train, val, names = folder.layout(root)
@@ -227,9 +210,6 @@ def _kaggle(root: Path) -> Source:
     return Source(root.resolve().name, names, tuple(words[name] for name in names), train, validation)
 
 
-# ---------------------------------------------------------------- lists
-
-
 def _list(path: Path, validation: str | None) -> Source:
     """A list of files with their classes."""
     val = None if validation is None else Path(validation).expanduser()
@@ -266,9 +246,6 @@ def _list_lines(path: Path) -> Iterator[tuple[int, str, str]]:
         if not found or not name.strip() or not label.strip():
             raise DataError(f"{path}, line {number}: expected a path and a class, got {line[:80]!r}.")
         yield number, name.strip(), label.strip()
-
-
-# ---------------------------------------------------------------- the official archives
 
 
 def _archives(train: Path, where: Path) -> Source:

@@ -49,36 +49,26 @@ _BLOCK = 64  # images that `check` reads at a time
 
 
 class Shard(NamedTuple):
-    """A shard as ``store.json`` knows it: its images, and the SHA-256 of its two files."""
+    """A shard as ``store.json`` knows it."""
 
-    images: int
-    sha256: str
+    images: int  # how many
+    sha256: str  # of the images file
     index_sha256: str
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What ``store.json`` says.
+    """What ``store.json`` says."""
 
-    Attributes:
-        name: of the data set
-        size: height and width of the images
-        class_names, words: of the classes; `words` is empty if nothing is known but the names
-        shards: by part
-        sums: SHA-256 of the other files, by name
-        left_out, treated: how many files are not in the store, and how many images were not as usual
-        made_with: versions of what decoded the images
-    """
-
-    name: str
-    size: int
+    name: str  # of the data set
+    size: int  # height and width of the images
     class_names: tuple[str, ...]
-    words: tuple[str, ...]
-    shards: Mapping[str, tuple[Shard, ...]]
-    sums: Mapping[str, str]
-    left_out: int
-    treated: int
-    made_with: str
+    words: tuple[str, ...]  # empty if nothing is known of the classes but their names
+    shards: Mapping[str, tuple[Shard, ...]]  # by part
+    sums: Mapping[str, str]  # SHA-256 of the other files, by name
+    left_out: int  # files that are not in the store
+    treated: int  # images that were not as usual
+    made_with: str  # versions of what decoded the images
 
     def count(self, part: str) -> int:
         """Number of images of a part."""
@@ -98,9 +88,6 @@ def images_path(folder: Path, part: str, number: int) -> Path:
 def index_path(folder: Path, part: str, number: int) -> Path:
     """Labels, checksums and names of a shard."""
     return folder / f"{part}-{number:05d}.safetensors"
-
-
-# ---------------------------------------------------------------- the manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -136,28 +123,16 @@ def read_manifest(folder: Path) -> Manifest:
         raise DataError(f"{path}: damaged ({error}); {_AGAIN}") from None
 
 
-# ---------------------------------------------------------------- a shard's index
-
-
 @dataclass(frozen=True)
 class Index:
-    """What a shard's safetensors file holds.
+    """What a shard's safetensors file holds."""
 
-    Attributes:
-        labels: int64 [n]
-        crc32: uint32 [n]
-        names: of the images, in the source
-        left_out: (name, reason) of files that are not in the shard
-        treated: (name, what was done)
-        sha256: of the images file
-    """
-
-    labels: NDArray[np.int64]
-    crc32: NDArray[np.uint32]
-    names: tuple[str, ...]
-    left_out: tuple[tuple[str, str], ...]
-    treated: tuple[tuple[str, str], ...]
-    sha256: str
+    labels: NDArray[np.int64]  # [n]
+    crc32: NDArray[np.uint32]  # [n]
+    names: tuple[str, ...]  # of the images, in the source
+    left_out: tuple[tuple[str, str], ...]  # (name, reason) of files that are not in the shard
+    treated: tuple[tuple[str, str], ...]  # (name, what was done)
+    sha256: str  # of the images file
 
 
 def write_index(path: Path, index: Index) -> None:
@@ -189,9 +164,6 @@ def read_index(path: Path) -> tuple[Index, str]:
     return index, hashlib.sha256(data).hexdigest()
 
 
-# ---------------------------------------------------------------- reading
-
-
 def load(place: str | os.PathLike[str], *, size: int | None = None) -> DataSet:
     """A store as a data set: labels in memory, images on disk.
 
@@ -204,14 +176,9 @@ def load(place: str | os.PathLike[str], *, size: int | None = None) -> DataSet:
     if size not in (None, manifest.size):
         raise ConfigurationError(f"{folder}: holds images of {manifest.size} x {manifest.size} pixels, not {size}: "
                                  f"set --image-size {manifest.size} (and --crop).")  # fmt: skip
-    return DataSet(
-        manifest.name,
-        StoreSplit(folder, "train", manifest),
-        StoreSplit(folder, "validation", manifest),
-        manifest.class_names,
-        manifest.words,
-        read_statistics(folder, manifest),
-    )
+    train, validation = (StoreSplit(folder, part, manifest) for part in PARTS)
+    statistics = read_statistics(folder, manifest)
+    return DataSet(manifest.name, train, validation, manifest.class_names, manifest.words, statistics)
 
 
 def write_statistics(folder: Path, statistics: Statistics) -> str:
@@ -327,9 +294,6 @@ class StoreSplit:
                                     f"`minialex store check {self.folder}` looks for more.")  # fmt: skip
                 self._verified[index] = True
         return out
-
-
-# ---------------------------------------------------------------- checking
 
 
 class Damage(NamedTuple):
