@@ -101,20 +101,14 @@ def some(split: Split, count: int | None, *, seed: int, purpose: str) -> Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: its name, its two parts, and what the labels mean.
-
-    Attributes:
-        class_names: label i is `class_names[i]`, the name that tells classes apart (for ImageNet the WordNet id)
-        words: what a person calls class i, where that is another thing than its name; else empty
-        statistics: of the training part, where they are known already
-    """
+    """A data set: its name, its two parts, and what the labels mean."""
 
     name: str
     train: Split
     validation: Split
-    class_names: tuple[str, ...]
-    words: tuple[str, ...] = ()
-    statistics: Statistics | None = None
+    class_names: tuple[str, ...]  # label i is `class_names[i]`, which tells classes apart (for ImageNet the WordNet id)
+    words: tuple[str, ...] = ()  # what a person calls class i, where that is another thing than its name
+    statistics: Statistics | None = None  # of the training part, where they are known already
 
     @property
     def titles(self) -> tuple[str, ...]:

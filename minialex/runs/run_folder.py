@@ -119,7 +119,7 @@ class Run:
             record = _parsed(line)
             if record is None:
                 damaged += 1
-            elif not _is_later(record, step):
+            elif not (isinstance(later := record.get("step"), int) and later > step):
                 kept.append(line)
         if damaged:
             self.log(f"{METRICS}: removed {damaged} damaged line(s)")
@@ -159,13 +159,7 @@ class Run:
 
 
 class RunPaths:
-    """Where the parts of a run are; nothing is read, written or checked.
-
-    Attributes:
-        folder: the run folder
-        recipe, metrics, log, report: its files
-        checkpoints, pictures: its folders
-    """
+    """Where the parts of a run are; nothing is read, written or checked."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
@@ -178,18 +172,11 @@ class RunPaths:
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
-    """Say whether a folder holds a run.
-
-    Raises:
-        ConfigurationError: the folder may not be read
-    """
+    """Say whether a folder holds a run; ConfigurationError if it may not be read."""
     try:
         return RunPaths(path).recipe.is_file()
     except PermissionError as error:
         raise ConfigurationError(f"cannot read {os.fspath(path)!r}: {error.strerror}") from error
-
-
-# ---------------------------------------------------------------- metrics
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
@@ -202,49 +189,28 @@ def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
         lines = Path(path).read_bytes().splitlines(keepends=True)
     except OSError as error:
         raise DataError(f"cannot read the metrics {os.fspath(path)!r}: {error.strerror}: check the path") from error
-    records: list[Record] = []
-    for number, line in enumerate(lines, 1):
-        record = _parsed(line)
-        if record is not None:
-            records.append(record)
-        elif number < len(lines):
-            raise DataError(f"{os.fspath(path)!r}, line {number} is damaged: not a JSON object: delete that line")
-    return records
+    records = [_parsed(line) for line in lines]
+    if None in records[:-1]:
+        number = records.index(None) + 1
+        raise DataError(f"{os.fspath(path)!r}, line {number} is damaged: not a JSON object: delete that line")
+    return [record for record in records if record is not None]
 
 
 def _parsed(line: bytes) -> Record | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def _is_later(record: Record, step: int) -> bool:
-    found = record.get("step")
-    return isinstance(found, int) and found > step
-
-
-# ---------------------------------------------------------------- what a run remembers of its data
+    with contextlib.suppress(ValueError, RecursionError):
+        if line.endswith(b"\n") and isinstance(record := json.loads(line), dict):
+            return record
+    return None
 
 
 @dataclass(frozen=True)
 class RunData:
-    """The data of a run.
-
-    Attributes:
-        name: of the data set
-        class_names: one a class
-        statistics: of the training set
-        words: what a person calls each class; empty if that is its name
-    """
+    """The data of a run."""
 
     name: str
     class_names: tuple[str, ...]
-    statistics: Statistics
-    words: tuple[str, ...] = ()
+    statistics: Statistics  # of the training set
+    words: tuple[str, ...] = ()  # what a person calls each class; empty if that is its name
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -266,11 +232,7 @@ def has_data(folder: Path) -> bool:
 
 
 def read_data(folder: Path) -> RunData:
-    """Read both files.
-
-    Raises:
-        CheckpointError: they are missing or damaged
-    """
+    """Read both files; CheckpointError if they are missing or damaged."""
     path = folder / "data.json"
     try:
         names = json.loads(path.read_text(encoding="utf-8"))

@@ -8,6 +8,7 @@ safetensors reads it. `find` takes the same from a run folder or a checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from minialex.network.parameters import whole_shapes
 from minialex.recipe.fields import Recipe, parse
 from minialex.recipe.fields import load as load_recipe
 from minialex.runs import checkpoint
-from minialex.runs.run_folder import RunPaths, is_run, read_data, read_metrics
+from minialex.runs.run_folder import Record, RunPaths, is_run, read_data, read_metrics
 from minialex.storage import safetensors
 
 FORMAT = "minialex weights"
@@ -38,26 +39,17 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained network.
+    """A trained network."""
 
-    Attributes:
-        recipe: with `classes` set
-        class_names: one a class; empty if nobody said what they are
-        statistics: of the training set
-        tensors: whole layers' arrays by name (see `minialex.network.parameters.join_columns`), float32 or float64
-        data: name of the data set
-        origin: where they come from, as JSON values: ``"from"`` in words, and as far as they are known ``"step"``,
-            ``"epochs"``, ``"top1_error"``, ``"top5_error"`` (fractions of 1), ``"views"``, ``"begun_with"``
-        words: what people call the classes, where that is something else than their names (WordNet ids)
-    """
-
-    recipe: Recipe
-    class_names: tuple[str, ...]
-    statistics: Statistics
-    tensors: Arrays
-    data: str
+    recipe: Recipe  # with `classes` set
+    class_names: tuple[str, ...]  # one a class; empty if nobody said what they are
+    statistics: Statistics  # of the training set
+    tensors: Arrays  # whole layers' (see `minialex.network.parameters.join_columns`), float32 or float64
+    data: str  # name of the data set
+    # where they come from, as JSON values: "from" in words, and as far as they are known "step", "epochs",
+    # "top1_error", "top5_error" (fractions of 1), "views", "begun_with"
     origin: Mapping[str, Any] = field(default_factory=dict)
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()  # what people call the classes, where that is something else than their names
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -79,11 +71,7 @@ class Weights:
 
 
 def write(path: Path, weights: Weights) -> None:
-    """Write a weights file, whole or not at all.
-
-    Raises:
-        ResourceError, ConfigurationError: If it cannot be written.
-    """
+    """Write a weights file, whole or not at all; ResourceError or ConfigurationError if it cannot be written."""
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -120,23 +108,19 @@ def read(path: Path) -> Weights:
     checkpoint.check_against(statistics, {MEAN: (3, S, S), COVARIANCE: (3, 3)}, str(path))
     check(tensors, recipe, str(path))
     if len(class_names) > recipe.classes or len(words) not in (0, len(class_names)):
-        raise CheckpointError(
-            f"{path} names {len(class_names)} classes, with words for {len(words)}; its network has {recipe.classes}"
-        )
-    known = Statistics(statistics[MEAN], statistics[COVARIANCE])
-    return Weights(recipe, tuple(class_names), known, tensors, data, origin, tuple(words))
+        named = f"{len(class_names)} classes, with words for {len(words)}"
+        raise CheckpointError(f"{path} names {named}; its network has {recipe.classes}")
+    of_training = Statistics(statistics[MEAN], statistics[COVARIANCE])
+    return Weights(recipe, tuple(class_names), of_training, tensors, data, origin, tuple(words))
 
 
 def _recipe_in(metadata: Mapping[str, str], path: Path) -> Recipe:
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} is a safetensors file without a minialex recipe: `minialex import {path} OUT.safetensors` makes "
-            "one of it that has one"
-        )
+        convert = f"`minialex import {path} OUT.safetensors` makes one of it that has one"
+        raise CheckpointError(f"{path} is a safetensors file without a minialex recipe: {convert}")
     if metadata.get("version") != VERSION:
-        raise CheckpointError(
-            f"{path} is of version {metadata.get('version')!r} and this minialex reads {VERSION!r}: update minialex"
-        )
+        versions = f"version {metadata.get('version')!r} and this minialex reads {VERSION!r}"
+        raise CheckpointError(f"{path} is of {versions}: update minialex")
     try:
         return parse(metadata["recipe"], "its recipe")
     except (ConfigurationError, KeyError) as error:
@@ -144,11 +128,7 @@ def _recipe_in(metadata: Mapping[str, str], path: Path) -> Recipe:
 
 
 def check(tensors: Arrays, recipe: Recipe, what: str) -> None:
-    """Check that arrays are those of a recipe's network.
-
-    Raises:
-        CheckpointError: Naming the array that is missing, extra, of another shape, or not finite.
-    """
+    """Check that arrays are those of a recipe's network; CheckpointError names the first that is not."""
     first = tensors.get("conv1.weight")
     if first is not None and recipe.columns > len(first):  # before anything is done for each column
         raise CheckpointError(f"{what}: {len(first)} kernels of conv1 cannot be divided into {recipe.columns} columns")
@@ -207,10 +187,9 @@ def _facts(home: Path, found: checkpoint.Checkpoint, recipe: Recipe) -> dict[str
     errors = found.state.get("errors")
     if isinstance(errors, list):
         facts["epochs"] = len(errors)
-    try:
+    records: list[Record] = []
+    with contextlib.suppress(DataError):  # the weights are sound without them
         records = read_metrics(RunPaths(home).metrics)
-    except DataError:  # the weights are sound without them
-        return facts
     for record in records:
         if record.get("kind") == "validation" and record.get("step") == found.step:
             facts |= {name: record[name] for name in ("top1_error", "top5_error") if name in record}

@@ -136,20 +136,12 @@ def images(folder: Path) -> Iterator[tuple[Path, bool]]:
 
 @dataclass(frozen=True)
 class FolderSplit:
-    """Images on disk, decoded when they are read; the first ones that fit into `cache_bytes` are kept.
-
-    Attributes:
-        paths: the files
-        labels: int64 [N]
-        size: height and width of the images, in pixels
-        skipped: files in the class folders that are not taken for images
-        cache_bytes: most bytes of decoded images to keep
-    """
+    """Images on disk, decoded when they are read; the first ones that fit into `cache_bytes` are kept."""
 
     paths: tuple[Path, ...]
-    labels: NDArray[np.int64]
-    size: int
-    skipped: tuple[Path, ...] = ()
+    labels: NDArray[np.int64]  # [N]
+    size: int  # height and width of the images
+    skipped: tuple[Path, ...] = ()  # files in the class folders that are not taken for images
     cache_bytes: int = CACHE_BYTES
     _cache: NDArray[np.uint8] = field(init=False, repr=False, compare=False)
     _cached: NDArray[np.bool_] = field(init=False, repr=False, compare=False)
