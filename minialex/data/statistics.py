@@ -86,11 +86,7 @@ class Sums:
         self.products = self.products + other.products
 
     def statistics(self) -> Statistics:
-        """The mean image and the covariance.
-
-        Raises:
-            DataError: no images
-        """
+        """The mean image and the covariance. Raises DataError: no images."""
         if self.images == 0:
             raise DataError("no images to take the mean of")
         pixels = self.images * self.pixels.shape[1] ** 2

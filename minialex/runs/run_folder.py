@@ -131,11 +131,7 @@ class Run:
                 self._metrics = atomic.LineFile(self.paths.metrics)
 
     def log(self, message: str) -> None:
-        """Append a line to ``log.txt``, with the time.
-
-        Raises:
-            ResourceError: the disk is full or failing.
-        """
+        """Append a line to ``log.txt``, with the time. Raises ResourceError: the disk is full or failing."""
         self._log.append(f"{locks.now()} {message}")
 
     def sync(self) -> None:

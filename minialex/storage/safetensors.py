@@ -102,11 +102,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Array]:
 
 
 def parse(data: bytes) -> dict[str, Array]:
-    """The tensors in the bytes of a file of our own.
-
-    Raises:
-        ValueError: not what the format allows
-    """
+    """The tensors in the bytes of a file of our own. Raises ValueError: not what the format allows."""
     from safetensors.numpy import load
 
     return _tensors(lambda: load(data))

@@ -11,8 +11,7 @@ no files are left out and listed in `FolderSplit.skipped`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +111,7 @@ def scan(root: Path, class_names: tuple[str, ...], size: int, *, complete: bool 
         labels += [label] * (len(paths) - len(labels))
     if not paths:
         raise DataError(f"{root}: holds no image ({', '.join(ENDINGS)}).")
-    return FolderSplit(tuple(paths), np.array(labels, np.int64), size, tuple(skipped))
+    return FolderSplit(paths, np.array(labels, np.int64), size, skipped)
 
 
 def images(folder: Path) -> Iterator[tuple[Path, bool]]:
@@ -134,32 +133,31 @@ def images(folder: Path) -> Iterator[tuple[Path, bool]]:
             yield path, path.suffix.lower() in ENDINGS and not name.startswith(".") and path.is_file()
 
 
-@dataclass(frozen=True)
 class FolderSplit:
-    """Images on disk, decoded when they are read; the first ones that fit into `cache_bytes` are kept."""
+    """Images on disk, decoded when they are read; the first ones that fit into `cache_bytes` are kept.
 
-    paths: tuple[Path, ...]
-    labels: NDArray[np.int64]  # [N]
-    size: int  # height and width of the images
-    skipped: tuple[Path, ...] = ()  # files in the class folders that are not taken for images
-    cache_bytes: int = CACHE_BYTES
-    _cache: NDArray[np.uint8] = field(init=False, repr=False, compare=False)
-    _cached: NDArray[np.bool_] = field(init=False, repr=False, compare=False)
+    `skipped` are files in the class folders that are not taken for images.
+    """
 
-    def __post_init__(self) -> None:
-        slots = min(len(self.paths), self.cache_bytes // (3 * self.size**2))
-        # Memory is taken page by page, as images are written to it.
-        object.__setattr__(self, "_cache", np.empty((slots, 3, self.size, self.size), np.uint8))
-        object.__setattr__(self, "_cached", np.zeros(slots, np.bool_))
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: NDArray[np.int64],
+        size: int,
+        skipped: Sequence[Path] = (),
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.paths, self.labels, self.size, self.skipped = paths, labels, size, skipped
+        slots = min(len(paths), cache_bytes // (3 * size**2))
+        self._cache = np.empty((slots, 3, size, size), np.uint8)  # memory is taken page by page, as images are written
+        self._cached = np.zeros(slots, np.bool_)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def part(self, chosen: NDArray[np.int64]) -> FolderSplit:
-        """Some of the images, in their order here, as a part of its own."""
-        chosen = np.sort(chosen)
-        paths = tuple(self.paths[i] for i in chosen)
-        return FolderSplit(paths, self.labels[chosen], self.size, self.skipped, self.cache_bytes)
+        """The images at some ascending indices, as a part of its own."""
+        return FolderSplit([self.paths[i] for i in chosen], self.labels[chosen], self.size, self.skipped)
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The images at some indices, uint8 [n, 3, size, size]; `DataError` names a file that cannot be decoded."""

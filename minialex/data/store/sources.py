@@ -50,11 +50,7 @@ class Entry(NamedTuple):
     size: int = -1
 
     def read(self) -> bytes:
-        """The image's bytes.
-
-        Raises:
-            DataError: a file that is gone, cannot be read, is empty or much too large
-        """
+        """The image's bytes. Raises DataError: a file that is gone, cannot be read, is empty or much too large."""
         if not os.path.isfile(self.path):  # a pipe would block for ever
             raise DataError("no such file.")
         try:

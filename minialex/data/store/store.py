@@ -25,8 +25,8 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache, partial
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,11 +101,7 @@ def _own_sum(body: Mapping[str, Any]) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read ``store.json``.
-
-    Raises:
-        DataError: it is missing, damaged, or of another version
-    """
+    """Read ``store.json``. Raises DataError: it is missing, damaged, or of another version."""
     path = folder / MANIFEST
     try:
         body = json.loads(path.read_bytes())
@@ -143,11 +139,7 @@ def write_index(path: Path, index: Index) -> None:
 
 
 def read_index(path: Path) -> tuple[Index, str]:
-    """Read it, and the SHA-256 of its file.
-
-    Raises:
-        DataError: it is missing or damaged
-    """
+    """Read it, and the SHA-256 of its file. Raises DataError: it is missing or damaged."""
     try:
         data = path.read_bytes()
         arrays = safetensors.parse(data)
@@ -188,11 +180,7 @@ def write_statistics(folder: Path, statistics: Statistics) -> str:
 
 
 def read_statistics(folder: Path, manifest: Manifest) -> Statistics:
-    """The mean image and the covariance of the training images.
-
-    Raises:
-        DataError: they are missing or damaged
-    """
+    """The mean image and the covariance of the training images. Raises DataError: they are missing or damaged."""
     path = folder / STATISTICS
     try:
         data = path.read_bytes()
@@ -204,40 +192,25 @@ def read_statistics(folder: Path, manifest: Manifest) -> Statistics:
     return Statistics(arrays["mean"], arrays["covariance"])
 
 
-@dataclass(frozen=True)
 class StoreSplit:
     """One part of a store. Its images stay on disk; labels and checksums are in memory, 13 bytes an image."""
 
-    folder: Path
-    part: str
-    manifest: Manifest
-    labels: NDArray[np.int64] = field(init=False, repr=False)
-    _crc32: NDArray[np.uint32] = field(init=False, repr=False)
-    _verified: NDArray[np.bool_] = field(init=False, repr=False)
-    _starts: NDArray[np.int64] = field(init=False, repr=False)
-    _map: Callable[[int], tuple[mmap.mmap, NDArray[np.uint8]]] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        shards = self.manifest.shards[self.part]
+    def __init__(self, folder: Path, part: str, manifest: Manifest) -> None:
+        self.folder, self.part, self.manifest, self.size = folder, part, manifest, manifest.size
+        shards = manifest.shards[part]
         labels, crc32 = [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
         for number, shard in enumerate(shards):
-            path = index_path(self.folder, self.part, number)
+            path = index_path(folder, part, number)
             index, sha256 = read_index(path)
             if sha256 != shard.index_sha256:
                 raise DataError(f"{path}: damaged (its SHA-256 differs); {_AGAIN}")
             labels.append(index.labels)
             crc32.append(index.crc32)
-        assign = partial(object.__setattr__, self)
-        assign("labels", np.concatenate(labels))
-        assign("_crc32", np.concatenate(crc32))
-        assign("_verified", np.zeros(len(self.labels), np.bool_))
-        assign("_starts", np.cumsum([0, *(shard.images for shard in shards)]))
-        assign("_map", lru_cache(_OPEN_MAPS)(self._open))
-
-    @property
-    def size(self) -> int:
-        """Height and width of the images, in pixels."""
-        return self.manifest.size
+        self.labels = np.concatenate(labels)
+        self._crc32 = np.concatenate(crc32)
+        self._verified = np.zeros(len(self.labels), np.bool_)
+        self._starts = np.cumsum([0, *(shard.images for shard in shards)])
+        self._map = lru_cache(_OPEN_MAPS)(self._open)
 
     def __len__(self) -> int:
         return len(self.labels)
