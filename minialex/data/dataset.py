@@ -66,22 +66,12 @@ class ArraySplit:
         return self.images[indices]
 
 
-@dataclass(frozen=True)
 class Subset:
     """Some images of another part: `chosen` are their indices there, int64 [N]."""
 
-    whole: Split
-    chosen: NDArray[np.int64]
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class of every image, int64 [N]."""
-        return self.whole.labels[self.chosen]
-
-    @property
-    def size(self) -> int:
-        """Height and width of the images, in pixels."""
-        return self.whole.size
+    def __init__(self, whole: Split, chosen: NDArray[np.int64]) -> None:
+        self.whole, self.chosen = whole, chosen
+        self.labels, self.size = whole.labels[chosen], whole.size
 
     def __len__(self) -> int:
         return len(self.chosen)

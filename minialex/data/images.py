@@ -44,15 +44,10 @@ is kept, and the warning is noted."""
 
 
 class Decoded(NamedTuple):
-    """An image and what was done to it.
+    """An image and what was done to it."""
 
-    Attributes:
-        pixels: uint8 [3, size, size], RGB
-        notes: what was not as usual, in the words of ``treated.tsv``; usually nothing
-    """
-
-    pixels: NDArray[np.uint8]
-    notes: tuple[str, ...]
+    pixels: NDArray[np.uint8]  # [3, size, size], RGB
+    notes: tuple[str, ...]  # what was not as usual, in the words of ``treated.tsv``; usually nothing
 
 
 def read_image(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8]:

@@ -13,7 +13,6 @@ Coordinates: x to the right and y down, both from -1 to 1 across the image.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -235,26 +234,19 @@ def draw(seed: int, part: str, indices: NDArray[np.int64], size: int) -> NDArray
     return out
 
 
-@dataclass(frozen=True)
 class DrawnSplit:
     """A part that is drawn again whenever it is read, for images that would not fit in memory."""
 
-    seed: int
-    part: str
-    count: int
-    size: int
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class of every image, int64 [N]."""
-        return labels(np.arange(self.count))
+    def __init__(self, seed: int, part: str, count: int, size: int) -> None:
+        self.seed, self.part, self.size = seed, part, size
+        self.labels = labels(np.arange(count))
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.labels)
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Draw the images at some indices, uint8 [n, 3, size, size]."""
-        return draw(self.seed, self.part, np.arange(self.count)[indices], self.size)
+        return draw(self.seed, self.part, np.arange(len(self))[indices], self.size)
 
 
 def split(seed: int, part: str, count: int, size: int) -> Split:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -54,13 +54,13 @@ class Dialect:
         names: global names that it may mention
         call: what the file calls a function with arguments for; raises `Refused` for any other call
         build: how a described object takes its state
-        persistent: what an identity that refers outside the pickle stands for
+        persistent: what an identity that refers outside the pickle stands for; None refuses it
     """
 
     names: frozenset[Name]
     call: Callable[[Any, Any], Any]
     build: Callable[[Any, Any], None]
-    persistent: Callable[[Any], Any]
+    persistent: Callable[[Any], Any] | None = None
 
 
 _MARK = object()
@@ -154,7 +154,10 @@ def interpret(data: bytes, dialect: Dialect) -> tuple[Any, int]:
             state = stack.pop()
             dialect.build(stack[-1], state)
         elif name == "BINPERSID":
-            stack.append(dialect.persistent(stack.pop()))
+            identity = stack.pop()
+            if dialect.persistent is None:
+                raise Refused("refer to something outside itself")
+            stack.append(dialect.persistent(identity))
         elif name == "PROTO":
             if argument > 2:
                 raise Refused(f"use pickle protocol {argument}")
@@ -234,8 +237,4 @@ def _finished(value: Any) -> Any:
     return value
 
 
-def _no_persistent(identity: Any) -> NoReturn:
-    raise Refused("refer to something outside itself")
-
-
-NUMPY = Dialect(frozenset({_ENCODE, _BYTES, _NDARRAY, _DTYPE, *_RECONSTRUCT}), _call, _build, _no_persistent)
+NUMPY = Dialect(frozenset({_ENCODE, _BYTES, _NDARRAY, _DTYPE, *_RECONSTRUCT}), _call, _build)
