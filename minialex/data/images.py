@@ -43,7 +43,7 @@ _DAMAGE = ("premature end", "bad huffman", "instead of rst")
 is kept, and the warning is noted."""
 
 
-class Decoded(NamedTuple):
+class DecodedImage(NamedTuple):
     """An image and what was done to it."""
 
     pixels: NDArray[np.uint8]  # [3, size, size], RGB
@@ -70,7 +70,7 @@ def read_image(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8]:
         raise DataError(f"{path}: {error}") from None
 
 
-def decode(data: bytes, size: int, name: str = "") -> Decoded:
+def decode(data: bytes, size: int, name: str = "") -> DecodedImage:
     """An image from the bytes of its file; `name` only tells whether it is what its ending says.
 
     Raises:
@@ -92,7 +92,7 @@ def decode(data: bytes, size: int, name: str = "") -> Decoded:
             else:
                 image.load()
                 pixels = image
-            return Decoded(_square(_upright(pixels, turned), size), tuple(notes))
+            return DecodedImage(_square(_upright(pixels, turned), size), tuple(notes))
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError:

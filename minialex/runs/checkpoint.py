@@ -221,9 +221,9 @@ def load(folder: str | os.PathLike[str]) -> Checkpoint:
 def _verify(path: Path, size: int, digest: str) -> None:
     try:
         with open(path, "rb") as file:
-            found = os.fstat(file.fileno()).st_size
-            if found != size:
-                raise CheckpointError(f"{str(path)!r} is damaged: {found} bytes long, should be {size}")
+            nbytes = os.fstat(file.fileno()).st_size
+            if nbytes != size:
+                raise CheckpointError(f"{str(path)!r} is damaged: {nbytes} bytes long, should be {size}")
             if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                 raise CheckpointError(f"{str(path)!r} is damaged: its SHA-256 does not match the manifest")
     except OSError as error:
@@ -251,19 +251,19 @@ def check_against(
     for name, shape in expected.items():
         if name not in tensors:
             raise CheckpointError(f"{what}: tensor {name!r} is missing: {another}")
-        found = tensors[name]
-        if found.shape != tuple(shape):
+        tensor = tensors[name]
+        if tensor.shape != tuple(shape):
             own = f"this network's has {tuple(shape)}"
-            raise CheckpointError(f"{what}: tensor {name!r} has shape {found.shape}, {own}: {another}")
-        if found.dtype.name not in allowed:
-            raise CheckpointError(f"{what}: tensor {name!r} is {found.dtype}, should be {' or '.join(allowed)}")
+            raise CheckpointError(f"{what}: tensor {name!r} has shape {tensor.shape}, {own}: {another}")
+        if tensor.dtype.name not in allowed:
+            raise CheckpointError(f"{what}: tensor {name!r} is {tensor.dtype}, should be {' or '.join(allowed)}")
     for name in tensors:
         if name not in expected:
             raise CheckpointError(f"{what}: tensor {name!r} is not in this network: {another}")
-    for name, found in tensors.items():
-        wrong = found.size - np.count_nonzero(np.isfinite(found))
+    for name, tensor in tensors.items():
+        wrong = tensor.size - np.count_nonzero(np.isfinite(tensor))
         if wrong:
-            many = f"{wrong} of {found.size} values that are not finite"
+            many = f"{wrong} of {tensor.size} values that are not finite"
             raise CheckpointError(f"{what}: tensor {name!r} has {many}: use an earlier checkpoint")
 
 
@@ -293,13 +293,13 @@ def latest(folder: str | os.PathLike[str], warn: Warn = to_standard_error) -> Ch
         problems.append(f"checkpoint {named}, named by {str(folder / LATEST)!r}, is gone")
     for path, _ in ordered:
         try:
-            found = load(path)
+            checkpoint = load(path)
         except CheckpointError as error:
             problems.append(f"checkpoint {path.name} cannot be used: {error}")
             continue
         for problem in problems:
             warn(f"{problem}; continuing from {path.name} instead")
-        return found
+        return checkpoint
     if problems:
         raise CheckpointError(
             f"no checkpoint in {str(folder)!r} can be used: {'; '.join(problems)}: restore one from a copy, or begin "
@@ -330,17 +330,17 @@ def best(folder: str | os.PathLike[str], warn: Warn = to_standard_error) -> Chec
             return load(chosen)
         except CheckpointError as error:
             problem = f"the best checkpoint, {chosen.name}, cannot be used: {error}"
-    found = latest(folder, warn)
-    if found is None:
+    newest = latest(folder, warn)
+    if newest is None:
         raise CheckpointError(f"no checkpoint in {str(folder)!r}: train first")
     if problem:
-        warn(f"{problem}; using {found.path.name} instead")
-    return found
+        warn(f"{problem}; using {newest.path.name} instead")
+    return newest
 
 
 def _in_order(folder: Path) -> list[tuple[Path, _Manifest | None]]:
     """Checkpoints, the one saved last first; with its manifest, or None if that cannot be read."""
-    found: list[tuple[Path, _Manifest | None]] = []
+    entries: list[tuple[Path, _Manifest | None]] = []
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -350,19 +350,19 @@ def _in_order(folder: Path) -> list[tuple[Path, _Manifest | None]]:
     for path in (folder / name for name in names if _NAME.fullmatch(name)):
         if path.is_dir():
             try:
-                found.append((path, _read_manifest(path)))
+                entries.append((path, _read_manifest(path)))
             except CheckpointError:
-                found.append((path, None))
+                entries.append((path, None))
 
     def order(entry: tuple[Path, _Manifest | None]) -> tuple[float, int]:
         path, manifest = entry
         if manifest:
             return manifest.sequence, manifest.step
         step = _step_of(path)  # a place by its step, for want of a better one: after the last that is not later
-        earlier = (other.sequence for _, other in found if other and other.step <= step)
+        earlier = (other.sequence for _, other in entries if other and other.step <= step)
         return max(earlier, default=0) + 0.5, step
 
-    return sorted(found, key=order, reverse=True)
+    return sorted(entries, key=order, reverse=True)
 
 
 def _step_of(path: Path) -> int:

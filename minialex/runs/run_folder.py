@@ -30,6 +30,8 @@ class Run:
     It is a run from the moment when ``recipe.toml`` is there. Use it in a ``with`` block; a process that is killed
     releases its lock too. To read the run of someone else, take `RunPaths` and `read_metrics`: they need no lock.
 
+    Whatever writes raises ResourceError where the disk is full or failing; the file is then as it was before.
+
     Attributes:
         paths: where everything is
     """
@@ -62,7 +64,6 @@ class Run:
         Raises:
             ConfigurationError: the folder holds a run or other files, is locked by another process, or may not be
                 written to
-            ResourceError: the disk is full or failing
         """
         path = Path(path)
         if is_run(path):
@@ -85,7 +86,6 @@ class Run:
         Raises:
             ConfigurationError: there is no run, or another process works on it (it is named), or it may not be written
                 to
-            ResourceError: the disk is full or failing
         """
         if not is_run(path):
             raise ConfigurationError(
@@ -97,9 +97,6 @@ class Run:
         """Append a record to the metrics; numbers that are not finite are written as null.
 
         A record of step n belongs before the checkpoint of step n: what comes after it and before a kill is lost.
-
-        Raises:
-            ResourceError: the disk is full or failing; the file then ends with the record before
         """
         self._metrics.append(atomic.json_line(record))
 
@@ -107,9 +104,6 @@ class Run:
         """Remove the records of later steps than `step`, which the resumed run is about to write again.
 
         Lines that cannot be read are removed too, and the log says so.
-
-        Raises:
-            ResourceError: the disk is full or failing; the file is then as it was
         """
         kept: list[bytes] = []
         damaged = 0
@@ -131,15 +125,11 @@ class Run:
                 self._metrics = atomic.LineFile(self.paths.metrics)
 
     def log(self, message: str) -> None:
-        """Append a line to ``log.txt``, with the time. Raises ResourceError: the disk is full or failing."""
+        """Append a line to ``log.txt``, with the time."""
         self._log.append(f"{locks.now()} {message}")
 
     def sync(self) -> None:
-        """Wait until metrics and log are on the disk: before a checkpoint that builds on them.
-
-        Raises:
-            ResourceError: the disk is failing
-        """
+        """Wait until metrics and log are on the disk: before a checkpoint that builds on them."""
         self._metrics.sync()
         self._log.sync()
 

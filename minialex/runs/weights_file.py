@@ -166,32 +166,32 @@ def find(path: Path) -> Weights:
     if not path.is_dir():
         raise CheckpointError(f"no run folder {path}; train one with `minialex train --out {path}`")
     if (path / checkpoint.MANIFEST).is_file():
-        home, found = path.parent.parent, checkpoint.load(path)
+        home, saved = path.parent.parent, checkpoint.load(path)
     else:
-        home, found = path, checkpoint.best(path / "checkpoints")
-    recipe, known = recipe_of(home), read_data(home)
-    recipe = recipe if recipe.classes else recipe.replace(classes=len(known.class_names))
+        home, saved = path, checkpoint.best(path / "checkpoints")
+    recipe, data = recipe_of(home), read_data(home)
+    recipe = recipe if recipe.classes else recipe.replace(classes=len(data.class_names))
     begun_with = Path(recipe.init_from).name
     # what holds of this machine alone stays here
     recipe = recipe.replace(init_from="", init_layers=(), backend="", devices="")
-    check(found.weights, recipe, f"weights of {found.path}")
-    origin = {"from": f"a run of minialex, {home.resolve().name}, step {found.step}", **_facts(home, found, recipe)}
+    check(saved.weights, recipe, f"weights of {saved.path}")
+    origin = {"from": f"a run of minialex, {home.resolve().name}, step {saved.step}", **_facts(home, saved, recipe)}
     if begun_with:
         origin["begun_with"] = begun_with
-    return Weights(recipe, known.class_names, known.statistics, found.weights, known.name, origin, tuple(known.words))
+    return Weights(recipe, data.class_names, data.statistics, saved.weights, data.name, origin, tuple(data.words))
 
 
-def _facts(home: Path, found: checkpoint.Checkpoint, recipe: Recipe) -> dict[str, Any]:
+def _facts(home: Path, saved: checkpoint.Checkpoint, recipe: Recipe) -> dict[str, Any]:
     """What a run knows about a checkpoint of its own."""
-    facts: dict[str, Any] = {"step": found.step, "seed": recipe.seed}
-    errors = found.state.get("errors")
+    facts: dict[str, Any] = {"step": saved.step, "seed": recipe.seed}
+    errors = saved.state.get("errors")
     if isinstance(errors, list):
         facts["epochs"] = len(errors)
     records: list[Record] = []
     with contextlib.suppress(DataError):  # the weights are sound without them
         records = read_metrics(RunPaths(home).metrics)
     for record in records:
-        if record.get("kind") == "validation" and record.get("step") == found.step:
+        if record.get("kind") == "validation" and record.get("step") == saved.step:
             facts |= {name: record[name] for name in ("top1_error", "top5_error") if name in record}
             facts["views"] = recipe.views
     return facts

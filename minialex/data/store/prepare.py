@@ -74,7 +74,6 @@ class Plan:
     class_names: tuple[str, ...]
     words: tuple[str, ...]
     counts: dict[str, int]  # lines of the list, by part
-    shard: dict[str, int]  # lines of a shard, by part
     sha256: dict[str, str]  # of the lists, by part
 
 
@@ -138,9 +137,9 @@ def prepare(
     workers = workers or os.cpu_count() or 1
     began = time.monotonic()
     if store.is_store(folder):
-        known = store.read_manifest(folder).size
-        if known != size:
-            raise ConfigurationError(f"{folder}: is a store of {known} x {known} pixels; give a new folder.")
+        before = store.read_manifest(folder).size
+        if before != size:
+            raise ConfigurationError(f"{folder}: is a store of {before} x {before} pixels; give a new folder.")
         if (folder / WORK).exists():
             atomic.remove_folder(folder / WORK)
         return _summary(folder, 0, 0.0, workers, already=True)
@@ -178,7 +177,7 @@ def _list(folder: Path, request: Request, progress: Progress, stop: Callable[[],
     def lines(listing: sources.Listing) -> Iterator[bytes]:
         nonlocal images
         for item in listing():
-            if isinstance(item, sources.Skipped):
+            if isinstance(item, sources.SkippedFile):
                 skipped.append(json.dumps(item))
                 continue
             yield json.dumps(item).encode() + b"\n"
@@ -202,8 +201,7 @@ def _list(folder: Path, request: Request, progress: Progress, stop: Callable[[],
         for part in PARTS:
             if not counts[part]:
                 raise DataError(f"{request.source}: holds no {part} image.")
-        shard = {part: _shard_size(counts[part]) for part in PARTS}
-        plan = Plan(request, source.name, source.class_names, source.words, counts, shard, sha256)
+        plan = Plan(request, source.name, source.class_names, source.words, counts, sha256)
         atomic.write_json(work / _PLAN, {**asdict(plan), "request": request._asdict()})
         atomic.move_folder(work, folder / WORK)
     return plan
@@ -272,7 +270,7 @@ def _tasks(folder: Path, plan: Plan, part: str) -> Iterator[Task]:
     begin = 0
     with (folder / WORK / part).open("rb") as file:
         for number in itertools.count():
-            lines = list(itertools.islice(file, plan.shard[part]))
+            lines = list(itertools.islice(file, _shard_size(plan.counts[part])))
             if not lines:
                 return
             yield Task(str(folder), part, number, begin, len(lines), plan.request.size)
@@ -468,7 +466,7 @@ def _finish(folder: Path, plan: Plan) -> None:
 
 def _indexes(folder: Path, plan: Plan, part: str) -> Iterator[tuple[store.Index, str]]:
     """The indexes of a part's shards and the SHA-256 of their files."""
-    for number in range(-(-plan.counts[part] // plan.shard[part])):
+    for number in range(-(-plan.counts[part] // _shard_size(plan.counts[part]))):
         yield store.read_index(store.index_path(folder, part, number))
 
 

@@ -69,14 +69,14 @@ class Entry(NamedTuple):
         return data
 
 
-class Skipped(NamedTuple):
+class SkippedFile(NamedTuple):
     """Something in a source that is not taken for an image, and why."""
 
     name: str
     reason: str
 
 
-Listing = Callable[[], Iterator[Entry | Skipped]]
+Listing = Callable[[], Iterator[Entry | SkippedFile]]
 
 
 @dataclass(frozen=True)
@@ -117,28 +117,28 @@ def find(place: str | os.PathLike[str], *, validation: str | None = None, words:
     if path.is_file() and path.suffix.lower() not in LISTS:
         raise DataError(f"{path}: not a tar archive, a folder of images, or a list ({', '.join(LISTS)}).")
     source = _folder(path, validation) if path.is_dir() else _list(path, validation)
-    named = [Path(words).expanduser()] if words else [where / n for n in WORD_FILES if (where / n).is_file()]
-    if not named:
+    files = [Path(words).expanduser()] if words else [where / n for n in WORD_FILES if (where / n).is_file()]
+    if not files:
         return source
-    known, names = _read_words(named[0]), source.class_names
-    if all(name.isdigit() for name in names) and len(known) == len(names):
-        return replace(source, class_names=tuple(known), words=tuple(known.values()))
-    missing = [name for name in names if name not in known]
+    titles, names = _read_words(files[0]), source.class_names
+    if all(name.isdigit() for name in names) and len(titles) == len(names):
+        return replace(source, class_names=tuple(titles), words=tuple(titles.values()))
+    missing = [name for name in names if name not in titles]
     if missing:
-        raise DataError(f"{named[0]}: says nothing of class '{missing[0]}' (and {len(missing) - 1} others); "
+        raise DataError(f"{files[0]}: says nothing of class '{missing[0]}' (and {len(missing) - 1} others); "
                         "give another file with --words.")  # fmt: skip
-    return replace(source, words=tuple(known[name] for name in names))
+    return replace(source, words=tuple(titles[name] for name in names))
 
 
 def _one(where: Path, *patterns: str) -> Path | None:
     """The only file that matches the first pattern that matches any."""
     names = sorted(entry.name for entry in os.scandir(where))
     for pattern in patterns:
-        found = [name for name in names if fnmatch.fnmatch(name.lower(), pattern.lower())]
-        if len(found) > 1:
-            raise DataError(f"{where}: several files could be meant: {', '.join(found)}; leave one there.")
-        if found:
-            return where / found[0]
+        matches = [name for name in names if fnmatch.fnmatch(name.lower(), pattern.lower())]
+        if len(matches) > 1:
+            raise DataError(f"{where}: several files could be meant: {', '.join(matches)}; leave one there.")
+        if matches:
+            return where / matches[0]
     return None
 
 
@@ -173,7 +173,7 @@ def _folder(root: Path, validation: str | None) -> Source:
     return Source(root.resolve().name, names, (), partial(_class_folders, root, train, names), validate)
 
 
-def _class_folders(root: Path, place: Path, names: tuple[str, ...]) -> Iterator[Entry | Skipped]:
+def _class_folders(root: Path, place: Path, names: tuple[str, ...]) -> Iterator[Entry | SkippedFile]:
     """The images of a folder with one folder a class."""
     for label, name in enumerate(names):
         for path, usable in folder.images(place / name):
@@ -181,7 +181,7 @@ def _class_folders(root: Path, place: Path, names: tuple[str, ...]) -> Iterator[
             if usable:
                 yield Entry(label, str(shown), str(path))
             else:
-                yield Skipped(str(shown), f"no image by its name ({', '.join(ENDINGS)})")
+                yield SkippedFile(str(shown), f"no image by its name ({', '.join(ENDINGS)})")
 
 
 def _kaggle(root: Path) -> Source:
@@ -190,7 +190,7 @@ def _kaggle(root: Path) -> Source:
     names = tuple(sorted(words))
     labels = {name: label for label, name in enumerate(names)}
 
-    def validation() -> Iterator[Entry | Skipped]:
+    def validation() -> Iterator[Entry | SkippedFile]:
         table = root / "LOC_val_solution.csv"
         for number, line in _lines(table):
             image, _, rest = line.partition(",")
@@ -224,7 +224,7 @@ def _list(path: Path, validation: str | None) -> Source:
         class_names = tuple(sorted(names))
         numbers = {name: label for label, name in enumerate(class_names)}
 
-    def listing(file: Path) -> Iterator[Entry | Skipped]:
+    def listing(file: Path) -> Iterator[Entry | SkippedFile]:
         for line, name, label in _list_lines(file):
             if label not in numbers:
                 raise DataError(f"{file}, line {line}: class '{label}' is not among those of {path}.")
@@ -238,8 +238,8 @@ def _list_lines(path: Path) -> Iterator[tuple[int, str, str]]:
     """(line, path, class) of a list."""
     for number, line in _lines(path):
         separator = "\t" if "\t" in line else "," if path.suffix.lower() == ".csv" else " "
-        name, found, label = line.rpartition(separator)
-        if not found or not name.strip() or not label.strip():
+        name, middle, label = line.rpartition(separator)
+        if not middle or not name.strip() or not label.strip():
             raise DataError(f"{path}, line {number}: expected a path and a class, got {line[:80]!r}.")
         yield number, name.strip(), label.strip()
 
@@ -268,7 +268,7 @@ class _Member(NamedTuple):
     open: Callable[[], IO[bytes] | None]
 
 
-def _members(path: Path, within: _Member | None = None) -> Iterator[_Member | Skipped]:
+def _members(path: Path, within: _Member | None = None) -> Iterator[_Member | SkippedFile]:
     """The members of a tar, or of one within it; only headers are read.
 
     Raises:
@@ -285,7 +285,7 @@ def _members(path: Path, within: _Member | None = None) -> Iterator[_Member | Sk
                     if member.isreg() and not member.issparse():
                         yield _Member(member.name, first + member.offset_data, member.size, content)
                     elif not member.isdir():
-                        yield Skipped(f"{shown}/{member.name}", "in the archive, but no plain file")
+                        yield SkippedFile(f"{shown}/{member.name}", "in the archive, but no plain file")
                 end = archive.offset
             file.seek(end)
             mark = file.read(512)
@@ -293,7 +293,7 @@ def _members(path: Path, within: _Member | None = None) -> Iterator[_Member | Sk
         damage = f"damaged or cut short, or no tar archive ({error}); get it again."
         raise DataError(f"{path.parent / shown}: {damage}") from None
     if not mark:
-        yield Skipped(shown, "no image: the archive ends without tar's end mark; is it whole?")
+        yield SkippedFile(shown, "no image: the archive ends without tar's end mark; is it whole?")
     elif mark.strip(b"\0"):
         raise DataError(f"{path.parent / shown}: damaged at byte {first + end:,}; get it again.")
 
@@ -303,33 +303,33 @@ def _class_of(name: str) -> str:
     return Path(name).name.removesuffix(".tar")
 
 
-def _train(path: Path, names: tuple[str, ...]) -> Iterator[Entry | Skipped]:
+def _train(path: Path, names: tuple[str, ...]) -> Iterator[Entry | SkippedFile]:
     """The images of the tar of tars."""
     labels = {name: label for label, name in enumerate(names)}
     for outer in _members(path):
-        if isinstance(outer, Skipped):
+        if isinstance(outer, SkippedFile):
             yield outer
             continue
         label = labels.get(_class_of(outer.name))
         if label is None or not outer.name.endswith(".tar"):
-            yield Skipped(f"{path.name}/{outer.name}", "no archive of a known class")
+            yield SkippedFile(f"{path.name}/{outer.name}", "no archive of a known class")
             continue
         for inner in _members(path, outer):
-            if isinstance(inner, Skipped):
+            if isinstance(inner, SkippedFile):
                 yield inner
             else:
                 yield Entry(label, f"{outer.name}/{inner.name}", str(path), inner.offset, inner.size)
 
 
-def _validation(path: Path, truth: tuple[int, ...]) -> Iterator[Entry | Skipped]:
+def _validation(path: Path, truth: tuple[int, ...]) -> Iterator[Entry | SkippedFile]:
     """The numbered images of the validation archive, with their labels."""
     for member in _members(path):
-        if isinstance(member, Skipped):
+        if isinstance(member, SkippedFile):
             yield member
             continue
         number = re.search(r"_(\d+)\.[^.]+$", member.name)
         if number is None or not 1 <= int(number[1]) <= len(truth):
-            yield Skipped(f"{path.name}/{member.name}", f"no number from 1 to {len(truth):,} in its name")
+            yield SkippedFile(f"{path.name}/{member.name}", f"no number from 1 to {len(truth):,} in its name")
         else:
             yield Entry(truth[int(number[1]) - 1], f"{path.name}/{member.name}", str(path), member.offset, member.size)
 
