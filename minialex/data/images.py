@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from minialex.errors import DataError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image, Transpose
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp")
@@ -83,8 +83,8 @@ def decode(data: bytes, size: int, name: str = "") -> DecodedImage:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}; shrink it.")
             notes = _notes(image, name)
-            turned = _orientation(image)
-            if turned != 1:
+            turn = _turn(image)
+            if turn is not None:
                 notes.append("EXIF rotation")
             if image.format == "JPEG" and image.mode in ("RGB", "L"):
                 pixels, warning = _jpeg(image, data, size)
@@ -92,7 +92,8 @@ def decode(data: bytes, size: int, name: str = "") -> DecodedImage:
             else:
                 image.load()
                 pixels = image
-            return DecodedImage(_square(_upright(pixels, turned), size), tuple(notes))
+            upright = pixels if turn is None else pixels.transpose(turn)
+            return DecodedImage(_square(upright, size), tuple(notes))
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -159,24 +160,18 @@ def _jpeg(image: Image, data: bytes, size: int) -> tuple[Image, str]:
     return Image.frombuffer(image.mode, image.size, np.ascontiguousarray(pixels), "raw", image.mode, 0, 1), warning
 
 
-def _orientation(image: Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 (upright) where there is none that can be read."""
-    try:
-        tag = image.getexif().get(0x0112, 1)
-    except Exception:  # the pixels may be fine, only the tag is not
-        return 1
-    return tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
-
-
-def _upright(image: Image, orientation: int) -> Image:
-    """Turn an image as its EXIF orientation says."""
+def _turn(image: Image) -> Transpose | None:
+    """What sets an image upright as its EXIF tag says; None where it is, or where the tag cannot be read."""
     from PIL.Image import Transpose
 
     turns = {
         2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
         6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
     }  # fmt: skip
-    return image.transpose(turns[orientation]) if orientation in turns else image
+    try:
+        return turns.get(image.getexif().get(0x0112, 1))
+    except Exception:  # the pixels may be fine, only the tag is not
+        return None
 
 
 def _square(image: Image, size: int) -> NDArray[np.uint8]:

@@ -167,15 +167,15 @@ def write_stream(path: str | os.PathLike[str], chunks: Iterable[Any], *, needed:
     """
     path = Path(path)
     with translate_os_errors(path, needed=needed):
-        file = _at_temporary_name(path, lambda name: open(name, "xb", buffering=0))  # noqa: SIM115 - closed below
+        temporary, file = _at_temporary_name(path, lambda name: open(name, "xb", buffering=0))  # noqa: SIM115 - closed below
         try:
             with file:
                 try_lock(file.fileno())
                 written = _write_and_sync(file, chunks)
-            os.replace(file.name, path)
+            os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(file.name)
+                os.unlink(temporary)
             raise
         sync_folder(path.parent)
     return written
@@ -213,12 +213,13 @@ def write_new(path: Path, chunks: Iterable[Any]) -> tuple[int, str]:
         return _write_and_sync(file, chunks)
 
 
-def _at_temporary_name(path: Path, make: Callable[[Path], T]) -> T:
-    """What `make` makes under the first temporary name beside `path` that is free."""
+def _at_temporary_name(path: Path, make: Callable[[Path], T]) -> tuple[Path, T]:
+    """The first temporary name beside `path` that is free, and what `make` makes there."""
     number = 0
     while True:
+        temporary = path.with_name(f"{TEMPORARY}{number}-{path.name}")
         with contextlib.suppress(FileExistsError):
-            return make(path.with_name(f"{TEMPORARY}{number}-{path.name}"))
+            return temporary, make(temporary)
         number += 1
 
 
@@ -264,7 +265,7 @@ def new_folder(final: Path) -> Iterator[Path]:
 
     If the block fails, the temporary folder is removed.
     """
-    temporary = _at_temporary_name(final, _new_folder)
+    temporary, _ = _at_temporary_name(final, Path.mkdir)
     with open_folder(temporary) as descriptor:
         try:
             if descriptor is not None:
@@ -273,11 +274,6 @@ def new_folder(final: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-
-
-def _new_folder(path: Path) -> Path:
-    path.mkdir()
-    return path
 
 
 def move_folder(source: Path, target: Path) -> None:

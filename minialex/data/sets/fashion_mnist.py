@@ -1,7 +1,7 @@
 """Fashion-MNIST (or MNIST itself) in its four IDX files, compressed or not.
 
 An IDX file is a big-endian header (two zero bytes, the element type, the number of axes, the length of each) and
-then the elements. Images of 28 x 28 grey pixels get two rows or columns of black on every side and the same value
+then the elements. Images of 28 x 28 grey pixels get a border of two black pixels and the same value
 in all three channels. Source: Xiao, Rasul, Vollgraf, "Fashion-MNIST", arXiv 1708.07747; format: LeCun, MNIST page.
 """
 

@@ -324,38 +324,34 @@ def make_shard(task: Task) -> tuple[Task, Sums | None]:
     def blocks() -> Iterator[NDArray[np.uint8]]:
         block = np.empty((_BLOCK, 3, task.size, task.size), np.uint8)
         filled = 0
-        for number, entry in enumerate(_entries(folder / WORK / task.part, task.begin, task.images), 1):
-            if _Worker.stop.is_set():
-                raise Stopped
-            try:
-                block[filled], notes = decode(entry.read(), task.size, entry.name)
-            except DataError as error:
-                left_out.append((entry.name, str(error)))
-            else:
-                labels.append(entry.label)
-                crc32.append(zlib.crc32(block[filled]))
-                names.append(entry.name)
-                treated.extend((entry.name, note) for note in notes)
-                filled += 1
-            _Worker.done[_Worker.slot] += 1
-            if filled == _BLOCK or number == task.images:
-                yield block[:filled].reshape(-1)
-                if sums is not None:
-                    sums.add(block[:filled])
-                filled = 0
+        with (folder / WORK / task.part).open("rb") as lines:
+            lines.seek(task.begin)
+            for number in range(1, task.images + 1):
+                entry = sources.Entry(*json.loads(lines.readline()))
+                if _Worker.stop.is_set():
+                    raise Stopped
+                try:
+                    block[filled], notes = decode(entry.read(), task.size, entry.name)
+                except DataError as error:
+                    left_out.append((entry.name, str(error)))
+                else:
+                    labels.append(entry.label)
+                    crc32.append(zlib.crc32(block[filled]))
+                    names.append(entry.name)
+                    treated.extend((entry.name, note) for note in notes)
+                    filled += 1
+                _Worker.done[_Worker.slot] += 1
+                if filled == _BLOCK or number == task.images:
+                    yield block[:filled].reshape(-1)
+                    if sums is not None:
+                        sums.add(block[:filled])
+                    filled = 0
 
     _, sha256 = atomic.write_stream(store.images_path(folder, task.part, task.number), blocks())
     arrays = np.array(labels, np.int64), np.array(crc32, np.uint32)
     index = store.Index(*arrays, tuple(names), tuple(left_out), tuple(treated), sha256)
     store.write_index(store.index_path(folder, task.part, task.number), index)
     return task, sums
-
-
-def _entries(path: Path, begin: int, count: int) -> Iterator[sources.Entry]:
-    with path.open("rb") as file:
-        file.seek(begin)
-        for _ in range(count):
-            yield sources.Entry(*json.loads(file.readline()))
 
 
 def _make_shards(folder: Path, plan: Plan, workers: int, progress: Progress, stop: Callable[[], bool]) -> int:
