@@ -77,7 +77,7 @@ def import_weights(
 def read_weights(source: Path, recipe: str | None, mean: Path | None) -> Weights:
     """Weights from a file of any format that is known by its first bytes."""
     from minialex.exchange import caffe, pytorch_file, torchvision
-    from minialex.runs import checkpoint, weights_file
+    from minialex.runs import weights_file
 
     kind = weights_file.kind_of(source)
     if kind == "onnx":
@@ -89,9 +89,9 @@ def read_weights(source: Path, recipe: str | None, mean: Path | None) -> Weights
     if mean is not None:
         raise ConfigurationError("--mean is for a caffemodel")
     if kind == "safetensors":
-        if checkpoint.read_metadata(source).get("format") == weights_file.FORMAT:
+        if safetensors.read_metadata(source).get("format") == weights_file.FORMAT:
             raise ConfigurationError(f"{source} is a weights file of minialex already")
-        tensors = checkpoint.read_safetensors(source)
+        tensors = safetensors.read(source)
         tensors = {name: a.astype("float32") if a.dtype == "float16" else a for name, a in tensors.items()}
     else:
         tensors = pytorch_file.read(source)

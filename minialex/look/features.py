@@ -13,7 +13,6 @@ killed goes on behind the last of them, and gives the same bytes (Parquet: the s
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -35,6 +34,7 @@ from minialex.engine.session import Session
 from minialex.errors import CheckpointError, ConfigurationError, DataError, ResourceError, nearest
 from minialex.screen.formats import readable_size
 from minialex.storage import atomic
+from minialex.storage.locks import locked_folder
 
 MANIFEST = "_features.json"  # readers of Parquet folders leave out names that begin so
 FORMAT = "minialex features"
@@ -331,7 +331,8 @@ def write_features(
     if manifest.images == 0:
         raise DataError("the data set has no images")
     atomic.make_folder(folder)
-    with _locked(folder):
+    refusal = f"{folder} is being written by another process: wait for it, or give another folder"
+    with locked_folder(folder, refusal):
         atomic.remove_stale(folder)
         if (folder / MANIFEST).exists():
             before = read_manifest(folder)
@@ -399,20 +400,6 @@ def _check_free(folder: Path, manifest: Manifest) -> None:
             f"features of {manifest.images:,} images need {readable_size(needed)} in {folder}, where "
             f"{readable_size(free)} are free; choose another disk or another layer"
         )
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
-    try:
-        if descriptor is not None and atomic.try_lock(descriptor) is False:
-            raise ConfigurationError(
-                f"{folder} is being written by another process: wait for it, or give another folder"
-            )
-        yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 def _need_pyarrow() -> None:

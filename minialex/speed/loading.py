@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from minialex import data as data_sets
+from minialex.data.draws import epoch_order
 from minialex.data.loader import batches
-from minialex.data.order import epoch_order
 from minialex.data.store import store
 from minialex.errors import ConfigurationError
 

@@ -23,10 +23,8 @@ from minialex.evaluation.errors import Evaluation, evaluate
 from minialex.network import variants
 from minialex.network.parameters import whole_shapes
 from minialex.recipe.fields import Recipe
-from minialex.runs import checkpoint, run_data
-from minialex.runs.checkpoint import Checkpoint
-from minialex.runs.run_data import RunData
-from minialex.runs.run_folder import Run
+from minialex.runs import checkpoint
+from minialex.runs.run_folder import Run, RunData, has_data, read_data, write_data
 from minialex.training import finetuning
 from minialex.training.finetuning import Start
 from minialex.training.guards import LossGuard, dead_units, dead_units_warning, first_not_finite
@@ -208,7 +206,7 @@ def train(
     return training.until_done()
 
 
-def restored(saved: Checkpoint, recipe: Recipe) -> Progress:
+def restored(saved: checkpoint.Checkpoint, recipe: Recipe) -> Progress:
     """How far a run was at a checkpoint.
 
     Raises:
@@ -227,11 +225,11 @@ def data_of_run(run: Run, data: DataSet, start: Start | None = None) -> RunData:
         CheckpointError: If the run was trained on other classes.
     """
     folder = run.paths.folder
-    if not run_data.is_there(folder):
+    if not has_data(folder):
         found = data.statistics or statistics_of(data.train)  # a store knows them
         found = found if start is None or start.mean is None else replace(found, mean=start.mean)
-        run_data.write(folder, RunData(data.name, data.class_names, found, data.words))
-    known = run_data.read(folder)
+        write_data(folder, RunData(data.name, data.class_names, found, data.words))
+    known = read_data(folder)
     if known.class_names != data.class_names:
         raise CheckpointError(f"{folder} was trained on other classes than '{data.name}' has")
     return known
