@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from minialex.speed.bench import Part, Timings
-from minialex.speed.floors import Key
+from minialex.speed.roofline import Key
 from minialex.storage.atomic import readable_size
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Where the time of a step goes: the step as a whole, every layer in every phase, and the floor beside each.
 
-This module only measures. `minialex.speed.floors` has the floors' arithmetic, `minialex.speed.peaks` the machine's
+This module only measures. `minialex.speed.roofline` has the floors' arithmetic, `minialex.speed.peaks` the machine's
 peak, `minialex.cli.bench_report` the table and the picture. Images and labels are random numbers; the learning rate is
 so small that the weights stay what they are, however many steps are timed.
 """
@@ -29,7 +29,7 @@ from minialex.engine.session import Session, view_offsets
 from minialex.engine.step import Kind, record
 from minialex.recipe.fields import Recipe
 from minialex.speed import peaks
-from minialex.speed.floors import Key, Peaks, Work, works
+from minialex.speed.roofline import Key, Peaks, Work, works
 
 FEED: Key = ("feed", "input")
 """The part before the step: crops, reflections and colours drawn, and the batch copied to its devices."""
@@ -44,7 +44,7 @@ class Part:
     Attributes:
         layer, phase: which (phases are those of `minialex.backend.program.Call`)
         seconds: median of the repetitions that were watched
-        floor: seconds that it takes at least (see `minialex.speed.floors`), None where floors were not asked for
+        floor: seconds that it takes at least (see `minialex.speed.roofline`), None where floors were not asked for
         includes: parts that the backend does in the same sweep, so that they have no time of their own; `floor` is the
             sum with theirs
     """
