@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from minialex.data.statistics import Statistics
 from minialex.errors import CheckpointError, ConfigurationError
 from minialex.exchange import caffe, card, onnx_file, pytorch_file, pytorch_module, torchvision
+from minialex.exchange.whole import foreign
 from minialex.recipe.fields import load as load_recipe
 from minialex.runs import checkpoint
 from minialex.runs import weights_file as weights_files
@@ -143,15 +143,12 @@ def _ours(tensors: dict[str, Any], recipe_name: str, source: Path) -> Weights:
     S, crop = recipe.image_size, recipe.crop
     if mean is None or mean.shape not in ((3, 1, 1), (3, crop, crop)) or not np.isfinite(mean).all():
         raise CheckpointError(f"{source}: expected a tensor 'mean' of shape (3, 1, 1) or (3, {crop}, {crop})")
-    if mean.shape[1] == 1:
-        image = np.broadcast_to(mean, (3, S, S))
-    else:  # nothing is known outside the centre
+    if mean.shape[1] > 1:  # nothing is known outside the centre
         before = (S - crop) // 2
         around = (before, S - crop - before)
-        image = np.pad(mean, ((0, 0), around, around), mode="edge")
+        mean = np.pad(mean, ((0, 0), around, around), mode="edge")
     weights_files.check(tensors, recipe, str(source))
-    statistics = Statistics(np.ascontiguousarray(image, np.float32), np.zeros((3, 3)))
-    return Weights(recipe, (), statistics, tensors, "a data set that the file does not name")
+    return foreign(tensors, recipe, mean, "a data set that the file does not name")
 
 
 def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -43,6 +43,12 @@ def initial_parameters(
     return arrays
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """The layer and the array of a whole layer's array: ``("conv1", "weight")`` of ``"conv1.weight"``."""
+    layer, _, array = name.rpartition(".")
+    return layer, array
+
+
 def join_columns(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
     """Whole layers' arrays, ``"conv1.weight"``, from the columns' pieces, ``"conv1.weight:0"``, … (axis 0).
 
