@@ -128,9 +128,15 @@ def _add(graph: _Graph, row: Whole, x: str) -> str:
             return x
         case layers.Dropout() as layer:
             return graph.node("Mul", x, graph.constant(f"{name}.keep", np.float32(1 - layer.rate)), name=name)
-        case layer:
-            return graph.node(
-                {layers.Flatten: "Flatten", layers.ReLU: "Relu", layers.Tanh: "Tanh"}[type(layer)], x, name=name
+        case layers.Flatten():
+            return graph.node("Flatten", x, name=name)
+        case layers.ReLU():
+            return graph.node("Relu", x, name=name)
+        case layers.Tanh():
+            return graph.node("Tanh", x, name=name)
+        case other:
+            raise ConfigurationError(
+                f"layer '{name}': ONNX export does not know a {type(other).__name__}"
             )
 
 

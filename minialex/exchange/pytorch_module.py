@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from minialex.errors import ConfigurationError
 from minialex.exchange import pytorch_file, whole
 from minialex.exchange.whole import Whole
 from minialex.network import layers
@@ -115,7 +116,13 @@ def _steps(row: Whole) -> list[str]:
             return [f"spatial_norm(x, {layer.size}, {layer.k!r}, {layer.coefficient!r}, {layer.beta!r})"]
         case layers.Dropout(mode=mode, rate=rate):
             return [f"{'paper_dropout' if mode == 'paper' else 'F.dropout'}(x, {rate!r}, self.training)"]
-        case layer:
-            return [
-                {layers.Flatten: "x.flatten(1)", layers.ReLU: "F.relu(x)", layers.Tanh: "torch.tanh(x)"}[type(layer)]
-            ]
+        case layers.Flatten():
+            return ["x.flatten(1)"]
+        case layers.ReLU():
+            return ["F.relu(x)"]
+        case layers.Tanh():
+            return ["torch.tanh(x)"]
+        case other:
+            raise ConfigurationError(
+                f"layer '{other.name}': PyTorch export does not know a {type(other).__name__}"
+            )
