@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from minialex.data import Split, batches
 from minialex.engine.session import Session
 from minialex.errors import ConfigurationError, DataError
+from minialex.network.layers.layer import Shape
 from minialex.network.network import Network
 
 
@@ -131,13 +132,18 @@ def excite(
     return Excitation(layer, tuple(int(unit) for unit in chosen), found[0], values, found[1], found[2])
 
 
-def units_of(session: Session, layer: str) -> int:
-    """How many channels, or neurons, a layer has in all columns together.
+def output_shape(session: Session, layer: str) -> Shape:
+    """What a layer gives for one image, in all columns together: (C, H, W) or (D,).
 
     Raises:
         ConfigurationError: If the network has no such layer.
     """
     session.network.layer(layer)
-    stages = {stage.layer.name: stage for stage in session.network.stages(len(session.plan.placement))}
-    stage = stages[layer]
-    return stage.output[0] * (1 if stage.whole else stage.columns)
+    stages = session.network.stages(len(session.plan.placement))
+    (stage,) = (stage for stage in stages if stage.layer.name == layer)
+    return (stage.output[0] * (1 if stage.whole else stage.columns), *stage.output[1:])
+
+
+def units_of(session: Session, layer: str) -> int:
+    """How many channels, or neurons, a layer has in all columns together; raises as `output_shape`."""
+    return output_shape(session, layer)[0]
