@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,8 @@ class ClassScore:
 
 def by_class(found: Evaluation) -> list[ClassScore]:
     """Every class that has images, in the order of the labels."""
-    right1, right5 = found.right(1), found.right(5)
-    own = found.probs[np.arange(len(found.labels)), found.labels]
+    rights = found.right(1), found.right(5)
+    own = found.own
     confusion = found.confusion
     scores = []
     for label in np.unique(found.labels).tolist():
@@ -47,17 +47,10 @@ def by_class(found: Evaluation) -> list[ClassScore]:
         others = confusion[label].copy()
         others[label] = 0
         worst = int(others.argmax())
-        scores.append(
-            ClassScore(
-                label,
-                int(mine.sum()),
-                float(1 - right1[mine].mean()),
-                float(1 - right5[mine].mean()),
-                float(own[mine].mean(dtype=np.float64)),
-                worst if others[worst] else None,
-                int(others[worst]),
-            )
-        )
+        top1, top5 = (float(1 - right[mine].mean()) for right in rights)
+        probability = float(own[mine].mean(dtype=np.float64))
+        taken_for = worst if others[worst] else None
+        scores.append(ClassScore(label, int(mine.sum()), top1, top5, probability, taken_for, int(others[worst])))
     return scores
 
 
@@ -79,9 +72,7 @@ class Calibration:
     @property
     def expected_error(self) -> float:
         """Expected calibration error: mean over the images of |accuracy − confidence| of their bin (Naeini 2015)."""
-        filled = self.images > 0
-        gaps = np.abs(self.accuracy - self.confidence)[filled]
-        return float(np.average(gaps, weights=self.images[filled]))
+        return self._mean(np.abs(self.accuracy - self.confidence))
 
     @property
     def largest_error(self) -> float:
@@ -91,8 +82,11 @@ class Calibration:
     @property
     def overconfidence(self) -> float:
         """Mean confidence minus accuracy: positive where the network believes itself too much."""
+        return self._mean(self.confidence - self.accuracy)
+
+    def _mean(self, gaps: NDArray[np.float64]) -> float:
         filled = self.images > 0
-        return float(np.average((self.confidence - self.accuracy)[filled], weights=self.images[filled]))
+        return float(np.average(gaps[filled], weights=self.images[filled]))
 
 
 def calibration(found: Evaluation, bins: int = BINS) -> Calibration:
@@ -109,19 +103,17 @@ def calibration(found: Evaluation, bins: int = BINS) -> Calibration:
     confidence = np.nan_to_num(found.probs.max(axis=1).astype(np.float64))
     right = found.right(1).astype(np.float64)
     edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)
-    images = np.bincount(place, minlength=bins)
+    bin_ = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)
+    images = np.bincount(bin_, minlength=bins)
     with np.errstate(invalid="ignore"):
-        means = [np.bincount(place, values, bins) / images for values in (confidence, right)]
+        means = [np.bincount(bin_, values, bins) / images for values in (confidence, right)]
     return Calibration(edges, images.astype(np.int64), *means)
 
 
 def as_json(found: Evaluation, class_names: tuple[str, ...], titles: tuple[str, ...]) -> dict[str, Any]:
     """Everything that is known of an evaluation, as JSON values; fractions of 1. Titles are names that people use."""
-    measured = calibration(found)
-    rows = zip(
-        measured.edges, measured.edges[1:], measured.images, measured.confidence, measured.accuracy, strict=False
-    )
+    bins = calibration(found)
+    rows = zip(bins.edges, bins.edges[1:], bins.images, bins.confidence, bins.accuracy, strict=False)
     return {
         "images": len(found.labels),
         "top1_error": found.error(1),
@@ -129,9 +121,9 @@ def as_json(found: Evaluation, class_names: tuple[str, ...], titles: tuple[str, 
         "top5_error": found.error(5),
         "top5_interval": found.interval(5),
         "loss": found.loss,
-        "expected_calibration_error": measured.expected_error,
-        "largest_calibration_error": measured.largest_error,
-        "overconfidence": measured.overconfidence,
+        "expected_calibration_error": bins.expected_error,
+        "largest_calibration_error": bins.largest_error,
+        "overconfidence": bins.overconfidence,
         "calibration": [
             {"from": float(low), "to": float(high), "images": int(n), "confidence": float(c), "accuracy": float(a)}
             for low, high, n, c, a in rows
@@ -142,12 +134,8 @@ def as_json(found: Evaluation, class_names: tuple[str, ...], titles: tuple[str, 
                 "label": score.label,
                 "name": name_of(class_names, score.label),
                 "title": name_of(titles, score.label),
-                "images": score.images,
-                "top1_error": score.top1_error,
-                "top5_error": score.top5_error,
-                "probability": score.probability,
+                **asdict(score),
                 "taken_for": None if score.taken_for is None else name_of(class_names, score.taken_for),
-                "taken": score.taken,
             }
             for score in by_class(found)
         ],

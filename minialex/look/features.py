@@ -78,6 +78,11 @@ class Manifest:
         """Bytes of one image's activations."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
+    @property
+    def header(self) -> bytes:
+        """What ``features.npy`` begins with."""
+        return _npy_header((self.images, *self.shape), self.dtype)
+
     def difference(self, other: Manifest) -> str | None:
         """The first thing in which another one is not of the same features, in words; None if it is."""
         words = {"form": "format", "data": "data set", "images": "number of images"}
@@ -193,19 +198,19 @@ def open_features(folder: Path) -> Features:
 
 def _begin_npy(folder: Path, manifest: Manifest) -> None:
     """Make ``features.npy.part`` with its header, or see that it has the rows that were counted."""
-    path, header = folder / PART, _npy_header((manifest.images, *manifest.shape), manifest.dtype)
+    path = folder / PART
     with atomic.translate_os_errors(path):
         if manifest.done == 0:
-            path.write_bytes(header)
-        if not path.exists() or path.stat().st_size < len(header) + manifest.done * manifest.row_bytes:
+            path.write_bytes(manifest.header)
+        if not path.exists() or path.stat().st_size < len(manifest.header) + manifest.done * manifest.row_bytes:
             raise DataError(f"{path} is shorter than {MANIFEST} says: remove the folder and make it anew")
 
 
 def _write_npy(folder: Path, manifest: Manifest, begin: int, rows: NDArray[Any], labels: NDArray[np.int64]) -> None:
     """Write rows behind the header and wait until they are on the disk."""
-    path, header = folder / PART, _npy_header((manifest.images, *manifest.shape), manifest.dtype)
+    path = folder / PART
     with atomic.translate_os_errors(path, needed=rows.nbytes), open(path, "r+b", buffering=0) as file:
-        file.seek(len(header) + begin * manifest.row_bytes)
+        file.seek(len(manifest.header) + begin * manifest.row_bytes)
         rest = np.ascontiguousarray(rows).data.cast("B")
         while rest:
             rest = rest[file.write(rest[: atomic.BLOCK]) :]
@@ -214,10 +219,10 @@ def _write_npy(folder: Path, manifest: Manifest, begin: int, rows: NDArray[Any],
 
 def _finish_npy(folder: Path, manifest: Manifest, labels: NDArray[np.int64]) -> None:
     """Write the labels, and give the file its name."""
-    path, header = folder / PART, _npy_header((manifest.images, *manifest.shape), manifest.dtype)
+    path = folder / PART
     atomic.write_bytes(folder / "labels.npy", _npy_header(labels.shape, "int64") + labels.tobytes())
     with atomic.translate_os_errors(path):
-        os.truncate(path, len(header) + manifest.images * manifest.row_bytes)
+        os.truncate(path, len(manifest.header) + manifest.images * manifest.row_bytes)
         os.replace(path, folder / "features.npy")
         atomic.sync_folder(folder)
 

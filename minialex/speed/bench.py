@@ -95,8 +95,7 @@ class Timings:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, as JSON has it."""
-        found = dataclasses.asdict(self)
-        return {**found, "median": self.median, "images_per_second": self.images_per_second}
+        return {**dataclasses.asdict(self), "median": self.median, "images_per_second": self.images_per_second}
 
 
 def measure(
@@ -137,25 +136,15 @@ def measure(
         seconds.append(subject.run())
         progress("part by part", 2 * n + 3)
         watched.append(subject.run_watched())
-    found = None
+    peak = None
     if floors:
         progress("the machine's peak", 2 * repeats + 2)
-        found = peaks.measure(backend, placement[0], threads, recipe.dtype)
+        peak = peaks.measure(backend, placement[0], threads, recipe.dtype)
+    memory = after - before if before is not None and after is not None else None
     return Timings(
-        recipe.model,
-        kind,
-        recipe.columns,
-        recipe.batch_size,
-        recipe.dtype,
-        backend.name,
-        placement,
-        threads,
-        first,
-        tuple(seconds),
-        tuple(parts(medians(watched), subject.works, found)),
-        after - before if before is not None and after is not None else None,
-        found,
-    )
+        recipe.model, kind, recipe.columns, recipe.batch_size, recipe.dtype, backend.name, placement, threads, first,
+        tuple(seconds), tuple(parts(medians(watched), subject.works, peak)), memory, peak,
+    )  # fmt: skip
 
 
 def random_session(recipe: Recipe, backend: Backend, placement: Placement) -> Session:
@@ -218,7 +207,7 @@ def medians(watched: Sequence[Mapping[Key, float]]) -> dict[Key, float]:
     return {key: statistics.median(seconds.get(key, 0.0) for seconds in watched) for key in watched[0]}
 
 
-def parts(seconds: Mapping[Key, float], work: Mapping[Key, Work], found: Peaks | None) -> list[Part]:
+def parts(seconds: Mapping[Key, float], work: Mapping[Key, Work], peak: Peaks | None) -> list[Part]:
     """Parts with their floors; what was not told apart belongs to the part that it was done with.
 
     That is the same layer's backward part for an update, else the part that began before it.
@@ -229,15 +218,14 @@ def parts(seconds: Mapping[Key, float], work: Mapping[Key, Work], found: Peaks |
         layer, phase = key
         if key in seconds:
             latest = key
-        holders[key] = key if key in seconds else latest
-        if phase == "update" and key not in seconds:
-            holders[key] = holders.get((layer, "backward"), latest)
-    made = []
-    for key, time_taken in seconds.items():
+        own_backward = (layer, "backward") if phase == "update" and key not in seconds else key
+        holders[key] = holders.get(own_backward, latest)
+    timed = []
+    for key, duration in seconds.items():
         members = [member for member, holder in holders.items() if holder == key]
-        floor = None if found is None else sum(found.floor(work[member]) for member in members)
-        made.append(Part(*key, time_taken, floor, tuple(member for member in members if member != key)))
-    return made
+        floor = None if peak is None else sum(peak.floor(work[member]) for member in members)
+        timed.append(Part(*key, duration, floor, tuple(member for member in members if member != key)))
+    return timed
 
 
 def memory_now(*, reset: bool = False) -> int | None:

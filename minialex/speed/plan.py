@@ -253,37 +253,33 @@ def floor(layout: Layout, devices: Sequence[Rates], precision: str, batch: int, 
     """
     for rates in devices:
         if precision not in rates.matrix:
-            known = ", ".join(rates.matrix)
-            raise ConfigurationError(f"{rates.name} has no rate for precision '{precision}'; it has {known}")
-    names = [name for name in dict.fromkeys(n for layers in layout.work for n in layers) if name != "update"]
-    lines = [_line(name, layout, devices, precision, batch) for name in [*names, "update"]]
+            names = ", ".join(rates.matrix)
+            raise ConfigurationError(f"{rates.name} has no rate for precision '{precision}'; it has {names}")
+    layers = dict.fromkeys(name for work in layout.work for name in work if name != "update")
+    lines = tuple(_line(name, layout, devices, precision, batch) for name in [*layers, "update"])
     computing = max(
-        sum(p.seconds(batch, precision, rates) for passes in layers.values() for p in passes)
-        for layers, rates in zip(layout.work, devices, strict=True)
+        sum(p.seconds(batch, precision, rates) for passes in work.values() for p in passes)
+        for work, rates in zip(layout.work, devices, strict=True)
     )
-    crossings: tuple[Crossing, ...] = ()
-    if layout.exchanges:
-        speed = _speed(devices, link)
-        sizes = [e.values * batch * PRECISIONS[precision] for e in layout.exchanges]
-        crossings = tuple(
-            Crossing(e.reader, e.source, size, size / speed) for e, size in zip(layout.exchanges, sizes, strict=True)
-        )
-    return Floor(precision, batch, tuple(lines), crossings, computing, 2 * sum(c.seconds for c in crossings))
+    crossings = []
+    for exchange in layout.exchanges:
+        size = exchange.values * batch * PRECISIONS[precision]
+        crossings.append(Crossing(exchange.reader, exchange.source, size, size / _speed(devices, link)))
+    return Floor(precision, batch, lines, tuple(crossings), computing, 2 * sum(c.seconds for c in crossings))
 
 
 def _line(name: str, layout: Layout, devices: Sequence[Rates], precision: str, batch: int) -> Line:
     """One layer on the device where it takes longest."""
-    found = []
-    for layers, rates in zip(layout.work, devices, strict=True):
-        passes = layers.get(name, ())
-        times = [(p, p.seconds(batch, precision, rates)) for p in passes]
+    lines = []
+    for work, rates in zip(layout.work, devices, strict=True):
+        times = [(p, p.seconds(batch, precision, rates)) for p in work.get(name, ())]
         forward = sum(t for p, t in times if p.name == "forward")
         backward = sum(t for p, t in times if p.name != "forward")
         memory = sum(t for p, t in times if p.bytes(batch, precision) / rates.copy >= t)
         limit = "memory" if memory > (forward + backward) / 2 else "arithmetic"
-        flops = sum(p.flops for p in passes) * batch
-        found.append(Line(name, flops, sum(p.bytes(batch, precision) for p in passes), forward, backward, limit))
-    return max(found, key=lambda line: line.seconds)
+        flops, moved = sum(p.flops for p, _ in times) * batch, sum(p.bytes(batch, precision) for p, _ in times)
+        lines.append(Line(name, flops, moved, forward, backward, limit))
+    return max(lines, key=lambda line: line.seconds)
 
 
 def averaged(
