@@ -238,7 +238,7 @@ def occlusion(
     name = name_of(opened.class_names, found.label)
     i, j = np.unravel_index(int(found.probabilities.argmin()), found.probabilities.shape)
     top, left = int(found.offsets[i]), int(found.offsets[j])
-    changed = (found.given != found.label).mean()
+    changed = (found.answers != found.label).mean()
     screen.print(
         f"{name}: {found.whole:.2%} for {given.source}; least {found.probabilities.min():.2%}, with rows {top} to "
         f"{top + found.size - 1} and columns {left} to {left + found.size - 1} of {opened.recipe.crop} covered; under "
@@ -309,7 +309,7 @@ def translation(
     content = sensitivity.shrunk(given.images[0], scale)
     ends = (found.shifts[0], 0, found.shifts[-1])
     samples = [
-        opened.crop(sensitivity.place(content, ground, int(down), int(right))) for down in ends for right in ends
+        opened.crop(sensitivity.paste(content, ground, int(down), int(right))) for down in ends for right in ends
     ]
     _save(screen, drawn.translation(samples, found, opened.class_names), picture)
     return 0

@@ -36,14 +36,14 @@ class ClassScore:
     taken: int
 
 
-def by_class(found: Evaluation) -> list[ClassScore]:
+def by_class(evaluation: Evaluation) -> list[ClassScore]:
     """Every class that has images, in the order of the labels."""
-    rights = found.right(1), found.right(5)
-    own = found.own
-    confusion = found.confusion
+    rights = evaluation.right(1), evaluation.right(5)
+    own = evaluation.own
+    confusion = evaluation.confusion
     scores = []
-    for label in np.unique(found.labels).tolist():
-        mine = found.labels == label
+    for label in np.unique(evaluation.labels).tolist():
+        mine = evaluation.labels == label
         others = confusion[label].copy()
         others[label] = 0
         worst = int(others.argmax())
@@ -89,7 +89,7 @@ class Calibration:
         return float(np.average(gaps[filled], weights=self.images[filled]))
 
 
-def calibration(found: Evaluation, bins: int = BINS) -> Calibration:
+def calibration(evaluation: Evaluation, bins: int = BINS) -> Calibration:
     """The calibration of an evaluation's most probable classes.
 
     A confidence on an edge belongs to the bin below it. Source: Guo et al., "On Calibration of Modern Neural
@@ -100,8 +100,8 @@ def calibration(found: Evaluation, bins: int = BINS) -> Calibration:
     """
     if bins < 1:
         raise ConfigurationError(f"calibration needs at least one bin, got {bins}")
-    confidence = np.nan_to_num(found.probs.max(axis=1).astype(np.float64))
-    right = found.right(1).astype(np.float64)
+    confidence = np.nan_to_num(evaluation.probs.max(axis=1).astype(np.float64))
+    right = evaluation.right(1).astype(np.float64)
     edges = np.linspace(0, 1, bins + 1)
     bin_ = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)
     images = np.bincount(bin_, minlength=bins)
@@ -110,17 +110,17 @@ def calibration(found: Evaluation, bins: int = BINS) -> Calibration:
     return Calibration(edges, images.astype(np.int64), *means)
 
 
-def as_json(found: Evaluation, class_names: tuple[str, ...], titles: tuple[str, ...]) -> dict[str, Any]:
+def as_json(evaluation: Evaluation, class_names: tuple[str, ...], titles: tuple[str, ...]) -> dict[str, Any]:
     """Everything that is known of an evaluation, as JSON values; fractions of 1. Titles are names that people use."""
-    bins = calibration(found)
+    bins = calibration(evaluation)
     rows = zip(bins.edges, bins.edges[1:], bins.images, bins.confidence, bins.accuracy, strict=False)
     return {
-        "images": len(found.labels),
-        "top1_error": found.error(1),
-        "top1_interval": found.interval(1),
-        "top5_error": found.error(5),
-        "top5_interval": found.interval(5),
-        "loss": found.loss,
+        "images": len(evaluation.labels),
+        "top1_error": evaluation.error(1),
+        "top1_interval": evaluation.interval(1),
+        "top5_error": evaluation.error(5),
+        "top5_interval": evaluation.interval(5),
+        "loss": evaluation.loss,
         "expected_calibration_error": bins.expected_error,
         "largest_calibration_error": bins.largest_error,
         "overconfidence": bins.overconfidence,
@@ -137,7 +137,7 @@ def as_json(found: Evaluation, class_names: tuple[str, ...], titles: tuple[str, 
                 **asdict(score),
                 "taken_for": None if score.taken_for is None else name_of(class_names, score.taken_for),
             }
-            for score in by_class(found)
+            for score in by_class(evaluation)
         ],
     }
 

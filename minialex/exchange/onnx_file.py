@@ -135,9 +135,7 @@ def _add(graph: _Graph, row: Whole, x: str) -> str:
         case layers.Tanh():
             return graph.node("Tanh", x, name=name)
         case other:
-            raise ConfigurationError(
-                f"layer '{name}': ONNX export does not know a {type(other).__name__}"
-            )
+            raise ConfigurationError(f"layer '{name}': ONNX export does not know a {type(other).__name__}")
 
 
 def _window(layer: layers.Conv2d | layers.MaxPool2d) -> dict[str, Any]:

@@ -123,6 +123,4 @@ def _steps(row: Whole) -> list[str]:
         case layers.Tanh():
             return ["torch.tanh(x)"]
         case other:
-            raise ConfigurationError(
-                f"layer '{other.name}': PyTorch export does not know a {type(other).__name__}"
-            )
+            raise ConfigurationError(f"layer '{other.name}': PyTorch export does not know a {type(other).__name__}")

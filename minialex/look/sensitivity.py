@@ -31,7 +31,7 @@ class Occlusion:
         size: side of the square that covers, in pixels
         offsets: int64 [P], first rows (and columns) of the squares in the crop that the network sees
         probabilities: float [P,P], that of the class with the square at row offsets[i], column offsets[j]
-        given: int64 [P,P], the most probable class then
+        answers: int64 [P,P], the most probable class then
     """
 
     label: int
@@ -39,7 +39,7 @@ class Occlusion:
     size: int
     offsets: NDArray[np.int64]
     probabilities: NDArray[np.floating[Any]]
-    given: NDArray[np.int64]
+    answers: NDArray[np.int64]
 
     def drop(self, length: int) -> NDArray[np.float64]:
         """How far the probability falls when a pixel is covered: the mean over the squares on it, [length,length].
@@ -169,14 +169,14 @@ def translation(
         for image in images:
             content = shrunk(image, scale)
             for down, right in itertools.product(shifts.tolist(), repeat=2):
-                yield place(content, ground, down, right)
+                yield paste(content, ground, down, right)
 
     answers = _ask(session, moved(), batch_size, progress).reshape(len(images), steps, steps, -1)
     own = np.take_along_axis(answers, labels[:, None, None, None], axis=3)
     return Translation(shifts, scale, labels, own[..., 0], (answers >= own).sum(axis=3) - 1)
 
 
-def place(content: NDArray[np.uint8], ground: NDArray[np.uint8], down: int, right: int) -> NDArray[np.uint8]:
+def paste(content: NDArray[np.uint8], ground: NDArray[np.uint8], down: int, right: int) -> NDArray[np.uint8]:
     """An image [3,h,w] laid on the middle of a ground [3,S,S] and moved from there; what goes over the edge is cut."""
     image = ground.copy()
     (h, w), S = content.shape[1:], ground.shape[1]

@@ -112,7 +112,7 @@ def excite(
         raise DataError("the data set has no images")
     chosen = np.asarray(units, np.int64)
     values = np.empty((len(chosen), 0))
-    found = np.empty((3, len(chosen), 0), np.int64)  # image, row, column
+    where = np.empty((3, len(chosen), 0), np.int64)  # image, row, column
     done = 0
     with closing(batches(split, np.arange(len(split)), batch_size, drop_last=False)) as reading:
         for indices, images, _ in reading:
@@ -123,13 +123,13 @@ def excite(
             across = activations.shape[3] if activations.ndim == 4 else 1
             here = np.stack([np.broadcast_to(indices[:, None], places.shape), *np.divmod(places, across)])
             values = np.concatenate([values, best.T], axis=1)
-            found = np.concatenate([found, here.transpose(0, 2, 1)], axis=2)
+            where = np.concatenate([where, here.transpose(0, 2, 1)], axis=2)
             keep = np.argsort(-values, axis=1, kind="stable")[:, :count]
             values = np.take_along_axis(values, keep, axis=1)
-            found = np.take_along_axis(found, keep[None], axis=2)
+            where = np.take_along_axis(where, keep[None], axis=2)
             done += len(images)
             progress(done)
-    return Excitation(layer, tuple(int(unit) for unit in chosen), found[0], values, found[1], found[2])
+    return Excitation(layer, tuple(int(unit) for unit in chosen), where[0], values, where[1], where[2])
 
 
 def output_shape(session: Session, layer: str) -> Shape:

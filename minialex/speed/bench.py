@@ -233,27 +233,22 @@ def memory_now(*, reset: bool = False) -> int | None:
     if reset:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return _status("VmRSS") if sys.platform == "linux" else _resident_peak()
+    return _memory("VmRSS")
 
 
 def memory_peak() -> int | None:
     """Bytes of memory that this process held at most; None if not known."""
-    return _status("VmHWM") if sys.platform == "linux" else _resident_peak()
+    return _memory("VmHWM")
 
 
-def _status(name: str) -> int | None:
+def _memory(name: str) -> int | None:
+    """A figure that Linux keeps of the process; elsewhere its peak since it began, None on Windows."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith(name + ":"):
                 return int(line.split()[1]) * 1024
-    return None
-
-
-def _resident_peak() -> int | None:
-    """Where there is no /proc: the peak since the process began."""
     try:
         import resource
-    except ImportError:  # Windows
+    except ImportError:
         return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

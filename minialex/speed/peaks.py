@@ -103,5 +103,5 @@ def of_host(threads: int, dtype: str) -> Peaks:
 
 
 if __name__ == "__main__":
-    found = of_host(int(sys.argv[1]), sys.argv[2])
-    print(json.dumps([found.multiply_adds, found.bytes]))
+    peaks = of_host(int(sys.argv[1]), sys.argv[2])
+    print(json.dumps([peaks.multiply_adds, peaks.bytes]))
