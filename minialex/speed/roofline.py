@@ -110,8 +110,7 @@ def sweeps(call: Call) -> Iterator[Sweep]:
             if dx is not None:
                 moved = {dy: dy.nbytes, ("gradient", x): dx.nbytes}
                 yield Sweep(call.phase, _products(dy, w), moved, w.nbytes)
-            assert dw is not None and db is not None  # noqa: PT018
-            yield Sweep("weights", _products(dy, w), _bytes(dy, x), 0, dw.nbytes + db.nbytes)
+            yield Sweep("weights", _products(dy, w), _bytes(dy, x), gradients=sum(_bytes(dw, db).values()))
         case "max_pool2d_backward":
             dy, x, _ = args
             yield Sweep(call.phase, 0, _bytes(dy, results[0]), inputs=_bytes(x))
@@ -119,13 +118,9 @@ def sweeps(call: Call) -> Iterator[Sweep]:
             yield Sweep(call.phase, 0, _bytes(*args[:2], results[0]))
         case "softmax_cross_entropy":
             yield Sweep(call.phase, 0, _bytes(args[0], results[1]))
-        case (
-            "max_pool2d"
-            | "local_response_norm"
-            | "spatial_response_norm"
-            | "softmax_cross_entropy_backward"
-            | "copy_to"
-        ):
+        case "softmax_cross_entropy_backward" | "copy_to":
+            yield Sweep(call.phase, 0, _bytes(args[0], results[0]))
+        case name if name in CHAINED:
             yield Sweep(call.phase, 0, _bytes(args[0], results[0]))
         case "augment":
             images, mean = args[:2]
@@ -158,20 +153,17 @@ def chains(program: Program) -> tuple[dict[str, str], set[Value]]:
     """
     members: dict[str, list[str]] = {}  # of the chain of each layer
     makers: dict[Any, str] = {}
-    wholes: dict[Any, Value] = {}  # what an array is made of on the way: by ReLU, or as one column's piece
+    wholes: dict[Any, Value] = {}  # what ReLU, or the cutting of one column's piece, made an array of
     between: set[Value] = set()
     for call in program.calls:
         if call.operation.removesuffix("_backward") in CHAINED:
             taken = call.args[0]
-            if taken in makers and call.layer not in members:
-                members[call.layer] = members[makers[taken]]
-                members[call.layer].append(call.layer)
-            if taken in makers:
+            chain = members.setdefault(call.layer, members[makers[taken]] if taken in makers else [])
+            if call.layer not in chain:
+                chain.append(call.layer)
+            while taken in makers:
                 between.add(taken)
-            while taken in wholes:
-                taken = wholes[taken]
-                between.add(taken)
-            members.setdefault(call.layer, [call.layer])
+                taken = wholes.get(taken)
             makers[call.results[0]] = call.layer
         elif call.phase != "exchange" and not any(sweep.arrays for sweep in sweeps(call)):
             for value in values(call.args[0]):
