@@ -206,11 +206,11 @@ def _begin_npy(folder: Path, manifest: Manifest) -> None:
             raise DataError(f"{path} is shorter than {MANIFEST} says: remove the folder and make it anew")
 
 
-def _write_npy(folder: Path, manifest: Manifest, begin: int, rows: NDArray[Any], labels: NDArray[np.int64]) -> None:
+def _write_npy(folder: Path, manifest: Manifest, rows: NDArray[Any], labels: NDArray[np.int64]) -> None:
     """Write rows behind the header and wait until they are on the disk."""
     path = folder / PART
     with atomic.translate_os_errors(path, needed=rows.nbytes), open(path, "r+b", buffering=0) as file:
-        file.seek(len(manifest.header) + begin * manifest.row_bytes)
+        file.seek(len(manifest.header) + manifest.done * manifest.row_bytes)
         rest = np.ascontiguousarray(rows).data.cast("B")
         while rest:
             rest = rest[file.write(rest[: atomic.BLOCK]) :]
@@ -241,14 +241,14 @@ def _begin_parquet(folder: Path, manifest: Manifest) -> None:
             path.unlink()
 
 
-def _write_parquet(folder: Path, manifest: Manifest, begin: int, rows: NDArray[Any], labels: NDArray[np.int64]) -> None:
+def _write_parquet(folder: Path, manifest: Manifest, rows: NDArray[Any], labels: NDArray[np.int64]) -> None:
     """Write rows as a file of their own."""
     import pyarrow as pa
     from pyarrow import parquet
 
     flat = pa.array(np.ascontiguousarray(rows).reshape(-1))
     columns = {
-        "image": np.arange(begin, begin + len(rows), dtype=np.int64),
+        "image": np.arange(manifest.done, manifest.done + len(rows), dtype=np.int64),
         "label": labels,
         "features": pa.FixedSizeListArray.from_arrays(flat, math.prod(manifest.shape)),
     }
@@ -256,7 +256,7 @@ def _write_parquet(folder: Path, manifest: Manifest, begin: int, rows: NDArray[A
     table = pa.table(columns).replace_schema_metadata({"minialex": json.dumps(about)})
     sink = pa.BufferOutputStream()
     parquet.write_table(table, sink, compression="zstd")
-    atomic.write_bytes(folder / f"part-{begin:08d}.parquet", sink.getvalue().to_pybytes())
+    atomic.write_bytes(folder / f"part-{manifest.done:08d}.parquet", sink.getvalue().to_pybytes())
 
 
 def write_features(
@@ -309,60 +309,47 @@ def write_features(
         progress(manifest.done)
         if manifest.done == manifest.images and (manifest.form == "parquet" or (folder / "features.npy").exists()):
             return manifest
-        _check_free(folder, manifest)
-        _write_manifest(folder, manifest)
-        labels = np.ascontiguousarray(split.labels, np.int64)
-        prepare, write = (_begin_npy, _write_npy) if manifest.form == "npy" else (_begin_parquet, _write_parquet)
-        prepare(folder, manifest)
-        for begin, rows in _blocks(session, split, manifest, batch_size, progress, stop):
-            write(folder, manifest, begin, rows, labels[begin : begin + len(rows)])
-            manifest = dataclasses.replace(manifest, done=begin + len(rows))
-            _write_manifest(folder, manifest)
-        if manifest.form == "npy" and manifest.done == manifest.images:
-            _finish_npy(folder, manifest, labels)
-        return manifest
+        needed, free = (manifest.images - manifest.done) * manifest.row_bytes, shutil.disk_usage(folder).free
+        if needed > free and manifest.form == "npy":  # Parquet is compressed, by how much is not known before
+            raise ResourceError(
+                f"features of {manifest.images:,} images need {atomic.readable_size(needed)} in {folder}, where "
+                f"{atomic.readable_size(free)} are free; choose another disk or another layer"
+            )
+        return _write_rows(session, split, folder, manifest, batch_size, progress, stop)
 
 
-def _blocks(
-    session: Session,
-    split: Split,
-    manifest: Manifest,
-    batch_size: int,
-    progress: Callable[[int], None],
-    stop: Callable[[], object],
-) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
-    """The rows that are not there yet, a block in memory at a time, each with the number of its first image."""
-    order = np.arange(manifest.done, manifest.images)
-    waiting: list[NDArray[np.floating[Any]]] = []
-    begin, begun = manifest.done, time.monotonic()
-    count = 0
-    with closing(batches(split, order, batch_size, drop_last=False)) as reading:
+def _write_rows(
+    session: Session, split: Split, folder: Path, manifest: Manifest, batch_size: int,
+    progress: Callable[[int], None], stop: Callable[[], object],
+) -> Manifest:  # fmt: skip
+    """Write the rows that are not there yet, a block of them in memory at a time."""
+    _write_manifest(folder, manifest)
+    begin, write = (_begin_npy, _write_npy) if manifest.form == "npy" else (_begin_parquet, _write_parquet)
+    begin(folder, manifest)
+    labels = np.ascontiguousarray(split.labels, np.int64)
+    block: list[NDArray[np.floating[Any]]] = []
+    done, begun = manifest.done, time.monotonic()
+    with closing(batches(split, np.arange(done, manifest.images), batch_size, drop_last=False)) as reading:
         for _, images, _ in reading:
-            waiting.append(session.activations(images, [manifest.layer])[manifest.layer])
-            count += len(images)
-            progress(begin + count)
+            block.append(session.activations(images, [manifest.layer])[manifest.layer])
+            done += len(images)
+            progress(done)
             stopped = stop()
-            full = count * manifest.row_bytes >= BLOCK_BYTES or time.monotonic() - begun >= BLOCK_SECONDS
-            if stopped or full or begin + count == manifest.images:
-                yield begin, np.concatenate(waiting)
-                waiting.clear()
-                begin, count, begun = begin + count, 0, time.monotonic()
+            full = (done - manifest.done) * manifest.row_bytes >= BLOCK_BYTES
+            if stopped or full or done == manifest.images or time.monotonic() - begun >= BLOCK_SECONDS:
+                write(folder, manifest, np.concatenate(block), labels[manifest.done : done])
+                manifest = dataclasses.replace(manifest, done=done)
+                _write_manifest(folder, manifest)
+                block, begun = [], time.monotonic()
             if stopped:
-                return
+                break
+    if manifest.form == "npy" and manifest.done == manifest.images:
+        _finish_npy(folder, manifest, labels)
+    return manifest
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
     atomic.write_json(folder / MANIFEST, {"format": FORMAT, **dataclasses.asdict(manifest)})
-
-
-def _check_free(folder: Path, manifest: Manifest) -> None:
-    needed = (manifest.images - manifest.done) * manifest.row_bytes
-    free = shutil.disk_usage(folder).free
-    if needed > free and manifest.form == "npy":  # Parquet is compressed, by how much is not known before
-        raise ResourceError(
-            f"features of {manifest.images:,} images need {atomic.readable_size(needed)} in {folder}, where "
-            f"{atomic.readable_size(free)} are free; choose another disk or another layer"
-        )
 
 
 @contextlib.contextmanager

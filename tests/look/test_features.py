@@ -144,9 +144,9 @@ def test_a_block_is_all_that_is_in_memory(make_session, split, tmp_path: Path, m
     written = []
     original = module._write_npy
 
-    def write(folder, manifest, begin, rows, labels) -> None:
-        written.append((begin, len(rows)))
-        original(folder, manifest, begin, rows, labels)
+    def write(folder, manifest, rows, labels) -> None:
+        written.append((manifest.done, len(rows)))
+        original(folder, manifest, rows, labels)
 
     monkeypatch.setattr(module, "_write_npy", write)
     write_features(session, split, tmp_path / "f", made(session, split), batch_size=8)
