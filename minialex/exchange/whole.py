@@ -50,12 +50,11 @@ def whole_layers(weights: Weights) -> list[Whole]:
     recipe = weights.recipe
     network = models.build(recipe.network)
     row: list[Whole] = []
-    shape, divided = network.input_shape, False
+    shape = network.input_shape
     for stage in network.stages(recipe.columns):
         layer = stage.layer
         groups = shape[0] // stage.seen[0]
-        divided = divided or layer.divides
-        width = stage.output[0] * (stage.columns if divided else 1)
+        width = stage.output[0] * (1 if stage.whole else stage.columns)
         output = (width, *stage.output[1:])
         names = layer.parameters(stage.seen, 0, stage.columns)
         arrays = {name: np.asarray(weights.tensors[f"{layer.name}.{name}"], np.float32) for name in names}
