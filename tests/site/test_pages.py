@@ -187,7 +187,7 @@ def test_docs_with_a_folder_that_is_no_pyodide(tmp_path: Path, capfd: pytest.Cap
 def test_without_a_site_and_a_source_tree_it_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(serve, "PACKAGE", tmp_path / "minialex")
-    monkeypatch.setattr(serve, "PACKAGED", tmp_path / "built")
+    monkeypatch.setattr(server, "PACKAGE", tmp_path / "minialex")
+    monkeypatch.setattr(server, "PACKAGED", tmp_path / "built")
     assert cli.run(["docs", "--no-browser"]) == 2
     assert "clone the source" in capfd.readouterr().err
