@@ -59,7 +59,7 @@ def default_name() -> str:
 
 def protocol_faults(backend: type) -> list[str]:
     """Where a class departs from the protocol: operations left out, renamed, or with other parameters."""
-    names = (*MOVERS, *OPERATIONS, "compile_step")
+    names = (*MOVERS, *OPERATIONS, "compile_step", *(("apply",) if hasattr(backend, "apply") else ()))
     faults = [fault for name in names if (fault := signature_fault(name, inspect.getattr_static(backend, name, None)))]
     faults += [f"'{name}' is missing" for name in ("name", "devices") if not hasattr(backend, name)]
     return faults

@@ -80,7 +80,8 @@ def training_step(
         updated because the result would not have been finite.
     """
     context = Context(training=True, seed=plan.seed, step=feed["step"])
-    parameters = {name: bound[name] for name in plan.network.parameters(len(plan.placement))}
+    learned = {name: p.learned for name, p in plan.network.parameters(len(plan.placement)).items()}
+    parameters = {name: bound[name] for name in learned}
     outputs, saved = executor.forward(parameters, _images(executor, plan, bound, feed, plan.factor), context)
     loss, probs = executor.loss(outputs, feed["labels"])
     gradients = executor.backward(parameters, saved, executor.loss_gradient(probs, feed["labels"]), context)
@@ -91,13 +92,18 @@ def training_step(
             continue
         executor.watch(layer, int(name.rpartition(":")[2]), "update")
         decays = plan.decay_biases or rest.startswith("weight")
+        rates = {
+            "learning_rate": feed[f"rate/{whole_name(name)}"],
+            "momentum": plan.momentum,
+            "weight_decay": plan.weight_decay if decays else 0.0,
+        }
+        if not learned[name]:  # state changes by what backward returned
+            rates = {"learning_rate": 1.0, "momentum": 0.0, "weight_decay": 0.0}
         results[f"kept/{name}"] = executor.backend.sgd_update(
             bound[name],
             bound[f"momentum/{name}"],
             gradient,
-            learning_rate=feed[f"rate/{whole_name(name)}"],
-            momentum=plan.momentum,
-            weight_decay=plan.weight_decay if decays else 0.0,
+            **rates,
         )
     return results
 
