@@ -35,6 +35,12 @@ Plain = Callable[..., Any]
 """A function of the array namespace, of arrays by position, and of numbers by keyword."""
 
 
+Example = tuple[Sequence[tuple[int, ...]], Mapping[str, Any]]
+"""What an operation may be tried with: the shape of each array, and the numbers."""
+
+ROUNDINGS = 64
+
+
 @dataclass(frozen=True, eq=False)
 class Function:
     """One direction of an operation: what `Backend.apply` is given.
@@ -44,12 +50,14 @@ class Function:
         plain: the function itself
         rule: gives the `Spec` of each result for arrays and numbers, or raises `ConfigurationError`
         fast: functions that some backends run instead, by the backend's name
+        roundings: see `register`
     """
 
     name: str
     plain: Plain
     rule: Callable[..., Any]
     fast: Mapping[str, Plain] = field(default_factory=dict)
+    roundings: int = ROUNDINGS
 
     def compute(self, xp: Any, backend: str, *arrays: Any, **numbers: Any) -> Any:
         """The results for arrays of the namespace `xp`, on the backend of that name.
@@ -62,9 +70,7 @@ class Function:
         found = [(tuple(xp.shape(a)), getattr(a, "dtype", None)) for a in flatten(results)]
         wanted = [(spec.shape, spec.dtype) for spec in flatten(specs)]
         if found != wanted:
-            raise ConfigurationError(
-                f"{self.name} gave {_describe(found)}, expected {_describe(wanted)}; see its function and its shape rule"
-            )
+            raise ConfigurationError(f"{self.name} gave {_describe(found)}, expected {_describe(wanted)}")
         return tuple(results) if isinstance(specs, tuple) else flatten(results)[0]
 
 
@@ -80,12 +86,14 @@ class Operation:
         name: of the operation
         arrays: names of the arrays that forward takes
         forward, backward: the two directions
+        examples: see `register`
     """
 
     name: str
     arrays: tuple[str, ...]
     forward: Function
     backward: Function
+    examples: tuple[Example, ...] = ()
 
     def __call__(self, backend: Any, *arrays: Array, **numbers: Any) -> Any:
         """The result y on a backend; a tuple (y, saved, …) if the shape rule says more than one shape."""
@@ -118,6 +126,8 @@ def register(
     shape: Callable[..., Any] | None = None,
     fast: Mapping[str, tuple[Plain, Plain]] | None = None,
     arrays: Sequence[str] | None = None,
+    examples: Sequence[Example] = (),
+    roundings: int = ROUNDINGS,
 ) -> Operation:
     """Make two plain functions an operation of all backends.
 
@@ -126,11 +136,14 @@ def register(
         forward: ``forward(xp, x, …, *, numbers)`` -> y, or (y, saved, …)
         backward: ``backward(xp, dy, x, …, saved, …, *, numbers)`` -> the gradient of forward's array, or a tuple with
             that of each; of the shape and dtype of the array
-        shape: ``shape(x, …, *, numbers)`` -> y's shape, or a list of those of y and of what is saved (a `Spec` where the
-            dtype is another one); it sees only ``shape`` and ``dtype``, and raises `ConfigurationError` for what does
-            not fit. Without it y has the shape of the first array.
+        shape: ``shape(x, …, *, numbers)`` -> y's shape, or a list of those of y and of what is saved (a `Spec` where
+            the dtype is another one); it sees only ``shape`` and ``dtype``, and raises `ConfigurationError` for
+            what does not fit. Without it y has the shape of the first array.
         fast: by a backend's name, a pair (forward, backward) that it runs instead
         arrays: names of forward's arrays; without it those of its parameters by position
+        examples: what the conformance kit tries it with: pairs of the arrays' shapes and the numbers, such as
+            ``([(2, 3, 4, 5)], {"slope": 0.1})``
+        roundings: how far a backend's numbers may be from the exact ones, in roundings of a result's largest element
 
     Returns:
         The operation, to be called with a backend.
@@ -139,7 +152,7 @@ def register(
         ConfigurationError: If the name is taken, or forward does not say which arrays it takes.
     """
     if arrays is None:
-        kinds = [parameter for parameter in inspect.signature(forward).parameters.values()][1:]
+        kinds = list(inspect.signature(forward).parameters.values())[1:]
         if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in kinds):
             raise ConfigurationError(f"operation '{name}': forward must name the arrays that it takes, not *arrays")
         arrays = [parameter.name for parameter in kinds if parameter.kind is not parameter.KEYWORD_ONLY]
@@ -162,12 +175,11 @@ def register(
 
     def backward_rule(dy: Any, *given: Any, **numbers: Any) -> Any:
         specs = flatten(rule(*given[: len(names)], **numbers))
-        for what, array, spec in zip(("dy", *(f"saved array {i}" for i in range(len(specs)))),
-                                     (dy, *given[len(names) :]), specs, strict=False):  # fmt: skip
+        saved = [(f"saved array {number}", array) for number, array in enumerate(given[len(names) :])]
+        for (what, array), spec in zip([("dy", dy), *saved], specs, strict=False):
             if tuple(array.shape) != spec.shape or np.dtype(array.dtype) != spec.dtype:
-                raise ConfigurationError(
-                    f"{name}_backward: expected {what} {spec.shape} {spec.dtype}, got {tuple(array.shape)} {array.dtype}"
-                )
+                got = _describe([(tuple(array.shape), array.dtype)])
+                raise ConfigurationError(f"{name}_backward: expected {what} {spec.shape} {spec.dtype}, got {got}")
         if len(given) != len(names) + len(specs) - 1:
             raise ConfigurationError(
                 f"{name}_backward: expected {len(names) + len(specs) - 1} arrays after dy, got {len(given)}"
@@ -179,8 +191,9 @@ def register(
     operation = Operation(
         name,
         names,
-        Function(name, forward, rule, {backend: pair[0] for backend, pair in fast.items()}),
-        Function(f"{name}_backward", backward, backward_rule, {backend: pair[1] for backend, pair in fast.items()}),
+        Function(name, forward, rule, {key: pair[0] for key, pair in fast.items()}, roundings),
+        Function(f"{name}_backward", backward, backward_rule, {key: pair[1] for key, pair in fast.items()}, roundings),
+        tuple(examples),
     )
     for function in (operation.forward, operation.backward):
         known = FUNCTIONS.get(function.name)
@@ -204,7 +217,8 @@ def method(backend: Any, name: str) -> Callable[..., Any]:
         return own
     if not hasattr(backend, "apply"):
         raise ConfigurationError(
-            f"the {backend.name} backend cannot run '{name}', which is no operation of the protocol: it has no method 'apply'"
+            f"the {backend.name} backend runs the protocol's operations alone, and '{name}' is none: "
+            "it has no method 'apply'"
         )
     return partial(backend.apply, function)
 

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-
 from minialex.backend import registry
+from minialex.backend.imports import find
 from minialex.backend.protocol import Backend
-from minialex.errors import BackendUnavailable, ConfigurationError, MinialexError
+from minialex.errors import BackendUnavailable, MinialexError
 
 
 def load(name: str) -> Backend:
-    """A backend by its installed name, or by ``package.module:Class``; the current folder is looked into as well.
+    """A backend by its installed name, or by ``package.module:Class`` or ``file.py:Class``; see `imports.find`.
 
     Raises:
         ConfigurationError, BackendUnavailable: With the reason why it cannot be loaded.
     """
     if ":" not in name:
         return registry.load(name)
-    module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:  # a student's own file, beside which pytest is started
-        sys.path.insert(0, os.getcwd())
-    try:
-        kind = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"no backend '{name}': {error}") from error
+    kind = find("backend", name)
     faults = registry.protocol_faults(kind)
     if faults:
         raise BackendUnavailable(f"backend '{name}' does not follow the protocol: {'; '.join(faults)}")

@@ -18,7 +18,8 @@ def leaky_relu_backward(xp, dy, x, *, slope):
     return xp.where(x > 0, dy, slope * dy)
 
 
-LEAKY_RELU = register("leaky_relu", leaky_relu, leaky_relu_backward)
+EXAMPLES = [([(2, 3)], {"slope": 0.1}), ([(2, 3, 4, 5)], {"slope": 0.3}), ([(0, 3)], {"slope": 0.0})]
+LEAKY_RELU = register("leaky_relu", leaky_relu, leaky_relu_backward, examples=EXAMPLES)
 
 
 @dataclass(frozen=True)

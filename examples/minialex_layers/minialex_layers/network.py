@@ -1,4 +1,4 @@
-"""A network with the three layers, for crops of 28 × 28: ``minialex train --network leaky``, or minialex_layers:network."""
+"""A network with the three layers: ``minialex train --network leaky``, as this package's entry point calls it."""
 
 from __future__ import annotations
 

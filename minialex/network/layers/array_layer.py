@@ -25,8 +25,8 @@ class ArrayLayer(Layer):
         def gradient(self, xp, dy, x, weight, …, saved, …): -> dx, or (dx, dweight, …)
 
     with its `parameters` in their order after x. `compute` may ask for the keyword ``training``. Neither may write its
-    arguments. Of an array that is not learned (``Parameter(…, learned=False)``) `gradient` returns what is taken off it.
-    Such a layer's arithmetic runs in NumPy, on one core, whatever the backend's own speed.
+    arguments. Of an array that is not learned (``Parameter(…, learned=False)``) `gradient` returns what is taken off
+    it. Such a layer's arithmetic runs in NumPy, on one core, whatever the backend's own speed.
     """
 
     operation: ClassVar[Operation]
@@ -52,7 +52,7 @@ class ArrayLayer(Layer):
         asks = any(parameter.name == "training" for parameter in parameters)
 
         def forward(xp: Any, *given: Any, layer: ArrayLayer, columns: int, training: bool) -> Any:
-            return layer.compute(xp, *given, training=training) if asks else layer.compute(xp, *given)
+            return layer.compute(xp, *given, **({"training": training} if asks else {}))
 
         def backward(xp: Any, dy: Any, *given: Any, layer: ArrayLayer, columns: int, training: bool) -> Any:
             return layer.gradient(xp, dy, *given)
