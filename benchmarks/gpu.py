@@ -52,8 +52,9 @@ from minialex.doctor.meter import CupyMeter  # noqa: E402
 from minialex.engine.schedule import moment  # noqa: E402
 from minialex.engine.session import Session  # noqa: E402
 from minialex.errors import MinialexError  # noqa: E402
-from minialex.network import models  # noqa: E402
-from minialex.recipe.fields import Recipe, load  # noqa: E402
+from minialex.network import variants  # noqa: E402
+from minialex.recipe.fields import Recipe  # noqa: E402
+from minialex.recipe.toml import load  # noqa: E402
 from minialex.speed import bench, machine, plan  # noqa: E402
 from minialex.speed.rates import PRECISIONS, Rates  # noqa: E402
 from minialex.storage import atomic  # noqa: E402
@@ -134,7 +135,7 @@ class Theirs:
         from gpu_peer import DevicePeer
 
         mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
-        network = models.build(recipe.network)
+        network = variants.build(recipe)
         place = device if device.startswith("cuda") else "cpu"
         self.peer = DevicePeer(recipe, network, Statistics(mean, np.eye(3) * 5000.0), place, precision, compiled)
         self.recipe = recipe
@@ -354,7 +355,7 @@ class Benchmark:
 
     def floor(self, recipe: Recipe) -> plan.Floor:
         """The least time of a step, all columns on the device."""
-        layout = plan.lay_out(models.build(recipe.network), (0,) * recipe.columns)
+        layout = plan.lay_out(variants.build(recipe), (0,) * recipe.columns)
         return plan.floor(layout, [self.rates], recipe.precision, recipe.batch_size)
 
     def split(self, recipe: Recipe) -> ArraySplit:

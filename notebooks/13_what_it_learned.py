@@ -18,7 +18,7 @@ from minialex.figures import look as closer
 from minialex.figures import pictures
 from minialex.look.neighbours import feature_layer, nearest, pixel_ranks
 from minialex.look.sensitivity import occlusion
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 
 # %% [markdown]
 # ## All 61 million parameters

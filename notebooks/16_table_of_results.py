@@ -11,7 +11,7 @@ from minialex.course import checks as check
 from minialex.course.notebooks import experiment, show
 from minialex.evaluation.errors import Evaluation, evaluate, wilson
 from minialex.network.models import build
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex.speed.plan import IMAGENET, floor, lay_out
 from minialex.speed.rates import KNOWN
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.backend.arrays import Array
-from minialex.backend.program import CompiledStep, Program
+from minialex.backend.program import ArrayName, CompiledStep, Program
 from minialex.backend.rules import RULES
 from minialex.errors import ConfigurationError, nearest
 from minialex_cuda import augment as augmentation
@@ -177,6 +177,6 @@ class CudaBackend:
     sgd_update = operation(descent.sgd_update)
     augment = operation(augmentation.augment)
 
-    def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
+    def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
         """The step with its memory planned, its columns on streams of their own, and fused kernels."""
         return Step(self._places, self._workspace, program, bindings) if can_compile(program) else None

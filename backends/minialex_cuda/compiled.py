@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minialex.backend.arrays import Array
-from minialex.backend.program import Call, Program, Symbol, Value, Watch, flatten, values
+from minialex.backend.program import LABELS, STEP, ArrayName, Call, Program, Symbol, Value, Watch, flatten, values
 from minialex.philox import Stream
 from minialex_cuda import channels, elementwise, fusion, place
 from minialex_cuda.array import CudaArray, Flat, Memory
@@ -190,7 +190,7 @@ class Step:
         places: Mapping[str, Place],
         workspace: Workspace,
         program: Program,
-        bindings: Mapping[str, Array],
+        bindings: Mapping[ArrayName, Array],
         *,
         graphs: bool = True,
     ) -> None:
@@ -200,7 +200,7 @@ class Step:
         self.schedule = plan(program, fusion.fuse(program))
         self.runtime: Runtime = next(iter(places.values())).runtime
         self.devices = tuple(dict.fromkeys(stream[0] for stream in self.schedule.streams))
-        self._rates = [name for name in program.symbols if name.startswith("rate/")]
+        self._rates = [name for name in program.symbols if name.role == "rate"]
         self._updates = [task.call for task in self.schedule.tasks if task.call.operation == "sgd_updates"]
         self._tables: dict[Value | None, Tables] = {}
         self._scratch = self._scratch_needed()
@@ -245,7 +245,7 @@ class Step:
     def release(self) -> None:
         """See `minialex_cuda.workspace.Tenant`."""
         self._known = dict(self._lasting)
-        self._fed: dict[str, CudaArray] = {}
+        self._fed: dict[ArrayName, CudaArray] = {}
         self._on: dict[StreamName, Planned] = {}
         self._works: list[Callable[[], None]] = []
         self._tables = {}
@@ -309,7 +309,7 @@ class Step:
         All shrinks with the batch but the gradients of parameters, and scratch memory that is so large that batches are
         convolved in pieces (see `minialex_cuda.place.SCRATCH`).
         """
-        batch = next(value.shape[0] for name, value in self.program.fed.items() if name == "labels")
+        batch = next(value.shape[0] for name, value in self.program.fed.items() if name == LABELS)
         learned = {value.shape for value in self.program.bound.values()}
         fits, texts = batch, []
         for device, needed in self._sizes().items():
@@ -361,7 +361,7 @@ class Step:
 
         return work
 
-    def __call__(self, feed: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Array]:
+    def __call__(self, feed: Mapping[ArrayName, Any], watch: Watch | None = None) -> dict[ArrayName, Array]:
         runtime = self.runtime
         if not self._works:
             self._lay_out()
@@ -374,8 +374,8 @@ class Step:
                     feed[name].flat.memory.read = copied  # the next batch may come while this step computes
         for device in self.devices:
             stream = self.places[device].stream
-            if "step" in self.program.symbols:
-                runtime.upload(stream, np.array([feed["step"]], np.uint64), self._step[device].flat)
+            if STEP in self.program.symbols:
+                runtime.upload(stream, np.array([feed[STEP]], np.uint64), self._step[device].flat)
             if self._rates:
                 rates = np.array([feed[name] for name in self._rates], self._rate[device].dtype)
                 runtime.upload(stream, rates, self._rate[device].flat)

@@ -7,7 +7,7 @@ from typing import final
 
 from minialex.backend import pretend
 from minialex.backend.arrays import Array
-from minialex.backend.program import CompiledStep, Program
+from minialex.backend.program import ArrayName, CompiledStep, Program
 from minialex_numba import augment as augmentation
 from minialex_numba import conv2d as convolution
 from minialex_numba import dropout as dropping
@@ -80,6 +80,6 @@ class NumbaBackend:
     sgd_update = operation(descent.sgd_update)
     augment = operation(augmentation.augment)
 
-    def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
+    def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
         """The whole step on buffers that are allocated once (see `minialex_numba.step`); it holds `nbytes` of them."""
         return steps.compile_step(self.pool, program, bindings)

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Protocol
 
 from minialex.backend.arrays import Array, Padding
 from minialex.backend.operations import Function
-from minialex.backend.program import CompiledStep, Program
+from minialex.backend.program import ArrayName, CompiledStep, Program
 from minialex.philox import Stream
 
 
@@ -292,7 +292,7 @@ class Backend(Protocol):
         """
         ...
 
-    def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
+    def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
         """A faster way to run a recorded program (a training or an inference step), or None to walk the layers.
 
         `program` is the step as the sequence of operations that it is (see `minialex.backend.program`), `bindings` the

@@ -14,7 +14,7 @@ import numpy as np
 from minialex.backend import rules
 from minialex.backend.arrays import Array
 from minialex.backend.operations import Function, method, rule_of
-from minialex.backend.program import Call, CompiledStep, Program, Symbol, Value, Watch, flatten, values
+from minialex.backend.program import ArrayName, Call, CompiledStep, Program, Symbol, Value, Watch, flatten, values
 from minialex.backend.protocol import MOVERS, OPERATIONS, Backend
 from minialex.errors import ConfigurationError, DeviceMismatch
 from minialex.philox import Stream
@@ -81,10 +81,10 @@ def as_backend(recorder: Recorder) -> Backend:
     return cast(Backend, recorder)
 
 
-def interpret(program: Program, backend: Backend, bindings: Mapping[str, Array]) -> CompiledStep:
+def interpret(program: Program, backend: Backend, bindings: Mapping[ArrayName, Array]) -> CompiledStep:
     """Run a program call by call: what `compile_step` means, and what a compiled step is compared with."""
 
-    def step(feed: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Array]:
+    def step(feed: Mapping[ArrayName, Any], watch: Watch | None = None) -> dict[ArrayName, Array]:
         known: dict[Value, Any] = {value: bindings[name] for name, value in program.bound.items()}
         known.update({value: feed[name] for name, value in program.fed.items()})
 

@@ -74,7 +74,8 @@ def _say(error: BaseException, code: int, debug: bool, text: str | None = None) 
 def overrides(extra: Sequence[str]) -> dict[str, Any]:
     """Recipe fields from the options that a command does not know: ``--learning-rate 0.02``, ``--colour=0``."""
     from minialex.errors import nearest
-    from minialex.recipe.fields import fields, parse_value
+    from minialex.recipe.fields import fields
+    from minialex.recipe.toml import parse_value
 
     changes: dict[str, Any] = {}
     words = list(extra)
@@ -284,7 +285,7 @@ def plan(
     Arithmetic on shapes and rates; nothing is trained. Any recipe field can be given too: --epochs 30 --columns 1 …
     """
     from minialex.cli import plan as planning
-    from minialex.recipe.fields import load
+    from minialex.recipe.toml import load
 
     base = load(recipe).replace(**overrides(context.args))
     planning.run(

@@ -21,10 +21,11 @@ from minialex.data.store.store import is_store
 from minialex.engine.session import Session, placement_of
 from minialex.errors import CheckpointError, ConfigurationError, DataError, MinialexError, nearest
 from minialex.evaluation.errors import Evaluation
-from minialex.network import models
+from minialex.network import variants
 from minialex.recipe.differences import DIFFERENCES
-from minialex.recipe.fields import Recipe, built_in, fields
-from minialex.recipe.fields import load as load_recipe
+from minialex.recipe.fields import Recipe, fields
+from minialex.recipe.toml import built_in
+from minialex.recipe.toml import load as load_recipe
 from minialex.runs import checkpoint
 from minialex.runs import weights_file as weights
 from minialex.runs.run_folder import Run, read_metrics
@@ -115,7 +116,7 @@ def train(
     backend = registry.load(name, threads=threads, precision=recipe.precision)
     placement = placement_of(backend, recipe.devices or None, recipe.columns)
     recipe = recipe.replace(backend=name, devices=",".join(placement))
-    models.build(recipe.replace(classes=recipe.classes or 10).network)  # say what does not fit before data is read
+    variants.build(recipe.replace(classes=recipe.classes or 10))  # say what does not fit before data is read
     data = load_data(recipe)
     recipe = prepare(recipe, data)
     # before there is a run, so that a network that does not fit leaves none behind

@@ -12,7 +12,7 @@ import numpy as np
 from minialex.data.statistics import Statistics
 from minialex.errors import CheckpointError, ConfigurationError
 from minialex.exchange import caffe, card, onnx_file, pytorch_file, pytorch_module, torchvision
-from minialex.recipe.fields import load as load_recipe
+from minialex.recipe.toml import load as load_recipe
 from minialex.runs import checkpoint
 from minialex.runs import weights_file as weights_files
 from minialex.runs.weights_file import Weights

@@ -194,7 +194,7 @@ def activations(
     given = _given(opened, [image] if image else [], asked.data, 1)
     output = opened.session.activations(given.images, [layer])[layer][0]
     stage = next(s for s in opened.session.network.stages(opened.recipe.columns) if s.layer.name == layer)
-    columns = 1 if stage.whole else stage.columns
+    columns = stage.pieces
     strongest = output.reshape(len(output), -1).max(axis=1)
     units = np.argsort(-strongest, kind="stable")[:5]
     size = " × ".join(map(str, output.shape))
@@ -328,7 +328,7 @@ def excite(
     opened = asked.open()
     session = opened.session
     width = exciting.units_of(session, layer)
-    columns = next(1 if s.whole else s.columns for s in session.network.stages(opened.recipe.columns)
+    columns = next(s.pieces for s in session.network.stages(opened.recipe.columns)
                    if s.layer.name == layer)  # fmt: skip
     chosen = _units(units, width, columns)
     known = opened.data(asked.data)

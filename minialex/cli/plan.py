@@ -12,7 +12,7 @@ from typing import Any
 from minialex.backend.pretend import DEVICES
 from minialex.engine.summary import summarise
 from minialex.errors import ConfigurationError, nearest
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.network import Network
 from minialex.recipe.fields import Recipe
 from minialex.screen.sheets import Sheet, amount, long_time, seconds
@@ -48,7 +48,7 @@ class Setting:
     @property
     def network(self) -> Network:
         """What the recipe describes."""
-        return models.build(self.recipe.network)
+        return variants.build(self.recipe)
 
     @property
     def layout(self) -> Layout:

@@ -15,7 +15,7 @@ from minialex.data.store import store
 from minialex.data.store.prepare import Stopped, Summary
 from minialex.data.store.prepare import prepare as make_store
 from minialex.errors import ConfigurationError, DataError
-from minialex.recipe.fields import load as load_recipe
+from minialex.recipe.toml import load as load_recipe
 from minialex.speed import machine
 from minialex.speed.loading import bench_data
 from minialex.storage.atomic import readable_size, write_json

@@ -31,7 +31,7 @@ from minialex.engine.schedule import moment
 from minialex.engine.session import Session
 from minialex.errors import MinialexError
 from minialex.recipe.fields import Recipe
-from minialex.recipe.fields import load as load_recipe
+from minialex.recipe.toml import load as load_recipe
 
 BOUNDS = {"float32": 1e-2, "tf32": 0.4, "bfloat16": 0.7}
 """Largest relative distance (in norm) of any array's change after two steps from that in the reference.

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from minialex.data.statistics import Statistics
 from minialex.errors import CheckpointError, ConfigurationError
 from minialex.network.parameters import whole_shapes
-from minialex.recipe.fields import Recipe, load
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load
 from minialex.runs.weights_file import Weights, check
 
 # Fields as in BVLC's caffe.proto: name -> (number, type). A packed row of numbers is bytes on the wire, and as bytes
@@ -185,9 +186,9 @@ def _recipe(path: Path, layers: Sequence[Any], names: Sequence[str]) -> Recipe:
 
 
 def _tensors(path: Path, layers: Sequence[Any], recipe: Recipe) -> dict[str, NDArray[Any]]:
-    from minialex.network import models
+    from minialex.network import variants
 
-    expected = whole_shapes(models.build(recipe.network), recipe.columns)
+    expected = whole_shapes(variants.build(recipe), recipe.columns)
     tensors: dict[str, NDArray[Any]] = {}
     for layer in layers:
         if not layer.blobs:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from minialex.data.statistics import Statistics
 from minialex.errors import CheckpointError
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.runs.weights_file import Weights, check
 
 MEAN = (0.485, 0.456, 0.406)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.data.draws import centre_crop_offset
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.layers import Conv2d, Layer, Linear
 from minialex.network.layers.layer import Shape
 from minialex.runs.weights_file import Weights
@@ -46,7 +46,7 @@ def whole_layers(weights: Weights) -> list[Whole]:
     where they do not read: no program has it otherwise.
     """
     recipe = weights.recipe
-    network = models.build(recipe.network)
+    network = variants.build(recipe)
     row: list[Whole] = []
     shape, divided = network.input_shape, False
     for stage in network.stages(recipe.columns):

@@ -94,7 +94,7 @@ def fingerprint(session: Session) -> str:
     digest = hashlib.sha256()
     recipe = session.recipe
     views = {name: getattr(recipe, name) for name in ("image_size", "mean", "pixel_scale", "dtype")}
-    digest.update(json.dumps([dataclasses.asdict(recipe.network), views], sort_keys=True).encode())
+    digest.update(json.dumps([recipe.table("network"), views], sort_keys=True).encode())
     for name, array in sorted({**session.weights(), "mean": session.statistics.mean}.items()):
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data.cast("B"))
@@ -113,11 +113,13 @@ def manifest_of(session: Session, split: Split, layer: str, data: str, part: str
     session.network.layer(layer)
     stages = {stage.layer.name: stage for stage in session.network.stages(len(session.plan.placement))}
     stage = stages[layer]
-    width = stage.output[0] * (1 if stage.whole else stage.columns)
+    width = stage.output[0] * stage.pieces
     labels = np.ascontiguousarray(split.labels, np.int64)
     digest = hashlib.sha256(labels.tobytes()).hexdigest()
     shape = (width, *stage.output[1:])
-    return Manifest(form, fingerprint(session), layer, shape, session.plan.dtype, data, part, len(split), digest, names)
+    return Manifest(
+        form, fingerprint(session), layer, shape, session.recipe.dtype, data, part, len(split), digest, names
+    )
 
 
 def read_manifest(folder: Path) -> Manifest:

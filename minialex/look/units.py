@@ -140,4 +140,4 @@ def units_of(session: Session, layer: str) -> int:
     session.network.layer(layer)
     stages = {stage.layer.name: stage for stage in session.network.stages(len(session.plan.placement))}
     stage = stages[layer]
-    return stage.output[0] * (1 if stage.whole else stage.columns)
+    return stage.output[0] * stage.pieces

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from minialex import __version__
 from minialex.data.statistics import Statistics
 from minialex.errors import CheckpointError, ConfigurationError, DataError
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.parameters import whole_shapes
-from minialex.recipe.fields import Recipe, parse
-from minialex.recipe.fields import load as load_recipe
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load as load_recipe
+from minialex.recipe.toml import parse
 from minialex.runs import checkpoint
 from minialex.runs import run_data as rundata
 from minialex.runs.run_folder import RunPaths, is_run, read_metrics
@@ -153,7 +154,7 @@ def check(tensors: Arrays, recipe: Recipe, what: str) -> None:
     if first is not None and recipe.columns > len(first):  # before anything is done for each column
         raise CheckpointError(f"{what}: {len(first)} kernels of conv1 cannot be divided into {recipe.columns} columns")
     try:
-        shapes = whole_shapes(models.build(recipe.network), recipe.columns)
+        shapes = whole_shapes(variants.build(recipe), recipe.columns)
     except ConfigurationError as error:
         raise CheckpointError(f"{what}: its recipe makes no network: {error}") from None
     checkpoint.check_against(tensors, shapes, what)

@@ -18,17 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.backend import registry
-from minialex.backend.program import flatten
+from minialex.backend.program import ArrayName, flatten
 from minialex.backend.protocol import Backend
 from minialex.data.statistics import Statistics
 from minialex.engine.columns import Executor
 from minialex.engine.summary import summarise
 from minialex.errors import CheckpointError, ConfigurationError, MinialexError
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.layers import Context
 from minialex.network.network import Network
 from minialex.network.parameters import initial_parameters, whole_shapes
-from minialex.recipe.fields import Recipe, load, parse
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load, parse
 
 Floats = NDArray[np.float32]
 Numbers = Any
@@ -115,33 +116,32 @@ def colour(image: Numbers, height: int, width: int, draws: Numbers) -> dict[str,
     return {**_out(y), "shift": shift.tolist()}
 
 
-class Drawn(Mapping[str, Any]):
+class Drawn(Mapping[ArrayName, Any]):
     """A network's initial weights, drawn when a layer asks for them and forgotten at the next layer."""
 
     def __init__(self, network: Network, seed: int) -> None:
         self.network, self.seed = network, seed
         self.names = tuple(network.parameters(COLUMNS))
         self.seconds = 0.0
-        self._layer, self._held = "", dict[str, Any]()
+        self._layer, self._held = "", dict[ArrayName, Any]()
 
-    def __getitem__(self, name: str) -> Any:
-        layer = name.partition(".")[0]
-        if layer != self._layer:
+    def __getitem__(self, name: ArrayName) -> Any:
+        if name.layer != self._layer:
             self._held = {}  # the old ones go before the new ones come
             begin = time.perf_counter()
-            self._held = dict(initial_parameters(self.network, COLUMNS, self.seed, layers={layer}))
+            self._held = dict(initial_parameters(self.network, COLUMNS, self.seed, layers={name.layer}))
             self.seconds += time.perf_counter() - begin
-            self._layer = layer
+            self._layer = name.layer
         return self._held[name]
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[ArrayName]:
         return iter(self.names)
 
     def __len__(self) -> int:
         return len(self.names)
 
 
-class Stored(Mapping[str, Any]):
+class Stored(Mapping[ArrayName, Any]):
     """The weights of a minialex weights file, read piece by piece as layers ask for them; NumPy alone.
 
     Raises:
@@ -173,10 +173,10 @@ class Stored(Mapping[str, Any]):
         self.titles: list[str] = json.loads(metadata.get("words", "[]")) or json.loads(
             metadata.get("class_names", "[]")
         )
-        self.network = models.build(self.recipe.network)
+        self.network = variants.build(self.recipe)
         self._begin, self._entries = 8 + length, entries
         S = self.recipe.image_size
-        shapes = {**whole_shapes(self.network, self.recipe.network.columns), MEAN: (3, S, S)}
+        shapes = {**whole_shapes(self.network, self.recipe.columns), MEAN: (3, S, S)}
         for name, shape in shapes.items():
             dtype, found, first, end = entries.get(name, ("none", (), 0, 0))
             wanted = 4 * int(np.prod(shape))
@@ -199,28 +199,27 @@ class Stored(Mapping[str, Any]):
         self.seconds += time.perf_counter() - begin
         return np.frombuffer(data, "<f4").reshape(rows, *shape[1:])
 
-    def __getitem__(self, name: str) -> Any:
-        whole, _, column = name.partition(":")
-        rows = self.network.parameters(self.recipe.network.columns)[name].shape[0]
-        return self.array(whole, int(column) * rows, rows)
+    def __getitem__(self, name: ArrayName) -> Any:
+        rows = self.network.parameters(self.recipe.columns)[name].shape[0]
+        return self.array(name.whole, name.column * rows, rows)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.network.parameters(self.recipe.network.columns))
+    def __iter__(self) -> Iterator[ArrayName]:
+        return iter(self.network.parameters(self.recipe.columns))
 
     def __len__(self) -> int:
-        return len(self.network.parameters(self.recipe.network.columns))
+        return len(self.network.parameters(self.recipe.columns))
 
 
-class _Placed(Mapping[str, Any]):
+class _Placed(Mapping[ArrayName, Any]):
     """Arrays as the backend's own, each at the moment when it is asked for."""
 
-    def __init__(self, arrays: Mapping[str, Any], backend: Backend) -> None:
+    def __init__(self, arrays: Mapping[ArrayName, Any], backend: Backend) -> None:
         self.arrays, self.backend = arrays, backend
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: ArrayName) -> Any:
         return self.backend.to_device(self.arrays[name], DEVICE)
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[ArrayName]:
         return iter(self.arrays)
 
     def __len__(self) -> int:
@@ -267,7 +266,7 @@ def network(
     source: Drawn | Stored
     if weights is None:
         recipe, titles = load("alexnet-2012"), []
-        net = models.build(recipe.network)
+        net = variants.build(recipe)
         source = Drawn(net, seed)
         x = _picture(image, 3, size, size)
         mean = np.broadcast_to(x.mean(axis=(0, 2, 3), dtype=np.float64)[:, None, None], x.shape[1:])
@@ -276,7 +275,7 @@ def network(
         recipe, titles, net = source.recipe, source.titles, source.network
         mean = np.asarray(source.array(MEAN))
     S, crop = recipe.image_size, recipe.crop
-    columns = recipe.network.columns
+    columns = recipe.columns
     if size != S:
         raise ConfigurationError(f"the network takes pictures of {S} x {S}, got {size} x {size}")
     pixels = _picture(image, 3, S, S).clip(0, 255).astype(np.uint8)

@@ -11,8 +11,9 @@ from typing import Any
 from minialex import studies as ablations
 from minialex.course import notebooks
 from minialex.errors import ConfigurationError
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex.recipe.differences import DIFFERENCES
+from minialex.recipe.fields import Recipe, fields
 from minialex.site import ROOT, claims
 from minialex.storage.atomic import write_bytes, write_text
 from minialex.studies.words import markdown
@@ -92,12 +93,12 @@ def _default(parameter: Any) -> str:
 
 def recipes() -> str:
     """All recipe fields with the paper's values, and the recipes of the package."""
-    base = recipe.Recipe()
+    base = Recipe()
     lines = ["# Recipes", "", "A recipe is a TOML file of four tables. Every field can be given on the command line: "
              "`--learning-rate 0.02`. Numbers in brackets are the paper's sections.", ""]  # fmt: skip
     for table, title in (("network", "Network"), ("training", "Training"), ("images", "Images"), ("place", "Place")):
         rows = []
-        for name, (home, info) in recipe.fields().items():
+        for name, (home, info) in fields().items():
             if home == table:
                 choices = f" ({', '.join(info.metadata['choices'])})" if info.metadata["choices"] else ""
                 rows.append([f"`{name}`", f"`{getattr(base, name)}`", cell(info.metadata["doc"] + choices)])

@@ -18,7 +18,7 @@ from minialex.backend import registry
 from minialex.data import load
 from minialex.data.dataset import statistics_of
 from minialex.engine.session import Session
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex.speed.machine import describe
 from minialex.storage.atomic import write_text
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from minialex import __version__
 from minialex.network.layers import Conv2d
-from minialex.network.models import alexnet
+from minialex.network.models import ALEXNET
 from minialex.site import ROOT, live
 from minialex.storage.atomic import write_bytes, write_json, write_text
 
@@ -32,7 +32,7 @@ def columns() -> dict[str, Any]:
 
 def calculator() -> dict[str, Any]:
     """Where the calculator begins: the paper's conv1."""
-    network = alexnet()
+    network = ALEXNET
     first = next(layer for layer in network.layers if isinstance(layer, Conv2d))
     channels, size, _ = network.input_shape
     before, after = first.padding[0]

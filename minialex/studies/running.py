@@ -14,7 +14,8 @@ from pathlib import Path
 from minialex.backend import registry
 from minialex.engine.session import placement_of
 from minialex.errors import MinialexError, ResourceError
-from minialex.recipe.fields import Recipe, parse
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import parse
 from minialex.runs.run_folder import Run, is_run
 from minialex.storage import atomic
 from minialex.studies import measures

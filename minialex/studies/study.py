@@ -21,7 +21,7 @@ from typing import Any
 
 from minialex.errors import ConfigurationError, nearest
 from minialex.recipe.fields import Recipe, fields
-from minialex.recipe.fields import load as load_recipe
+from minialex.recipe.toml import load as load_recipe
 
 ORDER = (
     "relu", "columns", "columns-equal", "norm", "norm-constants", "pooling", "augmentation", "dropout", "depth",

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.errors import CheckpointError, ConfigurationError
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.parameters import initial_parameters, join_columns, whole_shapes
 from minialex.recipe.fields import Recipe
 from minialex.runs import weights_file as weights
@@ -101,7 +101,7 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
         ConfigurationError: If this network has not all of ``init_layers``.
     """
     found = weights.find(Path(recipe.init_from))
-    shapes = whole_shapes(models.build(recipe.network), recipe.columns)
+    shapes = whole_shapes(variants.build(recipe), recipe.columns)
     layers = tuple(dict.fromkeys(name.partition(".")[0] for name in shapes))
     for layer in recipe.init_layers:
         if layer not in layers:
@@ -128,7 +128,7 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
             "leave out --recipe to train the same network"
         )
     fresh = initial_parameters(
-        models.build(recipe.network), recipe.columns, recipe.seed, recipe.dtype, layers=frozenset(drawn)
+        variants.build(recipe), recipe.columns, recipe.seed, recipe.dtype, layers=frozenset(drawn)
     )
     arrays: dict[str, NDArray[Any]] = dict(join_columns(fresh))
     for name in shapes:

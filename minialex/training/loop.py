@@ -22,7 +22,7 @@ from minialex.engine.schedule import Moment, moment
 from minialex.engine.session import Session
 from minialex.errors import CheckpointError, ConfigurationError, NumericalError
 from minialex.evaluation.errors import Evaluation, evaluate
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.parameters import whole_shapes
 from minialex.recipe.fields import Recipe
 from minialex.runs import checkpoint
@@ -195,7 +195,7 @@ class _Training:
         momentum: Mapping[str, NDArray[Any]] | None = None
         found = checkpoint.latest(run.paths.checkpoints, self.warn) if resume else None
         if found is not None:
-            shapes = whole_shapes(models.build(recipe.network), recipe.columns)
+            shapes = whole_shapes(variants.build(recipe), recipe.columns)
             checkpoint.check_against(found.weights, shapes, f"weights of {found.path}")
             checkpoint.check_against(found.momentum, shapes, f"momentum of {found.path}")
             weights, momentum = found.weights, found.momentum
@@ -261,12 +261,17 @@ class _Training:
         with closing(
             batches(self.data.train, order, recipe.batch_size, start=done, workers=recipe.loader_threads)
         ) as source:
-            upcoming = Upcoming(source)
+            upcoming, feed = Upcoming(source), None
             while upcoming.batch is not None:
                 images, labels = upcoming.batch
-                outcome = self.session.train(images, labels, progress.step, now, upcoming.advance)
-                if outcome.kept or not math.isfinite(outcome.loss):
-                    self.fail(images, labels, now, outcome.kept)
+                if feed is None:
+                    feed = self.session.upload(images, labels, progress.step, now)
+                pending = self.session.start(feed)
+                ahead = upcoming.advance()
+                feed = None if ahead is None else self.session.upload(*ahead, progress.step + 1, now)
+                outcome = self.session.finish(pending)
+                if outcome.skipped or not math.isfinite(outcome.loss):
+                    self.fail(images, labels, now, tuple(map(str, outcome.skipped)))
                 progress.step += 1
                 seconds = time.perf_counter() - began
                 began += seconds

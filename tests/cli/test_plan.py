@@ -12,7 +12,7 @@ from PIL import Image
 from minialex.cli import app as cli
 from minialex.cli import plan as planning
 from minialex.errors import ConfigurationError
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.screen.sheets import Sheet, amount, long_time, seconds
 from minialex.speed.rates import KNOWN, LINKS, Rates, link, read
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minialex.backend.program import ArrayName
 from minialex.backend.recorder import interpret
 from minialex.cli import app as cli
 from minialex.conformance import steps
@@ -45,7 +46,7 @@ def test_a_graph_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plain._graph is None
     for first, second in zip(with_graph, without, strict=True):
         assert all(same_bits(array, second[name]) for name, array in first.items())
-    masks = [run["mask/dropout5:0"] for run in with_graph]
+    masks = [run[ArrayName("dropout5", column=0, role="mask")] for run in with_graph]
     assert len({mask.tobytes() for mask in masks}) == len(masks)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minialex.backend.program import LOSS
 from minialex.backend.recorder import interpret
 from minialex.conformance import steps
 from minialex.conformance.compare import same_bits
@@ -307,7 +308,7 @@ def test_memory_is_shared_by_results_that_do_not_live_together() -> None:
 
 def test_fusion_is_found_and_leaves_nothing_out() -> None:
     recorded = program("train", PLACEMENTS[0])
-    fused = compiled.fusion.fuse(replace(recorded, outputs={"loss": recorded.outputs["loss"]}))
+    fused = compiled.fusion.fuse(replace(recorded, outputs={LOSS: recorded.outputs[LOSS]}))
     counts: dict[str, int] = defaultdict(int)
     for call in fused:
         counts[call.operation] += 1
@@ -331,11 +332,11 @@ def steps_values(call: Any) -> list[Any]:
 def test_the_networks_of_the_paper_are_fused() -> None:
     """AlexNet as in the paper: both normalisations with their pooling, pool5 with its ReLU, every convolution."""
     from minialex.engine.step import Plan, record
-    from minialex.network import models
-    from minialex.recipe.fields import load
+    from minialex.network import variants
+    from minialex.recipe.toml import load
 
     recipe = load("alexnet-2012")
-    step = Plan(models.build(recipe.network), ("cuda:0", "cuda:1"), image_size=256)
+    step = Plan(variants.build(recipe), ("cuda:0", "cuda:1"), recipe)
     recorded = record(step, "train", 128, ("cuda:0", "cuda:1"))
     counts: dict[str, int] = defaultdict(int)
     for call in compiled.fusion.fuse(recorded):

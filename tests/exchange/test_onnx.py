@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from minialex.errors import ConfigurationError
 from minialex.exchange import onnx_file
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.runs.weights_file import Weights
 
 from .conftest import KINDS, centre, images, log_softmax, network, ours

@@ -20,7 +20,7 @@ import pytest
 from minialex.cli import exchange as commands
 from minialex.errors import CheckpointError
 from minialex.exchange import pytorch_file, pytorch_module, whole
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.runs.weights_file import Weights
 
 from .conftest import KINDS, centre, images, log_softmax, network, ours

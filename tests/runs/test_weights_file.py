@@ -12,9 +12,9 @@ import pytest
 
 from minialex.data.statistics import Statistics
 from minialex.errors import CheckpointError
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.parameters import initial_parameters, join_columns
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.runs import checkpoint
 from minialex.runs import weights_file as weights
 from minialex.runs.weights_file import Weights
@@ -23,7 +23,7 @@ RECIPE = load("shapes").replace(kernels=(4, 4, 4, 4, 4), features=(8, 8), classe
 
 
 def made() -> Weights:
-    tensors = join_columns(initial_parameters(models.build(RECIPE.network), RECIPE.columns, 1))
+    tensors = join_columns(initial_parameters(variants.build(RECIPE), RECIPE.columns, 1))
     mean = np.random.default_rng(0).uniform(0, 255, (3, 32, 32)).astype(np.float32)
     return Weights(
         RECIPE,

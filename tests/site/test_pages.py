@@ -17,7 +17,7 @@ from minialex import studies as ablations
 from minialex.cli import app as cli
 from minialex.cli import docs as serve
 from minialex.errors import ConfigurationError
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex.site import blocks, build, claims, pages
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ from minialex.backend import registry
 from minialex.cli import app as cli
 from minialex.cli import bench_report
 from minialex.errors import ResourceError
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.speed import bench, peaks
 from minialex.speed.bench import FEED, Part, Timings, parts
 from minialex.speed.floors import Peaks, Work

@@ -8,12 +8,12 @@ import pytest
 
 from minialex.engine.step import Plan, record
 from minialex.engine.summary import PAPER_TOTALS, summarise
-from minialex.network import models
-from minialex.recipe.fields import load
+from minialex.network import variants
+from minialex.recipe.toml import load
 from minialex.speed.floors import Peaks, Work, works
 
 PAPER = load("alexnet-2012")
-NETWORK = models.build(PAPER.network)
+NETWORK = variants.build(PAPER)
 N = 4
 
 

@@ -28,7 +28,7 @@ def columns(request: pytest.FixtureRequest) -> int:
 
 
 def both(columns: int) -> tuple[plan.Layout, dict[floors.Key, floors.Work], Network]:
-    network = models.alexnet()
+    network = models.ALEXNET
     layout = plan.lay_out(network, (0,) * columns)
     recorded = record(Plan(network, ("cpu:0",) * columns), "train", BATCH, ("cpu:0",))
     return layout, floors.works(recorded), network

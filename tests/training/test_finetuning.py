@@ -13,7 +13,7 @@ from minialex.backend import registry
 from minialex.cli.app import run
 from minialex.engine.session import Session
 from minialex.errors import CheckpointError
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.runs import checkpoint
 from minialex.runs import run_data as rundata
 from minialex.runs import weights_file as weights

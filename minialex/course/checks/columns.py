@@ -13,9 +13,9 @@ from minialex.network import models
 @exercise
 def conv3_bytes(answer: Any) -> str:
     """Bytes that go each way before conv3 in a forward pass of 128 images, in float32."""
-    both = models.alexnet().exchanged_bytes(2, 128)["conv3"]
+    both = models.ALEXNET.exchanged_bytes(2, 128)["conv3"]
     one_way = both // 2
-    stage = next(stage for stage in models.alexnet().stages(2) if stage.layer.name == "conv3")
+    stage = next(stage for stage in models.ALEXNET.stages(2) if stage.layer.name == "conv3")
     whole = int(np.prod(stage.seen)) * 128 * 4
     same_number(
         answer,
@@ -62,11 +62,11 @@ def owners_gradient(answer: Any) -> str:
 @exercise
 def column_parameters(answer: Any) -> str:
     """Parameters (weights and biases) of conv4 in two columns."""
-    network = models.alexnet()
+    network = models.ALEXNET
 
     def count(columns: int) -> int:
         pieces = network.parameters(columns).items()
-        return sum(int(np.prod(p.shape)) for name, p in pieces if name.startswith("conv4."))
+        return sum(int(np.prod(p.shape)) for name, p in pieces if name.layer == "conv4")
 
     two, one = count(2), count(1)
     same_number(

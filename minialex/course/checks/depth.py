@@ -9,13 +9,13 @@ from minialex.course.checks.feedback import call, exercise, same_number
 from minialex.engine.summary import summarise
 from minialex.look.units import receptive_field
 from minialex.network import models
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 
 
 @exercise
 def receptive_rows(answer: Any) -> str:
     """A function: windows [(rows, stride), …] in order -> how many rows of the image one place of the last sees."""
-    network = models.alexnet()
+    network = models.ALEXNET
     windows = []
     for layer in network.layers:
         window = layer.window(0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minialex.course.checks.feedback import call, exercise, random, reference, same_number
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.layers import Conv2d
 from minialex.network.network import Network
 from minialex.recipe.fields import NetworkFields
@@ -39,8 +39,8 @@ def guessing_loss(answer: Any) -> str:
 def he_std(answer: Any) -> str:
     """A function (channels, size) -> He's standard deviation for a convolution that sees so many channels."""
     fields = NetworkFields(init="he")
-    network: Network = models.alexnet(fields)
-    whole = models.alexnet(replace(fields, init="gaussian"))
+    network: Network = variants.build(fields)
+    whole = variants.build(replace(fields, init="gaussian"))
     for stage, plain in zip(network.stages(2), whole.stages(2), strict=True):
         layer = stage.layer
         if not isinstance(layer, Conv2d):

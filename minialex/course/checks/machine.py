@@ -6,8 +6,8 @@ from typing import Any
 
 from minialex.course.checks.feedback import exercise, same_number
 from minialex.engine.summary import summarise
-from minialex.network.models import alexnet
-from minialex.recipe.fields import load
+from minialex.network.models import ALEXNET
+from minialex.recipe.toml import load
 from minialex.speed.plan import IMAGENET, lay_out
 
 
@@ -58,7 +58,7 @@ def training_multiply_adds(answer: Any) -> str:
 @exercise
 def crossover_batch(answer: Any) -> str:
     """The batch below which two columns send fewer values than two replicas that average their gradients."""
-    layout = lay_out(alexnet(), (0, 1))
+    layout = lay_out(ALEXNET, (0, 1))
     truth = layout.crossover
     same_number(
         answer,

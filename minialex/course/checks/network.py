@@ -10,7 +10,7 @@ import numpy as np
 
 from minialex.course.checks.feedback import NotYet, as_array, call, exercise, same_array, same_number
 from minialex.data import load
-from minialex.network import models
+from minialex.network import models, variants
 from minialex.network.layers import Conv2d
 from minialex.recipe.fields import NetworkFields
 
@@ -72,11 +72,11 @@ def one_column_parameters(answer: Any) -> str:
     fields = NetworkFields()
 
     def count(columns: int) -> int:
-        network = models.alexnet(replace(fields, columns=columns))
+        network = variants.build(replace(fields, columns=columns))
         return sum(math.prod(p.shape) for p in network.parameters(columns).values())
 
     two, one = count(2), count(1)
-    weights = sum(math.prod(p.shape) for name, p in models.alexnet().parameters(1).items() if ".weight" in name)
+    weights = sum(math.prod(p.shape) for name, p in models.ALEXNET.parameters(1).items() if ".weight" in name)
     same_number(
         answer,
         one,

@@ -117,7 +117,7 @@ def train(
                 outcome = session.train(pixels, labels, found.steps, now)
                 found.losses.append(outcome.loss)
                 found.step_errors.append(float(np.mean(outcome.probs.argmax(axis=1) != labels)))
-                if outcome.kept or not np.isfinite(outcome.loss):
+                if outcome.skipped or not np.isfinite(outcome.loss):
                     found.stopped_at = found.steps
                 if found.stopped_at or found.steps == steps:
                     break
