@@ -109,6 +109,10 @@ def train(
     devices: DevicesOption = None,
     threads: ThreadsOption = None,
     recipe: Annotated[str | None, typer.Option(help="a recipe's name or a .toml file; see `minialex recipe`")] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(help="a network of your own: FILE.py:NAME, MODULE:NAME, or one that a package announces"),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the training set")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images of one step")] = None,
     seed: Annotated[int | None, typer.Option(help="of every random number of the run")] = None,
@@ -130,6 +134,10 @@ def train(
     if init is not None:
         given["init" if init in ("gaussian", "he") else "init_from"] = init
     changes |= {name: value for name, value in given.items() if value is not None}
+    if network is not None:
+        from minialex.network.own import changes_for
+
+        changes = {**changes_for(network), **changes}
     from minialex.cli import commands
 
     return commands.train(recipe, changes, threads, resume, out)

@@ -22,6 +22,7 @@ from minialex.engine.session import Session, placement_of
 from minialex.errors import CheckpointError, ConfigurationError, DataError, MinialexError, nearest
 from minialex.evaluation.errors import Evaluation
 from minialex.network import variants
+from minialex.network.own import name_of
 from minialex.recipe.differences import DIFFERENCES
 from minialex.recipe.fields import Recipe, fields
 from minialex.recipe.toml import built_in
@@ -107,7 +108,9 @@ def train(
             )
     else:
         recipe = choose_recipe(recipe_name, changes)
-        recipe = recipe.replace(data=absolute(recipe.data))  # the run may be used from elsewhere
+        recipe = recipe.replace(
+            data=absolute(recipe.data), model=name_of(recipe.model)
+        )  # it may be used from elsewhere
         if recipe.init_from:
             recipe = recipe.replace(init_from=str(Path(recipe.init_from).expanduser().resolve()))
         label = Path(recipe.data.partition(":")[0]).name or "run"
@@ -160,11 +163,12 @@ def write_report(run: Run, recipe: Recipe, data: DataSet, result: Result, found:
     metrics = read_metrics(run.paths.metrics)
     last = checkpoint.latest(run.paths.checkpoints, lambda message: None)
     assert last is not None
-    first = last.weights["conv1.weight"]
+    first = next((w for w in last.weights.values() if w.ndim == 4 and w.shape[1] == 3), None)  # that sees the image
     indices = examples(found)
     images = data.validation.read(indices)
     pictures.save(pictures.curves(metrics, len(data.class_names)), run.paths.pictures / "curves.png")
-    pictures.save(pictures.kernels(first, recipe.columns), run.paths.pictures / "kernels.png")
+    if first is not None:
+        pictures.save(pictures.kernels(first, recipe.columns), run.paths.pictures / "kernels.png")
     pictures.save(pictures.confusion(found.confusion, data.titles), run.paths.pictures / "confusion.png")
     few = slice(0, 8)
     pictures.save(

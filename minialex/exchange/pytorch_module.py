@@ -37,7 +37,7 @@ def write(path: Path, weights: Weights) -> Path:
     Raises:
         ResourceError, ConfigurationError: If they cannot be written.
     """
-    row = whole.whole_layers(weights)
+    row = whole.whole_layers(weights, STEPS, "PyTorch")
     before = whole.preprocessing(weights)
     tensors: dict[str, NDArray[np.float32]] = {"mean": before.mean}
     for layer in row:

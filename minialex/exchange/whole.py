@@ -6,7 +6,7 @@ Both exporters, ONNX and PyTorch, walk this row, so that what a column is, is de
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.data.draws import centre_crop_offset
+from minialex.errors import ConfigurationError
 from minialex.network import variants
 from minialex.network.layers import Conv2d, Layer, Linear
 from minialex.network.layers.layer import Shape
@@ -39,11 +40,19 @@ class Whole:
     bias: NDArray[np.float32] | None = None
 
 
-def whole_layers(weights: Weights) -> list[Whole]:
+def whole_layers(weights: Weights, known: Collection[type[Layer]], form: str) -> list[Whole]:
     """The network's layers in a row, with their arrays as float32.
 
     A fully connected layer whose columns read only themselves gets the weights of an ordinary one with zeros
     where they do not read: no program has it otherwise.
+
+    Args:
+        weights: the network and its arrays
+        known: kinds of layers that can be written
+        form: what they are written as, for the message
+
+    Raises:
+        ConfigurationError: If a layer is of another kind.
     """
     recipe = weights.recipe
     network = variants.build(recipe)
@@ -51,6 +60,12 @@ def whole_layers(weights: Weights) -> list[Whole]:
     shape, divided = network.input_shape, False
     for stage in network.stages(recipe.columns):
         layer = stage.layer
+        if type(layer) not in known:
+            names = ", ".join(sorted(kind.__name__ for kind in known))
+            raise ConfigurationError(
+                f"layer '{layer.name}' is a {type(layer).__name__}, which cannot be written as {form}; "
+                f"these can: {names}"
+            )
         groups = shape[0] // stage.seen[0]
         divided = divided or layer.divides
         width = stage.output[0] * (stage.columns if divided else 1)

@@ -94,7 +94,7 @@ def test_what_we_write_is_what_pytorch_reads(tmp_path: Path, torch: Any) -> None
 def test_a_file_name_stays_text_in_the_module(name: str) -> None:
     weights = network(load("small").replace(**KINDS["small"][1]))
     text = pytorch_module.source(
-        whole.whole_layers(weights), whole.preprocessing(weights), name, ('"""', "it's\n", "\\")
+        whole.whole_layers(weights, pytorch_module.STEPS, "PyTorch"), whole.preprocessing(weights), name, ('"""', "it's\n", "\\")
     )
     tree = ast.parse(text)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
