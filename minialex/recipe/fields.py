@@ -277,8 +277,10 @@ def _checked(name: str, value: Any) -> Any:
             _check_limits(name, number, metadata)
     choices = metadata["choices"]
     if choices and value not in choices and not (name == "model" and is_own(value)):
+        more = (*entry_points(group=NETWORKS).names, "FILE.py:NAME", "MODULE:NAME") if name == "model" else ()
         raise ConfigurationError(
-            f"recipe field '{name}': expected one of {', '.join(choices)}, got '{value}'.{nearest(str(value), choices)}"
+            f"recipe field '{name}': expected one of {', '.join((*choices, *more))}, got '{value}'."
+            f"{nearest(str(value), choices)}"
         )
     return value
 
