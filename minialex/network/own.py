@@ -41,16 +41,14 @@ def load(model: str) -> Network | Maker:
     Raises:
         ConfigurationError: If it is not there (any more), or something else.
     """
-    if model in installed():
-        network = installed()[model].load()
-    elif model in _here:
+    if model in _here:
         network = _here[model]
     elif model.startswith("session:"):
         raise ConfigurationError(
             f"no network '{model}': it was an object of a Python session that is over; write it into a file"
         )
     else:
-        network = find("network", model)
+        network = find("network", installed()[model].value if model in installed() else model)
     if not isinstance(network, Network) and (isinstance(network, type) or not callable(network)):
         what = "a Network or a function from NetworkFields to one"
         raise ConfigurationError(f"network '{model}' is a {type(network).__name__}, expected {what}")
