@@ -18,6 +18,8 @@ from minialex.errors import CheckpointError, ConfigurationError
 from minialex.evaluation.errors import Evaluation
 from minialex.figures.run import write_report
 from minialex.network import variants
+from minialex.network.network import Network
+from minialex.network.own import Maker, changes_for, name_of
 from minialex.recipe import toml
 from minialex.recipe.fields import Recipe
 from minialex.recipe.fields import fields as field_table
@@ -116,7 +118,7 @@ class TrainingRun:
 
 
 def train(
-    recipe: Recipe | str | os.PathLike[str] | None = None,
+    recipe: Recipe | Network | Maker | str | os.PathLike[str] | None = None,
     *,
     data: str | os.PathLike[str] | DataSet | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -131,7 +133,8 @@ def train(
     on from there.
 
     Args:
-        recipe: a recipe, a built-in one's name, or a TOML file; None: the one that fits the data
+        recipe: a recipe, a built-in one's name, or a TOML file; a network of your own, or the function that makes it;
+            None: the recipe that fits the data
         data: ``"shapes"``, ``"cifar10"``, a folder of images, …, or a data set that was loaded; None: the recipe's
         out: the run's folder; None: ``runs/NAME-DATE``
         threads: that the backend may use
@@ -159,8 +162,12 @@ def train(
     """
     if data is not None:
         fields["data"] = data.name if isinstance(data, DataSet) else os.fspath(data)
+    if isinstance(recipe, Network) or callable(recipe):
+        fields = changes_for(recipe) | fields
+        recipe = None
     chosen = choose_recipe(recipe, fields)
-    chosen = chosen.replace(data=absolute(chosen.data))  # the run may be used from elsewhere
+    # the run may be used from elsewhere
+    chosen = chosen.replace(data=absolute(chosen.data), model=name_of(chosen.model))
     if chosen.init_from:
         chosen = chosen.replace(init_from=str(Path(chosen.init_from).expanduser().resolve()))
     label = Path(chosen.data.partition(":")[0]).name or "run"

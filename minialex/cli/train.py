@@ -26,6 +26,10 @@ def train(
     *,
     machine: Machine,
     recipe: Annotated[str | None, typer.Option(help="a recipe's name or a .toml file; see `minialex recipe`")] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(help="a network of your own: FILE.py:NAME, MODULE:NAME, or one that a package announces"),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the training set")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images of one step")] = None,
     seed: Annotated[int | None, typer.Option(help="of every random number of the run")] = None,
@@ -46,6 +50,10 @@ def train(
     fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "init": init,
               "backend": machine.backend, "devices": machine.devices}  # fmt: skip
     changes = overrides(context.args) | {name: value for name, value in fields.items() if value is not None}
+    if network is not None:
+        from minialex.network.own import changes_for
+
+        changes = changes_for(network) | changes
     if resume is None:
         run = training.train(recipe, out=out, threads=machine.threads, **changes)
     elif out is None and recipe is None:

@@ -25,7 +25,6 @@ from minialex.runs import weights_file as weights
 from minialex.storage import atomic
 
 FACTS = "init.json"
-LAST = "fc8"
 SAME_FUNCTION = (
     "model", "crop", "conv1_padding", "paddings", "connect", "omit", "conv6", "activation",
     "norm_layers", "norm_scope", "norm_size", "norm_k", "norm_alpha", "norm_alpha_over_n", "norm_beta", "norm_place",
@@ -102,6 +101,7 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
     """
     found = weights.find(Path(recipe.init_from))
     network = variants.build(recipe)
+    first, last = network.layers[0].name, network.layers[-1].name
     shapes = whole_shapes(network, recipe.columns)
     layers = tuple(dict.fromkeys(name.partition(".")[0] for name in shapes))
     for layer in recipe.init_layers:
@@ -117,7 +117,7 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
             if layer in recipe.init_layers and reason:
                 raise CheckpointError(f"layer '{layer}' cannot be taken from {recipe.init_from}: {reason}")
             reason = reason or ("" if layer in recipe.init_layers else "not named in init_layers")
-        elif layer == LAST and not reason and found.class_names != class_names:
+        elif layer == last and not reason and found.class_names != class_names:
             reason = "other classes" if found.class_names else "nobody said what its classes are"
         if reason:
             drawn[layer] = reason
@@ -135,7 +135,7 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
     differences = found.recipe.differences(recipe).items()
     return Start(
         weights={name: fresh[name] if name in fresh else found.tensors[name].astype(recipe.dtype) for name in shapes},
-        mean=mean if "conv1" in taken and mean.shape == (3, recipe.image_size, recipe.image_size) else None,
+        mean=mean if first in taken and mean.shape == (3, recipe.image_size, recipe.image_size) else None,
         source=recipe.init_from,
         digest=found.digest(),
         taken=tuple(taken),
