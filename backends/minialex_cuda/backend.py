@@ -12,23 +12,23 @@ from minialex.backend import Array
 from minialex.errors import ConfigurationError, nearest
 from minialex.program import CompiledStep, Program
 from minialex.shapes import RULES
-from minialex_cuda import augment as augmentation
-from minialex_cuda import channels, elementwise
-from minialex_cuda import conv2d as convolution
-from minialex_cuda import dropout as dropping
-from minialex_cuda import linear as full
-from minialex_cuda import max_pool2d as pooling
-from minialex_cuda import response_norm as normalising
-from minialex_cuda import sgd_update as descent
-from minialex_cuda import softmax_cross_entropy as cost
-from minialex_cuda.array import CudaArray
-from minialex_cuda.arrivals import Arrivals
-from minialex_cuda.compiled import Step, can_compile
-from minialex_cuda.operation import operation
-from minialex_cuda.place import Place
-from minialex_cuda.probe import open_device
-from minialex_cuda.runtime import PRECISIONS, Precision, Runtime
-from minialex_cuda.workspace import Workspace
+from minialex_cuda.compiler.compiled import Step, can_compile
+from minialex_cuda.compiler.workspace import Workspace
+from minialex_cuda.diagnose.probe import open_device
+from minialex_cuda.ops import augment as augmentation
+from minialex_cuda.ops import channels, elementwise
+from minialex_cuda.ops import conv2d as convolution
+from minialex_cuda.ops import dropout as dropping
+from minialex_cuda.ops import linear as full
+from minialex_cuda.ops import max_pool2d as pooling
+from minialex_cuda.ops import response_norm as normalising
+from minialex_cuda.ops import sgd_update as descent
+from minialex_cuda.ops import softmax_cross_entropy as cost
+from minialex_cuda.ops.operation import operation
+from minialex_cuda.runtime.array import CudaArray
+from minialex_cuda.runtime.arrivals import Arrivals
+from minialex_cuda.runtime.place import Place
+from minialex_cuda.runtime.protocol import PRECISIONS, Precision, Runtime
 
 PRODUCTS = ("conv2d", "conv2d_backward", "linear", "linear_backward")
 
@@ -49,7 +49,7 @@ class CudaBackend:
     ----------
     precision : what the operands of float32 matrix products are rounded to: ``"float32"``, ``"tf32"`` or
         ``"bfloat16"``; sums, weights and everything else are float32
-    runtime : the devices; None for the GPUs of this machine, `minialex_cuda.host.HostRuntime` for pretend ones
+    runtime : the devices; None for the GPUs of this machine, `minialex_cuda.runtime.fake.FakeRuntime` for pretend ones
 
     Raises
     ------

@@ -26,7 +26,7 @@ from minialex.layers import (
 )
 from minialex.network import Network
 from minialex_cuda import CudaBackend
-from minialex_cuda.host import HostRuntime
+from minialex_cuda.runtime.fake import FakeRuntime
 
 FEW = settings(PROFILES["ci"], max_examples=20)
 
@@ -54,7 +54,7 @@ SMALL = Network(
 @pytest.fixture(scope="module")
 def cuda() -> CudaBackend:
     assert config.ENABLE_CUDASIM, "start this with NUMBA_ENABLE_CUDASIM=1"
-    return CudaBackend(runtime=HostRuntime())
+    return CudaBackend(runtime=FakeRuntime())
 
 
 @pytest.mark.parametrize("operation", [name for name in CHECKS if name not in ("compile_step", "memory_in_use")])

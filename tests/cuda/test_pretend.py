@@ -1,8 +1,8 @@
 """The real CuPy and the real Numba CUDA on a pretend driver (`pretend`): what a device is to be proved with runs here.
 
 ``tests/gpu`` and ``benchmarks/gpu.py`` cannot be debugged for long on a borrowed GPU. Under the pretend driver all of
-their code runs, and with it every call that `minialex_cuda.device` makes: in random legal orders, with CUDA's rules for
-captures, devices and memory held. Needs CuPy and numba-cuda (see `test_compile`), gcc and nm.
+their code runs, and with it every call that `minialex_cuda.runtime.device` makes: in random legal orders, with CUDA's
+rules for captures, devices and memory held. Needs CuPy and numba-cuda (see `test_compile`), gcc and nm.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ import sys
 sys.path[:0] = {path!r}
 import pretend_devices as pretend
 import numpy as np, cupy
-from minialex_cuda.device import DeviceRuntime
-from minialex_cuda.conv2d import fill_kernel
+from minialex_cuda.runtime.device import DeviceRuntime
+from minialex_cuda.ops.conv2d import fill_kernel
 runtime, driver, said = DeviceRuntime(), pretend.DRIVER, []
 
 def array(device, stream):
@@ -179,7 +179,9 @@ assert not driver.broken
 def test_a_batch_that_is_used_too_early_is_seen(fault: str) -> None:
     """Batches on their way while others are computed with: right as it is, and wrong with each of three faults."""
     rules(f"""
-from minialex_cuda import CudaBackend, arrivals, device
+from minialex_cuda.runtime import arrivals
+from minialex_cuda.runtime import device
+from minialex_cuda import CudaBackend
 fault = {fault!r}
 if fault == "no_waits":
     DeviceRuntime.wait = lambda *rest: None

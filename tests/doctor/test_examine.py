@@ -20,14 +20,14 @@ from minialex.errors import BackendUnavailable, ConfigurationError, ResourceErro
 from minialex.rates import Rates, read
 from minialex.recipe import Recipe
 from minialex_cuda import CudaBackend
-from minialex_cuda.host import HostRuntime
+from minialex_cuda.runtime.fake import FakeRuntime
 
 SOUND = {"numpy": "2.4.6", "numba-cuda": "0.30.4", "cupy-cuda13x": "14.2.0"}
 Make = Callable[..., Sources]
 
 
 def load(name: str, precision: str) -> Any:
-    return CudaBackend(runtime=HostRuntime()) if name == "cuda" else registry.load(name)
+    return CudaBackend(runtime=FakeRuntime()) if name == "cuda" else registry.load(name)
 
 
 @pytest.fixture

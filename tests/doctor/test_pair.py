@@ -17,7 +17,7 @@ from minialex.doctor.pair import Outcome, copies, copy_check, differing, distanc
 from minialex.errors import ResourceError
 from minialex.recipe import Recipe
 from minialex_cuda import CudaBackend
-from minialex_cuda.host import HostRuntime
+from minialex_cuda.runtime.fake import FakeRuntime
 from minialex_numpy import NumpyBackend
 
 PAIR = ("cpu:0", "cpu:1")
@@ -54,7 +54,7 @@ def test_all_is_well_on_pretend_devices(tiny: Tiny) -> None:
 def test_all_is_well_on_the_cuda_backend_s_pretend_devices(tiny: Tiny) -> None:
     pair = ("cuda:0", "cuda:1")
     full = tiny("float32").replace(norm_scope="all")
-    outcomes, checks = run(CudaBackend(runtime=HostRuntime()), pair, tiny("float32"), 2, None, full)
+    outcomes, checks = run(CudaBackend(runtime=FakeRuntime()), pair, tiny("float32"), 2, None, full)
     assert {check.verdict for check in checks} == {"ok"}
     assert "many steps" in topics(checks)
     assert len(outcomes) == 6
@@ -62,7 +62,7 @@ def test_all_is_well_on_the_cuda_backend_s_pretend_devices(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
 def test_lower_precisions_stay_within_their_bounds(tiny: Tiny, precision: Any) -> None:
-    backend = CudaBackend(precision=precision, runtime=HostRuntime())
+    backend = CudaBackend(precision=precision, runtime=FakeRuntime())
     outcomes, checks = run(backend, ("cuda:0", "cuda:1"), tiny(precision), 1, None, None)
     assert set(topics(checks).values()) == {"ok"}
     assert outcomes[0].distance > 1e-3  # type: ignore[operator]
