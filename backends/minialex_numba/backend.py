@@ -35,6 +35,7 @@ class NumbaBackend:
     """
 
     name = "numba"
+    priority = 10
 
     def __init__(self, *, threads: int | None = None) -> None:
         self.pool = threading.pool(threads)
