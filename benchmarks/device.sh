@@ -82,7 +82,7 @@ for name in ("cublas", "nvrtc", "nvvm", "nvJitLink"):
     except Exception as error:
         print(name, "does not load:", str(error)[:200])
 from minialex_cuda.runtime.cudnn import frontend
-from minialex_cuda.diagnose.probe import reason
+from minialex_cuda.diagnose.diagnosis import reason
 
 print("cudnn", "loads" if frontend() else "is not there: convolutions go by patches")
 found = reason()

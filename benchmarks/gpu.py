@@ -47,8 +47,7 @@ from minialex.backend import Backend  # noqa: E402
 from minialex.data.dataset import ArraySplit  # noqa: E402
 from minialex.data.loader import Batch, batches  # noqa: E402
 from minialex.data.statistics import Statistics  # noqa: E402
-from minialex.doctor import driver, processor  # noqa: E402
-from minialex.doctor.meter import CupyMeter  # noqa: E402
+from minialex.doctor import devices, processor  # noqa: E402
 from minialex.errors import MinialexError  # noqa: E402
 from minialex.rates import PRECISIONS, Rates  # noqa: E402
 from minialex.recipe import Recipe, load  # noqa: E402
@@ -239,11 +238,7 @@ def layers(seconds: Mapping[bench.Key, float], floor: plan.Floor) -> list[dict[s
 
 def device_rates(device: str) -> Rates:
     """What the device reaches, measured."""
-    kind, _, number = device.partition(":")
-    if kind != "cuda":
-        return processor.measure()
-    card = driver.load().devices()[int(number)]
-    return CupyMeter(import_module("cupy")).rates(card)
+    return processor.measure() if device.startswith("cpu") else devices.cards()[device]
 
 
 class Benchmark:
@@ -469,9 +464,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         found = Benchmark(options).run()
-    except (MinialexError, driver.DriverError) as error:
+    except MinialexError as error:
         print(f"error: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 6)
+        return error.exit_code
     say("\n" + table(found))
     say(f"results: {options.out}")
     failed = any(OURS not in entry["step"] for entry in found["entries"])

@@ -125,9 +125,9 @@ def measure(text: str) -> dict[str, Rates]:
 
         measured["cpu"] = processor.measure()
     if any(part.isdecimal() or part.startswith("cuda:") for part in parts):
-        from minialex.doctor import examine
+        from minialex.doctor.devices import cards
 
-        measured |= examine.cards()
+        measured |= cards()
     return measured
 
 

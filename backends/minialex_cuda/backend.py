@@ -14,7 +14,7 @@ from minialex.program import CompiledStep, Program
 from minialex.shapes import RULES
 from minialex_cuda.compiler.compiled import Step, can_compile
 from minialex_cuda.compiler.workspace import Workspace
-from minialex_cuda.diagnose.probe import open_device
+from minialex_cuda.diagnose.diagnosis import Diagnosis, open_device
 from minialex_cuda.ops import augment as augmentation
 from minialex_cuda.ops import channels, elementwise
 from minialex_cuda.ops import conv2d as convolution
@@ -82,6 +82,11 @@ class CudaBackend:
     def operand_formats(self) -> dict[str, str]:
         """For the conformance kit: operations whose matrix products round their float32 operands first."""
         return {} if self.precision == "float32" else dict.fromkeys(PRODUCTS, self.precision)
+
+    @classmethod
+    def diagnose(cls, asked: bool) -> Diagnosis:
+        """What there is of a driver, of GPUs and of packages; see `minialex.findings`."""
+        return Diagnosis(asked)
 
     def place(self, device: str) -> Place:
         """Where the operations of a device work.

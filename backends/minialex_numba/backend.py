@@ -36,6 +36,7 @@ class NumbaBackend:
 
     name = "numba"
     priority = 10
+    keeps_kernels = True
 
     def __init__(self, *, threads: int | None = None) -> None:
         self.pool = threading.pool(threads)

@@ -25,9 +25,8 @@ from minialex import registry
 from minialex.backend import Backend
 from minialex.columns import Placement
 from minialex.data.statistics import Statistics
-from minialex.doctor.checks import Check
-from minialex.doctor.meter import Copy, Meter
 from minialex.errors import MinialexError
+from minialex.findings import Check, Copy
 from minialex.recipe import Recipe
 from minialex.recipe import load as load_recipe
 from minialex.schedule import moment
@@ -74,19 +73,6 @@ class Outcome:
         """The fields as JSON takes them, which has no infinity."""
         infinite = self.distance is not None and math.isinf(self.distance)
         return {**asdict(self), "distance": "infinite" if infinite else self.distance}
-
-
-def copies(meter: Meter, pair: tuple[int, int], reaches: Callable[[int, int], bool]) -> list[Copy]:
-    """Copies both ways between two devices, through the host and, where the driver allows it, directly."""
-    first, second = pair
-    if first == second:
-        return [meter.copy(first, first, False)]
-    allowed = reaches(first, second) and reaches(second, first)
-    return [
-        meter.copy(source, target, direct)
-        for direct in ((False, True) if allowed else (False,))
-        for source, target in ((first, second), (second, first))
-    ]
 
 
 class Trainer:
@@ -208,17 +194,12 @@ def columns(
     yield compared("many steps, disturbed", mine, pair, steps, against, long)
 
 
-def copy_check(copy: Copy) -> Check:
-    """A copy as a finding."""
+def copy_check(copy: Copy, backend: str) -> Check:
+    """A copy between two devices of a backend as a finding."""
     way = "directly (peer access)" if copy.direct else "without peer access"
-    topic = f"copy cuda:{copy.source} to cuda:{copy.target}"
-    if copy.error:
-        return Check(
-            "pair", topic, "problem", f"{way}: {copy.error}", "update the NVIDIA driver; see `nvidia-smi topo -p2p r`"
-        )
-    if not copy.equal:
-        mend = "switch the IOMMU off in the BIOS: CUDA's programming guide names it for direct copies that corrupt data"
-        return Check("pair", topic, "problem", f"{way}: bytes arrive changed", mend)
+    topic = f"copy {backend}:{copy.source} to {backend}:{copy.target}"
+    if copy.error or not copy.equal:
+        return Check("pair", topic, "problem", f"{way}: {copy.error or 'bytes arrive changed'}", copy.mend)
     return Check("pair", topic, "ok", f"{way}: every byte arrives, {copy.rate / 1e9:,.1f} GB/s")
 
 

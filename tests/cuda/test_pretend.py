@@ -234,8 +234,8 @@ BENCHMARK = """
 import sys
 sys.path[:0] = {path!r}
 import pretend_devices as pretend
-from minialex.doctor import meter
-meter.SIDE, meter.COPIED = 64, 1 << 16
+from minialex_cuda.diagnose import meter
+meter.SIDE, meter.COPIED, meter.FROM_HOST, meter.SIZES = 64, 1 << 16, 1 << 16, (1, 4097)
 import gpu
 code = gpu.main({arguments!r})
 assert not pretend.DRIVER.broken, pretend.DRIVER.broken

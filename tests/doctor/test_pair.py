@@ -12,9 +12,9 @@ import pytest
 
 from minialex import host, registry
 from minialex.backend import Backend
-from minialex.doctor.meter import Copy, CupyMeter
-from minialex.doctor.pair import Outcome, copies, copy_check, differing, distance, outcome_check, run
+from minialex.doctor.pair import Outcome, copy_check, differing, distance, outcome_check, run
 from minialex.errors import ResourceError
+from minialex.findings import Copy
 from minialex.recipe import Recipe
 from minialex_cuda import CudaBackend
 from minialex_cuda.runtime.fake import FakeRuntime
@@ -172,22 +172,10 @@ def test_distances() -> None:
     assert differing(right, {**right, "b": np.array([-0.0], np.float32)}) == ("b",)  # bits, not values
 
 
-@pytest.mark.parametrize(
-    ("pair", "reaches", "ways"),
-    [
-        ((0, 1), True, [(0, 1, False), (1, 0, False), (0, 1, True), (1, 0, True)]),
-        ((0, 1), False, [(0, 1, False), (1, 0, False)]),
-        ((1, 1), True, [(1, 1, False)]),
-    ],
-)
-def test_which_copies_are_tried(fakes: Any, pair: tuple[int, int], reaches: bool, ways: list[Any]) -> None:
-    found = copies(CupyMeter(fakes.Cupy(), 4096), pair, lambda device, peer: reaches)
-    assert [(copy.source, copy.target, copy.direct) for copy in found] == ways
-    assert all(copy.equal for copy in found)
-
-
 def test_copies_as_findings() -> None:
-    assert "25.0 GB/s" in copy_check(Copy(0, 1, True, True, 25e9)).found
-    assert "IOMMU" in copy_check(Copy(0, 1, True, False, 25e9)).mend
-    refused = copy_check(Copy(0, 1, False, False, 0.0, "cudaErrorUnknown"))
+    sound = copy_check(Copy(0, 1, True, True, 25e9), "theirs")
+    assert (sound.topic, "25.0 GB/s" in sound.found) == ("copy theirs:0 to theirs:1", True)
+    changed = copy_check(Copy(0, 1, True, False, 25e9, mend="mend it"), "theirs")
+    assert (changed.verdict, "bytes arrive changed" in changed.found, changed.mend) == ("problem", True, "mend it")
+    refused = copy_check(Copy(0, 1, False, False, 0.0, "cudaErrorUnknown"), "theirs")
     assert (refused.verdict, "cudaErrorUnknown" in refused.found) == ("problem", True)

@@ -23,7 +23,7 @@ from minialex.recipe import load
 from minialex.step import Plan, record
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler.compiled import Step
-from minialex_cuda.diagnose.probe import reason
+from minialex_cuda.diagnose.diagnosis import reason
 from minialex_numpy import NumpyBackend
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(reason() is not None, reason=f"no CUDA device here: {reason()}")]

@@ -10,24 +10,25 @@ from typing import Any
 
 import pytest
 
-from minialex.doctor import driver
-from minialex.doctor.driver import Device, DriverError, LibCuda
+from minialex.findings import Device
+from minialex_cuda.diagnose import driver
+from minialex_cuda.diagnose.driver import Driver, DriverError
 
 
 def test_what_the_driver_says(fakes: Any) -> None:
-    found = LibCuda(fakes.Library())
+    found = Driver(fakes.Library())
     assert found.cuda() == (13, 0)
     assert found.devices() == [Device(n, f"Fake {n + 1}", 80 << 30, (9, 0), 132) for n in (0, 1)]
     assert found.reaches(0, 1)
-    assert not LibCuda(fakes.Library(peers=False)).reaches(0, 1)
-    assert LibCuda(fakes.Library(cuda=12040)).cuda() == (12, 4)
-    assert LibCuda(fakes.Library(names=[])).devices() == []
+    assert not Driver(fakes.Library(peers=False)).reaches(0, 1)
+    assert Driver(fakes.Library(cuda=12040)).cuda() == (12, 4)
+    assert Driver(fakes.Library(names=[])).devices() == []
 
 
 @pytest.mark.parametrize("code", [*driver.REASONS, 999])
 def test_a_driver_that_does_not_start(fakes: Any, code: int) -> None:
     with pytest.raises(DriverError) as caught:
-        LibCuda(fakes.Library(init=code))
+        Driver(fakes.Library(init=code))
     assert caught.value.found
     assert caught.value.mend
     if code == 999:
@@ -37,7 +38,7 @@ def test_a_driver_that_does_not_start(fakes: Any, code: int) -> None:
 @pytest.mark.parametrize("name", ["cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetName", "cuDeviceTotalMem_v2"])
 def test_a_call_that_fails_is_named(fakes: Any, name: str) -> None:
     with pytest.raises(DriverError, match=f"{name} failed with error 999"):
-        LibCuda(fakes.Library(fail=name)).devices()
+        Driver(fakes.Library(fail=name)).devices()
 
 
 def test_no_library() -> None:

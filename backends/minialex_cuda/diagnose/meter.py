@@ -10,14 +10,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from minialex.doctor.driver import Device
 from minialex.errors import ResourceError
-from minialex.rates import Rates
+from minialex.findings import Copy, Device, Measured
 
 SIDE = 8192  # rows and columns of the factors
 COPIED = 1 << 29  # bytes, more than any card's cache
@@ -30,6 +28,9 @@ FLOAT32, BFLOAT16 = 0, 14  # cudaDataType
 NEWEST_WITHOUT_TENSOR = (7, 5)
 """Compute capability up to which there is neither tf32 nor bfloat16."""
 
+REFUSED = "update the NVIDIA driver; see `nvidia-smi topo -p2p r`"
+CHANGED = "switch the IOMMU off in the BIOS: CUDA's programming guide names it for direct copies that corrupt data"
+
 SLEEP = r"""
 extern "C" __global__ void minialex_sleep(long long cycles) {
     long long begin = clock64();
@@ -38,62 +39,12 @@ extern "C" __global__ void minialex_sleep(long long cycles) {
 """
 
 
-@dataclass(frozen=True)
-class Copy:
-    """One way between two devices.
-
-    Attributes
-    ----------
-    source, target : numbers of the devices
-    direct : whether the target may read the source's memory (peer access)
-    equal : whether every byte arrived, for all sizes tried
-    rate : bytes a second of the largest
-    error : what the driver said, if it refused
-    """
-
-    source: int
-    target: int
-    direct: bool
-    equal: bool
-    rate: float
-    error: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields as JSON takes them."""
-        return asdict(self)
-
-
-class Meter(Protocol):
-    """What is measured on GPUs."""
-
-    def free(self, device: int) -> int:
-        """Bytes of memory that are free."""
-        ...
-
-    def rates(self, device: Device) -> Rates:
-        """Matrix products in every precision that the device has, and copies within its memory."""
-        ...
-
-    def from_host(self, device: int) -> float:
-        """Bytes a second from pinned memory of the host."""
-        ...
-
-    def copy(self, source: int, target: int, direct: bool) -> Copy:
-        """Bytes copied from one device to another and compared."""
-        ...
-
-    def disturbed(self, devices: Sequence[int], seed: int) -> Any:
-        """A context in which the devices are kept busy at random moments, for random times."""
-        ...
-
-
 class CupyMeter:
-    """See `Meter`.
+    """What is measured on GPUs.
 
-    Parameters
-    ----------
-    cupy : the module
-    scale : divides the sizes that are measured with
+    Args:
+        cupy: the module
+        scale: divides the sizes that are measured with
     """
 
     def __init__(self, cupy: Any, scale: int = 1) -> None:
@@ -105,24 +56,16 @@ class CupyMeter:
         with self._cupy.cuda.Device(device):
             return int(self._cupy.cuda.runtime.memGetInfo()[0])
 
-    def rates(self, device: Device) -> Rates:
-        """Matrix products in every precision that the device has, and copies within its memory.
+    def measure(self, device: Device) -> Measured:
+        """Matrix products in every precision that the device has, copies within its memory and from the host's.
 
-        Raises
-        ------
-        ResourceError
-            If the device has too little memory free, or fails.
+        Raises:
+            ResourceError: If the device has too little memory free, or fails.
         """
         names = ["float32"] if device.capability <= NEWEST_WITHOUT_TENSOR else ["float32", "tf32", "bfloat16"]
         with self._device(device.index) as stream:
-            return Rates(
-                device.name,
-                {name: self._product(name, stream) for name in names},
-                self._within(stream),
-                None,
-                device.memory,
-                "measured on this machine by CuPy",
-            )
+            matrix = {name: self._product(name, stream) for name in names}
+            return Measured(matrix, self._within(stream), self._from_host(stream), "measured on this machine by CuPy")
 
     @contextmanager
     def _device(self, index: int) -> Iterator[Any]:
@@ -180,41 +123,38 @@ class CupyMeter:
             from_library.destroy(handle)
 
     def _within(self, stream: Any) -> float:
-        cupy = self._cupy
+        """Bytes a second from its memory to its memory, read and written together."""
         size = max(1, COPIED // self._scale)
-        source, target = cupy.zeros(size, np.uint8), cupy.zeros(size, np.uint8)
-        copy = cupy.cuda.runtime.memcpyAsync
-        kind = cupy.cuda.runtime.memcpyDeviceToDevice
-        seconds = self._best(lambda on: copy(target.data.ptr, source.data.ptr, size, kind, on.ptr), stream)
-        return 2 * size / seconds
+        source = self._cupy.zeros(size, np.uint8)
+        return 2 * size / self._copied(source.data.ptr, size, self._cupy.cuda.runtime.memcpyDeviceToDevice, stream)
 
-    def from_host(self, device: int) -> float:
+    def _from_host(self, stream: Any) -> float:
         """Bytes a second from pinned memory of the host."""
-        cupy = self._cupy
         size = max(1, FROM_HOST // self._scale)
-        with self._device(device) as stream:
-            pinned = cupy.cuda.alloc_pinned_memory(size)
-            target = cupy.zeros(size, np.uint8)
-            copy = cupy.cuda.runtime.memcpyAsync
-            kind = cupy.cuda.runtime.memcpyHostToDevice
-            return size / self._best(lambda on: copy(target.data.ptr, pinned.ptr, size, kind, on.ptr), stream)
+        pinned = self._cupy.cuda.alloc_pinned_memory(size)
+        return size / self._copied(pinned.ptr, size, self._cupy.cuda.runtime.memcpyHostToDevice, stream)
+
+    def _copied(self, source: int, size: int, kind: int, stream: Any) -> float:
+        """Seconds that bytes at an address take to memory of the device."""
+        target = self._cupy.zeros(size, np.uint8)
+        copy = self._cupy.cuda.runtime.memcpyAsync
+        return self._best(lambda on: copy(target.data.ptr, source, size, kind, on.ptr), stream)
 
     def copy(self, source: int, target: int, direct: bool) -> Copy:
         """Bytes copied from one device to another by ``cudaMemcpyPeerAsync`` and compared.
 
         Without `direct` peer access is switched off, and the driver goes through the host.
         """
-        runtime = self._cupy.cuda.runtime
         try:
             if source != target:
                 self._access(source, target, direct)
             equal, rate = True, 0.0
             for size in SIZES:
-                same, rate = self._one(source, target, max(1, size // self._scale), runtime)
+                same, rate = self._one(source, target, max(1, size // self._scale))
                 equal = equal and same
-            return Copy(source, target, direct, equal, rate)
+            return Copy(source, target, direct, equal, rate, mend="" if equal else CHANGED)
         except (MemoryError, RuntimeError) as error:
-            return Copy(source, target, direct, False, 0.0, " ".join(str(error).split()))
+            return Copy(source, target, direct, False, 0.0, " ".join(str(error).split()), REFUSED)
 
     def _access(self, source: int, target: int, direct: bool) -> None:
         """Switch peer access on or off, both ways; that it is so already is no error."""
@@ -228,15 +168,16 @@ class CupyMeter:
                     if "PeerAccess" not in str(error):  # …AlreadyEnabled, …NotEnabled
                         raise
 
-    def _one(self, source: int, target: int, size: int, runtime: Any) -> tuple[bool, float]:
+    def _one(self, source: int, target: int, size: int) -> tuple[bool, float]:
         cupy = self._cupy
+        runtime = cupy.cuda.runtime
         sent = np.random.default_rng(size).integers(0, 256, size, np.uint8)
         with cupy.cuda.Device(target):
             there = cupy.zeros(size, np.uint8)
-            cupy.cuda.runtime.deviceSynchronize()
+            runtime.deviceSynchronize()
         with cupy.cuda.Device(source):
             here = cupy.asarray(sent)
-            cupy.cuda.runtime.deviceSynchronize()
+            runtime.deviceSynchronize()
             seconds = self._best(
                 lambda on: runtime.memcpyPeerAsync(there.data.ptr, target, here.data.ptr, source, size, on.ptr),
                 cupy.cuda.Stream(non_blocking=True),
@@ -251,10 +192,8 @@ class CupyMeter:
         A kernel that waits on every multiprocessor holds up whatever the device's other streams have in hand, graphs
         too, while copies go on: what was ordered by luck alone comes in another order.
 
-        Raises
-        ------
-        ResourceError
-            If the kernel cannot be compiled, or fails.
+        Raises:
+            ResourceError: If the kernel cannot be compiled, or fails.
         """
         done = threading.Event()
         errors: list[Exception] = []

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from minialex.doctor.driver import Device
-from minialex.doctor.meter import CupyMeter
 from minialex.errors import ResourceError
+from minialex.findings import Device
+from minialex_cuda.diagnose.diagnosis import Diagnosis
+from minialex_cuda.diagnose.driver import Driver
+from minialex_cuda.diagnose.meter import CupyMeter
 
 CARD = Device(1, "Fake 2", 80 << 30, (9, 0), 132)
 SMALL = 512  # divides what is measured with
@@ -18,26 +20,25 @@ SMALL = 512  # divides what is measured with
 def test_rates(fakes: Any) -> None:
     fake = fakes.Cupy()
     meter = CupyMeter(fake, SMALL)
-    found = meter.rates(CARD)
+    found = meter.measure(CARD)
     assert found.matrix == pytest.approx(fakes.products)
     assert found.copy == pytest.approx(fakes.memory)
-    assert (found.name, found.memory, found.link) == ("Fake 2", 80 << 30, None)
+    assert found.from_host == pytest.approx(fakes.host)
     assert "measured" in found.source
-    assert meter.from_host(1) == pytest.approx(fakes.host)
     assert meter.free(0) == 70 << 30
     assert fake.handles == 0
 
 
 def test_old_cards_have_one_precision(fakes: Any) -> None:
     old = Device(0, "T4", 16 << 30, (7, 5), 40)
-    assert set(CupyMeter(fakes.Cupy(), SMALL).rates(old).matrix) == {"float32"}
+    assert set(CupyMeter(fakes.Cupy(), SMALL).measure(old).matrix) == {"float32"}
 
 
 def test_a_full_card_is_an_error_that_names_it(fakes: Any) -> None:
     with pytest.raises(ResourceError, match="cuda:1: Out of memory"):
-        CupyMeter(fakes.Cupy(full=True), SMALL).rates(CARD)
+        CupyMeter(fakes.Cupy(full=True), SMALL).measure(CARD)
     with pytest.raises(ResourceError, match="cuda:1: cudaErrorInvalidDevice"):
-        CupyMeter(fakes.Cupy(devices=1), SMALL).rates(CARD)
+        CupyMeter(fakes.Cupy(devices=1), SMALL).measure(CARD)
 
 
 def test_copies(fakes: Any) -> None:
@@ -52,7 +53,9 @@ def test_copies(fakes: Any) -> None:
 
 def test_a_lost_byte_is_seen(fakes: Any) -> None:
     meter = CupyMeter(fakes.Cupy(broken=(0, 1)), SMALL)
-    assert not meter.copy(0, 1, True).equal
+    lost = meter.copy(0, 1, True)
+    assert not lost.equal
+    assert "IOMMU" in lost.mend
     assert meter.copy(1, 0, True).equal
     assert meter.copy(0, 1, False).equal
 
@@ -61,6 +64,7 @@ def test_a_refusal_is_told(fakes: Any) -> None:
     found = CupyMeter(fakes.Cupy(refused=True), SMALL).copy(0, 1, True)
     assert not found.equal
     assert found.error == "cudaErrorUnknown: unknown error"
+    assert "nvidia-smi" in found.mend
 
 
 def test_devices_are_disturbed_and_left_alone_again(fakes: Any) -> None:
@@ -91,3 +95,24 @@ def test_a_disturbance_that_fails_is_told(fakes: Any) -> None:
         CupyMeter(fakes.Cupy(launcher=RuntimeError("cudaErrorLaunchFailure"))).disturbed((0,), 3),
     ):
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("pair", "reaches", "ways"),
+    [
+        ((0, 1), True, [(0, 1, False), (1, 0, False), (0, 1, True), (1, 0, True)]),
+        ((0, 1), False, [(0, 1, False), (1, 0, False)]),
+        ((1, 1), True, [(1, 1, False)]),
+    ],
+)
+def test_which_copies_are_tried(fakes: Any, pair: tuple[int, int], reaches: bool, ways: list[Any]) -> None:
+    diagnosis = Diagnosis(
+        True,
+        load_driver=lambda: Driver(fakes.Library(peers=reaches)),
+        packages=lambda: {"numpy": "2.4.6", "numba-cuda": "0.30.4", "cupy-cuda13x": "14.2.0"},
+        libraries=lambda found: [],
+        load_meter=lambda: CupyMeter(fakes.Cupy(), 4096),
+    )
+    found = diagnosis.copies(*pair)
+    assert [(copy.source, copy.target, copy.direct) for copy in found] == ways
+    assert all(copy.equal for copy in found)

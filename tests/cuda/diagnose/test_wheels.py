@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import pytest
 
-from minialex.doctor.wheels import CUDNN, INSTALL, checks, number, probe
+from minialex_cuda.diagnose import wheels
+from minialex_cuda.diagnose.wheels import CUDNN, INSTALL, checks, libraries, number
 
 SOUND = {
     "numpy": "2.4.6", "numba": "0.68.1", "numba-cuda": "0.30.4", "cupy-cuda13x": "14.2.0", "nvidia-cublas": "13.1.0",
@@ -51,6 +55,23 @@ def test_without_a_driver_packages_are_still_compared() -> None:
     assert {check.verdict for check in checks(twelve, (13, 0))} == {"ok"}
 
 
+def test_the_extras_ask_for_what_the_rules_say() -> None:
+    """Versions are said to `pip` in pyproject.toml, and to users by the rules: the same ones."""
+    path = Path(__file__).parents[3] / "pyproject.toml"
+    extras = tomllib.loads(path.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+
+    def text(version: tuple[int, ...]) -> str:
+        return ".".join(map(str, version))
+
+    cupy, numba, numpy = extras["cuda"]
+    assert cupy.startswith(f"cupy-cuda13x[ctk]>={text(wheels.OLDEST_CUPY)}.")
+    assert numba == "numba-cuda[cu13]>={},<{}".format(*map(text, wheels.NUMBA_CUDA))
+    assert numpy == f"numpy<{text(wheels.TOO_NEW_NUMPY)}"
+    frontend = "nvidia-cudnn-frontend>={},<{}".format(*map(text, wheels.CUDNN_FRONTEND))
+    assert frontend in extras["cudnn"]
+    assert frontend in CUDNN
+
+
 def test_versions() -> None:
     assert number("2.4.6") == (2, 4, 6)
     assert number("2.5.0rc1") == (2, 5, 0)
@@ -58,8 +79,8 @@ def test_versions() -> None:
 
 
 def test_libraries_are_loaded() -> None:
-    assert probe({}) == []
-    assert [(c.topic, c.verdict, c.found) for c in probe(SOUND, lambda name: None)] == [
+    assert libraries({}) == []
+    assert [(c.topic, c.verdict, c.found) for c in libraries(SOUND, lambda name: None)] == [
         ("cuBLAS", "ok", "nvidia-cublas 13.1.0"),
         ("NVRTC", "ok", "nvidia-cuda-nvrtc 13.0.88"),
     ]
@@ -67,10 +88,10 @@ def test_libraries_are_loaded() -> None:
     def missing(name: str) -> object:
         raise ImportError(f"no lib{name}\nhere")
 
-    for check in probe(SOUND, missing):
+    for check in libraries(SOUND, missing):
         assert check.verdict == "problem"
         assert "here" in check.found
         assert "\n" not in check.found
         assert check.mend == INSTALL
     bare = {"cupy": "14.2.0"}
-    assert {c.found for c in probe(bare, lambda name: None)} == {"of an installed CUDA toolkit"}
+    assert {c.found for c in libraries(bare, lambda name: None)} == {"of an installed CUDA toolkit"}
