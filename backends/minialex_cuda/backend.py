@@ -12,7 +12,8 @@ from minialex.backend import Array
 from minialex.errors import ConfigurationError, nearest
 from minialex.program import CompiledStep, Program
 from minialex.shapes import RULES
-from minialex_cuda.compiler.compiled import Step, can_compile
+from minialex_cuda.compiler.compiled import Step
+from minialex_cuda.compiler.recording import can_compile
 from minialex_cuda.compiler.workspace import Workspace
 from minialex_cuda.diagnose.diagnosis import Diagnosis, open_device
 from minialex_cuda.ops import augment as augmentation
@@ -27,7 +28,7 @@ from minialex_cuda.ops import softmax_cross_entropy as cost
 from minialex_cuda.ops.operation import operation
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.arrivals import Arrivals
-from minialex_cuda.runtime.place import Place
+from minialex_cuda.runtime.place import EagerPlace, Place
 from minialex_cuda.runtime.protocol import PRECISIONS, Precision, Runtime
 
 PRODUCTS = ("conv2d", "conv2d_backward", "linear", "linear_backward")
@@ -67,7 +68,7 @@ class CudaBackend:
         self.precision = precision
         self.runtime: Runtime = open_device() if runtime is None else runtime
         self._places = {
-            device: Place(self.runtime, device, self.runtime.stream(device), precision)
+            device: EagerPlace(self.runtime, device, self.runtime.stream(device), precision)
             for device in self.runtime.devices
         }
         self._arrivals = {device: Arrivals(on) for device, on in self._places.items()}
@@ -88,7 +89,7 @@ class CudaBackend:
         """What there is of a driver, of GPUs and of packages; see `minialex.findings`."""
         return Diagnosis(asked)
 
-    def place(self, device: str) -> Place:
+    def place(self, device: str) -> EagerPlace:
         """Where the operations of a device work.
 
         Raises

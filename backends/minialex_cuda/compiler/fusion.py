@@ -16,149 +16,95 @@ from typing import Any
 
 import numpy as np
 
-from minialex.program import Call, Program, Value, values
+from minialex.program import Call, Program
+from minialex.rewrite import Rewrite
 
 
-class _Program:
-    """A program's calls by their position, with who reads each value."""
-
-    def __init__(self, program: Program) -> None:
-        self.calls: dict[float, Call] = dict(enumerate(program.calls))
-        self.outputs = set(program.outputs.values())
-        self.readers: dict[Value, list[float]] = defaultdict(list)
-        for index, call in self.calls.items():
-            for value in values((call.args, call.kwargs)):
-                self.readers[value].append(index)
-        self.made = 0
-
-    def of(self, operation: str) -> list[float]:
-        """Positions of an operation's calls."""
-        return [index for index, call in self.calls.items() if call.operation == operation]
-
-    def sole(self, value: Value | None, operation: str, position: int = 0) -> float | None:
-        """The one call that reads a value, if it is that operation and reads it as the argument at that position."""
-        if value is None or value in self.outputs or len(self.readers[value]) != 1:
-            return None
-        index = self.readers[value][0]
-        call = self.calls.get(index)
-        return index if call and call.operation == operation and call.args[position] is value else None
-
-    def replace(self, indices: list[float], operation: str, args: Any, kwargs: dict[str, Any], results: Any) -> None:
-        """One call where the last of some was, in the place of all; it counts as the first one's."""
-        first = self.calls[min(indices)]
-        call = Call(operation, tuple(args), kwargs, tuple(results), first.layer, first.column, first.phase)
-        for index in indices:
-            del self.calls[index]
-        self.calls[max(indices)] = call
-        for readers in self.readers.values():
-            readers[:] = list(dict.fromkeys(max(indices) if index in indices else index for index in readers))
-
-    def value(self, shape: tuple[int, ...], dtype: Any, device: str) -> Value:
-        """A value that the program did not have."""
-        self.made += 1
-        return Value(-self.made, shape, np.dtype(dtype), device)
+def fuse(program: Program) -> Program:
+    """A program with fused calls in the place of those that they do at once."""
+    step = Rewrite(program)
+    for norm in step.of("local_response_norm"):
+        _fuse_norm_pool(step, norm)
+    for pool in step.of("max_pool2d_backward"):
+        relu = step.sole_reader(pool.results[0], "relu_backward", 0)
+        if relu is not None and relu.args[1] is pool.args[1]:
+            step.replace([pool, relu], "max_pool2d_relu_backward", pool.args, pool.kwargs, relu.results)
+    for product in step.of("conv2d", "linear"):
+        relu = step.sole_reader(product.results[0], "relu")
+        if relu is not None:
+            step.replace([product, relu], f"{product.operation}_relu", product.args, product.kwargs, relu.results)
+    for relu in step.of("relu_backward"):
+        conv = step.sole_reader(relu.results[0], "conv2d_backward", 0)
+        if conv is not None:
+            args = (*relu.args, *conv.args[1:])
+            step.replace([relu, conv], "relu_conv2d_backward", args, conv.kwargs, conv.results)
+    for gradient in step.of("linear_backward", "conv2d_backward", "relu_conv2d_backward"):
+        _send_first(step, gradient)
+    _fuse_updates(step)
+    return step.program
 
 
-def fuse(program: Program) -> list[Call]:
-    """The calls of a program, with fused ones in the place of those that they do at once."""
-    found = _Program(program)
-    for index in found.of("local_response_norm"):
-        _fuse_norm_pool(found, index)
-    for index in found.of("max_pool2d_backward"):
-        pool = found.calls[index]
-        relu = found.sole(pool.results[0], "relu_backward")
-        if relu is not None and found.calls[relu].args[1] is pool.args[1]:
-            results = found.calls[relu].results
-            found.replace([index, relu], "max_pool2d_relu_backward", pool.args, pool.kwargs, results)
-    for operation in ("conv2d", "linear"):
-        for index in found.of(operation):
-            call = found.calls[index]
-            relu = found.sole(call.results[0], "relu")
-            if relu is not None:
-                found.replace([index, relu], f"{operation}_relu", call.args, call.kwargs, found.calls[relu].results)
-    for index in found.of("relu_backward"):
-        dy, y = found.calls[index].args
-        product_ = found.sole(found.calls[index].results[0], "conv2d_backward")
-        if product_ is not None:
-            call = found.calls[product_]
-            found.replace([index, product_], "relu_conv2d_backward", (dy, y, *call.args[1:]), call.kwargs, call.results)
-    for operation in ("linear_backward", "conv2d_backward", "relu_conv2d_backward"):
-        for index in found.of(operation):
-            _send_first(found, index)
-    _fuse_updates(found)
-    return [found.calls[index] for index in sorted(found.calls)]
-
-
-def _fuse_updates(found: _Program) -> None:
+def _fuse_updates(step: Rewrite) -> None:
     """The updates of a column's parameters as one (see `minialex_cuda.compiler.updates`)."""
-    groups: dict[Any, list[float]] = defaultdict(list)
-    for index in found.of("sgd_update"):
-        call = found.calls[index]
+    groups: dict[Any, list[Call]] = defaultdict(list)
+    for call in step.of("sgd_update"):
         w = call.args[0]
-        groups[w.device, call.column, w.dtype, call.kwargs["momentum"]].append(index)
-    for (*_, momentum), indices in groups.items():
-        calls = [found.calls[index] for index in indices]
+        groups[w.device, call.column, w.dtype, call.kwargs["momentum"]].append(call)
+    for (*_, momentum), calls in groups.items():
         numbers = {
             "learning_rates": tuple(call.kwargs["learning_rate"] for call in calls),
             "momentum": momentum,
             "weight_decays": tuple(call.kwargs["weight_decay"] for call in calls),
         }
-        args = zip(*(call.args for call in calls), strict=True)
-        found.replace(indices, "sgd_updates", args, numbers, [call.results[0] for call in calls])
+        args = list(zip(*(call.args for call in calls), strict=True))
+        step.replace(calls, "sgd_updates", args, numbers, [call.results[0] for call in calls])
 
 
-def _send_first(found: _Program, index: float) -> None:
+def _send_first(step: Rewrite, call: Call) -> None:
     """A gradient that other columns wait for comes first; those of the weights come after it was cut up for them."""
-    call = found.calls[index]
     dx, *rest = call.results
-    cut = found.sole(dx, "split")
+    cut = step.sole_reader(dx, "split", 0)
     if cut is None:
         return
     numbers = {name: value for name, value in call.kwargs.items() if name != "need_dx"}
     name = call.operation.removesuffix("_backward")
-    first, second = (call.args[0], call.args[2]), call.args[:2]
-    if name != "linear":
-        first = second = call.args
-    found.calls[index] = replace(call, operation=f"{name}_dx", args=first, kwargs=numbers, results=(dx,))
-    after = replace(call, operation=f"{name}_dw", args=second, kwargs=numbers, results=tuple(rest))
-    found.calls[cut + 0.5] = after
+    first, second = call.args, call.args
+    if name == "linear":
+        dy, x, w = call.args
+        first, second = (dy, w), (dy, x)
+    step.insert_before(call, replace(call, operation=f"{name}_dx", args=first, kwargs=numbers, results=(dx,)))
+    step.insert_after(cut, replace(call, operation=f"{name}_dw", args=second, kwargs=numbers, results=tuple(rest)))
+    step.remove(call)
 
 
-def _fuse_norm_pool(found: _Program, index: float) -> None:
+def _fuse_norm_pool(step: Rewrite, norm: Call) -> None:
     """Normalisation, pooling and, in training, both gradients: fused if nobody else reads y or scale."""
-    norm = found.calls[index]
     (x,), (y, scale) = norm.args, norm.results
     assert y is not None
     assert scale is not None
-    readers = {found.calls[i].operation: i for i in found.readers[y]}
-    if {y, scale} & found.outputs or len(readers) != len(found.readers[y]) or "max_pool2d" not in readers:
+    readers = {call.operation: call for call in step.readers(y)}
+    if step.is_output(y) or step.is_output(scale) or len(readers) != len(step.readers(y)):
         return
-    forward = readers.pop("max_pool2d")
-    pool = found.calls[forward]
-    (pooled,) = pool.results
-    assert pooled is not None
-    if pool.kwargs["size"] ** 2 > 256 or found.readers[scale] != list(readers.values())[-1:]:
+    pool = readers.pop("max_pool2d", None)
+    unpool, unnorm = (readers.pop(f"{name}_backward", None) for name in ("max_pool2d", "local_response_norm"))
+    if readers or pool is None or pool.kwargs["size"] ** 2 > 256 or (unpool is None) != (unnorm is None):
         return
     numbers = {"window": norm.kwargs["size"], **{name: norm.kwargs[name] for name in ("k", "alpha", "beta")}}
-    back: list[float] = []
-    if readers:
-        if set(readers) != {"max_pool2d_backward", "local_response_norm_backward"}:
+    (pooled,) = pool.results
+    assert pooled is not None
+    where = step.value(pooled.shape, np.uint8, pooled.device)
+    if unpool is None or unnorm is None:
+        if step.readers(scale):
             return
-        back = [readers["max_pool2d_backward"], readers["local_response_norm_backward"]]
-        unpool, unnorm = (found.calls[i] for i in back)
-        chained = found.sole(unpool.results[0], "local_response_norm_backward") == back[1]
-        if not chained or unpool.kwargs["ties"] != "first" or found.readers[scale] != [back[1]]:
+    else:
+        chained = step.sole_reader(unpool.results[0], "local_response_norm_backward", 0) is unnorm
+        if not chained or unpool.kwargs["ties"] != "first" or step.sole_reader(scale, unnorm.operation) is not unnorm:
             return
-    where = found.value(pooled.shape, np.uint8, pooled.device)
-    if back:
-        result, rectify = unnorm.results[0], False
-        relu = found.sole(result, "relu_backward")
-        if relu is not None and found.calls[relu].args[1] is x:
-            result, rectify = found.calls[relu].results[0], True
-            back.append(relu)
-        shape = {name: pool.kwargs[name] for name in ("size", "stride")}
-        found.readers[where] = [max(back)]
-        found.replace(
-            back, "norm_pool_backward", (unpool.args[0], x, where), {**numbers, **shape, "rectify": rectify}, [result]
-        )
-    found.replace([index, forward], "norm_pool", (x,), {**numbers, **pool.kwargs}, [pooled, where])
+        back, result = [unpool, unnorm], unnorm.results[0]
+        relu = step.sole_reader(result, "relu_backward", 0)
+        rectify = relu is not None and relu.args[1] is x
+        if relu is not None and rectify:
+            back, result = [*back, relu], relu.results[0]
+        options = {**numbers, "size": pool.kwargs["size"], "stride": pool.kwargs["stride"], "rectify": rectify}
+        step.replace(back, "norm_pool_backward", (unpool.args[0], x, where), options, [result])
+    step.replace([norm, pool], "norm_pool", (x,), {**numbers, **pool.kwargs}, [pooled, where])

@@ -87,16 +87,18 @@ def stream_of(call: Call) -> StreamName:
     return found.device, call.column, "copy" if call.operation == "copy_to" else "compute"
 
 
-def plan(program: Program, calls: Sequence[Call]) -> Schedule:
-    """The schedule of a program's calls (or of what they were fused to)."""
-    aliases = {call.results[0]: call.args[0] for call in calls if call.operation == "reshape" and call.results[0]}
+def plan(program: Program) -> Schedule:
+    """The schedule of a program's calls."""
+    aliases = {
+        call.results[0]: call.args[0] for call in program.calls if call.operation == "reshape" and call.results[0]
+    }
 
     def root(value: Value) -> Value:
         while value in aliases:
             value = aliases[value]
         return value
 
-    work = [call for call in calls if call.operation != "reshape"]
+    work = [call for call in program.calls if call.operation != "reshape"]
     streams = [stream_of(call) for call in work]
     reads = [[root(v) for v in values((call.args, call.kwargs))] for call in work]
     writes = [
@@ -104,8 +106,8 @@ def plan(program: Program, calls: Sequence[Call]) -> Schedule:
         + [root(v) for i in IN_PLACE.get(call.operation, ()) for v in values(call.args[i])]
         for call in work
     ]
-    kept = {root(value) for value in program.outputs.values()}
-    slots, arenas = _place(streams, reads, writes, kept, {*program.bound.values(), *program.fed.values()})
+    outputs = {root(value) for value in program.outputs.values()}
+    slots, arenas = _place(streams, reads, writes, outputs, {*program.bound.values(), *program.fed.values()})
     waits = _order(streams, reads, writes, slots)
     tasks = tuple(Task(*parts) for parts in zip(work, streams, waits, strict=True))
     return Schedule(tasks, slots, {value: root(value) for value in aliases}, arenas)
@@ -153,7 +155,7 @@ def _place(
     streams: Sequence[StreamName],
     reads: Sequence[Sequence[Value]],
     writes: Sequence[Sequence[Value]],
-    kept: set[Value],
+    outputs: set[Value],
     given: set[Value],
 ) -> tuple[dict[Value, Slot], dict[StreamName, int]]:
     """A place for every result. Outputs, and what several streams touch, keep theirs for the whole step."""
@@ -163,7 +165,7 @@ def _place(
         for value in (*ins, *outs):
             last[value] = index
             users[value].add(stream)
-    forever = kept | {value for value, found in users.items() if len(found) > 1}
+    forever = outputs | {value for value, found in users.items() if len(found) > 1}
     ends: dict[int, list[Value]] = defaultdict(list)
     for value, index in last.items():
         if value not in given and value not in forever:
@@ -173,7 +175,7 @@ def _place(
     for index, (stream, outs) in enumerate(zip(streams, writes, strict=True)):
         for value in outs:
             if value not in given and value not in slots:
-                name = (*stream[:2], RESULT) if value in kept else stream
+                name = (*stream[:2], RESULT) if value in outputs else stream
                 slots[value] = Slot(name, arenas[name].take(aligned(value.nbytes)))
         for value in ends[index]:
             arenas[slots[value].stream].give(slots[value].offset, aligned(value.nbytes))

@@ -8,15 +8,14 @@ three offsets, and a table of them, written once, tells every thread where its n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minialex_cuda.compiler.schedule import aligned
 from minialex_cuda.ops.sgd_update import SHARE, updated
-from minialex_cuda.runtime.array import CudaArray, Memory
+from minialex_cuda.runtime.array import CudaArray, Memory, without_memory
 from minialex_cuda.runtime.kernel import kernel
 from minialex_cuda.runtime.place import Place
 
@@ -29,12 +28,12 @@ FIELDS = 7
 """Of a parameter in the table: its first chunk, its elements, where (in elements) its weights, momentum and gradient
 begin, which rate it has, and where (in int64) its count goes."""
 
-_CHUNK, _SIZE, _WEIGHT, _MOMENTUM, _GRADIENT, _RATE, _KEPT = range(FIELDS)
+_CHUNK, _SIZE, _WEIGHT, _MOMENTUM, _GRADIENT, _RATE, _SKIPPED = range(FIELDS)
 
 
 @kernel("parameters", "counts")
 def sgd_updates_kernel(i, parameters, gradients, counts, owners, table, rates, decays, momentum):
-    """Elements of one chunk, `LANES` apart: as `sgd_update_kernel`; counts[i] = how many keep what they were."""
+    """Elements of one chunk, `LANES` apart: as `sgd_update_kernel`; counts[i] = how many were skipped."""
     chunk = i // LANES
     lane = i - chunk * LANES
     row = owners[chunk] * FIELDS
@@ -67,48 +66,19 @@ def share_kernel(i, counts, sums, share):
     sums[i] = total
 
 
-@kernel("kept")
-def kept_kernel(i, sums, kept, table, chunks, share):
+@kernel("skipped")
+def skipped_kernel(i, sums, skipped, table, chunks, share):
     """The sum over the chunks of parameter i, to where its count goes."""
     last = chunks if i == table.size // FIELDS - 1 else table[(i + 1) * FIELDS + _CHUNK]
     total = 0
     for j in range(table[i * FIELDS + _CHUNK] * share, last * share):
         total += sums[j]
-    kept[table[i * FIELDS + _KEPT]] = total
+    skipped[table[i * FIELDS + _SKIPPED]] = total
 
 
-@dataclass(frozen=True)
-class Tables:
-    """What the kernels are given of a column's parameters; arrays on its device.
-
-    Attributes
-    ----------
-    chunks : of all parameters
-    parameters, gradients, kept : the blocks of memory that weights and momentum, gradients and counts lie in
-    owners : of every chunk the parameter's number, int32
-    table : [parameters, `FIELDS`], int64
-    decays : of every parameter
-    rates : learning rates, which change from step to step
-    """
-
-    chunks: int
-    parameters: CudaArray
-    gradients: CudaArray
-    kept: CudaArray
-    owners: CudaArray
-    table: CudaArray
-    decays: CudaArray
-    rates: CudaArray
-
-    @property
-    def read(self) -> tuple[CudaArray, ...]:
-        """The tables that updating reads."""
-        return self.owners, self.table, self.decays, self.rates
-
-
-def chunks_of(sizes: Sequence[int]) -> list[int]:
+def chunks_of(ws: Sequence[CudaArray]) -> list[int]:
     """How many chunks each parameter has."""
-    return [-(-size // CHUNK) for size in sizes]
+    return [-(-w.size // CHUNK) for w in ws]
 
 
 def together(on: Place, arrays: Sequence[CudaArray]) -> bool:
@@ -126,63 +96,84 @@ def together(on: Place, arrays: Sequence[CudaArray]) -> bool:
     return True
 
 
-def tables(
+def _later() -> CudaArray:
+    return without_memory((), np.uint8)
+
+
+@dataclass
+class Tables:
+    """What the kernels are given of a column's parameters, beside sizes; `fill` gives the arrays their memory.
+
+    Attributes:
+        rates: learning rates, which change from step to step
+        which: every parameter's number among them
+        weight_decays: of every parameter
+        parameters: the block of memory that weights and momentum lie in
+        gradients: that of the gradients
+        skipped: that of the counts
+        owners: of every chunk the parameter's number, int32
+        table: [parameters, `FIELDS`], int64
+        decays: `weight_decays` on the device
+    """
+
+    rates: CudaArray
+    which: Sequence[int]
+    weight_decays: Sequence[float]
+    parameters: CudaArray = field(default_factory=_later)
+    gradients: CudaArray = field(default_factory=_later)
+    skipped: CudaArray = field(default_factory=_later)
+    owners: CudaArray = field(default_factory=_later)
+    table: CudaArray = field(default_factory=_later)
+    decays: CudaArray = field(default_factory=_later)
+
+    def fill(
+        self,
+        on: Place,
+        ws: Sequence[CudaArray],
+        vs: Sequence[CudaArray],
+        dws: Sequence[CudaArray],
+        skipped: Sequence[CudaArray],
+    ) -> None:
+        """The tables of parameters whose addresses are known by now."""
+        kind = ws[0].dtype
+        counts = chunks_of(ws)
+        columns: list[Any] = [np.cumsum([0, *counts[:-1]]), [w.size for w in ws]]
+        columns += [[array.flat.offset // kind.itemsize for array in arrays] for arrays in (ws, vs, dws)]
+        columns += [self.which, [array.flat.offset // 8 for array in skipped]]
+        for block, array in ((self.parameters, ws[0]), (self.gradients, dws[0]), (self.skipped, skipped[0])):
+            memory: Memory = array.flat.memory
+            block.flat = on.runtime.flat(memory, 0, memory.nbytes // array.dtype.itemsize, array.dtype)
+        for there, numbers in (
+            (self.owners, np.repeat(np.arange(len(ws), dtype=np.int32), counts)),
+            (self.table, np.ascontiguousarray(np.stack(columns, axis=1), np.int64)),
+            (self.decays, np.asarray(self.weight_decays, kind)),
+        ):
+            there.flat = on.empty(numbers.shape, numbers.dtype).flat
+            on.runtime.upload(on.stream, numbers, there.flat)
+
+
+def sgd_updates(
     on: Place,
     ws: Sequence[CudaArray],
     vs: Sequence[CudaArray],
     dws: Sequence[CudaArray],
-    kept: Sequence[CudaArray],
-    rates: CudaArray,
-    which: Sequence[int],
-    decays: Sequence[float],
-) -> Tables:
-    """The tables of parameters whose addresses are known; ``which`` are their numbers among the rates."""
-    kind = ws[0].dtype
-    counts = chunks_of([w.size for w in ws])
-    begins = np.cumsum([0, *counts])
-    columns: list[Any] = [begins[:-1], [w.size for w in ws]]
-    columns += [[array.flat.offset // kind.itemsize for array in arrays] for arrays in (ws, vs, dws)]
-    columns += [which, [array.flat.offset // 8 for array in kept]]
-    owners = np.repeat(np.arange(len(ws), dtype=np.int32), counts)
-
-    def whole(array: CudaArray) -> CudaArray:
-        memory: Memory = array.flat.memory
-        count = memory.nbytes // array.dtype.itemsize
-        return CudaArray(on.runtime.flat(memory, 0, count, array.dtype), (count,), array.dtype)
-
-    def bring(array: NDArray[Any]) -> CudaArray:
-        made = on.empty(array.shape, array.dtype)
-        on.runtime.upload(on.stream, array, made.flat)
-        return made
-
-    table = np.ascontiguousarray(np.stack(columns, axis=1), np.int64)
-    blocks = whole(ws[0]), whole(dws[0]), whole(kept[0])
-    return Tables(int(begins[-1]), *blocks, bring(owners), bring(table), bring(np.asarray(decays, kind)), rates)
-
-
-def sgd_updates_at(
-    on: Place,
-    ws: Sequence[CudaArray],
-    vs: Sequence[CudaArray],
-    dws: Sequence[CudaArray],
-    known: Tables | None,
+    tables: Tables,
     *,
     momentum: float,
 ) -> list[CudaArray]:
-    """`sgd_update_at` of many parameters; `known` is None in a rehearsal."""
-    kept = [on.empty((), np.int64) for _ in ws]
-    threads = sum(chunks_of([w.size for w in ws])) * LANES
+    """`sgd_update` of many parameters."""
+    skipped = [on.empty((), np.int64) for _ in ws]
+    chunks = sum(chunks_of(ws))
+    threads = chunks * LANES
     counts, sums = on.scratch((threads,), np.uint8), on.scratch((threads // SHARE,), np.int64)
-    if known is None:
-        return kept
-    scalar = ws[0].dtype.type(momentum)
+    read = tables.owners, tables.table, tables.decays, tables.rates
     on.launch(
-        sgd_updates_kernel, threads, known.parameters, known.gradients, counts, known.owners, known.table, known.rates,
-        known.decays, scalar, touched=([*dws, *known.read], [*ws, *vs, counts]),
+        sgd_updates_kernel, threads, tables.parameters, tables.gradients, counts, tables.owners, tables.table,
+        tables.rates, tables.decays, ws[0].dtype.type(momentum), touched=([*dws, *read], [*ws, *vs, counts]),
     )  # fmt: skip
     on.launch(share_kernel, sums.size, counts, sums, SHARE)
     on.launch(
-        kept_kernel, len(ws), sums, known.kept, known.table, known.chunks, LANES // SHARE,
-        touched=([sums, known.table], kept),
+        skipped_kernel, len(ws), sums, tables.skipped, tables.table, chunks, LANES // SHARE,
+        touched=([sums, tables.table], skipped),
     )  # fmt: skip
-    return kept
+    return skipped

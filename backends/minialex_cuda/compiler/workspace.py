@@ -8,7 +8,7 @@ from weakref import WeakSet
 
 from minialex_cuda.compiler.schedule import StreamName
 from minialex_cuda.runtime.array import Memory
-from minialex_cuda.runtime.place import Place
+from minialex_cuda.runtime.place import EagerPlace
 from minialex_cuda.runtime.protocol import Stream
 
 
@@ -27,7 +27,7 @@ class Workspace:
     give up their addresses, and are laid out again in the larger block when they run next.
     """
 
-    def __init__(self, places: Mapping[str, Place]) -> None:
+    def __init__(self, places: Mapping[str, EagerPlace]) -> None:
         self._places = places
         self._blocks: dict[str, Memory] = {}
         self._tenants: WeakSet[Any] = WeakSet()

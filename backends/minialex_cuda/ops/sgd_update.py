@@ -10,7 +10,7 @@ from minialex_cuda.runtime.kernel import function, kernel
 from minialex_cuda.runtime.place import Place
 
 LANES = 1 << 14
-"""Threads of one update at most; each takes every so-manyth element and counts those that are kept."""
+"""Threads of one update at most; each takes every so-manyth element and counts those that are skipped."""
 
 SHARE = 128
 """Counts that one thread adds up."""
@@ -25,13 +25,9 @@ def updated(w, v, dw, epsilon, momentum, decay):
     return new_w, new_v, rest == rest
 
 
-@kernel("w", "v", "kept")
-def sgd_update_kernel(i, w, v, dw, kept, first, size, lanes, rates, rate, momentum, decay):
-    """Elements i, i + lanes, …: v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v;  kept[first + i] = how many stay.
-
-    ε is rates[rate]: it lies on the device, since a captured graph cannot change the arguments of a kernel.
-    """
-    epsilon = rates[rate]
+@kernel("w", "v", "skipped")
+def sgd_update_kernel(i, w, v, dw, skipped, size, lanes, epsilon, momentum, decay):
+    """Elements i, i + lanes, …: v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v;  skipped[i] counts others."""
     count = 0
     for e in range(i, size, lanes):
         new_w, new_v, finite = updated(w[e], v[e], dw[e], epsilon, momentum, decay)
@@ -40,7 +36,7 @@ def sgd_update_kernel(i, w, v, dw, kept, first, size, lanes, rates, rate, moment
             w[e] = new_w
         else:
             count += 1
-    kept[first + i] = count
+    skipped[i] = count
 
 
 @kernel("sums")
@@ -50,16 +46,6 @@ def count_kernel(i, counts, sums, size, share):
     for j in range(i * share, min(size, (i + 1) * share)):
         total += counts[j]
     sums[i] = total
-
-
-@kernel("rates")
-def rate_kernel(i, rates, value):
-    rates[i] = value
-
-
-def lanes_of(size: int) -> int:
-    """How many threads update so many elements."""
-    return min(size, LANES)
 
 
 def sgd_update(
@@ -72,30 +58,12 @@ def sgd_update(
     momentum: float,
     weight_decay: float,
 ) -> CudaArray:
-    """v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v, in place; returns how many elements were not finite and kept."""
-    rates = on.scratch((1,), w.dtype)
-    on.launch(rate_kernel, 1, rates, w.dtype.type(learning_rate))
-    return sgd_update_at(on, w, v, dw, rates, 0, momentum=momentum, weight_decay=weight_decay)
-
-
-def sgd_update_at(
-    on: Place,
-    w: CudaArray,
-    v: CudaArray,
-    dw: CudaArray,
-    rates: CudaArray,
-    rate: int,
-    *,
-    momentum: float,
-    weight_decay: float,
-) -> CudaArray:
-    """`sgd_update`, with the learning rate on the device: number `rate` of `rates`."""
-    kept = on.empty((), np.int64)
-    lanes = lanes_of(w.size)
-    counts = on.scratch((lanes,), np.int64)
-    numbers = (w.dtype.type(value) for value in (momentum, weight_decay))
-    on.launch(sgd_update_kernel, lanes, w, v, dw, counts, 0, w.size, lanes, rates, rate, *numbers)
-    parts = on.scratch((-(-lanes // SHARE),), np.int64)
+    """v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v, in place; returns how many elements were skipped: not finite."""
+    skipped = on.empty((), np.int64)
+    lanes = min(w.size, LANES)
+    counts, parts = on.scratch((lanes,), np.int64), on.scratch((-(-lanes // SHARE),), np.int64)
+    numbers = (w.dtype.type(value) for value in (learning_rate, momentum, weight_decay))
+    on.launch(sgd_update_kernel, lanes, w, v, dw, counts, w.size, lanes, *numbers)
     on.launch(count_kernel, parts.size, counts, parts, lanes, SHARE)
-    on.launch(count_kernel, 1, parts, kept, parts.size, parts.size)
-    return kept
+    on.launch(count_kernel, 1, parts, skipped, parts.size, parts.size)
+    return skipped

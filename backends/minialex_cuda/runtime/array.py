@@ -82,5 +82,19 @@ class CudaArray:
         """How many numbers there are."""
         return math.prod(self.shape)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its numbers."""
+        return self.size * self.dtype.itemsize
+
     def __repr__(self) -> str:
         return f"CudaArray({self.shape}, {self.dtype}, {self.device!r})"
+
+
+NOWHERE = Flat(Memory(None, 0, "", Counter()), 0, None)
+"""The numbers of an array that has no memory."""
+
+
+def without_memory(shape: tuple[int, ...], dtype: Any) -> CudaArray:
+    """An array that is given its memory later."""
+    return CudaArray(NOWHERE, shape, dtype)

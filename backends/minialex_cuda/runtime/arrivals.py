@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex_cuda.runtime.array import CudaArray, Memory
-from minialex_cuda.runtime.place import Place
+from minialex_cuda.runtime.place import EagerPlace
 from minialex_cuda.runtime.protocol import Event
 
 IDLE = 2
@@ -39,7 +39,7 @@ class Lease(Memory):
 class Arrivals:
     """What comes from the host to one device."""
 
-    def __init__(self, on: Place) -> None:
+    def __init__(self, on: EagerPlace) -> None:
         self.on = on
         self.stream = on.runtime.stream(on.device)
         self.count: Counter[str] = Counter()  # the blocks themselves are counted by the runtime

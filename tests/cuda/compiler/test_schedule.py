@@ -22,6 +22,7 @@ from minialex.program import interpret
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler import compiled
 from minialex_cuda.compiler.compiled import Step
+from minialex_cuda.compiler.fusion import fuse
 from minialex_cuda.compiler.schedule import Schedule, plan
 from minialex_cuda.runtime.array import Flat, Memory
 from minialex_cuda.runtime.fake import FakeRuntime, FakeStream
@@ -232,7 +233,7 @@ def without_each_wait(schedule: Schedule) -> Iterator[tuple[str, Schedule]]:
 @pytest.mark.parametrize("placement", PLACEMENTS[:2])
 def test_every_wait_is_needed(monkeypatch: pytest.MonkeyPatch, placement: tuple[str, str]) -> None:
     recorded, given = program("train", placement), steps.data("float32")
-    whole = plan(recorded, compiled.fusion.fuse(recorded))
+    whole = plan(fuse(recorded))
     faults = list(without_each_wait(whole))
     assert len(faults) > 10
     for what, schedule in faults:
@@ -278,7 +279,7 @@ def test_columns_meet_only_where_both_are_read() -> None:
     readers = {layer.name for layer in steps.NETWORK.layers if layer.sees == "all"} | {"softmax", "input"}
     for placement in PLACEMENTS[:2]:
         recorded = program("train", placement)
-        schedule = plan(recorded, compiled.fusion.fuse(recorded))
+        schedule = plan(fuse(recorded))
         for task in schedule.tasks:
             for wait in task.waits:
                 assert {task.call.layer, schedule.tasks[wait].call.layer} & readers
@@ -289,7 +290,7 @@ def test_columns_meet_only_where_both_are_read() -> None:
 
 def test_gradients_are_sent_before_those_of_weights_begin() -> None:
     recorded = program("train", PLACEMENTS[0])
-    schedule = plan(recorded, compiled.fusion.fuse(recorded))
+    schedule = plan(fuse(recorded))
     order = [(task.call.operation, task.call.layer, task.call.column) for task in schedule.tasks]
     for layer in ("fc5", "fc6"):
         for column in (0, 1):
@@ -301,14 +302,14 @@ def test_gradients_are_sent_before_those_of_weights_begin() -> None:
 
 def test_memory_is_shared_by_results_that_do_not_live_together() -> None:
     recorded = program("train", PLACEMENTS[0])
-    schedule = plan(recorded, compiled.fusion.fuse(recorded))
+    schedule = plan(fuse(recorded))
     apart = sum(-(-value.nbytes // 256) * 256 for value in schedule.slots)
     assert sum(schedule.arenas.values()) < 0.85 * apart
 
 
 def test_fusion_is_found_and_leaves_nothing_out() -> None:
     recorded = program("train", PLACEMENTS[0])
-    fused = compiled.fusion.fuse(replace(recorded, outputs={"loss": recorded.outputs["loss"]}))
+    fused = fuse(replace(recorded, outputs={"loss": recorded.outputs["loss"]})).calls
     counts: dict[str, int] = defaultdict(int)
     for call in fused:
         counts[call.operation] += 1
@@ -339,7 +340,7 @@ def test_the_networks_of_the_paper_are_fused() -> None:
     step = Plan(models.build(recipe.network), ("cuda:0", "cuda:1"), image_size=256)
     recorded = record(step, "train", 128, ("cuda:0", "cuda:1"))
     counts: dict[str, int] = defaultdict(int)
-    for call in compiled.fusion.fuse(recorded):
+    for call in fuse(recorded).calls:
         counts[call.operation] += 1
     assert counts["norm_pool"] == counts["norm_pool_backward"] == 4
     assert counts["max_pool2d_relu_backward"] == 2
