@@ -1,42 +1,30 @@
-"""The CUDA backend: the table of its operations, each a plain function in the file of its name."""
+"""The CUDA backend: devices, what moves arrays, and the operations of `minialex_cuda.ops`, checked, as methods."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import signature
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.backend import Array
-from minialex.errors import ConfigurationError, nearest
+from minialex.backend import Array, Backend
+from minialex.errors import ConfigurationError, DeviceMismatch, nearest
 from minialex.program import CompiledStep, Program
 from minialex.shapes import RULES
 from minialex_cuda.compiler.compiled import Step
 from minialex_cuda.compiler.recording import can_compile
 from minialex_cuda.compiler.workspace import Workspace
 from minialex_cuda.diagnose.diagnosis import Diagnosis, open_device
-from minialex_cuda.ops import augment as augmentation
-from minialex_cuda.ops import channels, elementwise
-from minialex_cuda.ops import conv2d as convolution
-from minialex_cuda.ops import dropout as dropping
-from minialex_cuda.ops import linear as full
-from minialex_cuda.ops import max_pool2d as pooling
-from minialex_cuda.ops import response_norm as normalising
-from minialex_cuda.ops import sgd_update as descent
-from minialex_cuda.ops import softmax_cross_entropy as cost
-from minialex_cuda.ops.operation import operation
+from minialex_cuda.ops import OPERATIONS
+from minialex_cuda.ops.elementwise import add, scale
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.arrivals import Arrivals
-from minialex_cuda.runtime.place import EagerPlace, Place
+from minialex_cuda.runtime.place import EagerPlace
 from minialex_cuda.runtime.protocol import PRECISIONS, Precision, Runtime
 
 PRODUCTS = ("conv2d", "conv2d_backward", "linear", "linear_backward")
-
-
-def reshape(on: Place, x: CudaArray, shape: tuple[int, ...]) -> CudaArray:
-    """The same numbers under another shape; nothing is copied."""
-    return CudaArray(x.flat, shape, x.dtype)
 
 
 @final
@@ -141,14 +129,14 @@ class CudaBackend:
         """The sum on the first one's device, in the order given, copied to the others."""
         RULES["all_reduce"](xs)
         first, *others = xs
-        total = elementwise.scale(self.place(first.device), first, 1.0)
+        total = scale(self.place(first.device), first, 1.0)
         for x in others:
-            total = elementwise.add(self.place(first.device), total, self.copy_to(x, first.device))
+            total = add(self.place(first.device), total, self.copy_to(x, first.device))
         return [self._own(total, x.device) for x in xs]
 
     def _own(self, x: CudaArray, device: str) -> CudaArray:
         """A copy of an array, on its own device too."""
-        return elementwise.scale(self.place(device), x, 1.0) if x.device == device else self.copy_to(x, device)
+        return scale(self.place(device), x, 1.0) if x.device == device else self.copy_to(x, device)
 
     def synchronize(self, device: str) -> None:
         """Wait until all that was asked of a device is done."""
@@ -159,35 +147,41 @@ class CudaBackend:
         """Bytes behind live arrays and compiled steps."""
         return self.runtime.in_use(self.place(device).device) - self._arrivals[device].idle_bytes
 
-    reshape = operation(reshape)
-    concat = operation(channels.concat)
-    split = operation(channels.split)
-    add = operation(elementwise.add)
-    scale = operation(elementwise.scale)
-
-    # ---- operations ---------------------------------------------------------------------------------------------
-
-    conv2d = operation(convolution.conv2d)
-    conv2d_backward = operation(convolution.conv2d_backward)
-    linear = operation(full.linear)
-    linear_backward = operation(full.linear_backward)
-    relu = operation(elementwise.relu)
-    relu_backward = operation(elementwise.relu_backward)
-    tanh = operation(elementwise.tanh)
-    tanh_backward = operation(elementwise.tanh_backward)
-    max_pool2d = operation(pooling.max_pool2d)
-    max_pool2d_backward = operation(pooling.max_pool2d_backward)
-    local_response_norm = operation(normalising.local_response_norm)
-    local_response_norm_backward = operation(normalising.local_response_norm_backward)
-    spatial_response_norm = operation(normalising.spatial_response_norm)
-    spatial_response_norm_backward = operation(normalising.spatial_response_norm_backward)
-    dropout = operation(dropping.dropout)
-    dropout_backward = operation(dropping.dropout_backward)
-    softmax_cross_entropy = operation(cost.softmax_cross_entropy)
-    softmax_cross_entropy_backward = operation(cost.softmax_cross_entropy_backward)
-    sgd_update = operation(descent.sgd_update)
-    augment = operation(augmentation.augment)
-
     def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
         """The step with its memory planned, its columns on streams of their own, and fused kernels."""
         return Step(self._places, self._workspace, program, bindings) if can_compile(program) else None
+
+
+def arrays_of(arguments: Any) -> Iterator[CudaArray]:
+    """All arrays among (nested) arguments; anybody else's array is refused."""
+    for value in arguments:
+        if isinstance(value, CudaArray):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from arrays_of(value)
+        elif hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, np.generic):
+            raise ConfigurationError(
+                f"expected an array of the cuda backend, got a {type(value).__name__}: call to_device first"
+            )
+
+
+def _method(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation as a method that checks its arguments, and works on the arrays' device."""
+    rule = RULES[name]
+
+    def method(self: CudaBackend, *args: Any, **kwargs: Any) -> Any:
+        devices = list(dict.fromkeys(array.device for array in arrays_of([*args, *kwargs.values()])))
+        if not devices:
+            raise ConfigurationError(f"{name}: expected at least one array")
+        if len(devices) > 1:
+            raise DeviceMismatch(f"{name}: arrays live on different devices ({', '.join(devices)}); copy_to first")
+        rule(*args, **kwargs)
+        return function(self.place(devices[0]), *args, **kwargs)
+
+    method.__doc__ = function.__doc__
+    method.__signature__ = signature(getattr(Backend, name))
+    return method
+
+
+for _name, _function in OPERATIONS.items():
+    setattr(CudaBackend, _name, _method(_name, _function))

@@ -9,50 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from minialex.backend import Padding
 from minialex.shapes import pool_size
-from minialex_cuda.ops.conv2d import convolve, convolve_backward, convolve_dw, convolve_dx
-from minialex_cuda.ops.linear import linear_dw, linear_dx, product
-from minialex_cuda.ops.max_pool2d import first_window, pool_backward
+from minialex_cuda.ops.conv2d import conv2d, conv2d_backward, conv2d_dw, conv2d_dx
+from minialex_cuda.ops.linear import linear, linear_dw, linear_dx
+from minialex_cuda.ops.max_pool2d import first_window, max_pool2d_backward
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.kernel import function, kernel
 from minialex_cuda.runtime.place import Place
-
-
-def conv2d_relu(on: Place, x: CudaArray, w: CudaArray, b: CudaArray, *, stride: int, padding: Padding) -> CudaArray:
-    """relu(conv2d(x, w, b)): what is negative is cut as the bias is added."""
-    return convolve(on, x, w, b, stride=stride, padding=padding, rectify=True)
-
-
-def linear_relu(on: Place, x: CudaArray, w: CudaArray, b: CudaArray) -> CudaArray:
-    """relu(linear(x, w, b))."""
-    return product(on, x, w, b, rectify=True)
-
-
-def relu_conv2d_backward(
-    on: Place,
-    dy: CudaArray,
-    y: CudaArray,
-    x: CudaArray,
-    w: CudaArray,
-    *,
-    stride: int,
-    padding: Padding,
-    need_dx: bool,
-) -> tuple[CudaArray | None, CudaArray, CudaArray]:
-    """conv2d_backward(relu_backward(dy, y), x, w)."""
-    return convolve_backward(on, dy, x, w, stride=stride, padding=padding, need_dx=need_dx, relu=y)
-
-
-def max_pool2d_relu_backward(
-    on: Place, dy: CudaArray, x: CudaArray, y: CudaArray, *, size: int, stride: int, ceil: bool, ties: str
-) -> CudaArray:
-    """relu_backward(max_pool2d_backward(dy, x, y), x)."""
-    return pool_backward(on, dy, x, y, size=size, stride=stride, ties=ties, rectify=True)
 
 
 @function
@@ -87,16 +55,7 @@ def norm_pool_kernel(i, x, y, where, C, H, W, P, Q, size, stride, before, after,
 
 
 def norm_pool(
-    on: Place,
-    x: CudaArray,
-    *,
-    window: int,
-    k: float,
-    alpha: float,
-    beta: float,
-    size: int,
-    stride: int,
-    ceil: bool,
+    on: Place, x: CudaArray, *, window: int, k: float, alpha: float, beta: float, size: int, stride: int, ceil: bool
 ) -> tuple[CudaArray, CudaArray]:
     """max_pool2d(local_response_norm(x)), and where in each window its maximum was, uint8 of that shape."""
     N, C, H, W = x.shape
@@ -145,19 +104,9 @@ def norm_pool_backward_kernel(
 
 
 def norm_pool_backward(
-    on: Place,
-    dy: CudaArray,
-    x: CudaArray,
-    where: CudaArray,
-    *,
-    window: int,
-    k: float,
-    alpha: float,
-    beta: float,
-    size: int,
-    stride: int,
-    rectify: bool,
-) -> CudaArray:
+    on: Place, dy: CudaArray, x: CudaArray, where: CudaArray, *,
+    window: int, k: float, alpha: float, beta: float, size: int, stride: int, rectify: bool,
+) -> CudaArray:  # fmt: skip
     """The gradient of x in `norm_pool`, and with `rectify` that of the ReLU's argument where x is its result."""
     (_, C, H, W), (P, Q) = x.shape, dy.shape[2:]
     dx = on.empty(x.shape, x.dtype)
@@ -170,33 +119,18 @@ def norm_pool_backward(
     return dx
 
 
-def conv2d_dx(on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, *, stride: int, padding: Padding) -> CudaArray:
-    """The first result of `conv2d_backward`."""
-    return convolve_dx(on, dy, x, w, stride=stride, padding=padding, relu=None)
-
-
-def conv2d_dw(
-    on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, *, stride: int, padding: Padding
-) -> tuple[CudaArray, CudaArray]:
-    """The others."""
-    return convolve_dw(on, dy, x, w, stride=stride, padding=padding, relu=None)
-
-
-def relu_conv2d_dx(
-    on: Place, dy: CudaArray, y: CudaArray, x: CudaArray, w: CudaArray, *, stride: int, padding: Padding
-) -> CudaArray:
-    """The first result of `relu_conv2d_backward`."""
-    return convolve_dx(on, dy, x, w, stride=stride, padding=padding, relu=y)
-
-
-def relu_conv2d_dw(
-    on: Place, dy: CudaArray, y: CudaArray, x: CudaArray, w: CudaArray, *, stride: int, padding: Padding
-) -> tuple[CudaArray, CudaArray]:
-    """The others."""
-    return convolve_dw(on, dy, x, w, stride=stride, padding=padding, relu=y)
-
-
-OPERATIONS: tuple[Callable[..., Any], ...] = (
-    conv2d_relu, linear_relu, relu_conv2d_backward, max_pool2d_relu_backward, norm_pool, norm_pool_backward,
-    conv2d_dx, conv2d_dw, relu_conv2d_dx, relu_conv2d_dw, linear_dx, linear_dw,
-)  # fmt: skip
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "conv2d_relu": partial(conv2d, rectify=True),
+    "linear_relu": partial(linear, rectify=True),
+    "relu_conv2d_backward": conv2d_backward,  # the ReLU's result is the last argument
+    "relu_conv2d_dx": conv2d_dx,
+    "relu_conv2d_dw": conv2d_dw,
+    "conv2d_dx": conv2d_dx,
+    "conv2d_dw": conv2d_dw,
+    "linear_dx": linear_dx,
+    "linear_dw": linear_dw,
+    "max_pool2d_relu_backward": partial(max_pool2d_backward, rectify=True),
+    "norm_pool": norm_pool,
+    "norm_pool_backward": norm_pool_backward,
+}
+"""What `minialex_cuda.compiler.fusion` puts into a program, beside the protocol's operations."""

@@ -36,8 +36,8 @@ def fuse(program: Program) -> Program:
     for relu in step.of("relu_backward"):
         conv = step.sole_reader(relu.results[0], "conv2d_backward", 0)
         if conv is not None:
-            args = (*relu.args, *conv.args[1:])
-            step.replace([relu, conv], "relu_conv2d_backward", args, conv.kwargs, conv.results)
+            dy, y = relu.args
+            step.replace([relu, conv], "relu_conv2d_backward", (dy, *conv.args[1:], y), conv.kwargs, conv.results)
     for gradient in step.of("linear_backward", "conv2d_backward", "relu_conv2d_backward"):
         _send_first(step, gradient)
     _fuse_updates(step)

@@ -14,21 +14,10 @@ import numpy as np
 
 from minialex.philox import Stream
 from minialex.program import Call, Program, Symbol, Value, flatten
+from minialex_cuda import ops
 from minialex_cuda.compiler import fused
 from minialex_cuda.compiler.updates import Tables, sgd_updates
-from minialex_cuda.ops import channels, elementwise
-from minialex_cuda.ops.augment import augment
-from minialex_cuda.ops.conv2d import conv2d, conv2d_backward
-from minialex_cuda.ops.dropout import dropout_at, dropout_backward
-from minialex_cuda.ops.linear import linear, linear_backward
-from minialex_cuda.ops.max_pool2d import max_pool2d, max_pool2d_backward
-from minialex_cuda.ops.response_norm import (
-    local_response_norm,
-    local_response_norm_backward,
-    spatial_response_norm,
-    spatial_response_norm_backward,
-)
-from minialex_cuda.ops.softmax_cross_entropy import softmax_cross_entropy, softmax_cross_entropy_backward
+from minialex_cuda.ops.dropout import dropout_at
 from minialex_cuda.runtime.array import CudaArray, without_memory
 from minialex_cuda.runtime.place import Place, Work
 from minialex_cuda.runtime.protocol import Convolution
@@ -67,28 +56,24 @@ class RecordingPlace(Place):
         return taken
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> CudaArray:
-        """An array for a result."""
         return without_memory(shape, dtype)
 
     def scratch(self, shape: tuple[int, ...], dtype: Any) -> CudaArray:
-        """An array that is not needed beyond the operation."""
         self._scratched.append(without_memory(shape, dtype))
         return self._scratched[-1]
 
     def view(self, x: CudaArray, dtype: Any) -> CudaArray:
-        """The bits of an array as numbers of another dtype of that size."""
         self._views.append((without_memory(x.shape, dtype), x))
         return self._views[-1][0]
 
     def library(self, convolution: Convolution, x: CudaArray) -> CudaArray | None:
-        """Scratch memory for a convolution of float32 arrays, if the runtime's library can do it."""
+        """Of float32 arrays, if the runtime's library can do it."""
         if x.dtype != np.float32 or not x.size:
             return None
         nbytes = self.runtime.convolution_bytes(self.device, convolution)
         return None if nbytes is None else self.scratch((nbytes,), np.uint8)
 
     def do(self, work: Work, *arguments: Any) -> None:
-        """Write some work down."""
         self._works.append(work)
 
 
@@ -106,16 +91,10 @@ def zeros(on: Place, shape: tuple[int, ...], dtype: str, device: str) -> CudaArr
     return made
 
 
-_FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    copy_to, zeros, channels.concat, channels.split, elementwise.add, elementwise.scale, conv2d, conv2d_backward,
-    linear, linear_backward, elementwise.relu, elementwise.relu_backward, elementwise.tanh,
-    elementwise.tanh_backward, max_pool2d, max_pool2d_backward, local_response_norm, local_response_norm_backward,
-    spatial_response_norm, spatial_response_norm_backward, dropout_backward, softmax_cross_entropy,
-    softmax_cross_entropy_backward, augment, *fused.OPERATIONS,
-)  # fmt: skip
-
-OPERATIONS = {function.__name__: function for function in _FUNCTIONS}
-"""What `record` takes as it is. `dropout` and updates read what changes from the device, and are not among them."""
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    **ops.OPERATIONS, **fused.OPERATIONS, "copy_to": copy_to, "zeros": zeros, "dropout": dropout_at,
+    "sgd_updates": sgd_updates,
+}  # fmt: skip
 
 
 def record(
@@ -140,23 +119,16 @@ def record(
 
     args = [resolve(argument) for argument in call.args]
     kwargs = {name: resolve(value) for name, value in call.kwargs.items()}
-    made: Any
     if call.operation == "dropout":
-        stream = replace(kwargs.pop("stream"), step=0)
-        made = dropout_at(on, args[0], step, stream=stream, **kwargs)
+        args, kwargs["stream"] = [*args, step], replace(kwargs["stream"], step=0)
     elif call.operation == "sgd_updates":
-        assert tables is not None
-        ws, vs, dws = args
-        made = sgd_updates(on, ws, vs, dws, tables, momentum=kwargs["momentum"])
-    else:
-        made = OPERATIONS[call.operation](on, *args, **kwargs)
-    return on.take(flatten(made))
+        args, kwargs = [*args, tables], {"momentum": kwargs["momentum"]}
+    return on.take(flatten(OPERATIONS[call.operation](on, *args, **kwargs)))
 
 
 def can_compile(program: Program) -> bool:
     """Whether all of a program's operations are known here."""
-    known = {*OPERATIONS, "dropout", "sgd_update", "reshape"}
-    return all(call.operation in known and _symbols_are_expected(call) for call in program.calls)
+    return all(call.operation in OPERATIONS and _symbols_are_expected(call) for call in program.calls)
 
 
 def _symbols_are_expected(call: Call) -> bool:

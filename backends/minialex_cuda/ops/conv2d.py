@@ -7,8 +7,6 @@ Letters: N images, C channels, H W size in, K kernels, R S kernel size, P Q size
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
-import numpy as np
-
 from minialex.backend import Padding
 from minialex_cuda.ops import conv2d_library as library
 from minialex_cuda.ops.elementwise import fill_kernel
@@ -89,26 +87,20 @@ def pieces(N: int, bytes_each: int) -> list[tuple[int, int]]:
     return [(first, min(most, N - first)) for first in range(0, N, most)]
 
 
-def conv2d(on: Place, x: CudaArray, w: CudaArray, b: CudaArray, *, stride: int, padding: Padding) -> CudaArray:
-    """y[k] = b[k] + w[k] · patches."""
-    return convolve(on, x, w, b, stride=stride, padding=padding, rectify=False)
-
-
-def convolve(
-    on: Place, x: CudaArray, w: CudaArray, b: CudaArray, *, stride: int, padding: Padding, rectify: bool
+def conv2d(
+    on: Place, x: CudaArray, w: CudaArray, b: CudaArray, *, stride: int, padding: Padding, rectify: bool = False
 ) -> CudaArray:
-    """`conv2d`, and with `rectify` the ReLU after it."""
+    """y[k] = b[k] + w[k] · patches; with `rectify` what is negative is cut as the bias is added."""
     (N, C, H, W), (K, _, R, S) = x.shape, w.shape
-    (above, below), (left, right) = padding
-    P, Q = (H + above + below - R) // stride + 1, (W + left + right - S) // stride + 1
+    P, Q = library.output_size(x.shape, w.shape, stride, padding)
     y = on.empty((N, K, P, Q), x.dtype)
-    if library.forward(on, x, w, b, y, stride=stride, padding=padding, rectify=rectify):
+    if library.forward(on, x, w, b, y, stride, padding, rectify):
         return y
     D, places = C * R * S, P * Q
     for first, images in pieces(N, D * places * x.dtype.itemsize):
         patches = on.scratch((D, images * places), x.dtype)
         flat = on.scratch((K, images * places), x.dtype)
-        numbers = first, images, C, H, W, R, S, P, Q, stride, above, left
+        numbers = first, images, C, H, W, R, S, P, Q, stride, padding[0][0], padding[1][0]
         on.launch(patches_kernel, patches.size, x, patches, *numbers)
         on.multiply(w, patches, flat, K, images * places, D)
         on.launch(to_images_kernel, flat.size, flat, b, y, first, images, K, places, rectify)
@@ -116,59 +108,46 @@ def convolve(
 
 
 def conv2d_backward(
-    on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, *, stride: int, padding: Padding, need_dx: bool
-) -> tuple[CudaArray | None, CudaArray, CudaArray]:
-    """dw = dy · patchesᵀ;  db = dy · 1;  the patches' gradient is wᵀ · dy, which every place of x gathers from."""
-    return convolve_backward(on, dy, x, w, stride=stride, padding=padding, need_dx=need_dx, relu=None)
+    on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, relu: CudaArray | None = None, *,
+    stride: int, padding: Padding, need_dx: bool,
+) -> tuple[CudaArray | None, CudaArray, CudaArray]:  # fmt: skip
+    """dw = dy · patchesᵀ;  db = dy · 1;  the patches' gradient is wᵀ · dy, which every place of x gathers from.
+
+    With `relu` the gradient of the ReLU whose result that is comes first.
+    """
+    dx = conv2d_dx(on, dy, x, w, relu, stride=stride, padding=padding) if need_dx else None
+    return dx, *conv2d_dw(on, dy, x, w, relu, stride=stride, padding=padding)
 
 
-def convolve_backward(
-    on: Place,
-    dy: CudaArray,
-    x: CudaArray,
-    w: CudaArray,
-    *,
-    stride: int,
-    padding: Padding,
-    need_dx: bool,
-    relu: CudaArray | None,
-) -> tuple[CudaArray | None, CudaArray, CudaArray]:
-    """`conv2d_backward`, and before it the gradient of the ReLU whose result is `relu`."""
-    dx = convolve_dx(on, dy, x, w, stride=stride, padding=padding, relu=relu) if need_dx else None
-    return dx, *convolve_dw(on, dy, x, w, stride=stride, padding=padding, relu=relu)
-
-
-def convolve_dx(
-    on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, *, stride: int, padding: Padding, relu: CudaArray | None
-) -> CudaArray:
+def conv2d_dx(
+    on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, relu: CudaArray | None = None, *,
+    stride: int, padding: Padding,
+) -> CudaArray:  # fmt: skip
     """The first of the gradients; of x only the shape counts."""
-    y, rectify = (dy, False) if relu is None else (relu, True)
     (N, C, H, W), (K, _, R, S), (P, Q) = x.shape, w.shape, dy.shape[2:]
-    above, left = padding[0][0], padding[1][0]
     dx = on.empty(x.shape, x.dtype)
-    if library.images_gradient(on, dy, relu, w, dx, stride=stride, padding=padding):
+    if library.images_gradient(on, dy, relu, w, dx, stride, padding):
         return dx
     D, places = C * R * S, P * Q
     for first, images in pieces(N, D * places * x.dtype.itemsize):
         many = images * places
         rows = on.scratch((K, many), dy.dtype)
         back = on.scratch((D, many), x.dtype)
-        numbers = first, images, C, H, W, R, S, P, Q, stride, above, left
-        on.launch(to_rows_kernel, rows.size, dy, y, rows, first, images, K, places, rectify)
+        numbers = first, images, C, H, W, R, S, P, Q, stride, padding[0][0], padding[1][0]
+        on.launch(to_rows_kernel, rows.size, dy, relu or dy, rows, first, images, K, places, relu is not None)
         on.multiply(w, rows, back, D, many, K, transpose_a=True)
         on.launch(from_patches_kernel, images * C * H * W, back, dx, *numbers)
     return dx
 
 
-def convolve_dw(
-    on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, *, stride: int, padding: Padding, relu: CudaArray | None
-) -> tuple[CudaArray, CudaArray]:
+def conv2d_dw(
+    on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, relu: CudaArray | None = None, *,
+    stride: int, padding: Padding,
+) -> tuple[CudaArray, CudaArray]:  # fmt: skip
     """The gradients of the weights and of the bias; of w only the shape counts."""
-    y, rectify = (dy, False) if relu is None else (relu, True)
     (N, C, H, W), (K, _, R, S), (P, Q) = x.shape, w.shape, dy.shape[2:]
-    above, left = padding[0][0], padding[1][0]
     dw, db = on.empty(w.shape, w.dtype), on.empty((K,), w.dtype)
-    if library.kernels_gradient(on, dy, relu, x, dw, db, stride=stride, padding=padding):
+    if library.kernels_gradient(on, dy, relu, x, dw, db, stride, padding):
         return dw, db
     D, places = C * R * S, P * Q
     if not N:
@@ -179,10 +158,10 @@ def convolve_dw(
         rows = on.scratch((K, many), dy.dtype)
         patches = on.scratch((D, many), x.dtype)
         ones = on.scratch((many,), dy.dtype)
-        numbers = first, images, C, H, W, R, S, P, Q, stride, above, left
-        on.launch(to_rows_kernel, rows.size, dy, y, rows, first, images, K, places, rectify)
+        numbers = first, images, C, H, W, R, S, P, Q, stride, padding[0][0], padding[1][0]
+        on.launch(to_rows_kernel, rows.size, dy, relu or dy, rows, first, images, K, places, relu is not None)
         on.launch(patches_kernel, patches.size, x, patches, *numbers)
-        on.launch(fill_kernel, many, ones, np.dtype(dy.dtype).type(1))
+        on.launch(fill_kernel, many, ones, dy.dtype.type(1))
         on.multiply(rows, patches, dw, K, D, many, transpose_b=True, accumulate=more)
         on.multiply(rows, ones, db, K, 1, many, accumulate=more, exact=True)
     return dw, db

@@ -71,15 +71,20 @@ def padded(C: int) -> int:
     return -(-C // CHANNELS) * CHANNELS
 
 
+def output_size(x: tuple[int, ...], w: tuple[int, ...], stride: int, padding: Padding) -> tuple[int, int]:
+    """P and Q: how many rows and columns of places a kernel fits at."""
+    (above, below), (left, right) = padding
+    return (x[2] + above + below - w[2]) // stride + 1, (x[3] + left + right - w[3]) // stride + 1
+
+
 def described(
     on: Place, kind: Kind, x: tuple[int, ...], w: tuple[int, ...], stride: int, padding: Padding
 ) -> Convolution:
     """A convolution of images and kernels of those shapes, as the library is asked for it."""
     (N, C, H, W), (K, _, R, S) = x, w
-    (above, below), (left, right) = padding
-    P, Q = (H + above + below - R) // stride + 1, (W + left + right - S) // stride + 1
     if on.precision == "bfloat16":
         C, K = padded(C), padded(K)
+    P, Q = output_size(x, w, stride, padding)
     return Convolution(kind, N, C, H, W, K, R, S, P, Q, stride, padding, on.precision)
 
 
@@ -102,7 +107,7 @@ def kernels(on: Place, w: CudaArray) -> CudaArray:
 
 
 def forward(
-    on: Place, x: CudaArray, w: CudaArray, b: CudaArray, y: CudaArray, *, stride: int, padding: Padding, rectify: bool
+    on: Place, x: CudaArray, w: CudaArray, b: CudaArray, y: CudaArray, stride: int, padding: Padding, rectify: bool
 ) -> bool:
     """y = conv2d(x, w, b), and the ReLU after it if asked; False if there is no library for it."""
     asked = described(on, "fprop", x.shape, w.shape, stride, padding)
@@ -126,15 +131,16 @@ def masked(on: Place, dy: CudaArray, relu: CudaArray | None) -> CudaArray:
     return found
 
 
+def narrowed(on: Place, asked: Convolution, a: CudaArray, b: CudaArray, out: CudaArray, scratch: CudaArray) -> None:
+    """A convolution whose result [rows, C, …] comes with the channels last, and more of them, in bfloat16."""
+    rows, C, places = asked.K if asked.kind == "wgrad" else out.shape[0], out.shape[1], math.prod(out.shape[2:])
+    made = on.scratch((rows, places, padded(C)), out.dtype)
+    on.convolve(asked, a, b, made, scratch)
+    on.launch(channels_first_kernel, out.size, made, out, C, padded(C), places)
+
+
 def images_gradient(
-    on: Place,
-    dy: CudaArray,
-    relu: CudaArray | None,
-    w: CudaArray,
-    dx: CudaArray,
-    *,
-    stride: int,
-    padding: Padding,
+    on: Place, dy: CudaArray, relu: CudaArray | None, w: CudaArray, dx: CudaArray, stride: int, padding: Padding
 ) -> bool:
     """dx of `conv2d_backward`, the ReLU's gradient before it if there is one; False if there is no library for it."""
     asked = described(on, "dgrad", dx.shape, w.shape, stride, padding)
@@ -142,27 +148,17 @@ def images_gradient(
     if workspace is None:
         return False
     dy = masked(on, dy, relu)
-    if on.precision != "bfloat16":
+    if on.precision == "bfloat16":
+        narrowed(on, asked, images(on, dy), kernels(on, w), dx, workspace)
+    else:
         on.convolve(asked, dy, w, dx, workspace)
-        return True
-    N, C, places = dx.shape[0], dx.shape[1], math.prod(dx.shape[2:])
-    made = on.scratch((N, places, padded(C)), dx.dtype)
-    on.convolve(asked, images(on, dy), kernels(on, w), made, workspace)
-    on.launch(channels_first_kernel, dx.size, made, dx, C, padded(C), places)
     return True
 
 
 def kernels_gradient(
-    on: Place,
-    dy: CudaArray,
-    relu: CudaArray | None,
-    x: CudaArray,
-    dw: CudaArray,
-    db: CudaArray,
-    *,
-    stride: int,
+    on: Place, dy: CudaArray, relu: CudaArray | None, x: CudaArray, dw: CudaArray, db: CudaArray, stride: int,
     padding: Padding,
-) -> bool:
+) -> bool:  # fmt: skip
     """dw and db of `conv2d_backward`, likewise."""
     asked = described(on, "wgrad", x.shape, dw.shape, stride, padding)
     workspace = on.library(asked, dy)
@@ -174,11 +170,8 @@ def kernels_gradient(
     on.launch(fill_kernel, ones.size, ones, dy.dtype.type(1))
     on.multiply(dy, ones, sums, N * K, 1, maps, exact=True)
     on.multiply(ones, sums, db, 1, K, N, exact=True)
-    if on.precision != "bfloat16":
+    if on.precision == "bfloat16":
+        narrowed(on, asked, images(on, dy), images(on, x), dw, workspace)
+    else:
         on.convolve(asked, dy, x, dw, workspace)
-        return True
-    C, places = dw.shape[1], math.prod(dw.shape[2:])
-    made = on.scratch((padded(K), places, padded(C)), dw.dtype)
-    on.convolve(asked, images(on, dy), images(on, x), made, workspace)
-    on.launch(channels_first_kernel, dw.size, made, dw, C, padded(C), places)
     return True

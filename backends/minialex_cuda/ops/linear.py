@@ -17,13 +17,8 @@ def bias_kernel(i, y, b, K, rectify):
     y[i] = zero if rectify and value <= zero else value
 
 
-def linear(on: Place, x: CudaArray, w: CudaArray, b: CudaArray) -> CudaArray:
-    """y = x wᵀ + b."""
-    return product(on, x, w, b, rectify=False)
-
-
-def product(on: Place, x: CudaArray, w: CudaArray, b: CudaArray, *, rectify: bool) -> CudaArray:
-    """`linear`, and with `rectify` the ReLU after it."""
+def linear(on: Place, x: CudaArray, w: CudaArray, b: CudaArray, *, rectify: bool = False) -> CudaArray:
+    """y = x wᵀ + b; with `rectify` what is negative is cut as the bias is added."""
     (N, D), K = x.shape, w.shape[0]
     y = on.empty((N, K), x.dtype)
     on.multiply(x, w, y, N, K, D, transpose_b=True)

@@ -71,17 +71,13 @@ def max_pool2d_backward_kernel(i, dy, x, y, dx, H, W, P, Q, size, stride, every,
 
 
 def max_pool2d_backward(
-    on: Place, dy: CudaArray, x: CudaArray, y: CudaArray, *, size: int, stride: int, ceil: bool, ties: str
-) -> CudaArray:
-    """Each window gives its dy to its maximum; every place gathers from the windows that hold it."""
-    del ceil  # the size of y says it
-    return pool_backward(on, dy, x, y, size=size, stride=stride, ties=ties, rectify=False)
+    on: Place, dy: CudaArray, x: CudaArray, y: CudaArray, *, size: int, stride: int, ceil: bool, ties: str,
+    rectify: bool = False,
+) -> CudaArray:  # fmt: skip
+    """Each window gives its dy to its maximum; every place gathers from the windows that hold it.
 
-
-def pool_backward(
-    on: Place, dy: CudaArray, x: CudaArray, y: CudaArray, *, size: int, stride: int, ties: str, rectify: bool
-) -> CudaArray:
-    """`max_pool2d_backward`, and with `rectify` the gradient of the ReLU whose result is x."""
+    With `rectify` the gradient of the ReLU whose result is x comes after it. The size of y says what `ceil` was.
+    """
     (H, W), (P, Q) = x.shape[2:], y.shape[2:]
     dx = on.empty(x.shape, x.dtype)
     on.launch(max_pool2d_backward_kernel, x.size, dy, x, y, dx, H, W, P, Q, size, stride, ties == "all", rectify)

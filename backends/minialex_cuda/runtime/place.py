@@ -122,7 +122,6 @@ class EagerPlace(Place):
     """Work is asked of the runtime at once, and every array has memory of its own."""
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> CudaArray:
-        """An array for a result, whatever is in it."""
         count, kind = math.prod(shape), np.dtype(dtype)
         memory = self.runtime.allocate(count * kind.itemsize, self.device, self.stream)
         return CudaArray(self.runtime.flat(memory, 0, count, kind), shape, kind)
@@ -130,7 +129,6 @@ class EagerPlace(Place):
     scratch = empty
 
     def view(self, x: CudaArray, dtype: Any) -> CudaArray:
-        """The bits of an array as numbers of another dtype of that size."""
         self.arrive(x)
         return CudaArray(self.runtime.flat(x.flat.memory, x.flat.offset, x.size, dtype), x.shape, dtype)
 
@@ -139,7 +137,6 @@ class EagerPlace(Place):
         return None
 
     def do(self, work: Work, *arguments: Any) -> None:
-        """Do some work now."""
         self.arrive(*arguments)
         work()
 
