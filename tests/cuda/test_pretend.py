@@ -69,7 +69,7 @@ import sys
 sys.path[:0] = {path!r}
 import pretend_devices as pretend
 import numpy as np, cupy
-from minialex_cuda.runtime.device import DeviceRuntime
+from minialex_cuda.runtime.device import DeviceRuntime, address
 from minialex_cuda.ops.conv2d import fill_kernel
 runtime, driver, said = DeviceRuntime(), pretend.DRIVER, []
 
@@ -128,15 +128,15 @@ def test_cudas_rules_are_held() -> None:
     rules("""
 refused(lambda: runtime.launch(other, fill_kernel, 100, [a, np.float32(1)]), "InvalidValue")
 copy = cupy.cuda.runtime.memcpyAsync
-refused(lambda: copy(a.address, b.address, 400, 3, one.stream.ptr), "InvalidValue")
-refused(lambda: copy(a.address, a.address + 300, 400, 3, one.stream.ptr), "InvalidValue")
+refused(lambda: copy(address(a), address(b), 400, 3, one.stream.ptr), "InvalidValue")
+refused(lambda: copy(address(a), address(a) + 300, 400, 3, one.stream.ptr), "InvalidValue")
 with cupy.cuda.Device(1):
     event = cupy.cuda.Event()
 refused(lambda: one.stream.record(event), "InvalidResourceHandle")
 before = runtime.record(two)
 runtime.begin_capture(one)
 refused(lambda: runtime.synchronize(one), "StreamCaptureUnsupported")
-refused(lambda: copy(a.address, np.zeros(100, np.float32).ctypes.data, 400, 1, one.stream.ptr), "CaptureUnsupported")
+refused(lambda: copy(address(a), np.zeros(100, np.float32).ctypes.data, 400, 1, one.stream.ptr), "CaptureUnsupported")
 refused(lambda: runtime.wait(one, before), "StreamCaptureIsolation")
 inside = runtime.record(one)
 runtime.wait(two, inside)

@@ -157,7 +157,7 @@ class Step:
         ]
 
     def release(self) -> None:
-        """See `minialex_cuda.compiler.workspace.Tenant`."""
+        """Forget all addresses within the workspace; they are asked for again before they are used."""
         for array in self._borrowed():
             array.flat = NOWHERE
         for view, whole in self._views:

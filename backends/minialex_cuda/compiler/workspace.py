@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from minialex_cuda.compiler.schedule import StreamName
@@ -11,13 +11,8 @@ from minialex_cuda.runtime.array import Memory
 from minialex_cuda.runtime.place import EagerPlace
 from minialex_cuda.runtime.protocol import Stream
 
-
-class Tenant(Protocol):
-    """A compiled step."""
-
-    def release(self) -> None:
-        """Forget all addresses within the workspace; they are asked for again before they are used."""
-        ...
+if TYPE_CHECKING:
+    from minialex_cuda.compiler.compiled import Step
 
 
 class Workspace:
@@ -30,7 +25,7 @@ class Workspace:
     def __init__(self, places: Mapping[str, EagerPlace]) -> None:
         self._places = places
         self._blocks: dict[str, Memory] = {}
-        self._tenants: WeakSet[Any] = WeakSet()
+        self._tenants: WeakSet[Step] = WeakSet()
         self._streams: dict[StreamName, Stream] = {}
 
     def stream(self, name: StreamName) -> Stream:
@@ -50,7 +45,7 @@ class Workspace:
             tenant.release()
         self._tenants.clear()
 
-    def blocks(self, tenant: Tenant, sizes: Mapping[str, int]) -> dict[str, Memory]:
+    def blocks(self, tenant: Step, sizes: Mapping[str, int]) -> dict[str, Memory]:
         """The block of each device, of at least so many bytes.
 
         Raises

@@ -35,19 +35,21 @@ class Memory:
 class Flat:
     """Some numbers in a row within a block of memory: what kernels take.
 
-    Attributes
-    ----------
-    memory, offset : the block, and where in it they begin (bytes)
-    raw : the runtime's own one-dimensional array
-    arrives : an event that they are there after, for what is still on its way from the host
+    Attributes:
+        memory: the block
+        offset: where in it they begin (bytes)
+        raw: the runtime's own one-dimensional array
+        view: the same as Numba's kernels take it, made once: making one costs more than a launch
+        arrives: an event that they are there after, for what is still on its way from the host
     """
 
-    __slots__ = ("arrives", "memory", "offset", "raw")
+    __slots__ = ("arrives", "memory", "offset", "raw", "view")
 
     def __init__(self, memory: Memory, offset: int, raw: Any) -> None:
         self.memory = memory
         self.offset = offset
         self.raw = raw
+        self.view: Any = None
         self.arrives: Any = None
 
     @property

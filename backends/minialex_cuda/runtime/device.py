@@ -24,7 +24,7 @@ from minialex_cuda.runtime.array import Flat, Memory
 from minialex_cuda.runtime.cublas import WORKSPACE, Multiplier
 from minialex_cuda.runtime.cudnn import Convolutions
 from minialex_cuda.runtime.kernel import Kernel
-from minialex_cuda.runtime.protocol import Convolution, Product, Touched
+from minialex_cuda.runtime.protocol import Convolution, Product, Runtime, Touched
 
 THREADS = 256
 BLOCKS = 1 << 16
@@ -36,26 +36,16 @@ ALIGNED = 256
 numba_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small networks have small layers
 
 
-class DeviceFlat(Flat):
-    """`Flat`, with Numba's view of it, made once: making one costs more than a launch."""
+def view(flat: Flat) -> Any:
+    """Numbers as Numba's kernels take them; asked for while their device is the current one."""
+    if flat.view is None:
+        flat.view = numba_cuda.as_cuda_array(flat.raw, sync=False)
+    return flat.view
 
-    __slots__ = ("_view",)
 
-    def __init__(self, memory: Memory, offset: int, raw: Any) -> None:
-        super().__init__(memory, offset, raw)
-        self._view: Any = None
-
-    @property
-    def view(self) -> Any:
-        """As Numba's kernels take it; made while its device is the current one."""
-        if self._view is None:
-            self._view = numba_cuda.as_cuda_array(self.raw, sync=False)
-        return self._view
-
-    @property
-    def address(self) -> int:
-        """Where it begins."""
-        return int(self.raw.data.ptr)
+def address(flat: Flat) -> int:
+    """Where numbers begin."""
+    return int(flat.raw.data.ptr)
 
 
 @dataclass
@@ -94,21 +84,16 @@ class DeviceStream:
     staging: Staging = field(default_factory=Staging)
 
 
-class DeviceRuntime:
-    """See `minialex_cuda.runtime.protocol.Runtime`."""
+class DeviceRuntime(Runtime):
+    """The GPUs that this process may use."""
 
     def __init__(self) -> None:
-        self._devices = tuple(f"cuda:{index}" for index in range(cuda_runtime.getDeviceCount()))
-        self._in_use: Counter[str] = Counter()
+        super().__init__(cuda_runtime.getDeviceCount())
         self._convolutions: dict[str, Convolutions] = {}
         self._reached: set[tuple[int, int]] = set()
 
-    @property
-    def devices(self) -> tuple[str, ...]:
-        return self._devices
-
     def stream(self, device: str) -> DeviceStream:
-        index = self._devices.index(device)
+        index = self.devices.index(device)
         with cupy.cuda.Device(index):
             stream = cupy.cuda.Stream(non_blocking=True)
             return DeviceStream(index, stream, numba_cuda.external_stream(stream.ptr), None)
@@ -121,12 +106,7 @@ class DeviceRuntime:
             raise MemoryError(f"{device}: needed {nbytes:,} bytes more, {self.free(device):,} are free") from None
         return Memory(raw, nbytes, device, self._in_use)
 
-    def flat(self, memory: Memory, offset: int, count: int, dtype: Any) -> DeviceFlat:
-        kind = np.dtype(dtype)
-        return DeviceFlat(memory, offset, memory.raw[offset : offset + count * kind.itemsize].view(kind))
-
     def upload(self, stream: DeviceStream, source: NDArray[Any], target: Flat) -> None:
-        assert isinstance(target, DeviceFlat)
         nbytes = source.nbytes
         with cupy.cuda.Device(stream.index), stream.stream:
             block = stream.staging.block(nbytes)
@@ -136,7 +116,7 @@ class DeviceRuntime:
             event, pinned = block
             np.copyto(pinned, source.reshape(-1).view(np.uint8))
             host_to_device = cuda_runtime.memcpyHostToDevice
-            cuda_runtime.memcpyAsync(target.address, pinned.ctypes.data, nbytes, host_to_device, stream.stream.ptr)
+            cuda_runtime.memcpyAsync(address(target), pinned.ctypes.data, nbytes, host_to_device, stream.stream.ptr)
             stream.stream.record(event)
             stream.staging.give_back(nbytes, block)
 
@@ -146,22 +126,19 @@ class DeviceRuntime:
         return found
 
     def clear(self, stream: DeviceStream, target: Flat) -> None:
-        assert isinstance(target, DeviceFlat)
         with cupy.cuda.Device(stream.index):
-            cuda_runtime.memsetAsync(target.address, 0, target.nbytes, stream.stream.ptr)
+            cuda_runtime.memsetAsync(address(target), 0, target.nbytes, stream.stream.ptr)
 
     def copy(self, stream: DeviceStream, source: Flat, target: Flat) -> None:
-        assert isinstance(source, DeviceFlat)
-        assert isinstance(target, DeviceFlat)
-        there, here = (self._devices.index(flat.memory.device) for flat in (source, target))
+        there, here = (self.devices.index(flat.memory.device) for flat in (source, target))
         with cupy.cuda.Device(stream.index):
             if there == here:
                 kind = cuda_runtime.memcpyDeviceToDevice
-                cuda_runtime.memcpyAsync(target.address, source.address, source.nbytes, kind, stream.stream.ptr)
+                cuda_runtime.memcpyAsync(address(target), address(source), source.nbytes, kind, stream.stream.ptr)
             else:
                 self._reach(there, here)
                 cuda_runtime.memcpyPeerAsync(
-                    target.address, here, source.address, there, source.nbytes, stream.stream.ptr
+                    address(target), here, address(source), there, source.nbytes, stream.stream.ptr
                 )
 
     def _reach(self, *pair: int) -> None:
@@ -189,22 +166,19 @@ class DeviceRuntime:
     ) -> None:
         blocks = min(-(-count // THREADS), BLOCKS)
         with cupy.cuda.Device(stream.index):
-            plain = [a.view if isinstance(a, DeviceFlat) else a for a in arguments]
+            plain = [view(a) if isinstance(a, Flat) else a for a in arguments]
             kernel.device[blocks, THREADS, stream.view](count, *plain)
 
     def multiply(self, stream: DeviceStream, a: Flat, b: Flat, out: Flat, product: Product) -> None:
-        assert isinstance(a, DeviceFlat)
-        assert isinstance(b, DeviceFlat)
-        assert isinstance(out, DeviceFlat)
         with cupy.cuda.Device(stream.index):
             if stream.multiplier is None:
                 with stream.stream:
                     stream.workspace = cupy.empty(WORKSPACE, cupy.uint8)
                 stream.multiplier = Multiplier(stream.stream.ptr, stream.workspace.data.ptr)
-            stream.multiplier.multiply(a.address, b.address, out.address, out.raw.dtype, product)
+            stream.multiplier.multiply(address(a), address(b), address(out), out.raw.dtype, product)
 
     def convolution_bytes(self, device: str, convolution: Convolution) -> int | None:
-        with cupy.cuda.Device(self._devices.index(device)):
+        with cupy.cuda.Device(self.devices.index(device)):
             if device not in self._convolutions:
                 self._convolutions[device] = Convolutions()
             plan = self._convolutions[device].plan(convolution)
@@ -213,9 +187,9 @@ class DeviceRuntime:
     def convolve(
         self, stream: DeviceStream, convolution: Convolution, a: Flat, b: Flat, out: Flat, workspace: Flat
     ) -> None:
-        addresses = [flat.address for flat in (a, b, out, workspace) if isinstance(flat, DeviceFlat)]
+        addresses = map(address, (a, b, out, workspace))
         with cupy.cuda.Device(stream.index):
-            self._convolutions[self._devices[stream.index]].run(stream.stream.ptr, convolution, *addresses)
+            self._convolutions[self.devices[stream.index]].run(stream.stream.ptr, convolution, *addresses)
 
     def record(self, stream: DeviceStream) -> Any:
         with cupy.cuda.Device(stream.index):
@@ -231,11 +205,8 @@ class DeviceRuntime:
         with cupy.cuda.Device(stream.index):
             stream.stream.synchronize()
 
-    def in_use(self, device: str) -> int:
-        return self._in_use[device]
-
     def free(self, device: str) -> int:
-        with cupy.cuda.Device(self._devices.index(device)):
+        with cupy.cuda.Device(self.devices.index(device)):
             return int(cuda_runtime.memGetInfo()[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
     def begin_capture(self, stream: DeviceStream) -> bool:

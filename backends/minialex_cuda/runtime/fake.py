@@ -8,7 +8,6 @@ names. This is how the backend is tested, and how it can be looked into on a lap
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from minialex.errors import ResourceError
 from minialex_cuda.runtime.array import Flat, Memory
 from minialex_cuda.runtime.kernel import Kernel
-from minialex_cuda.runtime.protocol import Convolution, Precision, Product, Touched
+from minialex_cuda.runtime.protocol import Convolution, Precision, Product, Runtime, Touched
 
 BLOCKS, THREADS = 2, 3
 """Of a simulated launch: few, since every simulated thread is a thread of Python; enough that indices interleave."""
@@ -68,24 +67,18 @@ class FakeStream:
             raise ResourceError("nobody can wait for a stream while a graph is captured: nothing is done")
 
 
-class FakeRuntime:
-    """See `minialex_cuda.runtime.protocol.Runtime`.
+class FakeRuntime(Runtime):
+    """Pretend devices.
 
-    Parameters
-    ----------
-    devices : how many pretend devices
-    memory : bytes that each of them has
+    Args:
+        devices: how many
+        memory: bytes that each of them has
     """
 
     def __init__(self, devices: int = 2, memory: int = 1 << 40) -> None:
-        self._devices = tuple(f"cuda:{index}" for index in range(devices))
+        super().__init__(devices)
         self._memory = memory
-        self._in_use: Counter[str] = Counter()
         self.captured: list[Callable[[], None]] | None = None
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        return self._devices
 
     def stream(self, device: str) -> FakeStream:
         return FakeStream(self, device)
@@ -98,10 +91,6 @@ class FakeRuntime:
             raise MemoryError(f"{device}: needed {nbytes:,} bytes more, {free:,} of {self._memory:,} are free")
         raw = np.full(nbytes, 0xA5, np.uint8)  # what nobody wrote must not look like zero
         return Memory(raw, nbytes, device, self._in_use)
-
-    def flat(self, memory: Memory, offset: int, count: int, dtype: Any) -> Flat:
-        kind = np.dtype(dtype)
-        return Flat(memory, offset, memory.raw[offset : offset + count * kind.itemsize].view(kind))
 
     def upload(self, stream: FakeStream, source: NDArray[Any], target: Flat) -> None:
         taken, raw = source.reshape(-1).copy(), target.raw
@@ -167,9 +156,6 @@ class FakeRuntime:
 
     def synchronize(self, stream: FakeStream) -> None:
         stream.synchronize()
-
-    def in_use(self, device: str) -> int:
-        return self._in_use[device]
 
     def free(self, device: str) -> int:
         return self._memory - self._in_use[device]
