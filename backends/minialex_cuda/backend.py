@@ -178,7 +178,6 @@ def _method(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         rule(*args, **kwargs)
         return function(self.place(devices[0]), *args, **kwargs)
 
-    method.__doc__ = function.__doc__
     method.__signature__ = signature(getattr(Backend, name))
     return method
 

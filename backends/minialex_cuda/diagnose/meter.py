@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -195,21 +196,18 @@ class CupyMeter:
         Raises:
             ResourceError: If the kernel cannot be compiled, or fails.
         """
+        kernels = {device: self._kernel(device) for device in dict.fromkeys(devices)}
         done = threading.Event()
-        errors: list[Exception] = []
-        threads = []
-        for n, device in enumerate(dict.fromkeys(devices)):
-            kernel = self._kernel(device)
-            work = (device, kernel, seed + n, done, errors)
-            threads.append(threading.Thread(target=self._disturb, args=work, name=f"minialex-disturb-{device}"))
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            for thread in threads:
-                thread.join()
+        with ThreadPoolExecutor(len(kernels)) as pool:
+            busy = [
+                pool.submit(self._disturb, device, kernel, seed + n, done)
+                for n, (device, kernel) in enumerate(kernels.items())
+            ]
+            try:
+                yield
+            finally:
+                done.set()
+        errors = [error for task in busy if (error := task.exception())]
         if errors:
             raise ResourceError(f"the devices could not be disturbed: {' '.join(str(errors[0]).split())}")
 
@@ -222,17 +220,14 @@ class CupyMeter:
         except Exception as error:  # NVRTC has kinds of its own
             raise ResourceError(f"cuda:{device}: no kernel can be compiled: {' '.join(str(error).split())}") from None
 
-    def _disturb(self, device: int, kernel: Any, seed: int, done: threading.Event, errors: list[Exception]) -> None:
+    def _disturb(self, device: int, kernel: Any, seed: int, done: threading.Event) -> None:
         cupy = self._cupy
         random = np.random.default_rng(seed)
-        try:
-            with cupy.cuda.Device(device):
-                blocks = 2 * int(cupy.cuda.runtime.getDeviceProperties(device)["multiProcessorCount"])
-                stream = cupy.cuda.Stream(non_blocking=True)
-                while not done.is_set():
-                    with stream:
-                        kernel((blocks,), (1024,), (np.int64(random.integers(1_000, 400_000)),))
-                    stream.synchronize()
-                    time.sleep(float(random.uniform(0, 0.002)))
-        except Exception as error:
-            errors.append(error)
+        with cupy.cuda.Device(device):
+            blocks = 2 * int(cupy.cuda.runtime.getDeviceProperties(device)["multiProcessorCount"])
+            stream = cupy.cuda.Stream(non_blocking=True)
+            while not done.is_set():
+                with stream:
+                    kernel((blocks,), (1024,), (np.int64(random.integers(1_000, 400_000)),))
+                stream.synchronize()
+                time.sleep(float(random.uniform(0, 0.002)))

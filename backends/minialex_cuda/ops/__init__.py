@@ -21,11 +21,30 @@ from minialex_cuda.ops.response_norm import (
 from minialex_cuda.ops.sgd_update import sgd_update
 from minialex_cuda.ops.softmax_cross_entropy import softmax_cross_entropy, softmax_cross_entropy_backward
 
-_FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    reshape, concat, split, add, scale, conv2d, conv2d_backward, linear, linear_backward, relu, relu_backward, tanh,
-    tanh_backward, max_pool2d, max_pool2d_backward, local_response_norm, local_response_norm_backward,
-    spatial_response_norm, spatial_response_norm_backward, dropout, dropout_backward, softmax_cross_entropy,
-    softmax_cross_entropy_backward, sgd_update, augment,
-)  # fmt: skip
-
-OPERATIONS = {function.__name__: function for function in _FUNCTIONS}
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "reshape": reshape,
+    "concat": concat,
+    "split": split,
+    "add": add,
+    "scale": scale,
+    "conv2d": conv2d,
+    "conv2d_backward": conv2d_backward,
+    "linear": linear,
+    "linear_backward": linear_backward,
+    "relu": relu,
+    "relu_backward": relu_backward,
+    "tanh": tanh,
+    "tanh_backward": tanh_backward,
+    "max_pool2d": max_pool2d,
+    "max_pool2d_backward": max_pool2d_backward,
+    "local_response_norm": local_response_norm,
+    "local_response_norm_backward": local_response_norm_backward,
+    "spatial_response_norm": spatial_response_norm,
+    "spatial_response_norm_backward": spatial_response_norm_backward,
+    "dropout": dropout,
+    "dropout_backward": dropout_backward,
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "softmax_cross_entropy_backward": softmax_cross_entropy_backward,
+    "sgd_update": sgd_update,
+    "augment": augment,
+}

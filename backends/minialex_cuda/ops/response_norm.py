@@ -8,6 +8,7 @@ M = H·W and B = 1; for places A = H, M = 1 and B = W.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.kernel import kernel
@@ -43,59 +44,37 @@ def response_norm_backward_kernel(i, dy, x, y, scale, dx, A, M, B, a_before, a_a
     dx[i] = dy[i] * scale[i] ** -beta - two * alpha * beta * x[i] * total
 
 
-Window = tuple[int, int, int, int, int, int, int]
-"""A, M, B, and how far the window goes before and after along A and along B."""
-
-
-def channels(x: CudaArray, size: int) -> Window:
-    """The window of `local_response_norm`."""
+def _window(x: CudaArray, size: int, over: str) -> tuple[int, ...]:
+    """A, M, B, and how far the window goes before and after along A and along B."""
     before = size // 2
-    return x.shape[1], math.prod(x.shape[2:]), 1, before, size - 1 - before, 0, 0
+    after = size - 1 - before
+    if over == "channels":
+        return x.shape[1], math.prod(x.shape[2:]), 1, before, after, 0, 0
+    return x.shape[2], 1, x.shape[3], before, after, before, after
 
 
-def places(x: CudaArray, size: int) -> Window:
-    """The window of `spatial_response_norm`."""
-    before = size // 2
-    return x.shape[2], 1, x.shape[3], before, size - 1 - before, before, size - 1 - before
-
-
-def _forward(on: Place, x: CudaArray, window: Window, *numbers: float) -> tuple[CudaArray, CudaArray]:
+def _forward(
+    on: Place, x: CudaArray, *, size: int, k: float, alpha: float, beta: float, over: str
+) -> tuple[CudaArray, CudaArray]:
+    """y = x · scale^(−β), the window over channels or over places of a map; returns y and scale."""
     y, scale = on.empty(x.shape, x.dtype), on.empty(x.shape, x.dtype)
-    on.launch(response_norm_kernel, x.size, x, y, scale, *window, *map(x.dtype.type, numbers))
+    numbers = map(x.dtype.type, (k, alpha, beta))
+    on.launch(response_norm_kernel, x.size, x, y, scale, *_window(x, size, over), *numbers)
     return y, scale
 
 
 def _backward(
-    on: Place, dy: CudaArray, x: CudaArray, y: CudaArray, scale: CudaArray, window: Window, *numbers: float
-) -> CudaArray:
+    on: Place, dy: CudaArray, x: CudaArray, y: CudaArray, scale: CudaArray, *,
+    size: int, alpha: float, beta: float, over: str,
+) -> CudaArray:  # fmt: skip
+    """dx[c] = dy[c] · scale[c]^(−β) − 2αβ · x[c] · Σ_{c': c in the window of c'} dy[c'] · y[c'] / scale[c']."""
     dx = on.empty(x.shape, x.dtype)
-    on.launch(response_norm_backward_kernel, x.size, dy, x, y, scale, dx, *window, *map(x.dtype.type, numbers))
+    numbers = map(x.dtype.type, (alpha, beta))
+    on.launch(response_norm_backward_kernel, x.size, dy, x, y, scale, dx, *_window(x, size, over), *numbers)
     return dx
 
 
-def local_response_norm(
-    on: Place, x: CudaArray, *, size: int, k: float, alpha: float, beta: float
-) -> tuple[CudaArray, CudaArray]:
-    """y = x · scale^(−β), the window over channels; returns y and scale."""
-    return _forward(on, x, channels(x, size), k, alpha, beta)
-
-
-def local_response_norm_backward(
-    on: Place, dy: CudaArray, x: CudaArray, y: CudaArray, scale: CudaArray, *, size: int, alpha: float, beta: float
-) -> CudaArray:
-    """dx[c] = dy[c] · scale[c]^(−β) − 2αβ · x[c] · Σ_{c': c in the window of c'} dy[c'] · y[c'] / scale[c']."""
-    return _backward(on, dy, x, y, scale, channels(x, size), alpha, beta)
-
-
-def spatial_response_norm(
-    on: Place, x: CudaArray, *, size: int, k: float, alpha: float, beta: float
-) -> tuple[CudaArray, CudaArray]:
-    """y = x · scale^(−β), the window over places of a map; returns y and scale."""
-    return _forward(on, x, places(x, size), k, alpha, beta)
-
-
-def spatial_response_norm_backward(
-    on: Place, dy: CudaArray, x: CudaArray, y: CudaArray, scale: CudaArray, *, size: int, alpha: float, beta: float
-) -> CudaArray:
-    """As `local_response_norm_backward`, over the windows of `spatial_response_norm`."""
-    return _backward(on, dy, x, y, scale, places(x, size), alpha, beta)
+local_response_norm = partial(_forward, over="channels")
+local_response_norm_backward = partial(_backward, over="channels")
+spatial_response_norm = partial(_forward, over="places")
+spatial_response_norm_backward = partial(_backward, over="places")
