@@ -32,11 +32,11 @@ def program(dtype: str, sizes: tuple[int, ...] = SIZES) -> Program:
     for number, size in enumerate(sizes):
         w, v, seed = (value(size, dtype) for _ in range(3))
         bound |= {f"w{number}": w, f"v{number}": v, f"seed{number}": seed}
-        dw, kept = value(size, dtype), value(-1, "int64")
+        dw, skipped = value(size, dtype), value(-1, "int64")
         calls.append(Call("scale", (seed, 2.0), {}, (dw,)))
         numbers = {"learning_rate": Symbol(f"rate/{number % 3}"), "momentum": 0.9, "weight_decay": number % 2 * 0.01}
-        calls.append(Call("sgd_update", (w, v, dw), numbers, (kept,)))
-        outputs[f"kept{number}"] = kept
+        calls.append(Call("sgd_update", (w, v, dw), numbers, (skipped,)))
+        outputs[f"skipped{number}"] = skipped
     fed = {"labels": value(1, "int64")}
     return Program(bound, fed, tuple(f"rate/{n}" for n in range(3)), tuple(calls), outputs)
 
@@ -58,13 +58,13 @@ def test_the_same_bits_as_one_by_one(dtype: str) -> None:
     alone = {name: backend.to_device(a, "cuda:0") for name, a in given.items()}
     for number in range(3):  # plain, captured, replayed
         feed: dict[str, Any] = {f"rate/{n}": 0.1 * (n + 1) / (number + 1) for n in range(3)}
-        kept = step({**feed, "labels": backend.to_device(np.zeros(1, np.int64), "cuda:0")})
+        skipped = step({**feed, "labels": backend.to_device(np.zeros(1, np.int64), "cuda:0")})
         for n in range(len(SIZES)):
             w, v, seed = (alone[f"{name}{n}"] for name in ("w", "v", "seed"))
             decay, rate = n % 2 * 0.01, feed[f"rate/{n % 3}"]
             dw = backend.scale(seed, 2.0)
             left = backend.sgd_update(w, v, dw, learning_rate=rate, momentum=0.9, weight_decay=decay)
-            assert int(backend.to_numpy(kept[f"kept{n}"])) == int(backend.to_numpy(left)) == (f"seed{n}" in spoiled)
+            assert int(backend.to_numpy(skipped[f"skipped{n}"])) == int(backend.to_numpy(left)) == (f"seed{n}" in spoiled)
     for name in given:
         assert same_bits(backend.to_numpy(there[name]), backend.to_numpy(alone[name])), name
     assert not same_bits(backend.to_numpy(there["w3"]), given["w3"])
