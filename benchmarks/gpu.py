@@ -12,7 +12,7 @@ For every precision and batch size:
 - the training step (uint8 images on the device are cropped, reflected, shifted in colour and freed of their mean;
   forward, cost, backward, update), ours beside PyTorch eager and `torch.compile`, channels-last, in the same precision:
   some steps of each side in turn, round after round, so that all see the same machine; the median of the rounds;
-- ours layer by layer beside the floor that the device's own measured rates give (`minialex.plan`);
+- ours layer by layer beside the floor that the device's own measured rates give (`minialex.speed.plan`);
 - ours with one column instead of two, from which what columns cost on one device is estimated, not measured: nothing
   here computes both columns of a layer at once (see `gpu_goals.columns_cost`);
 - how much of a step the device computes (see `gpu_busy`; this too needs torch);
@@ -42,17 +42,20 @@ sys.path[:0] = [str(ROOT), str(ROOT / "backends"), str(ROOT / "benchmarks")]  # 
 
 import numpy as np  # noqa: E402
 
-from minialex import bench, files, machine, models, plan, registry  # noqa: E402
-from minialex.backend import Backend  # noqa: E402
+from minialex.speed import bench, machine, plan
+from minialex.storage import atomic
+from minialex.network import models
+from minialex.backend import registry  # noqa: E402
+from minialex.backend.protocol import Backend  # noqa: E402
 from minialex.data.dataset import ArraySplit  # noqa: E402
 from minialex.data.loader import Batch, batches  # noqa: E402
 from minialex.data.statistics import Statistics  # noqa: E402
 from minialex.doctor import devices, processor  # noqa: E402
 from minialex.errors import MinialexError  # noqa: E402
-from minialex.rates import PRECISIONS, Rates  # noqa: E402
-from minialex.recipe import Recipe, load  # noqa: E402
-from minialex.schedule import moment  # noqa: E402
-from minialex.session import Session  # noqa: E402
+from minialex.speed.rates import PRECISIONS, Rates  # noqa: E402
+from minialex.recipe.fields import Recipe, load  # noqa: E402
+from minialex.engine.schedule import moment  # noqa: E402
+from minialex.engine.session import Session  # noqa: E402
 
 from gpu_busy import busy_seconds  # noqa: E402  isort: skip
 from gpu_goals import COMPILED, EAGER, ONE_COLUMN, OURS, goals  # noqa: E402  isort: skip
@@ -369,7 +372,7 @@ class Benchmark:
         """Write down what was found until now."""
         self.found["goals"] = [asdict(goal) for goal in goals(self.found["entries"])]
         self.options.out.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(self.options.out, self.found)
+        atomic.write_json(self.options.out, self.found)
 
 
 def table(found: Mapping[str, Any]) -> str:

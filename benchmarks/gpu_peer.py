@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from minialex.data.statistics import Statistics
-from minialex.network import Network
-from minialex.recipe import Recipe
+from minialex.network.network import Network
+from minialex.recipe.fields import Recipe
 
 
 class JoinedNorm(nn.Module):

@@ -15,7 +15,7 @@ import shlex
 from functools import lru_cache
 from pathlib import Path
 
-from minialex import cli
+from minialex.cli import app as cli
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "two-gpus.md"
 MARK = re.compile(r"(<!-- begin: (minialex plan [^|]+) \| ([^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)

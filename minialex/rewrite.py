@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minialex.program import Call, Program, Value, values
+from minialex.backend.program import Call, Program, Value, values
 
 
 def substituted(arguments: Any, by: dict[Value, Value]) -> Any:

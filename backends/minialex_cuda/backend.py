@@ -9,10 +9,10 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.backend import Array, Backend
+from minialex.backend.protocol import Array, Backend
 from minialex.errors import ConfigurationError, DeviceMismatch, nearest
-from minialex.program import CompiledStep, Program
-from minialex.shapes import RULES
+from minialex.backend.program import CompiledStep, Program
+from minialex.backend.rules import RULES
 from minialex_cuda.compiler.compiled import Step
 from minialex_cuda.compiler.recording import can_compile
 from minialex_cuda.compiler.workspace import Workspace
@@ -34,16 +34,14 @@ class CudaBackend:
     Everything that is asked for is done later, in order, on one stream of each device; `to_numpy` and `synchronize`
     wait. Results are the same bits every time.
 
-    Parameters
-    ----------
-    precision : what the operands of float32 matrix products are rounded to: ``"float32"``, ``"tf32"`` or
-        ``"bfloat16"``; sums, weights and everything else are float32
-    runtime : the devices; None for the GPUs of this machine, `minialex_cuda.runtime.fake.FakeRuntime` for pretend ones
+    Args:
+        precision: what the operands of float32 matrix products are rounded to: ``"float32"``, ``"tf32"`` or
+            ``"bfloat16"``; sums, weights and everything else are float32
+        runtime: the devices; None for the GPUs of this machine, `minialex_cuda.runtime.fake.FakeRuntime` for pretend
+            ones
 
-    Raises
-    ------
-    BackendUnavailable
-        If CuPy, Numba CUDA, a driver or a device is missing or too old; says which, and what to do.
+    Raises:
+        BackendUnavailable: If CuPy, Numba CUDA, a driver or a device is missing or too old; says which, and what to do.
     """
 
     name = "cuda"
@@ -74,16 +72,14 @@ class CudaBackend:
 
     @classmethod
     def diagnose(cls, asked: bool) -> Diagnosis:
-        """What there is of a driver, of GPUs and of packages; see `minialex.findings`."""
+        """What there is of a driver, of GPUs and of packages; see `minialex.backend.findings`."""
         return Diagnosis(asked)
 
     def place(self, device: str) -> EagerPlace:
         """Where the operations of a device work.
 
-        Raises
-        ------
-        ConfigurationError
-            If there is no such device.
+        Raises:
+            ConfigurationError: If there is no such device.
         """
         if device not in self._places:
             known = ", ".join(self.devices)

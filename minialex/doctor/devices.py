@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from minialex import registry
+from minialex.backend import registry
 from minialex.errors import MinialexError, ResourceError
-from minialex.findings import Copy, Device, Diagnosis, Measured
-from minialex.rates import Rates
+from minialex.backend.findings import Copy, Device, Diagnosis, Measured
+from minialex.speed.rates import Rates
 
 Diagnose = Callable[[bool], Diagnosis]
 

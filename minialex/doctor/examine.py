@@ -13,18 +13,20 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from minialex import files, machine, registry
-from minialex.backend import Backend
+from minialex.storage import atomic
+from minialex.speed import machine
+from minialex.backend import registry
+from minialex.backend.protocol import Backend
 from minialex.doctor import pair as pairs
 from minialex.doctor import processor
 from minialex.doctor.devices import Diagnose, diagnoses, rates_of, with_link
 from minialex.doctor.pair import Outcome, Progress
 from minialex.errors import BackendUnavailable, ConfigurationError, MinialexError, ResourceError
-from minialex.findings import Check, Copy, Device, Diagnosis, works
-from minialex.rates import Rates
-from minialex.recipe import Recipe
-from minialex.session import placement_of
-from minialex.sheets import amount
+from minialex.backend.findings import Check, Copy, Device, Diagnosis, works
+from minialex.speed.rates import Rates
+from minialex.recipe.fields import Recipe
+from minialex.engine.session import placement_of
+from minialex.screen.sheets import amount
 
 REPORT = Path("minialex-doctor.json")
 """Where the report of ``--devices`` goes if no other place is named."""
@@ -301,6 +303,6 @@ def run(
         )
     show(report, screen)
     if path is not None:
-        files.write_text(path, report.as_json(" ".join(["minialex", *sys.argv[1:]])))
+        atomic.write_text(path, report.as_json(" ".join(["minialex", *sys.argv[1:]])))
         screen.print(f"report: {path}", highlight=False, markup=False)
     return 0 if report.works else 6

@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex import registry
-from minialex.backend import Backend
-from minialex.columns import Placement
+from minialex.backend import registry
+from minialex.backend.protocol import Backend
+from minialex.engine.columns import Placement
 from minialex.data.statistics import Statistics
 from minialex.errors import MinialexError
-from minialex.findings import Check, Copy
-from minialex.recipe import Recipe
-from minialex.recipe import load as load_recipe
-from minialex.schedule import moment
-from minialex.session import Session
+from minialex.backend.findings import Check, Copy
+from minialex.recipe.fields import Recipe
+from minialex.recipe.fields import load as load_recipe
+from minialex.engine.schedule import moment
+from minialex.engine.session import Session
 
 BOUNDS = {"float32": 1e-2, "tf32": 0.4, "bfloat16": 0.7}
 """Largest relative distance (in norm) of any array's change after two steps from that in the reference.
@@ -50,15 +50,14 @@ FEW = 2  # steps that are compared with the reference
 class Outcome:
     """One comparison.
 
-    Attributes
-    ----------
-    name : of what was done
-    placement : where the columns were
-    steps : of training
-    against : what bits were compared with, empty where they were not
-    differ : names of weights that are not the same bits
-    distance : largest relative distance from the reference, None where it was not compared
-    worst : the weight that has it
+    Attributes:
+        name: of what was done
+        placement: where the columns were
+        steps: of training
+        against: what bits were compared with, empty where they were not
+        differ: names of weights that are not the same bits
+        distance: largest relative distance from the reference, None where it was not compared
+        worst: the weight that has it
     """
 
     name: str
@@ -78,9 +77,8 @@ class Outcome:
 class Trainer:
     """Trains a small two-column network on random images, wherever it is told to.
 
-    Parameters
-    ----------
-    recipe : with two columns and its number of classes
+    Args:
+        recipe: with two columns and its number of classes
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -239,13 +237,12 @@ def run(
 ) -> tuple[list[Outcome], list[Check]]:
     """All comparisons, and what they say; an error ends them and is a finding too.
 
-    Parameters
-    ----------
-    recipe : what is trained (see `small_recipe`)
-    steps : of the long comparison
-    disturbed : a context in which the devices are disturbed, None where that cannot be
-    full : what is trained for a few steps too (see `full_recipe`)
-    alike : whether the two devices are of one kind
+    Args:
+        recipe: what is trained (see `small_recipe`)
+        steps: of the long comparison
+        disturbed: a context in which the devices are disturbed, None where that cannot be
+        full: what is trained for a few steps too (see `full_recipe`)
+        alike: whether the two devices are of one kind
     """
     outcomes: list[Outcome] = []
     failed: list[Check] = []

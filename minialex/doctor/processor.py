@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from minialex import machine, peaks, registry
+from minialex.speed import machine, peaks
+from minialex.backend import registry
 from minialex.errors import MinialexError
-from minialex.findings import Check
-from minialex.rates import Rates
+from minialex.backend.findings import Check
+from minialex.speed.rates import Rates
 
 NEEDED = 2 * 2**30
 """Bytes of memory that the full network's weights, momentum and gradients take, with what a small batch needs."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minialex import registry
+from minialex.backend import registry
 from minialex_cuda import CudaBackend
 from minialex_cuda.runtime.fake import FakeRuntime
 

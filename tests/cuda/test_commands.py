@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minialex import cli, registry
-from minialex.runs import read_metrics
+from minialex.cli import app as cli
+from minialex.backend import registry
+from minialex.runs.run_folder import read_metrics
 
 TINY = [
     *("train", "--backend", "cuda", "--recipe", "shapes", "--train-images", "128", "--validation-images", "32"),

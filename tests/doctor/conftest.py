@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from minialex.doctor.pair import small_recipe
-from minialex.recipe import Recipe
+from minialex.recipe.fields import Recipe
 
 
 @pytest.fixture

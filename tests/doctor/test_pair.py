@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex import host, registry
-from minialex.backend import Backend
+from minialex.backend import pretend, registry
+from minialex.backend.protocol import Backend
 from minialex.doctor.pair import Outcome, copy_check, differing, distance, outcome_check, run
 from minialex.errors import ResourceError
-from minialex.findings import Copy
-from minialex.recipe import Recipe
+from minialex.backend.findings import Copy
+from minialex.recipe.fields import Recipe
 from minialex_cuda import CudaBackend
 from minialex_cuda.runtime.fake import FakeRuntime
 from minialex_numpy import NumpyBackend
@@ -79,11 +79,11 @@ def lossy(x: Any, device: str) -> Any:
         return x
     copy = x.data.copy()
     copy.flat[0] += 1
-    return host.to_device(copy, device)
+    return pretend.to_device(copy, device)
 
 
 def stale(x: Any, device: str) -> Any:
-    return x if x.device == device else host.to_device(np.zeros_like(x.data), device)
+    return x if x.device == device else pretend.to_device(np.zeros_like(x.data), device)
 
 
 @pytest.mark.parametrize("copy", [lossy, stale])
@@ -101,7 +101,7 @@ def test_a_race_in_many_steps_is_seen(tiny: Tiny) -> None:
     now = []
 
     def racing(x: Any, device: str) -> Any:
-        return lossy(x, device) if now else host.copy_to(x, device)
+        return lossy(x, device) if now else pretend.copy_to(x, device)
 
     @contextmanager
     def disturbed() -> Iterator[None]:
@@ -119,7 +119,7 @@ def test_unlike_devices_are_compared_with_themselves(tiny: Tiny) -> None:
 
     def rounding(self: Any, x: Any) -> Any:
         factor = 1 + 1e-6 * ((x.device == "cpu:1") + bool(now))
-        return host.to_device(np.maximum(x.data, 0) * np.float32(factor), x.device)
+        return pretend.to_device(np.maximum(x.data, 0) * np.float32(factor), x.device)
 
     @contextmanager
     def disturbed() -> Iterator[None]:
@@ -138,7 +138,7 @@ def test_unlike_devices_are_compared_with_themselves(tiny: Tiny) -> None:
 
 def test_a_wrong_operation_is_seen_by_the_reference_alone(tiny: Tiny) -> None:
     def relu(self: Any, x: Any) -> Any:
-        return host.to_device(np.maximum(x.data, 0) * np.float32(1.1), x.device)
+        return pretend.to_device(np.maximum(x.data, 0) * np.float32(1.1), x.device)
 
     outcomes, checks = run(faulty(relu=relu), PAIR, tiny("float32"), 1, None, None)
     assert [t for t, v in topics(checks).items() if v == "problem"] == [

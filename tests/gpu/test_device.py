@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex import models
+from minialex.network import models
 from minialex.conformance import run, steps
 from minialex.conformance.checks import CHECKS
 from minialex.conformance.compare import same_bits
-from minialex.network import initial_parameters
-from minialex.program import interpret
-from minialex.recipe import load
-from minialex.step import Plan, record
+from minialex.network.network import initial_parameters
+from minialex.backend.program import interpret
+from minialex.recipe.fields import load
+from minialex.engine.step import Plan, record
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler.compiled import Step
 from minialex_cuda.diagnose.diagnosis import reason

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from minialex.backend import Array
-from minialex.program import Call, Program, Value, Watch, values
+from minialex.backend.protocol import Array
+from minialex.backend.program import Call, Program, Value, Watch, values
 from minialex_cuda.compiler import fusion
 from minialex_cuda.compiler.recording import Recorded, RecordingPlace, record
 from minialex_cuda.compiler.schedule import ALIGNMENT, RESULT, StreamName, Task, aligned, plan
@@ -29,9 +29,8 @@ from minialex_cuda.runtime.protocol import Event, Runtime
 class OutOfMemory(MemoryError):
     """A step that does not fit.
 
-    Attributes
-    ----------
-    fits : how many images would, as far as that is known; 0 if not even one
+    Attributes:
+        fits: how many images would, as far as that is known; 0 if not even one
     """
 
     def __init__(self, message: str, fits: int) -> None:
@@ -40,20 +39,17 @@ class OutOfMemory(MemoryError):
 
 
 class Step:
-    """A compiled step: see `minialex.program.CompiledStep`.
+    """A compiled step: see `minialex.backend.program.CompiledStep`.
 
-    Parameters
-    ----------
-    places : the backend's place of each device: batches come from its stream, and results are ready on it
-    workspace : memory for everything but the outputs
-    program : what to do
-    bindings : arrays that live longer than a step
-    graphs : whether to capture the step where all of it is on one device
+    Args:
+        places: the backend's place of each device: batches come from its stream, and results are ready on it
+        workspace: memory for everything but the outputs
+        program: what to do
+        bindings: arrays that live longer than a step
+        graphs: whether to capture the step where all of it is on one device
 
-    Raises
-    ------
-    OutOfMemory
-        If it does not fit; at its calls too, where a larger step took the workspace in between.
+    Raises:
+        OutOfMemory: If it does not fit; at its calls too, where a larger step took the workspace in between.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minialex.shapes import pool_size
+from minialex.backend.rules import pool_size
 from minialex_cuda.ops.conv2d import conv2d, conv2d_backward, conv2d_dw, conv2d_dx
 from minialex_cuda.ops.linear import linear, linear_dw, linear_dx
 from minialex_cuda.ops.max_pool2d import first_window, max_pool2d_backward

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from minialex.program import Call, Program
-from minialex.rewrite import Rewrite
+from minialex.backend.program import Call, Program
+from minialex.backend.rewrite import Rewrite
 
 
 def fuse(program: Program) -> Program:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minialex.philox import Stream
-from minialex.program import Call, Program, Symbol, Value, flatten
+from minialex.backend.program import Call, Program, Symbol, Value, flatten
 from minialex_cuda import ops
 from minialex_cuda.compiler import fused
 from minialex_cuda.compiler.updates import Tables, sgd_updates

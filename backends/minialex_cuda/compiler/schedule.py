@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from minialex.program import Call, Program, Value, values
+from minialex.backend.program import Call, Program, Value, values
 
 StreamName = tuple[str, int, str]
 """(device, column, ``"compute"`` or ``"copy"``); the arenas of outputs are named with `RESULT`, and no stream is."""
@@ -33,11 +33,10 @@ IN_PLACE = {"sgd_update": (0, 1), "sgd_updates": (0, 1)}
 class Task:
     """One operation in its place.
 
-    Attributes
-    ----------
-    call : the operation
-    stream : where it is done
-    waits : indices of tasks on other streams that must be done before
+    Attributes:
+        call: the operation
+        stream: where it is done
+        waits: indices of tasks on other streams that must be done before
     """
 
     call: Call
@@ -57,12 +56,11 @@ class Slot:
 class Schedule:
     """A step that is ready to be run.
 
-    Attributes
-    ----------
-    tasks : in an order in which they may be asked for
-    slots : place of every result
-    aliases : values that are another's numbers under another shape
-    arenas : bytes of each stream's arena
+    Attributes:
+        tasks: in an order in which they may be asked for
+        slots: place of every result
+        aliases: values that are another's numbers under another shape
+        arenas: bytes of each stream's arena
     """
 
     tasks: tuple[Task, ...]

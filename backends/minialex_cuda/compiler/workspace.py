@@ -48,10 +48,8 @@ class Workspace:
     def blocks(self, tenant: Step, sizes: Mapping[str, int]) -> dict[str, Memory]:
         """The block of each device, of at least so many bytes.
 
-        Raises
-        ------
-        MemoryError
-            If a larger one is needed and cannot be had; then there is none, until it is asked for again.
+        Raises:
+            MemoryError: If a larger one is needed and cannot be had; then there is none, until it is asked for again.
         """
         small = [d for d, size in sizes.items() if d not in self._blocks or self._blocks[d].nbytes < size]
         if small:

@@ -9,7 +9,7 @@ from importlib import import_module
 from itertools import combinations
 
 from minialex.errors import BackendUnavailable
-from minialex.findings import Check, Copy, Device, Measured, works
+from minialex.backend.findings import Check, Copy, Device, Measured, works
 from minialex_cuda.diagnose import driver as drivers
 from minialex_cuda.diagnose import wheels
 from minialex_cuda.diagnose.driver import Driver, DriverError
@@ -71,7 +71,7 @@ def look(load: Callable[[], Driver]) -> tuple[Driver | None, list[Device], list[
 
 
 class Diagnosis:
-    """See `minialex.findings.Diagnosis`; the arguments after the first are where findings come from.
+    """See `minialex.backend.findings.Diagnosis`; the arguments after the first are where findings come from.
 
     Args:
         asked: whether somebody wants to use the backend

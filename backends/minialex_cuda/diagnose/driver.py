@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from minialex.findings import Device
+from minialex.backend.findings import Device
 
 LINUX = ("libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1")
 WINDOWS = ("nvcuda.dll",)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minialex.errors import ResourceError
-from minialex.findings import Copy, Device, Measured
+from minialex.backend.findings import Copy, Device, Measured
 
 SIDE = 8192  # rows and columns of the factors
 COPIED = 1 << 29  # bytes, more than any card's cache

@@ -12,7 +12,7 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from minialex.findings import Check
+from minialex.backend.findings import Check
 
 CUPY = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
 OTHERS = (

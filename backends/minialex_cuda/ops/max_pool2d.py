@@ -3,7 +3,7 @@
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
-from minialex.shapes import pool_size
+from minialex.backend.rules import pool_size
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.kernel import function, kernel
 from minialex_cuda.runtime.place import Place

@@ -12,10 +12,9 @@ import numpy as np
 class Memory:
     """A block of bytes on a device. It is counted as in use for as long as somebody holds it.
 
-    Attributes
-    ----------
-    raw, nbytes, device : the runtime's own block, its size and its device
-    read : an event that its last reader is done at; None: whatever was asked of the device until now may read it
+    Attributes:
+        raw, nbytes, device: the runtime's own block, its size and its device
+        read: an event that its last reader is done at; None: whatever was asked of the device until now may read it
     """
 
     __slots__ = ("_count", "device", "nbytes", "raw", "read")
@@ -61,10 +60,9 @@ class Flat:
 class CudaArray:
     """An array of the CUDA backend: contiguous, in row-major order.
 
-    Attributes
-    ----------
-    flat : its numbers
-    shape, dtype, device : as `minialex.backend` asks
+    Attributes:
+        flat: its numbers
+        shape, dtype, device: as `minialex.backend.protocol` asks
     """
 
     __slots__ = ("dtype", "flat", "shape")

@@ -36,10 +36,9 @@ def library() -> ctypes.CDLL:
 class Multiplier:
     """cuBLAS for one stream. Made while the stream's device is the current one.
 
-    Parameters
-    ----------
-    stream : address of the stream
-    workspace : address of `WORKSPACE` bytes on its device
+    Args:
+        stream: address of the stream
+        workspace: address of `WORKSPACE` bytes on its device
     """
 
     def __init__(self, stream: int, workspace: int) -> None:

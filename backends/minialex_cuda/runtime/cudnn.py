@@ -40,16 +40,13 @@ def strides(dims: tuple[int, ...], last: bool) -> list[int]:
 class Plan:
     """A convolution that cuDNN has planned.
 
-    Parameters
-    ----------
-    cudnn : the module
-    convolution : what is computed
-    where : ``handle=…`` of a device, or ``device_property=…`` to plan for one that is not here
+    Args:
+        cudnn: the module
+        convolution: what is computed
+        where: ``handle=…`` of a device, or ``device_property=…`` to plan for one that is not here
 
-    Raises
-    ------
-    cudnn.cudnnGraphNotSupportedError, RuntimeError
-        If no plan fits.
+    Raises:
+        cudnn.cudnnGraphNotSupportedError, RuntimeError: If no plan fits.
     """
 
     def __init__(self, cudnn: Any, convolution: Convolution, **where: Any) -> None:

@@ -48,11 +48,10 @@ def function(body: Callable[..., Any]) -> Callable[..., Any]:
 class Kernel:
     """A body ``(i, arguments …)`` with the loops around it.
 
-    Attributes
-    ----------
-    name : of its function
-    parameters : names of the arguments after the index
-    writes : positions, among the parameters, of the arrays that are written
+    Attributes:
+        name: of its function
+        parameters: names of the arguments after the index
+        writes: positions, among the parameters, of the arrays that are written
     """
 
     def __init__(self, body: Body, writes: tuple[str, ...]) -> None:

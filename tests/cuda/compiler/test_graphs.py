@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex import cli
+from minialex.cli import app as cli
 from minialex.conformance import steps
 from minialex.conformance.compare import same_bits
 from minialex.errors import ResourceError
-from minialex.program import interpret
+from minialex.backend.program import interpret
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler.compiled import OutOfMemory, Step
 from minialex_cuda.runtime.fake import FakeRuntime
@@ -87,7 +87,7 @@ def test_watching_tells_layers_in_order_and_changes_no_bit(monkeypatch: pytest.M
 
 def test_programs_with_other_symbols_are_walked() -> None:
     backend = CudaBackend(runtime=FakeRuntime())
-    from minialex.program import Call, Program, Symbol, Value
+    from minialex.backend.program import Call, Program, Symbol, Value
 
     x = Value(1, (3,), np.dtype(np.float32), "cuda:0")
     y = Value(2, (3,), np.dtype(np.float32), "cuda:0")
@@ -170,7 +170,7 @@ def test_a_training_run_on_two_pretend_gpus_learns_like_the_reference(
     pretend_gpus: Callable[[int], Any], tmp_path: Path
 ) -> None:
     """The whole command: `minialex train --backend cuda --devices 0,1`, beside the NumPy backend's."""
-    from minialex.runs import read_metrics
+    from minialex.runs.run_folder import read_metrics
 
     pretend_gpus(1 << 40)
     losses = {}

@@ -18,7 +18,7 @@ import pytest
 
 from minialex.conformance import steps
 from minialex.conformance.compare import same_bits
-from minialex.program import interpret
+from minialex.backend.program import interpret
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler import compiled
 from minialex_cuda.compiler.compiled import Step
@@ -325,16 +325,16 @@ def test_fusion_is_found_and_leaves_nothing_out() -> None:
 
 
 def steps_values(call: Any) -> list[Any]:
-    from minialex.program import values
+    from minialex.backend.program import values
 
     return values((call.args, call.kwargs))
 
 
 def test_the_networks_of_the_paper_are_fused() -> None:
     """AlexNet as in the paper: both normalisations with their pooling, pool5 with its ReLU, every convolution."""
-    from minialex import models
-    from minialex.recipe import load
-    from minialex.step import Plan, record
+    from minialex.network import models
+    from minialex.recipe.fields import load
+    from minialex.engine.step import Plan, record
 
     recipe = load("alexnet-2012")
     step = Plan(models.build(recipe.network), ("cuda:0", "cuda:1"), image_size=256)

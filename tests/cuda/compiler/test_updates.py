@@ -9,8 +9,8 @@ import pytest
 
 from minialex.conformance import steps
 from minialex.conformance.compare import same_bits
-from minialex.program import Call, Program, Symbol, Value
-from minialex.step import Plan, record
+from minialex.backend.program import Call, Program, Symbol, Value
+from minialex.engine.step import Plan, record
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler import updates
 from minialex_cuda.compiler.compiled import Step

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from minialex.doctor.pair import small_recipe
-from minialex.recipe import Recipe
+from minialex.recipe.fields import Recipe
 
 PRODUCTS = {"float32": 50e12, "tf32": 400e12, "bfloat16": 800e12}
 MEMORY, HOST, DIRECT, THROUGH_HOST = 4e12, 50e9, 400e9, 20e9

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from minialex import cli, registry
+from minialex.cli import app as cli
+from minialex.backend import registry
 from minialex.doctor.devices import cards
 from minialex.doctor.examine import Report, Sources, examine, run
 from minialex.errors import BackendUnavailable, ResourceError
-from minialex.findings import Check, works
-from minialex.rates import Rates, read
-from minialex.recipe import Recipe
+from minialex.backend.findings import Check, works
+from minialex.speed.rates import Rates, read
+from minialex.recipe.fields import Recipe
 from minialex_cuda import CudaBackend
 from minialex_cuda.diagnose import wheels
 from minialex_cuda.diagnose.diagnosis import Diagnosis

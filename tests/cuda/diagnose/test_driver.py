@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from minialex.findings import Device
+from minialex.backend.findings import Device
 from minialex_cuda.diagnose import driver
 from minialex_cuda.diagnose.driver import Driver, DriverError
 
