@@ -6,7 +6,8 @@ import sys
 CODE = """
 import sys
 before = set(sys.modules)
-import minialex, minialex.models, minialex.network, minialex.columns, minialex.step, minialex.registry, minialex_numpy
+import minialex, minialex.network.models, minialex.engine.columns, minialex.engine.step, minialex.backend.registry
+import minialex_numpy
 loaded = {name.partition('.')[0] for name in set(sys.modules) - before}
 print(sorted(loaded - set(sys.stdlib_module_names) - {'numpy', 'minialex', 'minialex_numpy'}))
 """

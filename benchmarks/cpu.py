@@ -30,8 +30,9 @@ from typing import Any
 
 import page
 
-from minialex import files, machine
-from minialex.peaks import BLAS_THREADS
+from minialex.speed import machine
+from minialex.speed.peaks import BLAS_THREADS
+from minialex.storage import atomic
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "cpu.json"
@@ -307,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recorded = {"command": command, "threads": options.threads, "took": round(took, 1), **machine.describe()}
         known[part] = {**found, "recorded": recorded}
         RESULTS.parent.mkdir(exist_ok=True)
-        files.write_json(RESULTS, known)
+        atomic.write_json(RESULTS, known)
         say(f"  {took:.0f} s")
     page.main()
 

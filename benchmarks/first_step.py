@@ -14,8 +14,8 @@ BEGAN = float(sys.argv[1])
 
 def main() -> None:
     """The command itself, with the first step's end reported."""
-    from minialex import cli
-    from minialex.display import TrainingDisplay
+    from minialex.cli import app as cli
+    from minialex.training.display import TrainingDisplay
 
     def stepped(*_: object) -> None:
         os.write(2, f"first step after {time.time() - BEGAN:.2f} s\n".encode())

@@ -42,20 +42,21 @@ sys.path[:0] = [str(ROOT), str(ROOT / "backends"), str(ROOT / "benchmarks")]  # 
 
 import numpy as np  # noqa: E402
 
-from minialex.speed import bench, machine, plan
-from minialex.storage import atomic
-from minialex.network import models
 from minialex.backend import registry  # noqa: E402
 from minialex.backend.protocol import Backend  # noqa: E402
 from minialex.data.dataset import ArraySplit  # noqa: E402
 from minialex.data.loader import Batch, batches  # noqa: E402
 from minialex.data.statistics import Statistics  # noqa: E402
 from minialex.doctor import devices, processor  # noqa: E402
-from minialex.errors import MinialexError  # noqa: E402
-from minialex.speed.rates import PRECISIONS, Rates  # noqa: E402
-from minialex.recipe.fields import Recipe, load  # noqa: E402
 from minialex.engine.schedule import moment  # noqa: E402
 from minialex.engine.session import Session  # noqa: E402
+from minialex.errors import MinialexError  # noqa: E402
+from minialex.network import variants  # noqa: E402
+from minialex.recipe.fields import Recipe  # noqa: E402
+from minialex.recipe.toml import load  # noqa: E402
+from minialex.speed import bench, machine, plan  # noqa: E402
+from minialex.speed.rates import PRECISIONS, Rates  # noqa: E402
+from minialex.storage import atomic  # noqa: E402
 
 from gpu_busy import busy_seconds  # noqa: E402  isort: skip
 from gpu_goals import COMPILED, EAGER, ONE_COLUMN, OURS, goals  # noqa: E402  isort: skip
@@ -133,7 +134,7 @@ class Theirs:
         from gpu_peer import DevicePeer
 
         mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
-        network = models.build(recipe.network)
+        network = variants.build(recipe)
         place = device if device.startswith("cuda") else "cpu"
         self.peer = DevicePeer(recipe, network, Statistics(mean, np.eye(3) * 5000.0), place, precision, compiled)
         self.recipe = recipe
@@ -349,7 +350,7 @@ class Benchmark:
 
     def floor(self, recipe: Recipe) -> plan.Floor:
         """The least time of a step, all columns on the device."""
-        layout = plan.lay_out(models.build(recipe.network), (0,) * recipe.columns)
+        layout = plan.lay_out(variants.build(recipe), (0,) * recipe.columns)
         return plan.floor(layout, [self.rates], recipe.precision, recipe.batch_size)
 
     def split(self, recipe: Recipe) -> ArraySplit:

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from minialex import registry
-from minialex.ablations.statistics import estimate
-from minialex.commands import load_data, open_session
-from minialex.files import write_text
+from minialex.backend import registry
+from minialex.cli.commands import load_data, open_session
 from minialex.look.kernels import colour_selectivity, column_difference
 from minialex.look.neighbours import feature_layer, nearest, pixel_ranks
 from minialex.look.sensitivity import translation
-from minialex.machine import anywhere, describe
+from minialex.speed.machine import anywhere, describe
+from minialex.storage.atomic import write_text
+from minialex.studies.statistics import estimate
 
 RESULTS = Path(__file__).resolve().parent / "results" / "looked.json"
 MOVED, QUERIES, LIBRARY, NEIGHBOURS = 200, 500, 5000, 6

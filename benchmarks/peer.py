@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from minialex.data.statistics import Statistics
-from minialex.layers import Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU
-from minialex.network import Network
-from minialex.recipe import Recipe
+from minialex.network.layers import Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU
+from minialex.network.network import Network
+from minialex.recipe.fields import Recipe
 
 Key = tuple[str, str]
 Watch = Callable[[str, str], None]
@@ -94,12 +94,12 @@ class Peer(nn.Module):
         return x
 
     def load(self, weights: Mapping[str, NDArray[np.floating]]) -> None:
-        """Take the weights of a minialex session (whole layers, see `minialex.network.join_columns`)."""
+        """Take the weights of a minialex session (whole layers, see `minialex.network.parameters.join_columns`)."""
         self.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
 
 
 class PeerSession:
-    """A peer with its optimiser and augmentation, and what `minialex.session.Session` is asked for.
+    """A peer with its optimiser and augmentation, and what `minialex.engine.session.Session` is asked for.
 
     Parameters
     ----------

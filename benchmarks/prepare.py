@@ -41,11 +41,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from minialex import files, machine
-from minialex.data import prepare, store
 from minialex.data.images import decode
-from minialex.data.rates import bench_data
 from minialex.data.statistics import Sums
+from minialex.data.store import prepare, store
+from minialex.speed import machine
+from minialex.speed.loading import bench_data
+from minialex.storage import atomic
 
 RESULTS = Path(__file__).resolve().parent / "results" / "prepare.json"
 SIZE = 256
@@ -178,7 +179,7 @@ def synthetic(folder: Path, count: int) -> None:
     sums = Sums(SIZE)
     sums.add(pool)
     shards: dict[str, tuple[store.Shard, ...]] = {}
-    files.make_folder(folder)
+    atomic.make_folder(folder)
     for part, images in (("train", count), ("validation", 64)):
         made = []
         for number, first in enumerate(range(0, images, 2048)):
@@ -192,7 +193,7 @@ def synthetic(folder: Path, count: int) -> None:
                     crc.append(zlib.crc32(image))
                     yield image.reshape(-1)
 
-            _, sha256 = files.write_stream(store.images_path(folder, part, number), blocks())
+            _, sha256 = atomic.write_stream(store.images_path(folder, part, number), blocks())
             names = tuple(str(i) for i in range(first, first + rows))
             labels = np.arange(first, first + rows, dtype=np.int64) % 1000
             index = store.Index(labels, np.array(crc, np.uint32), names, (), (), sha256)
@@ -202,7 +203,7 @@ def synthetic(folder: Path, count: int) -> None:
         shards[part] = tuple(made)
     store.write_statistics(folder, sums.statistics())
     for name in (store.LEFT_OUT, store.TREATED):
-        files.write_text(folder / name, "part\tfile\twhat\n")
+        atomic.write_text(folder / name, "part\tfile\twhat\n")
     hashes = {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in (store.STATISTICS, store.LEFT_OUT, store.TREATED)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from minialex import machine
-from minialex.recipe import load
-from minialex.runs import RunPaths, read_metrics
+from minialex.recipe.toml import load
+from minialex.runs.run_folder import RunPaths, read_metrics
+from minialex.speed import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "runs.json"

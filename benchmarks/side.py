@@ -16,14 +16,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minialex import bench, models, registry
+from minialex.backend import registry
 from minialex.data import DataSet, batches, epoch_order, load
-from minialex.data.statistics import Statistics, statistics
-from minialex.floors import Key, Peaks
-from minialex.recipe import Recipe
-from minialex.recipe import load as load_recipe
-from minialex.schedule import moment
-from minialex.session import Session
+from minialex.data.dataset import statistics_of
+from minialex.data.statistics import Statistics
+from minialex.engine.schedule import moment
+from minialex.engine.session import Session
+from minialex.network import variants
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load as load_recipe
+from minialex.speed import bench
+from minialex.speed.floors import Key, Peaks
 
 
 class Side(Protocol):
@@ -73,7 +76,7 @@ class Ours:
     def epoch(self, recipe: Recipe, data: DataSet, number: int, steps: int) -> float:
         if self.trained is None:
             placement = (self.backend.devices[0],) * recipe.columns
-            self.trained = Session(recipe, self.backend, placement, statistics(data.train))
+            self.trained = Session(recipe, self.backend, placement, statistics_of(data.train))
         session, now, size = self.trained, moment(recipe, number, ()), recipe.batch_size
         began = time.perf_counter()
         order = epoch_order(len(data.train), seed=recipe.seed, epoch=number)[: steps * size]
@@ -102,7 +105,7 @@ class Theirs:
             mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
             found = Statistics(mean, np.eye(3) * 5000.0)
             small = recipe.replace(learning_rate=bench.TINY_RATE)
-            self.sessions[recipe.model] = self.peer.PeerSession(small, models.build(recipe.network), found)
+            self.sessions[recipe.model] = self.peer.PeerSession(small, variants.build(recipe), found)
         key = recipe.model, batch
         if key not in self.batches:
             self.batches[key] = [self.torch.from_numpy(a) for a in bench.random_batch(recipe, batch)]
@@ -126,7 +129,7 @@ class Theirs:
     def epoch(self, recipe: Recipe, data: DataSet, number: int, steps: int) -> float:
         torch = self.torch
         if self.trained is None:
-            session = self.peer.PeerSession(recipe, models.build(recipe.network), statistics(data.train))
+            session = self.peer.PeerSession(recipe, variants.build(recipe), statistics_of(data.train))
             everything = np.arange(len(data.train))
             images = torch.from_numpy(data.train.read(everything))
             self.trained = session, images, torch.from_numpy(np.asarray(data.train.labels))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minialex import ablations
-from minialex.ablations import words
+from minialex import studies as ablations
+from minialex.studies import words
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "ablations.md"
 BEGIN, END = "<!-- studies: begin -->\n", "<!-- studies: end -->\n"

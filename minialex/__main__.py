@@ -9,7 +9,7 @@ NEEDED = ("typer", "rich")
 
 if __name__ == "__main__":
     try:
-        from minialex.cli import main
+        from minialex.cli.app import main
     except ModuleNotFoundError as error:
         if error.name not in NEEDED:
             raise

@@ -40,14 +40,12 @@ _BLOCK = 1 << 15  # counters at a time: the working set stays in the processor's
 def philox4x32(counter: UInt32, key: tuple[int, int]) -> UInt32:
     """Ten rounds of Philox4x32.
 
-    Parameters
-    ----------
-    counter : uint32 [..., 4]
-    key : two integers in [0, 2^32)
+    Args:
+        counter: uint32 [..., 4]
+        key: two integers in [0, 2^32)
 
-    Returns
-    -------
-    uint32 [..., 4], a bijection of the counter for each key.
+    Returns:
+        uint32 [..., 4], a bijection of the counter for each key.
     """
     c0, c1, c2, c3 = (counter[..., i].astype(np.uint64) for i in range(4))
     k0, k1 = key
@@ -73,14 +71,13 @@ def purpose(name: str) -> int:
 class Stream:
     """A place in the space of random numbers: which seed, purpose and step, and where a piece of a batch begins.
 
-    Attributes
-    ----------
-    seed : integer in [0, 2^64)
-    purpose : the CRC-32 of a name, see `purpose`
-    step : the training step or epoch, in [0, 2^32). In a recorded program it may stand for "the step of the
-        run"; an operation that receives a stream always sees an integer.
-    first_sample : index of the piece's first sample in the whole batch
-    first_element : index of the piece's first element in the whole sample (a column's first feature)
+    Attributes:
+        seed: integer in [0, 2^64)
+        purpose: the CRC-32 of a name, see `purpose`
+        step: the training step or epoch, in [0, 2^32). In a recorded program it may stand for "the step of the
+            run"; an operation that receives a stream always sees an integer.
+        first_sample: index of the piece's first sample in the whole batch
+        first_element: index of the piece's first element in the whole sample (a column's first feature)
     """
 
     seed: int
@@ -102,15 +99,13 @@ class Stream:
 def words(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> UInt32:
     """Random 32-bit words for some samples and elements.
 
-    Parameters
-    ----------
-    stream : whose numbers they are: seed, purpose, step, where it begins
-    samples : how many samples from `stream.first_sample` on, or their indices (int64 [S], added to it)
-    elements : how many elements E of each sample, from `stream.first_element` on
+    Args:
+        stream: whose numbers they are: seed, purpose, step, where it begins
+        samples: how many samples from `stream.first_sample` on, or their indices (int64 [S], added to it)
+        elements: how many elements E of each sample, from `stream.first_element` on
 
-    Returns
-    -------
-    uint32 [S, E]
+    Returns:
+        uint32 [S, E]
     """
     indices = np.arange(samples) if isinstance(samples, int) else np.asarray(samples)
     first_block = stream.first_element // 4

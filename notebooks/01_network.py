@@ -12,10 +12,13 @@ import math
 
 import numpy as np
 
-from minialex import check, models, recipe, registry
+from minialex.backend import registry
+from minialex.course import checks as check
+from minialex.course.notebooks import experiment, show
 from minialex.data import load
-from minialex.notebooks import experiment, show
-from minialex.summary import summarise
+from minialex.engine.summary import summarise
+from minialex.network import models
+from minialex.recipe import toml as recipe
 
 # %% [markdown]
 # ## An image is an array
@@ -73,7 +76,7 @@ check.brighter(brighter)
 # In minialex the paper's table *is* the code. This is read from the library's own file:
 
 # %%
-show.source(models.alexnet)
+show.source(models)
 
 # %% [markdown]
 # And this is what it comes to. *Output* is one column's piece, channels × rows × columns.

@@ -16,8 +16,9 @@ import time
 
 import numpy as np
 
-from minialex import check, registry
-from minialex.notebooks import experiment, show
+from minialex.backend import registry
+from minialex.course import checks as check
+from minialex.course.notebooks import experiment, show
 from minialex_numpy.conv2d import conv2d, conv2d_backward, patches
 
 # %% [markdown]

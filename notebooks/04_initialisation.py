@@ -18,10 +18,12 @@ import math
 
 import numpy as np
 
-from minialex import check, guards, recipe
+from minialex.course import checks as check
+from minialex.course.notebooks import experiment, show
 from minialex.data import load
-from minialex.network import initial_parameters
-from minialex.notebooks import experiment, show
+from minialex.network.parameters import initial_parameters
+from minialex.recipe import toml as recipe
+from minialex.training import guards
 from minialex_numpy.softmax_cross_entropy import softmax_cross_entropy
 
 # %% [markdown]

@@ -18,9 +18,11 @@
 # %%
 import numpy as np
 
-from minialex import check, recipe, registry
-from minialex.layers import Context, LocalResponseNorm
-from minialex.notebooks import experiment, show
+from minialex.backend import registry
+from minialex.course import checks as check
+from minialex.course.notebooks import experiment, show
+from minialex.network.layers import Context, LocalResponseNorm
+from minialex.recipe import toml as recipe
 from minialex_numpy.local_response_norm import local_response_norm, window_sum
 
 # %%

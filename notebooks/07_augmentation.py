@@ -15,10 +15,12 @@
 # %%
 import numpy as np
 
-from minialex import check, recipe
+from minialex.backend.program import PROBS
+from minialex.course import checks as check
+from minialex.course.notebooks import experiment, show
 from minialex.data import load, ten_crop_offsets, training_draws
-from minialex.data.statistics import statistics
-from minialex.notebooks import experiment, show
+from minialex.data.dataset import statistics_of
+from minialex.recipe import toml as recipe
 from minialex_numpy.augment import augment
 
 # %% [markdown]
@@ -37,7 +39,7 @@ show.source(augment)
 # %% alt="A drawn triangle on a blue ground, whole and in seven random crops; some are reflected, and all are cut at other places."
 big = load("shapes", size=256, train_images=8, validation_images=8)
 figure = big.train.read(np.array([4]))
-found = statistics(big.train)
+found = statistics_of(big.train)
 draws = training_draws(7, seed=0, step=0, size=256, crop=224, statistics=found, colour=0)
 crops = augment(
     np.repeat(figure, 7, axis=0), np.zeros((3, 256, 256), np.float32), draws.shift,
@@ -164,7 +166,7 @@ some_labels = data.validation.labels[:60]
 opinions = []  # of each view: probabilities [60, classes]
 for top, left, flip in ten_crop_offsets(32, 28):
     feed = session.view_feed(some, some_labels, top, left, flip)
-    opinions.append(session.backend.to_numpy(session.step("infer", 60)(feed)["probs"]))
+    opinions.append(session.backend.to_numpy(session.step("infer", 60)(feed)[PROBS]))
 opinions = np.stack(opinions)
 torn = int(np.argmax(opinions.std(axis=0).max(axis=1)))  # where the views disagree most
 views = []

@@ -17,10 +17,12 @@
 # %%
 import numpy as np
 
-from minialex import check, recipe
+from minialex.course import checks as check
+from minialex.course.notebooks import experiment, show
 from minialex.data import ArraySplit, training_draws
-from minialex.data.statistics import Statistics, statistics
-from minialex.notebooks import experiment, show
+from minialex.data.dataset import statistics_of
+from minialex.data.statistics import Statistics
+from minialex.recipe import toml as recipe
 
 # %% [markdown]
 # ## How colours vary
@@ -34,7 +36,7 @@ show.source(Statistics)
 # %%
 data = experiment.images(train=1500, validation=800)
 print(experiment.about(data))
-found = statistics(data.train)
+found = statistics_of(data.train)
 print("covariance of red, green, blue:")
 print(found.covariance.round())
 

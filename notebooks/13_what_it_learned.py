@@ -10,13 +10,15 @@ import time
 
 import numpy as np
 
-from minialex import check, pictures, recipe
+from minialex.course import checks as check
+from minialex.course.notebooks import experiment, show
 from minialex.data import load
-from minialex.evaluation import evaluate
-from minialex.look import pictures as closer
+from minialex.evaluation.errors import evaluate
+from minialex.figures import look as closer
+from minialex.figures import pictures
 from minialex.look.neighbours import feature_layer, nearest, pixel_ranks
 from minialex.look.sensitivity import occlusion
-from minialex.notebooks import experiment, show
+from minialex.recipe import toml as recipe
 
 # %% [markdown]
 # ## All 61 million parameters

@@ -12,11 +12,15 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from minialex import backend, check, conformance, recipe, registry
-from minialex.grading import complete
-from minialex.grading.process import Limits, grade
-from minialex.grading.table import show as show_grade
-from minialex.notebooks import experiment, show
+from minialex import conformance
+from minialex.backend import protocol as backend
+from minialex.backend import registry
+from minialex.course import checks as check
+from minialex.course.grading import complete
+from minialex.course.grading.process import Limits, grade
+from minialex.course.grading.table import show as show_grade
+from minialex.course.notebooks import experiment, show
+from minialex.recipe import toml as recipe
 
 # %% [markdown]
 # ## The protocol
@@ -42,7 +46,7 @@ There are {len(operations)} operations ({", ".join(f"`{name}`" for name in opera
 # ## Twenty lines
 #
 # An author of a backend on the processor writes plain functions on NumPy arrays; the library wraps them so that shapes and
-# devices are checked (`minialex.host.operation`). And one need not write all at once: `complete` makes a backend of what is
+# devices are checked (`minialex.backend.pretend.operation`). And one need not write all at once: `complete` makes a backend of what is
 # there, and of the reference for the rest. Here is a backend whose ReLU, its gradient and the normalisation are ours.
 #
 # We write it into a file, as a student would hand it in.

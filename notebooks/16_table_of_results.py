@@ -7,12 +7,13 @@
 # %%
 import numpy as np
 
-from minialex import check, recipe
-from minialex.evaluation import Evaluation, evaluate, wilson
-from minialex.models import build
-from minialex.notebooks import experiment, show
-from minialex.plan import IMAGENET, floor, lay_out
-from minialex.rates import KNOWN
+from minialex.course import checks as check
+from minialex.course.notebooks import experiment, show
+from minialex.evaluation.errors import Evaluation, evaluate, wilson
+from minialex.network.models import build
+from minialex.recipe import toml as recipe
+from minialex.speed.plan import IMAGENET, floor, lay_out
+from minialex.speed.rates import KNOWN
 
 # %% [markdown]
 # ## What the paper says

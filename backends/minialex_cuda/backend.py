@@ -9,10 +9,11 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.backend.protocol import Array, Backend
-from minialex.errors import ConfigurationError, DeviceMismatch, nearest
-from minialex.backend.program import CompiledStep, Program
+from minialex.backend.arrays import Array
+from minialex.backend.program import ArrayName, CompiledStep, Program
+from minialex.backend.protocol import Backend
 from minialex.backend.rules import RULES
+from minialex.errors import ConfigurationError, DeviceMismatch, nearest
 from minialex_cuda.compiler.compiled import Step
 from minialex_cuda.compiler.recording import can_compile
 from minialex_cuda.compiler.workspace import Workspace
@@ -143,7 +144,7 @@ class CudaBackend:
         """Bytes behind live arrays and compiled steps."""
         return self.runtime.in_use(self.place(device).device) - self._arrivals[device].idle_bytes
 
-    def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
+    def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
         """The step with its memory planned, its columns on streams of their own, and fused kernels."""
         return Step(self._places, self._workspace, program, bindings) if can_compile(program) else None
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-from minialex import host
-from minialex.backend import Array
-from minialex.program import CompiledStep, Program
+from minialex.backend import pretend
+from minialex.backend.arrays import Array
+from minialex.backend.program import ArrayName, CompiledStep, Program
 from minialex_numba import augment as augmentation
 from minialex_numba import conv2d as convolution
 from minialex_numba import dropout as dropping
@@ -27,11 +27,10 @@ from minialex_numba.operation import operation
 class NumbaBackend:
     """All cores of this machine, for float32 and float64: kernels that Numba compiles at their first use.
 
-    Its devices ``cpu:0`` and ``cpu:1`` are pretend devices (see `minialex.host`): the same memory under two tags.
+    Its devices ``cpu:0`` and ``cpu:1`` are pretend devices (see `minialex.backend.pretend`): the same memory under two tags.
 
-    Parameters
-    ----------
-    threads : how many threads compute, by default one a core; results are the same bits for any number
+    Args:
+        threads: how many threads compute, by default one a core; results are the same bits for any number
     """
 
     name = "numba"
@@ -44,17 +43,17 @@ class NumbaBackend:
     @property
     def devices(self) -> tuple[str, ...]:
         """The two pretend devices."""
-        return host.DEVICES
+        return pretend.DEVICES
 
-    to_device = staticmethod(host.to_device)
-    to_numpy = staticmethod(host.to_numpy)
-    copy_to = staticmethod(host.copy_to)
-    zeros = staticmethod(host.zeros)
-    all_reduce = staticmethod(host.all_reduce)
-    memory_in_use = staticmethod(host.memory_in_use)
-    reshape = host.operation(host.reshape)
-    concat = host.operation(host.concat)
-    split = host.operation(host.split)
+    to_device = staticmethod(pretend.to_device)
+    to_numpy = staticmethod(pretend.to_numpy)
+    copy_to = staticmethod(pretend.copy_to)
+    zeros = staticmethod(pretend.zeros)
+    all_reduce = staticmethod(pretend.all_reduce)
+    memory_in_use = staticmethod(pretend.memory_in_use)
+    reshape = pretend.operation(pretend.reshape)
+    concat = pretend.operation(pretend.concat)
+    split = pretend.operation(pretend.split)
     add = operation(elementwise.add)
     scale = operation(elementwise.scale)
 
@@ -82,6 +81,6 @@ class NumbaBackend:
     sgd_update = operation(descent.sgd_update)
     augment = operation(augmentation.augment)
 
-    def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
+    def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
         """The whole step on buffers that are allocated once (see `minialex_numba.step`); it holds `nbytes` of them."""
         return steps.compile_step(self.pool, program, bindings)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minialex.backend import Padding
-from minialex.shapes import conv_size
+from minialex.backend.arrays import Padding
+from minialex.backend.rules import conv_size
 from minialex_numba import direct
 from minialex_numba.layout import Floats, channels_first, channels_last, empty
 from minialex_numba.pool import Pool

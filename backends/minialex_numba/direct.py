@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minialex.backend import Padding
+from minialex.backend.arrays import Padding
 from minialex_numba import simd
 from minialex_numba.kernels import kernel
 from minialex_numba.layout import Floats

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from minialex.program import Call, Program, Value
-from minialex.program import values as values_of
+from minialex.backend.program import ArrayName, Call, Program, Value
+from minialex.backend.program import values as values_of
 
 
 class Unsupported(Exception):
@@ -28,17 +28,16 @@ class Unsupported(Exception):
 class Tensor:
     """An array of the step. Images lie N H W C: rows of C channels, one a place; matrices N rows of features.
 
-    Attributes
-    ----------
-    shape, dtype : as in the program
-    source : ``""`` for one that is computed, else ``"fed"`` or ``"bound"``, with its `name`
-    parent, offset : the tensor that this one is a slice of, and its first channel there
+    Attributes:
+        shape, dtype: as in the program
+        source: ``""`` for one that is computed, else ``"fed"`` or ``"bound"``, with its `name`
+        parent, offset: the tensor that this one is a slice of, and its first channel there
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     source: str = ""
-    name: str = ""
+    name: ArrayName = ArrayName()
     parent: Tensor | None = None
     offset: int = 0
 
@@ -96,7 +95,7 @@ class Graph:
     """Nodes in an order that may be followed one by one, and the outputs by name with their devices."""
 
     nodes: list[Node]
-    outputs: dict[str, tuple[Tensor, str]]
+    outputs: dict[ArrayName, tuple[Tensor, str]]
 
     def users(self, tensor: Tensor) -> list[Node]:
         """Nodes that read exactly this tensor; the step's caller is one, None, if it is an output."""
@@ -144,10 +143,8 @@ ONCE = ("concat", "split", "augment", "zeros", "local_response_norm", "spatial_r
 def build(program: Program) -> Graph:
     """The graph of a program.
 
-    Raises
-    ------
-    Unsupported
-        If the program has something that the kernels of compiled steps do not do.
+    Raises:
+        Unsupported: If the program has something that the kernels of compiled steps do not do.
     """
     graph = _translate(program)
     _sum_gradients(graph)
@@ -161,9 +158,9 @@ def build(program: Program) -> Graph:
 def _translate(program: Program) -> Graph:
     known: dict[Value, Tensor] = {}
     for source, given in (("bound", program.bound), ("fed", program.fed)):
-        shared: dict[str, Tensor] = {}
+        shared: dict[ArrayName, Tensor] = {}
         for name, value in given.items():
-            base = name.partition("@")[0]
+            base = name._replace(device="")
             known[value] = shared.setdefault(base, Tensor(value.shape, value.dtype, source, name))
     seen: dict[Any, list[Tensor | None]] = {}
     nodes: list[Node] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minialex.shapes import pool_size
+from minialex.backend.rules import pool_size
 from minialex_numba.kernels import kernel
 from minialex_numba.layout import Floats, channels_first, channels_last, empty
 from minialex_numba.pool import Pool

@@ -1,4 +1,4 @@
-"""`operation`: as `minialex.host.operation`, for functions whose first parameter is the backend's pool of threads."""
+"""`operation`: as `minialex.backend.pretend.operation`, for functions whose first parameter is the backend's pool of threads."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from minialex import host
+from minialex.backend import pretend
 
 
-class operation(host.operation):  # noqa: N801 - used as a decorator
+class operation(pretend.operation):  # noqa: N801 - used as a decorator
     """Turn a function ``(pool, arrays …, numbers …)`` into a backend's method of the same other parameters."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -21,6 +21,6 @@ class operation(host.operation):  # noqa: N801 - used as a decorator
     def __get__(self, instance: Any, owner: type | None = None) -> Callable[..., Any]:
         if instance is None:
             return self
-        bound = host.operation(partial(self.function, instance.pool))
+        bound = pretend.operation(partial(self.function, instance.pool))
         bound.name, bound.rule = self.name, self.rule
         return bound.call

@@ -73,11 +73,10 @@ class Pool:
     def run(self, kernel: Kernel, items: int, *arguments: Any, grain: int = 1, pieces: int | None = None) -> None:
         """Do all items of a kernel.
 
-        Parameters
-        ----------
-        items : how many there are
-        grain : the smallest number of items worth a piece of its own
-        pieces : how many pieces to cut them into, instead of some for each thread
+        Args:
+            items: how many there are
+            grain: the smallest number of items worth a piece of its own
+            pieces: how many pieces to cut them into, instead of some for each thread
         """
         if items <= 0:
             return

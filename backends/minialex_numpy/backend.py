@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-from minialex import host
-from minialex.backend import Array
-from minialex.host import operation
-from minialex.program import CompiledStep, Program
+from minialex.backend import pretend
+from minialex.backend.arrays import Array
+from minialex.backend.pretend import operation
+from minialex.backend.program import CompiledStep, Program
 from minialex_numpy import augment as augmentation
 from minialex_numpy import conv2d as convolution
 from minialex_numpy import dropout as dropping
@@ -26,7 +26,7 @@ from minialex_numpy import tanh as saturating
 class NumpyBackend:
     """The reference: what every operation means, in NumPy alone, for float32 and float64.
 
-    Its devices ``cpu:0`` and ``cpu:1`` are pretend devices (see `minialex.host`).
+    Its devices ``cpu:0`` and ``cpu:1`` are pretend devices (see `minialex.backend.pretend`).
     """
 
     name = "numpy"
@@ -35,17 +35,17 @@ class NumpyBackend:
     @property
     def devices(self) -> tuple[str, ...]:
         """The two pretend devices."""
-        return host.DEVICES
+        return pretend.DEVICES
 
-    to_device = staticmethod(host.to_device)
-    to_numpy = staticmethod(host.to_numpy)
-    copy_to = staticmethod(host.copy_to)
-    zeros = staticmethod(host.zeros)
-    all_reduce = staticmethod(host.all_reduce)
-    memory_in_use = staticmethod(host.memory_in_use)
-    reshape = operation(host.reshape)
-    concat = operation(host.concat)
-    split = operation(host.split)
+    to_device = staticmethod(pretend.to_device)
+    to_numpy = staticmethod(pretend.to_numpy)
+    copy_to = staticmethod(pretend.copy_to)
+    zeros = staticmethod(pretend.zeros)
+    all_reduce = staticmethod(pretend.all_reduce)
+    memory_in_use = staticmethod(pretend.memory_in_use)
+    reshape = operation(pretend.reshape)
+    concat = operation(pretend.concat)
+    split = operation(pretend.split)
     add = operation(lambda x, y: x + y)
     scale = operation(lambda x, factor: x * factor)
 

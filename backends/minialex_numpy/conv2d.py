@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minialex.backend import Padding
+from minialex.backend.arrays import Padding
 from minialex_numpy.floats import Floats
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from minialex.shapes import pool_size
+from minialex.backend.rules import pool_size
 from minialex_numpy.floats import Floats
 
 

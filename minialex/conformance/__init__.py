@@ -30,19 +30,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from minialex.backend import Backend
+    from minialex.backend.protocol import Backend
 
 
 @dataclass(frozen=True)
 class Result:
     """The outcome of one check.
 
-    Attributes
-    ----------
-    operation : name of the protocol's method, or ``"signatures"``
-    passed : whether nothing wrong was found
-    message : else what is wrong, with the smallest failing example; where the backend declares a larger unit
-        roundoff for the operation, that is said in any case
+    Attributes:
+        operation: name of the protocol's method, or ``"signatures"``
+        passed: whether nothing wrong was found
+        message: else what is wrong, with the smallest failing example; where the backend declares a larger unit
+            roundoff for the operation, that is said in any case
     """
 
     operation: str
@@ -53,20 +52,16 @@ class Result:
 def run(backend: Backend, operations: Iterable[str] | None = None, profile: str = "ci") -> list[Result]:
     """Check a backend.
 
-    Parameters
-    ----------
-    backend : the backend
-    operations : names of methods of the protocol; None for all of them
-    profile : ``"ci"`` (the same moderate number of examples every time) or ``"deep"``
+    Args:
+        backend: the backend
+        operations: names of methods of the protocol; None for all of them
+        profile: ``"ci"`` (the same moderate number of examples every time) or ``"deep"``
 
-    Returns
-    -------
-    One result a name, in the order asked for.
+    Returns:
+        One result a name, in the order asked for.
 
-    Raises
-    ------
-    ConfigurationError
-        If a name or the profile is unknown.
+    Raises:
+        ConfigurationError: If a name or the profile is unknown.
     """
     from minialex.conformance.bounds import declared, operands
     from minialex.conformance.checks import CHECKS, PROFILES

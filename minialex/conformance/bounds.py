@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.backend import Backend
+from minialex.backend.protocol import Backend
 from minialex.conformance.case import Array, Case, compute, listed
 from minialex.errors import ConfigurationError
 
@@ -132,11 +132,10 @@ def operands(backend: Backend) -> Mapping[str, str]:
 class Expected:
     """A result as it should be.
 
-    Attributes
-    ----------
-    name : what it is called in messages
-    value : the reference's, float64 (or integers)
-    bound : largest allowed |result − value|, of value's shape
+    Attributes:
+        name: what it is called in messages
+        value: the reference's, float64 (or integers)
+        bound: largest allowed |result − value|, of value's shape
     """
 
     name: str

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex import registry
-from minialex.backend import Backend
-from minialex.program import flatten
+from minialex.backend import registry
+from minialex.backend.program import flatten
+from minialex.backend.protocol import Backend
 
 Array = NDArray[Any]
 Arguments = dict[str, Any]
@@ -26,13 +26,12 @@ IN_PLACE = {"sgd_update": ("w", "v")}
 class Case:
     """A call.
 
-    Attributes
-    ----------
-    operation : name of the protocol's method
-    arrays : its arrays by parameter, in the method's order; passed by position
-    numbers : everything else by parameter; passed by keyword
-    layout : how the arrays lie in the host's memory before `to_device` (see `lay_out`)
-    about : what the values are like, for messages
+    Attributes:
+        operation: name of the protocol's method
+        arrays: its arrays by parameter, in the method's order; passed by position
+        numbers: everything else by parameter; passed by keyword
+        layout: how the arrays lie in the host's memory before `to_device` (see `lay_out`)
+        about: what the values are like, for messages
     """
 
     operation: str

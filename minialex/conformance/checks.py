@@ -16,15 +16,15 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from minialex.backend import MOVERS, OPERATIONS, Backend
+from minialex.backend.program import flatten
+from minialex.backend.protocol import MOVERS, OPERATIONS, Backend
+from minialex.backend.registry import protocol_faults
+from minialex.backend.rules import RULES
 from minialex.conformance.bounds import expected
 from minialex.conformance.case import IN_PLACE, LAYOUTS, Array, Case, each, lay_out, listed
 from minialex.conformance.compare import Disagreement, check_value, fail, same_bits
 from minialex.conformance.strategies import MOODS, STRATEGIES, Draw, Floats, make, refused, wrong_calls
 from minialex.errors import ConfigurationError, DeviceMismatch
-from minialex.program import flatten
-from minialex.registry import protocol_faults
-from minialex.shapes import RULES
 
 _PLAIN = settings(
     deadline=None,
@@ -168,10 +168,9 @@ def check_operation(
 ) -> None:
     """Many calls of one operation, valid ones and some that must be refused, in each dtype that the backend takes.
 
-    Parameters
-    ----------
-    check_case : what is done with each valid call; another function than the kit's may watch what goes on
-    seed : draws other examples than the profile's; None leaves the choice to the profile
+    Args:
+        check_case: what is done with each valid call; another function than the kit's may watch what goes on
+        seed: draws other examples than the profile's; None leaves the choice to the profile
     """
     draw: Callable[[Callable[[], None]], Callable[[], None]]
     draw = (lambda test: test) if seed is None else hypothesis.seed(seed)

@@ -13,12 +13,11 @@ from minialex.conformance.case import Array, Case, describe
 class Disagreement(AssertionError):
     """A backend does not do what the protocol says; the message says which operation, on what, and where.
 
-    Attributes
-    ----------
-    case, place, what : the call, the device and dtype it ran in, and what is wrong with it; None and empty where what
-        is wrong is no single call
-    got, expected, wrong : the result that differs, what was expected, and where they differ (bool); None where the
-        numbers are not what is wrong
+    Attributes:
+        case, place, what: the call, the device and dtype it ran in, and what is wrong with it; None and empty where
+            what is wrong is no single call
+        got, expected, wrong: the result that differs, what was expected, and where they differ (bool); None where the
+            numbers are not what is wrong
     """
 
     case: Case | None = None

@@ -11,8 +11,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-from minialex import registry
-from minialex.backend import Backend
+from minialex.backend import registry
+from minialex.backend.protocol import Backend
 from minialex.conformance.bounds import declared, operands
 from minialex.conformance.checks import PROFILES
 from minialex.conformance.select import follows_protocol, load

@@ -6,18 +6,16 @@ import importlib
 import os
 import sys
 
-from minialex import registry
-from minialex.backend import Backend
+from minialex.backend import registry
+from minialex.backend.protocol import Backend
 from minialex.errors import BackendUnavailable, ConfigurationError, MinialexError
 
 
 def load(name: str) -> Backend:
     """A backend by its installed name, or by ``package.module:Class``; the current folder is looked into as well.
 
-    Raises
-    ------
-    ConfigurationError, BackendUnavailable
-        With the reason why it cannot be loaded.
+    Raises:
+        ConfigurationError, BackendUnavailable: With the reason why it cannot be loaded.
     """
     if ":" not in name:
         return registry.load(name)

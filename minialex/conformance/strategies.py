@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from minialex.backend.rules import pool_size
 from minialex.conformance.case import LAYOUTS, Array, Case, compute
 from minialex.errors import ConfigurationError
 from minialex.philox import Stream, words
-from minialex.shapes import pool_size
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Cases = st.SearchStrategy[Case]
@@ -43,10 +43,9 @@ def values(
 ) -> tuple[Array, str]:
     """An array, and what it is like in words.
 
-    Parameters
-    ----------
-    degree : how many such values are multiplied with one another: huge ones stay so small that the product is finite
-    special : whether infinities and not-a-number may be among them
+    Args:
+        degree: how many such values are multiplied with one another: huge ones stay so small that the product is finite
+        special: whether infinities and not-a-number may be among them
     """
     kinds = floats.kinds if special else tuple(kind for kind in floats.kinds if kind != "special")
     kind = draw(st.sampled_from(kinds))
@@ -519,7 +518,7 @@ def wrong_calls(case: Case, refuses: Callable[[Case], bool]) -> list[tuple[str, 
 
 
 def refused(case: Case, rule: Callable[..., Any]) -> bool:
-    """Whether the rule of an operation (`minialex.shapes`) refuses a call."""
+    """Whether the rule of an operation (`minialex.backend.rules`) refuses a call."""
     try:
         rule(*case.arrays.values(), **case.numbers)
     except ConfigurationError:

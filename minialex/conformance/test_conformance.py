@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-from minialex.backend import Backend
+from minialex.backend.protocol import Backend
 from minialex.conformance.checks import CHECKS
 from minialex.conformance.compare import Disagreement
 

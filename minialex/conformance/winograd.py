@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.backend import Padding
+from minialex.backend.arrays import Padding
 from minialex.conformance.bounds import UNIT_ROUNDOFF, Arithmetic
 
 Float64 = NDArray[np.float64]
@@ -35,20 +35,18 @@ def bound(
 ) -> Float64:
     """The largest error of each output of a convolution at stride 1 that is computed in tiles.
 
-    Parameters
-    ----------
-    x : [N,C,H,W]
-    w : [K,C,r,r]
-    padding : as in `Backend.conv2d`
-    transforms : Bᵀ [n,n], G [n,r] and Aᵀ [m,n]
-    dtype : that it is computed in
-    tiles_added : for the gradient of the weights: of how many tiles the products are added up
+    Args:
+        x: [N,C,H,W]
+        w: [K,C,r,r]
+        padding: as in `Backend.conv2d`
+        transforms: Bᵀ [n,n], G [n,r] and Aᵀ [m,n]
+        dtype: that it is computed in
+        tiles_added: for the gradient of the weights: of how many tiles the products are added up
 
-    Returns
-    -------
-    [N,K,P,Q], to which underflow may add some of the smallest numbers
+    Returns:
+        [N,K,P,Q], to which underflow may add some of the smallest numbers
 
-    Source: the model is that of `minialex.conformance.bounds`; the algorithm is Lavin and Gray's (CVPR 2016).
+        Source: the model is that of `minialex.conformance.bounds`; the algorithm is Lavin and Gray's (CVPR 2016).
     """
     B, G, A = (np.abs(matrix) for matrix in transforms)
     (m, n), r = A.shape, G.shape[1]

@@ -10,16 +10,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from minialex.data import cifar10, fashion_mnist, folder, shapes, store
 from minialex.data.dataset import ArraySplit as ArraySplit
 from minialex.data.dataset import DataSet as DataSet
 from minialex.data.dataset import Split as Split
 from minialex.data.dataset import some
+from minialex.data.draws import ten_crop_offsets as ten_crop_offsets
+from minialex.data.draws import training_draws as training_draws
 from minialex.data.loader import batches as batches
 from minialex.data.order import epoch_order as epoch_order
+from minialex.data.sets import cifar10, fashion_mnist, folder
+from minialex.data.sets import figures as shapes
 from minialex.data.statistics import Statistics as Statistics
-from minialex.data.views import ten_crop_offsets as ten_crop_offsets
-from minialex.data.views import training_draws as training_draws
+from minialex.data.store import store
 from minialex.errors import ConfigurationError, DataError, nearest
 
 NAMES = ("shapes", "cifar10", "fashion-mnist")
@@ -35,20 +37,18 @@ def load(
 ) -> DataSet:
     """A data set by name or from a folder.
 
-    Parameters
-    ----------
-    source : ``shapes``; ``cifar10`` or ``fashion-mnist``, also with a place, ``cifar10:FILE-OR-FOLDER``; or the
-        path of a folder of images (see `minialex.data.folder`) or of a store (`minialex.data.store`). A name goes
-        before a folder of that name.
-    size : height and width of the images; if None, 32, for folders 256, for stores their own. CIFAR-10 and
-        Fashion-MNIST have 32.
-    seed : draws `shapes`, and chooses images where a part is left out
-    train_images, validation_images : how many, at most; of real images Philox chooses which
+    Args:
+        source: ``shapes``; ``cifar10`` or ``fashion-mnist``, also with a place, ``cifar10:FILE-OR-FOLDER``; or the path
+            of a folder of images (see `minialex.data.sets.folder`) or of a store (`minialex.data.store.store`). A name
+            goes before a folder of that name.
+        size: height and width of the images; if None, 32, for folders 256, for stores their own. CIFAR-10 and
+            Fashion-MNIST have 32.
+        seed: draws `shapes`, and chooses images where a part is left out
+        train_images, validation_images: how many, at most; of real images Philox chooses which
 
-    Raises
-    ------
-    ConfigurationError : an unknown name, or a size or number that cannot be used
-    DataError : files that are missing or damaged; the message says where was looked and how to get them
+    Raises:
+        ConfigurationError: an unknown name, or a size or number that cannot be used
+        DataError: files that are missing or damaged; the message says where was looked and how to get them
     """
     name, colon, place = source.partition(":")
     for field, count in (("train_images", train_images), ("validation_images", validation_images)):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minialex import philox
+from minialex.data.statistics import Statistics, Sums
 
-if TYPE_CHECKING:
-    from minialex.data.statistics import Statistics
+_BLOCK_BYTES = 4 << 20  # of uint8 pixels read at a time; four times as much as float32
 
 
 class Split(Protocol):
@@ -103,11 +103,10 @@ def some(split: Split, count: int | None, *, seed: int, purpose: str) -> Split:
 class DataSet:
     """A data set: its name, its two parts, and what the labels mean.
 
-    Attributes
-    ----------
-    class_names : label i is `class_names[i]`, the name that tells classes apart (for ImageNet the WordNet id)
-    words : what a person calls class i, where that is another thing than its name; else empty
-    statistics : of the training part, where they are known already
+    Attributes:
+        class_names: label i is `class_names[i]`, the name that tells classes apart (for ImageNet the WordNet id)
+        words: what a person calls class i, where that is another thing than its name; else empty
+        statistics: of the training part, where they are known already
     """
 
     name: str
@@ -121,3 +120,16 @@ class DataSet:
     def titles(self) -> tuple[str, ...]:
         """What to show for each class: its words where they are known, else its name."""
         return self.words or self.class_names
+
+
+def statistics_of(split: Split) -> Statistics:
+    """The statistics of a part of a data set, read once in blocks.
+
+    Raises:
+        DataError: no images, or one that cannot be read
+    """
+    sums = Sums(split.size)
+    rows = max(1, _BLOCK_BYTES // (3 * split.size**2))
+    for start in range(0, len(split), rows):
+        sums.add(split.read(np.arange(start, min(start + rows, len(split)))))
+    return sums.statistics()

@@ -72,21 +72,18 @@ def fetch(
 ) -> Path:
     """Download a data set, unless it is there already.
 
-    Parameters
-    ----------
-    name : ``cifar10`` or ``fashion-mnist``
-    folder : where to; None is $MINIALEX_DATA or ~/.cache/minialex. The files go into a sub-folder called `name`.
-    progress : called after every block
+    Args:
+        name: ``cifar10`` or ``fashion-mnist``
+        folder: where to; None is $MINIALEX_DATA or ~/.cache/minialex. The files go into a sub-folder called `name`.
+        progress: called after every block
 
-    Returns
-    -------
-    The sub-folder with the files, as `minialex.data.load` finds them.
+    Returns:
+        The sub-folder with the files, as `minialex.data.load` finds them.
 
-    Raises
-    ------
-    ConfigurationError : an unknown name
-    DataError : a server that cannot be reached, breaks off, or sends something else
-    ResourceError : a disk that is full or cannot be written
+    Raises:
+        ConfigurationError: an unknown name
+        DataError: a server that cannot be reached, breaks off, or sends something else
+        ResourceError: a disk that is full or cannot be written
     """
     if name not in registry:
         raise ConfigurationError(f"no download is known for '{name}'; known are {', '.join(registry)}."
@@ -162,9 +159,8 @@ def _stream(url: str, part: Path, file: File, progress: Progress | None) -> None
 def _start(answer: requests.Response, have: int, file: File) -> int:
     """Where the bytes of an answer belong: after those that are there, or at the beginning.
 
-    Raises
-    ------
-    DataError : an answer that is not the file
+    Raises:
+        DataError: an answer that is not the file
     """
     if not answer.ok:
         raise DataError(f"{file.url}: the server answers '{answer.status_code} {answer.reason}'; try again later.")

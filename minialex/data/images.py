@@ -45,10 +45,9 @@ is kept, and the warning is noted."""
 class Decoded(NamedTuple):
     """An image and what was done to it.
 
-    Attributes
-    ----------
-    pixels : uint8 [3, size, size], RGB
-    notes : what was not as usual, in the words of ``treated.tsv``; usually nothing
+    Attributes:
+        pixels: uint8 [3, size, size], RGB
+        notes: what was not as usual, in the words of ``treated.tsv``; usually nothing
     """
 
     pixels: NDArray[np.uint8]
@@ -58,9 +57,8 @@ class Decoded(NamedTuple):
 def read_image(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8]:
     """One image file, uint8 [3, size, size], RGB; the module's docstring says what becomes of it.
 
-    Raises
-    ------
-    DataError : no such file, no image, too many pixels, or an image that is damaged or cut short
+    Raises:
+        DataError: no such file, no image, too many pixels, or an image that is damaged or cut short
     """
     if not os.path.isfile(path):
         raise DataError(f"{path}: no such image file.")
@@ -79,9 +77,8 @@ def read_image(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8]:
 def decode(data: bytes, size: int, name: str = "") -> Decoded:
     """An image from the bytes of its file; `name` only tells whether it is what its ending says.
 
-    Raises
-    ------
-    DataError : no image, too many pixels, or an image that is damaged or cut short; the message names no file
+    Raises:
+        DataError: no image, too many pixels, or an image that is damaged or cut short; the message names no file
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -134,9 +131,8 @@ def _notes(image: Image, name: str) -> list[str]:
 def _jpeg(image: Image, data: bytes, size: int) -> tuple[Image, str]:
     """The pixels of an RGB or grey JPEG whose header is read, and what the decoder warned of.
 
-    Raises
-    ------
-    DataError : data that are cut short, or so damaged that the decoder guessed
+    Raises:
+        DataError: data that are cut short, or so damaged that the decoder guessed
     """
     from PIL import Image
 

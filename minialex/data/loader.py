@@ -41,19 +41,17 @@ def batches(
     The iterator is a generator. Threads exist from the first ``next`` until it is exhausted, raises or is closed
     (``contextlib.closing``, or when it is dropped), and are gone when that returns.
 
-    Parameters
-    ----------
-    order : which images, int64 [N]; see `epoch_order`
-    start : number of batches to leave out at the beginning: where a resumed epoch continues
-    prefetch : batches read ahead, twice as many as threads if None (none in a browser, which has no threads); 0 reads
-        in the caller's thread and starts none
-    workers : threads that read, each a batch of its own; more than one helps where images are decoded
-    drop_last : leave out a last batch with fewer than `batch_size` images (training), or yield it (evaluation)
+    Args:
+        order: which images, int64 [N]; see `epoch_order`
+        start: number of batches to leave out at the beginning: where a resumed epoch continues
+        prefetch: batches read ahead, twice as many as threads if None (none in a browser, which has no threads); 0
+            reads in the caller's thread and starts none
+        workers: threads that read, each a batch of its own; more than one helps where images are decoded
+        drop_last: leave out a last batch with fewer than `batch_size` images (training), or yield it (evaluation)
 
-    Raises
-    ------
-    ConfigurationError : a batch size, start, prefetch or number of workers that cannot be used
-    DataError : an image that cannot be read, when its batch is due
+    Raises:
+        ConfigurationError: a batch size, start, prefetch or number of workers that cannot be used
+        DataError: an image that cannot be read, when its batch is due
     """
     if prefetch is None:
         prefetch = 2 * workers if THREADS else 0

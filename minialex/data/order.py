@@ -14,14 +14,12 @@ SHUFFLES = ("each-epoch", "once")
 def epoch_order(n: int, *, seed: int, epoch: int, shuffle: str = "each-epoch") -> NDArray[np.int64]:
     """The order of n images in an epoch, int64 [n]: a permutation that depends on (seed, epoch) alone.
 
-    Parameters
-    ----------
-    shuffle : ``"each-epoch"``, a new order every time, or ``"once"``, the order of epoch 0 for ever, as in the
-        2012 program, whose batches were shuffled when they were made (FACTS row 25)
+    Args:
+        shuffle: ``"each-epoch"``, a new order every time, or ``"once"``, the order of epoch 0 for ever, as in the
+            2012 program, whose batches were shuffled when they were made (FACTS row 25)
 
-    Raises
-    ------
-    ConfigurationError : an unknown `shuffle`
+    Raises:
+        ConfigurationError: an unknown `shuffle`
     """
     if shuffle not in SHUFFLES:
         raise ConfigurationError(f"shuffle = '{shuffle}' is unknown; use {' or '.join(SHUFFLES)}."

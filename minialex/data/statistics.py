@@ -11,21 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.data.dataset import Split
 from minialex.errors import DataError
-
-_BLOCK_BYTES = 4 << 20  # of uint8 pixels read at a time; four times as much as float32
 
 
 @dataclass(frozen=True)
 class Statistics:
     """What training subtracts from images and how their colours vary, on the scale 0 to 255.
 
-    Attributes
-    ----------
-    mean : the mean image, float32 [3, S, S]
-    covariance : of the RGB values of all pixels of all images, each channel centred on its own mean,
-        float64 [3, 3] (the sum divided by the number of pixels; FACTS row 14)
+    Attributes:
+        mean: the mean image, float32 [3, S, S]
+        covariance: of the RGB values of all pixels of all images, each channel centred on its own mean,
+            float64 [3, 3] (the sum divided by the number of pixels; FACTS row 14)
     """
 
     mean: NDArray[np.float32]
@@ -54,11 +50,10 @@ class Statistics:
 class Sums:
     """Sums over images, added up in any order and in any number of pieces: the way to `Statistics`.
 
-    Attributes
-    ----------
-    images : how many
-    pixels : sum of the images, int64 [3, S, S]
-    products : sums over all pixels of the products of channels, Python integers [3, 3]: they have no limit
+    Attributes:
+        images: how many
+        pixels: sum of the images, int64 [3, S, S]
+        products: sums over all pixels of the products of channels, Python integers [3, 3]: they have no limit
     """
 
     def __init__(self, size: int) -> None:
@@ -93,9 +88,8 @@ class Sums:
     def statistics(self) -> Statistics:
         """The mean image and the covariance.
 
-        Raises
-        ------
-        DataError : no images
+        Raises:
+            DataError: no images
         """
         if self.images == 0:
             raise DataError("no images to take the mean of")
@@ -104,17 +98,3 @@ class Sums:
         # Whole numbers until the one division.
         covariance = (pixels * self.products - np.outer(sums, sums)) / pixels**2
         return Statistics((self.pixels / self.images).astype(np.float32), covariance.astype(np.float64))
-
-
-def statistics(split: Split) -> Statistics:
-    """The statistics of a part of a data set, read once in blocks.
-
-    Raises
-    ------
-    DataError : no images, or one that cannot be read
-    """
-    sums = Sums(split.size)
-    rows = max(1, _BLOCK_BYTES // (3 * split.size**2))
-    for start in range(0, len(split), rows):
-        sums.add(split.read(np.arange(start, min(start + rows, len(split)))))
-    return sums.statistics()

@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from minialex.backend import registry
-from minialex.errors import MinialexError, ResourceError
 from minialex.backend.findings import Copy, Device, Diagnosis, Measured
+from minialex.errors import MinialexError, ResourceError
 from minialex.speed.rates import Rates
 
 Diagnose = Callable[[bool], Diagnosis]

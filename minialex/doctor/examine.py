@@ -13,20 +13,20 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from minialex.storage import atomic
-from minialex.speed import machine
 from minialex.backend import registry
+from minialex.backend.findings import Check, Copy, Device, Diagnosis, works
 from minialex.backend.protocol import Backend
 from minialex.doctor import pair as pairs
 from minialex.doctor import processor
 from minialex.doctor.devices import Diagnose, diagnoses, rates_of, with_link
 from minialex.doctor.pair import Outcome, Progress
-from minialex.errors import BackendUnavailable, ConfigurationError, MinialexError, ResourceError
-from minialex.backend.findings import Check, Copy, Device, Diagnosis, works
-from minialex.speed.rates import Rates
-from minialex.recipe.fields import Recipe
 from minialex.engine.session import placement_of
+from minialex.errors import BackendUnavailable, ConfigurationError, MinialexError, ResourceError
+from minialex.recipe.fields import Recipe
 from minialex.screen.sheets import amount
+from minialex.speed import machine
+from minialex.speed.rates import Rates
+from minialex.storage import atomic
 
 REPORT = Path("minialex-doctor.json")
 """Where the report of ``--devices`` goes if no other place is named."""

@@ -22,15 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.backend import registry
-from minialex.backend.protocol import Backend
-from minialex.engine.columns import Placement
-from minialex.data.statistics import Statistics
-from minialex.errors import MinialexError
 from minialex.backend.findings import Check, Copy
-from minialex.recipe.fields import Recipe
-from minialex.recipe.fields import load as load_recipe
+from minialex.backend.protocol import Backend
+from minialex.data.statistics import Statistics
+from minialex.engine.columns import Placement
 from minialex.engine.schedule import moment
 from minialex.engine.session import Session
+from minialex.errors import MinialexError
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load as load_recipe
 
 BOUNDS = {"float32": 1e-2, "tf32": 0.4, "bfloat16": 0.7}
 """Largest relative distance (in norm) of any array's change after two steps from that in the reference.

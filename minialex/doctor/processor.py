@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from minialex.speed import machine, peaks
 from minialex.backend import registry
-from minialex.errors import MinialexError
 from minialex.backend.findings import Check
+from minialex.errors import MinialexError
+from minialex.speed import machine, peaks
 from minialex.speed.rates import Rates
 
 NEEDED = 2 * 2**30

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from minialex.data.statistics import Statistics
 from minialex.errors import CheckpointError, ConfigurationError
-from minialex.network import whole_shapes
-from minialex.recipe import Recipe, load
-from minialex.weights import Weights, check
+from minialex.network.parameters import whole_shapes
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load
+from minialex.runs.weights_file import Weights, check
 
 # Fields as in BVLC's caffe.proto: name -> (number, type). A packed row of numbers is bytes on the wire, and as bytes
 # it is taken: the library would make a Python number of each of 61 million.
@@ -74,10 +75,8 @@ SIZE_LIMIT = 2**31  # bytes; no protocol buffer is larger
 def messages() -> dict[str, Any]:
     """The messages as classes of the protobuf library, in a pool of their own.
 
-    Raises
-    ------
-    ConfigurationError
-        If the package protobuf is missing.
+    Raises:
+        ConfigurationError: If the package protobuf is missing.
     """
     try:
         from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -122,18 +121,14 @@ def _parse(path: Path, message: str) -> Any:
 def weights(path: Path, mean: Path | None = None) -> Weights:
     """Weights of the recipe ``caffe`` or ``caffenet``, of as many classes as the last layer has.
 
-    Parameters
-    ----------
-    path : the caffemodel
-    mean : ``imagenet_mean.binaryproto`` or ``ilsvrc_2012_mean.npy``, the mean image in BGR; without it each channel's
-        mean over that image is taken
+    Args:
+        path: the caffemodel
+        mean: ``imagenet_mean.binaryproto`` or ``ilsvrc_2012_mean.npy``, the mean image in BGR; without it each
+            channel's mean over that image is taken
 
-    Raises
-    ------
-    CheckpointError
-        If a file is damaged, or it holds another network; what is wrong is named.
-    ConfigurationError
-        If the package protobuf is missing.
+    Raises:
+        CheckpointError: If a file is damaged, or it holds another network; what is wrong is named.
+        ConfigurationError: If the package protobuf is missing.
     """
     net = _parse(path, "NetParameter")
     try:
@@ -191,9 +186,9 @@ def _recipe(path: Path, layers: Sequence[Any], names: Sequence[str]) -> Recipe:
 
 
 def _tensors(path: Path, layers: Sequence[Any], recipe: Recipe) -> dict[str, NDArray[Any]]:
-    from minialex import models
+    from minialex.network import variants
 
-    expected = whole_shapes(models.build(recipe.network), recipe.columns)
+    expected = whole_shapes(variants.build(recipe), recipe.columns)
     tensors: dict[str, NDArray[Any]] = {}
     for layer in layers:
         if not layer.blobs:
@@ -235,10 +230,8 @@ def _fits(shape: Sequence[int], size: int) -> bool:
 def read_mean(path: Path, size: int) -> NDArray[np.float32]:
     """A mean image of Caffe's, ``.binaryproto`` or ``.npy``, as float32 [3, size, size] in RGB.
 
-    Raises
-    ------
-    CheckpointError
-        If it is damaged, not of that size, or not finite.
+    Raises:
+        CheckpointError: If it is damaged, not of that size, or not finite.
     """
     if path.suffix == ".npy":
         try:

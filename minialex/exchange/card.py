@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minialex import __version__
-from minialex.files import readable_size
-from minialex.weights import Weights
+from minialex.runs.weights_file import Weights
+from minialex.storage.atomic import readable_size
 
 CLASSES_SHOWN = 20
 
@@ -16,12 +16,11 @@ CLASSES_SHOWN = 20
 def card(weights: Weights, out: Path, size: int, use: Sequence[str]) -> str:
     """The card's text.
 
-    Parameters
-    ----------
-    weights : what was exported
-    out : the exported file
-    size : its bytes
-    use : lines of code that load and run it
+    Args:
+        weights: what was exported
+        out: the exported file
+        size: its bytes
+        use: lines of code that load and run it
     """
     recipe, origin = weights.recipe, weights.origin
     parameters = sum(math.prod(array.shape) for array in weights.tensors.values())

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from minialex import __version__, files
+from minialex import __version__
 from minialex.errors import ConfigurationError
 from minialex.exchange import whole
 from minialex.exchange.whole import Whole
-from minialex.layers import (
+from minialex.network.layers import (
     Conv2d,
     Dropout,
     Flatten,
@@ -32,7 +32,8 @@ from minialex.layers import (
     SpatialResponseNorm,
     Tanh,
 )
-from minialex.weights import Weights
+from minialex.runs.weights_file import Weights
+from minialex.storage import atomic
 
 OPSET = 17
 IR_VERSION = 8  # that of the onnx release of opset 17: runtimes of 2022 and later read it
@@ -41,16 +42,13 @@ IR_VERSION = 8  # that of the onnx release of opset 17: runtimes of 2022 and lat
 def write(path: Path, weights: Weights) -> None:
     """Write the network as an ONNX file, checked by ONNX's own checker.
 
-    Raises
-    ------
-    ConfigurationError
-        If the package onnx is missing, ONNX cannot say a layer, or the file may not be written.
-    ResourceError
-        If the disk is full.
+    Raises:
+        ConfigurationError: If the package onnx is missing, ONNX cannot say a layer, or the file may not be written.
+        ResourceError: If the disk is full.
     """
     model = build(weights)
     content = model.SerializeToString()
-    files.write_bytes(path, content)
+    atomic.write_bytes(path, content)
 
 
 def build(weights: Weights) -> Any:

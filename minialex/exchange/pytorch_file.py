@@ -1,8 +1,8 @@
 """PyTorch's files of tensors (``.pt``, ``.pth``), read and written without PyTorch.
 
 Read are state dictionaries as ``torch.save`` writes them: the zip archive of today, and the row of pickles of before
-2020. The pickle in them is interpreted by `minialex.data.safe_pickle`; nothing that it names is imported or called,
-and a file that says anything but plain containers and tensors is refused. Written is the zip archive.
+2020. The pickle in them is interpreted by `minialex.data.sets.safe_pickle`; nothing that it names is imported or
+called, and a file that says anything but plain containers and tensors is refused. Written is the zip archive.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex import files
-from minialex.data.safe_pickle import DAMAGE, Dialect, Name, Refused, interpret
+from minialex.data.sets.safe_pickle import DAMAGE, Dialect, Name, Refused, interpret
 from minialex.errors import CheckpointError
+from minialex.storage import atomic
 
 PICKLE_LIMIT = 16 * 1024 * 1024  # bytes; AlexNet's pickle has 2 kB
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that older files begin with, as a pickle
@@ -112,10 +112,9 @@ DIALECT = Dialect(frozenset({_ORDERED, _TENSOR, _PARAMETER, *_STORAGES}), _call,
 def read(path: Path) -> dict[str, NDArray[Any]]:
     """The tensors of a state dictionary by name, as float32, float64 or whole numbers; float16 become float32.
 
-    Raises
-    ------
-    CheckpointError
-        If the file is missing, damaged, or no state dictionary of plain tensors; nothing of it was run.
+    Raises:
+        CheckpointError: If the file is missing, damaged, or no state dictionary of plain tensors; nothing of it was
+            run.
     """
     try:
         with open(path, "rb") as file:
@@ -241,10 +240,8 @@ def _arrays(value: Any, numbers: Callable[[_Storage], NDArray[Any]]) -> dict[str
 def write(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:
     """Write a state dictionary of float32 tensors that ``torch.load(path, weights_only=True)`` reads.
 
-    Raises
-    ------
-    ResourceError, ConfigurationError
-        If it cannot be written.
+    Raises:
+        ResourceError, ConfigurationError: If it cannot be written.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -258,7 +255,7 @@ def write(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:
             add(f"data/{number}", np.ascontiguousarray(array, "<f4").tobytes())
         add("version", b"3\n")
     with buffer.getbuffer() as view:
-        files.write_stream(path, [view], needed=len(view))
+        atomic.write_stream(path, [view], needed=len(view))
 
 
 def _pickled(tensors: Mapping[str, NDArray[Any]]) -> bytes:

@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex import files
 from minialex.exchange import pytorch_file, whole
 from minialex.exchange.whole import Whole
-from minialex.layers import (
+from minialex.network.layers import (
     Conv2d,
     Dropout,
     Flatten,
@@ -28,16 +27,15 @@ from minialex.layers import (
     SpatialResponseNorm,
     Tanh,
 )
-from minialex.weights import Weights
+from minialex.runs.weights_file import Weights
+from minialex.storage import atomic
 
 
 def write(path: Path, weights: Weights) -> Path:
     """Write the state dictionary at `path` and the module beside it; returns the module's path.
 
-    Raises
-    ------
-    ResourceError, ConfigurationError
-        If they cannot be written.
+    Raises:
+        ResourceError, ConfigurationError: If they cannot be written.
     """
     row = whole.whole_layers(weights)
     before = whole.preprocessing(weights)
@@ -48,7 +46,7 @@ def write(path: Path, weights: Weights) -> Path:
             tensors[f"{layer.layer.name}.bias"] = layer.bias
     module = path.with_suffix(".py")
     pytorch_file.write(path, tensors)
-    files.write_text(module, source(row, before, path.name, weights.titles))
+    atomic.write_text(module, source(row, before, path.name, weights.titles))
     return module
 
 

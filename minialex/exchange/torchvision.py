@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from minialex.data.statistics import Statistics
 from minialex.errors import CheckpointError
-from minialex.recipe import load
-from minialex.weights import Weights, check
+from minialex.recipe.toml import load
+from minialex.runs.weights_file import Weights, check
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -40,10 +40,9 @@ def is_torchvision(tensors: Mapping[str, NDArray[Any]]) -> bool:
 def weights(tensors: Mapping[str, NDArray[Any]], what: str) -> Weights:
     """Weights of the recipe ``torchvision``, of as many classes as the last layer has.
 
-    Raises
-    ------
-    CheckpointError
-        Naming the tensor that is missing, extra, of another shape, or not finite; `what` says of which file.
+    Raises:
+        CheckpointError: Naming the tensor that is missing, extra, of another shape, or not finite; `what` says of which
+            file.
     """
     renamed: dict[str, NDArray[Any]] = {}
     for name, array in tensors.items():

@@ -13,23 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex import models
-from minialex.data.views import centre_crop_offset
-from minialex.layers import Conv2d, Layer, Linear
-from minialex.layers.layer import Shape
-from minialex.weights import Weights
+from minialex.data.draws import centre_crop_offset
+from minialex.network import variants
+from minialex.network.layers import Conv2d, Layer, Linear
+from minialex.network.layers.layer import Shape
+from minialex.runs.weights_file import Weights
 
 
 @dataclass(frozen=True)
 class Whole:
     """A layer over all columns.
 
-    Attributes
-    ----------
-    layer : its hyper-parameters
-    groups : parts of its input that do not see each other; each computes its share of the output
-    input, output : shapes without N, of all columns side by side
-    weight, bias : of a convolution or a fully connected layer, float32: [K, C/groups, R, S] or [F, D], and [K]
+    Attributes:
+        layer: its hyper-parameters
+        groups: parts of its input that do not see each other; each computes its share of the output
+        input, output: shapes without N, of all columns side by side
+        weight, bias: of a convolution or a fully connected layer, float32: [K, C/groups, R, S] or [F, D], and [K]
     """
 
     layer: Layer
@@ -47,7 +46,7 @@ def whole_layers(weights: Weights) -> list[Whole]:
     where they do not read: no program has it otherwise.
     """
     recipe = weights.recipe
-    network = models.build(recipe.network)
+    network = variants.build(recipe)
     row: list[Whole] = []
     shape, divided = network.input_shape, False
     for stage in network.stages(recipe.columns):
@@ -81,10 +80,9 @@ def _with_zeros(weight: NDArray[np.float32], groups: int) -> NDArray[np.float32]
 class Preprocessing:
     """What stands before the first layer: (pixels − mean) · scale, of a crop of RGB pixels from 0 to 255.
 
-    Attributes
-    ----------
-    mean : float32 [3, crop, crop], or [3, 1, 1] where each channel has one
-    scale : what the difference is multiplied with
+    Attributes:
+        mean: float32 [3, crop, crop], or [3, 1, 1] where each channel has one
+        scale: what the difference is multiplied with
     """
 
     mean: NDArray[np.float32]
@@ -107,7 +105,7 @@ def facts(weights: Weights) -> Mapping[str, Any]:
     import json
 
     return {
-        "minialex.recipe": weights.recipe.to_toml(),
+        "minialex.recipe.fields": weights.recipe.to_toml(),
         "minialex.class_names": json.dumps(list(weights.labels)),
         "minialex.words": json.dumps(list(weights.words)),
         "minialex.data": weights.data,

@@ -30,10 +30,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex import files
 from minialex.data import Split, batches
+from minialex.engine.session import Session
 from minialex.errors import CheckpointError, ConfigurationError, DataError, ResourceError, nearest
-from minialex.session import Session
+from minialex.storage import atomic
 
 MANIFEST = "_features.json"  # readers of Parquet folders leave out names that begin so
 FORMAT = "minialex features"
@@ -46,16 +46,15 @@ BLOCK_SECONDS = 60.0  # or as many as come in this time
 class Manifest:
     """What a folder of features is of.
 
-    Attributes
-    ----------
-    form : ``"npy"`` or ``"parquet"``
-    network : `fingerprint` of the network that gave them
-    layer, shape, dtype : the layer's name, and what it gives for one image
-    data, split : the data set as recipes name it, and ``"train"`` or ``"validation"``
-    images : how many, N
-    labels : SHA-256 of their labels, by which another selection of images is noticed
-    class_names : what labels mean
-    done : images whose rows are on the disk
+    Attributes:
+        form: ``"npy"`` or ``"parquet"``
+        network: `fingerprint` of the network that gave them
+        layer, shape, dtype: the layer's name, and what it gives for one image
+        data, split: the data set as recipes name it, and ``"train"`` or ``"validation"``
+        images: how many, N
+        labels: SHA-256 of their labels, by which another selection of images is noticed
+        class_names: what labels mean
+        done: images whose rows are on the disk
     """
 
     form: str
@@ -95,7 +94,7 @@ def fingerprint(session: Session) -> str:
     digest = hashlib.sha256()
     recipe = session.recipe
     views = {name: getattr(recipe, name) for name in ("image_size", "mean", "pixel_scale", "dtype")}
-    digest.update(json.dumps([dataclasses.asdict(recipe.network), views], sort_keys=True).encode())
+    digest.update(json.dumps([recipe.table("network"), views], sort_keys=True).encode())
     for name, array in sorted({**session.weights(), "mean": session.statistics.mean}.items()):
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data.cast("B"))
@@ -106,30 +105,28 @@ def manifest_of(session: Session, split: Split, layer: str, data: str, part: str
                 form: str = "npy") -> Manifest:  # fmt: skip
     """What features of a split would be called; see `Manifest`.
 
-    Raises
-    ------
-    ConfigurationError
-        If there is no such format or layer.
+    Raises:
+        ConfigurationError: If there is no such format or layer.
     """
     if form not in FORMATS:
         raise ConfigurationError(f"no format '{form}'; there are {', '.join(FORMATS)}.{nearest(form, FORMATS)}")
     session.network.layer(layer)
     stages = {stage.layer.name: stage for stage in session.network.stages(len(session.plan.placement))}
     stage = stages[layer]
-    width = stage.output[0] * (1 if stage.whole else stage.columns)
+    width = stage.output[0] * stage.pieces
     labels = np.ascontiguousarray(split.labels, np.int64)
     digest = hashlib.sha256(labels.tobytes()).hexdigest()
     shape = (width, *stage.output[1:])
-    return Manifest(form, fingerprint(session), layer, shape, session.plan.dtype, data, part, len(split), digest, names)
+    return Manifest(
+        form, fingerprint(session), layer, shape, session.recipe.dtype, data, part, len(split), digest, names
+    )
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Read what a folder of features says of itself.
 
-    Raises
-    ------
-    DataError
-        If it is missing or damaged.
+    Raises:
+        DataError: If it is missing or damaged.
     """
     path = folder / MANIFEST
     try:
@@ -155,12 +152,11 @@ def read_manifest(folder: Path) -> Manifest:
 class Features:
     """Features that were read back.
 
-    Attributes
-    ----------
-    folder : where they are
-    manifest : what they are of
-    values : [N,…] of the manifest's shape and dtype, mapped from the disk, not loaded
-    labels : int64 [N]
+    Attributes:
+        folder: where they are
+        manifest: what they are of
+        values: [N,…] of the manifest's shape and dtype, mapped from the disk, not loaded
+        labels: int64 [N]
     """
 
     folder: Path
@@ -172,12 +168,9 @@ class Features:
 def open_features(folder: Path) -> Features:
     """Open a complete folder of features in the format ``npy``.
 
-    Raises
-    ------
-    DataError
-        If they are missing, incomplete or damaged.
-    ConfigurationError
-        If they are Parquet.
+    Raises:
+        DataError: If they are missing, incomplete or damaged.
+        ConfigurationError: If they are Parquet.
     """
     manifest = read_manifest(folder)
     if manifest.form != "npy":
@@ -224,7 +217,7 @@ class _NpyWriter:
         self.path = folder / "features.npy.part"
         shape = (manifest.images, *manifest.shape)
         self.header = _npy_header(shape, manifest.dtype)
-        with files.translate_os_errors(self.path):
+        with atomic.translate_os_errors(self.path):
             self.file = open(self.path, "r+b" if self.path.exists() else "x+b", buffering=0)  # noqa: SIM115
             if manifest.done == 0:
                 self.file.truncate(0)
@@ -236,22 +229,22 @@ class _NpyWriter:
 
     def write(self, begin: int, rows: NDArray[Any], labels: NDArray[np.int64]) -> None:
         """Write rows and wait until they are on the disk."""
-        with files.translate_os_errors(self.path, needed=rows.nbytes):
+        with atomic.translate_os_errors(self.path, needed=rows.nbytes):
             self.file.seek(len(self.header) + begin * self.manifest.row_bytes)
             rest = np.ascontiguousarray(rows).data.cast("B")
             while rest:
-                rest = rest[self.file.write(rest[: files.BLOCK]) :]
+                rest = rest[self.file.write(rest[: atomic.BLOCK]) :]
             os.fsync(self.file.fileno())
 
     def finish(self) -> None:
         """Write the labels, and give the file its name."""
         header = _npy_header(self.labels.shape, "int64")
-        files.write_bytes(self.folder / "labels.npy", header + self.labels.tobytes())
-        with files.translate_os_errors(self.path):
+        atomic.write_bytes(self.folder / "labels.npy", header + self.labels.tobytes())
+        with atomic.translate_os_errors(self.path):
             self.file.truncate(len(self.header) + self.manifest.images * self.manifest.row_bytes)
             self.file.close()
             os.replace(self.path, self.folder / "features.npy")
-            files.sync_folder(self.folder)
+            atomic.sync_folder(self.folder)
 
     def close(self) -> None:
         """Close the file, if it is not closed."""
@@ -285,7 +278,7 @@ class _ParquetWriter:
         table = table.replace_schema_metadata({"minialex": json.dumps(about)})
         sink = pa.BufferOutputStream()
         parquet.write_table(table, sink, compression="zstd")
-        files.write_bytes(self.folder / f"part-{begin:08d}.parquet", sink.getvalue().to_pybytes())
+        atomic.write_bytes(self.folder / f"part-{begin:08d}.parquet", sink.getvalue().to_pybytes())
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -315,37 +308,30 @@ def write_features(
 ) -> Manifest:
     """Write a layer's activations for the centre crops of a split, or go on where an earlier call was stopped.
 
-    Parameters
-    ----------
-    folder : made if it is missing
-    manifest : from `manifest_of` the same session and split
-    batch_size : images at a time
-    progress : called with the number of images done, those of earlier calls among them
-    stop : asked after each batch; where it says yes, what there is is written, and this returns
+    Args:
+        folder: made if it is missing
+        manifest: from `manifest_of` the same session and split
+        batch_size: images at a time
+        progress: called with the number of images done, those of earlier calls among them
+        stop: asked after each batch; where it says yes, what there is is written, and this returns
 
-    Returns
-    -------
-    The manifest with what is `done` now.
+    Returns:
+        The manifest with what is `done` now.
 
-    Raises
-    ------
-    CheckpointError
-        If the folder holds features of another network, or of this one with other weights.
-    ConfigurationError
-        If the folder holds features of other images or another layer, another process writes it, or pyarrow is not
-        installed.
-    DataError
-        If it is damaged, or an image cannot be read.
-    ResourceError
-        If the disk is full; said before anything is computed, where it can be foreseen.
+    Raises:
+        CheckpointError: If the folder holds features of another network, or of this one with other weights.
+        ConfigurationError: If the folder holds features of other images or another layer, another process writes it, or
+            pyarrow is not installed.
+        DataError: If it is damaged, or an image cannot be read.
+        ResourceError: If the disk is full; said before anything is computed, where it can be foreseen.
     """
     if manifest.form == "parquet":
         _need_pyarrow()
     if manifest.images == 0:
         raise DataError("the data set has no images")
-    files.make_folder(folder)
+    atomic.make_folder(folder)
     with _locked(folder):
-        files.remove_stale(folder)
+        atomic.remove_stale(folder)
         if (folder / MANIFEST).exists():
             before = read_manifest(folder)
             other = before.difference(manifest)
@@ -401,7 +387,7 @@ def _blocks(
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    files.write_json(folder / MANIFEST, {"format": FORMAT, **dataclasses.asdict(manifest)})
+    atomic.write_json(folder / MANIFEST, {"format": FORMAT, **dataclasses.asdict(manifest)})
 
 
 def _check_free(folder: Path, manifest: Manifest) -> None:
@@ -409,8 +395,8 @@ def _check_free(folder: Path, manifest: Manifest) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free and manifest.form == "npy":  # Parquet is compressed, by how much is not known before
         raise ResourceError(
-            f"features of {manifest.images:,} images need {files.readable_size(needed)} in {folder}, where "
-            f"{files.readable_size(free)} are free; choose another disk or another layer"
+            f"features of {manifest.images:,} images need {atomic.readable_size(needed)} in {folder}, where "
+            f"{atomic.readable_size(free)} are free; choose another disk or another layer"
         )
 
 
@@ -418,7 +404,7 @@ def _check_free(folder: Path, manifest: Manifest) -> None:
 def _locked(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
     try:
-        if descriptor is not None and files.try_lock(descriptor) is False:
+        if descriptor is not None and atomic.try_lock(descriptor) is False:
             raise ConfigurationError(
                 f"{folder} is being written by another process: wait for it, or give another folder"
             )

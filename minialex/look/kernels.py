@@ -27,18 +27,14 @@ def colour_energies(kernels: Float) -> tuple[NDArray[np.float64], NDArray[np.flo
     A kernel w [3,R,S] is the sum of a grey one (the mean over red, green and blue at each place) and the rest, which
     is orthogonal to it: ‖w‖² = 3‖grey‖² + ‖rest‖².
 
-    Parameters
-    ----------
-    kernels : float [K,3,R,S]
+    Args:
+        kernels: float [K,3,R,S]
 
-    Returns
-    -------
-    float64 [K] and [K]
+    Returns:
+        float64 [K] and [K]
 
-    Raises
-    ------
-    ConfigurationError
-        If the kernels do not read three channels.
+    Raises:
+        ConfigurationError: If the kernels do not read three channels.
     """
     if kernels.ndim != 4 or kernels.shape[1] != 3:
         raise ConfigurationError(f"colour is a matter of kernels of three channels [K,3,R,S], got {kernels.shape}")
@@ -68,13 +64,12 @@ def colour_share(kernels: Float) -> float:
 class Difference:
     """Whether columns differ, by a permutation test.
 
-    Attributes
-    ----------
-    means : mean score of each column
-    statistic : variance between the columns as a share of all variance, η² in 0 … 1
-    p_value : share of divisions of the kernels into columns at random whose statistic is as large, the present
-        division counted as one of them
-    permutations : random divisions that were drawn
+    Attributes:
+        means: mean score of each column
+        statistic: variance between the columns as a share of all variance, η² in 0 … 1
+        p_value: share of divisions of the kernels into columns at random whose statistic is as large, the present
+            division counted as one of them
+        permutations: random divisions that were drawn
     """
 
     means: tuple[float, ...]
@@ -88,17 +83,14 @@ def column_difference(
 ) -> Difference:
     """Test whether the columns' mean scores differ more than those of columns made at random of the same kernels.
 
-    Parameters
-    ----------
-    scores : float64 [K], the kernels of column 0 first; those that are NaN are left out
-    columns : their number, at least 2; each has K / columns kernels
-    permutations : random divisions to draw; the smallest possible p-value is 1 / (permutations + 1)
-    seed : of the divisions
+    Args:
+        scores: float64 [K], the kernels of column 0 first; those that are NaN are left out
+        columns: their number, at least 2; each has K / columns kernels
+        permutations: random divisions to draw; the smallest possible p-value is 1 / (permutations + 1)
+        seed: of the divisions
 
-    Raises
-    ------
-    ConfigurationError
-        If there are fewer than two columns, or the scores cannot be divided among them.
+    Raises:
+        ConfigurationError: If there are fewer than two columns, or the scores cannot be divided among them.
     """
     if columns < 2 or len(scores) % columns or not len(scores):
         raise ConfigurationError(f"{len(scores)} kernels in {columns} columns cannot be compared by column")

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex import files, philox
+from minialex import philox
 from minialex.errors import ConfigurationError, DataError
-from minialex.layers import ReLU, Tanh
 from minialex.look.features import Features
-from minialex.network import Network
+from minialex.network.layers import ReLU, Tanh
+from minialex.network.network import Network
+from minialex.storage import atomic
 
 Float = NDArray[np.floating[Any]]
 
@@ -37,10 +38,9 @@ CHECKED_NEIGHBOURS = 6
 class Neighbours:
     """The nearest of some images for each of Q others.
 
-    Attributes
-    ----------
-    images : int64 [Q,k], indices into the split of the features, the nearest first
-    distances : float64 [Q,k], Euclidean
+    Attributes:
+        images: int64 [Q,k], indices into the split of the features, the nearest first
+        distances: float64 [Q,k], Euclidean
     """
 
     images: NDArray[np.int64]
@@ -62,17 +62,14 @@ def nearest(
 
     Of rows at the same distance the first comes first. Memory does not grow with N.
 
-    Parameters
-    ----------
-    features : float [N,…], may be mapped from a file; rows are flattened
-    queries : float [Q,…] of the same row shape
-    count : neighbours k to find; fewer if there are fewer rows
-    progress : called with the number of rows done
+    Args:
+        features: float [N,…], may be mapped from a file; rows are flattened
+        queries: float [Q,…] of the same row shape
+        count: neighbours k to find; fewer if there are fewer rows
+        progress: called with the number of rows done
 
-    Raises
-    ------
-    ConfigurationError
-        If the shapes do not fit or `count` is not positive.
+    Raises:
+        ConfigurationError: If the shapes do not fit or `count` is not positive.
     """
     N, Q = len(features), len(queries)
     if count < 1 or features.shape[1:] != queries.shape[1:]:
@@ -113,9 +110,8 @@ def _ordered(features: Float, asked: NDArray[np.float64], found: NDArray[np.int6
 class FaissIndex:
     """A compressed copy of features in which a library finds candidates quickly (inverted lists, product codes).
 
-    Attributes
-    ----------
-    recall : share of the exact 6 nearest neighbours of 100 of the images that it found when it was built
+    Attributes:
+        recall: share of the exact 6 nearest neighbours of 100 of the images that it found when it was built
     """
 
     def __init__(self, features: Features, index: Any, recall: float) -> None:
@@ -125,12 +121,9 @@ class FaissIndex:
     def build(cls, features: Features, progress: Callable[[int], None] = lambda done: None) -> FaissIndex:
         """Build the index and write it beside the features, as ``neighbours.faiss`` and ``neighbours.json``.
 
-        Raises
-        ------
-        ConfigurationError
-            If there are too few features to need one, or faiss is not installed.
-        ResourceError
-            If the disk is full.
+        Raises:
+            ConfigurationError: If there are too few features to need one, or faiss is not installed.
+            ResourceError: If the disk is full.
         """
         faiss = _faiss()
         values = features.values
@@ -156,21 +149,18 @@ class FaissIndex:
         exact = nearest(values, queries, CHECKED_NEIGHBOURS).images
         quick = made.nearest(queries, CHECKED_NEIGHBOURS).images
         made.recall = float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(exact, quick, strict=True)]))
-        files.write_bytes(features.folder / "neighbours.faiss", faiss.serialize_index(index).tobytes())
+        atomic.write_bytes(features.folder / "neighbours.faiss", faiss.serialize_index(index).tobytes())
         about = {"network": features.manifest.network, "images": N, "lists": lists, "parts": parts}
-        files.write_json(features.folder / "neighbours.json", {**about, "recall": made.recall})
+        atomic.write_json(features.folder / "neighbours.json", {**about, "recall": made.recall})
         return made
 
     @classmethod
     def open(cls, features: Features) -> FaissIndex | None:
         """Read the index that was written beside the features; None if there is none, or it is of others.
 
-        Raises
-        ------
-        DataError
-            If it is damaged.
-        ConfigurationError
-            If faiss is not installed.
+        Raises:
+            DataError: If it is damaged.
+            ConfigurationError: If faiss is not installed.
         """
         faiss = _faiss()
         path = features.folder / "neighbours.json"
@@ -190,9 +180,8 @@ class FaissIndex:
     def nearest(self, queries: Float, count: int = 6, effort: int = CANDIDATES) -> Neighbours:
         """As the function `nearest`, but neighbours may be missed; the distances are exact.
 
-        Parameters
-        ----------
-        effort : candidates whose exact distances are looked at, for each neighbour asked for
+        Args:
+            effort: candidates whose exact distances are looked at, for each neighbour asked for
         """
         values = self.features.values
         count = min(count, len(values))
@@ -234,11 +223,10 @@ def pixel_ranks(
     The paper: neighbours in the features "are generally not close in L2 to the query images" at the pixel level. 0 is
     nearer than all others, 0.5 what an image chosen at random would have on average.
 
-    Parameters
-    ----------
-    queries : uint8 [Q,3,S,S]
-    neighbours : uint8 [Q,k,3,S,S]
-    others : uint8 [M,3,S,S]
+    Args:
+        queries: uint8 [Q,3,S,S]
+        neighbours: uint8 [Q,k,3,S,S]
+        others: uint8 [M,3,S,S]
     """
     shares = np.empty(neighbours.shape[:2])
     for n, query in enumerate(queries.astype(np.float32)):

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.data.views import centre_crop_offset
+from minialex.data.draws import centre_crop_offset
+from minialex.engine.session import Session
 from minialex.errors import ConfigurationError
-from minialex.session import Session
 
 Progress = Callable[[int], None]
 
@@ -24,14 +24,13 @@ Progress = Callable[[int], None]
 class Occlusion:
     """How an answer falls when parts of the image are covered (Zeiler and Fergus 2013).
 
-    Attributes
-    ----------
-    label : the class that is watched
-    whole : its probability when nothing is covered
-    size : side of the square that covers, in pixels
-    offsets : int64 [P], first rows (and columns) of the squares in the crop that the network sees
-    probabilities : float [P,P], that of the class with the square at row offsets[i], column offsets[j]
-    given : int64 [P,P], the most probable class then
+    Attributes:
+        label: the class that is watched
+        whole: its probability when nothing is covered
+        size: side of the square that covers, in pixels
+        offsets: int64 [P], first rows (and columns) of the squares in the crop that the network sees
+        probabilities: float [P,P], that of the class with the square at row offsets[i], column offsets[j]
+        given: int64 [P,P], the most probable class then
     """
 
     label: int
@@ -67,18 +66,15 @@ def occlusion(
 ) -> Occlusion:
     """Cover one square after another of an image's centre crop and ask for a class's probability each time.
 
-    Parameters
-    ----------
-    image : uint8 [3,S,S]
-    label : the class; None: the most probable one of the whole image
-    size : side of the square, a seventh of the crop's if None
-    stride : how far apart squares are, half their side if None; the last ones end at the edge
-    progress : called with the number of squares done; there are `occlusion_squares` of them
+    Args:
+        image: uint8 [3,S,S]
+        label: the class; None: the most probable one of the whole image
+        size: side of the square, a seventh of the crop's if None
+        stride: how far apart squares are, half their side if None; the last ones end at the edge
+        progress: called with the number of squares done; there are `occlusion_squares` of them
 
-    Raises
-    ------
-    ConfigurationError
-        If a size, stride or label cannot be used.
+    Raises:
+        ConfigurationError: If a size, stride or label cannot be used.
     """
     offsets, size = _offsets(session, size, stride)
     crop = session.recipe.crop
@@ -116,13 +112,12 @@ def occlusion_squares(session: Session, size: int | None, stride: int | None) ->
 class Translation:
     """How answers change as the image's content is moved: what the paper's figure 4 claims of off-centre objects.
 
-    Attributes
-    ----------
-    shifts : int64 [P], pixels down (and to the right)
-    scale : what the content was shrunk to before it was moved
-    labels : int64 [N], the class watched in each image
-    probabilities : float [N,P,P], that of the class with the content shifts[i] down and shifts[j] right
-    ranks : int64 [N,P,P], classes at least as probable as it, itself not counted: it is among the top five if < 5
+    Attributes:
+        shifts: int64 [P], pixels down (and to the right)
+        scale: what the content was shrunk to before it was moved
+        labels: int64 [N], the class watched in each image
+        probabilities: float [N,P,P], that of the class with the content shifts[i] down and shifts[j] right
+        ranks: int64 [N,P,P], classes at least as probable as it, itself not counted: it is among the top five if < 5
     """
 
     shifts: NDArray[np.int64]
@@ -149,19 +144,16 @@ def translation(
 ) -> Translation:
     """Move images about in front of the network and ask for their class each time.
 
-    Parameters
-    ----------
-    images : uint8 [N,3,S,S]
-    labels : int64 [N]; None: the most probable class of each image as it is (not shrunk)
-    reach : the largest shift in each direction, as a share of the crop's side, 0 … 1
-    steps : how many shifts along an axis, an odd number, so that one of them is none at all
-    scale : side of the content as a share of what it was, 0 … 1: where it is small enough it stays whole in view
-    progress : called with the number of shifted images done: N · steps² in all
+    Args:
+        images: uint8 [N,3,S,S]
+        labels: int64 [N]; None: the most probable class of each image as it is (not shrunk)
+        reach: the largest shift in each direction, as a share of the crop's side, 0 … 1
+        steps: how many shifts along an axis, an odd number, so that one of them is none at all
+        scale: side of the content as a share of what it was, 0 … 1: where it is small enough it stays whole in view
+        progress: called with the number of shifted images done: N · steps² in all
 
-    Raises
-    ------
-    ConfigurationError
-        If a number cannot be used.
+    Raises:
+        ConfigurationError: If a number cannot be used.
     """
     if not 0 < reach <= 1 or not 0 < scale <= 1 or steps < 3 or not steps % 2:
         raise ConfigurationError(

@@ -11,20 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.data import Split, batches
+from minialex.engine.session import Session
 from minialex.errors import ConfigurationError, DataError
-from minialex.network import Network
-from minialex.session import Session
+from minialex.network.network import Network
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
     """Which rows, or columns, of the network's input a place of a layer's maps can see.
 
-    Attributes
-    ----------
-    size : how many
-    stride : how far apart those of neighbouring places begin
-    start : the first of place 0; negative where it begins outside of the image
+    Attributes:
+        size: how many
+        stride: how far apart those of neighbouring places begin
+        start: the first of place 0; negative where it begins outside of the image
     """
 
     size: int
@@ -40,10 +39,8 @@ class ReceptiveField:
 def receptive_field(network: Network, layer: str) -> tuple[ReceptiveField, ReceptiveField] | None:
     """The receptive fields of a layer's places, along rows and along columns; None if each sees the whole image.
 
-    Raises
-    ------
-    ConfigurationError
-        If the network has no such layer.
+    Raises:
+        ConfigurationError: If the network has no such layer.
     """
     network.layer(layer)
     fields = []
@@ -67,13 +64,12 @@ def receptive_field(network: Network, layer: str) -> tuple[ReceptiveField, Recep
 class Excitation:
     """The images that excite the units of a layer most. A unit of a convolution is a channel, at its best place.
 
-    Attributes
-    ----------
-    layer : its name
-    units : numbers of the units U in the whole layer, those of column 0 first
-    images : int64 [U,n], indices into the split, the most exciting first
-    values : float [U,n], the activations there
-    rows, columns : int64 [U,n], the place in the layer's map; 0 for fully connected layers
+    Attributes:
+        layer: its name
+        units: numbers of the units U in the whole layer, those of column 0 first
+        images: int64 [U,n], indices into the split, the most exciting first
+        values: float [U,n], the activations there
+        rows, columns: int64 [U,n], the place in the layer's map; 0 for fully connected layers
     """
 
     layer: str
@@ -96,18 +92,14 @@ def excite(
 ) -> Excitation:
     """Find the images whose centre crop excites units most, in one pass over a split.
 
-    Parameters
-    ----------
-    units : numbers of channels, or of neurons of a fully connected layer
-    count : images a unit; of equal activations the first image, and the first place in row order, counts
-    progress : called with the number of images done
+    Args:
+        units: numbers of channels, or of neurons of a fully connected layer
+        count: images a unit; of equal activations the first image, and the first place in row order, counts
+        progress: called with the number of images done
 
-    Raises
-    ------
-    ConfigurationError
-        If there is no such layer or unit.
-    DataError
-        If the split is empty, or an image cannot be read.
+    Raises:
+        ConfigurationError: If there is no such layer or unit.
+        DataError: If the split is empty, or an image cannot be read.
     """
     width = units_of(session, layer)
     for unit in units:
@@ -142,12 +134,10 @@ def excite(
 def units_of(session: Session, layer: str) -> int:
     """How many channels, or neurons, a layer has in all columns together.
 
-    Raises
-    ------
-    ConfigurationError
-        If the network has no such layer.
+    Raises:
+        ConfigurationError: If the network has no such layer.
     """
     session.network.layer(layer)
     stages = {stage.layer.name: stage for stage in session.network.stages(len(session.plan.placement))}
     stage = stages[layer]
-    return stage.output[0] * (1 if stage.whole else stage.columns)
+    return stage.output[0] * stage.pieces

@@ -51,13 +51,12 @@ json.dump(results, sys.stdout)
 class Block:
     """A program in a page.
 
-    Attributes
-    ----------
-    language : ``"bash"`` or ``"python"``
-    source : its text
-    line : of the page, from 1, where it begins
-    output : what the page says it prints; None where it does not say
-    place : where that text is in the page (begin, end)
+    Attributes:
+        language: ``"bash"`` or ``"python"``
+        source: its text
+        line: of the page, from 1, where it begins
+        output: what the page says it prints; None where it does not say
+        place: where that text is in the page (begin, end)
     """
 
     language: str

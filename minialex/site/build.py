@@ -1,4 +1,4 @@
-"""Building the site: the generated pages, then mkdocs; and finding a built one."""
+"""Building the site: the generated pages, then mkdocs."""
 
 from __future__ import annotations
 
@@ -12,27 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from minialex import site
+from minialex.cli.docs import source_tree
 from minialex.errors import ConfigurationError, ResourceError
-from minialex.files import replace_folder, try_lock
 from minialex.site import diagrams, katex, listings, pages, widgets
-
-PACKAGED = Path(__file__).parent / "built"
-"""Where a wheel has the built site, if there was one when it was made."""
-
-
-def source_tree() -> Path | None:
-    """The root of the source tree that this package is in, None for an installed one."""
-    return site.ROOT if (site.ROOT / "mkdocs.yml").is_file() else None
+from minialex.storage.atomic import replace_folder, try_lock
 
 
 def make() -> Iterator[str]:
     """Write ``docs/made``; yields what was done, in words.
 
-    Raises
-    ------
-    ConfigurationError
-        Outside a source tree, or where nbconvert is missing.
+    Raises:
+        ConfigurationError: Outside a source tree, or where nbconvert is missing.
     """
     root = source_tree()
     if root is None:
@@ -60,12 +50,9 @@ def _alone(root: Path) -> Iterator[None]:
 def build(out: Path) -> None:
     """Build the whole site into a folder, which is replaced only by a whole one.
 
-    Raises
-    ------
-    ConfigurationError
-        Outside a source tree, or where mkdocs is missing.
-    ResourceError
-        If mkdocs fails; what it said comes with it.
+    Raises:
+        ConfigurationError: Outside a source tree, or where mkdocs is missing.
+        ResourceError: If mkdocs fails; what it said comes with it.
     """
     root = source_tree()
     if root is None:
@@ -87,10 +74,3 @@ def build(out: Path) -> None:
         replace_folder(work / "site", out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def find() -> Path | None:
-    """A built site: that of the wheel, or of the source tree."""
-    root = source_tree()
-    places: list[Path] = [PACKAGED] if root is None else [PACKAGED, root / "site"]
-    return next((place for place in places if (place / "index.html").is_file()), None)

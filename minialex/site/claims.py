@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
 
-from minialex import ablations
-from minialex.ablations import words
-from minialex.ablations.words import markdown
+from minialex import studies as ablations
+from minialex.engine.summary import PAPER_TOTALS
 from minialex.site import ROOT
-from minialex.summary import PAPER_TOTALS
+from minialex.studies import words
+from minialex.studies.words import markdown
 
 NONE = ("not recorded", "Here: not recorded.")
 

@@ -8,7 +8,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from minialex.files import write_bytes
+from minialex.storage.atomic import write_bytes
 
 VERSION = "0.16.22"
 WANTED = ("katex.min.js", "katex.min.css", "fonts/")

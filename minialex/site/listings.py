@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from minialex.errors import ConfigurationError
-from minialex.files import write_text
+from minialex.storage.atomic import write_text
 
 _ASKED = re.compile(r"docs/made/code/([\w.]+)\.py")
 
@@ -23,10 +23,8 @@ _ASKED = re.compile(r"docs/made/code/([\w.]+)\.py")
 def source(name: str) -> str:
     """The source of a function, class or method by its dotted name.
 
-    Raises
-    ------
-    ConfigurationError
-        If there is none of that name.
+    Raises:
+        ConfigurationError: If there is none of that name.
     """
     module = name
     parts: list[str] = []

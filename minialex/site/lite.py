@@ -23,9 +23,10 @@ from typing import Annotated, Any
 
 import typer
 
-from minialex import files, notebooks
+from minialex.course import notebooks
 from minialex.errors import ConfigurationError, MinialexError, ResourceError
 from minialex.site import widgets
+from minialex.storage import atomic
 
 TAG = "not-in-browser"
 LEFT_OUT = ("14_your_own_backend",)
@@ -128,10 +129,8 @@ def _bound(body: Iterable[ast.AST]) -> Iterator[str]:
 def installed_wheel(name: str) -> tuple[str, bytes]:
     """An installed package of pure Python as a wheel again: its file name and its bytes.
 
-    Raises
-    ------
-    ConfigurationError
-        If it is not installed.
+    Raises:
+        ConfigurationError: If it is not installed.
     """
     try:
         found = metadata.distribution(name)
@@ -150,18 +149,14 @@ def installed_wheel(name: str) -> tuple[str, bytes]:
 def build(out: Path, pyodide: str = "") -> None:
     """Build the JupyterLite into a folder; beside a built site, its page of notebooks gets links.
 
-    Parameters
-    ----------
-    out : is replaced only by a whole one
-    pyodide : where the page takes Pyodide from: an address; or a folder with a whole distribution of 0.27, which is
-        copied; if empty, what MINIALEX_PYODIDE says, else the public one
+    Args:
+        out: is replaced only by a whole one
+        pyodide: where the page takes Pyodide from: an address; or a folder with a whole distribution of 0.27, which is
+            copied; if empty, what MINIALEX_PYODIDE says, else the public one
 
-    Raises
-    ------
-    ConfigurationError
-        Where JupyterLite is not installed, or the folder has no Pyodide.
-    ResourceError
-        If JupyterLite fails; what it said comes with it.
+    Raises:
+        ConfigurationError: Where JupyterLite is not installed, or the folder has no Pyodide.
+        ResourceError: If JupyterLite fails; what it said comes with it.
     """
     for package in ("jupyterlite_core", "jupyterlite_pyodide_kernel", "jupyter_server"):
         if find_spec(package) is None:
@@ -172,11 +167,11 @@ def build(out: Path, pyodide: str = "") -> None:
         (work / "content").mkdir()
         for path in notebooks.paths():
             if path.stem in names():
-                files.write_text(work / "content" / path.name, json.dumps(edition(path), ensure_ascii=False))
+                atomic.write_text(work / "content" / path.name, json.dumps(edition(path), ensure_ascii=False))
         wheels = [(widgets.WHEEL, widgets.wheel(without=("site",), requires=REQUIRES)), installed_wheel("comm")]
         for name, data in wheels:
-            files.write_bytes(work / name, data)
-        files.write_json(work / "jupyter-lite.json", _settings(pyodide, work))
+            atomic.write_bytes(work / name, data)
+        atomic.write_json(work / "jupyter-lite.json", _settings(pyodide, work))
         command = [
             sys.executable, "-m", "jupyterlite_core", "build", "--lite-dir", ".", "--contents", "content",
             "--output-dir", "built", "--no-sourcemaps", "--no-unused-shared-packages",
@@ -188,14 +183,14 @@ def build(out: Path, pyodide: str = "") -> None:
             last = (done.stderr or done.stdout).strip().splitlines()[-1:]
             raise ResourceError(f"JupyterLite could not be built: {' '.join(last)}")
         out = out.absolute()
-        with files.translate_os_errors(out):
+        with atomic.translate_os_errors(out):
             out.parent.mkdir(parents=True, exist_ok=True)
-            with files.new_folder(out) as fresh:
+            with atomic.new_folder(out) as fresh:
                 shutil.copytree(work / "built", fresh, dirs_exist_ok=True)
-                files.replace_folder(fresh, out)
+                atomic.replace_folder(fresh, out)
     links = out.absolute().parent / LINKS
     if links.is_file():
-        files.write_text(links, script(out.name))
+        atomic.write_text(links, script(out.name))
 
 
 def _settings(pyodide: str, work: Path) -> dict[str, Any]:
@@ -236,7 +231,7 @@ def main(
 ) -> None:
     """Build the course's notebooks for the browser."""
     build(out, pyodide)
-    print(f"{out}: {len(names())} notebooks, {files.readable_size(_size(out))}")
+    print(f"{out}: {len(names())} notebooks, {atomic.readable_size(_size(out))}")
 
 
 def _size(folder: Path) -> int:

@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minialex import ablations, notebooks, recipe
-from minialex.ablations.words import markdown
-from minialex.differences import DIFFERENCES
+from minialex import studies as ablations
+from minialex.course import notebooks
 from minialex.errors import ConfigurationError
-from minialex.files import write_bytes, write_text
+from minialex.recipe import toml as recipe
+from minialex.recipe.differences import DIFFERENCES
+from minialex.recipe.fields import Recipe, fields
 from minialex.site import ROOT, claims
+from minialex.storage.atomic import write_bytes, write_text
+from minialex.studies.words import markdown
 
 WIDE = "---\nhide: [toc]\n---\n\n"
 """Begins a page whose table needs the whole width."""
@@ -32,7 +35,7 @@ def command_line() -> str:
     """The command line, command by command, from the program itself."""
     import typer
 
-    from minialex.cli import app
+    from minialex.cli.app import app
 
     root: Any = typer.main.get_command(app)
     lines = ["# Command line", "", "Made from the program: `minialex COMMAND --help` says the same.", ""]
@@ -90,12 +93,12 @@ def _default(parameter: Any) -> str:
 
 def recipes() -> str:
     """All recipe fields with the paper's values, and the recipes of the package."""
-    base = recipe.Recipe()
+    base = Recipe()
     lines = ["# Recipes", "", "A recipe is a TOML file of four tables. Every field can be given on the command line: "
              "`--learning-rate 0.02`. Numbers in brackets are the paper's sections.", ""]  # fmt: skip
     for table, title in (("network", "Network"), ("training", "Training"), ("images", "Images"), ("place", "Place")):
         rows = []
-        for name, (home, info) in recipe.fields().items():
+        for name, (home, info) in fields().items():
             if home == table:
                 choices = f" ({', '.join(info.metadata['choices'])})" if info.metadata["choices"] else ""
                 rows.append([f"`{name}`", f"`{getattr(base, name)}`", cell(info.metadata["doc"] + choices)])
@@ -133,10 +136,8 @@ def differences() -> str:
 def notebook_pages(folder: Path) -> list[str]:
     """Every executed notebook as a page with its pictures as files; returns the names of the pages.
 
-    Raises
-    ------
-    ConfigurationError
-        If nbconvert is not installed.
+    Raises:
+        ConfigurationError: If nbconvert is not installed.
     """
     try:
         from nbconvert import MarkdownExporter
@@ -182,7 +183,7 @@ def _images(text: str, name: str, cells: Sequence[Mapping[str, Any]]) -> str:
 
 def study_pages(folder: Path) -> None:
     """Each study's table and words, to be included in pages, and its picture."""
-    from minialex import pictures
+    from minialex.figures import pictures
 
     for name in ablations.names():
         found, outcome = ablations.study(name), ablations.recorded(name)
@@ -196,10 +197,10 @@ def study_pages(folder: Path) -> None:
 
 def carried(folder: Path) -> None:
     """What the trained network that the site carries has learned: a picture of its kernels, its errors in words."""
-    from minialex import pictures
-    from minialex.look import pictures as looked
+    from minialex.figures import look as looked
+    from minialex.figures import pictures
     from minialex.look.kernels import colour_selectivity, column_difference
-    from minialex.weights import read
+    from minialex.runs.weights_file import read
 
     network = read(ROOT / "docs" / "assets" / "live" / "classify.safetensors")
     kernels, columns = network.tensors["conv1.weight"], network.recipe.columns

@@ -51,7 +51,7 @@ def read() -> Recorded:
 
 
 def _run(name: str, options: tuple[str, ...], folder: Path) -> Curve:
-    from minialex.cli import run
+    from minialex.cli.app import run
 
     words = ["train", *RECIPE, *options]
     if run([*words, "--out", str(folder)]):
@@ -69,8 +69,8 @@ def _run(name: str, options: tuple[str, ...], folder: Path) -> Curve:
 
 def main() -> None:
     """Train and record."""
-    from minialex.files import write_text
-    from minialex.machine import describe
+    from minialex.speed.machine import describe
+    from minialex.storage.atomic import write_text
 
     with tempfile.TemporaryDirectory() as folder:
         curves = [asdict(_run(name, options, Path(folder) / str(i))) for i, (name, options) in enumerate(ARMS.items())]

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from minialex import recipe, registry
+from minialex.backend import registry
 from minialex.data import load
-from minialex.data.statistics import statistics
-from minialex.files import write_text
-from minialex.machine import describe
-from minialex.session import Session
+from minialex.data.dataset import statistics_of
+from minialex.engine.session import Session
+from minialex.recipe import toml as recipe
+from minialex.speed.machine import describe
+from minialex.storage.atomic import write_text
 
 RECORDED = Path(__file__).with_name("signal.json")
 IMAGES = 8
@@ -51,7 +52,7 @@ def measure(changes: dict[str, Any]) -> list[float]:
     """The spread of each layer's outputs in the paper's network with some changes, before any training."""
     data = load("shapes", size=256, train_images=IMAGES, validation_images=1)
     chosen = recipe.load("alexnet-2012").replace(**changes)
-    session = Session(chosen, registry.load("numpy"), ("cpu:0",) * 2, statistics(data.train))
+    session = Session(chosen, registry.load("numpy"), ("cpu:0",) * 2, statistics_of(data.train))
     found = session.activations(data.train.read(np.arange(IMAGES)), LAYERS)
     return [float(f"{found[layer].std(axis=0).mean():.4g}") for layer in LAYERS]
 

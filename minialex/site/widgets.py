@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minialex import __version__, live
-from minialex.files import write_bytes, write_json, write_text
-from minialex.layers import Conv2d
-from minialex.models import alexnet
-from minialex.site import ROOT
+from minialex import __version__
+from minialex.network.layers import Conv2d
+from minialex.network.models import ALEXNET
+from minialex.site import ROOT, live
+from minialex.storage.atomic import write_bytes, write_json, write_text
 
 PYODIDE = "https://cdn.jsdelivr.net/pyodide/v0.27.7/full/"
 """Where the page takes Pyodide from: in the built site ``made/live/settings.json`` says it, and may say another
@@ -26,13 +26,13 @@ _LEFT_OUT = ("site", "notebooks", "ablations", "check", "grading", "conformance"
 
 
 def columns() -> dict[str, Any]:
-    """The paper's network: its image size and its layers (see `minialex.live.wanted`)."""
+    """The paper's network: its image size and its layers (see `minialex.site.live.wanted`)."""
     return live.wanted()
 
 
 def calculator() -> dict[str, Any]:
     """Where the calculator begins: the paper's conv1."""
-    network = alexnet()
+    network = ALEXNET
     first = next(layer for layer in network.layers if isinstance(layer, Conv2d))
     channels, size, _ = network.input_shape
     before, after = first.padding[0]
@@ -47,10 +47,9 @@ def calculator() -> dict[str, Any]:
 def wheel(without: Sequence[str] = _LEFT_OUT, requires: Sequence[str] = ()) -> bytes:
     """minialex and its reference as a wheel of pure Python. The same sources give the same bytes.
 
-    Parameters
-    ----------
-    without : packages of minialex that are left out; those that a live part cannot use, if not said
-    requires : what is to be installed with it
+    Args:
+        without: packages of minialex that are left out; those that a live part cannot use, if not said
+        requires: what is to be installed with it
     """
     files: dict[str, bytes] = {}
     for package, top in (("minialex", ROOT / "minialex"), ("minialex_numpy", ROOT / "backends" / "minialex_numpy")):

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minialex import bench, models, plan, registry
+from minialex.backend import registry
 from minialex.data.statistics import Statistics
+from minialex.engine.schedule import Moment
 from minialex.errors import ResourceError
-from minialex.rates import KNOWN
-from minialex.recipe import load
-from minialex.schedule import Moment
+from minialex.network import models, variants
+from minialex.recipe.toml import load
+from minialex.speed import bench, plan
+from minialex.speed.rates import KNOWN
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -71,7 +73,7 @@ def test_the_peer_is_the_same_network(gpu, compiled):
     after = ours.weights()
 
     statistics = Statistics(np.full((3, 24, 24), 127.5, np.float32), np.eye(3) * 5000.0)
-    peer = DevicePeer(recipe, models.build(recipe.network), statistics, "cpu", "float32", compiled)
+    peer = DevicePeer(recipe, variants.build(recipe), statistics, "cpu", "float32", compiled)
     peer.model.load(before)
     on_device = peer.upload(images, labels)
     crops["flip"] = crops["flip"].bool()
@@ -222,7 +224,7 @@ def test_no_gpu_and_wrong_options(gpu, capsys):
 
 
 def test_time_is_set_beside_the_floor_that_it_belongs_to(gpu):
-    layout = plan.lay_out(models.alexnet(), (0, 0))
+    layout = plan.lay_out(models.ALEXNET, (0, 0))
     floor = plan.floor(layout, [KNOWN["h200"]], "bfloat16", 128)
     seconds = {
         ("input", "input"): 1.0, ("conv1", "forward"): 2.0, ("relu1", "forward"): 4.0, ("norm1", "forward"): 8.0,

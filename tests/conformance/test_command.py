@@ -11,7 +11,7 @@ from minialex_numpy import NumpyBackend
 
 MINE = """
 import numpy as np
-from minialex.host import operation
+from minialex.backend.pretend import operation
 from minialex_numpy import NumpyBackend
 
 def leaky(x):
@@ -69,7 +69,7 @@ def test_loading_by_module_and_class():
     with pytest.raises(ConfigurationError, match="no backend 'minialex_numpy:Absent'"):
         load("minialex_numpy:Absent")
     with pytest.raises(BackendUnavailable, match="does not follow the protocol"):
-        load("minialex.host:HostArray")
+        load("minialex.backend.pretend:HostArray")
 
 
 def test_a_backend_that_breaks_the_protocol_is_no_backend_that_cannot_run_here(monkeypatch):
@@ -83,5 +83,5 @@ def test_a_backend_that_breaks_the_protocol_is_no_backend_that_cannot_run_here(m
             return self.kind
 
     points = {"absent": Point(None), "wrong": Point(object), "right": Point(NumpyBackend)}
-    monkeypatch.setattr("minialex.registry.installed", lambda: points)
+    monkeypatch.setattr("minialex.backend.registry.installed", lambda: points)
     assert [follows_protocol(name) for name in points] == [True, False, True]

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from hypothesis import Phase, settings
 
-from minialex import conformance, host
+from minialex import conformance
+from minialex.backend import pretend
+from minialex.backend.pretend import HostArray, operation
+from minialex.backend.program import LABELS
+from minialex.backend.recorder import interpret
+from minialex.backend.rules import pool_size
 from minialex.conformance.checks import CHECKS, PROFILES
 from minialex.conformance.compare import Disagreement
-from minialex.host import HostArray, operation
 from minialex.philox import words
-from minialex.program import interpret
-from minialex.shapes import pool_size
 from minialex_numpy import NumpyBackend
 from minialex_numpy import augment as augmentation
 from minialex_numpy import conv2d as convolution
@@ -853,39 +855,43 @@ def _(x, sizes):
 
 @mover("all_reduce", "the mean")
 def _(xs):
-    return [HostArray(x.data / np.asarray(len(xs), x.dtype), x.device) for x in host.all_reduce(xs)]
+    return [HostArray(x.data / np.asarray(len(xs), x.dtype), x.device) for x in pretend.all_reduce(xs)]
 
 
 @mover("all_reduce", "all on the first device")
 def _(xs):
-    return [HostArray(x.data, xs[0].device) for x in host.all_reduce(xs)]
+    return [HostArray(x.data, xs[0].device) for x in pretend.all_reduce(xs)]
 
 
 @mover("all_reduce", "the first argument takes the sum")
 def _(xs):
-    sums = host.all_reduce(xs)
+    sums = pretend.all_reduce(xs)
     xs[0].data[...] = sums[0].data
     return sums
 
 
 @mover("to_device", "the host's memory is shared")
 def _(array, device):
-    return HostArray(np.ascontiguousarray(array), device) if device in host.DEVICES else host.to_device(array, device)
+    return (
+        HostArray(np.ascontiguousarray(array), device)
+        if device in pretend.DEVICES
+        else pretend.to_device(array, device)
+    )
 
 
 @mover("to_device", "memory order instead of row order")
 def _(array, device):
-    return HostArray(array.ravel(order="K").reshape(array.shape).copy(), host.to_device(array, device).device)
+    return HostArray(array.ravel(order="K").reshape(array.shape).copy(), pretend.to_device(array, device).device)
 
 
 @mover("to_device", "an unknown device is taken for the first")
 def _(array, device):
-    return host.to_device(array, device if device in host.DEVICES else host.DEVICES[0])
+    return pretend.to_device(array, device if device in pretend.DEVICES else pretend.DEVICES[0])
 
 
 @mover("to_device", "float64 becomes float32")
 def _(array, device):
-    return host.to_device(array.astype(np.float32) if array.dtype == np.float64 else array, device)
+    return pretend.to_device(array.astype(np.float32) if array.dtype == np.float64 else array, device)
 
 
 @mover("to_numpy", "the device's memory is shared")
@@ -905,33 +911,33 @@ def _(x, device):
 
 @mover("copy_to", "copied although it is there already")
 def _(x, device):
-    return host.to_device(x.data, device)
+    return pretend.to_device(x.data, device)
 
 
 @mover("zeros", "always float32")
 def _(shape, dtype, device):
-    return host.zeros(shape, "float32", device)
+    return pretend.zeros(shape, "float32", device)
 
 
 @mover("zeros", "ones")
 def _(shape, dtype, device):
-    return host.to_device(np.ones(shape, dtype), device)
+    return pretend.to_device(np.ones(shape, dtype), device)
 
 
 @mover("memory_in_use", "results are not counted")
-def _(device, start=host.memory_in_use):
+def _(device, start=pretend.memory_in_use):
     return start(device) // (8 << 20) * (4 << 20)
 
 
 @mover("memory_in_use", "it never shrinks", "memory_in_use")
 def _(device, most=[0]):  # noqa: B006 - it is to remember
-    most[0] = max(most[0], host.memory_in_use(device))
+    most[0] = max(most[0], pretend.memory_in_use(device))
     return most[0]
 
 
 @mover("memory_in_use", "all devices together")
 def _(device):
-    return sum(host.memory_in_use(each) for each in host.DEVICES)
+    return sum(pretend.memory_in_use(each) for each in pretend.DEVICES)
 
 
 # ---- what surrounds every operation ---------------------------------------------------------------------------
@@ -951,7 +957,7 @@ class OnFirst(operation):
     """An operation whose results are tagged with the first device, wherever the arguments are."""
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        return HostArray(super().call(*args, **kwargs).data, host.DEVICES[0])
+        return HostArray(super().call(*args, **kwargs).data, pretend.DEVICES[0])
 
 
 class DevicesMixed(operation):
@@ -959,7 +965,7 @@ class DevicesMixed(operation):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         return super().call(
-            *(host.copy_to(a, args[0].device) if isinstance(a, HostArray) else a for a in args), **kwargs
+            *(pretend.copy_to(a, args[0].device) if isinstance(a, HostArray) else a for a in args), **kwargs
         )
 
 
@@ -980,7 +986,7 @@ class OneDeviceDiffers(operation):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         made = super().call(*args, **kwargs)
-        more = made.device == host.DEVICES[1]
+        more = made.device == pretend.DEVICES[1]
         return HostArray(made.data * made.dtype.type(1 + np.finfo(made.dtype).eps * more), made.device)
 
 
@@ -1095,7 +1101,7 @@ def _(program, bindings):
         first = {}
 
         def faulty(feed):
-            arrays = {name: first.setdefault(name, feed[name]) for name in program.fed if name != "labels"}
+            arrays = {name: first.setdefault(name, feed[name]) for name in program.fed if name != LABELS}
             return step({**feed, **arrays})
 
         return faulty
@@ -1105,7 +1111,7 @@ def _(program, bindings):
 
 @compiled("weights copied when compiled, and never written back")
 def _(program, bindings):
-    return program, {name: host.to_device(array.data, array.device) for name, array in bindings.items()}
+    return program, {name: pretend.to_device(array.data, array.device) for name, array in bindings.items()}
 
 
 @compiled("an output left out")

@@ -13,7 +13,17 @@ from numba import config
 
 from minialex.conformance import steps
 from minialex.conformance.checks import CHECKS, PROFILES
-from minialex.network.layers import Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU, SpatialResponseNorm, Tanh
+from minialex.network.layers import (
+    Conv2d,
+    Dropout,
+    Flatten,
+    Linear,
+    LocalResponseNorm,
+    MaxPool2d,
+    ReLU,
+    SpatialResponseNorm,
+    Tanh,
+)
 from minialex.network.network import Network
 from minialex_cuda import CudaBackend
 from minialex_cuda.runtime.fake import FakeRuntime

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minialex.cli import app as cli
 from minialex.backend import registry
+from minialex.cli import app as cli
 from minialex.runs.run_folder import read_metrics
 
 TINY = [

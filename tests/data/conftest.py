@@ -19,7 +19,7 @@ def real_data() -> Path:
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path) -> Path:
     """An empty working folder and home, so that the usual places hold no data set."""
-    from minialex.data import fashion_mnist
+    from minialex.data.sets import fashion_mnist
 
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -9,7 +9,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from minialex.data import cifar10
+from minialex.data.sets import cifar10
 from minialex.errors import DataError
 
 NAMES = (*cifar10.TRAIN, cifar10.TEST)

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from minialex.data import fashion_mnist
+from minialex.data.sets import fashion_mnist
 from minialex.errors import DataError
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minialex.data import folder, images
+from minialex.data import images
+from minialex.data.sets import folder
 from minialex.errors import ConfigurationError, DataError
 
 

@@ -8,9 +8,8 @@ import pytest
 from PIL import Image
 
 from minialex import data
-from minialex.data import cifar10
-from minialex.data.dataset import ArraySplit, some
-from minialex.data.statistics import statistics
+from minialex.data.dataset import ArraySplit, some, statistics_of
+from minialex.data.sets import cifar10
 from minialex.errors import ConfigurationError, DataError
 
 
@@ -102,7 +101,7 @@ def test_arrays_that_do_not_fit():
 def test_cifar10_by_name_and_place(real_data):
     found = data.load(f"cifar10:{real_data}", train_images=500, validation_images=100)
     assert (found.name, len(found.train), len(found.validation), found.train.size) == ("cifar10", 500, 100, 32)
-    colours = statistics(found.train)
+    colours = statistics_of(found.train)
     assert np.abs(colours.mean.mean(axis=(1, 2)) - (125.3, 123.0, 113.9)).max() < 6
     assert colours.eigenvalues[0] > 5 * colours.eigenvalues[1]  # brightness
     assert colours.eigenvectors[:, 0] == pytest.approx(np.full(3, 3**-0.5), abs=0.1)

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minialex.data import images, load, prepare, store
-from minialex.data.prepare import Stopped
-from minialex.data.statistics import statistics
+from minialex.data import images, load
+from minialex.data.dataset import statistics_of
+from minialex.data.store import prepare, store
+from minialex.data.store.prepare import Stopped
 from minialex.errors import ConfigurationError, DataError, ResourceError
 
 SIZE = 32
-MINIALEX = [sys.executable, "-c", "from minialex.cli import main; main()"]
+MINIALEX = [sys.executable, "-c", "from minialex.cli.app import main; main()"]
 
 
 def picture(seed, width=48, height=40):
@@ -76,7 +77,7 @@ def test_a_store_holds_what_the_folder_holds(photos, whole):
         assert np.array_equal(ours.labels, theirs.labels)
         order = np.random.default_rng(0).permutation(len(ours))
         assert np.array_equal(ours.read(order), theirs.read(order))
-    direct = statistics(folder.train)
+    direct = statistics_of(folder.train)
     assert np.array_equal(data.statistics.mean, direct.mean)
     assert np.array_equal(data.statistics.covariance, direct.covariance)
     assert store.check(whole) == []
@@ -322,9 +323,9 @@ def test_a_source_that_went_away_makes_no_empty_store(tmp_path):
 
 
 def test_a_full_disk_is_named_and_preparing_goes_on(photos, whole, tmp_path, monkeypatch):
-    from minialex import files
+    from minialex.storage import atomic
 
-    write_and_sync = files._write_and_sync
+    write_and_sync = atomic._write_and_sync
     room = [70 * 3 * SIZE**2]
 
     def limited(file, chunks):
@@ -337,7 +338,7 @@ def test_a_full_disk_is_named_and_preparing_goes_on(photos, whole, tmp_path, mon
 
         return write_and_sync(file, counted())
 
-    monkeypatch.setattr(files, "_write_and_sync", limited)
+    monkeypatch.setattr(atomic, "_write_and_sync", limited)
     with pytest.raises(ResourceError, match="the disk is full"):
         prepare.prepare(photos, tmp_path / "s", size=SIZE, workers=1)
     monkeypatch.undo()

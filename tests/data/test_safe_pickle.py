@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minialex.data import safe_pickle
+from minialex.data.sets import safe_pickle
 from minialex.errors import DataError
 
 PLAIN = {b"labels": [0, 9, 255, 256, 70000, -5], b"text": b"\x00\xff\x80", "words": ("a", "é", None, True, 1.5), 3: {}}
@@ -211,7 +211,7 @@ def test_a_damaged_pickle_gives_plain_values_or_an_error(data):
         value = safe_pickle.loads(bytes(damaged), "test")
     except DataError:
         return
-    assert type(value).__module__ in ("builtins", "numpy", "minialex.data.safe_pickle")
+    assert type(value).__module__ in ("builtins", "numpy", "minialex.data.sets.safe_pickle")
 
 
 @given(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minialex.data import sources
-from minialex.data.sources import Entry, Skipped, find
+from minialex.data.store import sources
+from minialex.data.store.sources import Entry, Skipped, find
 from minialex.errors import DataError
 
 CLASSES = {"n01440764": (3, "tench, Tinca tinca"), "n01443537": (1, "goldfish"), "n01484850": (2, "great white shark")}

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from minialex.data import statistics as module
-from minialex.data.dataset import ArraySplit
-from minialex.data.statistics import Statistics, statistics
+from minialex.data import dataset as module
+from minialex.data.dataset import ArraySplit, statistics_of
+from minialex.data.statistics import Statistics
 from minialex.errors import DataError
 
 
@@ -17,7 +17,7 @@ def part(count, size, seed=0):
 
 def test_against_the_direct_formulas():
     split = part(37, 6)
-    found = statistics(split)
+    found = statistics_of(split)
     images = split.images.astype(np.float64)
     pixels = images.transpose(1, 0, 2, 3).reshape(3, -1)
     assert found.mean.dtype == np.float32
@@ -33,10 +33,10 @@ def test_against_the_direct_formulas():
 @pytest.mark.parametrize("block_bytes", [1, 1000, 3 * 36 * 7, 1 << 20])
 def test_blocks_and_order_change_no_bit(monkeypatch, block_bytes):
     split = part(37, 6)
-    expected = statistics(split)
+    expected = statistics_of(split)
     monkeypatch.setattr(module, "_BLOCK_BYTES", block_bytes)
-    found = statistics(split)
-    backwards = statistics(ArraySplit(split.images[::-1], split.labels))
+    found = statistics_of(split)
+    backwards = statistics_of(ArraySplit(split.images[::-1], split.labels))
     for other in (found, backwards):
         assert np.array_equal(other.mean, expected.mean)
         assert np.array_equal(other.covariance, expected.covariance)
@@ -44,7 +44,7 @@ def test_blocks_and_order_change_no_bit(monkeypatch, block_bytes):
 
 def test_images_of_one_colour_have_no_variance():
     split = ArraySplit(np.full((5, 3, 4, 4), 201, np.uint8), np.zeros(5, np.int64))
-    found = statistics(split)
+    found = statistics_of(split)
     assert np.array_equal(found.covariance, np.zeros((3, 3)))
     assert np.array_equal(found.eigenvalues, np.zeros(3))
     assert (found.mean == 201).all()
@@ -57,4 +57,4 @@ def test_rounding_gives_no_negative_variance():
 
 def test_no_images():
     with pytest.raises(DataError, match="no images"):
-        statistics(ArraySplit(np.zeros((0, 3, 4, 4), np.uint8), np.zeros(0, np.int64)))
+        statistics_of(ArraySplit(np.zeros((0, 3, 4, 4), np.uint8), np.zeros(0, np.int64)))

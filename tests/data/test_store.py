@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minialex.cli import run
-from minialex.data import batches, epoch_order, load, prepare, store
+from minialex.cli.app import run
+from minialex.data import batches, epoch_order, load
+from minialex.data.store import prepare, store
 from minialex.errors import ConfigurationError, DataError
 
 SIZE = 16

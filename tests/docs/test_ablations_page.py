@@ -6,8 +6,8 @@ import importlib.util
 import re
 from pathlib import Path
 
-from minialex import ablations
-from minialex.cli import run
+from minialex import studies as ablations
+from minialex.cli.app import run
 
 ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("studies", ROOT / "benchmarks" / "studies.py")

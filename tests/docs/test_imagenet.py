@@ -12,10 +12,11 @@ from types import ModuleType
 import pytest
 import typer.main
 
-from minialex.cli import app
-from minialex.data import store
-from minialex.data.rates import bench_data
-from minialex.recipe import built_in, fields
+from minialex.cli.app import app
+from minialex.data.store import store
+from minialex.recipe.fields import fields
+from minialex.recipe.toml import built_in
+from minialex.speed.loading import bench_data
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "imagenet.md"

@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-from minialex.look.cli import app
+from minialex.cli.look import app
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "look-inside.md").read_text(encoding="utf-8")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from minialex.backend import OPERATIONS
-from minialex.grading.result import MEANINGS
+from minialex.backend.protocol import OPERATIONS
+from minialex.course.grading.result import MEANINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "docs" / "how-to" / "teach.md"

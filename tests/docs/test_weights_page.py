@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minialex.cli import run
+from minialex.cli.app import run
 from minialex.exchange import caffe, pytorch_file, torchvision
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "weights.md"

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from minialex.cli import app as cli
 from minialex.backend import registry
+from minialex.backend.findings import Check, Copy, Device, Measured, works
+from minialex.cli import app as cli
 from minialex.doctor import processor
 from minialex.doctor.devices import cards, diagnoses
 from minialex.doctor.examine import Sources, examine
 from minialex.errors import BackendUnavailable, ConfigurationError, ResourceError
-from minialex.backend.findings import Check, Copy, Device, Measured, works
-from minialex.speed.rates import read
 from minialex.recipe.fields import Recipe
+from minialex.speed.rates import read
 
 
 class Theirs:

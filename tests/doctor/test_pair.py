@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from minialex.backend import pretend, registry
+from minialex.backend.findings import Copy
 from minialex.backend.protocol import Backend
 from minialex.doctor.pair import Outcome, copy_check, differing, distance, outcome_check, run
 from minialex.errors import ResourceError
-from minialex.backend.findings import Copy
 from minialex.recipe.fields import Recipe
 from minialex_cuda import CudaBackend
 from minialex_cuda.runtime.fake import FakeRuntime

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from minialex import weights
+from minialex.cli import exchange as commands
 from minialex.errors import CheckpointError, ConfigurationError
-from minialex.exchange import caffe, commands
+from minialex.exchange import caffe
+from minialex.runs import weights_file as weights
 
 from .conftest import centre, images, log_softmax, ours
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minialex import weights
-from minialex.cli import run
+from minialex.cli.app import run
 from minialex.errors import ConfigurationError
-from minialex.recipe import load
+from minialex.recipe.toml import load
+from minialex.runs import weights_file as weights
 
 from .conftest import network
 
@@ -62,9 +62,9 @@ def test_an_ensemble_is_the_mean_of_the_probabilities(
     runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Against the mean computed here, of runs and weights files mixed."""
-    from minialex import registry
+    from minialex.backend import registry
     from minialex.data import load as load_data
-    from minialex.session import Session
+    from minialex.engine.session import Session
 
     out = tmp_path / "w.safetensors"
     told(capsys, "export", runs[1], out)
@@ -139,7 +139,7 @@ def test_classes_that_nobody_named(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_the_card_says_what_the_run_knows(
     runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from minialex.runs import RunPaths, read_metrics
+    from minialex.runs.run_folder import RunPaths, read_metrics
 
     told(capsys, "export", runs[0], tmp_path / "net.onnx")
     card = (tmp_path / "net.onnx.md").read_text(encoding="utf-8")
@@ -160,7 +160,7 @@ def test_the_card_says_what_the_run_knows(
 
 
 def test_class_names_with_and_without_words(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    from minialex.exchange.commands import read_class_names
+    from minialex.cli.exchange import read_class_names
 
     path = tmp_path / "names.txt"
     path.write_text("n01440764 tench, Tinca tinca\nn01443537 goldfish\n", encoding="utf-8")
@@ -238,7 +238,7 @@ def test_a_full_disk(runs: tuple[Path, Path], tmp_path: Path) -> None:
             [
                 sys.executable,
                 "-c",
-                "from minialex.cli import main; main()",
+                "from minialex.cli.app import main; main()",
                 "export",
                 runs[0],
                 tmp_path / f"x.{ending}",

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minialex.cli import exchange as commands
 from minialex.errors import CheckpointError
-from minialex.exchange import commands, pytorch_file, pytorch_module, whole
-from minialex.recipe import load
-from minialex.weights import Weights
+from minialex.exchange import pytorch_file, pytorch_module, whole
+from minialex.recipe.toml import load
+from minialex.runs.weights_file import Weights
 
 from .conftest import KINDS, centre, images, log_softmax, network, ours
 

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex import checkpoint, weights
+from minialex.cli import exchange as commands
 from minialex.errors import CheckpointError, ConfigurationError
-from minialex.exchange import commands, pytorch_file, torchvision
+from minialex.exchange import pytorch_file, torchvision
+from minialex.runs import checkpoint
+from minialex.runs import weights_file as weights
 
 from .conftest import centre, images, log_softmax, ours
 

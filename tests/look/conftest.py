@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from minialex import registry
+from minialex.backend import registry
 from minialex.data import DataSet, load
-from minialex.data.statistics import statistics
-from minialex.recipe import load as load_recipe
-from minialex.session import Session, placement_of
+from minialex.data.dataset import statistics_of
+from minialex.engine.session import Session, placement_of
+from minialex.recipe.toml import load as load_recipe
 
 SMALL = {"kernels": (8, 8, 12, 12, 8), "features": (16, 16), "classes": 10, "seed": 4}
 
@@ -28,6 +28,6 @@ def make_session(shapes: DataSet) -> Callable[..., Session]:
     def make(backend: str = "numpy", devices: str | None = None, **fields: object) -> Session:
         recipe = load_recipe("shapes").replace(**{**SMALL, **fields})
         loaded = registry.load(backend)
-        return Session(recipe, loaded, placement_of(loaded, devices, recipe.columns), statistics(shapes.train))
+        return Session(recipe, loaded, placement_of(loaded, devices, recipe.columns), statistics_of(shapes.train))
 
     return make

@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minialex import registry
-from minialex.backend import Array
+from minialex.backend import registry
+from minialex.backend.arrays import Array
+from minialex.backend.program import CompiledStep, Program
+from minialex.backend.recorder import interpret
 from minialex.errors import ConfigurationError
-from minialex.layers import SpatialResponseNorm
-from minialex.program import CompiledStep, Program, interpret
+from minialex.network.layers import SpatialResponseNorm
 
 REFERENCE = registry.load("numpy")
 COMPILING = type(REFERENCE)

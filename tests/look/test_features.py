@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from minialex import files
 from minialex.data import ArraySplit
 from minialex.errors import CheckpointError, ConfigurationError, DataError, ResourceError
 from minialex.look import features as module
 from minialex.look.features import fingerprint, manifest_of, open_features, read_manifest, write_features
+from minialex.storage import atomic
 
 NAMES = tuple("abcdefghij")
 
@@ -120,7 +120,7 @@ def test_killed_between_any_two_writes_it_goes_on(
         return call
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "write_bytes", dying(files.write_bytes))
+        patched.setattr(atomic, "write_bytes", dying(atomic.write_bytes))
         patched.setattr(module.os, "fsync", dying(module.os.fsync))
         patched.setattr(module.os, "replace", dying(module.os.replace))
         killed = False

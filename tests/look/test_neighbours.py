@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minialex import models
 from minialex.errors import ConfigurationError, DataError
 from minialex.look import neighbours as module
 from minialex.look.features import Features, Manifest
 from minialex.look.neighbours import FaissIndex, feature_layer, nearest, pixel_ranks
-from minialex.recipe import NetworkFields
+from minialex.network import models, variants
+from minialex.recipe.fields import NetworkFields
 
 
 def counted_out(values: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,11 +67,11 @@ def test_what_does_not_fit_is_refused(width: int, count: int) -> None:
 
 
 def test_the_last_hidden_layer() -> None:
-    network = models.alexnet()
+    network = models.ALEXNET
     assert feature_layer(network) == "relu7"
     (stage,) = (s for s in network.stages(2) if s.layer.name == "relu7")
     assert stage.output[0] * stage.columns == 4096
-    assert feature_layer(models.alexnet(NetworkFields(activation="tanh"))) == "tanh7"
+    assert feature_layer(variants.build(NetworkFields(activation="tanh"))) == "tanh7"
 
 
 def features_in(folder: Path, values: np.ndarray, network: str = "n") -> Features:
@@ -169,6 +169,6 @@ def test_pixel_ranks_count_the_nearer_ones() -> None:
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
-    code = "import minialex.look.commands, sys; print({'faiss', 'pyarrow', 'matplotlib'} & set(sys.modules))"
+    code = "import minialex.cli.look_commands, sys; print({'faiss', 'pyarrow', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex.shapes import conv_size, pool_size
+from minialex.backend.rules import conv_size, pool_size
 from minialex_numba import direct, local_response_norm, max_pool2d, normalised_pool
 from minialex_numba.layout import empty
 from minialex_numba.pool import pool

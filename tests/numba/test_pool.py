@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex import cli
+from minialex.cli import app as cli
 from minialex.errors import ConfigurationError
 from minialex_numba import NumbaBackend, elementwise
 from minialex_numba.pool import Pool, cores, pool

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from minialex import checkpoint, files
+from minialex.runs import checkpoint
+from minialex.storage import atomic
 
 EVENTS = ("open", "close", "fsync", "replace", "rename", "mkdir", "unlink", "rmdir")
 
@@ -79,7 +80,7 @@ class Countdown:
                 die()
             return Cut(path, mode)
 
-        files.open = opened  # type: ignore[attr-defined]
+        atomic.open = opened  # type: ignore[attr-defined]
 
 
 def die() -> None:

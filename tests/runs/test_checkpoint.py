@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex import checkpoint, files
 from minialex.errors import CheckpointError, ConfigurationError, MinialexError, ResourceError
+from minialex.runs import checkpoint
+from minialex.storage import atomic
 
 Tensors = dict[str, np.ndarray[Any, Any]]
 PARTS = ("weights.safetensors", "momentum.safetensors", "state.json", "manifest.json")
@@ -527,7 +528,7 @@ def test_a_disk_that_is_full_at_every_possible_place(small_disk: Path) -> None:
         np.testing.assert_array_equal(found.weights["a"], weights["a"])
         if (folder / "step-00000020").exists():
             shutil.rmtree(folder / "step-00000020")
-            files.write_text(folder / "latest", "step-00000010\n")
+            atomic.write_text(folder / "latest", "step-00000010\n")
     assert outcomes == {"saved", "the disk is full"}
 
 
@@ -546,7 +547,7 @@ def calls_of_a_save(folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, fa
     with monkeypatch.context() as patch:
         if call == "write":
             kind = type("Counted", (io.FileIO,), {"write": counted})
-            patch.setattr(files, "open", lambda path, mode, buffering: kind(path, mode), raising=False)
+            patch.setattr(atomic, "open", lambda path, mode, buffering: kind(path, mode), raising=False)
         else:
             patch.setattr(os, call, counted)
         save(folder, 30, keep=2)

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from minialex import files, runs
 from minialex.errors import ConfigurationError, DataError, ResourceError
-from minialex.runs import Run, RunPaths, is_run, read_metrics
+from minialex.runs import run_folder as runs
+from minialex.runs.run_folder import Run, RunPaths, is_run, read_metrics
+from minialex.storage import atomic
 
 ROOT = Path(__file__).parents[2]
 RECIPE = 'seed = 1\nname = "ü"\n'
@@ -29,7 +30,7 @@ def another_process(folder: Path, then: str = "time.sleep(60)") -> Iterator[subp
     """Let another process resume a run and hold it; it is killed at the end of the block."""
     code = f"""
 import os, sys, time
-from minialex.runs import Run
+from minialex.runs.run_folder import Run
 run = Run.resume(sys.argv[1])
 print("ready", flush=True)
 {then}
@@ -173,7 +174,7 @@ def test_whatever_is_in_the_lock_file(tmp_path: Path, contents: str) -> None:
 
 def test_without_locks_of_the_system_the_process_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Run.create(tmp_path, RECIPE).close()
-    monkeypatch.setattr(files, "try_lock", lambda _: None)  # as on some network file systems
+    monkeypatch.setattr(atomic, "try_lock", lambda _: None)  # as on some network file systems
     with another_process(tmp_path) as holder:
         with pytest.raises(ConfigurationError, match=f"in use by process {holder.pid} "):
             Run.resume(tmp_path)
@@ -278,7 +279,9 @@ def test_importing_needs_no_fcntl_and_locks_are_then_absent(tmp_path: Path) -> N
     code = """
 import sys
 sys.modules["fcntl"] = None  # as on Windows
-from minialex import checkpoint, files, runs, signals
+from minialex.runs import checkpoint, run_folder as runs
+from minialex.storage import atomic as files
+from minialex.training import signals
 run = runs.Run.create(sys.argv[1], "")
 print(files.try_lock(0))
 run.close()
@@ -294,7 +297,8 @@ run.close()
 
 
 def test_reading_a_run_imports_no_library_but_numpy() -> None:
-    code = "import sys, minialex.checkpoint, minialex.runs, minialex.signals; print('safetensors' in sys.modules)"
+    code = "import sys, minialex.runs.checkpoint, minialex.runs.run_folder, minialex.training.signals\n"
+    code += "print('safetensors' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from minialex import checkpoint, files
-from minialex.runs import Run, is_run
+from minialex.runs import checkpoint
+from minialex.runs.run_folder import Run, is_run
+from minialex.storage import atomic
 
 STEPS, EVERY = 6, 2
 
@@ -39,7 +40,7 @@ def main(folder: Path) -> None:
                 checkpoint.save(
                     run.paths.checkpoints, step, weights, momentum, {"lowest": lowest}, keep=100, best=is_best
                 )
-        files.write_json(
+        atomic.write_json(
             folder / "result.json",
             {
                 "weights": weights["w"].tolist(),

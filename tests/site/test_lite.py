@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from minialex import notebooks
+from minialex.course import notebooks
 from minialex.errors import ConfigurationError
 from minialex.site import lite, widgets
 

@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from minialex import ablations, cli, recipe, site
+from minialex import site
+from minialex import studies as ablations
+from minialex.cli import app as cli
+from minialex.cli import docs as serve
 from minialex.errors import ConfigurationError
-from minialex.site import blocks, build, claims, pages, serve
+from minialex.recipe import toml as recipe
+from minialex.site import blocks, build, claims, pages
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = sorted(path for path in (ROOT / "docs").rglob("*.md") if "made" not in path.parts)
@@ -193,7 +197,7 @@ def test_without_a_site_and_a_source_tree_it_says_what_to_do(
 def test_the_reference_says_types_and_descriptions_each_in_its_column() -> None:
     griffe = pytest.importorskip("griffe", reason="pip install 'minialex[docs]'")
     loaded = griffe.load(
-        "minialex.session",
+        "minialex.engine.session",
         search_paths=[ROOT],
         docstring_parser="numpy",
         extensions=griffe.load_extensions(str(ROOT / "minialex" / "site" / "docstrings.py") + ":Described"),

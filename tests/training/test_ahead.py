@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from minialex import data
-from minialex.recipe import load
-from minialex.runs import Run
-from minialex.session import Session
-from minialex.training import prepare, train
+from minialex.backend.program import STEP
+from minialex.engine.session import Session
+from minialex.recipe.toml import load
+from minialex.runs.run_folder import Run
+from minialex.training.loop import prepare, train
 from minialex_numpy import NumpyBackend
 
 
@@ -28,14 +29,14 @@ def test_every_batch_is_made_once_and_before_its_step_is_over(monkeypatch: pytes
 
         def tell(feed: Any) -> Any:
             if kind == "train":
-                events.append(("step", feed["step"]))
+                events.append(("step", feed[STEP]))
             return made(feed)
 
         return tell
 
     monkeypatch.setattr(Session, "training_feed", training_feed)
     monkeypatch.setattr(Session, "step", step)
-    monkeypatch.setattr("minialex.training.dead_units", lambda *_: {})
+    monkeypatch.setattr("minialex.training.loop.dead_units", lambda *_: {})
     recipe = load("shapes").replace(train_images=96, validation_images=32, batch_size=32, epochs=2)
     images = data.load("shapes", size=recipe.image_size, train_images=96, validation_images=32)
     recipe = prepare(recipe, images)

@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 
-from minialex import registry
+from minialex.backend import registry
 from minialex.data import load
-from minialex.data.statistics import statistics
-from minialex.guards import PATIENCE, LossGuard, dead_units, dead_units_warning, first_not_finite
-from minialex.recipe import Recipe
-from minialex.recipe import load as load_recipe
-from minialex.schedule import moment
-from minialex.session import Session
+from minialex.data.dataset import statistics_of
+from minialex.engine.schedule import moment
+from minialex.engine.session import Session
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load as load_recipe
+from minialex.training.guards import PATIENCE, LossGuard, dead_units, dead_units_warning, first_not_finite
 
 RECIPE = load_recipe("shapes").replace(classes=10, kernels=(4, 4, 4, 4, 4), features=(8, 8), batch_size=8)
 DATA = load("shapes", train_images=16, validation_images=8)
@@ -21,7 +21,7 @@ INDICES = np.arange(8)
 
 
 def session(recipe: Recipe = RECIPE) -> Session:
-    return Session(recipe, registry.load("numpy"), ("cpu:0", "cpu:1"), statistics(DATA.train))
+    return Session(recipe, registry.load("numpy"), ("cpu:0", "cpu:1"), statistics_of(DATA.train))
 
 
 def feed(opened: Session) -> dict[str, object]:
@@ -76,8 +76,8 @@ def test_looking_changes_nothing() -> None:
 def test_where_values_first_are_not_finite() -> None:
     weights = session().weights()
     weights["conv4.weight"][:] = 3e38
-    opened = Session(RECIPE, registry.load("numpy"), ("cpu:0",) * 2, statistics(DATA.train), weights)
+    opened = Session(RECIPE, registry.load("numpy"), ("cpu:0",) * 2, statistics_of(DATA.train), weights)
     assert first_not_finite(opened, feed(opened)) == "layer 'conv4' (forward pass)"
     weights["fc7.weight"][0, 0] = np.nan
-    opened = Session(RECIPE, registry.load("numpy"), ("cpu:0",) * 2, statistics(DATA.train), weights)
+    opened = Session(RECIPE, registry.load("numpy"), ("cpu:0",) * 2, statistics_of(DATA.train), weights)
     assert first_not_finite(opened, feed(opened)) == "the weights 'fc7.weight'"

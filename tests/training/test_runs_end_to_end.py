@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minialex import checkpoint
+from minialex.runs import checkpoint
 
-MINIALEX = [sys.executable, "-c", "from minialex.cli import main; main()"]
+MINIALEX = [sys.executable, "-c", "from minialex.cli.app import main; main()"]
 TINY = [
     *("--backend", "numpy", "--recipe", "shapes", "--train-images", "192", "--validation-images", "32"),
     *("--batch-size", "16", "--epochs", "2", "--steps", "2", "--checkpoint-steps", "2"),
@@ -131,7 +131,7 @@ def test_nan_stops_with_step_layer_and_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_second_trainer_is_refused(whole: Path) -> None:
-    from minialex.runs import Run
+    from minialex.runs.run_folder import Run
 
     with Run.resume(whole):
         done = run("train", "--resume", whole, check=2)

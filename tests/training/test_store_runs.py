@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minialex import checkpoint, rundata
 from minialex.data import load
+from minialex.runs import checkpoint
+from minialex.runs import run_data as rundata
 
-MINIALEX = [sys.executable, "-c", "from minialex.cli import main; main()"]
+MINIALEX = [sys.executable, "-c", "from minialex.cli.app import main; main()"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 TINY = [
     *("--backend", "numpy", "--recipe", "small", "--batch-size", "16", "--epochs", "2", "--checkpoint-steps", "2"),

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from minialex.backend.protocol import Array
-from minialex.backend.program import Call, Program, Value, Watch, values
+from minialex.backend.arrays import Array
+from minialex.backend.program import LABELS, STEP, ArrayName, Call, Program, Value, Watch, values
 from minialex_cuda.compiler import fusion
 from minialex_cuda.compiler.recording import Recorded, RecordingPlace, record
 from minialex_cuda.compiler.schedule import ALIGNMENT, RESULT, StreamName, Task, aligned, plan
@@ -57,7 +57,7 @@ class Step:
         places: Mapping[str, EagerPlace],
         workspace: Workspace,
         program: Program,
-        bindings: Mapping[str, Array],
+        bindings: Mapping[ArrayName, Array],
         *,
         graphs: bool = True,
     ) -> None:
@@ -67,7 +67,7 @@ class Step:
         self.schedule = plan(fusion.fuse(program))
         self.runtime: Runtime = next(iter(places.values())).runtime
         self.devices = tuple(dict.fromkeys(stream[0] for stream in self.schedule.streams))
-        self._rates = [name for name in program.symbols if name.startswith("rate/")]
+        self._rates = [name for name in program.symbols if name.role == "rate"]
         self._graphs = graphs and len(self.devices) == 1
         self._streams = {name: workspace.stream(name) for name in self.schedule.streams}
         self._on = {name: RecordingPlace(places[name[0]], stream) for name, stream in self._streams.items()}
@@ -210,7 +210,7 @@ class Step:
         All shrinks with the batch but the gradients of parameters, and scratch memory that is so large that batches are
         convolved in pieces (see `minialex_cuda.runtime.place.SCRATCH`).
         """
-        batch = next(value.shape[0] for name, value in self.program.fed.items() if name == "labels")
+        batch = next(value.shape[0] for name, value in self.program.fed.items() if name == LABELS)
         learned = {value.shape for value in self.program.bound.values()}
         fits, texts = batch, []
         for device, needed in self._sizes().items():
@@ -228,7 +228,7 @@ class Step:
 
     # ---- work ---------------------------------------------------------------------------------------------------
 
-    def __call__(self, feed: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Array]:
+    def __call__(self, feed: Mapping[ArrayName, Any], watch: Watch | None = None) -> dict[ArrayName, Array]:
         runtime = self.runtime
         if not self._laid_out:
             self._lay_out()
@@ -242,8 +242,8 @@ class Step:
                     feed[name].flat.memory.read = copied  # the next batch may come while this step computes
         for device in self.devices:
             stream = self.places[device].stream
-            if "step" in self.program.symbols:
-                runtime.upload(stream, np.array([feed["step"]], np.uint64), self._step[device].flat)
+            if STEP in self.program.symbols:
+                runtime.upload(stream, np.array([feed[STEP]], np.uint64), self._step[device].flat)
             if self._rates:
                 rates = np.array([feed[name] for name in self._rates], self._rate[device].dtype)
                 runtime.upload(stream, rates, self._rate[device].flat)

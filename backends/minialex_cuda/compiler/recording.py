@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from minialex.philox import Stream
 from minialex.backend.program import Call, Program, Symbol, Value, flatten
+from minialex.philox import Stream
 from minialex_cuda import ops
 from minialex_cuda.compiler import fused
 from minialex_cuda.compiler.updates import Tables, sgd_updates

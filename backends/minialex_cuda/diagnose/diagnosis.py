@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from itertools import combinations
 
-from minialex.errors import BackendUnavailable
 from minialex.backend.findings import Check, Copy, Device, Measured, works
+from minialex.errors import BackendUnavailable
 from minialex_cuda.diagnose import driver as drivers
 from minialex_cuda.diagnose import wheels
 from minialex_cuda.diagnose.driver import Driver, DriverError

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from minialex.errors import ResourceError
 from minialex.backend.findings import Copy, Device, Measured
+from minialex.errors import ResourceError
 
 SIDE = 8192  # rows and columns of the factors
 COPIED = 1 << 29  # bytes, more than any card's cache

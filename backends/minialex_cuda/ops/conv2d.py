@@ -7,7 +7,7 @@ Letters: N images, C channels, H W size in, K kernels, R S kernel size, P Q size
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
-from minialex.backend.protocol import Padding
+from minialex.backend.arrays import Padding
 from minialex_cuda.ops import conv2d_library as library
 from minialex_cuda.ops.elementwise import fill_kernel
 from minialex_cuda.runtime import place

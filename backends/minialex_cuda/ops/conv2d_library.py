@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from minialex.backend.protocol import Padding
+from minialex.backend.arrays import Padding
 from minialex_cuda.ops.elementwise import fill_kernel, relu_backward_kernel
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.kernel import kernel

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.backend.protocol import Padding
+from minialex.backend.arrays import Padding
 from minialex_cuda.runtime.array import Flat, Memory
 from minialex_cuda.runtime.kernel import Kernel
 

@@ -62,7 +62,7 @@
     made.onerror = (event) => abandon(event.message || "the browser cannot start a worker: open the site with `minialex docs`");
     return made;
   }
-  // A function of minialex.live, in Python, in the worker. `file` is read by it piece by piece.
+  // A function of minialex.site.live, in Python, in the worker. `file` is read by it piece by piece.
   async function ask(name, args, { file = null, told = () => {}, status = () => {} } = {}) {
     if (!settings) {
       const found = await json("settings.json");

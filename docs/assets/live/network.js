@@ -27,7 +27,7 @@
     return svg;
   }
 
-  // How large the picture of a column's numbers will be (see `_mosaic` in minialex/live.py), so that nothing jumps.
+  // How large the picture of a column's numbers will be (see `_mosaic` in minialex/site/live.py), so that nothing jumps.
   function extent([channels, height, width]) {
     if (height === undefined) return channels >= 64 ? [64, Math.floor(channels / 64)] : [channels, 1];
     const shown = Math.min(48, channels), across = Math.min(8, shown);

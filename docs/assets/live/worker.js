@@ -19,7 +19,7 @@ async function start(settings) {
   if (!answer.ok) throw new Error("minialex cannot be loaded from " + settings.wheel + " (" + answer.status + ")");
   pyodide.unpackArchive(await answer.arrayBuffer(), "wheel");
   try {
-    pyodide.runPython("from minialex import live");
+    pyodide.runPython("from minialex.site import live");
   } catch (error) {
     throw new Error(failures[0] || lastLine(error));
   }

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from minialex.files import write_text
 from minialex.site.diagrams import exchange, maps, network, rooms, training, units
 from minialex.site.diagrams.svg import Drawing
+from minialex.storage.atomic import write_text
 
 DRAWINGS: tuple[Callable[[], Drawing], ...] = (
     network.columns,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from minialex import models
-from minialex.layers import Conv2d, Linear
-from minialex.plan import lay_out
-from minialex.recipe import load
+from minialex.network import models
+from minialex.network.layers import Conv2d, Linear
+from minialex.recipe.toml import load
 from minialex.site.diagrams.svg import WIDTH, Drawing
+from minialex.speed.plan import lay_out
 
 SIDE = ("one", "two")
 
 
 def exchange() -> Drawing:
     """The four places where columns read each other, with values and bytes."""
-    batch = load("alexnet-2012").training.batch_size
-    exchanges = lay_out(models.alexnet(), (0, 1)).exchanges
+    batch = load("alexnet-2012").batch_size
+    exchanges = lay_out(models.ALEXNET, (0, 1)).exchanges
     drawing = Drawing(
         "exchange",
         "Four places where the columns read each other. "
@@ -53,7 +53,7 @@ def exchange() -> Drawing:
 
 def timeline() -> Drawing:
     """A step on two devices: time goes down, a layer is as long as its multiply-adds."""
-    stages = [stage for stage in models.alexnet().stages(2) if isinstance(stage.layer, Conv2d | Linear)]
+    stages = [stage for stage in models.ALEXNET.stages(2) if isinstance(stage.layer, Conv2d | Linear)]
     drawing = Drawing(
         "timeline",
         "Time goes down, one lane for each device. Forward, conv1 to fc8; then backward, fc8 to conv1, twice as long. "

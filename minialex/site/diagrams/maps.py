@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from minialex import models, registry
-from minialex.data import shapes
-from minialex.data.views import ten_crop_offsets
-from minialex.layers import Conv2d, MaxPool2d
-from minialex.recipe import load
-from minialex.shapes import conv_size, pool_size
+from minialex.backend import registry
+from minialex.backend.rules import conv_size, pool_size
+from minialex.data.draws import ten_crop_offsets
+from minialex.data.sets import figures as shapes
+from minialex.network import models
+from minialex.network.layers import Conv2d, MaxPool2d
+from minialex.recipe.toml import load
 from minialex.site.diagrams.svg import WIDTH, Drawing
 
 Grid = np.ndarray
@@ -53,9 +54,9 @@ def image() -> Drawing:
 
 def padding() -> Drawing:
     """Where conv1's windows lie in 224 rows: the last one hangs over the edge by three."""
-    layer = models.alexnet().layer("conv1")
+    layer = models.ALEXNET.layer("conv1")
     assert isinstance(layer, Conv2d)
-    rows, size, stride = load("alexnet-2012").network.crop, layer.size, layer.stride
+    rows, size, stride = load("alexnet-2012").crop, layer.size, layer.stride
     places = conv_size(rows, size, stride, layer.padding[0])
     over = (places - 1) * stride + size - rows
     first = rows - 20
@@ -200,7 +201,7 @@ def patches() -> Drawing:
 
 def pooling() -> Drawing:
     """Windows of pooling along one row: overlapping as in the paper, and side by side."""
-    network = models.alexnet()
+    network = models.ALEXNET
     layer = network.layer("pool5")
     assert isinstance(layer, MaxPool2d)
     rows = next(stage.seen[1] for stage in network.stages(2) if stage.layer.name == "pool5")
@@ -243,7 +244,7 @@ def pooling() -> Drawing:
 def crops() -> Drawing:
     """Where the crops may lie in training, and the five places of testing."""
     recipe = load("alexnet-2012")
-    size, crop = recipe.images.image_size, recipe.network.crop
+    size, crop = recipe.image_size, recipe.crop
     free = size - crop
     drawing = Drawing(
         "crops",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from minialex import models
-from minialex.layers import Conv2d, Linear
-from minialex.network import Stage
-from minialex.recipe import load
+from minialex.engine.summary import summarise
+from minialex.network import models
+from minialex.network.layers import Conv2d, Linear
+from minialex.network.network import Stage
+from minialex.recipe.toml import load
 from minialex.site.diagrams.svg import WIDTH, Drawing
-from minialex.summary import summarise
 
 SHOWN = ("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8")
 SIDE = ("one", "two")
@@ -17,7 +17,7 @@ SIDE = ("one", "two")
 
 def stages() -> dict[str, Stage]:
     """The paper's layers in their places, by name."""
-    return {stage.layer.name: stage for stage in models.alexnet().stages(2)}
+    return {stage.layer.name: stage for stage in models.ALEXNET.stages(2)}
 
 
 def shape(numbers: tuple[int, ...]) -> str:
@@ -121,7 +121,7 @@ def receptive_fields() -> dict[str, tuple[int, int]]:
     """Rows of the image that one place of each layer reads, and how many rows apart neighbours' fields are."""
     fields: dict[str, tuple[int, int]] = {}
     rows, apart = 1, 1
-    for stage in models.alexnet().stages(2):
+    for stage in models.ALEXNET.stages(2):
         window = stage.layer.window(0)
         if window is None:
             break
@@ -158,7 +158,7 @@ def fields() -> Drawing:
 
 def depth() -> Drawing:
     """The eight layers that learn, one after another, with how many weights each has."""
-    learning = [stage for stage in models.alexnet().stages(2) if isinstance(stage.layer, Conv2d | Linear)]
+    learning = [stage for stage in models.ALEXNET.stages(2) if isinstance(stage.layer, Conv2d | Linear)]
     drawing = Drawing(
         "depth",
         "Eight layers in a row, five of convolution and three full ones. Section 7 of the paper takes one of the "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minialex.backend import MOVERS, OPERATIONS
+from minialex.backend.protocol import MOVERS, OPERATIONS
 from minialex.site.diagrams.svg import WIDTH, Drawing
 
 

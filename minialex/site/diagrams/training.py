@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from minialex import registry
-from minialex.recipe import load
-from minialex.schedule import moment
+from minialex.backend import registry
+from minialex.engine.schedule import moment
+from minialex.recipe.toml import load
 from minialex.site import plateau as recorded
 from minialex.site import signal as measured
 from minialex.site.diagrams.svg import WIDTH, Axes, Drawing
@@ -33,7 +33,7 @@ def descent(momentum: float) -> list[tuple[float, float]]:
 
 def update() -> Drawing:
     """Two descents of a long valley, with and without momentum."""
-    momentum = load("alexnet-2012").training.momentum
+    momentum = load("alexnet-2012").momentum
     drawing = Drawing(
         "update",
         f"A long valley seen from above, and two paths of {STEPS} steps down from the same point at the same learning "
@@ -125,7 +125,7 @@ def signal() -> Drawing:
 def schedule() -> Drawing:
     """The learning rate of the run of 2012, epoch by epoch, as the recipe ``code145`` replays it."""
     recipe = load("code145")
-    epochs = range(1, recipe.training.epochs + 1)
+    epochs = range(1, recipe.epochs + 1)
     rates = [moment(recipe, epoch, []).learning_rate for epoch in epochs]
     cuts = [epoch for epoch, a, b in zip(epochs, [rates[0], *rates], rates, strict=False) if b < a]
     drawing = Drawing(

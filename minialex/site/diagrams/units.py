@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from minialex import models, registry
-from minialex.layers import Dropout, LocalResponseNorm
+from minialex.backend import registry
+from minialex.network import models
+from minialex.network.layers import Dropout, LocalResponseNorm
 from minialex.philox import Stream, purpose
 from minialex.site.diagrams.svg import WIDTH, Axes, Drawing
 
@@ -52,9 +53,9 @@ def channels_at_the_edge() -> tuple[int, int, dict[int, tuple[int, int]], dict[i
 
     The windows within the column and across all channels, by the channel's number in the whole layer.
     """
-    norm = models.alexnet().layer("norm1")
+    norm = models.ALEXNET.layer("norm1")
     assert isinstance(norm, LocalResponseNorm)
-    stage = next(stage for stage in models.alexnet().stages(2) if stage.layer.name == "norm1")
+    stage = next(stage for stage in models.ALEXNET.stages(2) if stage.layer.name == "norm1")
     column, before = stage.seen[0], norm.size // 2
     after = norm.size - 1 - before
     shown = range(column - before, column + before)
@@ -108,7 +109,7 @@ def normalisation() -> Drawing:
 
 def dropout() -> Drawing:
     """A dozen hidden units over some steps: which of them speak, by the library's own draws."""
-    layer = models.alexnet().layer("dropout6")
+    layer = models.ALEXNET.layer("dropout6")
     assert isinstance(layer, Dropout)
     backend = registry.load("numpy")
     units, steps = 12, 6

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minialex.backend.program import STEP, ArrayName
+from minialex.backend.recorder import interpret
 from minialex.cli import app as cli
 from minialex.conformance import steps
 from minialex.conformance.compare import same_bits
 from minialex.errors import ResourceError
-from minialex.backend.program import interpret
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler.compiled import OutOfMemory, Step
 from minialex_cuda.runtime.fake import FakeRuntime
@@ -45,7 +46,7 @@ def test_a_graph_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plain._graph is None
     for first, second in zip(with_graph, without, strict=True):
         assert all(same_bits(array, second[name]) for name, array in first.items())
-    masks = [run["mask/dropout5:0"] for run in with_graph]
+    masks = [run[ArrayName("dropout5", column=0, role="mask")] for run in with_graph]
     assert len({mask.tobytes() for mask in masks}) == len(masks)
 
 
@@ -107,9 +108,9 @@ def test_no_memory_is_lost_over_many_steps() -> None:
     assert step is not None
     used = []
     for number in range(6):
-        feed: dict[str, Any] = dict.fromkeys(recorded.symbols, 0.001) | {"step": number}
+        feed: dict[ArrayName, Any] = dict.fromkeys(recorded.symbols, 0.001) | {STEP: number}
         for name, value in recorded.fed.items():
-            feed[name] = backend.to_device(given.batches[0][name.partition("@")[0]], value.device)
+            feed[name] = backend.to_device(given.batches[0][name.role], value.device)
         step(feed)
         del feed
         gc.collect()

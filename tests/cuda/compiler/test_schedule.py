@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minialex.backend.program import LOSS, STEP, ArrayName
+from minialex.backend.recorder import interpret
 from minialex.conformance import steps
 from minialex.conformance.compare import same_bits
-from minialex.backend.program import interpret
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler import compiled
 from minialex_cuda.compiler.compiled import Step
@@ -204,9 +205,9 @@ def test_the_next_batch_comes_while_the_step_computes() -> None:
     main, coming = backend.place("cuda:0").stream, backend._arrivals["cuda:0"].stream
 
     def send() -> dict[str, Any]:
-        feed: dict[str, Any] = dict.fromkeys(recorded.symbols, 1e-3) | {"step": 1}
+        feed: dict[ArrayName, Any] = dict.fromkeys(recorded.symbols, 1e-3) | {STEP: 1}
         for name, value in recorded.fed.items():
-            feed[name] = backend.to_device(given.batches[0][name.partition("@")[0]], value.device)
+            feed[name] = backend.to_device(given.batches[0][name.role], value.device)
         return feed
 
     feed = send()
@@ -309,7 +310,7 @@ def test_memory_is_shared_by_results_that_do_not_live_together() -> None:
 
 def test_fusion_is_found_and_leaves_nothing_out() -> None:
     recorded = program("train", PLACEMENTS[0])
-    fused = fuse(replace(recorded, outputs={"loss": recorded.outputs["loss"]})).calls
+    fused = fuse(replace(recorded, outputs={LOSS: recorded.outputs[LOSS]})).calls
     counts: dict[str, int] = defaultdict(int)
     for call in fused:
         counts[call.operation] += 1
@@ -332,12 +333,12 @@ def steps_values(call: Any) -> list[Any]:
 
 def test_the_networks_of_the_paper_are_fused() -> None:
     """AlexNet as in the paper: both normalisations with their pooling, pool5 with its ReLU, every convolution."""
-    from minialex.network import models
-    from minialex.recipe.fields import load
     from minialex.engine.step import Plan, record
+    from minialex.network import variants
+    from minialex.recipe.toml import load
 
     recipe = load("alexnet-2012")
-    step = Plan(models.build(recipe.network), ("cuda:0", "cuda:1"), image_size=256)
+    step = Plan(variants.build(recipe), ("cuda:0", "cuda:1"), recipe)
     recorded = record(step, "train", 128, ("cuda:0", "cuda:1"))
     counts: dict[str, int] = defaultdict(int)
     for call in fuse(recorded).calls:

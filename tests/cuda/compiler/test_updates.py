@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minialex.backend.program import LABELS, LOSS, STEP, ArrayName, Call, Program, Symbol, Value
 from minialex.conformance import steps
 from minialex.conformance.compare import same_bits
-from minialex.backend.program import Call, Program, Symbol, Value
 from minialex.engine.step import Plan, record
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler import updates
@@ -17,6 +17,10 @@ from minialex_cuda.compiler.compiled import Step
 from minialex_cuda.runtime.fake import FakeRuntime
 
 SIZES = (1, 7, updates.LANES, updates.LANES + 1, updates.CHUNK - 1, updates.CHUNK, 2 * updates.CHUNK + 5)
+
+
+def rate(number: int) -> ArrayName:
+    return ArrayName(f"layer{number}", role="rate")
 
 
 def program(dtype: str, sizes: tuple[int, ...] = SIZES) -> Program:
@@ -34,11 +38,15 @@ def program(dtype: str, sizes: tuple[int, ...] = SIZES) -> Program:
         bound |= {f"w{number}": w, f"v{number}": v, f"seed{number}": seed}
         dw, skipped = value(size, dtype), value(-1, "int64")
         calls.append(Call("scale", (seed, 2.0), {}, (dw,)))
-        numbers = {"learning_rate": Symbol(f"rate/{number % 3}"), "momentum": 0.9, "weight_decay": number % 2 * 0.01}
+        numbers = {
+            "learning_rate": Symbol(rate(number % 3)),
+            "momentum": 0.9,
+            "weight_decay": number % 2 * 0.01,
+        }
         calls.append(Call("sgd_update", (w, v, dw), numbers, (skipped,)))
-        outputs[f"skipped{number}"] = skipped
-    fed = {"labels": value(1, "int64")}
-    return Program(bound, fed, tuple(f"rate/{n}" for n in range(3)), tuple(calls), outputs)
+        outputs[ArrayName(f"layer{number}", role="skipped")] = skipped
+    fed = {LABELS: value(1, "int64")}
+    return Program(bound, fed, tuple(rate(n) for n in range(3)), tuple(calls), outputs)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -57,14 +65,18 @@ def test_the_same_bits_as_one_by_one(dtype: str) -> None:
     assert [task.call.operation for task in step.schedule.tasks].count("sgd_updates") == 1
     alone = {name: backend.to_device(a, "cuda:0") for name, a in given.items()}
     for number in range(3):  # plain, captured, replayed
-        feed: dict[str, Any] = {f"rate/{n}": 0.1 * (n + 1) / (number + 1) for n in range(3)}
-        skipped = step({**feed, "labels": backend.to_device(np.zeros(1, np.int64), "cuda:0")})
+        feed: dict[ArrayName, Any] = {rate(n): 0.1 * (n + 1) / (number + 1) for n in range(3)}
+        skipped = step({**feed, LABELS: backend.to_device(np.zeros(1, np.int64), "cuda:0")})
         for n in range(len(SIZES)):
             w, v, seed = (alone[f"{name}{n}"] for name in ("w", "v", "seed"))
-            decay, rate = n % 2 * 0.01, feed[f"rate/{n % 3}"]
+            decay, now = n % 2 * 0.01, feed[rate(n % 3)]
             dw = backend.scale(seed, 2.0)
-            left = backend.sgd_update(w, v, dw, learning_rate=rate, momentum=0.9, weight_decay=decay)
-            assert int(backend.to_numpy(skipped[f"skipped{n}"])) == int(backend.to_numpy(left)) == (f"seed{n}" in spoiled)
+            left = backend.sgd_update(w, v, dw, learning_rate=now, momentum=0.9, weight_decay=decay)
+            assert (
+                int(backend.to_numpy(skipped[ArrayName(f"layer{n}", role="skipped")]))
+                == int(backend.to_numpy(left))
+                == (f"seed{n}" in spoiled)
+            )
     for name in given:
         assert same_bits(backend.to_numpy(there[name]), backend.to_numpy(alone[name])), name
     assert not same_bits(backend.to_numpy(there["w3"]), given["w3"])
@@ -74,27 +86,27 @@ def test_weights_move_once_and_steps_that_knew_them_follow() -> None:
     """An inference step was captured before the training step brought the weights together."""
     backend = CudaBackend(runtime=FakeRuntime())
     devices = backend.devices
-    plan = Plan(steps.NETWORK, (devices[0],) * 2, "float32", 3, steps.IMAGE_SIZE, factor=1 / 64, infer_factor=1 / 64)
+    plan = Plan(steps.NETWORK, (devices[0],) * 2, steps.RECIPE)
     train, half = (record(plan, "train", batch, devices) for batch in (steps.BATCH, steps.BATCH // 2))
     infer = record(plan, "infer", steps.BATCH, devices)
     given = steps.data("float32")
     bound = {}
     for name, value in train.bound.items():
-        array = given.mean if "mean@" in name else given.weights[name.removeprefix("momentum/")]
-        bound[name] = backend.to_device(np.zeros_like(array) if name.startswith("momentum/") else array, value.device)
+        array = given.mean if name.role == "mean" else given.weights[name.to("parameter")]
+        bound[name] = backend.to_device(np.zeros_like(array) if name.role == "momentum" else array, value.device)
 
     def loss(step: Any, recorded: Program, number: int) -> float:
-        feed: dict[str, Any] = dict.fromkeys(recorded.symbols, 0.05) | {"step": number}
+        feed: dict[ArrayName, Any] = dict.fromkeys(recorded.symbols, 0.05) | {STEP: number}
         for name, value in recorded.fed.items():
-            array = given.batches[0][name.partition("@")[0]][: value.shape[0]]
+            array = given.batches[0][name.role][: value.shape[0]]
             feed[name] = backend.to_device(array, value.device)
-        return float(backend.to_numpy(step(feed)["loss"]))
+        return float(backend.to_numpy(step(feed)[LOSS]))
 
     asking = backend.compile_step(infer, bound)
     before = [loss(asking, infer, 0) for _ in range(3)]
     assert len(set(before)) == 1
     learning = backend.compile_step(train, bound)
-    blocks = {id(array.flat.memory) for name, array in bound.items() if "mean@" not in name}
+    blocks = {id(array.flat.memory) for name, array in bound.items() if name.role != "mean"}
     assert len(blocks) == 2  # one a column
     assert loss(asking, infer, 0) == before[0]
     for number in range(4):
@@ -102,4 +114,4 @@ def test_weights_move_once_and_steps_that_knew_them_follow() -> None:
     after = [loss(asking, infer, 0) for _ in range(2)]
     assert after[0] == after[1] < before[0]
     backend.compile_step(half, bound)
-    assert {id(array.flat.memory) for name, array in bound.items() if "mean@" not in name} == blocks
+    assert {id(array.flat.memory) for name, array in bound.items() if name.role != "mean"} == blocks

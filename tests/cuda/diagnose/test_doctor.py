@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from minialex.cli import app as cli
 from minialex.backend import registry
+from minialex.backend.findings import Check, works
+from minialex.cli import app as cli
 from minialex.doctor.devices import cards
 from minialex.doctor.examine import Report, Sources, examine, run
 from minialex.errors import BackendUnavailable, ResourceError
-from minialex.backend.findings import Check, works
-from minialex.speed.rates import Rates, read
 from minialex.recipe.fields import Recipe
+from minialex.speed.rates import Rates, read
 from minialex_cuda import CudaBackend
 from minialex_cuda.diagnose import wheels
 from minialex_cuda.diagnose.diagnosis import Diagnosis

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from minialex.errors import ResourceError
 from minialex.backend.findings import Device
+from minialex.errors import ResourceError
 from minialex_cuda.diagnose.diagnosis import Diagnosis
 from minialex_cuda.diagnose.driver import Driver
 from minialex_cuda.diagnose.meter import CupyMeter

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from minialex.cli import app as cli
 from minialex.backend import registry
+from minialex.cli import app as cli
 from minialex.errors import BackendUnavailable
 from minialex_cuda import CudaBackend
 from minialex_cuda.diagnose import driver as drivers

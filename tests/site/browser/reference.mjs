@@ -11,7 +11,7 @@ console.log(pyodide.runPython(`
 import json, time
 begin = time.perf_counter()
 import numpy as np
-from minialex import live
+from minialex.site import live
 took = time.perf_counter() - begin
 def plain(x):
     if isinstance(x, dict): return {k: plain(v) for k, v in x.items()}

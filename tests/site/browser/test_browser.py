@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minialex import live, recipe
-from minialex.site import build, serve, widgets
+from minialex.cli import docs as serve
+from minialex.recipe import toml as recipe
+from minialex.site import build, live, widgets
 
 HOME_LIMIT = 500_000  # bytes of the home page with all that it loads before a button is pressed
 COMPUTED = ("convolution", "relu", "normalisation", "pooling", "colour")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minialex import live
-from minialex.site import widgets
+from minialex.site import live, widgets
 
 RAMP = [float(v) for v in range(64)]
 EDGE = [-1.0, 0, 1, -2, 0, 2, -1, 0, 1]

@@ -1,0 +1,1 @@
+"""The course: notebooks, checks of their exercises, grading."""

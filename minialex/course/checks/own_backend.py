@@ -1,0 +1,64 @@
+"""Checks of notebook 14: operations of the reader's own, held to the reference by the conformance kit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minialex.course.checks.feedback import NotAnswered, NotYet, exercise, refuse_placeholder
+
+
+def _conforms(operation: str, answer: Any, *arguments: Any, **named: Any) -> None:
+    """Hold a function to the reference; the kit's words are the hint. With the arguments it is called once before.
+
+    Raises:
+        NotAnswered: If it gives a placeholder.
+        NotYet: With what is wrong and the smallest call that shows it.
+    """
+    try:
+        from hypothesis import settings
+
+        from minialex.conformance.checks import PROFILES, check_operation
+        from minialex.conformance.compare import Disagreement
+    except ImportError:
+        raise NotYet('this check needs Hypothesis: pip install "minialex[conformance]".') from None
+    from minialex.course.grading import complete
+
+    if not callable(answer):
+        raise NotYet(f"it should be a function, and yours is of type {type(answer).__name__}.")
+    if _is_placeholder(answer, *arguments, **named):
+        raise NotAnswered
+    try:
+        backend = complete({operation: answer})
+    except ValueError as error:  # other parameters than the protocol's
+        raise NotYet(str(error)) from None
+    try:
+        check_operation(backend, operation, settings(PROFILES["ci"], max_examples=40))
+    except Disagreement as error:
+        raise NotYet(str(error)) from None
+
+
+def _is_placeholder(answer: Any, *arguments: Any, **named: Any) -> bool:
+    """Whether a function gives nothing yet."""
+    try:
+        refuse_placeholder(answer(*arguments, **named))
+    except (NotAnswered, NotImplementedError):
+        return True
+    except Exception:  # the kit will say better what is wrong, and where
+        return False
+    return False
+
+
+@exercise
+def repaired_norm(answer: Any) -> str:
+    """Local response normalisation without the bug: (x, *, size, k, alpha, beta) -> (y, scale)."""
+    _conforms("local_response_norm", answer, np.ones((1, 3, 1, 1)), size=3, k=1.0, alpha=1.0, beta=0.75)
+    return "the kit finds nothing more: the window has all its channels, at the edges too."
+
+
+@exercise
+def tanh_gradient(answer: Any) -> str:
+    """The gradient of tanh: (dy, y) -> dx."""
+    _conforms("tanh_backward", answer, np.ones(2), np.zeros(2))
+    return "from y alone: what the forward pass gave is enough."

@@ -1,0 +1,19 @@
+"""Grading: does a student's operation do what the protocol says, and where does it not?
+
+``minialex grade THEIRS`` holds every operation of a submission to the NumPy reference with the conformance kit
+(`minialex.conformance`) and shows, for each that is wrong, the smallest call that Hypothesis found. THEIRS is a
+``.py`` file, a folder of them, an importable name, ``module:Class``, or an installed backend's name.
+
+A submission defines operations of `minialex.backend.protocol.Backend` under their own names, all or a few, as plain
+functions on NumPy arrays or as methods of one class. What it leaves out is filled in by the reference (`complete`),
+which is said; a class with its own ``to_device`` brings its own arrays, and nothing is filled in.
+
+Where each part lives: `submission` finds what a student wrote and where; `worker` is the child process in which it is
+imported and called; `process` talks to that child and ends it when the time is up; `result` is what is known of one
+operation; `table` shows it; `skeleton` writes empty submissions.
+
+A submission runs with the rights of whoever grades it, and in the process of its own checks: whoever means harm, or
+means to cheat, can. Grade what you do not trust in a container.
+"""
+
+from minialex.course.grading.complete import complete as complete

@@ -1,0 +1,32 @@
+"""The course: one notebook an innovation of the paper, and what its notebooks are made with.
+
+``minialex notebooks FOLDER`` copies them (`minialex.course.notebooks.copying`). Inside a notebook,
+`minialex.course.notebooks.show` shows images, sources and recorded studies, `minialex.course.notebooks.experiment`
+trains small networks, and `minialex.course.checks` checks the exercises. ``python -m minialex.course.notebooks`` makes
+the executed notebooks from their sources (`minialex.course.notebooks.build`). Nothing of Jupyter is imported before it
+is needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from minialex.errors import ConfigurationError
+
+
+def folder() -> Path:
+    """Where the executed notebooks are: in the installed package, or in the source tree of an editable install.
+
+    Raises:
+        ConfigurationError: If there are none, as in a wheel that was not made by the project's own build.
+    """
+    here = Path(__file__).parent
+    for place in (here / "files", here.parents[2] / "notebooks"):
+        if any(place.glob("[0-9][0-9]_*.ipynb")):
+            return place
+    raise ConfigurationError(f"no notebooks beside {here}: install minialex again")
+
+
+def paths() -> tuple[Path, ...]:
+    """The executed notebooks, in the order of the course."""
+    return tuple(sorted(folder().glob("[0-9][0-9]_*.ipynb")))

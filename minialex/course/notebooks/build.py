@@ -1,0 +1,297 @@
+"""Make the executed notebooks ``NN_name.ipynb`` from their sources ``NN_name.py``, or run them all within a time limit.
+
+A source is a jupytext script in the percent format. It is run from top to bottom in a kernel of the present
+interpreter, in an empty folder, and written without what changes from run to run: ids, time stamps, versions. Needs
+the extra ``notebooks``.
+
+What a picture shows, for those who do not see it, stands at the head of its cell: ``# %% alt="Two curves …"``. It is
+written into the metadata of the cell and of its picture, the place that IPython has for it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minialex.errors import ConfigurationError, MinialexError, nearest
+from minialex.storage import atomic
+
+SECONDS = 120.0  # that one notebook may take on two cores
+SECONDS_TOGETHER = 600.0  # that all of them may take
+BYTES = 500_000  # that an executed notebook may have
+KEPT = ("alt", "tags")  # of a cell's metadata
+
+
+class NotebookError(MinialexError):
+    """A notebook fails, takes too long, warns, or is too large."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Ran:
+    """An executed notebook in its written form, and what it took.
+
+    Attributes:
+        text: of the .ipynb file
+        seconds: from the kernel's start to its end
+        processor_seconds: of all threads of the kernel
+    """
+
+    text: str
+    seconds: float
+    processor_seconds: float
+
+
+def sources(folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """The sources in a folder, in order; only those named (``03_relu``, or ``03``), if any are.
+
+    Raises:
+        ConfigurationError: If a name has no source.
+    """
+    found = sorted(folder.glob("[0-9][0-9]_*.py"))
+    if not found:
+        raise ConfigurationError(f"no notebook sources NN_name.py in {folder}")
+    if not names:
+        return found
+    stems = [path.stem for path in found]
+    for name in names:
+        if not any(stem == name or stem.partition("_")[0] == name for stem in stems):
+            raise ConfigurationError(f"no notebook '{name}' in {folder}.{nearest(name, stems)}")
+    return [path for path in found if path.stem in names or path.stem.partition("_")[0] in names]
+
+
+def cells_of_source(source: Path) -> list[dict[str, Any]]:
+    """The cells of a source as a notebook file has them, without outputs; their ids are made of their content."""
+    import jupytext
+
+    notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
+    cells: list[dict[str, Any]] = []
+    seen: dict[str, int] = {}
+    for cell in notebook.cells:
+        content = f"{cell.cell_type}\n{cell.source}"
+        seen[content] = seen.get(content, 0) + 1
+        name = hashlib.sha256(f"{content}\n{seen[content]}".encode()).hexdigest()[:12]
+        kept = {key: cell.metadata[key] for key in KEPT if key in cell.metadata}
+        cells.append({"cell_type": cell.cell_type, "id": name, "metadata": kept, "source": cell.source})
+    return cells
+
+
+def cells_of_notebook(path: Path) -> list[dict[str, Any]]:
+    """The cells of a written notebook in the form of `cells_of_source`."""
+    kept = ("cell_type", "id", "metadata", "source")
+    return [
+        {name: "".join(cell[name]) if name == "source" else cell[name] for name in kept}
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+    ]
+
+
+def run(source: Path, seconds: float = SECONDS) -> Ran:
+    """Run a source from top to bottom.
+
+    Raises:
+        NotebookError: If a cell raises or writes to standard error, it takes longer than `seconds`, or the result is
+            too large.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    notebook = nbformat.from_dict({**_ABOUT, "cells": [_fresh(cell) for cell in cells_of_source(source)]})
+    began, used = time.perf_counter(), _children_seconds()
+    with tempfile.TemporaryDirectory() as empty, _environment(source.parent, Path(empty)):
+        client = NotebookClient(
+            notebook,
+            timeout=max(1, round(seconds)),
+            km=_kernel(),
+            resources={"metadata": {"path": empty}},
+            record_timing=False,
+            coalesce_streams=True,
+            extra_arguments=["--log-level=ERROR"],  # it listens on this machine alone
+        )
+        try:
+            asyncio.run(client.async_execute(cleanup_kc=True))
+        except CellExecutionError as error:
+            traceback = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without its colours
+            raise NotebookError(f"{source.name}: a cell raises {error.ename}: {error.evalue}\n{traceback}") from None
+        except (CellTimeoutError, DeadKernelError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise NotebookError(f"{source.name}: {first} (limit {seconds:g} s)") from None
+    took = time.perf_counter() - began
+    text = written(notebook, source.name)
+    if took > seconds:
+        raise NotebookError(f"{source.name} takes {took:.0f} s, more than {seconds:g} s")
+    return Ran(text, took, _children_seconds() - used)
+
+
+def written(notebook: Any, name: str) -> str:
+    """An executed notebook as the text of its file, without what changes from run to run.
+
+    Raises:
+        NotebookError: If a cell has written to standard error, a picture is without words, or the file is too large.
+    """
+    cells = []
+    for cell in notebook.cells:
+        kept = {"cell_type": cell.cell_type, "id": cell.id, "metadata": dict(cell.metadata)}
+        kept["metadata"].pop("execution", None)
+        if cell.cell_type == "code":
+            kept["execution_count"] = cell.execution_count
+            kept["outputs"] = [_worded(_output(output, name), cell, name) for output in cell.outputs]
+        kept["source"] = cell.source.splitlines(keepends=True)
+        cells.append(kept)
+    text = json.dumps({**_ABOUT, "cells": cells}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    if len(text.encode()) > BYTES:
+        raise NotebookError(f"{name}: {len(text.encode()):,} bytes when executed, more than {BYTES:,}: fewer pictures")
+    return text
+
+
+def build(folder: Path, names: Sequence[str] = (), seconds: float = SECONDS) -> Iterator[tuple[Path, Ran]]:
+    """Run sources and write each one's notebook beside it, giving (notebook, what it took) one by one."""
+    for source in sources(folder, names):
+        ran = run(source, seconds)
+        target = source.with_suffix(".ipynb")
+        atomic.write_text(target, ran.text)
+        yield target, ran
+
+
+def reword(folder: Path, names: Sequence[str] = ()) -> Iterator[Path]:
+    """Take over into written notebooks what needs no run: Markdown, words for pictures, the records' tables.
+
+    Raises:
+        NotebookError: If a notebook is missing, or its code is not that of its source.
+    """
+    import nbformat
+
+    from minialex.course.notebooks import show
+
+    for source in sources(folder, names):
+        target = source.with_suffix(".ipynb")
+        before = json.loads(target.read_text(encoding="utf-8"))["cells"] if target.is_file() else []
+        now = cells_of_source(source)
+        code = [cell for cell in before if cell["cell_type"] == "code"]
+        if ["".join(c["source"]) for c in code] != [c["source"] for c in now if c["cell_type"] == "code"]:
+            raise NotebookError(f"{source.name}: the code of {target.name} is another: build it")
+        ran = iter(code)
+        cells = []
+        for cell in now:
+            if cell["cell_type"] == "code":
+                old = next(ran)
+                cell |= {"outputs": old["outputs"], "execution_count": old["execution_count"]}
+                for output in cell["outputs"]:
+                    output.get("metadata", {}).pop("image/png", None)
+                studies = (o.get("metadata", {}).get("minialex", {}).get("ablation") for o in cell["outputs"])
+                study = next(filter(None, studies), None)
+                parts = iter(show.ablation_parts(study) if study else ())
+                for output, part in zip(cell["outputs"], parts, strict=False):
+                    if isinstance(part, show.Text):
+                        output["data"] = {"text/markdown": part.markdown}
+                    else:
+                        output["metadata"]["image/png"] = {"alt": part.alt}
+            cells.append(cell)
+        text = written(nbformat.reads(json.dumps({**_ABOUT, "cells": cells}), 4), source.name)
+        if text != target.read_text(encoding="utf-8"):
+            atomic.write_text(target, text)
+            yield target
+
+
+def stale(folder: Path) -> list[str]:
+    """Which written notebooks of a folder do not match their sources, each in a few words."""
+    faults = []
+    for source in sources(folder):
+        target = source.with_suffix(".ipynb")
+        if not target.is_file():
+            faults.append(f"{target.name} is missing")
+        elif cells_of_notebook(target) != cells_of_source(source):
+            faults.append(f"{target.name} does not match {source.name}")
+    without = {path.stem for path in folder.glob("*.ipynb")} - {path.stem for path in sources(folder)}
+    return faults + [f"{name}.ipynb has no source" for name in sorted(without)]
+
+
+_ABOUT: dict[str, Any] = {
+    "metadata": {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    },
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}
+
+
+def _fresh(cell: dict[str, Any]) -> dict[str, Any]:
+    return {**cell, "outputs": [], "execution_count": None} if cell["cell_type"] == "code" else cell
+
+
+def _output(output: Any, name: str) -> dict[str, Any]:
+    """An output as it is written: text in lines, and no stand-in text where there is something better."""
+    if output.output_type == "stream":
+        if output.name == "stderr":
+            raise NotebookError(f"{name}: a cell writes to standard error: {output.text.strip()[:400]}")
+        return {"name": output.name, "output_type": "stream", "text": output.text.splitlines(keepends=True)}
+    rich = [kind for kind in output.data if kind != "text/plain"]
+    data = {kind: output.data[kind] for kind in rich or output.data}
+    kept = {
+        "data": {k: v.rstrip("\n") if k == "image/png" else v.splitlines(keepends=True) for k, v in data.items()},
+        "metadata": {k: v for k, v in output.metadata.items() if k == "minialex"},
+        "output_type": output.output_type,
+    }
+    if alt := output.metadata.get("image/png", {}).get("alt"):
+        kept["metadata"]["image/png"] = {"alt": alt}
+    if output.output_type == "execute_result":
+        kept["execution_count"] = output.execution_count
+    return kept
+
+
+def _worded(output: dict[str, Any], cell: Any, name: str) -> dict[str, Any]:
+    """A written output; a picture has words, its own or else its cell's."""
+    if "image/png" in output.get("data", {}) and not output["metadata"].get("image/png", {}).get("alt"):
+        words = cell.metadata.get("alt")
+        if not words:
+            first = cell.source.strip().splitlines()[0]
+            raise NotebookError(
+                f'{name}: a picture without words: begin its cell ({first} …) with # %% alt="what it shows"'
+            )
+        output["metadata"]["image/png"] = {"alt": words}
+    return output
+
+
+def _kernel() -> Any:
+    """A kernel of this interpreter, whatever kernels Jupyter knows."""
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    manager = AsyncKernelManager()
+    manager._kernel_spec = KernelSpec(resource_dir="", **get_kernel_dict())
+    return manager
+
+
+@contextmanager
+def _environment(folder: Path, empty: Path) -> Iterator[None]:
+    """The reader's own IPython and matplotlib settings stay outside; the developers' photographs are found."""
+    before = dict(os.environ)
+    os.environ.update(IPYTHONDIR=str(empty / ".ipython"), MPLBACKEND="module://matplotlib_inline.backend_inline")
+    os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
+    photographs = os.environ.get("MINIALEX_TEST_DATA") or folder.resolve().parents[1] / "shared" / "data"
+    if "MINIALEX_DATA" not in os.environ and Path(photographs).is_dir():
+        os.environ["MINIALEX_DATA"] = str(photographs)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _children_seconds() -> float:
+    """Processor seconds of the processes that were started here and have ended."""
+    times = os.times()
+    return times.children_user + times.children_system

@@ -1,0 +1,162 @@
+"""Small experiments for the notebooks: images at hand, and a network trained on them in memory, within seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from minialex.backend import registry
+from minialex.backend.protocol import Backend
+from minialex.data import DataSet, Split, batches, epoch_order, load
+from minialex.data.dataset import statistics_of
+from minialex.engine.schedule import moment
+from minialex.engine.session import Session, placement_of
+from minialex.errors import DataNotFound
+from minialex.evaluation.errors import Evaluation, evaluate
+from minialex.recipe.fields import Recipe
+from minialex.training.loop import prepare
+
+
+def images(train: int, validation: int, *, seed: int = 0) -> DataSet:
+    """Photographs of CIFAR-10 where they are at hand, else the library's generated shapes; 32 × 32 pixels both.
+
+    ``minialex download cifar10`` brings the photographs. Which of the two it is, is in the result's `name`.
+
+    Args:
+        train, validation: how many images of each part, at most
+        seed: chooses them
+
+    Raises:
+        DataError: If CIFAR-10 is there but damaged.
+    """
+    try:
+        return load("cifar10", seed=seed, train_images=train, validation_images=validation)
+    except DataNotFound:
+        return load("shapes", seed=seed, train_images=train, validation_images=validation)
+
+
+def about(data: DataSet) -> str:
+    """One sentence on what the images are, for a notebook to show."""
+    if data.name == "cifar10":
+        kind = "photographs of CIFAR-10"
+    else:
+        kind = "generated shapes (for photographs run `minialex download cifar10` and start this notebook again)"
+    return (
+        f"{len(data.train):,} training and {len(data.validation):,} validation images, {kind}, "
+        f"{len(data.class_names)} classes, {data.train.size} × {data.train.size} pixels."
+    )
+
+
+@dataclass
+class Trained:
+    """A network that was trained, and how it went.
+
+    Attributes:
+        session: the network with its weights
+        losses: mean cross-entropy of every step's batch
+        step_errors: fraction of every step's batch that was wrong (before that step's update)
+        validation_errors: after every epoch, a fraction of 1
+        seconds: of training
+        stopped_at: step whose values were not finite; 0 if all were
+    """
+
+    session: Session
+    losses: list[float] = field(default_factory=list)
+    step_errors: list[float] = field(default_factory=list)
+    validation_errors: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped_at: int = 0
+
+    @property
+    def steps(self) -> int:
+        """How many steps were done."""
+        return len(self.losses)
+
+    def training_error(self, last: int) -> float:
+        """Mean error of the last so many steps, a fraction of 1."""
+        return float(np.mean(self.step_errors[-last:]))
+
+
+def start(recipe: Recipe, data: DataSet, backend: Backend | None = None) -> Session:
+    """An untrained network for some data, on one device."""
+    recipe = prepare(recipe, data)
+    backend = backend or registry.load(recipe.backend or None)
+    found = data.statistics or statistics_of(data.train)
+    return Session(recipe, backend, placement_of(backend, recipe.devices or None, recipe.columns), found)
+
+
+def train(
+    recipe: Recipe, data: DataSet, *, backend: Backend | None = None, validate: bool = True, steps: int | None = None
+) -> Trained:
+    """Train a network for the recipe's epochs, with nothing kept on disk. `minialex train` is the real thing.
+
+    It is the same computation: the same images in the same order, the same draws and steps as a run of the recipe.
+
+    Args:
+        backend: None: the fastest of this machine
+        validate: after every epoch
+        steps: stop after so many
+
+    Raises:
+        ConfigurationError: If recipe and data do not fit.
+    """
+    session = start(recipe, data, backend)
+    recipe = session.recipe
+    found = Trained(session)
+    per_epoch = len(data.train) // recipe.batch_size
+    for epoch in range(1, recipe.epochs + 1):
+        now = moment(recipe, epoch, found.validation_errors)
+        order = epoch_order(len(data.train), seed=recipe.seed, epoch=epoch, shuffle=recipe.shuffle)
+        began = time.perf_counter()
+        with closing(batches(data.train, order[: per_epoch * recipe.batch_size], recipe.batch_size)) as source:
+            for _, pixels, labels in source:
+                outcome = session.train(pixels, labels, found.steps, now)
+                found.losses.append(outcome.loss)
+                found.step_errors.append(float(np.mean(outcome.probs.argmax(axis=1) != labels)))
+                if outcome.skipped or not np.isfinite(outcome.loss):
+                    found.stopped_at = found.steps
+                if found.stopped_at or found.steps == steps:
+                    break
+        found.seconds += time.perf_counter() - began
+        if found.stopped_at or found.steps == steps:
+            break
+        if validate:
+            found.validation_errors.append(evaluate([session], data.validation).error(1))
+    return found
+
+
+def validation(session: Session, data: DataSet, *, views: int = 1) -> Evaluation:
+    """A network's probabilities of the validation images, and the errors that follow from them."""
+    return evaluate([session], data.validation, views=views)
+
+
+def with_validation(data: DataSet, other: Split) -> DataSet:
+    """The data set with another validation part, e.g. its own images after something was done to them."""
+    return replace(data, validation=other)
+
+
+def few_pairs(differences: Iterable[float], what: str) -> str:
+    """What a few paired runs say about something, in words: never more than that they are few.
+
+    Args:
+        differences: error with it minus error without it, one a seed, in points
+    """
+    found = np.asarray(list(differences), np.float64)
+    helped = int((found < 0).sum())
+    return (
+        f"In {helped} of {len(found)} pairs the network with {what} was the better one; the mean difference is "
+        f"{found.mean():+.1f} points, and the pairs lie between {found.min():+.1f} and {found.max():+.1f}. So few "
+        "and so short runs show how it is measured, and claim nothing. A claim takes more seeds and longer training."
+    )
+
+
+def smoothed(values: Iterable[float], window: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """The running mean of the last `window` values (of fewer at the beginning)."""
+    sums = np.concatenate([[0.0], np.cumsum(np.asarray(list(values), np.float64))])
+    ends = np.arange(1, len(sums))
+    begins = np.maximum(ends - window, 0)
+    return np.asarray((sums[ends] - sums[begins]) / (ends - begins))

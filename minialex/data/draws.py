@@ -1,0 +1,126 @@
+"""Which part of an image the network sees: random crops, reflections and colours in training, ten crops in testing.
+
+This module only draws the numbers; `Backend.augment` cuts the pixels. Every draw is a pure function of (seed, purpose,
+step, position in the batch), so splitting a batch or resuming a run changes none. Source: section 4.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex import philox
+from minialex.data.statistics import Statistics
+from minialex.errors import ConfigurationError, nearest
+
+CROP_POSITIONS = ("inclusive", "exclusive")
+COLOUR_SCALES = ("stdev", "eigenvalue")
+
+
+def centre_crop_offset(size: int, crop: int) -> int:
+    """Offset of the central crop: rows (or columns) left over are halved, rounded down."""
+    _check_crop(size, crop)
+    return (size - crop) // 2
+
+
+def ten_crop_offsets(size: int, crop: int) -> list[tuple[int, int, int]]:
+    """The ten test views as (top, left, flip): four corners, the centre, then the same reflected.
+
+    Raises:
+        ConfigurationError: a crop that is empty or larger than the image
+    """
+    centre = centre_crop_offset(size, crop)
+    last = size - crop
+    places = [(0, 0), (0, last), (last, 0), (last, last), (centre, centre)]
+    return [(top, left, flip) for flip in (0, 1) for top, left in places]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is done to each of N images: arguments of `Backend.augment`.
+
+    Attributes:
+        top, left: offsets of the crop, int32 [N]
+        flip: 1 where the crop is reflected, uint8 [N]
+        shift: added to the red, green and blue of every pixel, float32 [N, 3], on the scale 0 to 255
+    """
+
+    top: NDArray[np.int32]
+    left: NDArray[np.int32]
+    flip: NDArray[np.uint8]
+    shift: NDArray[np.float32]
+
+
+def training_draws(
+    count: int,
+    *,
+    seed: int,
+    step: int,
+    size: int,
+    crop: int,
+    statistics: Statistics,
+    first_sample: int = 0,
+    crop_positions: str = "inclusive",
+    crop_chunk: int = 1,
+    colour: float = 0.1,
+    colour_scale: str = "stdev",
+) -> Draws:
+    """Random crops, reflections and colour shifts of some images of a batch.
+
+    Args:
+        count: number of images N in this piece of the batch
+        seed, step: of the run, and its training step
+        size, crop: height and width of the images and of the crops
+        statistics: of the training set, for the colour shift
+        first_sample: position of the piece's first image in the whole batch
+        crop_positions: offsets run to size - crop, ``"inclusive"`` (33 each way for 224 of 256, as in the 2012
+            program) or ``"exclusive"`` (32, the paper's factor of 2048); FACTS row 11
+        crop_chunk: this many consecutive images of the batch share a crop and a reflection; 32 in the 2012 program
+        colour: standard deviation of the draws α along the principal components p (one draw an image); 0 is none
+        colour_scale: the shift is the sum of p α √λ, ``"stdev"``, as in the 2012 program, or of p α λ,
+            ``"eigenvalue"``, as the paper prints it. λ is then that of colours from 0 to 1, since on 0 to 255 such a
+            shift would drown the image; FACTS row 13
+
+    Raises:
+        ConfigurationError: a crop, chunk, coefficient or word that cannot be used
+    """
+    _check_crop(size, crop)
+    _check_word("crop_positions", crop_positions, CROP_POSITIONS)
+    _check_word("colour_scale", colour_scale, COLOUR_SCALES)
+    positions = size - crop + (crop_positions == "inclusive")
+    if positions < 1:
+        raise ConfigurationError(f"crop = {crop} of {size} leaves no position when crop_positions = 'exclusive'.")
+    if crop_chunk < 1:
+        raise ConfigurationError(f"crop_chunk = {crop_chunk}; use 1 (independent crops) or more.")
+    if not 0 <= colour < np.inf:
+        raise ConfigurationError(f"colour = {colour}; use 0 (none) or a positive number such as 0.1.")
+
+    def stream(name: str) -> philox.Stream:
+        return philox.Stream(seed, philox.purpose(name), step=step)
+
+    samples = first_sample + np.arange(count, dtype=np.int64)
+    chunks = samples // crop_chunk
+    offsets = philox.below(stream("crop"), chunks, (positions, positions)).astype(np.int32)
+    flip = philox.below(stream("flip"), chunks, (2,))[:, 0].astype(np.uint8)
+    shift = np.zeros((count, 3), np.float32)
+    if colour:
+        variances = statistics.eigenvalues
+        scale = np.sqrt(variances) if colour_scale == "stdev" else variances / 255
+        alpha = colour * philox.normal(stream("colour"), samples, 3)
+        # Not a matrix product, which may sum a piece of a batch in another order than the whole.
+        parts = statistics.eigenvectors * (alpha * scale)[:, None, :]
+        shift = (parts[..., 0] + parts[..., 1] + parts[..., 2]).astype(np.float32)
+    top, left = np.ascontiguousarray(offsets.T)
+    return Draws(top, left, flip, shift)
+
+
+def _check_crop(size: int, crop: int) -> None:
+    if not 1 <= crop <= size:
+        raise ConfigurationError(f"crop = {crop} does not fit into images of {size} x {size}; use 1 to {size}.")
+
+
+def _check_word(field: str, word: str, known: tuple[str, ...]) -> None:
+    if word not in known:
+        raise ConfigurationError(f"{field} = '{word}' is unknown; use {' or '.join(known)}.{nearest(word, known)}")

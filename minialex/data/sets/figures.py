@@ -1,0 +1,311 @@
+"""`shapes`: ten kinds of figures, drawn by formula, that take a network to tell apart.
+
+An image shows one figure, off the centre, turned, in any two colours and any texture, on a textured ground, among
+fragments of other figures, under uneven light and noise. All ten figures cover the same area and colours do not
+depend on the class, so neither the mean image nor colour statistics give the class away.
+
+Every image is a pure function of (seed, part, index, size), through Philox, whatever is drawn beside it. Pixels
+use only arithmetic that IEEE 754 rounds exactly, but for a few sines and cosines an image.
+
+Coordinates: x to the right and y down, both from -1 to 1 across the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex import philox
+from minialex.data.dataset import ArraySplit, DataSet, Split
+from minialex.errors import ConfigurationError
+
+Float = NDArray[np.floating[Any]]  # float32, always: Python's numbers do not widen it
+
+DEFAULT_SIZE = 32
+DEFAULT_TRAIN = 8000
+DEFAULT_VALIDATION = 2000
+# How hard it is. A figure at any angle would triple the error of a small network after five epochs (36 % for 12 %).
+SCALE = (0.5, 0.7)  # radius of the figure, with the image's half side as the unit
+OFFSET = 0.22  # of its centre, each way, in the same unit
+TURN = 0.1  # its angle, each way, in turns
+CONTRAST = 0.65  # least distance between the colours of figure and ground, in the RGB cube of side 1
+GROUND_SHADE, FIGURE_SHADE = 0.3, 0.3  # depth of the textures
+FRAGMENTS_BEHIND, FRAGMENTS_IN_FRONT = 3, 1
+FRAGMENT_SCALE = (0.1, 0.2)
+LIGHT = 0.35  # fall of the light across half the image, at most
+GRAIN = (0.01, 0.06)  # amplitude of the noise
+DRAWS = 128  # uniform numbers reserved for an image's parameters
+IN_MEMORY = 256 << 20  # bytes; a part that is larger is drawn as it is read
+_CHUNK_PIXELS = 1 << 17  # pixels drawn at a time: some 20 float32 arrays of this size are alive
+
+
+# ---- the figures: negative inside, positive outside, about the distance to the edge; area 2 each ---------------
+
+
+def _disc(x: Float, y: Float) -> Float:
+    return np.sqrt(x * x + y * y) - 0.798
+
+
+def _ring(x: Float, y: Float) -> Float:
+    return np.abs(np.sqrt(x * x + y * y) - 0.79) - 0.2015
+
+
+def _square(x: Float, y: Float) -> Float:
+    return np.maximum(np.abs(x), np.abs(y)) - 0.7071
+
+
+def _frame(x: Float, y: Float) -> Float:
+    return np.abs(np.maximum(np.abs(x), np.abs(y)) - 0.72) - 0.1736
+
+
+def _triangle(x: Float, y: Float) -> Float:
+    return np.maximum(np.abs(x) * 0.8660 - y * 0.5, y) - 0.6204
+
+
+def _star(x: Float, y: Float) -> Float:
+    # Fold the plane twice on the line 36 degrees off the top point: one straight edge is left of the five points.
+    x, up = np.abs(x), -y
+    for _ in range(2):
+        beyond = np.maximum(x * 0.8090 - up * 0.5878, 0) * 2
+        x, up = np.abs(x - beyond * 0.8090), up + beyond * 0.5878
+    return x * 0.9120 + up * 0.4101 - 0.4921
+
+
+def _cross(x: Float, y: Float) -> Float:
+    x, y = np.abs(x), np.abs(y)
+    arm = 0.2929
+    return np.maximum(np.minimum(x, y) - arm, np.maximum(x, y) - 1.0)
+
+
+def _crescent(x: Float, y: Float) -> Float:
+    x = x - 0.36  # its centre of mass lies at the origin
+    bite = x - 0.728
+    return np.maximum(np.sqrt(x * x + y * y) - 1.05, 0.85 - np.sqrt(bite * bite + y * y))
+
+
+def _bar(x: Float, y: Float) -> Float:
+    return np.maximum(np.abs(x) - 1.12, np.abs(y) - 0.4464)
+
+
+def _chevron(x: Float, y: Float) -> Float:
+    x = np.abs(x)
+    slope: Float = np.abs(y + x * 0.9 - 0.4) * 0.7433 - 0.3717
+    ends: Float = x - 1.0
+    return np.maximum(slope, ends)
+
+
+FIGURES: dict[str, Callable[[Float, Float], Float]] = {
+    "disc": _disc, "ring": _ring, "square": _square, "frame": _frame, "triangle": _triangle, "star": _star,
+    "cross": _cross, "crescent": _crescent, "bar": _bar, "chevron": _chevron,
+}  # fmt: skip
+CLASS_NAMES = tuple(FIGURES)
+
+
+# ---- drawing -----------------------------------------------------------------------------------------------
+
+
+class _Draws:
+    """Hands out the uniform numbers of some images, column after column, shaped to broadcast over pixels."""
+
+    def __init__(self, seed: int, part: str, indices: NDArray[np.int64]) -> None:
+        stream = philox.Stream(seed, philox.purpose(f"shapes/{part}"))
+        self._uniform = philox.uniform(stream, indices, DRAWS)
+        self._next = 0
+
+    def columns(self, count: int) -> NDArray[np.float64]:
+        """The next `count` numbers of every image, float64 [n, count], in (0, 1)."""
+        self._next += count
+        if self._next > DRAWS:
+            raise AssertionError("more numbers drawn for an image than were reserved")
+        return self._uniform[:, self._next - count : self._next]
+
+    def between(self, low: float, high: float) -> Float:
+        """One number an image, float32 [n, 1, 1]."""
+        return (low + (high - low) * self.columns(1)).astype(np.float32)[:, :, None]
+
+    def direction(self, turn: float = 0.5) -> tuple[Float, Float]:
+        """Cosine and sine of an angle of at most `turn` turns each way, float32 [n, 1, 1] each."""
+        angle = 2 * np.pi * turn * (2 * self.columns(1)[:, :, None] - 1)
+        return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+
+    def colour(self) -> Float:
+        """A colour, float32 [n, 3, 1, 1], in (0, 1)."""
+        return self.columns(3).astype(np.float32)[:, :, None, None]
+
+    def figure(self) -> NDArray[np.int64]:
+        """One of the ten figures an image, int64 [n]."""
+        return (self.columns(1)[:, 0] * len(FIGURES)).astype(np.int64)
+
+
+def _distance(figures: NDArray[np.int64], x: Float, y: Float) -> Float:
+    """Signed distance of every pixel to the edge of its image's figure; x, y [n, S, S] in the figure's frame."""
+    out = np.empty_like(x)
+    for number, formula in enumerate(FIGURES.values()):
+        rows = np.flatnonzero(figures == number)
+        if len(rows):
+            out[rows] = formula(x[rows], y[rows])
+    return out
+
+
+def _coverage(distance: Float, size: int) -> Float:
+    """How much of each pixel lies inside, from the distance to the edge in image coordinates."""
+    return np.clip(0.5 - distance * size / 2, 0, 1)
+
+
+def _wave(phase: Float) -> Float:
+    """A triangle wave of period 1 with flattened ends, in [0, 1]."""
+    wave = np.abs(2 * (phase - np.floor(phase)) - 1)
+    return np.clip(2 * wave - 0.5, 0, 1)
+
+
+def _texture(draws: _Draws, x: Float, y: Float) -> Float:
+    """Stripes, a check, dots or a ramp, [n, S, S] in [0, 1]."""
+    cos, sin = draws.direction()
+    along, across = x * cos + y * sin, y * cos - x * sin
+    frequency, phase = draws.between(0.8, 3.0), draws.between(0.0, 1.0)
+    first = _wave(along * frequency + phase)
+    second = _wave(across * draws.between(0.8, 3.0) + draws.between(0.0, 1.0))
+    both = first * second
+    check = 1 - first - second + 2 * both
+    ramp = np.clip(0.5 + 0.4 * along, 0, 1)
+    kind = draws.between(0.0, 4.0)
+    return np.where(kind < 1, first, np.where(kind < 2, check, np.where(kind < 3, both, ramp)))
+
+
+def _apart(colour: Float, other: Float, least: float) -> Float:
+    """`other`, moved away from `colour` until they are at least `least` apart; [n, 3, 1, 1] in [0, 1]."""
+    step = other - colour
+    length = np.sqrt(np.sum(step * step, axis=1, keepdims=True))
+    step = step * np.maximum(1, least / np.maximum(length, 1e-3))
+    outside = (colour + step < 0) | (colour + step > 1)
+    moved: Float = np.where(outside, colour - step, colour + step)
+    return np.clip(moved, 0, 1)
+
+
+def _tint(draws: _Draws, colour: Float, pattern: Float, contrast: float) -> Float:
+    """A colour and a shade of it, mixed by a pattern: [n, 3, S, S]."""
+    shade = (draws.colour() - 0.5) * 2 * contrast
+    return colour + shade * (pattern[:, None] - 0.5)
+
+
+def _cover(image: Float, coverage: Float, colour: Float) -> None:
+    """Paint over `image` [n, 3, S, S] where `coverage` [n, S, S] says so, in place."""
+    image += coverage[:, None] * (colour - image)
+
+
+def _fragment(draws: _Draws, image: Float, x: Float, y: Float) -> None:
+    """Paint a piece of any figure, cut off by a straight line: corners and arcs alone tell nothing."""
+    cos, sin = draws.direction()
+    size = draws.between(*FRAGMENT_SCALE)
+    x, y = x - draws.between(-0.95, 0.95), y - draws.between(-0.95, 0.95)
+    distance = _distance(draws.figure(), (x * cos + y * sin) / size, (y * cos - x * sin) / size) * size
+    cos, sin = draws.direction()
+    cut = x * cos + y * sin - size * draws.between(0.0, 0.4)
+    _cover(image, _coverage(np.maximum(distance, cut), image.shape[-1]), draws.colour())
+
+
+def _draw(seed: int, part: str, indices: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
+    """Draw some images at once, uint8 [n, 3, size, size]."""
+    draws = _Draws(seed, part, indices)
+    centres = ((np.arange(size) + 0.5) * (2 / size) - 1).astype(np.float32)
+    x, y = centres[None, None, :], centres[None, :, None]
+    whole = (len(indices), size, size)
+    x, y = np.broadcast_to(x, whole), np.broadcast_to(y, whole)
+
+    ground = draws.colour()
+    image = _tint(draws, ground, _texture(draws, x, y), GROUND_SHADE)
+    for _ in range(FRAGMENTS_BEHIND):
+        _fragment(draws, image, x, y)
+
+    cos, sin = draws.direction(TURN)
+    scale = draws.between(*SCALE)
+    u, v = x - draws.between(-OFFSET, OFFSET), y - draws.between(-OFFSET, OFFSET)
+    u, v = (u * cos + v * sin) / scale, (v * cos - u * sin) / scale
+    figure = _apart(ground, draws.colour(), CONTRAST)
+    _cover(
+        image,
+        _coverage(_distance(labels(indices), u, v) * scale, size),
+        _tint(draws, figure, _texture(draws, u, v), FIGURE_SHADE),
+    )
+    for _ in range(FRAGMENTS_IN_FRONT):
+        _fragment(draws, image, x, y)
+
+    cos, sin = draws.direction()
+    image *= (draws.between(0.75, 1.15) * (1 + draws.between(0.0, LIGHT) * (x * cos + y * sin)))[:, None]
+
+    noise = philox.words(philox.Stream(seed, philox.purpose(f"shapes/{part}/noise")), indices, size * size)
+    grain = draws.between(*GRAIN)
+    for channel in range(3):  # one byte of the word for each channel
+        byte = ((noise >> np.uint32(8 * channel)) & np.uint32(255)).astype(np.float32).reshape(whole)
+        image[:, channel] += grain * (byte * 1 / 127.5 - 1)
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def labels(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Class of the images at some indices: they take turns, so that classes are equally many."""
+    return np.asarray(indices, np.int64) % len(FIGURES)
+
+
+def draw(seed: int, part: str, indices: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
+    """The images of a part (``"train"``, ``"validation"``) at some indices, uint8 [n, 3, size, size]."""
+    rows = max(1, _CHUNK_PIXELS // size**2)
+    out = np.empty((len(indices), 3, size, size), np.uint8)
+    for start in range(0, len(indices), rows):
+        out[start : start + rows] = _draw(seed, part, indices[start : start + rows], size)
+    return out
+
+
+@dataclass(frozen=True)
+class DrawnSplit:
+    """A part that is drawn again whenever it is read, for images that would not fit in memory."""
+
+    seed: int
+    part: str
+    count: int
+    size: int
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of every image, int64 [N]."""
+        return labels(np.arange(self.count))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Draw the images at some indices, uint8 [n, 3, size, size]."""
+        return draw(self.seed, self.part, np.arange(self.count)[indices], self.size)
+
+
+def split(seed: int, part: str, count: int, size: int) -> Split:
+    """A part with its images drawn now if they take at most `IN_MEMORY` bytes, else as they are read."""
+    if count * 3 * size**2 > IN_MEMORY:
+        return DrawnSplit(seed, part, count, size)
+    indices = np.arange(count)
+    return ArraySplit(draw(seed, part, indices, size), labels(indices))
+
+
+def load(
+    *, size: int | None = None, seed: int = 0, train_images: int | None = None, validation_images: int | None = None
+) -> DataSet:
+    """The data set `shapes`: 8,000 and 2,000 images of 32 x 32, if nothing else is said.
+
+    Raises:
+        ConfigurationError: a size below 8 or above 1024 pixels, or no images
+    """
+    size = DEFAULT_SIZE if size is None else size
+    counts = {
+        "train": DEFAULT_TRAIN if train_images is None else train_images,
+        "validation": DEFAULT_VALIDATION if validation_images is None else validation_images,
+    }
+    if not 8 <= size <= 1024:
+        raise ConfigurationError(f"shapes: size = {size} cannot be drawn; use 8 to 1024 pixels.")
+    for part, count in counts.items():
+        if count < 1:
+            raise ConfigurationError(f"shapes: {part}_images = {count}; use at least 1.")
+    train, validation = (split(seed, part, count, size) for part, count in counts.items())
+    return DataSet("shapes", train, validation, CLASS_NAMES)

@@ -1,0 +1,253 @@
+"""Reads pickles that hold nothing but containers, numbers, text and arrays, and runs nothing.
+
+The pickle format is a small program. Python's own reader can be told which names to admit, but it still calls
+them with arguments that the file chooses. Here the few instructions that CIFAR-10 needs are interpreted one by
+one: a name is only ever a word on the stack, and the few calls that bytes and arrays take are recognised by their
+form and done by our own hands. Nothing is imported or called, and memory stays within a small multiple of the file.
+What else a kind of file may say is its `Dialect`; that of PyTorch's files is in `minialex.exchange.pytorch_file`.
+
+`loads` admits: dict, list, tuple, text, bytes, bool, None, whole numbers of 64 bits, float; ``_codecs.encode`` of
+text to latin-1 and ``bytes()`` (how Python 3 writes bytes in protocol 2); uint8 arrays as NumPy writes them, under
+either of the module's names (``numpy.core`` and ``numpy._core``). Protocol 2, as the official archive has it.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from minialex.errors import DataError
+
+
+@dataclass(frozen=True)
+class Name:
+    """A global name that the file mentions; never looked up."""
+
+    module: str
+    name: str
+
+
+@dataclass
+class _Dtype:
+    """An array's element type that the file describes."""
+
+    code: bytes | str
+
+
+@dataclass
+class _Array:
+    """An array that the file describes; `value` is there once its state has been read."""
+
+    value: np.ndarray[Any, np.dtype[np.uint8]] | None = None
+
+
+class Refused(Exception):
+    """The pickle does something that data has no need of."""
+
+
+DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, Warning)
+"""What interpreting a damaged pickle raises, besides `Refused`."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What a kind of file may say beyond plain values.
+
+    Attributes:
+        names: global names that it may mention
+        call: what the file calls a function with arguments for; raises `Refused` for any other call
+        build: how a described object takes its state
+        persistent: what an identity that refers outside the pickle stands for
+    """
+
+    names: frozenset[Name]
+    call: Callable[[Any, Any], Any]
+    build: Callable[[Any, Any], None]
+    persistent: Callable[[Any], Any]
+
+
+_MARK = object()
+_ENCODE = Name("_codecs", "encode")
+_BYTES = Name("__builtin__", "bytes")
+_NDARRAY = Name("numpy", "ndarray")
+_DTYPE = Name("numpy", "dtype")
+_RECONSTRUCT = (Name("numpy.core.multiarray", "_reconstruct"), Name("numpy._core.multiarray", "_reconstruct"))
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY: dict[str, type] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
+_VALUES = {"BININT", "BININT1", "BININT2", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES", "BINFLOAT"}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+def loads(data: bytes, where: str) -> Any:
+    """The value that a pickle holds.
+
+    Args:
+        data: the whole pickle
+        where: what the file is, for messages
+
+    Raises:
+        DataError: a pickle that is cut short or damaged, or that asks for anything else than plain values
+    """
+    try:
+        value, end = interpret(data, NUMPY)
+        if end != len(data):
+            raise ValueError("more follows its end")
+        return _finished(value)
+    except Refused as refusal:
+        raise DataError(f"{where}: refused, because a data file has no need to {refusal}; nothing of it was run. "
+                        "Get the official archive.") from None  # fmt: skip
+    except DAMAGE as damage:
+        raise DataError(f"{where}: not a complete pickle ({damage}); download it again.") from None
+
+
+def interpret(data: bytes, dialect: Dialect) -> tuple[Any, int]:
+    """The value that a pickle holds, and how many bytes it takes; raises `Refused`, or one of `DAMAGE`."""
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+    encoded = 0
+    argument: Any
+    for opcode, argument, position in pickletools.genops(data):
+        name = opcode.name
+        if name in _VALUES:
+            stack.append(argument)
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        elif name in _TUPLES:
+            stack[-_TUPLES[name] :] = [tuple(_top(stack, _TUPLES[name]))]
+        elif name == "REDUCE":
+            function, arguments = _top(stack, 2)
+            value = dialect.call(function, arguments)
+            encoded += len(value) if isinstance(value, bytes) else 0
+            if encoded > len(data):
+                raise Refused("copy one text again and again")
+            stack[-2:] = [value]
+        elif name in ("SHORT_BINSTRING", "BINSTRING"):
+            stack.append(argument.encode("latin-1"))  # text of Python 2: bytes
+        elif name == "LONG1":
+            if not -(2**63) <= argument < 2**63:
+                raise Refused("hold a number of more than 64 bits")
+            stack.append(argument)
+        elif name == "MARK":
+            stack.append(_MARK)
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name in _EMPTY:
+            stack.append(_EMPTY[name]())
+        elif name == "TUPLE":
+            items = _since_mark(stack)
+            stack.append(tuple(items))
+        elif name == "APPEND":
+            item = stack.pop()
+            _expect(stack[-1], list).append(item)
+        elif name == "APPENDS":
+            items = _since_mark(stack)
+            _expect(stack[-1], list).extend(items)
+        elif name == "SETITEM":
+            key, value = _top(stack, 2)
+            del stack[-2:]
+            _expect(stack[-1], dict)[_key(key)] = value
+        elif name == "SETITEMS":
+            items = _since_mark(stack)
+            target = _expect(stack[-1], dict)
+            for key, value in zip(items[::2], items[1::2], strict=True):
+                target[_key(key)] = value
+        elif name == "GLOBAL":
+            word = Name(*argument.split(" ", 1))
+            if word not in dialect.names:
+                raise Refused(f"name '{word.module}.{word.name}'")
+            stack.append(word)
+        elif name == "BUILD":
+            state = stack.pop()
+            dialect.build(stack[-1], state)
+        elif name == "BINPERSID":
+            stack.append(dialect.persistent(stack.pop()))
+        elif name == "PROTO":
+            if argument > 2:
+                raise Refused(f"use pickle protocol {argument}")
+        elif name == "STOP":
+            if position is None or len(stack) != 1:
+                raise ValueError("more than one value is left at its end")
+            return stack.pop(), position + 1
+        else:
+            raise Refused(f"use the pickle instruction {name}")
+    raise ValueError("it has no end")
+
+
+def _top(stack: list[Any], count: int) -> list[Any]:
+    """The last `count` values, which must be there and belong together."""
+    values = stack[-count:]
+    if len(values) != count or any(value is _MARK for value in values):
+        raise ValueError("a value is missing")
+    return values
+
+
+def _since_mark(stack: list[Any]) -> list[Any]:
+    """Take the values above the last mark, and the mark."""
+    for index in range(len(stack) - 1, -1, -1):
+        if stack[index] is _MARK:
+            values = stack[index + 1 :]
+            del stack[index:]
+            return values
+    raise ValueError("a mark is missing")
+
+
+def _expect(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise ValueError(f"{type(value).__name__} where a {kind.__name__} should be")
+    return value
+
+
+def _key(key: Any) -> Any:
+    """A key of a dictionary: hashing deep tuples would be a way to exhaust the stack, so only plain ones."""
+    if type(key) not in (str, bytes, int):
+        raise Refused(f"use a {type(key).__name__} as a key")
+    return key
+
+
+def _call(function: Any, arguments: Any) -> Any:
+    """The calls that bytes and arrays of bytes take, by our own hands."""
+    if type(function) is Name and type(arguments) is tuple:
+        if function == _ENCODE and len(arguments) == 2 and arguments[1] == "latin1":
+            return _expect(arguments[0], str).encode("latin-1")
+        if function == _BYTES and arguments == ():  # how Python 3 writes empty bytes
+            return b""
+        if function in _RECONSTRUCT and len(arguments) == 3 and arguments[0] == _NDARRAY and arguments[1] == (0,):
+            return _Array()
+        if function == _DTYPE and 1 <= len(arguments) <= 3 and arguments[0] in ("u1", b"u1"):
+            return _Dtype(arguments[0])
+    raise Refused("make that call")
+
+
+def _build(target: Any, state: Any) -> None:
+    """Give a described array its state: (version, shape, dtype, Fortran order, bytes)."""
+    if type(target) is _Dtype:
+        return  # version, byte order, …: bytes have none
+    if type(target) is not _Array or type(state) is not tuple or len(state) != 5:
+        raise Refused("change an object")
+    _, shape, dtype, fortran, content = state
+    if type(dtype) is not _Dtype or type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError("an array's shape or type is damaged")
+    flat = np.frombuffer(_expect(content, bytes), np.uint8)
+    target.value = flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _finished(value: Any) -> Any:
+    """The value with arrays for their descriptions: at the top, or in a dictionary at the top."""
+    if isinstance(value, _Array):
+        return value.value
+    if isinstance(value, dict):
+        return {key: item.value if isinstance(item, _Array) else item for key, item in value.items()}
+    return value
+
+
+def _no_persistent(identity: Any) -> NoReturn:
+    raise Refused("refer to something outside itself")
+
+
+NUMPY = Dialect(frozenset({_ENCODE, _BYTES, _NDARRAY, _DTYPE, *_RECONSTRUCT}), _call, _build, _no_persistent)

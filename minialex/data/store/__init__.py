@@ -1,0 +1,1 @@
+"""Large data sets as fixed squares of pixels in memory-mapped files."""

@@ -1,0 +1,465 @@
+"""A store: a large data set as fixed squares of pixels in a few large files, made once by `minialex prepare`.
+
+A folder with, for each part (``train``, ``validation``) and shard:
+
+- ``train-00000.images``: uint8 [n, 3, size, size], RGB, nothing else: ``numpy.memmap`` reads it;
+- ``train-00000.safetensors``: ``labels`` int64 [n]; ``crc32`` uint32 [n], of each image's bytes; ``about``, a JSON
+  text as uint8: the images' names, what was left out and what was done to the others;
+
+and ``statistics.safetensors`` (mean image, covariance, its eigenvalues and eigenvectors), ``left-out.tsv`` and
+``treated.tsv`` (which images, and why), and ``store.json``: the classes, and the size and SHA-256 of all of these. It
+is written last: a folder without it is no store.
+
+Training reads images through memory maps, so a store may be larger than memory. Every image's CRC-32 is compared when
+it is read for the first time; hashing the whole shard then would take seconds a batch, since a shuffled batch touches
+nearly as many shards as it has images. `check` compares the SHA-256 of everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.data.dataset import DataSet
+from minialex.data.statistics import Statistics
+from minialex.errors import ConfigurationError, DataError
+from minialex.storage import atomic
+
+MANIFEST = "store.json"
+STATISTICS = "statistics.safetensors"
+LEFT_OUT, TREATED = "left-out.tsv", "treated.tsv"
+FORMAT = "minialex store 1"
+PARTS = ("train", "validation")
+_OPEN_MAPS = 512  # shards that are mapped at a time; each keeps a file open, and 1,024 are usual
+_BLOCK = 64  # images that `check` reads at a time
+
+
+class Shard(NamedTuple):
+    """A shard as ``store.json`` knows it: its images, and the SHA-256 of its two files."""
+
+    images: int
+    sha256: str
+    index_sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``store.json`` says.
+
+    Attributes:
+        name: of the data set
+        size: height and width of the images
+        class_names, words: of the classes; `words` is empty if nothing is known but the names
+        shards: by part
+        sums: SHA-256 of the other files, by name
+        left_out, treated: how many files are not in the store, and how many images were not as usual
+        made_with: versions of what decoded the images
+    """
+
+    name: str
+    size: int
+    class_names: tuple[str, ...]
+    words: tuple[str, ...]
+    shards: Mapping[str, tuple[Shard, ...]]
+    sums: Mapping[str, str]
+    left_out: int
+    treated: int
+    made_with: str
+
+    def count(self, part: str) -> int:
+        """Number of images of a part."""
+        return sum(shard.images for shard in self.shards[part])
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder is a whole store."""
+    return (folder / MANIFEST).is_file()
+
+
+def images_path(folder: Path, part: str, number: int) -> Path:
+    """The pixels of a shard."""
+    return folder / f"{part}-{number:05d}.images"
+
+
+def index_path(folder: Path, part: str, number: int) -> Path:
+    """Labels, checksums and names of a shard."""
+    return folder / f"{part}-{number:05d}.safetensors"
+
+
+# ---------------------------------------------------------------- the manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``store.json``, with a checksum of itself; from then on the folder is a store."""
+    body = {
+        "format": FORMAT,
+        "name": manifest.name,
+        "size": manifest.size,
+        "class_names": list(manifest.class_names),
+        "words": list(manifest.words),
+        "shards": {part: [list(shard) for shard in manifest.shards[part]] for part in PARTS},
+        "sums": dict(manifest.sums),
+        "left_out": manifest.left_out,
+        "treated": manifest.treated,
+        "made_with": manifest.made_with,
+    }
+    atomic.write_json(folder / MANIFEST, {**body, "sha256": _own_sum(body)})
+
+
+def _own_sum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read ``store.json``.
+
+    Raises:
+        DataError: it is missing, damaged, or of another version
+    """
+    path = folder / MANIFEST
+    try:
+        body = json.loads(path.read_bytes())
+        if body.pop("sha256") != _own_sum(body):
+            raise ValueError("its SHA-256 differs")
+        if body["format"] != FORMAT:
+            raise DataError(f"{path}: '{body['format']}' is not read here, '{FORMAT}' is; prepare it again.")
+        return Manifest(
+            body["name"],
+            body["size"],
+            tuple(body["class_names"]),
+            tuple(body["words"]),
+            {part: tuple(Shard(*shard) for shard in body["shards"][part]) for part in PARTS},
+            body["sums"],
+            body["left_out"],
+            body["treated"],
+            body["made_with"],
+        )
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no store, or one that is not finished ({MANIFEST} is missing); "
+                        "`minialex prepare` makes one, or goes on.") from None  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: damaged ({error}); prepare the store again.") from None
+
+
+# ---------------------------------------------------------------- a shard's index
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a shard's safetensors file holds.
+
+    Attributes:
+        labels: int64 [n]
+        crc32: uint32 [n]
+        names: of the images, in the source
+        left_out: (name, reason) of files that are not in the shard
+        treated: (name, what was done)
+        sha256: of the images file
+    """
+
+    labels: NDArray[np.int64]
+    crc32: NDArray[np.uint32]
+    names: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...]
+    treated: tuple[tuple[str, str], ...]
+    sha256: str
+
+
+def write_index(path: Path, index: Index) -> None:
+    """Write it, whole or not at all; the same contents give the same bytes."""
+    from safetensors.numpy import save
+
+    about = {"names": index.names, "left_out": index.left_out, "treated": index.treated, "sha256": index.sha256}
+    text = np.frombuffer(json.dumps(about).encode(), np.uint8)  # not as metadata, whose order safetensors leaves open
+    atomic.write_bytes(path, save({"labels": index.labels, "crc32": index.crc32, "about": text}))
+
+
+def read_index(path: Path) -> tuple[Index, str]:
+    """Read it, and the SHA-256 of its file.
+
+    Raises:
+        DataError: it is missing or damaged
+    """
+    from safetensors.numpy import load
+
+    try:
+        data = path.read_bytes()
+        arrays = load(data)
+        about = json.loads(arrays["about"].tobytes())
+        labels, crc32 = arrays["labels"], arrays["crc32"]
+        if labels.dtype != np.int64 or crc32.dtype != np.uint32 or not len(labels) == len(crc32) == len(about["names"]):
+            raise ValueError("its arrays do not fit together")
+        pairs = {key: tuple((str(a), str(b)) for a, b in about[key]) for key in ("left_out", "treated")}
+        index = Index(labels, crc32, tuple(about["names"]), pairs["left_out"], pairs["treated"], about["sha256"])
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); prepare the store again.") from None
+    except Exception as error:  # safetensors has an exception of its own, which is no ValueError
+        raise DataError(f"{path}: damaged ({error}); prepare the store again.") from None
+    return index, hashlib.sha256(data).hexdigest()
+
+
+# ---------------------------------------------------------------- reading
+
+
+def load(place: str | os.PathLike[str], *, size: int | None = None) -> DataSet:
+    """A store as a data set: labels in memory, images on disk.
+
+    Raises:
+        ConfigurationError: another size than the store's is asked for
+        DataError: no store, or a file of it that is missing, damaged or cut short
+    """
+    folder = Path(place).expanduser()
+    manifest = read_manifest(folder)
+    if size not in (None, manifest.size):
+        raise ConfigurationError(f"{folder}: holds images of {manifest.size} x {manifest.size} pixels, not {size}: "
+                                 f"set --image-size {manifest.size} (and --crop).")  # fmt: skip
+    return DataSet(
+        manifest.name,
+        StoreSplit(folder, "train", manifest),
+        StoreSplit(folder, "validation", manifest),
+        manifest.class_names,
+        manifest.words,
+        read_statistics(folder, manifest),
+    )
+
+
+def write_statistics(folder: Path, found: Statistics) -> None:
+    """Write ``statistics.safetensors``: mean, covariance, eigenvalues, eigenvectors."""
+    from safetensors.numpy import save
+
+    arrays = {
+        "mean": found.mean,
+        "covariance": found.covariance,
+        "eigenvalues": found.eigenvalues,
+        "eigenvectors": found.eigenvectors,
+    }
+    atomic.write_bytes(folder / STATISTICS, save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
+
+
+def read_statistics(folder: Path, manifest: Manifest) -> Statistics:
+    """The mean image and the covariance of the training images.
+
+    Raises:
+        DataError: they are missing or damaged
+    """
+    from safetensors.numpy import load as load_arrays
+
+    path = folder / STATISTICS
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); prepare the store again.") from None
+    if hashlib.sha256(data).hexdigest() != manifest.sums.get(STATISTICS):
+        raise DataError(f"{path}: damaged (its SHA-256 differs); prepare the store again.")
+    arrays = load_arrays(data)
+    return Statistics(arrays["mean"], arrays["covariance"])
+
+
+@dataclass(frozen=True)
+class StoreSplit:
+    """One part of a store. Its images stay on disk; labels and checksums are in memory, 13 bytes an image."""
+
+    folder: Path
+    part: str
+    manifest: Manifest
+    labels: NDArray[np.int64] = field(init=False, repr=False)
+    _crc32: NDArray[np.uint32] = field(init=False, repr=False)
+    _verified: NDArray[np.bool_] = field(init=False, repr=False)
+    _starts: NDArray[np.int64] = field(init=False, repr=False)
+    _map: Callable[[int], tuple[mmap.mmap, NDArray[np.uint8]]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        shards = self.manifest.shards[self.part]
+        labels, sums = [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
+        for number, shard in enumerate(shards):
+            path = index_path(self.folder, self.part, number)
+            index, found = read_index(path)
+            if found != shard.index_sha256:
+                raise DataError(f"{path}: damaged (its SHA-256 differs); prepare the store again.")
+            labels.append(index.labels)
+            sums.append(index.crc32)
+        set_ = object.__setattr__
+        set_(self, "labels", np.concatenate(labels))
+        set_(self, "_crc32", np.concatenate(sums))
+        set_(self, "_verified", np.zeros(len(self.labels), np.bool_))
+        set_(self, "_starts", np.cumsum([0, *(shard.images for shard in shards)]))
+        set_(self, "_map", lru_cache(_OPEN_MAPS)(self._open))
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images, in pixels."""
+        return self.manifest.size
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """What an image was called in its source."""
+        number, row = self._where(index)
+        return read_index(index_path(self.folder, self.part, number))[0].names[row]
+
+    def _where(self, index: int) -> tuple[int, int]:
+        """The shard of an image, and its number there."""
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return number, index - int(self._starts[number])
+
+    def _open(self, number: int) -> tuple[mmap.mmap, NDArray[np.uint8]]:
+        """A shard, mapped; a file of the wrong size would end the process later, with a bus error."""
+        path = images_path(self.folder, self.part, number)
+        count, size = self.manifest.shards[self.part][number].images, self.size
+        expected = count * 3 * size**2
+        try:
+            with path.open("rb") as file:
+                found = os.fstat(file.fileno()).st_size
+                if found != expected:
+                    raise DataError(f"{path}: {found:,} bytes, expected {expected:,}; prepare the store again.")
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); prepare the store again.") from None
+        return mapped, np.frombuffer(mapped, np.uint8).reshape(count, 3, size, size)
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images at some indices, uint8 [n, 3, size, size]; each is compared with its checksum the first time.
+
+        Raises:
+            DataError: an image that is damaged, or a shard that cannot be read; file and offset are named
+        """
+        indices = np.arange(len(self))[indices]  # negative ones too, and an IndexError for those beyond the end
+        out = np.empty((len(indices), 3, self.size, self.size), np.uint8)
+        places = []
+        nbytes = 3 * self.size**2
+        for row in np.argsort(indices).tolist():  # in the order of the disk
+            number, image = self._where(int(indices[row]))
+            mapped, images = self._map(number)
+            places.append((row, number, image, images))
+            if hasattr(mapped, "madvise"):  # the disk may begin with all of them at once
+                first = image * nbytes // mmap.PAGESIZE * mmap.PAGESIZE
+                mapped.madvise(mmap.MADV_WILLNEED, first, (image + 1) * nbytes - first)
+        for row, number, image, images in places:
+            out[row] = images[image]
+            index = int(indices[row])
+            if not self._verified[index]:  # two threads may do this at once: they find the same
+                if zlib.crc32(out[row]) != self._crc32[index]:
+                    path = images_path(self.folder, self.part, number)
+                    raise DataError(f"{path}: the image at byte {image * nbytes:,} is damaged (its CRC-32 differs); "
+                                    f"`minialex store check {self.folder}` looks for more.")  # fmt: skip
+                self._verified[index] = True
+        return out
+
+
+# ---------------------------------------------------------------- checking
+
+
+class Damage(NamedTuple):
+    """Something wrong with a store: the file, the byte where it begins (−1: the file as a whole), and what."""
+
+    file: str
+    offset: int
+    what: str
+
+
+def check(
+    place: str | os.PathLike[str],
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Damage]:
+    """Read the whole store and compare every file with its SHA-256.
+
+    Args:
+        workers: threads; one a processor if None
+        progress: called with the images done and all of them
+
+    Returns:
+        What is damaged, in the order of the files; an empty list for a sound store.
+
+    Raises:
+        DataError: no store, or its ``store.json`` is damaged
+    """
+    folder = Path(place).expanduser()
+    manifest = read_manifest(folder)
+    total = sum(manifest.count(part) for part in PARTS)
+    lock, done = threading.Lock(), 0
+
+    def seen(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+            progress(done, total)
+
+    found = [
+        damage
+        for name in (STATISTICS, LEFT_OUT, TREATED)
+        for damage in _check_file(folder / name, manifest.sums.get(name))
+    ]
+    jobs = [(part, number) for part in PARTS for number in range(len(manifest.shards[part]))]
+    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="minialex-check")
+    try:
+        for damages in pool.map(lambda job: list(_check_shard(folder, manifest, job[0], job[1], seen)), jobs):
+            found += damages
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return found
+
+
+def _check_file(path: Path, expected: str | None) -> Iterator[Damage]:
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        yield Damage(path.name, -1, f"cannot be read ({error.strerror})")
+        return
+    if found != expected:
+        yield Damage(path.name, -1, "its SHA-256 differs")
+
+
+def _check_shard(
+    folder: Path, manifest: Manifest, part: str, number: int, seen: Callable[[int], None]
+) -> Iterator[Damage]:
+    shard, nbytes = manifest.shards[part][number], 3 * manifest.size**2
+    path, index_file = images_path(folder, part, number), index_path(folder, part, number)
+    index: Index | None = None
+    try:
+        index, found = read_index(index_file)
+    except DataError as error:
+        yield Damage(index_file.name, -1, str(error).partition(": ")[2])
+    else:
+        if found != shard.index_sha256:
+            yield Damage(index_file.name, -1, "its SHA-256 differs")
+            index = None
+    digest = hashlib.sha256()
+    damaged = []
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != shard.images * nbytes:
+                yield Damage(
+                    path.name, min(size, shard.images * nbytes), f"{size:,} bytes, expected {shard.images * nbytes:,}"
+                )
+            for first in range(0, shard.images, _BLOCK):
+                block = file.read(min(_BLOCK, shard.images - first) * nbytes)
+                digest.update(block)
+                for image in range(len(block) // nbytes):
+                    own = zlib.crc32(memoryview(block)[image * nbytes : (image + 1) * nbytes])
+                    if index is not None and own != index.crc32[first + image]:
+                        what = f"image {first + image} ({index.names[first + image]}): its CRC-32 differs"
+                        damaged.append(Damage(path.name, (first + image) * nbytes, what))
+                seen(min(_BLOCK, shard.images - first))
+    except OSError as error:
+        yield Damage(path.name, -1, f"cannot be read ({error.strerror})")
+        return
+    yield from damaged
+    if not damaged and size == shard.images * nbytes and digest.hexdigest() != shard.sha256:
+        yield Damage(path.name, -1, "its SHA-256 differs")

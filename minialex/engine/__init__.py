@@ -1,0 +1,1 @@
+"""A network at work: its columns on their devices, a step, a session."""

@@ -1,0 +1,180 @@
+"""The executor: a network's columns on their devices, forward and backward, with what crosses between them.
+
+A placement is a tuple of device names, one a column: ``("cuda:0", "cuda:1")`` as in 2012, ``("cpu:0", "cpu:0")``
+for both columns on one device. Before a layer that sees ``"all"``, each column gathers the others' channels; on
+the way back each owner gets the sum of every reader's gradient, added in the order of the columns. Nothing else
+crosses. Where the columns live changes no number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from minialex.backend.arrays import Array
+from minialex.backend.program import ArrayName, Watch
+from minialex.backend.protocol import Backend
+from minialex.network.layers import Context
+from minialex.network.network import Network, Stage
+
+Placement = tuple[str, ...]
+
+
+class Executor:
+    """One network on one backend, at one placement.
+
+    Of layers that are `frozen` no gradient is computed where nothing before them learns either.
+
+    Attributes:
+        exchanged: bytes that crossed between columns so far, by (layer that reads, ``"forward"`` or ``"backward"``)
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        backend: Backend,
+        placement: Placement,
+        watch: Watch | None = None,
+        frozen: frozenset[str] = frozenset(),
+    ) -> None:
+        self.network = network
+        self.backend = backend
+        self.placement = placement
+        self.stages = network.stages(len(placement))
+        self.exchanged: Counter[tuple[str, str]] = Counter()
+        self.watch = watch or (lambda layer, column, phase: None)
+        learning = [
+            bool(stage.layer.parameters(stage.seen, 0, stage.columns)) and stage.layer.name not in frozen
+            for stage in self.stages
+        ]
+        self._first_learning = learning.index(True) if True in learning else len(learning)
+
+    def forward(
+        self,
+        parameters: Mapping[ArrayName, Array],
+        images: Sequence[Array],
+        context: Context,
+        tell: Callable[[str, Sequence[Array]], None] = lambda layer, pieces: None,
+    ) -> tuple[list[Array], list[list[Any]]]:
+        """Run all layers.
+
+        Args:
+            parameters: by name, as in `Network.parameters`, each on its column's device
+            images: float [N,C,H,W], one a column, on its device (columns on one device may share an array)
+            context: the moment; column and columns are filled in here
+            tell: told every layer's name and its output, one array a column, as soon as it is there
+
+        Returns:
+            The last layer's output, one array a column that computed it; and what `backward` needs.
+        """
+        pieces, saved = list(images), []
+        for stage in self.stages:
+            if stage.gathers:
+                pieces = self._gather(stage, pieces)
+            outputs, needed = [], []
+            for column in range(stage.columns):
+                self.watch(stage.layer.name, column, "forward")
+                y, need = stage.layer.forward(
+                    self.backend, self._own(parameters, stage, column), pieces[column], self._at(stage, column, context)
+                )
+                outputs.append(y)
+                needed.append(need)
+            pieces = outputs
+            tell(stage.layer.name, pieces)
+            saved.append(needed)
+        return pieces, saved
+
+    def backward(
+        self, parameters: Mapping[ArrayName, Array], saved: list[list[Any]], gradient: Sequence[Array], context: Context
+    ) -> dict[ArrayName, Array]:
+        """Gradients of the parameters by their names, from the gradient of the last layer's output; uses `saved` up.
+
+        It goes back to the first layer that learns, and no further.
+        """
+        pieces: list[Array] = list(gradient)
+        gradients: dict[ArrayName, Array] = {}
+        for index in reversed(range(self._first_learning, len(self.stages))):
+            stage = self.stages[index]
+            needed = saved.pop()
+            inputs: list[Array] = []
+            for column in range(stage.columns):
+                self.watch(stage.layer.name, column, "backward")
+                dx, own = stage.layer.backward(
+                    self.backend,
+                    self._own(parameters, stage, column),
+                    needed[column],
+                    pieces[column],
+                    replace(self._at(stage, column, context), need_dx=index > self._first_learning),
+                )
+                inputs.append(dx)
+                gradients.update({ArrayName(stage.layer.name, name, column): array for name, array in own.items()})
+            if index > self._first_learning:
+                pieces = self._scatter(stage, inputs) if stage.gathers else inputs
+        return gradients
+
+    def loss(self, outputs: Sequence[Array], labels: Array) -> tuple[Array, Array]:
+        """Mean cross-entropy and probabilities [N,K], on the first column's device (see the operation)."""
+        self.watch("softmax", 0, "forward")
+        return self.backend.softmax_cross_entropy(self._first(outputs), labels)
+
+    def loss_gradient(self, probs: Array, labels: Array) -> list[Array]:
+        """Gradient of the mean cross-entropy, in the pieces that `backward` takes."""
+        self.watch("softmax", 0, "backward")
+        gradient = self.backend.softmax_cross_entropy_backward(probs, labels)
+        last = self.stages[-1]
+        pieces = self.backend.split(gradient, [last.output[0]] * last.columns) if last.columns > 1 else [gradient]
+        return [self._send(piece, column, 0, "softmax", "backward") for column, piece in enumerate(pieces)]
+
+    def _first(self, outputs: Sequence[Array]) -> Array:
+        if len(outputs) == 1:
+            return outputs[0]
+        return self.backend.concat([self._send(y, 0, column, "softmax", "forward") for column, y in enumerate(outputs)])
+
+    def _own(self, parameters: Mapping[ArrayName, Array], stage: Stage, column: int) -> dict[str, Array]:
+        names = stage.layer.parameters(stage.seen, column, stage.columns)
+        return {name: parameters[ArrayName(stage.layer.name, name, column)] for name in names}
+
+    def _at(self, stage: Stage, column: int, context: Context) -> Context:
+        return replace(context, column=column, columns=stage.columns)
+
+    def _gather(self, stage: Stage, pieces: Sequence[Array]) -> list[Array]:
+        """For each reading column, all columns' channels side by side on its device."""
+        whole: dict[str, Array] = {}
+        for reader in range(stage.columns):
+            self.watch(stage.layer.name, reader, "exchange")
+            arrived = [
+                self._send(piece, reader, owner, stage.layer.name, "forward") for owner, piece in enumerate(pieces)
+            ]
+            device = self.placement[reader]
+            if device not in whole:  # columns on one device read one array
+                whole[device] = self.backend.concat(arrived)
+        return [whole[self.placement[reader]] for reader in range(stage.columns)]
+
+    def _scatter(self, stage: Stage, gradients: Sequence[Array]) -> list[Array]:
+        """For each owning column, the sum of what every reader has for its channels."""
+        sizes = [stage.seen[0] // stage.sources] * stage.sources
+        parts = []
+        for reader, gradient in enumerate(gradients):
+            self.watch(stage.layer.name, reader, "exchange")
+            parts.append(self.backend.split(gradient, sizes))
+        sums: list[Array] = []
+        for owner in range(stage.sources):
+            self.watch(stage.layer.name, owner, "exchange")
+            arrived = [
+                self._send(parts[reader][owner], owner, reader, stage.layer.name, "backward")
+                for reader in range(stage.columns)
+            ]
+            total = arrived[0]
+            for part in arrived[1:]:
+                total = self.backend.add(total, part)
+            sums.append(total)
+        return sums
+
+    def _send(self, piece: Array, receiver: int, sender: int, layer: str, direction: str) -> Array:
+        """A piece on the receiving column's device, counted if it comes from another column."""
+        if receiver != sender:
+            self.exchanged[layer, direction] += math.prod(piece.shape) * piece.dtype.itemsize
+        return self.backend.copy_to(piece, self.placement[receiver])

@@ -1,0 +1,91 @@
+"""The learning rate of an epoch, as a function of the recipe and of the validation errors so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from minialex.recipe.fields import Recipe
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What holds during one epoch.
+
+    Attributes:
+        learning_rate: ε of the weights, before the layers' multiples
+        colour: standard deviation of the colour shift
+        layer_rates: multiples of the learning rate by layer; 0 freezes
+        finished: whether training is over before this epoch
+    """
+
+    learning_rate: float
+    colour: float
+    layer_rates: Mapping[str, float]
+    finished: bool = False
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Layers that are not updated at all."""
+        return frozenset(layer for layer, rate in self.layer_rates.items() if rate == 0)
+
+
+def moment(recipe: Recipe, epoch: int, errors: Sequence[float]) -> Moment:
+    """What holds in an epoch.
+
+    Args:
+        recipe: the run's
+        epoch: counted from 1
+        errors: the validation error (a fraction of 1) after each epoch before it
+
+    Note:
+        The plateau schedule is section 5's heuristic: when the error has not fallen by `min_improvement` for `patience`
+        epochs the rate is divided by `cut_factor`, at most `cuts` times; when it would be cut once more, training ends.
+
+        The cosine schedule is that of Loshchilov and Hutter (2017), without restarts, one value an epoch. A warm-up
+        (Goyal et al. 2017) raises the rate of whatever schedule in equal steps, one an epoch.
+    """
+    rate, colour, layer_rates = recipe.learning_rate, recipe.colour, dict(recipe.layer_rates)
+    finished = epoch > recipe.epochs
+    if recipe.schedule == "plateau":
+        cuts = _cuts(errors, recipe.patience, recipe.min_improvement)
+        finished = finished or cuts > recipe.cuts
+        rate /= recipe.cut_factor ** min(cuts, recipe.cuts)
+    elif recipe.schedule == "steps":
+        rate /= recipe.cut_factor ** sum(epoch >= step for step in recipe.steps)
+    elif recipe.schedule == "cosine":
+        done = max(0, epoch - 1 - recipe.warmup_epochs) / max(1, recipe.epochs - recipe.warmup_epochs)
+        rate *= (1 + math.cos(math.pi * min(done, 1.0))) / 2
+    elif recipe.schedule == "timeline":
+        for entry in sorted(recipe.timeline, key=lambda entry: int(entry["epoch"])):
+            if epoch >= entry["epoch"]:
+                rate = float(entry.get("learning_rate", rate))
+                colour = float(entry.get("colour", colour))
+                layer_rates.update(entry.get("layer_rates", {}))
+    if epoch <= recipe.warmup_epochs:
+        rate *= epoch / (recipe.warmup_epochs + 1)
+    return Moment(rate, colour, layer_rates, finished)
+
+
+def _cuts(errors: Sequence[float], patience: int, min_improvement: float) -> int:
+    best, waited, cuts = math.inf, 0, 0
+    for error in errors:
+        if error < best - min_improvement:
+            best, waited = error, 0
+        else:
+            waited += 1
+        if waited == patience:
+            cuts, waited = cuts + 1, 0
+    return cuts
+
+
+def parameter_rate(recipe: Recipe, now: Moment, layer: str, array: str) -> float:
+    """The learning rate of one of a layer's arrays at a moment.
+
+    Biases take `bias_rate_factor` times the weights' rate, or of the rate at the beginning if `bias_rate_fixed`.
+    """
+    rate = now.learning_rate
+    if array == "bias":
+        rate = recipe.bias_rate_factor * (recipe.learning_rate if recipe.bias_rate_fixed else rate)
+    return rate * now.layer_rates.get(layer, 1.0)

@@ -1,0 +1,328 @@
+"""A network with its weights on its devices, ready to be trained or asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.backend.arrays import Array
+from minialex.backend.program import LABELS, LOSS, PROBS, STEP, ArrayName, CompiledStep
+from minialex.backend.protocol import Backend
+from minialex.data.draws import Draws, centre_crop_offset, ten_crop_offsets, training_draws
+from minialex.data.statistics import Statistics
+from minialex.engine.columns import Placement
+from minialex.engine.schedule import Moment, parameter_rate
+from minialex.engine.step import Kind, Plan, make_step, output_name, rate_name, walk_step
+from minialex.errors import ConfigurationError, ResourceError, nearest
+from minialex.network import variants
+from minialex.network.network import Network
+from minialex.network.parameters import initial_parameters, join_columns, split_columns
+from minialex.recipe.fields import Recipe
+
+
+def placement_of(backend: Backend, devices: str | None, columns: int) -> Placement:
+    """A placement from the command line's text.
+
+    Args:
+        devices: names or numbers of the backend's devices, separated by commas, one a column; a single one takes all
+            columns; None means the backend's first device
+
+    Raises:
+        ConfigurationError: If a device does not exist, or there are neither one nor `columns` of them.
+    """
+    if devices is None:
+        return (backend.devices[0],) * columns
+    names = []
+    for text in (part.strip() for part in devices.split(",")):
+        name = backend.devices[int(text)] if text.isdigit() and int(text) < len(backend.devices) else text
+        if name not in backend.devices:
+            known = ", ".join(backend.devices)
+            raise ConfigurationError(
+                f"backend '{backend.name}' has no device '{text}'; it has {known}.{nearest(text, backend.devices)}"
+            )
+        names.append(name)
+    if len(names) == 1:
+        names *= columns
+    if len(names) != columns:
+        raise ConfigurationError(f"--devices names {len(names)} devices for {columns} columns; give one or {columns}")
+    return tuple(names)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A training step's batch on the devices, with its draws and rates (see `minialex.engine.step.training_step`).
+
+    Attributes:
+        arrays: what the step is given, by name
+        batch_size: how many images
+        frozen: layers that are not updated
+    """
+
+    arrays: Mapping[ArrayName, Any]
+    batch_size: int
+    frozen: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training step did.
+
+    Attributes:
+        loss: mean cross-entropy of the batch
+        probs: [N,K]
+        skipped: parameters of which some elements were not updated, since the result would not have been finite
+    """
+
+    loss: float
+    probs: NDArray[np.floating[Any]]
+    skipped: tuple[ArrayName, ...]
+
+
+class Session:
+    """A network in its place with its weights, their momentum, and the mean image.
+
+    Args:
+        recipe: with `classes` set
+        backend, placement: where it lives
+        statistics: of the training set
+        weights, momentum: whole layers' arrays (see `join_columns`); None: initial weights, zero momentum
+        network: the network, if not the one that the recipe describes
+
+    Raises:
+        ResourceError: If the weights do not fit into memory.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        backend: Backend,
+        placement: Placement,
+        statistics: Statistics,
+        weights: Mapping[str, NDArray[Any]] | None = None,
+        momentum: Mapping[str, NDArray[Any]] | None = None,
+        network: Network | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.backend = backend
+        self.statistics = statistics
+        self.network = network or variants.build(recipe)
+        self.plan = Plan(self.network, placement, recipe)
+        self._steps: dict[tuple[Kind, int, frozenset[str], tuple[str, ...]], CompiledStep] = {}
+        columns = len(placement)
+        self._names = tuple(self.network.parameters(columns))
+        arrays: dict[ArrayName, NDArray[Any]] = {}
+        if weights is None:
+            arrays |= initial_parameters(self.network, columns, recipe.seed, recipe.dtype)
+        else:
+            arrays |= split_columns(self.network, columns, weights)
+        if momentum is not None:
+            arrays |= {name.to("momentum"): a for name, a in split_columns(self.network, columns, momentum).items()}
+        mean = _mean(recipe, statistics)
+        self.bound: dict[ArrayName, Array] = {}
+        """The arrays that live longer than a step, by name, on their devices."""
+        try:
+            for name in self._names:
+                device, moving = placement[name.column], name.to("momentum")
+                self.bound[name] = backend.to_device(arrays[name].astype(recipe.dtype, copy=False), device)
+                self.bound[moving] = (
+                    backend.to_device(arrays[moving].astype(recipe.dtype, copy=False), device)
+                    if moving in arrays
+                    else backend.zeros(arrays[name].shape, recipe.dtype, device)
+                )
+            for device in self.plan.devices:
+                self.bound[ArrayName(role="mean", device=device)] = backend.to_device(mean, device)
+        except MemoryError as error:
+            raise ResourceError(
+                f"out of memory: the weights and momentum of {self.network.name} do not fit "
+                f"({error or 'no more to be had'}); try a smaller network, or its columns on two devices"
+            ) from None
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """Whole layers' weights and biases, as NumPy arrays of their own."""
+        return join_columns({name: self.backend.to_numpy(self.bound[name]) for name in self._names})
+
+    def momentum(self) -> dict[str, NDArray[Any]]:
+        """Whole layers' momentum, as NumPy arrays of their own."""
+        return join_columns({name: self.backend.to_numpy(self.bound[name.to("momentum")]) for name in self._names})
+
+    def step(
+        self, kind: Kind, batch_size: int, frozen: frozenset[str] = frozenset(), layers: tuple[str, ...] = ()
+    ) -> CompiledStep:
+        """The step for batches of that size, made once."""
+        key = kind, batch_size, frozen, layers
+        if key not in self._steps:
+            plan = replace(self.plan, frozen=frozen, layers=layers)
+            with _memory(batch_size):
+                self._steps[key] = make_step(self.backend, plan, kind, batch_size, self.bound)
+        return self._steps[key]
+
+    def feed(self, images: NDArray[np.uint8], labels: NDArray[np.int64], draws: Draws) -> dict[ArrayName, Any]:
+        """A batch and its draws on every device, as a step takes them."""
+        shift = draws.shift.astype(self.recipe.dtype)
+        arrays = {"images": images, "shift": shift, "top": draws.top, "left": draws.left, "flip": draws.flip}
+        feed = {
+            ArrayName(role=role, device=device): self.backend.to_device(array, device)
+            for device in self.plan.devices
+            for role, array in arrays.items()
+        }
+        feed[LABELS] = self.backend.to_device(labels, self.plan.placement[0])
+        return feed
+
+    def training_feed(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment
+    ) -> dict[ArrayName, Any]:
+        """The feed of one training step: the batch with its crops, reflections and colours drawn, and the rates."""
+        recipe = self.recipe
+        draws = training_draws(
+            len(images),
+            seed=recipe.seed,
+            step=step,
+            size=recipe.image_size,
+            crop=recipe.crop,
+            statistics=self.statistics,
+            crop_positions=recipe.crop_positions,
+            crop_chunk=recipe.crop_chunk,
+            colour=now.colour,
+            colour_scale=recipe.colour_scale,
+        )
+        if recipe.crops == "centre":
+            centre = np.full_like(draws.top, centre_crop_offset(recipe.image_size, recipe.crop))
+            draws = replace(draws, top=centre, left=centre)
+        if not recipe.reflect:
+            draws = replace(draws, flip=np.zeros_like(draws.flip))
+        rates = {rate_name(name): parameter_rate(recipe, now, name.layer, name.array) for name in self._names}
+        return {**self.feed(images, labels, draws), STEP: step, **rates}
+
+    def view_feed(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], top: int, left: int, flip: int
+    ) -> dict[ArrayName, Any]:
+        """The feed of an inference step: one view, the same of every image (see `view_offsets`)."""
+        N = len(images)
+        offsets = (np.full(N, top, np.int32), np.full(N, left, np.int32), np.full(N, flip, np.uint8))
+        return self.feed(images, labels, Draws(*offsets, np.zeros((N, 3), np.float32)))
+
+    def upload(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment) -> Feed:
+        """Send a training step's batch to the devices.
+
+        Args:
+            images, labels: uint8 [N,3,S,S] and int64 [N]
+            step: its number, from which crops, reflections, colours and dropout are drawn
+            now: the rates of its epoch
+
+        Raises:
+            ResourceError: If the batch does not fit into memory.
+        """
+        with _memory(len(images)):
+            return Feed(self.training_feed(images, labels, step, now), len(images), now.frozen)
+
+    def start(self, feed: Feed) -> dict[ArrayName, Array]:
+        """Begin one training step, which changes the weights in place; on a GPU the next batch can be sent meanwhile.
+
+        Raises:
+            ResourceError: If the step does not fit into memory.
+        """
+        step = self.step("train", feed.batch_size, feed.frozen)
+        with _memory(feed.batch_size):
+            return step(feed.arrays)
+
+    def finish(self, pending: Mapping[ArrayName, Array]) -> Outcome:
+        """Wait for a training step, and fetch what it did."""
+        to_numpy = self.backend.to_numpy
+        skipped = tuple(
+            name.to("parameter")
+            for name, count in pending.items()
+            if name.role == "skipped" and int(to_numpy(count)) > 0
+        )
+        return Outcome(float(to_numpy(pending[LOSS])), to_numpy(pending[PROBS]), skipped)
+
+    def train(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment) -> Outcome:
+        """One whole training step on a batch: `upload`, `start`, `finish`."""
+        return self.finish(self.start(self.upload(images, labels, step, now)))
+
+    def probabilities(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None, views: int = 1
+    ) -> tuple[NDArray[np.floating[Any]], float]:
+        """Probabilities [N,K] of uint8 images [N,3,S,S], averaged over one view or ten, and the mean loss per view.
+
+        Without labels the loss means nothing.
+        """
+        N = len(images)
+        labels = np.zeros(N, np.int64) if labels is None else labels
+        step = self.step("infer", N)
+        total: NDArray[np.floating[Any]] | None = None
+        losses = []
+        for view in view_offsets(self.recipe.image_size, self.recipe.crop, views):
+            with _memory(N):
+                outputs = step(self.view_feed(images, labels, *view))
+            probs = self.backend.to_numpy(outputs[PROBS])
+            total = probs if total is None else total + probs
+            losses.append(float(self.backend.to_numpy(outputs[LOSS])))
+        assert total is not None
+        return total / views, sum(losses) / views
+
+    def activations(self, images: NDArray[np.uint8], layers: Sequence[str]) -> dict[str, NDArray[np.floating[Any]]]:
+        """What some layers give for the centre crops of images, by the layer's name.
+
+        Args:
+            images: uint8 [N,3,S,S]
+            layers: names of layers of the network
+
+        Returns:
+            The whole layers' outputs, [N,C,H,W] or [N,D]: the channels (or neurons) of column 0 first.
+
+        Raises:
+            ConfigurationError: If the network has no such layer.
+            ResourceError: If the batch does not fit into memory.
+        """
+        wanted = tuple(dict.fromkeys(self.network.layer(name).name for name in layers))
+        N = len(images)
+        (centre,) = view_offsets(self.recipe.image_size, self.recipe.crop, 1)
+        step = self.step("infer", N, layers=wanted)
+        with _memory(N):
+            outputs = step(self.view_feed(images, np.zeros(N, np.int64), *centre))
+        stages = {stage.layer.name: stage for stage in self.network.stages(len(self.plan.placement))}
+        pieces = {layer: [outputs[output_name(layer, c)] for c in range(stages[layer].pieces)] for layer in wanted}
+        return {layer: np.concatenate([*map(self.backend.to_numpy, p)], axis=1) for layer, p in pieces.items()}
+
+    def walk(self, kind: Kind, backend: Backend) -> CompiledStep:
+        """The step with its layers walked on another backend of the same arrays (a probe)."""
+        return walk_step(backend, self.plan, kind, self.bound)
+
+
+def view_offsets(size: int, crop: int, views: int) -> list[tuple[int, int, int]]:
+    """(top, left, flip) of the centre view, or of the ten views of section 4.1."""
+    if views == 1:
+        middle = centre_crop_offset(size, crop)
+        return [(middle, middle, 0)]
+    return ten_crop_offsets(size, crop)
+
+
+def _mean(recipe: Recipe, statistics: Statistics) -> NDArray[Any]:
+    """What is subtracted: [3,S,S] for the pixel's own mean, else [3,crop,crop]."""
+    mean = statistics.mean
+    if recipe.mean == "centre":
+        first = (recipe.image_size - recipe.crop) // 2
+        mean = mean[:, first : first + recipe.crop, first : first + recipe.crop]
+    elif recipe.mean == "channel":
+        channels = mean.mean(axis=(1, 2), dtype=np.float64)
+        mean = np.broadcast_to(channels[:, None, None], (3, recipe.crop, recipe.crop))
+    return np.ascontiguousarray(mean, recipe.dtype)
+
+
+@contextmanager
+def _memory(batch_size: int) -> Iterator[None]:
+    """Turn a lack of memory into advice: which batch would fit, as the backend knows, else half of this one."""
+    try:
+        yield
+    except MemoryError as error:
+        fits = getattr(error, "fits", 2 ** int(math.log2(batch_size // 2)) if batch_size > 1 else 0)
+        advice = f"try --batch-size {fits}" if fits else "not even one image fits: try a smaller network"
+        raise ResourceError(
+            f"out of memory with a batch of {batch_size} images ({error or 'no more to be had'}); {advice}"
+        ) from None

@@ -1,0 +1,210 @@
+"""The two steps that everything is made of: one of training, one of inference.
+
+A step takes a feed (images, crops, labels, rates) and gives outputs by name. `make_step` records it as a program
+and offers that to the backend; a backend that does not compile it walks the layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from minialex.backend.arrays import Array
+from minialex.backend.program import LABELS, LOSS, PROBS, STEP, ArrayName, CompiledStep, Program, Symbol, Watch
+from minialex.backend.protocol import Backend
+from minialex.backend.recorder import Recorder, as_backend
+from minialex.engine.columns import Executor, Placement
+from minialex.network.layers import Context
+from minialex.network.network import Network
+from minialex.recipe.fields import Recipe
+
+Kind = Literal["train", "infer"]
+FED_PER_DEVICE = ("images", "shift", "top", "left", "flip")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about a step that does not change from one to the next.
+
+    Attributes:
+        network, placement: what is run, and where its columns live
+        recipe: the update's constants, the images' size and scale, the dtype and the seed
+        frozen: layers that are not updated at all
+        layers: layers whose outputs an inference step returns too
+    """
+
+    network: Network
+    placement: Placement
+    recipe: Recipe = field(default_factory=Recipe)
+    frozen: frozenset[str] = frozenset()
+    layers: tuple[str, ...] = ()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices of the placement, each once."""
+        return tuple(dict.fromkeys(self.placement))
+
+    @property
+    def mean_follows(self) -> bool:
+        """Whether the mean that is subtracted is that of the same pixel, or stays put under the crop."""
+        return self.recipe.mean == "pixel"
+
+    def factor(self, kind: Kind) -> float:
+        """What augmented pixels are multiplied with."""
+        recipe = self.recipe
+        return recipe.pixel_scale / (1 + recipe.colour if recipe.colour_divide and kind == "train" else 1)
+
+
+def training_step(
+    executor: Executor, plan: Plan, bound: Mapping[ArrayName, Array], feed: Mapping[ArrayName, Any]
+) -> dict[ArrayName, Any]:
+    """Augment, forward, cost, backward, update.
+
+    Args:
+        executor, plan: the network in its place
+        bound: parameters, their momentum, and the mean on every device
+        feed: on every device ``"images"`` (uint8 [N,C,H,W]), ``"shift"``, ``"top"``, ``"left"`` and ``"flip"`` as
+            `Backend.augment` takes them; `LABELS` on the first column's device; the numbers `STEP` and, for every
+            whole parameter, its ``"rate"``
+
+    Returns:
+        `LOSS`, `PROBS` and, for every updated parameter, how many of its elements were ``"skipped"``, since the result
+        would not have been finite.
+    """
+    recipe = plan.recipe
+    context = Context(training=True, seed=recipe.seed, step=feed[STEP])
+    images = _images(executor, plan, bound, feed, "train")
+    outputs, saved = executor.forward(bound, images, context)
+    loss, probs = executor.loss(outputs, feed[LABELS])
+    gradients = executor.backward(bound, saved, executor.loss_gradient(probs, feed[LABELS]), context)
+    results = {LOSS: loss, PROBS: probs}
+    for name, gradient in gradients.items():
+        if name.layer in plan.frozen:
+            continue
+        executor.watch(name.layer, name.column, "update")
+        results[name.to("skipped")] = executor.backend.sgd_update(
+            bound[name],
+            bound[name.to("momentum")],
+            gradient,
+            learning_rate=feed[rate_name(name)],
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay if recipe.decay_biases or name.array == "weight" else 0.0,
+        )
+    return results
+
+
+def rate_name(name: ArrayName) -> ArrayName:
+    """The name of a parameter's learning rate, which all its columns have in common."""
+    return ArrayName(name.layer, name.array, role="rate")
+
+
+def inference_step(
+    executor: Executor, plan: Plan, bound: Mapping[ArrayName, Array], feed: Mapping[ArrayName, Any]
+) -> dict[ArrayName, Any]:
+    """Augment and forward, with the cost of the labels given; see `training_step`.
+
+    Returns:
+        `LOSS`, `PROBS` and, for every layer of `Plan.layers`, each column's piece of its ``"output"``.
+    """
+    shown: dict[ArrayName, Any] = {}
+
+    def tell(layer: str, pieces: Sequence[Array]) -> None:
+        if layer in plan.layers:
+            shown.update({output_name(layer, column): piece for column, piece in enumerate(pieces)})
+
+    outputs, _ = executor.forward(bound, _images(executor, plan, bound, feed, "infer"), Context(), tell)
+    loss, probs = executor.loss(outputs, feed[LABELS])
+    return {LOSS: loss, PROBS: probs, **shown}
+
+
+def output_name(layer: str, column: int) -> ArrayName:
+    """The name of a column's piece of a layer's output."""
+    return ArrayName(layer, column=column, role="output")
+
+
+def _images(
+    executor: Executor, plan: Plan, bound: Mapping[ArrayName, Array], feed: Mapping[ArrayName, Any], kind: Kind
+) -> list[Array]:
+    """The network's input on every column's device: each device cuts its own."""
+    cut = {}
+    for device in plan.devices:
+        executor.watch("input", plan.placement.index(device), "input")
+        images, shift, top, left, flip = (feed[ArrayName(role=role, device=device)] for role in FED_PER_DEVICE)
+        cut[device] = executor.backend.augment(
+            images,
+            bound[ArrayName(role="mean", device=device)],
+            shift,
+            top,
+            left,
+            flip,
+            crop=plan.network.input_shape[1],
+            factor=plan.factor(kind),
+            mean_follows=plan.mean_follows,
+        )
+    return [cut[device] for device in plan.placement]
+
+
+Step = Callable[[Executor, Plan, Mapping[ArrayName, Array], Mapping[ArrayName, Any]], dict[ArrayName, Any]]
+STEPS: dict[Kind, Step] = {"train": training_step, "infer": inference_step}
+
+
+def record(plan: Plan, kind: Kind, batch_size: int, devices: tuple[str, ...]) -> Program:
+    """A step as a program, for a batch of that size, on a backend with those devices."""
+    recorder = Recorder(devices)
+
+    def watch(layer: str, column: int, phase: str) -> None:
+        recorder.where = (layer, column, phase)
+
+    dtype, S = plan.recipe.dtype, plan.recipe.image_size
+    parameters = plan.network.parameters(len(plan.placement))
+    bound = {}
+    for name, parameter in parameters.items():
+        roles = ("parameter", "momentum") if kind == "train" else ("parameter",)
+        for role in roles:
+            bound[name.to(role)] = recorder.value(parameter.shape, dtype, plan.placement[name.column])
+    channels, crop = plan.network.input_shape[:2]
+    mean_size = S if plan.mean_follows else crop
+    fed = {LABELS: recorder.value((batch_size,), "int64", plan.placement[0])}
+    for device in plan.devices:
+        mean = ArrayName(role="mean", device=device)
+        bound[mean] = recorder.value((channels, mean_size, mean_size), dtype, device)
+        for role, shape, kind_of_number in (
+            ("images", (batch_size, channels, S, S), "uint8"),
+            ("shift", (batch_size, channels), dtype),
+            ("top", (batch_size,), "int32"),
+            ("left", (batch_size,), "int32"),
+            ("flip", (batch_size,), "uint8"),
+        ):
+            fed[ArrayName(role=role, device=device)] = recorder.value(shape, kind_of_number, device)
+    symbols = (STEP, *dict.fromkeys(map(rate_name, parameters))) if kind == "train" else ()
+    executor = Executor(plan.network, as_backend(recorder), plan.placement, watch, plan.frozen)
+    outputs = STEPS[kind](executor, plan, bound, {**fed, **{name: Symbol(name) for name in symbols}})
+    return Program(bound, fed, symbols, tuple(recorder.calls), outputs)
+
+
+def make_step(
+    backend: Backend, plan: Plan, kind: Kind, batch_size: int, bound: Mapping[ArrayName, Array]
+) -> CompiledStep:
+    """A step, compiled if the backend can: a function from a feed to outputs (see `training_step`).
+
+    Args:
+        bound: arrays that live longer than a step, on their devices
+    """
+    compiled = backend.compile_step(record(plan, kind, batch_size, backend.devices), bound)
+    return walk_step(backend, plan, kind, bound) if compiled is None else compiled
+
+
+def walk_step(backend: Backend, plan: Plan, kind: Kind, bound: Mapping[ArrayName, Array]) -> CompiledStep:
+    """A step that walks the layers, one operation after another, for batches of any size."""
+
+    def step(feed: Mapping[ArrayName, Any], watch: Watch | None = None) -> dict[ArrayName, Array]:
+        def tell(layer: str, column: int, phase: str) -> None:
+            if watch is not None:
+                for device in plan.devices:
+                    backend.synchronize(device)
+                watch(layer, column, phase)
+
+        return STEPS[kind](Executor(plan.network, backend, plan.placement, tell, plan.frozen), plan, bound, feed)
+
+    return step

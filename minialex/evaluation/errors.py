@@ -1,0 +1,102 @@
+"""Validation: top-1 and top-5 errors of one network, or of several whose probabilities are averaged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.data import Split
+from minialex.engine.session import Session
+from minialex.errors import DataError
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Probabilities of a whole split, and what follows from them.
+
+    Attributes:
+        probs: float32 [N,K]
+        labels: int64 [N]
+    """
+
+    probs: NDArray[np.floating[Any]]
+    labels: NDArray[np.int64]
+
+    def right(self, top: int) -> NDArray[np.bool_]:
+        """[N]: whether the label is among the `top` most probable classes; ties count against us."""
+        own = self.probs[np.arange(len(self.labels)), self.labels][:, None]
+        ahead = (self.probs >= own).sum(axis=1) - 1
+        return np.asarray((ahead < top) & np.isfinite(own[:, 0]))
+
+    def error(self, top: int) -> float:
+        """Fraction of images whose label is not among the `top` most probable classes."""
+        return float(np.mean(~self.right(top)))
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy of the (averaged) probabilities."""
+        own = self.probs[np.arange(len(self.labels)), self.labels]
+        return float(-np.log(np.maximum(own, np.finfo(own.dtype).tiny)).mean(dtype=np.float64))
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """[K,K]: how many images of each true class (row) were given each class (column)."""
+        K = self.probs.shape[1]
+        counts = np.bincount(self.labels * K + self.probs.argmax(axis=1), minlength=K * K)
+        return counts.reshape(K, K).astype(np.int64)
+
+    def interval(self, top: int) -> tuple[float, float]:
+        """The error's 95% interval from the number of images alone; see `wilson`."""
+        return wilson(self.error(top), len(self.labels))
+
+    def words(self, top: int) -> str:
+        """The error with its interval: ``"40.66% (95%: 40.23 to 41.09%)"``."""
+        low, high = self.interval(top)
+        return f"{self.error(top):.2%} (95%: {100 * low:.2f} to {high:.2%})"
+
+
+def wilson(error: float, images: int) -> tuple[float, float]:
+    """95% interval of an error that was seen on so many images (Wilson 1927: sound at 0, at 1 and for few images)."""
+    z = 1.96
+    middle = (error + z * z / (2 * images)) / (1 + z * z / images)
+    half = z / (1 + z * z / images) * math.sqrt(error * (1 - error) / images + z * z / (4 * images * images))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def evaluate(
+    sessions: Sequence[Session],
+    split: Split,
+    *,
+    views: int = 1,
+    batch_size: int = 100,
+    progress: Callable[[int], None] = lambda done: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Evaluation:
+    """Evaluate one session, or the average of several, on a split.
+
+    Args:
+        sessions: of one number of classes
+        views: 1, the centre, or 10, the corners and the centre with their reflections (section 4.1)
+        batch_size: images at a time
+        progress: called with the number of images done
+        stop: asked after each batch; where it says yes, what is done so far is returned
+    """
+    if len(split) == 0:
+        raise DataError("the validation set is empty: give more images, or another --data")
+    labels = np.asarray(split.labels, np.int64)
+    parts = []
+    done = 0
+    while done < len(split):
+        indices = np.arange(done, min(done + batch_size, len(split)))
+        images = split.read(indices)
+        parts.append(np.mean([s.probabilities(images, labels[indices], views)[0] for s in sessions], axis=0))
+        done += len(indices)
+        progress(done)
+        if stop():
+            break
+    return Evaluation(np.concatenate(parts).astype(np.float32), labels[:done])

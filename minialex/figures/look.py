@@ -1,0 +1,375 @@
+"""Pictures of what `minialex.look` finds, in the style of `minialex.figures.pictures`: figures without pyplot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.figures.pictures import (
+    BLUE,
+    GRID,
+    INK,
+    MUTED,
+    ORANGE,
+    SMALL_IMAGE,
+    blank,
+    clip,
+    name_of,
+    percent,
+    style,
+    tile_kernels,
+)
+from minialex.look.kernels import Difference
+from minialex.look.neighbours import Neighbours
+from minialex.look.sensitivity import Occlusion, Translation
+from minialex.look.units import Excitation, ReceptiveField
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Float = NDArray[np.floating[Any]]
+Image = NDArray[np.uint8]
+
+MOST_MAPS = 512  # of a layer that are drawn
+RANDOM_COLOUR = 2 / 3  # the colour selectivity of random weights, on average
+
+
+def kernels(weights: Float, scores: Float, columns: int, difference: Difference | None) -> Figure:
+    """Draw the first layer's kernels by column, each column's colour selectivities below one another.
+
+    Args:
+        weights: float [K,3,R,S], the kernels of column 1 first
+        scores: float [K], their colour selectivities
+        columns: their number
+        difference: the test of whether the columns differ; None if there is but one column
+    """
+    blocks = [tile_kernels(part) for part in np.split(weights, columns)]
+    across, left = 6.4, 0.15  # inches
+    heights = [across * block.shape[0] / block.shape[1] for block in blocks]
+    plot = 0.42 * columns + 0.25
+    height = sum(heights) + 0.34 * columns + plot + 1.15
+    width = across + 2 * left
+    with style():
+        figure = blank(width, height)
+        bottom = height
+        for n, (block, tall) in enumerate(zip(blocks, heights, strict=True)):
+            bottom -= tall + 0.34
+            axes = figure.add_axes((left / width, bottom / height, across / width, tall / height))
+            axes.imshow(block, interpolation="nearest")
+            axes.axis("off")
+            K = len(scores) // columns
+            where = f"column {n + 1}: " if columns > 1 else ""
+            _, _, R, S = weights.shape
+            axes.set_title(f"{where}{K} kernels, {R} × {S} × 3", color=MUTED, fontsize=9)
+        axes = figure.add_axes((0.85 / width, 0.5 / height, (across - 0.75) / width, plot / height))
+        _draw_scores(axes, scores, columns, difference)
+    return figure
+
+
+def _draw_scores(axes: Axes, scores: Float, columns: int, difference: Difference | None) -> None:
+    for n, part in enumerate(np.split(scores, columns)):
+        known = part[np.isfinite(part)]
+        axes.scatter(known, np.full(len(known), n), marker="|", s=150, linewidths=1.2, color=BLUE, alpha=0.6)
+        if len(known):
+            mean = float(known.mean())
+            axes.scatter([mean], [n], marker="D", s=28, color=ORANGE, zorder=3)
+            axes.annotate(
+                f"mean {mean:.2f}", (mean, n), (0, 9), textcoords="offset points", ha="center", fontsize=8, color=ORANGE
+            )
+    axes.axvline(RANDOM_COLOUR, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(columns - 0.4, -0.75)
+    axes.set_yticks(range(columns), [f"column {n + 1}" for n in range(columns)])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("colour selectivity: 0 grey, 1 colour alone; dotted: the mean of random weights")
+    title = "the kernels' colour selectivity"
+    if difference is not None:
+        title += f"; between the columns η² = {difference.statistic:.2f}, p = {difference.p_value:.2g}"
+    axes.set_title(title, color=MUTED, fontsize=9, pad=10)
+
+
+def activations(image: Image, output: Float, layer: str, columns: int) -> Figure:
+    """Draw an image and what a layer gives for it: every channel's map, or every neuron as a square, by column.
+
+    All maps have one scale, the layer's own: white is 0, blue positive, orange negative.
+
+    Args:
+        image: uint8 [3,h,w], what the network saw
+        output: float [C,H,W] or [D]; of more than 512 channels the first are drawn
+        layer: its name
+        columns: in how many columns the channels lie, those of column 1 first
+    """
+    if output.ndim == 1:  # neurons in rows, about three times as wide as high, one map a column
+        D = len(output) // columns
+        ideal = max(1, math.isqrt(max(1, D // 3)))
+        rows = max((n for n in range((ideal + 1) // 2, ideal + 1) if D % n == 0), default=ideal)
+        padded = np.full((columns, rows * math.ceil(D / rows)), np.nan)
+        padded[:, :D] = output.reshape(columns, D)
+        blocks = [part.reshape(1, rows, -1) for part in padded]
+        share, size = D, "neurons"
+    else:
+        share = min(len(output), MOST_MAPS) // columns
+        blocks = [part[:share] for part in np.split(output, columns)]
+        size = f"maps of {output.shape[1]} × {output.shape[2]}"
+    sheets = [_sheet(block) for block in blocks]
+    across, side, gap = 7.0, 1.7, 0.3
+    heights = [across * sheet.shape[0] / sheet.shape[1] for sheet in sheets]
+    height = max(sum(heights) + gap * columns + 0.95, side + 0.9)
+    width = side + across + 0.65
+    limit = float(np.nanmax(np.abs(output), initial=0)) or 1.0
+    with style():
+        figure = blank(width, height)
+        axes = figure.add_axes((0.15 / width, 1 - (side + 0.4) / height, side / width, side / height))
+        _show(axes, image)
+        axes.set_title("what the network sees", color=MUTED, fontsize=9)
+        top = height - 0.1
+        for n, (sheet, tall) in enumerate(zip(sheets, heights, strict=True)):
+            top -= tall + gap
+            axes = figure.add_axes(((side + 0.45) / width, top / height, across / width, tall / height))
+            shown_sheet = axes.imshow(sheet, cmap=_two_hues(), vmin=-limit, vmax=limit, interpolation="nearest")
+            axes.set_facecolor(GRID)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+            first = n * len(output) // columns
+            where = f", column {n + 1}" if columns > 1 else ""
+            axes.set_title(f"{layer}{where}: {size}, {first} to {first + share - 1}", color=MUTED, fontsize=9)
+        low = float(np.nanmin(output))
+        _scale(figure, shown_sheet, (side + 0.45, top - 0.32, 2.6), min(low, 0.0), limit, "activation", 1)
+    return figure
+
+
+def occlusion(image: Image, found: Occlusion, class_names: Sequence[str]) -> Figure:
+    """Draw an image, and over it how far the class's probability falls where it is covered.
+
+    Args:
+        image: uint8 [3,h,w], the crop that the network saw
+    """
+    side, width, height = 3.2, 7.4, 4.45
+    drop = found.drop(image.shape[1])
+    limit = float(np.nanmax(np.abs(drop), initial=0)) or 1.0
+    label = clip(name_of(class_names, found.label), 40)
+    with style():
+        figure = blank(width, height)
+        for n, title in enumerate((f"{label}: {percent(found.whole)}", "covered here, it falls by")):
+            axes = figure.add_axes(((0.3 + n * (side + 0.4)) / width, 0.85 / height, side / width, side / height))
+            _show(axes, image if n == 0 else _grey(image))
+            axes.set_title(title, color=MUTED, fontsize=9)
+            if n == 0:
+                _square(axes, 0, 0, found.size, found.size, "the covering square")
+        shown = axes.imshow(drop, cmap=_two_hues(), vmin=-limit, vmax=limit, alpha=0.72, interpolation="nearest")
+        low = float(np.nanmin(drop))
+        name = "fall of the probability, percentage points"
+        _scale(figure, shown, (0.3 + side + 0.4, 0.55, side), min(low, 0.0), limit, name, 100)
+    return figure
+
+
+def translation(samples: Sequence[Image], found: Translation, class_names: Sequence[str]) -> Figure:
+    """Draw images moved to the corners of what was tried, and how often the class is right at each shift.
+
+    Args:
+        samples: some moved crops, uint8 [3,h,w], the ends and the middle of the shifts, row by row (9 of them)
+    """
+    side, width, height = 3.0, 10.9, 3.85
+    one = len(found.labels) == 1
+    label = name_of(class_names, int(found.labels[0]))
+    maps = (
+        ("the class's probability, %", found.probabilities.mean(axis=0)),
+        ("is the class in the top five? 100: yes" if one else "images whose class is in the top five, %",
+         found.within(5)),
+    )  # fmt: skip
+    with style():
+        figure = blank(width, height)
+        small = side / 3
+        for n, sample in enumerate(samples):
+            place = (0.2 + n % 3 * small, 0.55 + (2 - n // 3) * small, small * 0.95, small * 0.95)
+            axes = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, place[3] / height))
+            _show(axes, sample)
+            if n == 0:
+                axes.set_title(
+                    clip(label, 34) if one else f"one of {len(found.labels)} images", color=MUTED, fontsize=9
+                )
+        for n, (title, values) in enumerate(maps):
+            left = side + 0.95 + n * (side + 0.6)
+            axes = figure.add_axes((left / width, 0.55 / height, side / width, side / height))
+            axes.imshow(values, cmap=_two_hues(), vmin=-1, vmax=1, interpolation="nearest")
+            axes.set_title(title, color=MUTED, fontsize=9)
+            ticks = range(0, len(found.shifts), max(1, (len(found.shifts) - 1) // 4))
+            axes.set_xticks(ticks, [f"{found.shifts[k]:+d}" if found.shifts[k] else "0" for k in ticks])
+            axes.set_yticks(ticks, [f"{found.shifts[k]:+d}" if found.shifts[k] else "0" for k in ticks])
+            axes.tick_params(length=0)
+            axes.spines[:].set_visible(False)
+            axes.set_xlabel("moved to the right, pixels")
+            if n == 0:
+                axes.set_ylabel("moved down, pixels")
+            if len(found.shifts) <= 11:
+                for i, j in np.ndindex(values.shape):
+                    colour = "white" if values[i, j] > 0.68 else INK
+                    text = f"{100 * values[i, j]:.0f}"
+                    axes.text(j, i, text, ha="center", va="center", fontsize=7.5, color=colour)
+    return figure
+
+
+def excitation(
+    crops: Sequence[Sequence[Image]],
+    found: Excitation,
+    field: tuple[ReceptiveField, ReceptiveField] | None,
+    columns: int,
+    width_of_layer: int,
+) -> Figure:
+    """Draw for each unit the images that excite it most, with what it sees of them framed, and below it enlarged.
+
+    Args:
+        crops: for each unit its images, uint8 [3,h,w], the most exciting first
+        field: receptive fields along rows and columns; None: the units see the whole image
+        columns: in how many columns the layer lies
+        width_of_layer: its number of units
+    """
+    U, n = found.images.shape
+    cell, gap, margin, above = 0.95, 0.07, 1.15, 0.4
+    tall = (2 if field else 1) * (cell + gap) + 0.3
+    width, height = margin + n * (cell + gap) + 0.1, above + U * tall
+    with style():
+        figure = blank(width, height)
+        figure.text(0.1 / width, 1 - 0.12 / height, _title_of(found, field), va="top", color=MUTED, fontsize=9)
+        for u in range(U):
+            top = height - above - u * tall
+            unit = found.units[u]
+            words = f"unit {unit}"
+            if columns > 1:
+                words += f"\ncolumn {unit * columns // width_of_layer + 1}"
+            figure.text(0.1 / width, (top - 0.12) / height, words, va="top", fontsize=9, linespacing=1.4)
+            for k in range(n):
+                left = margin + k * (cell + gap)
+                axes = figure.add_axes((left / width, (top - cell) / height, cell / width, cell / height))
+                image = crops[u][k]
+                _show(axes, image)
+                low = top - cell
+                if field:
+                    places = (int(found.rows[u, k]), int(found.columns[u, k]))
+                    spans = [f.of(p, s) for f, p, s in zip(field, places, image.shape[1:], strict=True)]
+                    (y0, y1), (x0, x1) = spans
+                    _square(axes, x0, y0, x1 - x0, y1 - y0)
+                    low -= cell + gap
+                    axes = figure.add_axes((left / width, low / height, cell / width, cell / height))
+                    _show(axes, image[:, y0:y1, x0:x1])
+                    axes.set_anchor("N")
+                axes.text(
+                    0.5, -0.03, f"{found.values[u, k]:.3g}", transform=axes.transAxes, ha="center", va="top",
+                    fontsize=7.5, color=MUTED,
+                )  # fmt: skip
+    return figure
+
+
+def _title_of(found: Excitation, field: tuple[ReceptiveField, ReceptiveField] | None) -> str:
+    sees = "the whole image" if field is None else f"{field[0].size} × {field[1].size} pixels"
+    return f"{found.layer}: the images that excite a unit most, and by how much; each unit sees {sees}"
+
+
+def neighbours(
+    queries: Sequence[Image],
+    query_names: Sequence[str],
+    images: Sequence[Sequence[Image]],
+    found: Neighbours,
+    labels: NDArray[np.int64],
+    class_names: Sequence[str],
+) -> Figure:
+    """Draw images, and to the right of each those nearest to it in the features: figure 4, right, of the paper.
+
+    Args:
+        queries, query_names: uint8 [3,S,S] and what to write below each
+        images: the neighbours of each, the nearest first
+        labels: int64 [Q,k], classes of the neighbours
+    """
+    Q, k = found.images.shape
+    side, gap, below = 1.25, 0.08, 0.42
+    width, height = 0.2 + (k + 1) * (side + gap) + 0.3, 0.35 + Q * (side + below)
+    with style():
+        figure = blank(width, height)
+        figure.text(0.12 / width, 1 - 0.1 / height, "image", va="top", color=MUTED, fontsize=9)
+        text = "nearest training images, with their distances in the features"
+        figure.text((0.42 + side + gap) / width, 1 - 0.1 / height, text, va="top", color=MUTED, fontsize=9)
+        for q in range(Q):
+            bottom = height - 0.35 - q * (side + below) - side
+            for n in range(k + 1):
+                left = 0.12 + n * (side + gap) + (0.3 if n else 0)
+                axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+                _show(axes, queries[q] if n == 0 else images[q][n - 1])
+                name = clip(query_names[q], 16) if n == 0 else clip(name_of(class_names, int(labels[q, n - 1])), 20)
+                axes.text(
+                    0.5, -0.03, name, transform=axes.transAxes, ha="center", va="top", fontsize=8,
+                    weight="bold" if n == 0 else "normal",
+                )  # fmt: skip
+                if n:
+                    axes.text(
+                        0.5, -0.17, f"{found.distances[q, n - 1]:.3g}", transform=axes.transAxes, ha="center", va="top",
+                        fontsize=7.5, color=MUTED,
+                    )  # fmt: skip
+    return figure
+
+
+# ---- parts -------------------------------------------------------------------------------------------------------
+
+
+def _show(axes: Axes, image: Image) -> None:
+    small = max(image.shape[1:]) <= SMALL_IMAGE
+    axes.imshow(image.transpose(1, 2, 0), interpolation="nearest" if small else "antialiased")
+    axes.axis("off")
+
+
+def _grey(image: Image) -> Image:
+    grey = np.rint(255 - (255 - image.mean(axis=0)) * 0.8).astype(np.uint8)
+    return np.repeat(grey[None], 3, axis=0)
+
+
+def _square(axes: Axes, x: int, y: int, w: int, h: int, text: str = "") -> None:
+    """A frame around pixels, white in black so that it is seen on any image."""
+    from matplotlib.patches import Rectangle
+
+    for colour, line in (("black", 2.4), ("white", 1.1)):
+        frame = Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor=colour, linewidth=line, clip_on=False)
+        axes.add_patch(frame)
+    if text:
+        axes.annotate(
+            text, (x, y + h), (3, -3), textcoords="offset points", va="top", fontsize=7.5, color=INK,
+            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
+        )  # fmt: skip
+
+
+def _sheet(maps: Float) -> NDArray[np.float64]:
+    """Maps [C,H,W] side by side on a grid about three times as wide as high; gaps are NaN."""
+    C, H, W = maps.shape
+    across = max(1, min(C, round(math.sqrt(3 * C * H / W))))
+    across = next((n for n in range(across, min(C, 2 * across)) if C % n == 0), across)
+    gap = max(1, round(W / 16)) if C > 1 else 0
+    sheet = np.full((math.ceil(C / across) * (H + gap) - gap, across * (W + gap) - gap), np.nan)
+    for c in range(C):
+        y, x = c // across * (H + gap), c % across * (W + gap)
+        sheet[y : y + H, x : x + W] = maps[c]
+    return sheet
+
+
+def _two_hues() -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("minialex", [ORANGE, "#ffffff", BLUE])
+
+
+def _scale(
+    figure: Figure, shown: Any, place: tuple[float, float, float], low: float, high: float, name: str, factor: int
+) -> None:
+    """What the colours mean: a bar from the lowest value to the highest, its numbers multiplied by a factor."""
+    from matplotlib.ticker import FuncFormatter
+
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, 0.1 / height))
+    figure.colorbar(shown, cax=axes, orientation="horizontal", label=name)
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{factor * value:.3g}"))
+    axes.tick_params(labelsize=8)

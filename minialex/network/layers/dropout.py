@@ -1,0 +1,40 @@
+"""Dropout (paper, section 4.2)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from minialex.backend.arrays import Array
+from minialex.backend.protocol import Backend
+from minialex.network.layers.layer import Context, Layer, Parameters
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """In training each unit is silent with probability `rate`. Any shape -> the same.
+
+    ``mode="paper"`` scales by 1 − rate when not training, as in 2012; ``"inverted"`` scales by 1/(1 − rate) in
+    training instead. The mask is a function of the layer's name, the seed, the step, the image and the unit's
+    index in the whole layer: neither columns nor devices change it.
+    """
+
+    rate: float = 0.5
+    mode: Literal["paper", "inverted"] = "paper"
+
+    def forward(self, backend: Backend, parameters: Parameters, x: Array, context: Context) -> tuple[Array, Any]:
+        if not context.training:
+            return (backend.scale(x, 1 - self.rate) if self.mode == "paper" else x), None
+        stream = context.stream(f"dropout/{self.name}", context.column * math.prod(x.shape[1:]))
+        return backend.dropout(x, rate=self.rate, factor=self.factor, stream=stream)
+
+    @property
+    def factor(self) -> float:
+        """What the units that are not dropped are multiplied with in training."""
+        return 1.0 if self.mode == "paper" else 1 / (1 - self.rate)
+
+    def backward(
+        self, backend: Backend, parameters: Parameters, saved: Any, dy: Array, context: Context
+    ) -> tuple[Array | None, dict[str, Array]]:
+        return backend.dropout_backward(dy, saved, factor=self.factor), {}

@@ -1,0 +1,122 @@
+"""What a layer is: hyper-parameters, the shape it gives, and which operations it calls, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from minialex.backend.arrays import Array
+from minialex.backend.protocol import Backend
+from minialex.errors import ConfigurationError
+from minialex.philox import Stream, purpose
+
+Shape = tuple[int, ...]
+Sees = Literal["own", "all"]
+Parameters = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a layer must know about the moment and the place in which it runs.
+
+    Attributes:
+        training: whether dropout draws masks
+        seed: of the run, for the random streams
+        step: of the run (in a recorded program a `Symbol`)
+        first_sample: index of the batch's first image in the whole batch, when a batch is split
+        column, columns: which column this is, and how many compute this layer
+        need_dx: whether the gradient of the input is wanted (the first layer's is not)
+    """
+
+    training: bool = False
+    seed: int = 0
+    step: int = 0
+    first_sample: int = 0
+    column: int = 0
+    columns: int = 1
+    need_dx: bool = True
+
+    def stream(self, name: str, first_element: int) -> Stream:
+        """The random stream of a purpose at this step, from an element of the whole sample on."""
+        return Stream(self.seed, purpose(name), self.step, self.first_sample, first_element)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One array that a layer learns, in one column.
+
+    Attributes:
+        shape: of this column's piece
+        std: standard deviation of its initial values (0: none are drawn)
+        constant: what is added to them
+        first_element: index of the piece's first element in the whole layer's array (columns one after another)
+    """
+
+    shape: Shape
+    std: float
+    constant: float
+    first_element: int = 0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A frozen dataclass of hyper-parameters. Widths are those of the whole layer; each column has its share.
+
+    Attributes:
+        name: of this layer in its network; its random streams and its parameters are named after it
+        sees: what a column's piece of the layer reads: its ``"own"`` column's output of the layer before, or that of
+            ``"all"`` columns, which the executor (`minialex.engine.columns`) gathers
+        on: where it is computed: in ``"each"`` column, or whole on the ``"first"`` one, as the 2012 network's last
+            layer is
+    """
+
+    divides: ClassVar[bool] = False
+    """Whether each column computes a share of the output even where all see the same input (the image)."""
+
+    name: str
+    sees: Sees = field(default="own", kw_only=True)
+    on: Literal["each", "first"] = field(default="each", kw_only=True)
+
+    def output_shape(self, shape: Shape, columns: int) -> Shape:
+        """Shape (without N) that a column's piece gives for the input shape that it sees; here the same.
+
+        Raises:
+            ConfigurationError: If the input does not fit, or the layer cannot be divided into so many columns.
+        """
+        return shape
+
+    def window(self, axis: int) -> tuple[int, int, int] | None:
+        """What one place of the output reads of the input along an axis (0: rows, 1: columns).
+
+        Returns:
+            How many places, how far apart those of neighbouring outputs begin, and how many of the first output's lie
+            before the input; here its own place alone. None: the whole input.
+        """
+        return 1, 1, 0
+
+    def parameters(self, shape: Shape, column: int, columns: int) -> dict[str, Parameter]:
+        """The arrays that a column's piece learns, by their names within the layer; here none."""
+        return {}
+
+    def multiply_adds(self, shape: Shape, columns: int) -> int:
+        """Multiplications with addition of a column's piece in one image's forward pass (products alone)."""
+        return 0
+
+    def share(self, width: int, columns: int) -> int:
+        """A column's share of the layer's width."""
+        if width < 1 or width % columns:
+            raise ConfigurationError(
+                f"layer '{self.name}': a width of {width} cannot be divided into {columns} columns"
+            )
+        return width // columns
+
+    def forward(self, backend: Backend, parameters: Parameters, x: Array, context: Context) -> tuple[Array, Any]:
+        """The output y, and what `backward` needs."""
+        raise NotImplementedError
+
+    def backward(
+        self, backend: Backend, parameters: Parameters, saved: Any, dy: Array, context: Context
+    ) -> tuple[Array | None, dict[str, Array]]:
+        """Gradient of the input (None if the context does not need it), and of each parameter by name."""
+        raise NotImplementedError

@@ -1,0 +1,60 @@
+"""The networks: the paper's table, with its numbers. What may be varied is in `minialex.network.variants`."""
+
+from __future__ import annotations
+
+import math
+
+from minialex.backend.arrays import Padding
+from minialex.network.layers import Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU
+from minialex.network.network import Network
+
+ONE_SIDED: Padding = ((0, 3), (0, 3))
+"""Three rows of zeros below and three columns to the right, as in 2012: of 224 rows conv1 then makes 55."""
+
+
+def around(rows: int) -> Padding:
+    """The same number of zeros on all four sides."""
+    return ((rows, rows), (rows, rows))
+
+
+def he(inputs: int) -> float:
+    """The standard deviation of initial weights that keeps a signal's size through ReLUs (He et al. 2015)."""
+    return math.sqrt(2 / inputs)
+
+
+# fmt: off
+ALEXNET = Network("alexnet", (3, 224, 224), (
+    Conv2d("conv1", 96, 11, stride=4, padding=ONE_SIDED), ReLU("relu1"), LocalResponseNorm("norm1"),
+    MaxPool2d("pool1", 3, stride=2, ceil=True),
+    Conv2d("conv2", 256, 5, padding=around(2), bias=1), ReLU("relu2"), LocalResponseNorm("norm2"),
+    MaxPool2d("pool2", 3, stride=2, ceil=True),
+    Conv2d("conv3", 384, 3, padding=around(1), sees="all"), ReLU("relu3"),
+    Conv2d("conv4", 384, 3, padding=around(1), bias=1), ReLU("relu4"),
+    Conv2d("conv5", 256, 3, padding=around(1), bias=1), ReLU("relu5"),
+    MaxPool2d("pool5", 3, stride=2, ceil=True), Flatten("flatten"),
+    Linear("fc6", 4096, bias=1, sees="all"), ReLU("relu6"), Dropout("dropout6", 0.5),
+    Linear("fc7", 4096, bias=1, sees="all"), ReLU("relu7"), Dropout("dropout7", 0.5),
+    Linear("fc8", 1000, sees="all", on="first"),
+))
+"""The network of section 3.5 and figure 2, 60,965,224 parameters in two columns: five convolutional layers and three
+full ones. conv3 and the full layers read both columns; conv2, conv4 and conv5 their own; fc8 is on the first alone."""
+
+ALEXNET_SMALL = Network("alexnet_small", (3, 28, 28), (
+    Conv2d("conv1", 16, 5, padding=around(2), std=he(3 * 5 * 5)), ReLU("relu1"), LocalResponseNorm("norm1"),
+    MaxPool2d("pool1", 3, stride=2, ceil=True),
+    Conv2d("conv2", 32, 5, padding=around(2), std=he(8 * 5 * 5), bias=0.1), ReLU("relu2"), LocalResponseNorm("norm2"),
+    MaxPool2d("pool2", 3, stride=2, ceil=True),
+    Conv2d("conv3", 48, 3, padding=around(1), std=he(32 * 3 * 3), sees="all"), ReLU("relu3"),
+    Conv2d("conv4", 48, 3, padding=around(1), std=he(24 * 3 * 3), bias=0.1), ReLU("relu4"),
+    Conv2d("conv5", 32, 3, padding=around(1), std=he(24 * 3 * 3), bias=0.1), ReLU("relu5"),
+    MaxPool2d("pool5", 3, stride=2, ceil=True), Flatten("flatten"),
+    Linear("fc6", 128, std=he(32 * 3 * 3), bias=0.1, sees="all"), ReLU("relu6"), Dropout("dropout6", 0.1),
+    Linear("fc7", 128, std=he(128), bias=0.1, sees="all"), ReLU("relu7"), Dropout("dropout7", 0.1),
+    Linear("fc8", 10, std=0.1, sees="all", on="first"),
+))
+"""AlexNet's sibling for images of 32 × 32: the same layers, columns and innovations, at a hundredth of the work. Crops
+of 28 × 28 give maps of 28, 14, 7 and 3 rows. Kernels with fewer inputs need larger initial weights."""
+# fmt: on
+
+MODELS = {network.name: network for network in (ALEXNET, ALEXNET_SMALL)}
+"""Networks by the name that a recipe's field `model` gives."""

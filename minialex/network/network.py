@@ -1,0 +1,124 @@
+"""A network: layers in a row, and what each of them is when the row is laid out in columns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from minialex.backend.program import ArrayName
+from minialex.errors import ConfigurationError, nearest
+from minialex.network.layers import Layer, Parameter
+from minialex.network.layers.layer import Shape
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A layer in its place.
+
+    Attributes:
+        layer: the layer
+        columns: how many columns compute it (1 for a layer on the first column)
+        sources: how many columns hold pieces of its input
+        gathers: whether each of its columns needs the pieces of all sources
+        seen: shape, without N, that a column's piece of the layer sees
+        output: shape that it gives
+        trained_before: whether a layer before it has parameters, so that its input's gradient is needed
+        divided: whether each column has a share of its output; the image, and what no layer has divided yet, is the
+            same in all
+    """
+
+    layer: Layer
+    columns: int
+    sources: int
+    gathers: bool
+    seen: Shape
+    output: Shape
+    trained_before: bool
+    divided: bool
+
+    @property
+    def pieces(self) -> int:
+        """In how many different pieces, one a column, its output lies."""
+        return self.columns if self.divided else 1
+
+    @property
+    def values_received(self) -> int:
+        """Values that one column of it receives from other columns, per image; its gradient sends as many back."""
+        return math.prod(self.seen) * (self.sources - 1) // self.sources if self.gathers else 0
+
+
+@dataclass(frozen=True)
+class Network:
+    """Layers in a row, on images of a given shape [C,H,W]. How many columns it has is said when it is placed."""
+
+    name: str
+    input_shape: Shape
+    layers: tuple[Layer, ...]
+
+    def stages(self, columns: int) -> tuple[Stage, ...]:
+        """Every layer in its place, for so many columns.
+
+        Raises:
+            ConfigurationError: If a layer does not fit; the message begins with its name.
+        """
+        return _stages(self, columns)
+
+    def parameters(self, columns: int) -> dict[ArrayName, Parameter]:
+        """All learned arrays: ``ArrayName("conv1", "weight", 0)`` is column 0's piece of conv1's weights."""
+        return {
+            ArrayName(stage.layer.name, name, column): parameter
+            for stage in self.stages(columns)
+            for column in range(stage.columns)
+            for name, parameter in stage.layer.parameters(stage.seen, column, stage.columns).items()
+        }
+
+    def layer(self, name: str) -> Layer:
+        """The layer of that name."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        known = [layer.name for layer in self.layers]
+        raise ConfigurationError(
+            f"network '{self.name}' has no layer '{name}'; it has {', '.join(known)}.{nearest(name, known)}"
+        )
+
+    def exchanged_bytes(self, columns: int, batch_size: int, itemsize: int = 4) -> dict[str, int]:
+        """Bytes that cross between columns in one forward pass, by the layer that reads them; the same come back."""
+        return {
+            stage.layer.name: stage.values_received * stage.columns * batch_size * itemsize
+            for stage in self.stages(columns)
+            if stage.gathers
+        }
+
+
+@lru_cache(maxsize=64)
+def _stages(network: Network, columns: int) -> tuple[Stage, ...]:
+    if columns < 1:
+        raise ConfigurationError(f"a network needs at least one column, got {columns}")
+    names = [layer.name for layer in network.layers]
+    for name in names:
+        if names.count(name) > 1 or "." in name or ":" in name or not name:
+            raise ConfigurationError(
+                f"network '{network.name}': layer names must be unique and without '.' and ':', got {names}"
+            )
+    stages: list[Stage] = []
+    shape, sources, divided, trained = network.input_shape, columns, False, False
+    for layer in network.layers:
+        computing = columns if layer.on == "each" else 1
+        gathers = divided and layer.sees == "all" and sources > 1
+        if divided and computing != sources and not gathers:
+            raise ConfigurationError(
+                f"layer '{layer.name}': it is computed in {computing} of {sources} columns, so it must see 'all'"
+            )
+        seen = (shape[0] * sources, *shape[1:]) if gathers else shape
+        try:
+            shape = layer.output_shape(seen, computing)
+        except ConfigurationError as error:
+            text = str(error)
+            raise ConfigurationError(text if text.startswith("layer ") else f"layer '{layer.name}': {text}") from None
+        divided = divided or layer.divides
+        stages.append(Stage(layer, computing, sources, gathers, seen, shape, trained, divided))
+        trained = trained or bool(layer.parameters(seen, 0, computing))
+        sources = computing
+    return tuple(stages)

@@ -1,0 +1,334 @@
+"""Recipes: every choice of a run as a named field, with the paper's value as its default.
+
+A recipe is one frozen dataclass, made of four that are the tables of its file (`minialex.recipe.toml`). Section numbers
+are those of the paper.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
+
+from minialex.errors import ConfigurationError, nearest
+
+
+def option(
+    default: Any,
+    doc: str,
+    *,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field of a recipe: its default, what it means, and which values it takes."""
+    limits = {"minimum": minimum, "above": above, "maximum": maximum, "below": below}
+    metadata = {"doc": doc, "choices": choices, **limits}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class NetworkFields:
+    """What is trained: the table [network] of a recipe."""
+
+    model: str = option("alexnet", "which network of minialex.network.models", choices=("alexnet", "alexnet_small"))
+    columns: int = option(2, "columns that the network is divided into; 2 as on the two GPUs (3.2)", minimum=1)
+    classes: int = option(1000, "classes to tell apart; set from the data if 0", minimum=0)
+    crop: int = option(224, "rows and columns of the image that the network sees (3.5)", minimum=1)
+    conv1_padding: str = option(
+        "one-sided",
+        "zeros around the image: 3 to the right and below (2012 program), 2 on each side, or none",
+        choices=("one-sided", "symmetric", "none"),
+    )
+    kernels: tuple[int, ...] = option(
+        (96, 256, 384, 384, 256), "kernels of the five convolutional layers (3.5)", minimum=1
+    )
+    features: tuple[int, ...] = option(
+        (4096, 4096), "neurons of the two hidden fully connected layers (3.5)", minimum=1
+    )
+    paddings: tuple[int, ...] = option((2, 1, 1, 1), "zeros on each side in conv2 … conv5 (3.5)", minimum=0)
+    conv6: int = option(
+        0,
+        "kernels of a sixth convolutional layer over the last pooling layer: 256 in the networks marked * (6)",
+        minimum=0,
+    )
+    omit: tuple[str, ...] = option((), "convolutional layers to leave out, e.g. conv3 (7)")
+    connect: str = option(
+        "paper",
+        "where columns read each other: conv3 and the full layers (3.2), only the last layer, or everywhere",
+        choices=("paper", "never", "everywhere"),
+    )
+    activation: str = option("relu", "the neurons' non-linearity (3.1)", choices=("relu", "tanh"))
+    norm_layers: tuple[str, ...] = option(("conv1", "conv2"), "layers followed by local response normalisation (3.3)")
+    norm_scope: str = option("column", "channels that inhibit each other", choices=("column", "all"))
+    norm_size: int = option(5, "n, the neighbouring channels of a window (3.3)", minimum=1)
+    norm_k: float = option(2.0, "k of the normalisation (3.3)", above=0)
+    norm_alpha: float = option(1e-4, "α of the normalisation (3.3)", minimum=0)
+    norm_alpha_over_n: bool = option(True, "divide α by n, as the 2012 program does and the formula does not")
+    norm_beta: float = option(0.75, "β of the normalisation (3.3)", minimum=0)
+    norm_place: str = option(
+        "after-relu",
+        "after ReLU everywhere (3.5), before ReLU in layer 1 (2012 program), or after pooling (CaffeNet)",
+        choices=("after-relu", "before-relu-1", "after-pool"),
+    )
+    spatial_norm: bool = option(False, "normalise over places too in layer 2 (2012 program; not in the paper)")
+    pool_size: int = option(3, "z, the size of pooling windows (3.4)", minimum=1)
+    pool_stride: int = option(2, "s, the distance between pooling windows (3.4)", minimum=1)
+    pool_ceil: bool = option(True, "let the last pooling windows hang over the edge (2012 program)")
+    pool_ties: str = option("first", "which of equal maxima gets the gradient", choices=("first", "all"))
+    dropout: float = option(0.5, "probability that a hidden neuron of fc6 and fc7 is silent (4.2)", minimum=0, below=1)
+    dropout_mode: str = option(
+        "paper", "scale at test time (4.2), or in training instead", choices=("paper", "inverted")
+    )
+    dropout_place: str = option(
+        "after", "after fc6 and fc7 (4.2), or before them (torchvision)", choices=("after", "before")
+    )
+    init: str = option(
+        "gaussian", "initial weights: N(0, std²) (5), or He's std = √(2 / inputs)", choices=("gaussian", "he")
+    )
+    std: float = option(
+        0.01, "standard deviation of the initial weights of conv1, conv2 and fc8 (5); with init = he, of fc8", above=0
+    )
+    std_middle: float = option(0.01, "the same of conv3, conv4 and conv5", above=0)
+    std_full: float = option(0.01, "the same of fc6 and fc7", above=0)
+    bias: float = option(1.0, "initial biases of conv2, conv4, conv5, fc6 and fc7; the others begin at 0 (5)")
+
+
+@dataclass(frozen=True)
+class TrainingFields:
+    """How it is trained: the table [training] of a recipe."""
+
+    epochs: int = option(90, "passes over the training set, at most (5)", minimum=1)
+    batch_size: int = option(128, "images of one step (5)", minimum=1)
+    seed: int = option(0, "of every random number of the run", minimum=0, below=2**64)
+    dtype: str = option("float32", "of weights and activations", choices=("float32", "float64"))
+    precision: str = option(
+        "float32",
+        "of the products in convolutions and full layers, where the backend has a choice; sums, weights and all else "
+        "stay float32",
+        choices=("float32", "tf32", "bfloat16"),
+    )
+    learning_rate: float = option(0.01, "ε at the beginning (5)", above=0)
+    momentum: float = option(0.9, "momentum of the update (5)", minimum=0, below=1)
+    weight_decay: float = option(0.0005, "decay inside the step (5)", minimum=0)
+    decay_biases: bool = option(False, "whether biases decay too (the 2012 program's do not)")
+    bias_rate_factor: float = option(1.0, "learning rate of biases, as a multiple of that of the weights", minimum=0)
+    bias_rate_fixed: bool = option(False, "whether the biases' rate stays when the weights' is cut (2012 program)")
+    init_from: str = option("", "run, checkpoint or weights file whose layers training begins with (6: fine-tuning)")
+    init_layers: tuple[str, ...] = option((), "layers that are taken from there; if none is named, all that fit")
+    layer_rates: dict[str, float] = option(
+        {}, "multiples of the learning rate by layer; 0 freezes the layer", minimum=0
+    )
+    schedule: str = option(
+        "plateau",
+        "cut the rate when the validation error stops improving (5), at the epochs of `steps`, by `timeline`, "
+        "along half a cosine to 0, or never",
+        choices=("plateau", "steps", "timeline", "cosine", "constant"),
+    )
+    warmup_epochs: int = option(
+        0, "epochs at the beginning in which the rate rises evenly to its full value", minimum=0
+    )
+    cut_factor: float = option(10.0, "what the rate is divided by at a cut (5)", above=1)
+    cuts: int = option(3, "cuts of the plateau schedule; when it would cut once more, training ends (5)", minimum=0)
+    patience: int = option(4, "epochs without improvement before a cut", minimum=1)
+    min_improvement: float = option(0.001, "fall of the validation error (a fraction of 1) that counts", minimum=0)
+    steps: tuple[int, ...] = option((), "epochs at whose beginning the rate is cut, for schedule = steps", minimum=1)
+    timeline: tuple[dict[str, Any], ...] = option(
+        (), "for schedule = timeline: tables of an `epoch` and what holds from its beginning"
+    )
+    checkpoint_steps: int = option(0, "steps between checkpoints; 0: one an epoch", minimum=0)
+    keep_checkpoints: int = option(2, "latest checkpoints that are kept, besides the best", minimum=2)
+
+
+@dataclass(frozen=True)
+class ImageFields:
+    """On what: the table [images] of a recipe."""
+
+    data: str = option(
+        "imagenet",
+        "shapes, cifar10, fashion-mnist (each also NAME:PLACE), or the path of a store or of a folder of images",
+    )
+    loader_threads: int = option(2, "threads that read images ahead; any number gives the same batches", minimum=1)
+    image_size: int = option(256, "rows and columns that images are kept at (2)", minimum=1)
+    train_images: int = option(0, "use only so many training images; 0: all", minimum=0)
+    validation_images: int = option(0, "use only so many validation images; 0: all", minimum=0)
+    crops: str = option("random", "training crops: at random, or the centre (4.1)", choices=("random", "centre"))
+    crop_positions: str = option(
+        "inclusive",
+        "offsets 0 … size − crop (2012 program), or one fewer, which makes the paper's factor of 2048 (4.1)",
+        choices=("inclusive", "exclusive"),
+    )
+    crop_chunk: int = option(1, "consecutive images of a batch that share a crop and a reflection", minimum=1)
+    reflect: bool = option(True, "reflect every other training image at random (4.1)")
+    colour: float = option(
+        0.1, "standard deviation of the colour shift along the principal components (4.1)", minimum=0
+    )
+    colour_scale: str = option(
+        "stdev",
+        "components are scaled by the square root of the eigenvalue (2012 program), or by it (the formula)",
+        choices=("stdev", "eigenvalue"),
+    )
+    colour_divide: bool = option(False, "divide training images by 1 + colour (2012 program)")
+    mean: str = option(
+        "pixel",
+        "what is taken off: the mean at the same pixel (2), the mean image's centre crop (2012), or one per channel",
+        choices=("pixel", "centre", "channel"),
+    )
+    pixel_scale: float = option(1.0, "what centred pixels (0 … 255) are multiplied with", above=0)
+    shuffle: str = option("each-epoch", "a new order each epoch, or one for all", choices=("each-epoch", "once"))
+    views: int = option(1, "views averaged in validation: the centre, or ten (4.1)")
+
+
+@dataclass(frozen=True)
+class PlaceFields:
+    """Where it is computed: the table [place] of a recipe. A run goes on where it began, to the same bits."""
+
+    backend: str = option("", "installed backend; if empty the fastest one of this machine's processor")
+    devices: str = option("", "one device for all columns, or one a column, e.g. cuda:0,cuda:1; if empty the first")
+
+
+@dataclass(frozen=True)
+class Recipe(NetworkFields, TrainingFields, ImageFields, PlaceFields):
+    """A run's choices, each a field of its own, ``recipe.learning_rate``; see the four tables."""
+
+    def replace(self, **changes: Any) -> Recipe:
+        """The recipe with some fields changed, checked.
+
+        Raises:
+            ConfigurationError: If a field is unknown (the nearest known one is named) or a value is not allowed.
+        """
+        for name in changes:
+            if name not in fields():
+                raise ConfigurationError(f"no recipe field '{name}'.{nearest(name, fields())}")
+        changed = dataclasses.replace(self, **{name: _checked(name, value) for name, value in changes.items()})
+        _check_together(changed)
+        return changed
+
+    def table(self, name: str) -> dict[str, Any]:
+        """The fields of one of the four tables, with their values."""
+        return {info.name: getattr(self, info.name) for info in dataclasses.fields(TABLES[name])}
+
+    def to_toml(self) -> str:
+        """The whole recipe as TOML text."""
+        import tomli_w
+
+        return tomli_w.dumps({name: self.table(name) for name in TABLES})
+
+    def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
+        """Fields whose values differ: name -> (this one's, the other's)."""
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in fields()}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+TABLES = {"network": NetworkFields, "training": TrainingFields, "images": ImageFields, "place": PlaceFields}
+
+
+@cache
+def fields() -> dict[str, tuple[str, dataclasses.Field[Any]]]:
+    """Every field by name: its table and its `dataclasses.Field`, whose metadata has the documentation."""
+    return {info.name: (table, info) for table, kind in TABLES.items() for info in dataclasses.fields(kind)}
+
+
+@cache
+def kinds() -> dict[str, Any]:
+    """The type of every field: bool, int, float, str, ``tuple[int, ...]``, ``dict[str, float]``, …"""
+    return get_type_hints(Recipe)
+
+
+NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+"""What a value of a type is called in a message."""
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value in the field's own type, within its limits."""
+    kind, metadata = kinds()[name], fields()[name][1].metadata
+    origin, inner = get_origin(kind), get_args(kind)
+    wrong = ConfigurationError(f"recipe field '{name}': expected {NAMES.get(kind, kind)}, got {value!r}")
+    if origin is tuple:
+        item_kind = get_origin(inner[0]) or inner[0]
+        if not isinstance(value, list | tuple) or any(type(item) is not item_kind for item in value):
+            raise wrong
+        value = numbers = tuple(value)
+    elif origin is dict:
+        if not isinstance(value, Mapping) or not all(_is_number(item) for item in value.values()):
+            raise wrong
+        value = {str(key): float(item) for key, item in value.items()}
+        numbers = tuple(value.values())
+    else:
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise wrong
+        numbers = (value,)
+    for number in numbers:
+        if _is_number(number):
+            _check_limits(name, number, metadata)
+    choices = metadata["choices"]
+    if choices and value not in choices:
+        raise ConfigurationError(
+            f"recipe field '{name}': expected one of {', '.join(choices)}, got '{value}'.{nearest(str(value), choices)}"
+        )
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_limits(name: str, number: float, limits: Mapping[str, Any]) -> None:
+    if not math.isfinite(number):
+        raise ConfigurationError(f"recipe field '{name}': expected a finite number, got {number}")
+    tests = {
+        "minimum": ("at least", number.__ge__), "above": ("more than", number.__gt__),
+        "maximum": ("at most", number.__le__), "below": ("less than", number.__lt__),
+    }  # fmt: skip
+    for limit, (words, holds) in tests.items():
+        if limits[limit] is not None and not holds(limits[limit]):
+            raise ConfigurationError(f"recipe field '{name}': expected {words} {limits[limit]}, got {number}")
+
+
+CHANGEABLE = ("learning_rate", "colour", "layer_rates")
+"""Fields that a timeline may change while a run goes on."""
+
+
+def _check_together(recipe: Recipe) -> None:
+    """What only several fields together can violate."""
+    if recipe.crop > recipe.image_size:
+        raise ConfigurationError(f"recipe field 'crop': {recipe.crop} is larger than image_size, {recipe.image_size}")
+    if recipe.precision != "float32" and recipe.dtype != "float32":
+        raise ConfigurationError(
+            f"recipe field 'precision': {recipe.precision} needs dtype float32, not {recipe.dtype}"
+        )
+    if recipe.views not in (1, 10):
+        raise ConfigurationError(f"recipe field 'views': expected 1 or 10, got {recipe.views}")
+    for name, count in (("kernels", 5), ("features", 2), ("paddings", 4)):
+        if len(getattr(recipe, name)) != count:
+            raise ConfigurationError(f"recipe field '{name}': expected {count} numbers, got {getattr(recipe, name)}")
+    layers = [f"conv{i}" for i in range(1, 6)]
+    trained = [*layers, "conv6", "fc6", "fc7", "fc8"]
+    for name, known in (("omit", layers), ("norm_layers", layers), ("init_layers", trained), ("layer_rates", trained)):
+        for layer in getattr(recipe, name):
+            if layer not in known:
+                raise ConfigurationError(f"recipe field '{name}': no layer '{layer}'.{nearest(layer, known)}")
+    if recipe.init_layers and not recipe.init_from:
+        raise ConfigurationError("recipe field 'init_layers': set init_from too, where the layers are taken from")
+    if "conv1" in recipe.omit:
+        raise ConfigurationError("recipe field 'omit': conv1 cannot be left out, it brings the image to size")
+    for entry in recipe.timeline:
+        if not isinstance(entry.get("epoch"), int) or entry["epoch"] < 1:
+            raise ConfigurationError(f"recipe field 'timeline': every table needs an epoch of at least 1, got {entry}")
+        for name, value in entry.items():
+            if name == "epoch":
+                continue
+            if name not in CHANGEABLE:
+                raise ConfigurationError(
+                    f"recipe field 'timeline': '{name}' cannot change during a run; {', '.join(CHANGEABLE)} can"
+                )
+            _checked(name, value)

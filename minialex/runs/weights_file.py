@@ -1,0 +1,250 @@
+"""Trained networks by themselves: one safetensors file with everything that evaluation and fine-tuning need.
+
+A weights file holds the whole layers' arrays, ``conv1.weight`` and so on, the mean image ``data.mean`` and the colour
+covariance ``data.covariance`` of the training set, and in its metadata the recipe as TOML, the names of the classes
+and where the weights come from. It is written by ``minialex export`` and ``minialex import``; whoever reads
+safetensors reads it. `find` takes the same from a run folder or a checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex import __version__
+from minialex.data.statistics import Statistics
+from minialex.errors import CheckpointError, ConfigurationError, DataError
+from minialex.network import variants
+from minialex.network.parameters import whole_shapes
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load as load_recipe
+from minialex.recipe.toml import parse
+from minialex.runs import checkpoint
+from minialex.runs import run_data as rundata
+from minialex.runs.run_folder import RunPaths, is_run, read_metrics
+
+FORMAT = "minialex weights"
+VERSION = "1"
+MEAN, COVARIANCE = "data.mean", "data.covariance"
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A trained network.
+
+    Attributes:
+        recipe: with `classes` set
+        class_names: one a class; empty if nobody said what they are
+        statistics: of the training set
+        tensors: whole layers' arrays by name (see `minialex.network.parameters.join_columns`), float32 or float64
+        data: name of the data set
+        origin: where they come from, as JSON values: ``"from"`` in words, and as far as they are known ``"step"``,
+            ``"epochs"``, ``"top1_error"``, ``"top5_error"`` (fractions of 1), ``"views"``, ``"begun_with"``
+        words: what people call the classes, where that is something else than their names (WordNet ids)
+    """
+
+    recipe: Recipe
+    class_names: tuple[str, ...]
+    statistics: Statistics
+    tensors: Arrays
+    data: str
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names, or ``"class 0"``, … where nobody said what they are."""
+        return self.class_names or tuple(f"class {i}" for i in range(self.recipe.classes))
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """What to show for each class: its words where they are known, else its label."""
+        return self.words or self.labels
+
+    def digest(self) -> str:
+        """SHA-256 of names and values of the arrays, in hexadecimal: the same for the same network in any file."""
+        sum_ = hashlib.sha256()
+        for name, array in sorted(self.tensors.items()):
+            sum_.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
+            sum_.update(np.ascontiguousarray(array).data.cast("B"))
+        return sum_.hexdigest()
+
+
+def write(path: Path, weights: Weights) -> None:
+    """Write a weights file, whole or not at all.
+
+    Raises:
+        ResourceError, ConfigurationError: If it cannot be written.
+    """
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "recipe": weights.recipe.to_toml(),
+        "class_names": json.dumps(list(weights.class_names)),
+        "words": json.dumps(list(weights.words)),
+        "data": weights.data,
+        "origin": json.dumps({"minialex": __version__, **weights.origin}),
+    }
+    statistics: Arrays = {MEAN: weights.statistics.mean, COVARIANCE: weights.statistics.covariance}
+    checkpoint.write_safetensors(path, {**weights.tensors, **statistics}, metadata)
+
+
+def read(path: Path) -> Weights:
+    """Read a weights file, from whomever.
+
+    Raises:
+        CheckpointError: If it is missing, damaged, of another kind, or its arrays are not those of its recipe; the
+            array is named.
+    """
+    metadata = checkpoint.read_metadata(path)
+    recipe = _recipe_in(metadata, path)
+    try:
+        class_names, words = (json.loads(metadata[name]) for name in ("class_names", "words"))
+        origin = json.loads(metadata["origin"])
+        if not isinstance(origin, dict) or not all(isinstance(name, str) for name in [*class_names, *words]):
+            raise ValueError("not the values that belong there")
+        data = metadata["data"]
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"the metadata of {path} is damaged: {error}") from None
+    tensors = checkpoint.read_safetensors(path)
+    S = recipe.image_size
+    statistics = {name: tensors.pop(name) for name in (MEAN, COVARIANCE) if name in tensors}
+    checkpoint.check_against(statistics, {MEAN: (3, S, S), COVARIANCE: (3, 3)}, str(path))
+    check(tensors, recipe, str(path))
+    if len(class_names) > recipe.classes or len(words) not in (0, len(class_names)):
+        raise CheckpointError(
+            f"{path} names {len(class_names)} classes, with words for {len(words)}; its network has {recipe.classes}"
+        )
+    known = Statistics(statistics[MEAN], statistics[COVARIANCE])
+    return Weights(recipe, tuple(class_names), known, tensors, data, origin, tuple(words))
+
+
+def _recipe_in(metadata: Mapping[str, str], path: Path) -> Recipe:
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is a safetensors file without a minialex recipe: `minialex import {path} OUT.safetensors` makes "
+            "one of it that has one"
+        )
+    if metadata.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path} is of version {metadata.get('version')!r} and this minialex reads {VERSION!r}: update minialex"
+        )
+    try:
+        return parse(metadata["recipe"], "its recipe")
+    except (ConfigurationError, KeyError) as error:
+        raise CheckpointError(f"the metadata of {path} is damaged: {error}") from None
+
+
+def check(tensors: Arrays, recipe: Recipe, what: str) -> None:
+    """Check that arrays are those of a recipe's network.
+
+    Raises:
+        CheckpointError: Naming the array that is missing, extra, of another shape, or not finite.
+    """
+    first = tensors.get("conv1.weight")
+    if first is not None and recipe.columns > len(first):  # before anything is done for each column
+        raise CheckpointError(f"{what}: {len(first)} kernels of conv1 cannot be divided into {recipe.columns} columns")
+    try:
+        shapes = whole_shapes(variants.build(recipe), recipe.columns)
+    except ConfigurationError as error:
+        raise CheckpointError(f"{what}: its recipe makes no network: {error}") from None
+    checkpoint.check_against(tensors, shapes, what)
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe of a run folder."""
+    if not is_run(folder):
+        raise CheckpointError(f"no run at {folder}: recipe.toml is missing; check the path")
+    return load_recipe(str(RunPaths(folder).recipe))
+
+
+def recipe_at(path: Path) -> Recipe:
+    """The recipe of what `find` would find, without reading the arrays."""
+    if path.is_file():
+        _refuse_foreign(path)
+        return _recipe_in(checkpoint.read_metadata(path), path)
+    return recipe_of(path.parent.parent if (path / checkpoint.MANIFEST).is_file() else path)
+
+
+def find(path: Path) -> Weights:
+    """The weights of a weights file, the best ones of a run folder, or those of a checkpoint inside one.
+
+    Raises:
+        CheckpointError: If there are none, or they are damaged.
+    """
+    if path.is_file():
+        _refuse_foreign(path)
+        return read(path)
+    if not path.is_dir():
+        raise CheckpointError(f"no run folder {path}; train one with `minialex train --out {path}`")
+    if (path / checkpoint.MANIFEST).is_file():
+        home, found = path.parent.parent, checkpoint.load(path)
+    else:
+        home, found = path, checkpoint.best(path / "checkpoints")
+    recipe, known = recipe_of(home), rundata.read(home)
+    recipe = recipe if recipe.classes else recipe.replace(classes=len(known.class_names))
+    begun_with = Path(recipe.init_from).name
+    # what holds of this machine alone stays here
+    recipe = recipe.replace(init_from="", init_layers=(), backend="", devices="")
+    check(found.weights, recipe, f"weights of {found.path}")
+    origin = {"from": f"a run of minialex, {home.resolve().name}, step {found.step}", **_facts(home, found, recipe)}
+    if begun_with:
+        origin["begun_with"] = begun_with
+    return Weights(recipe, known.class_names, known.statistics, found.weights, known.name, origin, tuple(known.words))
+
+
+def _facts(home: Path, found: checkpoint.Checkpoint, recipe: Recipe) -> dict[str, Any]:
+    """What a run knows about a checkpoint of its own."""
+    facts: dict[str, Any] = {"step": found.step, "seed": recipe.seed}
+    errors = found.state.get("errors")
+    if isinstance(errors, list):
+        facts["epochs"] = len(errors)
+    try:
+        records = read_metrics(RunPaths(home).metrics)
+    except DataError:  # the weights are sound without them
+        return facts
+    for record in records:
+        if record.get("kind") == "validation" and record.get("step") == found.step:
+            facts |= {name: record[name] for name in ("top1_error", "top5_error") if name in record}
+            facts["views"] = recipe.views
+    return facts
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Say what to do with a file of another program."""
+    kind = kind_of(path)
+    if kind != "safetensors":
+        raise CheckpointError(f"{path} is {KINDS[kind]}: first `minialex import {path} OUT.safetensors`")
+
+
+KINDS = {
+    "safetensors": "a safetensors file",
+    "pytorch": "a PyTorch file",
+    "caffe": "no weights file of ours (perhaps one of Caffe)",
+    "onnx": "an ONNX file, which is for other programs to run",
+}
+
+
+def kind_of(path: Path) -> str:
+    """What a file seems to be: a key of `KINDS`. PyTorch files are known by their first bytes."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    if start[:4] == b"PK\x03\x04" or start[:4] == b"\x80\x02\x8a\x0a" or path.suffix in (".pt", ".pth"):
+        return "pytorch"
+    if path.suffix == ".onnx":
+        return "onnx"
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
+        return "safetensors"
+    return "caffe"

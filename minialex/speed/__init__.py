@@ -1,0 +1,1 @@
+"""How long things take, and how long they must take at least."""

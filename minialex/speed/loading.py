@@ -1,0 +1,97 @@
+"""How fast a data set feeds training: the loader alone, as training uses it, with nothing done to the images."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from minialex import data as data_sets
+from minialex.data.loader import batches
+from minialex.data.order import epoch_order
+from minialex.data.store import store
+from minialex.errors import ConfigurationError
+
+
+def bench_data(
+    place: str,
+    batch_size: int = 128,
+    seconds: float = 10.0,
+    *,
+    threads: int = 2,
+    seed: int = 0,
+    most: int | None = None,
+    progress: Callable[[int], None] = lambda images: None,
+) -> dict[str, Any]:
+    """Read shuffled training batches for some seconds, epoch after epoch, and count.
+
+    Args:
+        place: a data set as `minialex.data.load` takes it: a store, a folder of images, a name
+        batch_size: images of a batch
+        seconds: when to stop, at the end of a batch
+        threads: that read ahead, as the recipe's ``loader_threads``
+        seed: of the order
+        most: stop after so many images, if that is sooner
+        progress: called with the images read so far
+
+    Returns:
+        dict, ready for JSON:
+            ``data``, ``kind`` (``"store"`` or ``"images"``), ``image_size``, ``images_in_set``, ``bytes_in_set`` (of
+            pixels); ``batch_size``, ``threads``, ``processors``; ``images`` read, ``first_readings`` among them (whose
+            checksums were verified, in a store), ``seconds``, ``images_per_second``, ``megabytes_per_second`` (10^6
+            bytes of pixels); ``slowest_batch_seconds``, the longest wait for a batch, and ``open_seconds``, until the
+            first image could be asked for
+
+    Raises:
+        ConfigurationError: fewer images than a batch has, or a number that cannot be used
+        DataError: as `minialex.data.load`, or an image that cannot be read
+    """
+    if not seconds > 0:
+        raise ConfigurationError(f"seconds = {seconds}; use more than 0.")
+    began = time.perf_counter()
+    found = data_sets.load(place)
+    split = found.train
+    if len(split) < batch_size:
+        raise ConfigurationError(
+            f"'{found.name}' has {len(split)} training images, fewer than a batch of {batch_size}; use a smaller batch."
+        )
+    opened = time.perf_counter() - began
+    images = 0
+    slowest = 0.0
+    start = last = time.perf_counter()
+    for epoch in itertools.count(1):
+        order = epoch_order(len(split), seed=seed, epoch=epoch)
+        with closing(batches(split, order, batch_size, workers=threads)) as stream:
+            for _, pixels, _ in stream:
+                now = time.perf_counter()
+                slowest, last = max(slowest, now - last), now
+                images += len(pixels)
+                progress(images)
+                if now - start >= seconds or (most and images >= most):
+                    break
+        if last - start >= seconds or (most and images >= most):
+            break
+    elapsed = max(last - start, 1e-9)
+    nbytes = 3 * split.size**2
+    is_store = store.is_store(Path(place).expanduser())
+    return {
+        "data": found.name,
+        "kind": "store" if is_store else "images",
+        "image_size": split.size,
+        "images_in_set": len(split),
+        "bytes_in_set": len(split) * nbytes,
+        "batch_size": batch_size,
+        "threads": threads,
+        "processors": os.cpu_count(),
+        "images": images,
+        "first_readings": min(images, len(split)) if is_store else 0,
+        "seconds": elapsed,
+        "images_per_second": images / elapsed,
+        "megabytes_per_second": images * nbytes / elapsed / 1e6,
+        "slowest_batch_seconds": slowest,
+        "open_seconds": opened,
+    }

@@ -1,0 +1,1 @@
+"""Files that no kill and no fault can tear."""

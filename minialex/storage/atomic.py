@@ -1,0 +1,448 @@
+"""The only place that writes the files of a run, so that nothing at a final name is ever torn.
+
+A file is written under a temporary name in its own folder, synced to the disk, closed and renamed; then the
+folder is synced, since a rename that is not synced can be lost with the power. A folder that holds several files
+(a checkpoint) goes the same way as a whole. Temporary names begin with ``.tmp-``; while a process writes one it
+holds a lock on it, so that what a killed process left behind can be told from what is being written.
+
+Files are written unbuffered: a buffered file reports a full disk only when it is closed, and Python drops that
+error where nobody closes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from minialex.errors import ConfigurationError, MinialexError, ResourceError
+
+TEMPORARY = ".tmp-"
+BLOCK = 8 * 1024 * 1024  # bytes handed to one write
+
+
+def readable_size(count: int) -> str:
+    """Return a number of bytes as people write it: ``readable_size(243_860_896) == '243.9 MB'``."""
+    size = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+# ---------------------------------------------------------------- errors of the operating system
+
+
+@contextlib.contextmanager
+def translate_os_errors(path: str | os.PathLike[str], needed: int | None = None) -> Iterator[None]:
+    """Turn what the operating system refuses while `path` is written into an error that a user can act on.
+
+    Args:
+        path: path
+            The final name of the file or folder that is being written: it is the name that the user knows.
+        needed: int, optional
+            Bytes that are being written.
+
+    Raises:
+        ResourceError: A full disk, a quota, a file-size limit, an input or output error (also from sync, rename and
+            close). The message holds what was needed and what is free, measured after temporary files were removed.
+        ConfigurationError: A folder that is missing or may not be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _explained(error, Path(path), needed) from error
+
+
+def _explained(error: OSError, path: Path, needed: int | None) -> MinialexError:
+    what = f"cannot write {str(path)!r}"
+    reason = error.strerror or str(error)
+    need = "" if needed is None else f"{readable_size(needed)} needed, "
+    match error.errno:
+        case errno.ENOSPC:
+            return ResourceError(
+                f"{what}: the disk is full: {need}{_free(path)}; make room there, or choose another disk with --out"
+            )
+        case errno.EDQUOT:
+            return ResourceError(
+                f"{what}: your disk quota is used up: {need}{_free(path)} on the disk as a whole; remove files of "
+                "yours, or choose another disk with --out"
+            )
+        case errno.EFBIG:
+            return ResourceError(f"{what}: the file is larger than allowed: {need}{_file_size_limit()}")
+        case errno.EIO:
+            return ResourceError(
+                f"{what}: the disk reports an error ({reason}): {need}{_free(path)}; check the disk and its "
+                "cables or network, then run again"
+            )
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return ConfigurationError(f"{what}: {reason}: choose a folder that you may write to")
+        case errno.ENOENT | errno.ENOTDIR | errno.EISDIR | errno.ENAMETOOLONG | errno.ELOOP | errno.EEXIST:
+            return ConfigurationError(f"{what}: {reason}: check the path")
+    return ResourceError(f"{what}: {reason}: {need}{_free(path)}")
+
+
+def _free(path: Path) -> str:
+    for folder in (path, *path.parents):
+        if folder.is_dir():
+            with contextlib.suppress(OSError):
+                free = shutil.disk_usage(folder).free
+                if hasattr(os, "statvfs"):
+                    figures = os.statvfs(folder)
+                    if figures.f_files and not figures.f_favail:
+                        return f"{readable_size(free)} free, but no inode for one more file"
+                return f"{readable_size(free)} free"
+    return "free space unknown"
+
+
+def _file_size_limit() -> str:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return "choose another file system with --out"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return "the file system has a limit; choose another one with --out"
+    return f"{readable_size(limit)} allowed by the file-size limit; raise it (ulimit -f unlimited)"
+
+
+# ---------------------------------------------------------------- locks
+
+
+def try_lock(descriptor: int) -> bool | None:
+    """Lock an open file or folder for this process until it is closed or the process ends, without waiting.
+
+    Returns:
+        bool or None
+            True if it is locked now, False if another process holds it, None where there are no such locks
+            (Windows, some network file systems).
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+# ---------------------------------------------------------------- whole files
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file so that, whenever the process or the machine stops, it is there as before or as a whole.
+
+    Raises:
+        ResourceError, ConfigurationError: As `translate_os_errors` says; the file is then as it was before.
+    """
+    write_stream(path, [data], needed=len(data))
+
+
+def write_stream(path: str | os.PathLike[str], chunks: Iterable[Any], *, needed: int | None = None) -> tuple[int, str]:
+    """Write a file as `write_bytes` does from one contiguous buffer after the other, none of which is kept.
+
+    Args:
+        needed: bytes that will be written, if known, for the message of an error
+
+    Returns:
+        tuple of (int, str)
+            Its length in bytes and its SHA-256 in hexadecimal, that of the memory (see `write_new`).
+
+    Raises:
+        ResourceError, ConfigurationError: As `translate_os_errors` says, also where `chunks` raises an OSError; the
+            file is then as it was before.
+    """
+    path = Path(path)
+    with translate_os_errors(path, needed=needed):
+        file = _open_temporary(path)
+        try:
+            with file:
+                try_lock(file.fileno())
+                written = _write_and_sync(file, chunks)
+            os.replace(file.name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(file.name)
+            raise
+        sync_folder(path.parent)
+    return written
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a UTF-8 text file as `write_bytes` does, newlines as they are."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | os.PathLike[str], value: object) -> None:
+    """Write a JSON file as `write_bytes` does.
+
+    Raises:
+        ConfigurationError: `value` holds something that JSON has no word for, such as NaN.
+    """
+    write_bytes(path, json_bytes(value, path))
+
+
+def json_bytes(value: object, path: str | os.PathLike[str]) -> bytes:
+    """Return `value` as the bytes of a JSON file; `path` is for the message of the error."""
+    try:
+        return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"cannot write {os.fspath(path)!r}: not a JSON value: {error}") from error
+
+
+def write_new(path: Path, chunks: Iterable[Any]) -> tuple[int, str]:
+    """Write and sync a file that does not exist yet, inside a folder that `new_folder` gave.
+
+    Args:
+        path: Path
+            Name of the file.
+        chunks: iterable of bytes-like
+            Its contents, one contiguous buffer after the other; none is copied.
+
+    Returns:
+        tuple of (int, str)
+            Its length in bytes and its SHA-256 in hexadecimal. The sum is that of the memory, not of what a disk
+            gives back, so that it also shows a fault on the way there.
+
+    Raises:
+        OSError: As the operating system gives it.
+    """
+    with open(path, "xb", buffering=0) as file:
+        return _write_and_sync(file, chunks)
+
+
+def _open_temporary(path: Path) -> IO[bytes]:
+    for number in itertools.count():
+        with contextlib.suppress(FileExistsError):
+            return open(path.with_name(f"{TEMPORARY}{number}-{path.name}"), "xb", buffering=0)
+    raise AssertionError("itertools.count ended")
+
+
+def _write_and_sync(file: IO[bytes], chunks: Iterable[Any]) -> tuple[int, str]:
+    digest = hashlib.sha256()
+    size = 0
+    for chunk in chunks:
+        rest = memoryview(chunk)
+        size += len(rest)
+        while rest:
+            block = rest[: file.write(rest[:BLOCK])]  # may be cut short; the next round tells why
+            digest.update(block)
+            rest = rest[len(block) :]
+    os.fsync(file.fileno())
+    return size, digest.hexdigest()
+
+
+# ---------------------------------------------------------------- folders
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk.
+
+    Raises:
+        OSError: As the operating system gives it; that a file system cannot sync folders is not an error.
+    """
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing; one that exists is left alone.
+
+    Raises:
+        ResourceError, ConfigurationError: As `translate_os_errors` says.
+    """
+    with translate_os_errors(path):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            sync_folder(folder.parent)
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+
+@contextlib.contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """Give an empty folder under a temporary name beside `final`, to be filled and then given to `move_folder`.
+
+    If the block fails, the temporary folder is removed.
+
+    Raises:
+        OSError: As the operating system gives it.
+    """
+    temporary = _make_temporary_folder(final)
+    descriptor = os.open(temporary, os.O_RDONLY) if os.name == "posix" else None
+    try:
+        if descriptor is not None:
+            try_lock(descriptor)
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _make_temporary_folder(final: Path) -> Path:
+    for number in itertools.count():
+        temporary = final.with_name(f"{TEMPORARY}{number}-{final.name}")
+        with contextlib.suppress(FileExistsError):
+            temporary.mkdir()
+            return temporary
+    raise AssertionError("itertools.count ended")
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Sync a folder whose files are synced, give it another name beside its own, and sync that.
+
+    Raises:
+        OSError: As the operating system gives it.
+    """
+    sync_folder(source)
+    os.rename(source, target)
+    sync_folder(target.parent)
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Put a folder in the place of another, which is removed only then; a folder that is not there is no error.
+
+    At no time is neither of the two there: what was at `target` has a temporary name beside it until `source` is in its
+    place. A process that is killed in between leaves it there; the next call removes it once `target` is whole.
+
+    Raises:
+        OSError: As the operating system gives it; what was at `target` is there again.
+    """
+    old = target.with_name(f"{TEMPORARY}removed-{target.name}")
+    if target.exists():
+        if old.exists():
+            shutil.rmtree(old)
+        os.rename(target, old)
+    try:
+        move_folder(source, target)
+    except OSError:
+        if old.exists() and not target.exists():
+            os.rename(old, target)
+        raise
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that it is never seen half removed: first it takes a temporary name.
+
+    Raises:
+        OSError: As the operating system gives it.
+    """
+    temporary = path.with_name(f"{TEMPORARY}removed-{path.name}")
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    os.rename(path, temporary)
+    shutil.rmtree(temporary)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove the temporary files and folders that killed processes left; what a living one writes stays."""
+    for path in list(folder.glob(f"{TEMPORARY}*")):
+        with contextlib.suppress(OSError):
+            if _is_being_written(path):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _is_being_written(path: Path) -> bool:
+    if os.name != "posix" or path.is_symlink():
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return try_lock(descriptor) is False
+    finally:
+        os.close(descriptor)
+
+
+# ---------------------------------------------------------------- files that grow line by line
+
+
+class LineFile:
+    """A text file to which whole lines are appended.
+
+    A line is handed over in one write. If the disk takes only a part of it, that part is cut off again; if the
+    process is killed within it, the next one that opens the file cuts it off.
+
+    Raises:
+        ResourceError, ConfigurationError: As `translate_os_errors` says, also from `append` and `sync`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with translate_os_errors(path):
+            is_new = not path.exists()
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+            if is_new:
+                sync_folder(path.parent)
+            contents = path.read_bytes()
+            if not contents.endswith(b"\n"):
+                self._file.truncate(contents.rfind(b"\n") + 1)
+
+    def append(self, line: str) -> None:
+        """Append one line; what it holds of newlines becomes spaces."""
+        data = " ".join(line.splitlines()).encode(errors="replace") + b"\n"
+        with translate_os_errors(self.path, needed=len(data)):
+            before = os.fstat(self._file.fileno()).st_size
+            rest = memoryview(data)
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(before)
+                raise
+
+    def sync(self) -> None:
+        """Wait until all lines are on the disk."""
+        with translate_os_errors(self.path):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        with translate_os_errors(self.path):
+            self._file.close()
+
+
+def json_line(record: Mapping[str, object]) -> str:
+    """Return a record as one line of strict JSON; numbers that are not finite become null, which JSON has."""
+    return json.dumps(_finite(record), allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {name: _finite(entry) for name, entry in value.items()}
+        case list() | tuple():
+            return [_finite(entry) for entry in value]
+    return value

@@ -1,0 +1,120 @@
+"""The picture of an outcome: a point a seed, the mean with its interval, the paper's effect; figure 1 for ReLU."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minialex.figures.pictures import BLUE, GRID, INK, MUTED, ORANGE, blank, style
+from minialex.studies import words
+from minialex.studies.outcome import Outcome
+from minialex.studies.study import MEASURES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GOAL = 25  # per cent, the line of figure 1
+WIDTH = 8.6
+
+
+def picture(outcome: Outcome) -> Figure:
+    """Draw an outcome.
+
+    Left a row an arm: what its runs gave, their mean and its 95% interval. Right the differences from the first arm,
+    with their intervals and, as a diamond, the paper's. A study of training curves is drawn as figure 1 of the paper.
+    """
+    if all(arm.curves for arm in outcome.arms):
+        return _curves(outcome)
+    count = len(outcome.arms)
+    height = 1.4 + 0.5 * count
+    with style():
+        figure = blank(WIDTH, height)
+        edges = {"bottom": 0.77 / height, "top": 1 - 0.5 / height, "left": 2.35 / WIDTH, "right": 1 - 0.2 / WIDTH}
+        left, right = figure.subplots(1, 2, gridspec_kw={**edges, "wspace": 0.09}, sharey=True)
+        _values(left, outcome)
+        _differences(right, outcome)
+        rows = [textwrap.fill(outcome.study.arm(arm.name).words, 30) for arm in outcome.arms]
+        left.set_yticks(range(count), rows)
+        left.set_ylim(count - 0.5, -0.5)
+        left.tick_params(axis="y", length=0, labelcolor=INK)
+        right.tick_params(axis="y", length=0)
+        for axes in (left, right):
+            axes.spines["left"].set_visible(False)
+            axes.grid(axis="x", color=GRID, linewidth=0.7)
+            axes.set_axisbelow(True)
+        _heading(figure, outcome, height)
+    return figure
+
+
+def _heading(figure: Figure, outcome: Outcome, height: float) -> None:
+    title = outcome.study.title + (" (quick mode: claims nothing)" if outcome.quick else "")
+    figure.text(0.02, 1 - 0.12 / height, title, va="top", fontsize=10.5, color=INK, weight="bold")
+
+
+def _values(axes: Axes, outcome: Outcome) -> None:
+    for row, arm in enumerate(outcome.arms):
+        hue = BLUE if row == 0 else ORANGE
+        numbers = outcome.numbers(arm)
+        axes.plot(numbers, np.full(len(numbers), row), "o", color=hue, alpha=0.4, markersize=4.5, markeredgewidth=0)
+        found = outcome.means[arm.name]
+        if found.count > 1:
+            axes.plot([found.low, found.high], [row, row], color=hue, linewidth=1.4)
+        axes.plot([found.mean], [row], "|", color=hue, markersize=15, markeredgewidth=2.2)
+    axes.axvline(outcome.means[outcome.base.name].mean, color=BLUE, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set_xlabel(MEASURES[outcome.study.measure])
+
+
+def _differences(axes: Axes, outcome: Outcome) -> None:
+    axes.axvline(0, color=BLUE, linewidth=0.8, linestyle=(0, (4, 3)))
+    drawn = False
+    for row, arm in enumerate(outcome.arms[1:], 1):
+        found = outcome.differences[arm.name]
+        hue = MUTED if found.includes_zero else ORANGE
+        if found.count > 1:
+            axes.plot([found.low, found.high], [row, row], color=hue, linewidth=2.2, solid_capstyle="butt")
+        axes.plot([found.mean], [row], "o", color=hue, markersize=6)
+        of = outcome.study.arm(arm.name)
+        if of.effect is not None and outcome.study.measure == "error" and of.expect != "none":
+            effect = of.effect * (1 if of.expect == "worse" else -1)
+            axes.plot(
+                [effect], [row], "D", color=INK, markersize=5, markerfacecolor="none", label="the paper, ImageNet"
+            )
+            drawn = True
+    if drawn:
+        handles, labels = axes.get_legend_handles_labels()
+        axes.legend(handles[:1], labels[:1], frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8.5,
+                    borderaxespad=0.1)  # fmt: skip
+    axes.set_xlabel("difference from the first row\n(grey: the 95% interval includes zero)")
+
+
+def _curves(outcome: Outcome) -> Figure:
+    width, height = 7.2, 4.0
+    with style():
+        figure = blank(width, height)
+        axes = figure.subplots(gridspec_kw={"left": 0.09, "right": 0.86, "bottom": 0.13, "top": 0.88})
+        highest, ends = 0.0, []
+        for n, arm in enumerate(outcome.arms):
+            hue = (BLUE, ORANGE, MUTED)[n % 3]
+            for curve in arm.curves:
+                x, y = np.array(curve).T
+                axes.plot(x, 100 * y, color=hue, linewidth=1.1, alpha=0.65, linestyle="-" if n == 0 else (0, (5, 1.5)))
+                highest = max(highest, float(100 * y.max()))
+            last = float(np.mean([100 * curve[-1][1] for curve in arm.curves]))
+            ends.append((last, arm.curves[0][-1][0], outcome.study.arm(arm.name).name, hue))
+        for n, (last, x, name, hue) in enumerate(sorted(ends)):  # names of lines that end together stand apart
+            close = n > 0 and last - sorted(ends)[n - 1][0] < highest / 20
+            axes.annotate(name, (x, last), (6, 7 if close else -3), textcoords="offset points", color=hue)
+        axes.axhline(GOAL, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.annotate(f"{GOAL}%", (0, GOAL), (2, 3), textcoords="offset points", color=INK, fontsize=8.5)
+        axes.set_ylim(0, highest * 1.05)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("epochs")
+        axes.set_ylabel("training error, % (mean over the epoch before)")
+        axes.grid(axis="y", color=GRID, linewidth=0.7)
+        _heading(figure, outcome, height)
+        if outcome.quick:
+            figure.text(0.5, 0.5, words.QUICK, ha="center", color=MUTED)
+    return figure

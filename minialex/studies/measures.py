@@ -1,0 +1,156 @@
+"""What is measured of a finished run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minialex.backend.protocol import Backend
+from minialex.data import DataSet, load
+from minialex.data.dataset import Split
+from minialex.engine.session import Session, placement_of
+from minialex.errors import CheckpointError
+from minialex.evaluation.errors import Evaluation, evaluate
+from minialex.recipe.fields import Recipe
+from minialex.runs import checkpoint
+from minialex.runs import weights_file as weights
+from minialex.runs.run_folder import RunPaths, read_metrics
+from minialex.storage import atomic
+from minialex.studies.statistics import Estimate, estimate
+
+GOAL = 0.25  # the training error of figure 1
+TRAINING_IMAGES = 4000  # at most so many are looked at for the training error without dropout and augmentation
+
+Metrics = Sequence[Mapping[str, Any]]
+
+
+def finished(folder: Path, recipe: Recipe) -> bool:
+    """Whether a run folder holds a training of the recipe that came to its end."""
+    if not RunPaths(folder).metrics.is_file():
+        return False
+    return epochs_done(folder) >= int(recipe.epochs)
+
+
+def epochs_done(folder: Path) -> int:
+    """Validated epochs of a run folder, 0 if there is none."""
+    path = RunPaths(folder).metrics
+    if not path.is_file():
+        return 0
+    return max((int(r["epoch"]) for r in read_metrics(path) if r["kind"] == "validation"), default=0)
+
+
+def last_error(metrics: Metrics) -> float:
+    """Top-1 error of the last validation, per cent."""
+    return 100 * float([r for r in metrics if r["kind"] == "validation"][-1]["top1_error"])
+
+
+def training_curve(metrics: Metrics) -> list[tuple[float, float]]:
+    """Training error against epochs, both as numbers: at each record the mean over the epoch before it."""
+    records = [r for r in metrics if r["kind"] == "train"]
+    if not records:
+        return []
+    last = records[-1]
+    steps_per_epoch = last["step"] / last["epoch"]
+    steps = np.array([r["step"] for r in records], float)
+    errors = np.array([1 - r["top1"] for r in records], float)
+    sizes = np.diff(steps, prepend=0.0)
+    points = []
+    for step in steps:
+        window = (steps > step - steps_per_epoch) & (steps <= step)
+        if step >= steps_per_epoch:
+            points.append((float(step / steps_per_epoch), float(np.average(errors[window], weights=sizes[window]))))
+    return points
+
+
+def epochs_to_goal(metrics: Metrics, goal: float = GOAL) -> float | None:
+    """Epochs until the training error, averaged over the epoch before, first is at most the goal; None if never."""
+    return next((epoch for epoch, error in training_curve(metrics) if error <= goal), None)
+
+
+class Networks:
+    """Finished runs as networks that can be evaluated, on data that is read once."""
+
+    def __init__(self, backend: Backend, devices: str | None, place: str) -> None:
+        self.backend, self.devices, self.place = backend, devices, place
+
+    def data(self, recipe: Recipe) -> DataSet:
+        """The data of a run."""
+        return data_of(recipe, self.place)
+
+    def session(self, folder: Path) -> Session:
+        """The network at the end of a run."""
+        last = checkpoint.latest(folder / "checkpoints", lambda message: None)
+        if last is None:
+            raise CheckpointError(f"{folder} has no sound checkpoint: remove the folder, and it is trained again")
+        found = weights.find(last.path)
+        return Session(
+            found.recipe, self.backend, placement_of(self.backend, self.devices, found.recipe.columns),
+            found.statistics, found.tensors,
+        )  # fmt: skip
+
+    def validation(self, folders: Sequence[Path], recipe: Recipe, views: int = 1) -> Evaluation:
+        """The average of some runs' networks on the validation images."""
+        return evaluate([self.session(folder) for folder in folders], self.data(recipe).validation, views=views)
+
+    def training_error(self, folder: Path, recipe: Recipe) -> float:
+        """Top-1 error on training images as the network is used: no dropout, no augmentation; per cent."""
+
+        def compute() -> float:
+            split = self.data(recipe).train
+            few: Split = split if len(split) <= TRAINING_IMAGES else _First(split, TRAINING_IMAGES)
+            return 100 * evaluate([self.session(folder)], few).error(1)
+
+        return _remembered(folder / "training-error.json", compute)
+
+    def error(self, folder: Path, recipe: Recipe, views: int) -> float:
+        """Validation top-1 error with so many views, per cent."""
+        return _remembered(
+            folder / f"views-{views}.json", lambda: 100 * self.validation([folder], recipe, views).error(1)
+        )
+
+    def average(self, folders: Sequence[Path], recipe: Recipe) -> tuple[float, Estimate]:
+        """Error of the networks' average, and how much less than one of them alone, image by image (points)."""
+        together = self.validation(folders, recipe)
+        alone = np.mean([~self.validation([folder], recipe).right(1) for folder in folders], axis=0)
+        differences = 100 * (~together.right(1) - alone)
+        return 100 * together.error(1), estimate([float(value) for value in differences])
+
+
+class _First:
+    """The first images of a split."""
+
+    def __init__(self, split: Split, count: int) -> None:
+        self._split, self._count = split, count
+        self.labels, self.size = np.asarray(split.labels)[:count], split.size
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, indices: Any) -> Any:
+        """Images by their numbers."""
+        return self._split.read(indices)
+
+
+def data_of(recipe: Recipe, place: str) -> DataSet:
+    """The data set of a run, read once in a process; every seed has the same images."""
+    name = f"{recipe.data}:{place}" if place else recipe.data
+    return _loaded(name, recipe.image_size, recipe.train_images, recipe.validation_images)
+
+
+@lru_cache(maxsize=4)
+def _loaded(data: str, size: int, train: int, validation: int) -> DataSet:
+    return load(data, size=size, train_images=train or None, validation_images=validation or None)
+
+
+def _remembered(path: Path, compute: Callable[[], float]) -> float:
+    """A number that is kept beside the run that it was computed from."""
+    if path.is_file():
+        return float(json.loads(path.read_text(encoding="utf-8")))
+    value = compute()
+    atomic.write_json(path, value)
+    return value

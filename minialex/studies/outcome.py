@@ -1,0 +1,225 @@
+"""What a study's finished runs give: one number an arm and seed, and everything needed to make them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from minialex.errors import DataError
+from minialex.runs.run_folder import RunPaths, read_metrics
+from minialex.speed import machine
+from minialex.studies import measures
+from minialex.studies.statistics import Estimate, estimate, holm, paired
+from minialex.studies.study import Arm, Study, key, study
+
+CURVE_POINTS = 60
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm's numbers.
+
+    Attributes:
+        values: one a seed in the order of `Outcome.seeds`, or one alone for an average of networks; None: the goal was
+            not reached
+        keys: of the runs that they were measured of
+        errors: validation top-1 errors, %, where `values` are something else
+        curves: [(epochs, training error)] a seed, where the study is about them
+    """
+
+    name: str
+    values: tuple[float | None, ...]
+    keys: tuple[str, ...]
+    errors: tuple[float, ...] = ()
+    curves: tuple[tuple[tuple[float, float], ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A study's results; the statistics are computed from the values whenever they are asked for.
+
+    Attributes:
+        seeds: with a finished run of every arm
+        images: for an average of networks: its difference from one network alone over the validation images, points
+        limits: epochs after which an arm's runs ended, for values that are None
+        facts: command, machine, versions, date, data, seconds of training
+        quick: made by ``--quick``: mechanics, no claim
+    """
+
+    study: Study
+    seeds: tuple[int, ...]
+    arms: tuple[ArmResult, ...]
+    facts: Mapping[str, Any]
+    images: Mapping[str, Estimate] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
+    quick: bool = False
+
+    @property
+    def base(self) -> ArmResult:
+        """What the others are compared with."""
+        return self.arms[0]
+
+    @property
+    def censored(self) -> frozenset[str]:
+        """Arms that did not reach the goal with every seed: their numbers are lower bounds."""
+        return frozenset(arm.name for arm in self.arms if None in arm.values)
+
+    def numbers(self, arm: ArmResult) -> list[float]:
+        """An arm's values; for a goal not reached the epochs that there were, a lower bound."""
+        return [self.limits[arm.name] if value is None else value for value in arm.values]
+
+    @cached_property
+    def means(self) -> dict[str, Estimate]:
+        """Mean and interval over the seeds by arm."""
+        return {arm.name: estimate(self.numbers(arm)) for arm in self.arms}
+
+    @cached_property
+    def differences(self) -> dict[str, Estimate]:
+        """Arm minus base by arm: paired by seed, or by image for an average of networks."""
+        base = self.numbers(self.base)
+        return {
+            arm.name: self.images[arm.name] if arm.name in self.images else paired(self.numbers(arm), base)
+            for arm in self.arms[1:]
+        }
+
+    @cached_property
+    def adjusted(self) -> dict[str, float]:
+        """p of each difference, corrected for the number of arms (Holm)."""
+        return holm({name: found.p for name, found in self.differences.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "study": self.study.name,
+            "measure": self.study.measure,
+            "seeds": list(self.seeds),
+            "arms": [
+                {
+                    "name": arm.name,
+                    "values": [None if v is None else round(v, 4) for v in arm.values],
+                    "keys": list(arm.keys),
+                    **({"errors": [round(e, 4) for e in arm.errors]} if arm.errors else {}),
+                    **({"curves": [[list(point) for point in curve] for curve in arm.curves]} if arm.curves else {}),
+                }
+                for arm in self.arms
+            ],
+            **({"images": {n: [e.mean, e.low, e.high, e.count, e.p] for n, e in self.images.items()}}
+               if self.images else {}),
+            **({"limits": dict(self.limits)} if self.limits else {}),
+            **({"quick": True} if self.quick else {}),
+            "facts": dict(self.facts),
+        }  # fmt: skip
+
+
+def from_json(value: Mapping[str, Any], of: Study) -> Outcome:
+    """The outcome that `Outcome.to_json` gave.
+
+    Raises:
+        DataError: If something is missing or of another kind.
+    """
+    try:
+        arms = tuple(
+            ArmResult(
+                str(arm["name"]),
+                tuple(None if v is None else float(v) for v in arm["values"]),
+                tuple(arm["keys"]),
+                tuple(arm.get("errors", ())),
+                tuple(tuple((float(a), float(b)) for a, b in curve) for curve in arm.get("curves", ())),
+            )
+            for arm in value["arms"]
+        )
+        images = {name: Estimate(*numbers) for name, numbers in value.get("images", {}).items()}
+        return Outcome(
+            of, tuple(value["seeds"]), arms, value["facts"], images, value.get("limits", {}), value.get("quick", False)
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the recorded outcome of '{of.name}' is damaged: {error!r}") from None
+
+
+def recorded(name: str) -> Outcome | None:
+    """The outcome that is kept in the package, None where there is none.
+
+    Raises:
+        ConfigurationError: If there is no such study.
+    """
+    of = study(name)
+    path = resources.files("minialex.studies") / "recorded" / f"{name}.json"
+    return from_json(json.loads(path.read_text(encoding="utf-8")), of) if path.is_file() else None
+
+
+def run_folder(out: Path, name: str) -> Path:
+    """Where the run of a key is."""
+    return out / "runs" / name
+
+
+def collect(of: Study, seeds: Sequence[int], out: Path, networks: measures.Networks, command: str) -> Outcome:
+    """The outcome of a study from its finished runs, for the seeds that all arms have.
+
+    Raises:
+        DataError: If no seed is finished for every arm.
+    """
+    complete = tuple(seed for seed in seeds if not missing(of, (seed,), out))
+    if not complete:
+        raise DataError(f"study '{of.name}': no seed is finished for every arm; run `minialex ablate {of.name}`")
+    arms, images, limits, seconds = [], {}, {}, 0.0
+    for arm in of.arms:
+        recipes = [of.recipe(arm, seed) for seed in complete]
+        keys = tuple(key(recipe) for recipe in recipes)
+        folders = [run_folder(out, name) for name in keys]
+        metrics = [read_metrics(RunPaths(folder).metrics) for folder in folders]
+        seconds += sum(float([r for r in found if r["kind"] == "validation"][-1]["seconds"]) for found in metrics)
+        errors = tuple(measures.last_error(found) for found in metrics)
+        values: tuple[float | None, ...] = errors
+        curves: tuple[tuple[tuple[float, float], ...], ...] = ()
+        if arm.evaluate.average > 1:
+            value, images[arm.name] = networks.average(folders, recipes[0])
+            values, errors = (value,), ()
+        elif arm.evaluate.views > 1:
+            values = tuple(
+                networks.error(folder, recipe, arm.evaluate.views)
+                for folder, recipe in zip(folders, recipes, strict=True)
+            )
+            errors = ()
+        elif of.measure == "gap":
+            values = tuple(
+                error - networks.training_error(folder, recipe)
+                for error, folder, recipe in zip(errors, folders, recipes, strict=True)
+            )
+        elif of.measure == "epochs":
+            values = tuple(measures.epochs_to_goal(found) for found in metrics)
+            limits[arm.name] = float(recipes[0].epochs)
+            curves = tuple(tuple(thinned(measures.training_curve(found))) for found in metrics)
+        arms.append(ArmResult(arm.name, values, keys, errors if values != errors else (), curves))
+    first = of.recipe(of.arms[0], complete[0])
+    facts = {
+        "command": command,
+        "data": networks.data(first).name,
+        "training_images": len(networks.data(first).train),
+        "validation_images": len(networks.data(first).validation),
+        "epochs": first.epochs,
+        "seconds": round(seconds, 1),
+        "backend": networks.backend.name,
+        **machine.describe(),
+    }
+    return Outcome(of, complete, tuple(arms), facts, images, limits)
+
+
+def missing(of: Study, seeds: Sequence[int], out: Path) -> list[tuple[Arm, int]]:
+    """Arms and seeds whose runs are not finished."""
+    return [
+        (arm, seed)
+        for seed in seeds
+        for arm in of.arms
+        if not measures.finished(run_folder(out, key(of.recipe(arm, seed))), of.recipe(arm, seed))
+    ]
+
+
+def thinned(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most some points of a curve, the last one among them, in few digits."""
+    step = max(1, -(-len(curve) // CURVE_POINTS))
+    return [(round(x, 3), round(y, 4)) for x, y in curve[::-1][::step][::-1]]

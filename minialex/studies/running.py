@@ -1,0 +1,218 @@
+"""Training what a study lacks: runs in processes of their own, several at once, stopped and resumed at will."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from minialex.backend import registry
+from minialex.engine.session import placement_of
+from minialex.errors import MinialexError, ResourceError
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import parse
+from minialex.runs.run_folder import Run, is_run
+from minialex.storage import atomic
+from minialex.studies import measures
+from minialex.studies.outcome import run_folder
+from minialex.studies.study import deciding_fields, key
+from minialex.training.loop import prepare, train
+from minialex.training.signals import StopRequest
+
+POLL = 0.3  # seconds
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs are computed.
+
+    Attributes:
+        out: folder of the runs
+        data: place of the data set (``cifar10:PLACE`` without the name), or empty
+        devices: a placement for each of several runs at once; empty: the backend's first device
+    """
+
+    out: Path
+    data: str = ""
+    backend: str | None = None
+    threads: int | None = None
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: its recipe, and what it is in words."""
+
+    recipe: Recipe
+    words: str
+
+
+@dataclass
+class State:
+    """How far all jobs are, for a display.
+
+    Attributes:
+        epochs, total: done and wanted, of all jobs that were to be done
+        seconds_left: None before the first epoch is done
+    """
+
+    finished: int
+    jobs: int
+    epochs: int
+    total: int
+    seconds_left: float | None
+    running: tuple[str, ...]
+
+
+@dataclass
+class _Worker:
+    job: Job
+    process: BaseProcess
+    messages: Connection
+    device: str | None
+
+
+def unfinished(jobs: Sequence[Job], out: Path) -> list[Job]:
+    """Jobs that are not done, each run once however many studies want it."""
+    found: dict[str, Job] = {}
+    for job in jobs:
+        if not measures.finished(run_folder(out, key(job.recipe)), job.recipe):
+            found.setdefault(key(job.recipe), job)
+    return list(found.values())
+
+
+def run(jobs: Sequence[Job], place: Place, at_once: int, told: Callable[[State], None]) -> str:
+    """Train all jobs, several at once.
+
+    Returns:
+        ``""`` if all are done, else what stopped them: ``"Ctrl-C"`` or ``"SIGTERM"``. Runs that were begun have then
+        saved and go on there the next time, to the same bits.
+
+    Raises:
+        MinialexError: What a run raised; the others are stopped first, and go on the next time too.
+        ResourceError: If a run's process was killed.
+    """
+    waiting = list(jobs)
+    total = sum(job.recipe.epochs for job in jobs)
+    before = {key(job.recipe): measures.epochs_done(run_folder(place.out, key(job.recipe))) for job in jobs}
+    workers: list[_Worker] = []
+    done, began = 0, time.monotonic()
+    failure: MinialexError | None = None
+    context = multiprocessing.get_context("spawn")
+    with StopRequest() as stop:
+        while waiting or workers:
+            while waiting and len(workers) < at_once and not stop.requested and failure is None:
+                workers.append(_start(context, waiting.pop(0), place, workers))
+            if (stop.requested or failure) and not workers:
+                break
+            time.sleep(POLL)
+            for worker in list(workers):
+                if worker.process.is_alive():
+                    continue
+                workers.remove(worker)
+                failure = failure or _failure(worker)
+                done += worker.process.exitcode == 0
+                if failure or stop.requested:
+                    for other in workers:  # a second signal would end them without a checkpoint: ask each once
+                        _ask(other, stop.requested)
+            if stop.requested == "SIGTERM":
+                for worker in workers:
+                    _ask(worker, None)
+            epochs = sum(measures.epochs_done(run_folder(place.out, key(job.recipe))) for job in jobs)
+            fresh = epochs - sum(before.values())
+            left = (time.monotonic() - began) / fresh * (total - epochs) if fresh > 0 else None
+            told(State(done, len(jobs), epochs, total, left, tuple(worker.job.words for worker in workers)))
+    if failure is not None:
+        raise failure
+    return stop.requested or ""
+
+
+_ASKED: set[int] = set()
+
+
+def _ask(worker: _Worker, requested: str | None) -> None:
+    """Ask a run to save and end, once; a terminal's Ctrl-C has reached it already."""
+    pid = worker.process.pid
+    if pid is None or pid in _ASKED or requested == "Ctrl-C":
+        return
+    _ASKED.add(pid)
+    worker.process.terminate()
+
+
+def _start(
+    context: multiprocessing.context.SpawnContext, job: Job, place: Place, workers: Sequence[_Worker]
+) -> _Worker:
+    busy = [worker.device for worker in workers]
+    device = min(place.devices, key=busy.count) if place.devices else None
+    mine, theirs = context.Pipe(duplex=False)
+    folder = run_folder(place.out, key(job.recipe))
+    arguments = (job.recipe.to_toml(), str(folder), place.data, place.backend, place.threads, device, theirs)
+    process = context.Process(target=train_one, args=arguments, name=job.words)
+    process.start()
+    theirs.close()
+    return _Worker(job, process, mine, device)
+
+
+def _failure(worker: _Worker) -> MinialexError | None:
+    """What went wrong in a process that ended, None if nothing did or it was asked to stop."""
+    code = worker.process.exitcode or 0
+    try:
+        said = worker.messages.recv() if worker.messages.poll() else None
+    except EOFError:
+        said = None
+    if said is not None:
+        kind, text = said
+        error = MinialexError(f"{worker.job.words}: {text}")
+        error.exit_code = kind
+        return error
+    if code < 0:
+        name = signal.Signals(-code).name
+        why = " (memory ran out?)" if -code == signal.SIGKILL else ""
+        return ResourceError(
+            f"{worker.job.words}: its process was ended by {name}{why}; nothing is lost: run the same command again, "
+            "with fewer --jobs if it comes again"
+        )
+    if code in (0, 75, 130):
+        return None
+    return ResourceError(f"{worker.job.words}: its process ended with code {code}; run the same command again")
+
+
+def train_one(
+    recipe_toml: str,
+    folder: str,
+    data: str,
+    backend_name: str | None,
+    threads: int | None,
+    devices: str | None,
+    messages: Connection,
+) -> None:
+    """The work of one process: train a run, or go on with it."""
+    try:
+        code = _train(parse(recipe_toml, "an arm"), Path(folder), data, backend_name, threads, devices)
+    except MinialexError as error:
+        messages.send((error.exit_code, str(error)))
+        code = error.exit_code
+    raise SystemExit(code)
+
+
+def _train(
+    recipe: Recipe, folder: Path, data: str, backend_name: str | None, threads: int | None, devices: str | None
+) -> int:
+    found = measures.data_of(recipe, data)
+    backend = registry.load(backend_name, threads=threads, precision=recipe.precision)
+    placement = placement_of(backend, devices, recipe.columns)
+    full = prepare(recipe.replace(backend=backend.name, devices=",".join(placement)), found)
+    if data:
+        full = full.replace(data=f"{recipe.data}:{data}")
+    resume = is_run(folder)
+    if not resume and folder.is_dir():  # killed before it was a run
+        atomic.remove_folder(folder)
+    with Run.resume(folder) if resume else Run.create(folder, full.to_toml()) as run:
+        if not resume:
+            atomic.write_json(folder / "arm.json", {"fields": deciding_fields(recipe)})
+        return train(full, found, backend, placement, run, resume=resume).exit_code

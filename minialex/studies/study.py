@@ -1,0 +1,266 @@
+"""Studies: the question, the arms and the regime of an ablation, as a TOML file.
+
+The first arm is what the others are compared with. An arm is the base recipe, the study's regime, the arm's own fields,
+and the learning rate that was found for it (``NAME.rates.toml`` beside the study, written by
+``minialex ablate NAME --calibrate``). Runs are known by a key, a hash of everything that decides their numbers, so that
+studies share them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from minialex.errors import ConfigurationError, nearest
+from minialex.recipe.fields import Recipe, fields
+from minialex.recipe.toml import load as load_recipe
+
+ORDER = (
+    "relu", "columns", "columns-equal", "norm", "norm-constants", "pooling", "augmentation", "dropout", "depth",
+    "decay", "momentum", "bias", "views", "ensemble",
+)  # fmt: skip
+"""The studies in course order."""
+
+RATES = ".rates.toml"
+INDIFFERENT = (
+    "loader_threads",
+    "keep_checkpoints",
+    "checkpoint_steps",
+)  # change no number of a run, as [place] does not
+
+MEASURES = {
+    "error": "validation top-1 error, %",
+    "gap": "validation minus training top-1 error, points",
+    "epochs": "epochs to a training error of 25 %",
+}
+EXPECTATIONS = ("worse", "better", "none")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """How an arm's networks are used, where that is not one view of one network."""
+
+    views: int = 1
+    average: int = 1
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One thing that is compared.
+
+    Attributes:
+        name: short
+        words: for readers
+        fields: what it changes in the base recipe and regime
+        expect: what the paper says of its measure beside the first arm's: ``"worse"``, ``"better"``, ``"none"``
+            (nothing)
+        learning_rate: the one found for it, None where nobody looked
+        rate_of: the arm whose learning rate it takes, empty for its own
+        effect: the paper's difference from the first arm, points of top-1 error, where it gives one
+    """
+
+    name: str
+    words: str
+    fields: Mapping[str, Any]
+    expect: str
+    evaluate: Evaluate
+    learning_rate: float | None = None
+    rate_of: str = ""
+    effect: float | None = None
+
+
+@dataclass(frozen=True)
+class FullScale:
+    """The arm at the paper's scale: the recipe, and what was logged for it in 2012 (per cent)."""
+
+    arm: str
+    recipe: str
+    log: str = ""
+    set: str = ""
+    top1: float | None = None
+    top5: float | None = None
+    base_log: str = ""
+    base_top1: float | None = None
+    base_top5: float | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's file, checked.
+
+    Attributes:
+        claim: what the paper says
+        section: where it says so
+        measure: see `MEASURES`
+        regime: recipe fields of all arms
+        calibration: ``grid`` of learning rates, ``seeds``, and recipe fields under ``regime`` for the search
+        evidence: what the search found: tables of arm, rate, seed and value
+    """
+
+    name: str
+    title: str
+    question: str
+    section: str
+    claim: str
+    measure: str
+    base: str
+    seeds: tuple[int, ...]
+    regime: Mapping[str, Any]
+    arms: tuple[Arm, ...]
+    full_scale: tuple[FullScale, ...]
+    calibration: Mapping[str, Any]
+    evidence: tuple[Mapping[str, Any], ...]
+
+    def arm(self, name: str) -> Arm:
+        """An arm by its name."""
+        known = {arm.name: arm for arm in self.arms}
+        if name not in known:
+            raise ConfigurationError(f"study '{self.name}' has no arm '{name}'.{nearest(name, known)}")
+        return known[name]
+
+    def recipe(self, arm: Arm, seed: int) -> Recipe:
+        """What is trained for an arm and a seed."""
+        changes = {**self.regime, **arm.fields, "seed": seed}
+        if arm.learning_rate is not None:
+            changes["learning_rate"] = arm.learning_rate
+        return load_recipe(self.base).replace(**{name: _value(value) for name, value in changes.items()})
+
+    def search_recipe(self, arm: Arm, seed: int, rate: float) -> Recipe:
+        """What is trained in the search for an arm's learning rate."""
+        more = {**self.calibration.get("regime", {}), "learning_rate": rate}
+        return self.recipe(arm, seed).replace(**{name: _value(value) for name, value in more.items()})
+
+    def grid(self, arm: Arm) -> tuple[float, ...]:
+        """The learning rates of the search for an arm."""
+        special: Mapping[str, Any] = self.calibration.get("grids", {})
+        return tuple(special.get(arm.name, self.calibration.get("grid", ())))
+
+
+def key(recipe: Recipe) -> str:
+    """What a run is known by: a hash of all fields that decide its numbers, not of where it is computed."""
+    return hashlib.sha256(json.dumps(deciding_fields(recipe), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def deciding_fields(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's fields as JSON has them, without those that change no number; of the data its name alone."""
+    chosen = {
+        name: _plain(getattr(recipe, name))
+        for name, (table, _) in fields().items()
+        if table != "place" and name not in INDIFFERENT
+    }
+    return {**chosen, "data": chosen["data"].partition(":")[0]}
+
+
+def names() -> tuple[str, ...]:
+    """The studies of the package, in course order."""
+    found = {item.name.removesuffix(".toml") for item in _folder().iterdir() if _is_study(item.name)}
+    return tuple(name for name in ORDER if name in found) + tuple(sorted(found - set(ORDER)))
+
+
+def study(name: str) -> Study:
+    """A study of the package by name, or from a TOML file by path.
+
+    Raises:
+        ConfigurationError: If there is none, it is not TOML, or something in it is unknown or wrong.
+    """
+    path: Traversable | Path
+    if name in names():
+        path = _folder() / f"{name}.toml"
+        beside: Traversable | Path = _folder() / f"{name}{RATES}"
+    else:
+        path = Path(name)
+        if not (name.endswith(".toml") and path.is_file()):
+            raise ConfigurationError(f"no study '{name}'.{nearest(name, names())} `minialex ablate --list` has all")
+        beside = path.with_name(path.name.removesuffix(".toml") + RATES)
+    rates = beside.read_text(encoding="utf-8") if beside.is_file() else ""
+    return parse(path.read_text(encoding="utf-8"), Path(name).name.removesuffix(".toml"), rates)
+
+
+@lru_cache(maxsize=64)
+def parse(text: str, name: str, rates: str = "") -> Study:
+    """A study from the text of its file, and of the file of its learning rates.
+
+    Raises:
+        ConfigurationError: If something in it is unknown or wrong; arms are built far enough to know that their fields
+            are.
+    """
+    where = f"study '{name}'"
+    table, found = _toml(text, where), _toml(rates, f"rates of {where}")
+    _known(table, ("title", "question", "section", "claim", "effect", "measure", "base", "seeds", "expect", "regime",
+                   "calibration", "arms", "full_scale"), where)  # fmt: skip
+    for needed in ("title", "question", "section", "claim", "measure", "base", "seeds", "arms"):
+        if needed not in table:
+            raise ConfigurationError(f"{where}: '{needed}' is missing")
+    if table["measure"] not in MEASURES:
+        raise ConfigurationError(f"{where}: no measure '{table['measure']}'.{nearest(table['measure'], MEASURES)}")
+    rate_of = found.get("rates", {})
+    arms: list[Arm] = []
+    for entry in table["arms"]:
+        _known(entry, ("name", "words", "fields", "expect", "evaluate", "rate_of", "effect"), f"an arm of {where}")
+        expect = entry.get("expect", table.get("expect", "none")) if arms else "none"
+        if expect not in EXPECTATIONS:
+            raise ConfigurationError(f"{where}: expect is one of {', '.join(EXPECTATIONS)}, not '{expect}'")
+        if "name" not in entry or any(arm.name == entry["name"] for arm in arms):
+            raise ConfigurationError(f"{where}: every arm needs a name of its own")
+        evaluate = entry.get("evaluate", {})
+        _known(evaluate, ("views", "average"), f"arm '{entry['name']}' of {where}")
+        rate = rate_of.get(entry.get("rate_of", entry["name"]))
+        arms.append(Arm(entry["name"], entry.get("words", entry["name"]), entry.get("fields", {}), expect,
+                        Evaluate(**evaluate), rate, entry.get("rate_of", ""),
+                        entry.get("effect", table.get("effect"))))  # fmt: skip
+    seeds = tuple(table["seeds"])
+    if len(arms) < 2 or not seeds or len(set(seeds)) != len(seeds):
+        raise ConfigurationError(f"{where}: needs two arms or more, and seeds that differ")
+    full = []
+    for entry in table.get("full_scale", ()):
+        _known(entry, tuple(FullScale.__dataclass_fields__), f"full_scale of {where}")
+        full.append(FullScale(**entry))
+    made = Study(
+        name, table["title"], table["question"], str(table["section"]), table["claim"], table["measure"], table["base"],
+        seeds, table.get("regime", {}), tuple(arms), tuple(full), table.get("calibration", {}),
+        tuple(found.get("evidence", ())),
+    )  # fmt: skip
+    for name_of_arm in rate_of:
+        made.arm(name_of_arm)
+    for line in full:
+        made.arm(line.arm)
+    for arm in arms:
+        made.recipe(arm, seeds[0])
+    return made
+
+
+def _folder() -> Traversable:
+    return resources.files("minialex.studies") / "designs"
+
+
+def _is_study(name: str) -> bool:
+    return name.endswith(".toml") and not name.endswith(RATES)
+
+
+def _toml(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{where} is not TOML: {error}") from None
+
+
+def _known(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for name in table:
+        if name not in known:
+            raise ConfigurationError(f"{where}: unknown '{name}'.{nearest(name, known)}")
+
+
+def _value(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,1 @@
+"""Training: the loop, its guards, and beginning from other weights."""

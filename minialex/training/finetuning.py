@@ -1,0 +1,200 @@
+"""Starting from another network's weights: what is taken from it, what is drawn anew, and why (paper, section 6).
+
+The paper's best networks were trained on 22,000 classes first and then "fine-tuned" on ILSVRC-2012. Taken are whole
+layers, by name, where every array has the same shape; the last layer only if the classes are the same too. What
+happened is written to the run's ``init.json``, once; checkpoints hold everything else, so a run that is resumed does
+not need the other network any more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.errors import CheckpointError, ConfigurationError
+from minialex.network import variants
+from minialex.network.parameters import initial_parameters, join_columns, whole_shapes
+from minialex.recipe.fields import Recipe
+from minialex.runs import weights_file as weights
+from minialex.storage import atomic
+
+FACTS = "init.json"
+LAST = "fc8"
+SAME_FUNCTION = (
+    "model", "crop", "conv1_padding", "paddings", "connect", "omit", "conv6", "activation",
+    "norm_layers", "norm_scope", "norm_size", "norm_k", "norm_alpha", "norm_alpha_over_n", "norm_beta", "norm_place",
+    "spatial_norm", "pool_size", "pool_stride", "pool_ceil", "image_size", "mean", "pixel_scale",
+)  # fmt: skip
+"""Fields in which a network differs from the one that its weights were trained in, though the arrays fit."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What training begins with.
+
+    Attributes:
+        weights: whole layers' arrays, complete
+        mean: the other network's mean image [3,S,S], which its first layer expects; None where conv1 is drawn anew or
+            images have another size: then the new data's own is taken
+        source, digest: where from, and the SHA-256 of all weights there
+        taken: layers that were taken
+        drawn: layers that were drawn anew, each with the reason
+        different: recipe fields that differ, with the values there and here, as words
+        same_seed: whether the same random numbers would be drawn again (see `recipe_for`)
+    """
+
+    weights: Mapping[str, NDArray[Any]]
+    mean: NDArray[np.float32] | None
+    source: str
+    digest: str
+    taken: tuple[str, ...]
+    drawn: Mapping[str, str]
+    different: tuple[str, ...]
+    same_seed: bool
+
+    def warnings(self) -> list[str]:
+        """What a person should know before the run goes on."""
+        found = []
+        if self.different:
+            found.append(f"the network differs from that of {self.source}: {'; '.join(self.different)}")
+        if self.same_seed:
+            found.append(
+                f"{self.source} was trained with the same --seed: on the same images the same crops and dropout masks "
+                "come again, which a network may know by heart"
+            )
+        return found
+
+    def words(self) -> str:
+        """One line for people."""
+        drawn = ", ".join(f"{layer} ({reason})" for layer, reason in self.drawn.items())
+        mean = "its mean image" if self.mean is not None else "not its mean image"
+        return f"begins with {', '.join(self.taken)} and {mean} of {self.source}; drawn anew: {drawn or 'nothing'}"
+
+
+def recipe_for(source: Path) -> Recipe:
+    """The recipe of another network, for training on: what belongs to its own data is left out, and the seed is next.
+
+    With the same seed the same images would meet the same crops and dropout masks again, by which a network that
+    remembers them knows the images.
+    """
+    other = weights.recipe_at(source)
+    left_out = {"classes": 0, "train_images": 0, "validation_images": 0, "init_from": "", "init_layers": ()}
+    return other.replace(**left_out, seed=(other.seed + 1) % 2**64, backend="", devices="")
+
+
+def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
+    """What a recipe with ``init_from`` begins with.
+
+    Args:
+        recipe: with `classes` set
+        class_names: of the data
+
+    Raises:
+        CheckpointError: If the other network is missing or damaged, no layer of it fits, or one of ``init_layers`` does
+            not.
+        ConfigurationError: If this network has not all of ``init_layers``.
+    """
+    found = weights.find(Path(recipe.init_from))
+    shapes = whole_shapes(variants.build(recipe), recipe.columns)
+    layers = tuple(dict.fromkeys(name.partition(".")[0] for name in shapes))
+    for layer in recipe.init_layers:
+        if layer not in layers:
+            raise ConfigurationError(
+                f"recipe field 'init_layers': this network has no '{layer}', but {', '.join(layers)}"
+            )
+    taken: list[str] = []
+    drawn: dict[str, str] = {}
+    for layer in layers:
+        reason = _misfit(layer, shapes, found.tensors)
+        if recipe.init_layers:
+            if layer in recipe.init_layers and reason:
+                raise CheckpointError(f"layer '{layer}' cannot be taken from {recipe.init_from}: {reason}")
+            reason = reason or ("" if layer in recipe.init_layers else "not named in init_layers")
+        elif layer == LAST and not reason and found.class_names != class_names:
+            reason = "other classes" if found.class_names else "nobody said what its classes are"
+        if reason:
+            drawn[layer] = reason
+        else:
+            taken.append(layer)
+    if not taken:
+        raise CheckpointError(
+            f"no layer of {recipe.init_from} fits into this network ({'; '.join(map(': '.join, drawn.items()))}): "
+            "leave out --recipe to train the same network"
+        )
+    fresh = initial_parameters(
+        variants.build(recipe), recipe.columns, recipe.seed, recipe.dtype, layers=frozenset(drawn)
+    )
+    arrays: dict[str, NDArray[Any]] = dict(join_columns(fresh))
+    for name in shapes:
+        if name not in arrays:
+            arrays[name] = found.tensors[name].astype(recipe.dtype)
+    mean = found.statistics.mean
+    S = recipe.image_size
+    return Start(
+        {name: arrays[name] for name in shapes},
+        mean if "conv1" in taken and mean.shape == (3, S, S) else None,
+        recipe.init_from,
+        found.digest(),
+        tuple(taken),
+        drawn,
+        tuple(
+            f"{name} is {there} there and {here} here"
+            for name, (there, here) in found.recipe.differences(recipe).items()
+            if name in SAME_FUNCTION
+        ),
+        found.recipe.seed == recipe.seed,
+    )
+
+
+def _misfit(layer: str, shapes: Mapping[str, tuple[int, ...]], tensors: weights.Arrays) -> str:
+    """Why a layer's arrays cannot be taken; empty if they can."""
+    for name, shape in shapes.items():
+        if name.partition(".")[0] == layer:
+            if name not in tensors:
+                return "not there"
+            if tensors[name].shape != tuple(shape):
+                return f"{'×'.join(map(str, tensors[name].shape))} there, {'×'.join(map(str, shape))} here"
+    return ""
+
+
+def remember(folder: Path, start: Start) -> None:
+    """Write a run's ``init.json``; if it is there, see to it that nothing has changed.
+
+    Raises:
+        CheckpointError: If the run began with other weights, and was stopped before its first checkpoint.
+    """
+    known = facts(folder)
+    if known is not None and known.get("sha256") != start.digest:
+        raise CheckpointError(
+            f"{start.source} holds other weights than this run began with: train into another folder with --out"
+        )
+    if known is None:
+        atomic.write_json(
+            folder / FACTS,
+            {
+                "from": start.source,
+                "sha256": start.digest,
+                "taken": list(start.taken),
+                "drawn_anew": dict(start.drawn),
+                "mean_image": "taken" if start.mean is not None else "of the new data",
+                "different_fields": list(start.different),
+            },
+        )
+
+
+def facts(folder: Path) -> dict[str, Any] | None:
+    """What ``init.json`` says; None if the run began by itself."""
+    path = folder / FACTS
+    if not path.is_file():
+        return None
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): delete it to go on without it") from None
+    return known if isinstance(known, dict) else None

@@ -1,0 +1,146 @@
+"""Guards that beginners need: a loss that stays at chance, units that are dead, a rate that diverges, NaN.
+
+Each says what is seen, the likely cause, and the field of the recipe to change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+
+from minialex.backend.program import ArrayName, flatten
+from minialex.backend.protocol import Backend
+from minialex.engine.session import Session
+from minialex.recipe.fields import Recipe
+
+PATIENCE = 400  # steps that a loss may stay at chance before it is called stuck
+WINDOW = 50  # steps that are averaged
+
+
+@dataclass
+class LossGuard:
+    """Watches the training loss; `see` returns a warning the first time that there is cause for one."""
+
+    recipe: Recipe
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    best: float = math.inf
+    steps: int = 0
+    warned: set[str] = field(default_factory=set)
+
+    def see(self, loss: float) -> str | None:
+        """One more training step's loss."""
+        self.steps += 1
+        self.recent.append(loss)
+        if len(self.recent) < WINDOW:
+            return None
+        mean = sum(self.recent) / WINDOW
+        self.best = min(self.best, mean)
+        chance = math.log(self.recipe.classes)
+        if mean > max(2 * chance, 2 * self.best) and self._first("diverges"):
+            return (
+                f"the loss rises: {mean:.3g} over the last {WINDOW} steps, it was {self.best:.3g}. The learning rate "
+                f"is probably too high: try --learning-rate {self.recipe.learning_rate / 10:g}"
+            )
+        stuck = self.steps >= PATIENCE and self.best > 0.98 * chance and abs(mean - chance) < 0.03 * chance
+        if stuck and self._first("stuck"):
+            hint = (
+                "initial weights that are too small for this network (try --init he), dead units (try --bias 0.1), or "
+                "a learning rate that is too low"
+                if self.recipe.init == "gaussian"
+                else "dead units (try --bias 0.1) or a learning rate that does not fit "
+                f"(now {self.recipe.learning_rate:g}; try ten times less, then ten times more)"
+            )
+            return (
+                f"the loss stays at {mean:.3f}, which is ln({self.recipe.classes}): the network still guesses. "
+                f"Likely causes: {hint}"
+            )
+        return None
+
+    def _first(self, what: str) -> bool:
+        fresh = what not in self.warned
+        self.warned.add(what)
+        return fresh
+
+
+class Probe:
+    """A backend that shows every operation's results to a function on their way; updates are not carried out."""
+
+    def __init__(self, backend: Backend, show: Callable[[str, list[Any]], None]) -> None:
+        self._backend = backend
+        self._show = show
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self._backend, name)
+        if not callable(member):
+            return member
+        if name == "sgd_update":
+
+            def member(w: Any, v: Any, dw: Any, **numbers: float) -> Any:
+                return self._backend.zeros((), "int64", w.device)
+
+        def shown(*args: Any, **kwargs: Any) -> Any:
+            result = member(*args, **kwargs)
+            self._show(name, [item for item in flatten(result) if hasattr(item, "device")])
+            return result
+
+        return shown
+
+
+def _walk(session: Session, feed: Mapping[ArrayName, Any], see: Callable[[str, str, str, Any], None]) -> None:
+    """Walk one training step without updating; `see` gets (layer, phase, operation, array) of every result."""
+    where = ["", ""]
+
+    def watch(layer: str, column: int, phase: str) -> None:
+        where[:] = layer, phase
+
+    def show(operation: str, arrays: list[Any]) -> None:
+        for array in arrays:
+            see(where[0], where[1], operation, session.backend.to_numpy(array))
+
+    probe = cast(Backend, Probe(session.backend, show))
+    session.walk("train", probe)(feed, watch)
+
+
+def first_not_finite(session: Session, feed: Mapping[ArrayName, Any]) -> str:
+    """Where values first are not finite in a step: the parameters as given, or a layer's forward or backward pass."""
+    for name, array in sorted(session.weights().items()):
+        if not np.isfinite(array).all():
+            return f"the weights '{name}'"
+    found: list[str] = []
+
+    def see(layer: str, phase: str, operation: str, array: Any) -> None:
+        if not found and array.dtype.kind == "f" and not np.isfinite(array).all():
+            found.append(f"layer '{layer}' ({phase} pass)")
+
+    _walk(session, feed, see)
+    return found[0] if found else "the update itself (the rate is too large for these gradients)"
+
+
+def dead_units(session: Session, feed: Mapping[ArrayName, Any]) -> dict[str, float]:
+    """For each ReLU layer, the fraction of its channels that are zero for every image and place of a batch."""
+    alive: dict[str, list[Any]] = {}
+
+    def see(layer: str, phase: str, operation: str, array: Any) -> None:
+        if operation == "relu":
+            on = (array > 0).any(axis=tuple(axis for axis in range(array.ndim) if axis != 1))
+            alive.setdefault(layer, []).append(on)
+
+    _walk(session, feed, see)
+    return {layer: 1 - float(np.concatenate(parts).mean()) for layer, parts in alive.items()}
+
+
+def dead_units_warning(fractions: Mapping[str, float], recipe: Recipe) -> str | None:
+    """A warning if almost all units of a layer are dead."""
+    dead = [f"{layer} ({fraction:.0%})" for layer, fraction in fractions.items() if fraction > 0.9]
+    if not dead:
+        return None
+    return (
+        f"almost all units are dead (zero for every image) in {', '.join(dead)}: nothing flows back through them. The "
+        f"learning rate is probably too high (now {recipe.learning_rate:g}; try {recipe.learning_rate / 10:g}), or "
+        "the initial biases are too low (try --bias 0.1)"
+    )

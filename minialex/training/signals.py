@@ -1,0 +1,60 @@
+"""Stopping a run politely: the first signal asks, the trainer finishes its step, saves and leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+EXIT_CODES = {"SIGTERM": 75, "Ctrl-C": 130}  # 75: "temporary failure", safe to run again
+
+
+class StopRequest:
+    """Within its block, SIGTERM and Ctrl-C set `requested` instead of ending the process.
+
+    A Ctrl-C after any request raises `KeyboardInterrupt` at once; another SIGTERM changes nothing. The handlers
+    that were there before are put back at the end of the block. Python lets only the main thread handle signals: in
+    another one (a notebook's worker) the block does nothing.
+
+    Attributes:
+        requested: str or None
+            ``"SIGTERM"`` or ``"Ctrl-C"``, whichever came first.
+
+    Examples:
+        >>> with StopRequest() as stop:
+        ...     for step in range(3):
+        ...         if stop.requested:
+        ...             break
+    """
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        self._process = os.getpid()
+        self._before: dict[int, Any] = {}
+
+    @property
+    def exit_code(self) -> int:
+        """The code with which the process should end: 75 after SIGTERM, 130 after Ctrl-C, else 0."""
+        return EXIT_CODES[self.requested] if self.requested else 0
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._before:
+            number, handler = self._before.popitem()
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a forked worker: it should end, as if this class were not there
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif number == signal.SIGINT and self.requested:
+            raise KeyboardInterrupt
+        elif not self.requested:
+            self.requested = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"

@@ -1,0 +1,239 @@
+"""``minialex plan``: devices by name, rates from a file, tables, JSON, a picture, and what is said of wrong input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from minialex.cli import app as cli
+from minialex.cli import plan as planning
+from minialex.errors import ConfigurationError
+from minialex.recipe.toml import load
+from minialex.screen.sheets import Sheet, amount, long_time, seconds
+from minialex.speed.rates import KNOWN, LINKS, Rates, link, read
+
+MEASURED = {
+    "rates": {
+        "cpu": {"name": "a processor", "matrix": {"float32": 2e11}, "copy": 3e10},
+        "cuda:0": {"name": "a card", "matrix": {"float32": 5e13, "bfloat16": 5e14}, "copy": 2e12, "link": 2e10},
+        "cuda:1": {"name": "a card", "matrix": {"float32": 5e13, "bfloat16": 5e14}, "copy": 2e12, "link": 2e10},
+    }
+}
+
+
+@pytest.fixture
+def rates(tmp_path: Path) -> Path:
+    path = tmp_path / "rates.json"
+    path.write_text(json.dumps(MEASURED), encoding="utf-8")
+    return path
+
+
+def plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert cli.run(["plan", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert cli.run(["plan", *arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    return said.err
+
+
+def test_json_of_two_cards(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(plan(capsys, "--devices", "h200,h200", "--batch-size", "128,1024", "--json"))
+    assert [(s["precision"], s["batch_size"]) for s in found["steps"]] == [
+        (p, n) for p in ("float32", "tf32", "bfloat16") for n in (128, 1024)
+    ]
+    assert [e["values"] for e in found["exchanged_values"]] == [21_632, 4_608, 2_048, 2_048]
+    assert round(found["crossover_batch"]) == 1_005
+    small = next(s for s in found["steps"] if (s["precision"], s["batch_size"]) == ("bfloat16", 128))
+    assert small["exchanged_bytes"] == 2 * 2 * 128 * 30_336
+    assert small["averaged_gradients"]["exchanged_bytes"] == 2 * 60_965_224
+    assert small["training_seconds"] == pytest.approx(90 * 1_281_167 / small["images_per_second"])
+    assert small["layers"][0]["layer"] == "conv1"
+
+
+def test_tables_of_one_card(capsys: pytest.CaptureFixture[str]) -> None:
+    said = plan(capsys, "--devices", "h200", "--batch-size", "1024", "--precision", "bfloat16")
+    for text in ("6.52 ms", "157,108", "12.2 min", "1.75 ms", "measured on one H200", "not a measurement"):
+        assert text in said
+    assert "Averaging" not in said
+
+
+def test_memory_of_one_card(capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*arguments: str) -> str:
+        return " ".join(plan(capsys, *arguments).split())
+
+    assert "too little: take a smaller --batch-size" in said("--devices", "gtx580", "--batch-size", "512")
+    small = said("--devices", "rtx3060", "--batch-size", "128,16")
+    assert "a step of 16 images" in small
+    assert "weights, momentum and gradients 731.6 MB" in small
+    assert "RTX 3060 has 12.9 GB." in small
+    assert "Memory of a step" not in said("--devices", "h200,h200")
+
+
+def test_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+    said = plan(capsys, "--devices", "h200,h200", "--precision", "bfloat16", "--markdown")
+    assert "| bfloat16 | 128 | 561 µs | 34.5 µs | 596 µs | 214,887 |" in said
+    assert "1,005 images" in said
+
+
+def test_rates_from_a_report(capsys: pytest.CaptureFixture[str], rates: Path) -> None:
+    whole = json.loads(plan(capsys, "--rates", str(rates), "--devices", "0,1", "--json"))
+    assert whole["placement"] == [0, 1]
+    assert {s["precision"] for s in whole["steps"]} == {"float32", "bfloat16"}
+    assert whole["steps"][0]["exchanging_seconds"] == pytest.approx(2 * 30_336 * 4 * 128 / 2e10)
+    same = json.loads(plan(capsys, "--rates", str(rates), "--devices", "0,0", "--json"))
+    assert same["placement"] == [0, 0]
+    assert same["exchanged_values"] == []
+    default = json.loads(plan(capsys, "--rates", str(rates), "--json"))
+    assert default["devices"] == ["cuda:0"]
+    cpu = json.loads(plan(capsys, "--rates", str(rates), "--devices", "cpu", "--json"))
+    assert cpu["rates"][0]["name"] == "a processor"
+
+
+def test_the_processor_is_measured_if_nothing_is_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minialex.doctor import processor
+
+    monkeypatch.setattr(processor, "measure", lambda: Rates("mine", {"float32": 1e11}, 1e10))
+    found = json.loads(plan(capsys, "--json"))
+    assert found["rates"][0]["name"] == "mine"
+    assert found["devices"] == ["cpu"]
+
+
+def test_cards_of_this_machine_are_measured_if_they_are_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minialex.doctor import devices
+
+    card = Rates("a card", {"float32": 5e13}, 2e12, 2e10)
+    monkeypatch.setattr(devices, "cards", lambda: {"cuda:0": card, "cuda:1": card})
+    found = json.loads(plan(capsys, "--devices", "0,1", "--json"))
+    assert found["rates"][0]["name"] == "a card"
+    assert found["placement"] == [0, 1]
+    assert "no rates for device '2'; known are" in error(capsys, "--devices", "2")
+
+
+def test_cards_that_are_not_there(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from minialex_cuda.diagnose import driver
+
+    def none() -> None:
+        raise driver.DriverError("no NVIDIA driver", "get one")
+
+    monkeypatch.setattr(driver, "load", none)
+    assert cli.run(["plan", "--devices", "cuda:0"]) == 6
+    assert capsys.readouterr().err == "error: driver: no NVIDIA driver; get one\n"
+
+
+def test_recipe_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(
+        plan(capsys, "--devices", "h200", "--epochs", "1", "--images", "1000", "--columns", "1", "--json")
+    )
+    assert (found["columns"], found["epochs"], found["images"]) == (1, 1, 1000)
+    small = json.loads(plan(capsys, "--devices", "h200,h200", "--recipe", "small", "--json"))
+    assert small["network"] == "alexnet_small"
+    assert len(small["exchanged_values"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--devices", "h20"], "no rates for device 'h20'; known are .* Did you mean 'h200'?"),
+        (["--devices", "h200,h200,h200"], "names 3 devices for 2 columns; give one or 2"),
+        (["--devices", "x,cpux"], "no rates for device 'x'"),
+        (["--devices", "h200", "--batch-size", "0"], "--batch-size takes whole numbers of at least 1"),
+        (["--devices", "h200", "--batch-size", "12,x"], "got '12,x'"),
+        (["--devices", "h200", "--precision", "bf16"], "no precision 'bf16'.* Did you mean 'bfloat16'?"),
+        (["--devices", "gtx580", "--precision", "tf32"], "GTX 580 has no rate for precision 'tf32'"),
+        (["--devices", "h200,h200", "--link", "usb"], "--link takes nvlink4.* got 'usb'"),
+        (["--devices", "h200,h200", "--link", "-1"], "got '-1'"),
+        (["--devices", "h200", "--json", "--markdown"], "--json or --markdown, not both"),
+        (["--devices", "h200", "--nonsense", "1"], "no option or recipe field '--nonsense'"),
+    ],
+)
+def test_wrong_input(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+    import re
+
+    assert re.search(said, error(capsys, *arguments))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"rates": {}}'])
+def test_files_that_are_no_reports(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "rates.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"rates\.json"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        "1",
+        '{"matrix": {"float32": 1}}',
+        '{"matrix": {"float32": 0}, "copy": 1}',
+        '{"matrix": {"fp8": 1}, "copy": 1}',
+        '{"matrix": {"float32": true}, "copy": 1}',
+        '{"matrix": {}, "copy": NaN}',
+        '{"matrix": {}, "copy": 1, "more": 1}',
+        '{"matrix": {}, "copy": 1, "name": 1}',
+        '{"matrix": {}, "copy": 1, "link": -1}',
+    ],
+)
+def test_damaged_reports(tmp_path: Path, rates: str) -> None:
+    path = tmp_path / "rates.json"
+    path.write_text(f'{{"rates": {{"cpu": {rates}}}}}', encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"rates\.json: the rates of 'cpu' are damaged"):
+        read(path)
+
+
+def test_a_report_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot read rates from"):
+        read(tmp_path / "none.json")
+
+
+def test_links() -> None:
+    assert link("pcie4") == LINKS["pcie4"]
+    assert link("12.5") == 12.5e9
+
+
+def test_known_devices_say_where_their_numbers_are_from() -> None:
+    for rates in KNOWN.values():
+        assert "float32" in rates.matrix
+        assert "http" in rates.source
+        assert ("measured" in rates.source) == (rates.name == "NVIDIA H200")
+        assert list(rates.matrix.values()) == sorted(rates.matrix.values())
+
+
+def test_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for devices in ("h200", "h200,h200"):
+        path = tmp_path / f"{devices}.png"
+        plan(capsys, "--devices", devices, "--batch-size", "128", "--picture", str(path))
+        with Image.open(path) as image:
+            assert image.size[0] > 500
+
+
+def test_units() -> None:
+    assert [seconds(x) for x in (2e-6, 999.7e-6, 0.0121, 3.14159, 250)] == [
+        "2.00 µs", "1.00 ms", "12.1 ms", "3.14 s", "250 s",
+    ]  # fmt: skip
+    assert [long_time(x) for x in (30, 600, 7300, 86400 * 5.5)] == ["0.50 min", "10.0 min", "2.03 h", "5.50 days"]
+    assert [amount(x, "B") for x in (12, 1500, 15.53e6, 2e9, 4.3e12)] == [
+        "12.0 B", "1.50 kB", "15.5 MB", "2.00 GB", "4.30 TB",
+    ]  # fmt: skip
+    sheet = Sheet("t", ("a", "b"), [["x", "1"]])
+    assert sheet.markdown() == "t\n\n| a | b |\n| --- | ---: |\n| x | 1 |\n"
+
+
+def test_floors_of_every_known_device_and_recipe() -> None:
+    for recipe in ("alexnet-2012", "small", "one-weird-trick", "code145"):
+        base = load(recipe)
+        for name in KNOWN:
+            plan = planning.setting(base, ",".join([name] * base.columns), {}, None, 1000)
+            assert planning.sheets(plan, planning.precisions(None, plan.devices), [base.batch_size])

@@ -1,0 +1,236 @@
+"""The command on small studies: shared runs, several at once, stopping and going on, and what it says of trouble."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from minialex.cli import app as cli
+from minialex.errors import ResourceError
+from minialex.runs.run_folder import RunPaths, read_metrics
+from minialex.studies import study
+from minialex.studies.measures import epochs_done, training_curve
+from minialex.studies.outcome import run_folder
+from minialex.studies.running import Job, Place, run
+from minialex.studies.study import key
+
+STUDY = """
+title = "Dropout"
+question = "What does it do?"
+section = "4.2"
+claim = "nothing here"
+measure = "{measure}"
+expect = "worse"
+base = "small"
+seeds = [1, 2]
+[regime]
+data = "shapes"
+train_images = 64
+validation_images = 50
+kernels = [4, 8, 8, 8, 8]
+features = [16, 16]
+epochs = {epochs}
+schedule = "constant"
+[calibration]
+grid = [0.01, 0.001]
+seeds = [7]
+[[arms]]
+name = "some"
+fields = {{ dropout = 0.2 }}
+[[arms]]
+name = "{second}"
+{fields}
+"""
+NONE = "fields = { dropout = 0.0 }"
+
+
+def write(
+    folder: Path, name: str, measure: str = "error", epochs: int = 2, second: str = "none", fields: str = NONE
+) -> str:
+    path = folder / f"{name}.toml"
+    path.write_text(STUDY.format(measure=measure, epochs=epochs, second=second, fields=fields))
+    return str(path)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_studies_share_runs_and_write_what_they_give(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    gap, views = (
+        write(here, "gap", "gap"),
+        write(
+            here,
+            "views",
+            fields='evaluate = { views = 10 }\nrate_of = "some"\n' + "fields = { dropout = 0.2 }",
+            second="ten",
+        ),
+    )
+    assert cli.run(["ablate", gap, "--out", "out", "--jobs", "2"]) == 0
+    assert "4 runs, 8 epochs, 2 at once" in capfd.readouterr().out
+    times = {path: path.stat().st_mtime_ns for path in here.glob("out/runs/*/metrics.jsonl")}
+    assert len(times) == 4
+    average = write(here, "average", fields='evaluate = { average = 2 }\nrate_of = "some"\nfields = { dropout = 0.2 }')
+    assert cli.run(["ablate", gap, views, average, "--out", "out"]) == 0, "all finished: nothing is trained"
+    assert "runs," not in capfd.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in here.glob("out/runs/*/metrics.jsonl")} == times
+    found = json.loads((here / "out" / "gap.json").read_text())
+    assert found["seeds"] == [1, 2]
+    assert [len(arm["values"]) for arm in found["arms"]] == [2, 2]
+    metrics = read_metrics(RunPaths(run_folder(here / "out", found["arms"][0]["keys"][0])).metrics)
+    last = [record for record in metrics if record["kind"] == "validation"][-1]
+    assert found["arms"][0]["errors"][0] == pytest.approx(100 * last["top1_error"], abs=1e-3)
+    assert (here / "out" / "gap.png").stat().st_size > 1000
+    assert "The paper (section 4.2)" in (here / "out" / "gap.md").read_text()
+    together = json.loads((here / "out" / "average.json").read_text())
+    alone, both = together["arms"]
+    assert len(both["values"]) == 1
+    assert together["images"]["none"][0] == pytest.approx(both["values"][0] - sum(alone["values"]) / 2, abs=1e-3)
+    assert together["images"]["none"][3] == 50
+
+
+def test_rates_are_found_once_and_kept(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    mine = write(here, "mine", epochs=1)
+    assert cli.run(["ablate", mine, "--calibrate", "--out", "out"]) == 0
+    out = capfd.readouterr().out
+    found = study("mine.toml")
+    assert {arm.name for arm in found.arms if arm.learning_rate in (0.01, 0.001)} == {"some", "none"}
+    assert len(found.evidence) == 4
+    for arm in found.arms:
+        best = min((line for line in found.evidence if line["arm"] == arm.name), key=lambda line: line["value"])
+        assert arm.learning_rate == best["rate"]
+        assert f"mine: {arm.name}: {best['rate']:g}" in out
+
+
+def command(here: Path, *words: str) -> subprocess.Popen[str]:
+    line = [sys.executable, "-c", "from minialex.cli.app import main; main()", "ablate", *words]
+    return subprocess.Popen(line, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            start_new_session=True)  # fmt: skip
+
+
+def until(holds: object, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not holds():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
+def test_stopped_in_the_middle_of_a_run_it_goes_on_there(here: Path, how: str) -> None:
+    long = write(here, "long", epochs=30)
+    first = key(study(long).recipe(study(long).arms[0], 1))
+    process = command(here, long, "--seeds", "1", "--out", "out", "--jobs", "2")
+    until(lambda: epochs_done(run_folder(here / "out", first)) >= 2)
+    if how == "SIGTERM":
+        process.terminate()
+    else:
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == (75 if how == "SIGTERM" else 130), (out, err)
+    assert f"stopped by {how}" in out
+    assert f"minialex ablate {long} --seeds 1 --out out --jobs 2" in out.replace("\n", " ").replace("  ", " ")
+    assert 2 <= epochs_done(run_folder(here / "out", first)) < 30
+    assert cli.run(["ablate", long, "--seeds", "1", "--out", "out"]) == 0
+    assert cli.run(["ablate", long, "--seeds", "1", "--out", "whole"]) == 0
+
+    def losses(out: str) -> list[object]:
+        records = read_metrics(RunPaths(run_folder(here / out, first)).metrics)
+        return [record["loss"] for record in records if record["kind"] == "validation"]
+
+    assert losses("out") == losses("whole"), "stopped or not, the same numbers"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_run_that_is_killed_is_named_and_nothing_is_lost(here: Path) -> None:
+    long = write(here, "long", epochs=200)
+    first = run_folder(here / "out", key(study(long).recipe(study(long).arms[0], 1)))
+    process = command(here, long, "--seeds", "1", "--out", "out", "--jobs", "1")
+    until(lambda: epochs_done(first) >= 1)
+    children = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    children[0].kill()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 6, (out, err)
+    assert err.startswith("error: long: some, seed 1: its process was ended by SIGKILL (memory ran out?)")
+    assert "Traceback" not in err
+    assert epochs_done(first) >= 1
+
+
+def test_what_a_run_raises_is_said_in_one_line(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (here / "none").mkdir()
+    wrong = write(here, "wrong", epochs=1)
+    text = Path(wrong).read_text().replace('"shapes"', '"cifar10"')
+    Path(wrong).write_text(text)
+    assert cli.run(["ablate", wrong, "--out", "out", "--data", str(here / "nothing"), "--jobs", "1"]) == 3
+    err = capfd.readouterr().err
+    assert err.startswith("error: wrong: some, seed 1: ")
+    assert err.count("\n") == 1
+
+
+def test_a_failing_run_stops_the_others_first(here: Path) -> None:
+    good, bad = study(write(here, "good", epochs=500)), study(write(here, "bad", epochs=1))
+    recipes = [good.recipe(good.arms[0], 1), bad.recipe(bad.arms[0], 2)]
+    blocked = run_folder(here / "out", key(recipes[1]))
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file where the run's folder should be")
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        run(
+            [Job(recipe, f"run {n}") for n, recipe in enumerate(recipes)],
+            Place(here / "out", threads=1),
+            2,
+            lambda _: None,
+        )
+    assert "run 1: " in str(caught.value)
+    assert not isinstance(caught.value, ResourceError) or "ended" not in str(caught.value)
+    assert psutil.Process().children() == [] or all(
+        "resource_tracker" in " ".join(c.cmdline()) for c in psutil.Process().children()
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["poling"], "no study 'poling'. Did you mean 'pooling'"),
+        ([], "which study? relu, columns"),
+        (["pooling", "--quick", "--record"], "--quick claims nothing"),
+        (["pooling", "--backend", "nmupy"], "nmupy"),
+    ],
+)
+def test_wrong_words_end_with_two(here: Path, capfd: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    assert cli.run(["ablate", *words]) == 2
+    err = capfd.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+    assert list(here.iterdir()) == []
+
+
+def test_the_training_curve_is_the_mean_of_the_epoch_before() -> None:
+    records = [{"kind": "train", "epoch": 1 + (n - 1) // 4, "step": 10 * n, "top1": n / 10} for n in range(1, 9)]
+    curve = training_curve(records)
+    assert [epoch for epoch, _ in curve] == [1.0, 1.25, 1.5, 1.75, 2.0]
+    assert curve[0][1] == pytest.approx(1 - 0.25)
+    assert curve[-1][1] == pytest.approx(1 - 0.65)
+
+
+def test_quick_mode_says_that_it_claims_nothing(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["ablate", "pooling", "--quick", "--out", "out", "--jobs", "2"]) == 0
+    out = capfd.readouterr().out
+    assert "claims nothing" in out
+    assert json.loads((here / "out" / "quick" / "pooling.json").read_text())["quick"] is True
+
+
+def test_the_list_has_every_study(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["ablate", "--list"]) == 0
+    out = capfd.readouterr().out
+    assert "columns-equal" in out
+    assert "5 × 5" not in out

@@ -1,0 +1,148 @@
+"""Study files: all load, every arm is a network, records agree with the studies, and what is wrong is said."""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from minialex import studies as ablations
+from minialex.errors import ConfigurationError
+from minialex.network import variants
+from minialex.network.parameters import whole_shapes
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import built_in, load
+from minialex.studies.study import ORDER, key, parse, study
+
+ALL = ablations.names()
+
+
+def parameters(recipe: Recipe) -> int:
+    shapes = whole_shapes(variants.build(recipe), recipe.columns)
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def test_the_fourteen_are_there() -> None:
+    assert ALL == ORDER
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_arm_builds(name: str) -> None:
+    found = study(name)
+    assert len({key(found.recipe(arm, 1)) for arm in found.arms if not arm.rate_of}) == sum(
+        not arm.rate_of for arm in found.arms
+    ), "two arms train the same"
+    for arm in found.arms:
+        assert parameters(found.recipe(arm, 1).replace(classes=10)) > 1000
+        assert not arm.rate_of or found.arm(arm.rate_of).fields == arm.fields
+    for line in found.full_scale:
+        assert line.recipe in built_in()
+        load(line.recipe)
+    assert not set(found.calibration.get("seeds", ())) & set(found.seeds), "rates are found on other seeds"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_records_are_of_these_studies(name: str) -> None:
+    """A record whose keys no longer follow from the study is stale: run `minialex ablate NAME --record` again."""
+    found, kept = study(name), ablations.recorded(name)
+    if kept is None:
+        pytest.skip(f"nothing is recorded of {name}")
+    assert [arm.name for arm in kept.arms] == [arm.name for arm in found.arms]
+    for arm in kept.arms:
+        recipes = [found.recipe(found.arm(arm.name), seed) for seed in kept.seeds]
+        assert arm.keys == tuple(key(recipe) for recipe in recipes)
+    assert not kept.quick
+    assert set(kept.seeds) <= set(found.seeds)
+    assert ablations.table(kept).count("\n") == len(found.arms) + 2
+    assert len(ablations.verdict(kept)) == len(found.arms) - 1
+    path = resources.files("minialex.studies") / "recorded" / f"{name}.json"
+    assert len(path.read_bytes()) < 50_000
+    assert ablations.outcome.from_json(json.loads(path.read_text()), found).to_json() == json.loads(path.read_text())
+
+
+def test_columns_at_equal_parameters_are_equal() -> None:
+    found = study("columns-equal")
+    counts = [parameters(found.recipe(arm, 1).replace(classes=10)) for arm in found.arms]
+    assert counts == [39_802, 39_994, 39_854, 39_994]
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("half", 59_798_312),  # FACTS: layers-145-half
+        ("no-norm", 60_965_224),
+        ("no-overlap", 60_965_224),
+        ("no-augmentation", 60_965_224),
+        ("without-conv4", 60_965_224 - 663_936),
+    ],
+)
+def test_full_scale_recipes_have_their_parameters(name: str, count: int) -> None:
+    assert parameters(load(f"ablations/{name}")) == count
+
+
+def test_touching_windows_have_the_programs_sizes() -> None:
+    from minialex.engine.summary import summarise
+
+    rows = {
+        row.layer: row.output[1] for row in summarise(load("ablations/no-overlap"), None).rows if len(row.output) == 3
+    }
+    assert [rows[name] for name in ("conv1", "pool1", "conv2", "pool2", "conv5", "pool5")] == [55, 28, 26, 13, 11, 6]
+
+
+SMALL = """
+title = "t"
+question = "q"
+section = "1"
+claim = "c"
+measure = "error"
+base = "small"
+seeds = [1, 2]
+[[arms]]
+name = "a"
+[[arms]]
+name = "b"
+fields = { dropout = 0.3 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ('measure = "error"', 'measure = "errror"', "no measure 'errror'. Did you mean 'error'"),
+        ("dropout = 0.3", "droput = 0.3", "no recipe field 'droput'. Did you mean 'dropout'"),
+        ("dropout = 0.3", "dropout = 3", "recipe field 'dropout'"),
+        ('base = "small"', 'base = "smal"', "no recipe 'smal'"),
+        ("seeds = [1, 2]", "seeds = [1, 1]", "seeds that differ"),
+        ('name = "b"', 'name = "a"', "a name of its own"),
+        ('title = "t"', 'titel = "t"', "unknown 'titel'. Did you mean 'title'"),
+        ('title = "t"', "", "'title' is missing"),
+        ('title = "t"', "title = t", "is not TOML"),
+        ('name = "b"', 'name = "b"\nexpect = "wors"', "expect is one of worse, better, none"),
+    ],
+)
+def test_what_is_wrong_is_said(before: str, after: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(SMALL.replace(before, after, 1), "mine")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_study_of_ones_own_with_its_rates(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(SMALL)
+    (tmp_path / "mine.rates.toml").write_text("[rates]\nb = 0.5\n")
+    found = study(str(tmp_path / "mine.toml"))
+    assert found.recipe(found.arm("b"), 3).learning_rate == 0.5
+    assert found.recipe(found.arm("b"), 3).seed == 3
+    with pytest.raises(ConfigurationError, match=r"no study 'poling'\. Did you mean 'pooling'"):
+        study("poling")
+
+
+def test_a_key_is_of_what_decides_the_numbers() -> None:
+    recipe = load("small")
+    assert key(recipe) == key(recipe.replace(backend="numpy", devices="cpu:1", loader_threads=7))
+    assert key(recipe.replace(data="cifar10")) == key(recipe.replace(data="cifar10:/somewhere"))
+    assert key(recipe) != key(recipe.replace(seed=1))
+    assert key(recipe) != key(recipe.replace(norm_k=1.0))

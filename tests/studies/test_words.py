@@ -1,0 +1,111 @@
+"""Verdicts follow from numbers by rules, and claim no more than the numbers do."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minialex.speed import machine
+from minialex.studies import words
+from minialex.studies.outcome import ArmResult, Outcome
+from minialex.studies.statistics import Estimate, estimate
+from minialex.studies.study import study
+
+NUMBERS = st.lists(st.floats(-20, 20), min_size=2, max_size=6)
+FACTS = {"command": "minialex ablate pooling", "data": "cifar10", "training_images": 9, "validation_images": 9,
+         "epochs": 1, "seconds": 60, "backend": "numba", "date": "2026-01-01"}  # fmt: skip
+
+
+def outcome(*arms: tuple[float | None, ...], name: str = "pooling", quick: bool = False, **more: object) -> Outcome:
+    of = study(name)
+    results = tuple(ArmResult(arm.name, values, ()) for arm, values in zip(of.arms, arms, strict=True))
+    return Outcome(of, tuple(range(len(arms[0]))), results, FACTS, quick=quick, **more)  # type: ignore[arg-type]
+
+
+@given(NUMBERS, st.sampled_from(["worse", "better", "none"]), st.one_of(st.none(), st.floats(0.1, 5)))
+def test_an_interval_with_zero_shows_nothing(values: list[float], expect: str, effect: float | None) -> None:
+    found = estimate(values)
+    said = words.judge(found, found.p, expect, effect)
+    if found.includes_zero:
+        assert said in (words.NOT_SHOWN, words.UNDECIDED, words.NO_DIFFERENCE)
+    if said in (words.SHOWN, words.OPPOSITE):
+        assert (said == words.SHOWN) == ((found.mean > 0) == (expect == "worse"))
+
+
+@given(NUMBERS, st.floats(0.1, 5))
+def test_turning_the_sign_turns_the_verdict(values: list[float], effect: float) -> None:
+    found, turned = estimate(values), estimate([-value for value in values])
+    assert words.judge(found, found.p, "worse", effect) == words.judge(turned, turned.p, "better", effect)
+
+
+@pytest.mark.parametrize(
+    ("found", "adjusted", "said"),
+    [
+        (Estimate(2, 1, 3, 5, 0.001), 0.002, words.SHOWN),
+        (Estimate(-2, -3, -1, 5, 0.001), 0.002, words.OPPOSITE),
+        (Estimate(2, 1, 3, 5, 0.03), 0.09, words.UNDECIDED),  # not after Holm
+        (Estimate(0, -0.3, 0.3, 5, 1.0), 1.0, words.NOT_SHOWN),  # no room for the paper's 0.4
+        (Estimate(0, -3, 3, 5, 1.0), 1.0, words.UNDECIDED),
+        (Estimate(-2, -5, 0.1, 5, 0.06), 0.06, words.NOT_SHOWN),
+    ],
+)
+def test_the_rules(found: Estimate, adjusted: float, said: str) -> None:
+    assert words.judge(found, adjusted, "worse", 0.4) == said
+
+
+def test_a_shown_difference_in_words_and_table() -> None:
+    found = outcome((50.0, 51.0, 49.0), (53.0, 54.1, 51.9))
+    (sentence,) = words.verdict(found)
+    assert "3.0 points of top-1 error more" in sentence
+    assert sentence.endswith(f"the paper's claim: {words.SHOWN}.")
+    row = words.table(found).splitlines()[-1]
+    assert "| +3.0 |" in row
+    assert "| +0.4 |" in row
+    assert "41.1% (#147, ILSVRC-2012 validation; #145: 40.7%)" in row
+
+
+def test_no_difference_is_said_in_both() -> None:
+    found = outcome((50.0, 51.0, 49.0), (50.5, 50.0, 49.5))
+    assert "no difference shown" in words.verdict(found)[0]
+    assert "no difference shown: undecided" in words.table(found)
+
+
+def test_quick_claims_nothing() -> None:
+    found = outcome((50.0, 51.0, 49.0), (53.0, 54.0, 52.0), quick=True)
+    assert words.verdict(found) == (words.QUICK + ".",)
+    assert words.QUICK in words.table(found)
+    assert words.SHOWN not in words.table(found)
+
+
+def test_a_goal_that_is_not_reached_is_a_lower_bound() -> None:
+    found = outcome((3.0, 3.5, 3.2), (9.0, None, None), name="relu", limits={"relu": 40.0, "tanh": 40.0})
+    assert "≥ 29.67" in words.table(found)
+    assert "did not reach the goal in 40 epochs with 2 of 3 seeds" in words.verdict(found)[0]
+
+
+def test_where_figures_come_from() -> None:
+    said = words.provenance(outcome((50.0, 51.0), (50.0, 52.0)))
+    assert said.startswith("`minialex ablate pooling`; cifar10, 9 training")
+    assert "2026-01-01" in said
+
+
+def test_the_command_is_shown_without_the_machines_folders() -> None:
+    found = outcome((50.0, 51.0), (50.0, 52.0))
+    found.facts["command"] = (
+        "minialex ablate pooling --data cifar10:/home/me/cifar10.tar.gz --out /home/me/out --record"
+    )
+    said = words.provenance(found)
+    assert said.startswith("`minialex ablate pooling --data cifar10:cifar10.tar.gz --record`; cifar10, 9 training")
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("python benchmarks/prepare.py decode /work/photos", "python benchmarks/prepare.py decode photos"),
+        ("minialex ablate ./mine.toml --out=/tmp/x --jobs 2", "minialex ablate ./mine.toml --jobs 2"),
+        ("minialex ablate relu --data=~/c.tgz --record", "minialex ablate relu --data=c.tgz --record"),
+    ],
+)
+def test_commands_for_any_machine(command: str, shown: str) -> None:
+    assert machine.anywhere(command) == shown
