@@ -64,6 +64,7 @@ def test_operation_conforms(cuda: CudaBackend, operation: str) -> None:
 
 def test_steps_of_two_columns_conform(cuda: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole training and inference steps, on one pretend device and on two."""
-    for name, value in (("NETWORK", SMALL), ("IMAGE_SIZE", 14), ("BATCH", 2), ("STEPS", 2)):
+    recipe = steps.RECIPE.replace(image_size=14, crop=11)
+    for name, value in (("NETWORK", SMALL), ("IMAGE_SIZE", 14), ("RECIPE", recipe), ("BATCH", 2), ("STEPS", 2)):
         monkeypatch.setattr(steps, name, value)
     steps.check_steps(cuda, ("float32",))
