@@ -5,6 +5,9 @@ A third party's package joins with two lines in its ``pyproject.toml``::
     [project.entry-points."minialex.backends"]
     theirs = "their_package:TheirBackend"
 
+Its class may say more of itself than the protocol asks: ``priority``, its rank as the default; ``keeps_kernels``, that
+what it compiles is kept on disk; and ``diagnose``, what it knows of devices of its own (`minialex.backend.findings`).
+
 Listing reads package metadata alone: that of what is installed or, where nothing is, the ``pyproject.toml`` of the
 source tree that this file is in. Loading imports one backend, compares it with the protocol by reflection, and builds
 it; whatever goes wrong there is the reason why that backend cannot be used, and touches no other.
