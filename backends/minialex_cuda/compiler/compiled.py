@@ -143,13 +143,13 @@ class Step:
                 self._give(self._arrays[value], results[slot.stream], slot.offset)
 
     def _borrowed(self) -> list[CudaArray]:
-        """Arrays that lie in the workspace."""
+        """Arrays that lie in the workspace, or know where in it others lie."""
         slots = self.schedule.slots.items()
         return [
             *(self._arrays[value] for value, slot in slots if slot.stream[2] != RESULT),
             *(self._arrays[value] for value in self.program.fed.values()),
             *(array for recorded in self._recorded for array in recorded.scratched),
-            *(tables.gradients for _, tables in self._updates),
+            *(array for _, tables in self._updates for array in tables.arrays),
         ]
 
     def release(self) -> None:

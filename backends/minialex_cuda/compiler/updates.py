@@ -126,6 +126,11 @@ class Tables:
     table: CudaArray = field(default_factory=_later)
     decays: CudaArray = field(default_factory=_later)
 
+    @property
+    def arrays(self) -> tuple[CudaArray, ...]:
+        """Those that `fill` gives memory."""
+        return self.parameters, self.gradients, self.skipped, self.owners, self.table, self.decays
+
     def fill(
         self,
         on: Place,
