@@ -242,7 +242,7 @@ def layers(seconds: Mapping[bench.Key, float], floor: plan.Floor) -> list[dict[s
 
 def device_rates(device: str) -> Rates:
     """What the device reaches, measured."""
-    return processor.measure() if device.startswith("cpu") else devices.cards()[device]
+    return processor.measure() if device.startswith("cpu") else devices.cards(only=device)[device]
 
 
 class Benchmark:

@@ -44,17 +44,18 @@ def with_link(
     return {name: replace(own, link=link) if name in ends else own for name, own in rates.items()}, link
 
 
-def cards(diagnosing: Mapping[str, Diagnose] | None = None) -> dict[str, Rates]:
+def cards(diagnosing: Mapping[str, Diagnose] | None = None, only: str | None = None) -> dict[str, Rates]:
     """Measured rates of the devices that backends have of their own, by name (``"cuda:0"``, …); some seconds.
 
     Args:
         diagnosing: as `diagnoses` gives, which is asked where this is None
+        only: the one device to measure, without the link to others; None for all
 
     Raises:
         ResourceError: If there are none, or one cannot be measured, with what mends it.
     """
     found: dict[str, Rates] = {}
-    missing = "no installed backend has devices of its own"
+    missing = f"there is no device {only}" if only else "no installed backend has devices of its own"
     for backend, diagnose in (diagnoses() if diagnosing is None else diagnosing).items():
         diagnosis = diagnose(True)
         if not diagnosis.measurable:
@@ -63,11 +64,13 @@ def cards(diagnosing: Mapping[str, Diagnose] | None = None) -> dict[str, Rates]:
             continue
         for device in diagnosis.devices:
             label = f"{backend}:{device.index}"
+            if only not in (None, label):
+                continue
             try:
                 found[label] = rates_of(device, diagnosis.measure(device.index))
             except ResourceError as error:
                 raise ResourceError(f"{label} rates: could not be measured: {error}") from None
-        if len(diagnosis.devices) > 1:
+        if only is None and len(diagnosis.devices) > 1:
             found, _ = with_link(found, backend, diagnosis.copies(0, 1))
     if not found:
         raise ResourceError(missing)

@@ -248,5 +248,5 @@ def test_time_is_set_beside_the_floor_that_it_belongs_to(gpu):
 
 
 def test_rates_of_a_card_are_measured(gpu, monkeypatch):
-    monkeypatch.setattr(gpu.devices, "cards", lambda: {"cuda:0": KNOWN["a100"], "cuda:1": KNOWN["h200"]})
+    monkeypatch.setattr(gpu.devices, "cards", lambda only: {only: KNOWN["h200"]})
     assert gpu.device_rates("cuda:1") is KNOWN["h200"]

@@ -232,6 +232,9 @@ def test_rates_of_the_cards_alone(sources: Make, fakes: Any) -> None:
     assert {name: rates.link for name, rates in found.items()} == pytest.approx(
         {"cuda:0": fakes.direct, "cuda:1": fakes.direct}
     )
+    assert cards(sources().diagnoses(), only="cuda:1")["cuda:1"].link is None
+    with pytest.raises(ResourceError, match="there is no device cuda:7"):
+        cards(sources().diagnoses(), only="cuda:7")
     with pytest.raises(ResourceError, match="devices: the driver shows no device; check that"):
         cards(sources(names=[]).diagnoses())
     with pytest.raises(ResourceError, match="cuda:0 rates: could not be measured: cuda:0: Out of memory"):
