@@ -49,6 +49,7 @@ class NumbaBackend:
     zeros = staticmethod(pretend.zeros)
     all_reduce = staticmethod(pretend.all_reduce)
     memory_in_use = staticmethod(pretend.memory_in_use)
+    apply = pretend.apply
     reshape = pretend.operation(pretend.reshape)
     concat = pretend.operation(pretend.concat)
     split = pretend.operation(pretend.split)

@@ -42,6 +42,7 @@ class NumpyBackend:
     zeros = staticmethod(pretend.zeros)
     all_reduce = staticmethod(pretend.all_reduce)
     memory_in_use = staticmethod(pretend.memory_in_use)
+    apply = pretend.apply
     reshape = operation(pretend.reshape)
     concat = operation(pretend.concat)
     split = operation(pretend.split)

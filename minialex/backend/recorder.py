@@ -13,6 +13,7 @@ import numpy as np
 
 from minialex.backend import rules
 from minialex.backend.arrays import Array
+from minialex.backend.operations import Function, method, rule_of
 from minialex.backend.program import ArrayName, Call, CompiledStep, Program, Symbol, Value, Watch, flatten, values
 from minialex.backend.protocol import MOVERS, OPERATIONS, Backend
 from minialex.errors import ConfigurationError, DeviceMismatch
@@ -41,10 +42,14 @@ class Recorder:
         devices = {value.device for value in values((args, kwargs))}
         if len(devices) != 1:
             raise DeviceMismatch(f"{operation}: arrays live on different devices ({', '.join(sorted(devices))})")
-        specs = rules.RULES[operation](*args, **kwargs)
+        specs = rule_of(operation)(*args, **kwargs)
         made = [spec and self.value(spec.shape, spec.dtype, next(iter(devices))) for spec in flatten(specs)]
         self.calls.append(Call(operation, args, kwargs, tuple(made), *self.where))
         return type(specs)(made) if isinstance(specs, tuple | list) else made[0]
+
+    def apply(self, function: Function, *args: Any, **kwargs: Any) -> Any:
+        """An operation of one's own, written down as the protocol's are."""
+        return self.call(function.name, *args, **kwargs)
 
     def copy_to(self, x: Value, device: str) -> Value:
         """A copy on another device, written down only if it is another."""
@@ -99,7 +104,7 @@ def interpret(program: Program, backend: Backend, bindings: Mapping[ArrayName, A
             if watch is not None and where != (call.layer, call.column, call.phase):
                 where = call.layer, call.column, call.phase
                 watch(*where)
-            function = getattr(backend, call.operation)
+            function = method(backend, call.operation)
             made = function(*resolve(call.args), **{key: resolve(value) for key, value in call.kwargs.items()})
             known.update(
                 (value, array) for value, array in zip(call.results, flatten(made), strict=True) if value is not None

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
+from minialex.backend.imports import find
 from minialex.backend.protocol import MOVERS, OPERATIONS, Backend
 from minialex.errors import BackendUnavailable, ConfigurationError, MinialexError, nearest
 
@@ -59,7 +60,7 @@ def default_name() -> str:
 
 def protocol_faults(backend: type) -> list[str]:
     """Where a class departs from the protocol: operations left out, renamed, or with other parameters."""
-    names = (*MOVERS, *OPERATIONS, "compile_step")
+    names = (*MOVERS, *OPERATIONS, "compile_step", *(("apply",) if hasattr(backend, "apply") else ()))
     faults = [fault for name in names if (fault := signature_fault(name, inspect.getattr_static(backend, name, None)))]
     faults += [f"'{name}' is missing" for name in ("name", "devices") if not hasattr(backend, name)]
     return faults
@@ -94,7 +95,8 @@ def load(name: str | None = None, *, threads: int | None = None, precision: str 
     """Import and build a backend.
 
     Args:
-        name: an installed backend's name, or None for the default
+        name: an installed backend's name, or a class as ``file.py:Class`` or ``package.module:Class`` (see
+            `minialex.backend.imports.find`); None for the default
         threads: how many threads it may use, for backends that have threads; None leaves it to the backend
         precision: of its matrix products, for backends that have a choice: ``"float32"``, ``"tf32"`` or ``"bfloat16"``
 
@@ -104,10 +106,10 @@ def load(name: str | None = None, *, threads: int | None = None, precision: str 
     """
     points = installed()
     name = name or default_name()
-    if name not in points:
+    if name not in points and ":" not in name:
         raise ConfigurationError(f"no backend named '{name}'; installed: {', '.join(points)}.{nearest(name, points)}")
     try:
-        kind = points[name].load()
+        kind = find("backend", name) if ":" in name else points[name].load()
         faults = protocol_faults(kind)
         if faults:
             raise BackendUnavailable(f"backend '{name}' does not follow the protocol: {'; '.join(faults)}")

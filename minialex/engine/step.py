@@ -73,6 +73,7 @@ def training_step(
         would not have been finite.
     """
     recipe = plan.recipe
+    parameters = plan.network.parameters(len(plan.placement))
     context = Context(training=True, seed=recipe.seed, step=feed[STEP])
     images = _images(executor, plan, bound, feed, "train")
     outputs, saved = executor.forward(bound, images, context)
@@ -82,14 +83,19 @@ def training_step(
     for name, gradient in gradients.items():
         if name.layer in plan.frozen:
             continue
+        rates = {
+            "learning_rate": feed[rate_name(name)],
+            "momentum": recipe.momentum,
+            "weight_decay": recipe.weight_decay if recipe.decay_biases or name.array == "weight" else 0.0,
+        }
+        if not parameters[name].learned:  # state changes by what backward returned
+            rates = {"learning_rate": 1.0, "momentum": 0.0, "weight_decay": 0.0}
         executor.watch(name.layer, name.column, "update")
         results[name.to("skipped")] = executor.backend.sgd_update(
             bound[name],
             bound[name.to("momentum")],
             gradient,
-            learning_rate=feed[rate_name(name)],
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay if recipe.decay_biases or name.array == "weight" else 0.0,
+            **rates,
         )
     return results
 

@@ -94,7 +94,7 @@ def _rows(network: Network, columns: int) -> list[Row]:
                 stage.output,
                 (reads if stage.gathers else "own column") if holder and stage.sources > 1 else holder or "image",
                 kernel,
-                sum(math.prod(p.shape) for part in parts for p in part.values()),
+                sum(math.prod(p.shape) for part in parts for p in part.values() if p.learned),
                 math.prod(stage.output) * stage.columns if neurons else 0,
                 layer.multiply_adds(stage.seen, stage.columns) * stage.columns,
                 stage.values_received * stage.columns,

@@ -118,6 +118,11 @@ def _stages(network: Network, columns: int) -> tuple[Stage, ...]:
             text = str(error)
             raise ConfigurationError(text if text.startswith("layer ") else f"layer '{layer.name}': {text}") from None
         divided = divided or layer.divides
+        if not divided and computing > 1 and layer.parameters(seen, 0, computing):
+            raise ConfigurationError(
+                f"layer '{layer.name}': it would learn the same in each of {computing} columns: put it after one that "
+                "divides them, such as Conv2d"
+            )
         stages.append(Stage(layer, computing, sources, gathers, seen, shape, trained, divided))
         trained = trained or bool(layer.parameters(seen, 0, computing))
         sources = computing

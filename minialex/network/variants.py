@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from minialex.errors import ConfigurationError, nearest
+from minialex.network import own
 from minialex.network.layers import (
     Conv2d,
     Dropout,
@@ -21,7 +22,7 @@ from minialex.network.layers import (
 )
 from minialex.network.models import MODELS, ONE_SIDED, around, he
 from minialex.network.network import Network
-from minialex.recipe.fields import NetworkFields
+from minialex.recipe.fields import NetworkFields, is_own
 
 CONV1_PADDING = {"one-sided": ONE_SIDED, "symmetric": around(2), "none": around(0)}
 
@@ -32,6 +33,8 @@ def build(fields: NetworkFields) -> Network:
     Raises:
         ConfigurationError: If there is no such model, or a layer does not fit; the message begins with its name.
     """
+    if is_own(fields.model):
+        return own.build(fields)
     if fields.model not in MODELS:
         raise ConfigurationError(f"no model '{fields.model}'.{nearest(fields.model, MODELS)}")
     network = MODELS[fields.model]

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import entry_points
 from typing import Any, get_args, get_origin, get_type_hints
 
 from minialex.errors import ConfigurationError, nearest
@@ -38,7 +39,11 @@ def option(
 class NetworkFields:
     """What is trained: the table [network] of a recipe."""
 
-    model: str = option("alexnet", "which network of minialex.network.models", choices=("alexnet", "alexnet_small"))
+    model: str = option(
+        "alexnet",
+        "which network of minialex.network.models; or one of your own: FILE.py:NAME, MODULE:NAME or an installed one",
+        choices=("alexnet", "alexnet_small"),
+    )
     columns: int = option(2, "columns that the network is divided into; 2 as on the two GPUs (3.2)", minimum=1)
     classes: int = option(1000, "classes to tell apart; set from the data if 0", minimum=0)
     crop: int = option(224, "rows and columns of the image that the network sees (3.5)", minimum=1)
@@ -271,11 +276,22 @@ def _checked(name: str, value: Any) -> Any:
         if _is_number(number):
             _check_limits(name, number, metadata)
     choices = metadata["choices"]
-    if choices and value not in choices:
+    if choices and value not in choices and not (name == "model" and is_own(value)):
+        more = (*entry_points(group=NETWORKS).names, "FILE.py:NAME", "MODULE:NAME") if name == "model" else ()
         raise ConfigurationError(
-            f"recipe field '{name}': expected one of {', '.join(choices)}, got '{value}'.{nearest(str(value), choices)}"
+            f"recipe field '{name}': expected one of {', '.join((*choices, *more))}, got '{value}'."
+            f"{nearest(str(value), choices)}"
         )
     return value
+
+
+NETWORKS = "minialex.networks"
+"""The entry points by which packages announce networks of their own."""
+
+
+def is_own(model: str) -> bool:
+    """Whether a model is a network of somebody's own: ``FILE.py:NAME``, ``MODULE:NAME``, or announced by a package."""
+    return ":" in model or model in entry_points(group=NETWORKS).names
 
 
 def _is_number(value: Any) -> bool:
@@ -313,7 +329,10 @@ def _check_together(recipe: Recipe) -> None:
             raise ConfigurationError(f"recipe field '{name}': expected {count} numbers, got {getattr(recipe, name)}")
     layers = [f"conv{i}" for i in range(1, 6)]
     trained = [*layers, "conv6", "fc6", "fc7", "fc8"]
+    own = ("init_layers", "layer_rates") if is_own(recipe.model) else ()  # checked where the network is built
     for name, known in (("omit", layers), ("norm_layers", layers), ("init_layers", trained), ("layer_rates", trained)):
+        if name in own:
+            continue
         for layer in getattr(recipe, name):
             if layer not in known:
                 raise ConfigurationError(f"recipe field '{name}': no layer '{layer}'.{nearest(layer, known)}")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from minialex.cli.docs import source_tree
+from minialex.cli.server import source_tree
 from minialex.errors import ConfigurationError, ResourceError
 from minialex.site import diagrams, katex, listings, pages, widgets
 from minialex.storage.atomic import replace_folder, try_lock

@@ -25,6 +25,7 @@ import typer
 
 from minialex.course import notebooks
 from minialex.errors import ConfigurationError, MinialexError, ResourceError
+from minialex.screen.formats import readable_size
 from minialex.site import widgets
 from minialex.storage import atomic
 
@@ -226,7 +227,7 @@ def main(
     """Build the course's notebooks for the browser."""
     build(out, pyodide)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    print(f"{out}: {len(names())} notebooks, {atomic.readable_size(size)}")
+    print(f"{out}: {len(names())} notebooks, {readable_size(size)}")
 
 
 if __name__ == "__main__":

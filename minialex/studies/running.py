@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from minialex.backend import registry
+from minialex.engine.opening import prepare
 from minialex.engine.session import placement_of
 from minialex.errors import MinialexError, ResourceError
 from minialex.recipe.fields import Recipe
@@ -22,7 +23,7 @@ from minialex.storage import atomic
 from minialex.studies import measures
 from minialex.studies.outcome import run_folder
 from minialex.studies.study import deciding_fields, key
-from minialex.training.loop import prepare, train
+from minialex.training.loop import train
 from minialex.training.signals import StopRequest
 
 POLL = 0.3  # seconds

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from minialex import studies
 from minialex.figures import pictures
+from minialex.screen.formats import clip
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -146,7 +147,7 @@ def images(
             axes.imshow(shown, cmap="gray", vmin=0, vmax=255 if whole else 1, interpolation="nearest")
             axes.set_axis_off()
             if i < len(titles):
-                axes.set_title(pictures.clip(titles[i], round(15 * size)), fontsize=8, loc="center", pad=2)
+                axes.set_title(clip(titles[i], round(15 * size)), fontsize=8, loc="center", pad=2)
         if headline:
             figure.text(0.0, 1 - 0.04 / height, headline, va="top", fontsize=10.5)
     return Picture(figure)
