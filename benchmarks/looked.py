@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minialex.backend import registry
-from minialex.cli.commands import load_data, open_session
+from minialex.engine.opening import load_data, open_session
 from minialex.look.kernels import colour_selectivity, column_difference
 from minialex.look.neighbours import feature_layer, nearest, pixel_ranks
 from minialex.look.sensitivity import translation

@@ -26,7 +26,7 @@ from minialex.network import variants
 from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load as load_recipe
 from minialex.speed import bench
-from minialex.speed.floors import Key, Peaks
+from minialex.speed.roofline import Key, Peaks
 
 
 class Side(Protocol):

@@ -1,1 +1,1 @@
-"""What a Python user types on the first day."""
+"""The Python API: what `minialex` itself offers under short names, and what the commands call."""

@@ -1,55 +1,56 @@
-"""``minialex grade``: what the command does, apart from its options."""
+"""``minialex grade``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+import typer
 
-from minialex.backend.protocol import OPERATIONS
 from minialex.errors import ConfigurationError
 
 
-def run(
-    theirs: str,
-    only: Sequence[str],
-    examples: int,
-    seed: int | None,
-    timeout: float,
-    memory: float,
-    points: float | None,
-    json_path: Path | None,
+def grade(
+    theirs: Annotated[
+        str | None,
+        typer.Argument(help="a .py file, a folder of them, an importable name, module:Class, or an installed backend"),
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="operations to grade: relu,conv2d; one left out fails")] = None,
+    examples: Annotated[int, typer.Option(min=1, help="calls drawn for an operation in each dtype")] = 100,
+    seed: Annotated[int | None, typer.Option(min=0, help="draw other examples; default the same for everybody")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="seconds for one operation")] = 120.0,
+    memory: Annotated[float, typer.Option(min=0, help="GiB that it may allocate (Linux); 0: no limit")] = 4.0,
+    points: Annotated[float | None, typer.Option(min=0, help="say how many of so many points")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="write everything there too")] = None,
+    new: Annotated[Path | None, typer.Option("--new", help="write an empty submission into this new folder")] = None,
 ) -> int:
-    """Grade and show; 0 if everything passed, else 1."""
-    if find_spec("hypothesis") is None:
+    """Hold a student's operations to the reference: a table, and the smallest failing call of each that is wrong.
+
+    Ends with 0 if all passed, 1 if not, 2 if there is nothing to grade. It runs their code with your rights.
+    """
+    if (theirs is None) == (new is None):
+        raise ConfigurationError("say what to grade, or --new FOLDER for an empty submission, and not both")
+    if new is None and find_spec("hypothesis") is None:
         raise ConfigurationError('grading needs Hypothesis: pip install "minialex[conformance]"')
-    from minialex.course.grading.process import Limits, grade, names
-    from minialex.course.grading.table import show
+    from minialex.backend.protocol import OPERATIONS
+    from minialex.course.grading import process, skeleton, table
+    from minialex.screen.terminal import console
     from minialex.storage.atomic import write_json
 
-    console = Console()
-    limits = Limits(examples, seed, timeout, memory)
-    with console.status("importing …") as status:
-        graded = grade(
-            theirs,
-            names(only) or None,
-            limits,
-            lambda name, count: status.update(f"{name}, example {count}"),
+    operations = process.names(only or [])
+    if new is not None:
+        for path in skeleton.write(new, operations or OPERATIONS):
+            print(path)
+        print(f"fill them in, then: minialex grade {new}")
+        return 0
+    screen = console(least=0)
+    limits = process.Limits(examples, seed, timeout, memory)
+    with screen.status("importing …") as status:
+        graded = process.grade(
+            theirs or "", operations or None, limits, lambda name, count: status.update(f"{name}, example {count}")
         )
-    show(console, graded, points)
-    if json_path is not None:
-        write_json(json_path, graded.as_json(points))
+    table.show(screen, graded, points)
+    if json is not None:
+        write_json(json, graded.as_json(points))
     return 0 if graded.good else 1
-
-
-def new(folder: Path, only: Sequence[str]) -> int:
-    """Write an empty submission."""
-    from minialex.course.grading.process import names
-    from minialex.course.grading.skeleton import write
-
-    for path in write(folder, names(only) or OPERATIONS):
-        print(path)
-    print(f"fill them in, then: minialex grade {folder}")
-    return 0

@@ -1,10 +1,27 @@
-"""Options that several commands share."""
+"""Options that several commands share, and what makes a Typer command of a function.
+
+What a command needs besides its options is imported within it: ``minialex --help`` reads all commands.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+from minialex.errors import ConfigurationError, nearest
+
+if TYPE_CHECKING:
+    from minialex.backend.protocol import Backend
+    from minialex.recipe.fields import Recipe
+
+FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Typer's settings of a command that takes recipe fields as options, too: see `overrides`."""
 
 BackendOption = Annotated[str | None, typer.Option("--backend", help="installed backend; see `minialex backends`")]
 DevicesOption = Annotated[
@@ -15,3 +32,107 @@ PrecisionOption = Annotated[
     str | None, typer.Option("--precision", help="float32, tf32 or bfloat16, where the backend has a choice; the run's")
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+RecipeOption = Annotated[str, typer.Option("--recipe", help="a recipe's name or a .toml file")]
+DataOption = Annotated[str | None, typer.Option("--data", help="another data set than the run's own")]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="images at a time")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace files that are there")]
+Network = Annotated[Path, typer.Argument(help="a run folder, checkpoint or weights file")]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What computes: three options that a command takes as one parameter."""
+
+    backend: BackendOption = None
+    devices: DevicesOption = None
+    threads: ThreadsOption = None
+
+    def load(self, precision: str | None = None) -> Backend:
+        """The backend that is asked for, else this machine's default."""
+        from minialex.backend import registry
+
+        return registry.load(self.backend, threads=self.threads, precision=precision)
+
+
+def options(command: Callable[..., int | None]) -> Callable[..., int | None]:
+    """A command for Typer: a parameter that is a dataclass becomes the options that are its fields; all take --debug.
+
+    `minialex.cli.app.run` looks for ``--debug`` itself, so that commands need not.
+    """
+    bundles: dict[str, Any] = {name: hint for name, hint in get_type_hints(command).items() if is_dataclass(hint)}
+    debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption)
+    parameters = [*_parameters(command), debug]
+
+    @wraps(command)
+    def call(**values: Any) -> int | None:
+        del values["debug"]
+        for name, bundle in bundles.items():
+            values[name] = bundle(**{field.name: values.pop(field.name) for field in fields(bundle)})
+        return command(**values)
+
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
+
+
+def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+    hints = get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if is_dataclass(hints[name]):
+            yield from _parameters(hints[name])
+        else:
+            yield parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+
+
+def overrides(extra: Sequence[str]) -> dict[str, Any]:
+    """Recipe fields from the options that a command does not know: ``--learning-rate 0.02``, ``--colour=0``."""
+    from minialex.recipe.fields import fields
+    from minialex.recipe.toml import parse_value
+
+    changes: dict[str, Any] = {}
+    words = list(extra)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise ConfigurationError(f"unexpected argument '{word}'")
+        option, equals, value = word[2:].partition("=")
+        name = option.replace("-", "_")
+        if name not in fields():
+            hint = nearest(option, [field.replace("_", "-") for field in fields()])
+            raise ConfigurationError(
+                f"no option or recipe field '--{option}'.{hint} `minialex recipe` lists all fields"
+            )
+        if not equals:
+            if not words:
+                raise ConfigurationError(f"option '--{option}' needs a value")
+            value = words.pop(0)
+        changes[name] = parse_value(name, value)
+    return changes
+
+
+def with_classes(recipe: Recipe) -> Recipe:
+    """A recipe that leaves the number of classes to its data, with that of the network's usual data."""
+    if recipe.classes:
+        return recipe
+    return recipe.replace(classes=1000 if recipe.model == "alexnet" else 10)
+
+
+def check_writable(path: Path | None, option: str, ending: str = "") -> None:
+    """Say at once, before anything takes time, that a file cannot be written.
+
+    Raises:
+        ConfigurationError: If its folder is missing, or a picture's name does not end as its format does.
+    """
+    if path is None:
+        return
+    if not path.absolute().parent.is_dir():
+        raise ConfigurationError(f"cannot write {path}: there is no folder {path.parent}")
+    if ending and path.suffix.lower() != ending:
+        raise ConfigurationError(f"{option} {path}: pictures are PNG files; give a name that ends with {ending}")
+
+
+def refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
+    """Say that a file is there already, unless it may be replaced."""
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise ConfigurationError(f"{path} is there already: choose another name, or give --overwrite")

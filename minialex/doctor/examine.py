@@ -26,7 +26,7 @@ from minialex.doctor.pair import Outcome, Progress
 from minialex.engine.session import placement_of
 from minialex.errors import BackendUnavailable, ConfigurationError, MinialexError, ResourceError
 from minialex.recipe.fields import Recipe
-from minialex.screen.sheets import amount
+from minialex.screen.formats import amount
 from minialex.speed import machine
 from minialex.speed.rates import Rates
 from minialex.storage import atomic

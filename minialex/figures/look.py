@@ -10,23 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.figures.pictures import (
+    ACROSS,
     BLUE,
     GRID,
     INK,
     MUTED,
     ORANGE,
-    SMALL_IMAGE,
     blank,
-    clip,
+    caption,
+    draw_kernels,
+    kernel_tiles,
     name_of,
-    percent,
+    panel,
+    show_image,
     style,
-    tile_kernels,
+    text_at,
 )
 from minialex.look.kernels import Difference
 from minialex.look.neighbours import Neighbours
 from minialex.look.sensitivity import Occlusion, Translation
 from minialex.look.units import Excitation, ReceptiveField
+from minialex.screen.formats import clip, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,26 +52,13 @@ def kernels(weights: Float, scores: Float, columns: int, difference: Difference 
         columns: their number
         difference: the test of whether the columns differ; None if there is but one column
     """
-    blocks = [tile_kernels(part) for part in np.split(weights, columns)]
-    across, left = 6.4, 0.15  # inches
-    heights = [across * block.shape[0] / block.shape[1] for block in blocks]
+    left, above = 0.15, 0.34  # inches
+    tiles, height = kernel_tiles(weights, columns, above)
     plot = 0.42 * columns + 0.25
-    height = sum(heights) + 0.34 * columns + plot + 1.15
-    width = across + 2 * left
     with style():
-        figure = blank(width, height)
-        bottom = height
-        for n, (block, tall) in enumerate(zip(blocks, heights, strict=True)):
-            bottom -= tall + 0.34
-            axes = figure.add_axes((left / width, bottom / height, across / width, tall / height))
-            axes.imshow(block, interpolation="nearest")
-            axes.axis("off")
-            K = len(scores) // columns
-            where = f"column {n + 1}: " if columns > 1 else ""
-            _, _, R, S = weights.shape
-            axes.set_title(f"{where}{K} kernels, {R} × {S} × 3", color=MUTED, fontsize=9)
-        axes = figure.add_axes((0.85 / width, 0.5 / height, (across - 0.75) / width, plot / height))
-        _draw_scores(axes, scores, columns, difference)
+        figure = blank(ACROSS + 2 * left, height + plot + 1.15)
+        draw_kernels(figure, tiles, weights, left, above)
+        _draw_scores(panel(figure, 0.85, 0.5, ACROSS - 0.75, plot), scores, columns, difference)
     return figure
 
 
@@ -91,7 +82,7 @@ def _draw_scores(axes: Axes, scores: Float, columns: int, difference: Difference
     title = "the kernels' colour selectivity"
     if difference is not None:
         title += f"; between the columns η² = {difference.statistic:.2f}, p = {difference.p_value:.2g}"
-    axes.set_title(title, color=MUTED, fontsize=9, pad=10)
+    caption(axes, title, pad=10)
 
 
 def activations(image: Image, output: Float, layer: str, columns: int) -> Figure:
@@ -125,13 +116,13 @@ def activations(image: Image, output: Float, layer: str, columns: int) -> Figure
     limit = float(np.nanmax(np.abs(output), initial=0)) or 1.0
     with style():
         figure = blank(width, height)
-        axes = figure.add_axes((0.15 / width, 1 - (side + 0.4) / height, side / width, side / height))
-        _show(axes, image)
-        axes.set_title("what the network sees", color=MUTED, fontsize=9)
+        axes = panel(figure, 0.15, height - side - 0.4, side, side)
+        show_image(axes, image)
+        caption(axes, "what the network sees")
         top = height - 0.1
         for n, (sheet, tall) in enumerate(zip(sheets, heights, strict=True)):
             top -= tall + gap
-            axes = figure.add_axes(((side + 0.45) / width, top / height, across / width, tall / height))
+            axes = panel(figure, side + 0.45, top, across, tall)
             shown_sheet = axes.imshow(sheet, cmap=_two_hues(), vmin=-limit, vmax=limit, interpolation="nearest")
             axes.set_facecolor(GRID)
             axes.set_xticks([])
@@ -139,30 +130,30 @@ def activations(image: Image, output: Float, layer: str, columns: int) -> Figure
             axes.spines[:].set_visible(False)
             first = n * len(output) // columns
             where = f", column {n + 1}" if columns > 1 else ""
-            axes.set_title(f"{layer}{where}: {size}, {first} to {first + share - 1}", color=MUTED, fontsize=9)
+            caption(axes, f"{layer}{where}: {size}, {first} to {first + share - 1}")
         low = float(np.nanmin(output))
         _scale(figure, shown_sheet, (side + 0.45, top - 0.32, 2.6), min(low, 0.0), limit, "activation", 1)
     return figure
 
 
-def occlusion(image: Image, found: Occlusion, class_names: Sequence[str]) -> Figure:
+def occlusion(image: Image, result: Occlusion, class_names: Sequence[str]) -> Figure:
     """Draw an image, and over it how far the class's probability falls where it is covered.
 
     Args:
         image: uint8 [3,h,w], the crop that the network saw
     """
     side, width, height = 3.2, 7.4, 4.45
-    drop = found.drop(image.shape[1])
+    drop = result.drop(image.shape[1])
     limit = float(np.nanmax(np.abs(drop), initial=0)) or 1.0
-    label = clip(name_of(class_names, found.label), 40)
+    label = clip(name_of(class_names, result.label), 40)
     with style():
         figure = blank(width, height)
-        for n, title in enumerate((f"{label}: {percent(found.whole)}", "covered here, it falls by")):
-            axes = figure.add_axes(((0.3 + n * (side + 0.4)) / width, 0.85 / height, side / width, side / height))
-            _show(axes, image if n == 0 else _grey(image))
-            axes.set_title(title, color=MUTED, fontsize=9)
+        for n, title in enumerate((f"{label}: {percent(result.whole)}", "covered here, it falls by")):
+            axes = panel(figure, 0.3 + n * (side + 0.4), 0.85, side, side)
+            show_image(axes, image if n == 0 else _grey(image))
+            caption(axes, title)
             if n == 0:
-                _square(axes, 0, 0, found.size, found.size, "the covering square")
+                _square(axes, 0, 0, result.size, result.size, "the covering square")
         shown = axes.imshow(drop, cmap=_two_hues(), vmin=-limit, vmax=limit, alpha=0.72, interpolation="nearest")
         low = float(np.nanmin(drop))
         name = "fall of the probability, percentage points"
@@ -170,45 +161,42 @@ def occlusion(image: Image, found: Occlusion, class_names: Sequence[str]) -> Fig
     return figure
 
 
-def translation(samples: Sequence[Image], found: Translation, class_names: Sequence[str]) -> Figure:
+def translation(samples: Sequence[Image], result: Translation, class_names: Sequence[str]) -> Figure:
     """Draw images moved to the corners of what was tried, and how often the class is right at each shift.
 
     Args:
         samples: some moved crops, uint8 [3,h,w], the ends and the middle of the shifts, row by row (9 of them)
     """
     side, width, height = 3.0, 10.9, 3.85
-    one = len(found.labels) == 1
-    label = name_of(class_names, int(found.labels[0]))
+    one = len(result.labels) == 1
+    label = name_of(class_names, int(result.labels[0]))
     maps = (
-        ("the class's probability, %", found.probabilities.mean(axis=0)),
+        ("the class's probability, %", result.probabilities.mean(axis=0)),
         ("is the class in the top five? 100: yes" if one else "images whose class is in the top five, %",
-         found.within(5)),
+         result.within(5)),
     )  # fmt: skip
     with style():
         figure = blank(width, height)
         small = side / 3
         for n, sample in enumerate(samples):
-            place = (0.2 + n % 3 * small, 0.55 + (2 - n // 3) * small, small * 0.95, small * 0.95)
-            axes = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, place[3] / height))
-            _show(axes, sample)
+            axes = panel(figure, 0.2 + n % 3 * small, 0.55 + (2 - n // 3) * small, small * 0.95, small * 0.95)
+            show_image(axes, sample)
             if n == 0:
-                axes.set_title(
-                    clip(label, 34) if one else f"one of {len(found.labels)} images", color=MUTED, fontsize=9
-                )
+                caption(axes, clip(label, 34) if one else f"one of {len(result.labels)} images")
         for n, (title, values) in enumerate(maps):
-            left = side + 0.95 + n * (side + 0.6)
-            axes = figure.add_axes((left / width, 0.55 / height, side / width, side / height))
+            axes = panel(figure, side + 0.95 + n * (side + 0.6), 0.55, side, side)
             axes.imshow(values, cmap=_two_hues(), vmin=-1, vmax=1, interpolation="nearest")
-            axes.set_title(title, color=MUTED, fontsize=9)
-            ticks = range(0, len(found.shifts), max(1, (len(found.shifts) - 1) // 4))
-            axes.set_xticks(ticks, [f"{found.shifts[k]:+d}" if found.shifts[k] else "0" for k in ticks])
-            axes.set_yticks(ticks, [f"{found.shifts[k]:+d}" if found.shifts[k] else "0" for k in ticks])
+            caption(axes, title)
+            ticks = range(0, len(result.shifts), max(1, (len(result.shifts) - 1) // 4))
+            names = [f"{result.shifts[k]:+d}" if result.shifts[k] else "0" for k in ticks]
+            axes.set_xticks(ticks, names)
+            axes.set_yticks(ticks, names)
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
             axes.set_xlabel("moved to the right, pixels")
             if n == 0:
                 axes.set_ylabel("moved down, pixels")
-            if len(found.shifts) <= 11:
+            if len(result.shifts) <= 11:
                 for i, j in np.ndindex(values.shape):
                     colour = "white" if values[i, j] > 0.68 else INK
                     text = f"{100 * values[i, j]:.0f}"
@@ -218,7 +206,7 @@ def translation(samples: Sequence[Image], found: Translation, class_names: Seque
 
 def excitation(
     crops: Sequence[Sequence[Image]],
-    found: Excitation,
+    result: Excitation,
     field: tuple[ReceptiveField, ReceptiveField] | None,
     columns: int,
     width_of_layer: int,
@@ -231,52 +219,49 @@ def excitation(
         columns: in how many columns the layer lies
         width_of_layer: its number of units
     """
-    U, n = found.images.shape
+    U, n = result.images.shape
     cell, gap, margin, above = 0.95, 0.07, 1.15, 0.4
     tall = (2 if field else 1) * (cell + gap) + 0.3
     width, height = margin + n * (cell + gap) + 0.1, above + U * tall
     with style():
         figure = blank(width, height)
-        figure.text(0.1 / width, 1 - 0.12 / height, _title_of(found, field), va="top", color=MUTED, fontsize=9)
+        figure.text(0.1 / width, 1 - 0.12 / height, _title_of(result, field), va="top", color=MUTED, fontsize=9)
         for u in range(U):
             top = height - above - u * tall
-            unit = found.units[u]
+            unit = result.units[u]
             words = f"unit {unit}"
             if columns > 1:
                 words += f"\ncolumn {unit * columns // width_of_layer + 1}"
             figure.text(0.1 / width, (top - 0.12) / height, words, va="top", fontsize=9, linespacing=1.4)
             for k in range(n):
                 left = margin + k * (cell + gap)
-                axes = figure.add_axes((left / width, (top - cell) / height, cell / width, cell / height))
+                axes = panel(figure, left, top - cell, cell, cell)
                 image = crops[u][k]
-                _show(axes, image)
+                show_image(axes, image)
                 low = top - cell
                 if field:
-                    places = (int(found.rows[u, k]), int(found.columns[u, k]))
+                    places = (int(result.rows[u, k]), int(result.columns[u, k]))
                     spans = [f.of(p, s) for f, p, s in zip(field, places, image.shape[1:], strict=True)]
                     (y0, y1), (x0, x1) = spans
                     _square(axes, x0, y0, x1 - x0, y1 - y0)
                     low -= cell + gap
-                    axes = figure.add_axes((left / width, low / height, cell / width, cell / height))
-                    _show(axes, image[:, y0:y1, x0:x1])
+                    axes = panel(figure, left, low, cell, cell)
+                    show_image(axes, image[:, y0:y1, x0:x1])
                     axes.set_anchor("N")
-                axes.text(
-                    0.5, -0.03, f"{found.values[u, k]:.3g}", transform=axes.transAxes, ha="center", va="top",
-                    fontsize=7.5, color=MUTED,
-                )  # fmt: skip
+                _below(axes, -0.03, f"{result.values[u, k]:.3g}")
     return figure
 
 
-def _title_of(found: Excitation, field: tuple[ReceptiveField, ReceptiveField] | None) -> str:
+def _title_of(result: Excitation, field: tuple[ReceptiveField, ReceptiveField] | None) -> str:
     sees = "the whole image" if field is None else f"{field[0].size} × {field[1].size} pixels"
-    return f"{found.layer}: the images that excite a unit most, and by how much; each unit sees {sees}"
+    return f"{result.layer}: the images that excite a unit most, and by how much; each unit sees {sees}"
 
 
 def neighbours(
     queries: Sequence[Image],
     query_names: Sequence[str],
     images: Sequence[Sequence[Image]],
-    found: Neighbours,
+    result: Neighbours,
     labels: NDArray[np.int64],
     class_names: Sequence[str],
 ) -> Figure:
@@ -287,7 +272,7 @@ def neighbours(
         images: the neighbours of each, the nearest first
         labels: int64 [Q,k], classes of the neighbours
     """
-    Q, k = found.images.shape
+    Q, k = result.images.shape
     side, gap, below = 1.25, 0.08, 0.42
     width, height = 0.2 + (k + 1) * (side + gap) + 0.3, 0.35 + Q * (side + below)
     with style():
@@ -299,28 +284,21 @@ def neighbours(
             bottom = height - 0.35 - q * (side + below) - side
             for n in range(k + 1):
                 left = 0.12 + n * (side + gap) + (0.3 if n else 0)
-                axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
-                _show(axes, queries[q] if n == 0 else images[q][n - 1])
+                axes = panel(figure, left, bottom, side, side)
+                show_image(axes, queries[q] if n == 0 else images[q][n - 1])
                 name = clip(query_names[q], 16) if n == 0 else clip(name_of(class_names, int(labels[q, n - 1])), 20)
-                axes.text(
-                    0.5, -0.03, name, transform=axes.transAxes, ha="center", va="top", fontsize=8,
-                    weight="bold" if n == 0 else "normal",
-                )  # fmt: skip
+                _below(axes, -0.03, name, fontsize=8, color=INK, weight="bold" if n == 0 else "normal")
                 if n:
-                    axes.text(
-                        0.5, -0.17, f"{found.distances[q, n - 1]:.3g}", transform=axes.transAxes, ha="center", va="top",
-                        fontsize=7.5, color=MUTED,
-                    )  # fmt: skip
+                    _below(axes, -0.17, f"{result.distances[q, n - 1]:.3g}")
     return figure
 
 
 # ---- parts -------------------------------------------------------------------------------------------------------
 
 
-def _show(axes: Axes, image: Image) -> None:
-    small = max(image.shape[1:]) <= SMALL_IMAGE
-    axes.imshow(image.transpose(1, 2, 0), interpolation="nearest" if small else "antialiased")
-    axes.axis("off")
+def _below(axes: Axes, y: float, text: str, **how: Any) -> None:
+    """A line in the middle below an image; the place is a fraction of its side."""
+    text_at(axes, 0.5, y, text, ha="center", va="top", **{"fontsize": 7.5, "color": MUTED, **how})
 
 
 def _grey(image: Image) -> Image:
@@ -367,8 +345,7 @@ def _scale(
     """What the colours mean: a bar from the lowest value to the highest, its numbers multiplied by a factor."""
     from matplotlib.ticker import FuncFormatter
 
-    width, height = figure.get_size_inches()
-    axes = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, 0.1 / height))
+    axes = panel(figure, *place, 0.1)
     figure.colorbar(shown, cax=axes, orientation="horizontal", label=name)
     axes.set_xlim(low, high)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{factor * value:.3g}"))

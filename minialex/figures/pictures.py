@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import io
 import math
-import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minialex.screen.formats import clip, percent, plain
 from minialex.storage import atomic
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ PAIRS = 20
 TOP = 5
 EXAMPLES = 100
 SMALL_IMAGE = 64  # pixels; up to here they are shown as squares
+ACROSS = 6.4  # inches, of kernels
 
 
 def curves(metrics: Sequence[Mapping[str, Any]], classes: int | None = None) -> Figure:
@@ -82,17 +83,18 @@ def curves(metrics: Sequence[Mapping[str, Any]], classes: int | None = None) -> 
 
 def loss_curve(metrics: Sequence[Mapping[str, Any]], classes: int | None = None) -> Figure:
     """Draw the left half of `curves` alone, small."""
-    with style():
-        figure = blank(4.1, 2.9)
-        _draw_loss(figure.subplots(gridspec_kw=_margins(4.1, 2.9)), metrics, classes)
-    return figure
+    return _half(_draw_loss, metrics, classes)
 
 
 def error_curve(metrics: Sequence[Mapping[str, Any]], classes: int | None = None) -> Figure:
     """Draw the right half of `curves` alone, small."""
+    return _half(_draw_error, metrics, classes)
+
+
+def _half(draw: Callable[..., None], metrics: Sequence[Mapping[str, Any]], classes: int | None) -> Figure:
     with style():
         figure = blank(4.1, 2.9)
-        _draw_error(figure.subplots(gridspec_kw=_margins(4.1, 2.9)), metrics, classes)
+        draw(figure.subplots(gridspec_kw=_margins(4.1, 2.9)), metrics, classes)
     return figure
 
 
@@ -104,22 +106,31 @@ def kernels(weights: Float, columns: int) -> Figure:
             grey
         columns: number of columns
     """
-    parts = np.array_split(weights, columns)
-    blocks = [tile_kernels(part) for part in parts]
-    _, C, R, S = weights.shape
+    tiles, height = kernel_tiles(weights, columns, 0.32)
     with style():
-        heights = [6.4 * block.shape[0] / block.shape[1] for block in blocks]
-        height = sum(heights) + 0.32 * columns + 0.1
-        figure = blank(6.6, height)
-        bottom = height
-        for n, (block, tall) in enumerate(zip(blocks, heights, strict=True)):
-            bottom -= tall + 0.32
-            axes = figure.add_axes((0.1 / 6.6, bottom / height, 6.4 / 6.6, tall / height))
-            axes.imshow(block, interpolation="nearest")
-            axes.axis("off")
-            where = f"column {n + 1}: " if columns > 1 else ""
-            axes.set_title(f"{where}{len(parts[n])} kernels, {R} × {S} × {C}", color=MUTED, fontsize=9)
+        figure = blank(6.6, height + 0.1)
+        draw_kernels(figure, tiles, weights, 0.1, 0.32)
     return figure
+
+
+def kernel_tiles(weights: Float, columns: int, above: float) -> tuple[list[NDArray[np.uint8]], float]:
+    """Each column's kernels on a grid, and how many inches high they are together with room for titles above them."""
+    tiles = [tile_kernels(part) for part in np.array_split(weights, columns)]
+    return tiles, sum(ACROSS * grid.shape[0] / grid.shape[1] for grid in tiles) + above * columns
+
+
+def draw_kernels(figure: Figure, tiles: Sequence[NDArray[np.uint8]], weights: Float, left: float, above: float) -> None:
+    """Draw kernels from the top of a figure downwards, one block a column."""
+    _, C, R, S = weights.shape
+    bottom = float(figure.get_size_inches()[1])
+    for n, (grid, part) in enumerate(zip(tiles, np.array_split(weights, len(tiles)), strict=True)):
+        tall = ACROSS * grid.shape[0] / grid.shape[1]
+        bottom -= tall + above
+        axes = panel(figure, left, bottom, ACROSS, tall)
+        axes.imshow(grid, interpolation="nearest")
+        axes.axis("off")
+        where = f"column {n + 1}: " if len(tiles) > 1 else ""
+        caption(axes, f"{where}{len(part)} kernels, {R} × {S} × {C}")
 
 
 def tile_kernels(block: Float) -> NDArray[np.uint8]:
@@ -243,15 +254,12 @@ def predictions(
         start = (width - across * cell[0]) / 2 + 0.15
         for n in range(shown):
             x, y = start + n % across * cell[0], height - edge - n // across * cell[1]  # the cell's top left corner
-            axes = figure.add_axes((x / width, (y - side) / height, side / width, side / height))
-            small = max(images.shape[2:]) <= SMALL_IMAGE
-            axes.imshow(images[n].transpose(1, 2, 0), interpolation="nearest" if small else "antialiased")
-            axes.axis("off")
+            axes = panel(figure, x, y - side, side, side)
+            show_image(axes, images[n])
             label = None if labels is None else int(labels[n])
             if label is not None:
-                _text(axes, 0.5, -0.045, clip(name_of(class_names, label), 24), va="top", ha="center", weight="bold")
-            low = y - side - below - bar * top
-            axes = figure.add_axes((x / width, low / height, side / width, bar * top / height))
+                text_at(axes, 0.5, -0.045, clip(name_of(class_names, label), 24), va="top", ha="center", weight="bold")
+            axes = panel(figure, x, y - side - below - bar * top, side, bar * top)
             _draw_bars(axes, probs[n], class_names, label, top)
         if len(images) > shown:
             figure.text(0.5, 0.0, f"the first {shown} of {len(images)} images", ha="center", va="bottom", color=MUTED)
@@ -282,35 +290,6 @@ def top_classes(probs: Float, count: int = TOP) -> list[int]:
     """Return the most probable classes of one image, the most probable first; ties go to the lower number."""
     found = np.argsort(-np.nan_to_num(probs, nan=-1.0), kind="stable")
     return [int(k) for k in found[:count]]
-
-
-def percent(fraction: float, digits: int = 1) -> str:
-    """Return a fraction as text, ``0.031`` as ``3.1 %`` with a space that does not break."""
-    return f"{100 * fraction:.{digits}f}\N{NO-BREAK SPACE}%" if math.isfinite(fraction) else "–"
-
-
-def clip(text: str, longest: int) -> str:
-    """Return a text, its end replaced by … where it is too long."""
-    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
-
-
-def plain(text: str, keep: str = "") -> str:
-    """Return a text that can be drawn and encoded anywhere: no control characters, half characters, turned writing.
-
-    Class names come from folders, archives and strangers.
-    """
-    kept = []
-    for character in text:
-        kind = unicodedata.category(character)
-        if character in keep:
-            kept.append(character)
-        elif kind == "Cs" or (kind == "Cn" and ord(character) & 0xFFFE == 0xFFFE):
-            kept.append("\N{REPLACEMENT CHARACTER}")
-        elif kind in ("Cc", "Zl", "Zp"):
-            kept.append(" ")
-        elif character not in "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069":
-            kept.append(character)
-    return "".join(kept)
 
 
 def name_of(class_names: Sequence[str], k: int) -> str:
@@ -350,6 +329,24 @@ def blank(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), facecolor="white")
 
 
+def panel(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place in inches from the figure's lower left corner."""
+    across, tall = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / tall, width / across, height / tall))
+
+
+def caption(axes: Axes, text: str, **how: Any) -> None:
+    """A small title."""
+    axes.set_title(text, color=MUTED, fontsize=9, **how)
+
+
+def show_image(axes: Axes, image: NDArray[np.uint8]) -> None:
+    """An image [3,h,w] without ticks; a small one as squares."""
+    small = max(image.shape[1:]) <= SMALL_IMAGE
+    axes.imshow(image.transpose(1, 2, 0), interpolation="nearest" if small else "antialiased")
+    axes.axis("off")
+
+
 def _margins(width: float, height: float, between: float = 0.0) -> dict[str, float]:
     """Margins in inches as a grid's fractions: the labels of the lines' ends stand to the right."""
     end = 1.3
@@ -370,15 +367,17 @@ def _rendered(figure: Figure, settings: Mapping[str, Any], **how: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _text(axes: Axes, x: float, y: float, text: str, **how: Any) -> None:
+def text_at(axes: Axes, x: float, y: float, text: str, **how: Any) -> None:
     """Text at a place given as fractions of the axes."""
     axes.text(x, y, text, transform=axes.transAxes, **how)
 
 
-def _of(axes: Axes) -> Figure:
+def _points(axes: Axes) -> tuple[float, float]:
+    """Width and height of axes in points."""
     figure = axes.get_figure(root=True)
     assert figure is not None
-    return figure
+    (width, height), box = figure.get_size_inches(), axes.get_position()
+    return box.width * 72 * float(width), box.height * 72 * float(height)
 
 
 def _draw_loss(axes: Axes, metrics: Sequence[Mapping[str, Any]], classes: int | None) -> None:
@@ -449,7 +448,7 @@ def _finish(
     if not drawn:
         axes.set_xticks([])
         axes.set_yticks([])
-        _text(axes, 0.5, 0.5, "no records yet", ha="center", va="center", color=MUTED)
+        text_at(axes, 0.5, 0.5, "no records yet", ha="center", va="center", color=MUTED)
         return
     values = np.concatenate([y for _, y, _, _ in drawn])
     last = max(float(x[-1]) for x, _, _, _ in drawn)
@@ -464,7 +463,7 @@ def _finish(
             guessing, (1, chance), (0, 2), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
             ha="right", va="bottom", fontsize=8.5, color=MUTED,
         )  # fmt: skip
-    width = axes.get_position().width * 72 * float(_of(axes).get_size_inches()[0])  # points
+    width, _ = _points(axes)
     labelled = -math.inf
     for epoch, rate in _cuts(metrics):
         axes.axvline(epoch, ymax=0.86, color=MUTED, linewidth=0.8, linestyle=(0, (4, 2)))
@@ -491,8 +490,7 @@ def _cuts(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
 
 def _label_ends(axes: Axes, drawn: Sequence[Drawn]) -> None:
     """Name each line at its right end, apart from one another, in the order of the ends."""
-    height = axes.get_position().height * 72 * float(_of(axes).get_size_inches()[1])  # points
-    apart = 14 / height
+    apart = 14 / _points(axes)[1]
     to_fraction = axes.transData + axes.transAxes.inverted()
     ends = sorted((float(to_fraction.transform((x[-1], y[-1]))[1]), text, colour) for x, y, text, colour in drawn)
     heights: list[float] = []
@@ -502,7 +500,7 @@ def _label_ends(axes: Axes, drawn: Sequence[Drawn]) -> None:
     for n in range(len(heights) - 1, -1, -1):
         heights[n] = min(heights[n], 0.98 - (len(heights) - 1 - n) * apart) if over else heights[n]
     for place, (_, text, colour) in zip(heights, ends, strict=True):
-        _text(axes, 1.03, place, text, va="center", color=colour, fontsize=9)
+        text_at(axes, 1.03, place, text, va="center", color=colour, fontsize=9)
 
 
 def _draw_matrix(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
@@ -514,7 +512,7 @@ def _draw_matrix(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figur
     side = K * cell
     width, height = margin + side + 0.15, margin * (0.72 if few else 1) + side + 0.4
     figure = blank(width, height)
-    axes = figure.add_axes((margin / width, 1 - (side + 0.4) / height, side / width, side / height))
+    axes = panel(figure, margin, height - side - 0.4, side, side)
     with np.errstate(invalid="ignore"):
         share = matrix / matrix.sum(axis=1, keepdims=True)  # rows without images: not a number
     right = np.eye(K, dtype=bool)
@@ -535,7 +533,7 @@ def _draw_matrix(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figur
         tick.set_color(INK)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title("true class (row), given class (column), % of the row", color=MUTED, fontsize=9, x=0)
+    caption(axes, "true class (row), given class (column), % of the row", x=0)
     if few:
         for i, j in zip(*np.nonzero(matrix), strict=True):
             value = 100 * share[i, j]
@@ -549,10 +547,10 @@ def _draw_pairs(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure
     height = 0.4 + 0.36 * max(len(pairs), 1)
     figure = blank(4.8, height)
     axes = figure.add_axes((0.02, 0.05 / height, 0.98, 1 - 0.4 / height))
-    axes.set_title("the most confused pairs, % of the true class's images", color=MUTED, fontsize=9, x=0)
+    caption(axes, "the most confused pairs, % of the true class's images", x=0)
     axes.axis("off")
     if not pairs:
-        _text(axes, 0.5, 0.5, "no wrong answer", ha="center", va="center", color=MUTED)
+        text_at(axes, 0.5, 0.5, "no wrong answer", ha="center", va="center", color=MUTED)
         return figure
     shares = [share for *_, share in pairs]
     axes.barh(range(len(pairs)), shares, height=0.34, color=ORANGE)

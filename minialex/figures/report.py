@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 import minialex
 from minialex.evaluation.errors import wilson
 from minialex.figures import pictures
-from minialex.figures.pictures import Float, name_of, percent, plain, series, top_classes
+from minialex.figures.pictures import Float, name_of, series, top_classes
 from minialex.look.kernels import colour_share
+from minialex.screen.formats import percent, plain
 from minialex.storage import atomic
 
 EXAMPLES = 10  # of each sort

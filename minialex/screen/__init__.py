@@ -1,1 +1,1 @@
-"""What a terminal shows: progress, tables, sizes."""
+"""What a person sees in a terminal: one console, one progress bar, one table writer, one formatter of numbers."""

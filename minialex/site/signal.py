@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +43,7 @@ class Line:
 
 def read() -> list[Line]:
     """The recorded lines."""
-    text = (resources.files("minialex.site") / "signal.json").read_text(encoding="utf-8")
-    return [Line(**line) for line in json.loads(text)["lines"]]
+    return [Line(**line) for line in json.loads(RECORDED.read_text(encoding="utf-8"))["lines"]]
 
 
 def measure(changes: dict[str, Any]) -> list[float]:

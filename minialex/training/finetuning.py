@@ -128,26 +128,22 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
             f"no layer of {recipe.init_from} fits into this network ({'; '.join(map(': '.join, drawn.items()))}): "
             "leave out --recipe to train the same network"
         )
-    fresh = initial_parameters(network, recipe.columns, recipe.seed, recipe.dtype, layers=frozenset(drawn))
-    arrays: dict[str, NDArray[Any]] = dict(join_columns(fresh))
-    for name in shapes:
-        if name not in arrays:
-            arrays[name] = found.tensors[name].astype(recipe.dtype)
+    fresh = join_columns(
+        initial_parameters(network, recipe.columns, recipe.seed, recipe.dtype, layers=frozenset(drawn))
+    )
     mean = found.statistics.mean
-    S = recipe.image_size
+    differences = found.recipe.differences(recipe).items()
     return Start(
-        {name: arrays[name] for name in shapes},
-        mean if first in taken and mean.shape == (3, S, S) else None,
-        recipe.init_from,
-        found.digest(),
-        tuple(taken),
-        drawn,
-        tuple(
-            f"{name} is {there} there and {here} here"
-            for name, (there, here) in found.recipe.differences(recipe).items()
-            if name in SAME_FUNCTION
+        weights={name: fresh[name] if name in fresh else found.tensors[name].astype(recipe.dtype) for name in shapes},
+        mean=mean if first in taken and mean.shape == (3, recipe.image_size, recipe.image_size) else None,
+        source=recipe.init_from,
+        digest=found.digest(),
+        taken=tuple(taken),
+        drawn=drawn,
+        different=tuple(
+            f"{n} is {there} there and {here} here" for n, (there, here) in differences if n in SAME_FUNCTION
         ),
-        found.recipe.seed == recipe.seed,
+        same_seed=found.recipe.seed == recipe.seed,
     )
 
 

@@ -1,35 +1,31 @@
-"""Training: epochs of steps, validation, the schedule, checkpoints, and a run folder that survives anything."""
+"""Training: the steps of an epoch as a generator, and around it the run folder, which survives anything."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minialex.backend.protocol import Backend
-from minialex.data import DataSet, batches, epoch_order
+from minialex.data import DataSet, Split, batches, epoch_order
 from minialex.data.dataset import statistics_of
-from minialex.data.loader import Batch
 from minialex.engine.columns import Placement
 from minialex.engine.schedule import Moment, moment
-from minialex.engine.session import Session
-from minialex.errors import CheckpointError, ConfigurationError, NumericalError
+from minialex.engine.session import Outcome, Session
+from minialex.errors import CheckpointError, NumericalError
 from minialex.evaluation.errors import Evaluation, evaluate
 from minialex.network import variants
 from minialex.network.parameters import whole_shapes
 from minialex.recipe.fields import Recipe
 from minialex.runs import checkpoint
-from minialex.runs import run_data as rundata
-from minialex.runs.run_data import RunData
-from minialex.runs.run_folder import Run
-from minialex.training import finetuning as transfer
+from minialex.runs.run_folder import Run, RunData, has_data, read_data, write_data
+from minialex.training import finetuning
 from minialex.training.finetuning import Start
 from minialex.training.guards import LossGuard, dead_units, dead_units_warning, first_not_finite
 from minialex.training.signals import StopRequest
@@ -38,8 +34,80 @@ RECORD_STEPS = 10  # steps that one training record averages
 PROBE_IMAGES = 32  # images that are looked at for dead units
 
 
+class StepResult(NamedTuple):
+    """A training step that is done.
+
+    Attributes:
+        number: the run's steps until now, this one counted
+        images: uint8 [N,3,S,S]
+        labels: int64 [N]
+        outcome: loss, probabilities before the update, and what was not updated
+        seconds: since the step before
+    """
+
+    number: int
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    outcome: Outcome
+    seconds: float
+
+    @property
+    def top1(self) -> float:
+        """Fraction of the batch that was right, before the update."""
+        return float(np.mean(self.outcome.probs.argmax(axis=1) == self.labels))
+
+    @property
+    def finite(self) -> bool:
+        """Whether the loss and all updates were finite numbers."""
+        return not self.outcome.skipped and math.isfinite(self.outcome.loss)
+
+
+def epoch_steps(session: Session, split: Split, step: int, now: Moment) -> Generator[StepResult, None, None]:
+    """Train from a step to the end of its epoch; the next batch is read and sent while the devices compute.
+
+    Args:
+        session: is trained in place, by its recipe's order, batches and draws
+        split: the training images
+        step: of the whole run, counted from 0
+        now: what holds in this epoch (see `minialex.engine.schedule.moment`)
+
+    Yields:
+        What each step did.
+
+    Raises:
+        ResourceError: If the batch does not fit into memory.
+        DataError: If an image cannot be read.
+    """
+    recipe = session.recipe
+    per_epoch = len(split) // recipe.batch_size
+    epoch, done = divmod(step, per_epoch)
+    order = epoch_order(len(split), seed=recipe.seed, epoch=epoch + 1, shuffle=recipe.shuffle)
+    order = order[: per_epoch * recipe.batch_size]
+    began = time.perf_counter()
+    with closing(batches(split, order, recipe.batch_size, start=done, workers=recipe.loader_threads)) as source:
+        batch = next(source, None)
+        feed = None if batch is None else session.upload(*batch[1:], step, now)
+        while batch is not None and feed is not None:
+            pending = session.start(feed)
+            del feed  # or three batches would lie on the devices
+            following = next(source, None)
+            feed = None if following is None else session.upload(*following[1:], step + 1, now)
+            outcome = session.finish(pending)
+            step += 1
+            seconds = time.perf_counter() - began
+            began += seconds
+            yield StepResult(step, *batch[1:], outcome, seconds)
+            batch = following
+
+
 class Listener:
     """What training tells while it goes on; every method may be overridden, none does anything here."""
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Training is over, or has failed."""
 
     def begin(self, session: Session, data: DataSet, steps_per_epoch: int, step: int) -> None:
         """Training starts, or goes on, at `step`."""
@@ -50,8 +118,8 @@ class Listener:
     def validating(self, done: int, images: int) -> None:
         """So many validation images are done."""
 
-    def validated(self, record: Mapping[str, Any]) -> None:
-        """An epoch's validation record."""
+    def recorded(self, record: Mapping[str, Any]) -> None:
+        """A record of the metrics, of some steps or of an epoch's validation."""
 
     def note(self, message: str) -> None:
         """What the run begins with, where that is not random weights."""
@@ -69,64 +137,22 @@ class Progress:
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
 
-    @property
-    def best(self) -> float:
-        """Lowest validation error so far, a fraction of 1."""
-        return min(self.errors, default=math.inf)
-
 
 @dataclass(frozen=True)
 class Result:
     """How a run ended.
 
     Attributes:
+        progress: how far it came
         stopped: ``""`` if training is complete, else ``"SIGTERM"`` or ``"Ctrl-C"``
         exit_code: 0, 75 or 130
         evaluation: of the last weights on the validation set; None if training was stopped
     """
 
     progress: Progress
-    epochs: int
     stopped: str
     exit_code: int
     evaluation: Evaluation | None
-
-
-def prepare(recipe: Recipe, data: DataSet) -> Recipe:
-    """The recipe with what only the data knows: the number of classes.
-
-    Raises:
-        ConfigurationError: If the data has more classes than the recipe, too few images for a batch, or images of
-            another size.
-    """
-    classes = len(data.class_names)
-    if recipe.classes == 0:
-        recipe = recipe.replace(classes=classes)
-    if recipe.classes < classes:
-        raise ConfigurationError(
-            f"'{data.name}' has {classes} classes, the recipe {recipe.classes}: set --classes {classes}"
-        )
-    if len(data.train) < recipe.batch_size:
-        raise ConfigurationError(
-            f"a batch of {recipe.batch_size} images is larger than the training set, {len(data.train)}: "
-            f"set --batch-size {max(1, len(data.train) // 4)}"
-        )
-    if data.train.size != recipe.image_size:
-        raise ConfigurationError(
-            f"'{data.name}' has images of {data.train.size} rows, the recipe says {recipe.image_size}: "
-            f"set --image-size {data.train.size} (and --crop)"
-        )
-    return recipe
-
-
-def data_of_run(run: Run, data: DataSet, mean: NDArray[np.float32] | None = None) -> RunData:
-    """What the run remembers of its data, computed and written the first time; with another mean image if given."""
-    folder = run.paths.folder
-    if not rundata.is_there(folder):
-        found = data.statistics or statistics_of(data.train)  # a store knows them
-        found = found if mean is None else replace(found, mean=mean)
-        rundata.write(folder, RunData(data.name, data.class_names, found, data.words))
-    return rundata.read(folder)
 
 
 def train(
@@ -143,266 +169,233 @@ def train(
     """Train a network in a run folder, from the beginning or from its newest checkpoint.
 
     Args:
-        recipe: prepared (see `prepare`)
+        recipe: prepared (see `minialex.engine.opening.prepare`)
         run: open and locked; new, or with `resume` one that holds checkpoints
-        start: what `transfer.begin` made of a recipe with ``init_from``; None: it is made here
+        start: what `finetuning.begin` made of a recipe with ``init_from``; None: it is made here
 
     Raises:
         CheckpointError: If there is nothing sound to resume from, or it is of another network.
         NumericalError: If values are not finite; the last checkpoint before stays.
         ResourceError: If memory or disk run out.
     """
-    return _Training(recipe, data, backend, placement, run, listener or Listener(), resume, start).run_until_done()
+    warnings: list[str] = []
+    saved = checkpoint.latest(run.paths.checkpoints, warnings.append) if resume else None
+    if resume and saved is None:
+        warnings.append("the run was stopped before its first checkpoint: it begins again at step 0")
+    progress = Progress() if saved is None else restored(saved, recipe)
+    if resume:
+        run.drop_metrics_after(progress.step)
+    if start is None and recipe.init_from and saved is None:
+        start = finetuning.begin(recipe, data.class_names)
+    if start is not None:
+        finetuning.remember(run.paths.folder, start)
+    known = data_of_run(run, data, start)
+    begun = saved or start
+    weights, momentum = None if begun is None else begun.weights, None if saved is None else saved.momentum
+    session = Session(recipe, backend, placement, known.statistics, weights, momentum)
+    training = Training(session, data, run, listener or Listener(), progress)
+    if start is not None:
+        training.listener.note(start.words())
+        training.event(start.words())
+        warnings += start.warnings()
+    for warning in warnings:
+        training.warn(warning)
+    if saved is None:
+        training.save()
+    del saved, start, begun, weights, momentum  # the session has its own copies
+    return training.until_done()
 
 
-class Upcoming:
-    """A batch, and after `advance` the next one: it is read while the step before computes."""
+def restored(saved: checkpoint.Checkpoint, recipe: Recipe) -> Progress:
+    """How far a run was at a checkpoint.
 
-    def __init__(self, source: Iterator[Batch]) -> None:
-        self._source = source
-        self.batch: tuple[NDArray[np.uint8], NDArray[np.int64]] | None = None
-        self.advance()
-
-    def advance(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
-        """The next batch's images and labels, or None."""
-        found = next(self._source, None)
-        self.batch = None if found is None else found[1:]
-        return self.batch
+    Raises:
+        CheckpointError: If it is of another network.
+    """
+    shapes = whole_shapes(variants.build(recipe), recipe.columns)
+    checkpoint.check_against(saved.weights, shapes, f"weights of {saved.path}")
+    checkpoint.check_against(saved.momentum, shapes, f"momentum of {saved.path}")
+    return Progress(*(saved.state[name] for name in ("step", "errors", "seconds", "warnings")))
 
 
-class _Training:
-    """The state of `train`, so that its parts can be read one by one."""
+def data_of_run(run: Run, data: DataSet, start: Start | None = None) -> RunData:
+    """What the run remembers of its data, computed and written the first time, with the mean image of its start.
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        data: DataSet,
-        backend: Backend,
-        placement: Placement,
-        run: Run,
-        listener: Listener,
-        resume: bool,
-        start: Start | None,
-    ) -> None:
-        self.recipe, self.data, self.run, self.listener = recipe, data, run, listener
-        self.progress = Progress()
-        self.guard = LossGuard(recipe)
-        self.steps_per_epoch = len(data.train) // recipe.batch_size
-        self.labels = np.asarray(data.train.labels)
-        self.pending: list[tuple[float, float, float]] = []  # loss, top-1, seconds of steps not yet recorded
-        self.evaluation: Evaluation | None = None
-        weights: Mapping[str, NDArray[Any]] | None = None
-        momentum: Mapping[str, NDArray[Any]] | None = None
-        found = checkpoint.latest(run.paths.checkpoints, self.warn) if resume else None
-        if found is not None:
-            shapes = whole_shapes(variants.build(recipe), recipe.columns)
-            checkpoint.check_against(found.weights, shapes, f"weights of {found.path}")
-            checkpoint.check_against(found.momentum, shapes, f"momentum of {found.path}")
-            weights, momentum = found.weights, found.momentum
-            known = {name: found.state[name] for name in ("step", "errors", "seconds", "warnings")}
-            self.progress = Progress(**known)
-        elif resume:
-            self.warn("the run was stopped before its first checkpoint: it begins again at step 0")
-        if resume:
-            run.drop_metrics_after(self.progress.step)
-        if start is None and recipe.init_from and found is None:
-            start = transfer.begin(recipe, data.class_names)
-        if start is not None:
-            transfer.remember(run.paths.folder, start)
-            weights = start.weights
-        known_data = data_of_run(run, data, None if start is None else start.mean)
-        if known_data.class_names != data.class_names:
-            raise CheckpointError(f"{run.paths.folder} was trained on other classes than '{data.name}' has")
-        self.session = Session(recipe, backend, placement, known_data.statistics, weights, momentum)
-        del weights, momentum
-        if start is not None:
-            self.listener.note(start.words())
-            self.record_event(start.words())
-            for warning in start.warnings():
-                self.warn(warning)
-            del start
-        if found is None:
-            self.save(best=False)
+    Raises:
+        CheckpointError: If the run was trained on other classes.
+    """
+    folder = run.paths.folder
+    if not has_data(folder):
+        found = data.statistics or statistics_of(data.train)  # a store knows them
+        found = found if start is None or start.mean is None else replace(found, mean=start.mean)
+        write_data(folder, RunData(data.name, data.class_names, found, data.words))
+    known = read_data(folder)
+    if known.class_names != data.class_names:
+        raise CheckpointError(f"{folder} was trained on other classes than '{data.name}' has")
+    return known
+
+
+@dataclass
+class Training:
+    """A run that is being trained: its epochs, and what is written and told of them."""
+
+    session: Session
+    data: DataSet
+    run: Run
+    listener: Listener
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.recipe = self.session.recipe
+        self.steps_per_epoch: int = len(self.data.train) // self.recipe.batch_size
+        self.guard = LossGuard(self.recipe)
+        self.steps: list[tuple[float, float, float]] = []  # loss, top-1, seconds of steps not yet recorded
 
     @property
     def epoch(self) -> int:
         """The epoch of the next step, from 1."""
-        return int(self.progress.step // self.steps_per_epoch + 1)
+        return self.progress.step // self.steps_per_epoch + 1
 
-    def run_until_done(self) -> Result:
-        self.listener.begin(self.session, self.data, self.steps_per_epoch, self.progress.step)
-        where = ", ".join(self.session.plan.placement)
-        self.run.log(f"training begins at step {self.progress.step} on {self.session.backend.name} ({where})")
+    def until_done(self) -> Result:
+        """Train and validate, epoch by epoch, until all is done or a stop is requested."""
+        session, progress = self.session, self.progress
+        self.listener.begin(session, self.data, self.steps_per_epoch, progress.step)
+        where = ", ".join(session.plan.placement)
+        self.run.log(f"training begins at step {progress.step} on {session.backend.name} ({where})")
+        evaluation: Evaluation | None = None
         with StopRequest() as stop:
             while not stop.requested:
-                if len(self.progress.errors) < self.epoch - 1:
-                    self.validate(stop)
+                if len(progress.errors) < self.epoch - 1:
+                    evaluation = self.validate(stop)
                     continue
-                now = moment(self.recipe, self.epoch, self.progress.errors)
+                now = moment(self.recipe, self.epoch, progress.errors)
                 if now.finished:
                     break
                 self.train_epoch(now, stop)
             if stop.requested:
-                self.flush()
-                self.save(best=False)
-                self.record_event(f"stopped by {stop.requested}")
-                return Result(self.progress, self.epoch, stop.requested, stop.exit_code, None)
-        if self.evaluation is None:  # resumed when all was done
-            self.evaluation = self.evaluate(lambda: False)
-        return Result(self.progress, self.epoch - 1, "", 0, self.evaluation)
+                self.record_steps()
+                self.save()
+                self.event(f"stopped by {stop.requested}")
+                return Result(progress, stop.requested, stop.exit_code, None)
+        return Result(progress, "", 0, evaluation or self.evaluate(lambda: False))  # resumed when all was done
 
     def train_epoch(self, now: Moment, stop: StopRequest) -> None:
         """Steps to the end of the epoch, or until a stop is requested."""
-        recipe, progress = self.recipe, self.progress
-        order = epoch_order(len(self.data.train), seed=recipe.seed, epoch=self.epoch, shuffle=recipe.shuffle)
-        order = order[: self.steps_per_epoch * recipe.batch_size]
-        done = progress.step % self.steps_per_epoch
-        began = time.perf_counter()
-        with closing(
-            batches(self.data.train, order, recipe.batch_size, start=done, workers=recipe.loader_threads)
-        ) as source:
-            upcoming, feed = Upcoming(source), None
-            while upcoming.batch is not None:
-                images, labels = upcoming.batch
-                if feed is None:
-                    feed = self.session.upload(images, labels, progress.step, now)
-                pending = self.session.start(feed)
-                ahead = upcoming.advance()
-                feed = None if ahead is None else self.session.upload(*ahead, progress.step + 1, now)
-                outcome = self.session.finish(pending)
-                if outcome.skipped or not math.isfinite(outcome.loss):
-                    self.fail(images, labels, now, tuple(map(str, outcome.skipped)))
-                progress.step += 1
-                seconds = time.perf_counter() - began
-                began += seconds
-                progress.seconds += seconds
-                top1 = float(np.mean(outcome.probs.argmax(axis=1) == labels))
-                self.pending.append((outcome.loss, top1, seconds))
-                self.listener.stepped(progress.step, outcome.loss, top1, now.learning_rate)
-                warning = self.guard.see(outcome.loss)
+        progress, every = self.progress, self.recipe.checkpoint_steps
+        with closing(epoch_steps(self.session, self.data.train, progress.step, now)) as results:
+            for result in results:
+                if not result.finite:
+                    self.fail(result, now)
+                progress.step = result.number
+                progress.seconds += result.seconds
+                self.steps.append((result.outcome.loss, result.top1, result.seconds))
+                self.listener.stepped(progress.step, result.outcome.loss, result.top1, now.learning_rate)
+                warning = self.guard.see(result.outcome.loss)
                 if warning:
                     self.warn(warning)
                 ends = progress.step % self.steps_per_epoch == 0
-                if ends or len(self.pending) == RECORD_STEPS:
-                    self.flush(now)
-                if stop.requested or ends:
+                saves = every and progress.step % every == 0 and not (ends or stop.requested)
+                if ends or saves or len(self.steps) == RECORD_STEPS:
+                    self.record_steps(now)
+                if saves:
+                    self.save()
+                if stop.requested:
                     break
-                if recipe.checkpoint_steps and progress.step % recipe.checkpoint_steps == 0:
-                    self.flush(now)
-                    self.save(best=False)
 
-    def validate(self, stop: StopRequest) -> None:
-        """Validation at the end of an epoch, and its checkpoint; given up if a stop is requested."""
+    def validate(self, stop: StopRequest) -> Evaluation | None:
+        """Validation at the end of an epoch, and its checkpoint; None, and neither, if a stop is requested."""
         found = self.evaluate(lambda: bool(stop.requested))
         if stop.requested:
-            return
-        self.evaluation = found
-        errors = self.progress.errors
+            return None
+        progress = self.progress
         top1, top5 = found.error(1), found.error(5)
-        record = {
-            "kind": "validation",
-            "epoch": len(errors) + 1,
-            "step": self.progress.step,
-            "loss": found.loss,
-            "top1_error": top1,
-            "top5_error": top5,
-            "seconds": self.progress.seconds,
-        }
-        best = top1 < self.progress.best
-        errors.append(top1)
-        self.run.append(record)
-        self.run.log(f"epoch {record['epoch']}: top-1 error {top1:.2%}, top-5 error {top5:.2%}, loss {found.loss:.4f}")
-        self.listener.validated(record)
-        if len(errors) == 1:
+        best = top1 < min(progress.errors, default=math.inf)
+        progress.errors.append(top1)
+        epoch = len(progress.errors)
+        self.record(
+            kind="validation", epoch=epoch, step=progress.step, loss=found.loss, top1_error=top1, top5_error=top5,
+            seconds=progress.seconds,
+        )  # fmt: skip
+        self.run.log(f"epoch {epoch}: top-1 error {top1:.2%}, top-5 error {top5:.2%}, loss {found.loss:.4f}")
+        if epoch == 1:
             self.look_for_dead_units()
         self.save(best=best)
+        return found
 
     def evaluate(self, stop: Callable[[], bool]) -> Evaluation:
         """The validation set, with the recipe's views."""
-        images = len(self.data.validation)
-        return evaluate(
-            [self.session],
-            self.data.validation,
-            views=self.recipe.views,
-            progress=lambda done: self.listener.validating(done, images),
-            stop=stop,
-        )
+        split, views = self.data.validation, self.recipe.views
+
+        def progress(done: int) -> None:
+            self.listener.validating(done, len(split))
+
+        return evaluate([self.session], split, views=views, progress=progress, stop=stop)
 
     def look_for_dead_units(self) -> None:
         """Warn of layers that nothing passes any more."""
-        n = min(PROBE_IMAGES, len(self.data.train))
-        indices = np.arange(n)
+        indices = np.arange(min(PROBE_IMAGES, len(self.data.train)))
+        images, labels = self.data.train.read(indices), np.asarray(self.data.train.labels)[indices]
         now = moment(self.recipe, self.epoch, self.progress.errors)
-        images = self.data.train.read(indices)
         try:
-            feed = self.session.training_feed(images, self.labels[indices], self.progress.step, now)
+            feed = self.session.training_feed(images, labels, self.progress.step, now)
             warning = dead_units_warning(dead_units(self.session, feed), self.recipe)
         except MemoryError:  # it walks the layers beside the compiled steps' memory: no reason to end a training
-            self.record_event("no memory to look for dead units")
+            self.event("no memory to look for dead units")
             return
         if warning:
             self.warn(warning)
 
-    def fail(self, images: NDArray[np.uint8], labels: NDArray[np.int64], now: Moment, kept: tuple[str, ...]) -> None:
+    def fail(self, result: StepResult, now: Moment) -> None:
         """Say where values first were not finite, and end."""
-        step = self.progress.step
-        feed = self.session.training_feed(images, labels, step, now)
+        skipped = [str(name) for name in result.outcome.skipped]
+        feed = self.session.training_feed(result.images, result.labels, result.number - 1, now)
         where = first_not_finite(self.session, feed)
-        updated = f"; not updated: {', '.join(kept[:4])}{' …' if len(kept) > 4 else ''}" if kept else ""
+        updated = f"; not updated: {', '.join(skipped[:4])}{' …' if len(skipped) > 4 else ''}" if skipped else ""
         message = (
-            f"step {step + 1}: values are not finite, first in {where}{updated}. The last good checkpoint is kept in "
-            f"{self.run.paths.checkpoints}; try --learning-rate {now.learning_rate / 10:g}"
+            f"step {result.number}: values are not finite, first in {where}{updated}. The last good checkpoint is kept "
+            f"in {self.run.paths.checkpoints}; try --learning-rate {now.learning_rate / 10:g}"
         )
-        self.record_event(message)
+        self.event(message)
         raise NumericalError(message)
 
-    def save(self, *, best: bool) -> Path:
-        """A checkpoint of this moment."""
-        progress = self.progress
+    def save(self, *, best: bool = False) -> None:
+        """Write a checkpoint of this moment, after the metrics and the log that belong to it."""
         self.run.sync()
-        state = {
-            "step": progress.step,
-            "errors": progress.errors,
-            "seconds": progress.seconds,
-            "warnings": progress.warnings,
-            "seed": self.recipe.seed,
-            "epoch": self.epoch,
-        }
-        return checkpoint.save(
+        checkpoint.save(
             self.run.paths.checkpoints,
-            progress.step,
+            self.progress.step,
             self.session.weights(),
             self.session.momentum(),
-            state,
+            {**asdict(self.progress), "seed": self.recipe.seed, "epoch": self.epoch},
             keep=self.recipe.keep_checkpoints,
             best=best,
         )
 
-    def flush(self, now: Moment | None = None) -> None:
-        """Write the pending steps as one training record."""
-        if not self.pending:
+    def record_steps(self, now: Moment | None = None) -> None:
+        """Write the steps since the last time as one training record."""
+        if not self.steps:
             return
-        loss, top1, seconds = np.asarray(self.pending).mean(axis=0)
-        record = {
-            "kind": "train",
-            "step": self.progress.step,
-            "epoch": self.progress.step / self.steps_per_epoch,
-            "loss": float(loss),
-            "top1": float(top1),
-            "images_per_second": self.recipe.batch_size / float(seconds),
-        }
-        if now is not None:
-            record["learning_rate"] = now.learning_rate
+        step = self.progress.step
+        loss, top1, seconds = (float(mean) for mean in np.asarray(self.steps).mean(axis=0))
+        rate = {} if now is None else {"learning_rate": now.learning_rate}
+        self.record(
+            kind="train", step=step, epoch=step / self.steps_per_epoch, loss=loss, top1=top1,
+            images_per_second=self.recipe.batch_size / seconds, **rate,
+        )  # fmt: skip
+        self.steps.clear()
+
+    def record(self, **record: Any) -> None:
+        """Append a record to the metrics, and tell it."""
         self.run.append(record)
-        self.pending.clear()
+        self.listener.recorded(record)
+
+    def event(self, message: str) -> None:
+        """Something that happened, in the metrics and the log."""
+        self.run.append({"kind": "event", "step": self.progress.step, "message": message})
+        self.run.log(message)
 
     def warn(self, message: str) -> None:
         """Tell the listener and remember."""
         self.progress.warnings.append(message)
         self.listener.warning(message)
-        self.record_event(message)
-
-    def record_event(self, message: str) -> None:
-        """Something that happened, in the metrics and the log."""
-        self.run.append({"kind": "event", "step": self.progress.step, "message": message})
-        self.run.log(message)
+        self.event(message)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from minialex.cli import exchange as commands
+from minialex.cli import import_ as commands
 from minialex.errors import CheckpointError, ConfigurationError
 from minialex.exchange import caffe
 from minialex.runs import weights_file as weights
@@ -110,7 +110,7 @@ def test_the_same_probabilities(kind: str, version: int, mean: str, tmp_path: Pa
     else:
         blob = caffe.messages()["BlobProto"](num=1, channels=3, height=256, width=256, data=[image.tobytes()])
         mean_file.write_bytes(blob.SerializeToString())
-    commands.import_(tmp_path / "bvlc.caffemodel", tmp_path / "w.safetensors", None, None, mean_file, False)
+    commands.import_weights(tmp_path / "bvlc.caffemodel", tmp_path / "w.safetensors", None, None, mean_file, False)
     found = weights.find(tmp_path / "w.safetensors")
     assert found.recipe.norm_place == ("after-relu" if kind == "caffe" else "after-pool")
     assert found.recipe.norm_alpha == alpha

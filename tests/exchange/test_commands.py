@@ -160,7 +160,7 @@ def test_the_card_says_what_the_run_knows(
 
 
 def test_class_names_with_and_without_words(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    from minialex.cli.exchange import read_class_names
+    from minialex.cli.import_ import read_class_names
 
     path = tmp_path / "names.txt"
     path.write_text("n01440764 tench, Tinca tinca\nn01443537 goldfish\n", encoding="utf-8")

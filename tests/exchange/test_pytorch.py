@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex.cli import exchange as commands
+from minialex.cli import import_ as commands
 from minialex.errors import CheckpointError
 from minialex.exchange import pytorch_file, pytorch_module, whole
 from minialex.recipe.toml import load
@@ -93,7 +93,7 @@ def test_what_we_write_is_what_pytorch_reads(tmp_path: Path, torch: Any) -> None
 @pytest.mark.parametrize("name", ['a""" + boom + """.pt', "a\nb.pt", "a\\x.pt", "plain.pt"])
 def test_a_file_name_stays_text_in_the_module(name: str) -> None:
     weights = network(load("small").replace(**KINDS["small"][1]))
-    row = whole.whole_layers(weights, pytorch_module.STEPS, "PyTorch")
+    row = whole.whole_layers(weights, "PyTorch")
     text = pytorch_module.source(row, whole.preprocessing(weights), name, ('"""', "it's\n", "\\"))
     tree = ast.parse(text)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
@@ -107,7 +107,7 @@ def test_exported_weights_come_back(tmp_path: Path) -> None:
     before = network(load("small").replace(**changes))
     (tmp_path / "thin.toml").write_text(before.recipe.to_toml(), encoding="utf-8")
     pytorch_module.write(tmp_path / "net.pt", before)
-    after = commands.import_(
+    after = commands.import_weights(
         tmp_path / "net.pt", tmp_path / "back.safetensors", str(tmp_path / "thin.toml"), None, None, False
     )
     for name, array in before.tensors.items():

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex.cli import exchange as commands
+from minialex.cli import import_ as commands
 from minialex.errors import CheckpointError, ConfigurationError
 from minialex.exchange import pytorch_file, torchvision
-from minialex.runs import checkpoint
 from minialex.runs import weights_file as weights
+from minialex.storage import safetensors
 
 from .conftest import centre, images, log_softmax, ours
 
@@ -54,7 +54,7 @@ def test_the_same_probabilities(tmp_path: Path, torch: Any) -> None:
     source, names = tmp_path / "alexnet-owt-7be5be79.pth", tmp_path / "names.txt"
     torch.save(net.state_dict(), source)
     names.write_text("".join(f"n{i:08d} thing {i}\n" for i in range(1000)), encoding="utf-8")
-    commands.import_(source, tmp_path / "w.safetensors", None, names, None, False)
+    commands.import_weights(source, tmp_path / "w.safetensors", None, names, None, False)
     found = weights.find(tmp_path / "w.safetensors")
     assert found.recipe.classes == 1000
     assert (found.labels[1], found.titles[1]) == ("n00000001", "thing 1")
@@ -74,9 +74,9 @@ def test_the_same_probabilities(tmp_path: Path, torch: Any) -> None:
 def test_the_names_tell_what_it_is_in_any_file(ending: str, tmp_path: Path) -> None:
     source = tmp_path / f"alexnet.{ending}"
     state = {"features.0.weight": np.zeros((64, 3, 11, 11), np.float32), "features.1.weight": np.zeros(4, np.float32)}
-    (checkpoint.write_safetensors if ending == "safetensors" else pytorch_file.write)(source, state)
+    (safetensors.write if ending == "safetensors" else pytorch_file.write)(source, state)
     with pytest.raises(CheckpointError, match=r"'features.1.weight' is not one of torchvision's alexnet"):
-        commands.import_(source, tmp_path / "w.safetensors", None, None, None, False)
+        commands.import_weights(source, tmp_path / "w.safetensors", None, None, None, False)
 
 
 def small_state(**changes: Any) -> dict[str, Any]:
@@ -113,8 +113,8 @@ def test_other_networks(changes: dict[str, Any], message: str) -> None:
 def test_class_names_must_be_as_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "x.pth"
     source.write_bytes(b"PK\x03\x04")
-    monkeypatch.setattr(commands.pytorch_file, "read", lambda path: small_state())
+    monkeypatch.setattr("minialex.exchange.pytorch_file.read", lambda path: small_state())
     (tmp_path / "names.txt").write_text("cat\ndog\n\n", encoding="utf-8")
     with pytest.raises(ConfigurationError, match=r"names.txt names 2 classes, .*x.pth has 5"):
-        commands.import_(source, tmp_path / "w.safetensors", None, tmp_path / "names.txt", None, False)
+        commands.import_weights(source, tmp_path / "w.safetensors", None, tmp_path / "names.txt", None, False)
     assert not (tmp_path / "w.safetensors").exists()

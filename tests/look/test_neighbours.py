@@ -169,6 +169,9 @@ def test_pixel_ranks_count_the_nearer_ones() -> None:
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
-    code = "import minialex.cli.look_commands, sys; print({'faiss', 'pyarrow', 'matplotlib'} & set(sys.modules))"
+    code = (
+        "import minialex.cli.look.subject, minialex.cli.features, sys; "
+        "print({'faiss', 'pyarrow', 'matplotlib'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -392,7 +392,7 @@ def test_updates_that_are_not_finite_are_not_made(numba_backend: NumbaBackend, d
             np.testing.assert_array_equal(after[still], before[what][still])
             assert not np.array_equal(after[~still], before[what][~still])
     outcome = ours.train(*batch(recipe, 1), 1, moment())
-    assert set(outcome.kept) == set(spoilt)
+    assert set(outcome.skipped) == set(spoilt)
 
 
 def test_when_nothing_is_finite_all_weights_are_kept(numba_backend: NumbaBackend) -> None:

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from minialex import site
 from minialex import studies as ablations
 from minialex.cli import app as cli
-from minialex.cli import docs as serve
+from minialex.cli import server
 from minialex.errors import ConfigurationError
 from minialex.recipe import toml as recipe
-from minialex.site import blocks, build, claims, pages
+from minialex.site import blocks, claims, pages
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = sorted(path for path in (ROOT / "docs").rglob("*.md") if "made" not in path.parts)
@@ -115,21 +114,21 @@ def test_notebooks_become_pages_with_pictures_and_words_for_them(tmp_path: Path)
 
 def test_docs_serves_a_built_site(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("<title>minialex</title>")
-    with serve.server(tmp_path, 0) as found:
+    with server.serve(tmp_path, 0) as found:
         thread = threading.Thread(target=found.serve_forever)
         thread.start()
         port = found.server_address[1]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html") as answer:
             assert b"minialex" in answer.read()
         with pytest.raises(ConfigurationError, match=f"port {port} cannot be used"):
-            serve.server(tmp_path, port)
+            server.serve(tmp_path, port)
         found.shutdown()
         thread.join()
 
 
 def answers(site: Path, pyodide: str, *paths: str) -> list[bytes]:
     """What a server of a site with a Pyodide of the reader's answers."""
-    with serve.server(site, 0, pyodide) as found:
+    with server.serve(site, 0, pyodide) as found:
         thread = threading.Thread(target=found.serve_forever)
         thread.start()
         try:
@@ -163,11 +162,11 @@ def test_docs_takes_pyodide_from_a_folder(tmp_path: Path, settings: Path) -> Non
     (folder / "pyodide-lock.json").write_text('{"packages": {"numpy": {"file_name": "numpy.whl"}}}')
     (folder / "pyodide.js").write_text("the script")
     with pytest.raises(ConfigurationError, match=r"no numpy\.whl there; unpack a full release of Pyodide"):
-        serve.server(site, 0, str(folder))
+        server.serve(site, 0, str(folder))
     (folder / "numpy.whl").write_text("the wheel")
     before = settings.read_text()
     told, script, outside = answers(
-        site, str(folder), serve.SETTINGS, f"{serve.PYODIDE}pyodide.js", f"{serve.PYODIDE}../secret"
+        site, str(folder), server.SETTINGS, f"{server.PYODIDE}pyodide.js", f"{server.PYODIDE}../secret"
     )
     assert json.loads(told) == {"pyodide": "made/pyodide/", "wheel": "x.whl"}
     assert (script, outside) == (b"the script", b"404")
@@ -176,7 +175,7 @@ def test_docs_takes_pyodide_from_a_folder(tmp_path: Path, settings: Path) -> Non
 
 @pytest.mark.parametrize("address", ["https://example.org/pyodide", "https://example.org/pyodide/"])
 def test_docs_takes_pyodide_from_an_address(tmp_path: Path, settings: Path, address: str) -> None:
-    (told,) = answers(tmp_path / "site", address, serve.SETTINGS)
+    (told,) = answers(tmp_path / "site", address, server.SETTINGS)
     assert json.loads(told)["pyodide"] == "https://example.org/pyodide/"
 
 
@@ -188,21 +187,7 @@ def test_docs_with_a_folder_that_is_no_pyodide(tmp_path: Path, capfd: pytest.Cap
 def test_without_a_site_and_a_source_tree_it_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(site, "ROOT", tmp_path)
-    monkeypatch.setattr(build, "PACKAGED", tmp_path / "built")
+    monkeypatch.setattr(server, "PACKAGE", tmp_path / "minialex")
+    monkeypatch.setattr(server, "PACKAGED", tmp_path / "built")
     assert cli.run(["docs", "--no-browser"]) == 2
     assert "clone the source" in capfd.readouterr().err
-
-
-def test_the_reference_says_types_and_descriptions_each_in_its_column() -> None:
-    griffe = pytest.importorskip("griffe", reason="pip install 'minialex[docs]'")
-    loaded = griffe.load(
-        "minialex.engine.session",
-        search_paths=[ROOT],
-        docstring_parser="numpy",
-        extensions=griffe.load_extensions(str(ROOT / "minialex" / "site" / "docstrings.py") + ":Described"),
-    )
-    (parameters,) = (part for part in loaded["Session"].docstring.parsed if part.kind.value == "parameters")
-    recipe_of, *_ = parameters.value
-    assert str(recipe_of.annotation) == "Recipe"
-    assert recipe_of.description.startswith("with ")

@@ -14,12 +14,12 @@ from rich.console import Console
 
 from minialex.backend import registry
 from minialex.cli import app as cli
-from minialex.cli import bench_report
 from minialex.errors import ResourceError
+from minialex.figures import bench as figures
 from minialex.recipe.toml import load
 from minialex.speed import bench, peaks
 from minialex.speed.bench import FEED, Part, Timings, parts
-from minialex.speed.floors import Peaks, Work
+from minialex.speed.roofline import Peaks, Work
 
 SMALL = load("small").replace(classes=10, batch_size=4)
 
@@ -144,25 +144,23 @@ def some(**changes) -> Timings:
 
 
 def test_the_table_has_the_figures():
-    lines = text_of(bench_report.table(some())).splitlines()
+    lines = text_of(figures.table(some()).rich()).splitlines()
     conv1 = next(line for line in lines if "conv1" in line).replace("│", " ").split()
     assert conv1 == ["conv1", "20.0", "10.0", "2.0", "30.0", "5.00", "6.0", "in", "backward", "98.0%"]
     relu1 = next(line for line in lines if "relu1" in line)
     assert "in conv1" in relu1
-    said = "\n".join(bench_report.lines(some()))
+    said = "\n".join(figures.lines(some()))
     for text in (
         "60.0 ms (median of 3; 50.0 to 80.0), 133.3 images/s",
         "123.0 MB",
         "15.0 ms; the step takes 4.0 times",
     ):
         assert text in said
-    assert bench_report.title(some()) == (
-        "alexnet, 2 columns: training step, batch 8, float32, on numba (cpu:0, 2 threads)"
-    )
+    assert figures.title(some()) == ("alexnet, 2 columns: training step, batch 8, float32, on numba (cpu:0, 2 threads)")
 
 
 def test_the_picture_has_the_figures():
-    figure = bench_report.picture(some())
+    figure = figures.picture(some())
     (axes,) = figure.axes
     bars = [(round(bar.get_x(), 6), round(bar.get_width(), 6)) for bar in axes.patches]
     assert (0.0, 20.0) in bars
@@ -172,7 +170,7 @@ def test_the_picture_has_the_figures():
     texts = [text.get_text() for text in figure.findobj(Text)]
     assert "50.0  (3.3 × floor)" in texts
     assert "conv1 + relu1" in texts
-    assert not any("floor" in text.get_text() for text in bench_report.picture(some(peaks=None)).findobj(Text))
+    assert not any("floor" in text.get_text() for text in figures.picture(some(peaks=None)).findobj(Text))
 
 
 def test_the_command_writes_what_it_says(tmp_path, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minialex.cli import prepare as store_commands
+from minialex.cli import bench as command
 from minialex.cli.app import run
 from minialex.data.store import prepare
 from minialex.errors import ConfigurationError
@@ -44,7 +44,7 @@ def test_the_time_is_kept(photos):
 
 
 def test_the_command(photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(store_commands, "BENCH_SECONDS", 0.2)
+    monkeypatch.setattr(command, "BENCH_SECONDS", 0.2)
     words = ["bench", "--data", str(photos / "s"), "--batch-size", "8", "--loader-threads", "3"]
     assert run([*words, "--json", str(tmp_path / "a.json")]) == 0
     out = capsys.readouterr().out

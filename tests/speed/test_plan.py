@@ -1,4 +1,4 @@
-"""The arithmetic of plans, held to the numbers that were derived by hand (PERFORMANCE.md of the project's notes)."""
+"""The arithmetic of plans, held to numbers that were derived by hand."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from minialex.errors import ConfigurationError
 from minialex.network import models, variants
 from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load
-from minialex.speed.plan import IMAGENET, UPDATE_BYTES, Pass, averaged, floor, lay_out
+from minialex.speed.plan import IMAGENET, Pass, averaged, floor, lay_out
 from minialex.speed.rates import KNOWN, LINKS, PRECISIONS, Rates
 
+UPDATE_BYTES = 20  # a parameter: w, v and dw are read and w and v written, in float32
 PAPER = models.ALEXNET
 H200 = KNOWN["h200"]
 ONE = lay_out(PAPER, (0, 0))

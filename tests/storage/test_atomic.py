@@ -256,10 +256,3 @@ def test_a_line_that_does_not_fit_is_cut_off_again(tmp_path: Path) -> None:
 def test_numbers_that_json_lacks_become_null() -> None:
     record = {"loss": float("nan"), "top1": float("inf"), "step": 3, "more": [{"a": float("-inf")}, 0.5]}
     assert atomic.json_line(record) == '{"loss": null, "top1": null, "step": 3, "more": [{"a": null}, 0.5]}'
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 bytes"), (999, "999 bytes"), (243_860_896, "243.9 MB"), (2 * 10**12, "2.0 TB")]
-)
-def test_readable_size(count: int, text: str) -> None:
-    assert atomic.readable_size(count) == text

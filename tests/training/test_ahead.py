@@ -9,10 +9,11 @@ import pytest
 
 from minialex import data
 from minialex.backend.program import STEP
+from minialex.engine.opening import prepare
 from minialex.engine.session import Session
 from minialex.recipe.toml import load
 from minialex.runs.run_folder import Run
-from minialex.training.loop import prepare, train
+from minialex.training.loop import train
 from minialex_numpy import NumpyBackend
 
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from minialex.backend import registry
 from minialex.backend.protocol import Backend
-from minialex.data import DataSet, Split, batches, epoch_order, load
-from minialex.data.dataset import statistics_of
+from minialex.data import DataSet, Split, load
+from minialex.engine.opening import new_session as start
 from minialex.engine.schedule import moment
-from minialex.engine.session import Session, placement_of
+from minialex.engine.session import Session
 from minialex.errors import DataNotFound
 from minialex.evaluation.errors import Evaluation, evaluate
 from minialex.recipe.fields import Recipe
-from minialex.training.loop import prepare
+from minialex.training.loop import epoch_steps
 
 
 def images(train: int, validation: int, *, seed: int = 0) -> DataSet:
@@ -81,14 +79,6 @@ class Trained:
         return float(np.mean(self.step_errors[-last:]))
 
 
-def start(recipe: Recipe, data: DataSet, backend: Backend | None = None) -> Session:
-    """An untrained network for some data, on one device."""
-    recipe = prepare(recipe, data)
-    backend = backend or registry.load(recipe.backend or None)
-    found = data.statistics or statistics_of(data.train)
-    return Session(recipe, backend, placement_of(backend, recipe.devices or None, recipe.columns), found)
-
-
 def train(
     recipe: Recipe, data: DataSet, *, backend: Backend | None = None, validate: bool = True, steps: int | None = None
 ) -> Trained:
@@ -107,23 +97,17 @@ def train(
     session = start(recipe, data, backend)
     recipe = session.recipe
     found = Trained(session)
-    per_epoch = len(data.train) // recipe.batch_size
     for epoch in range(1, recipe.epochs + 1):
         now = moment(recipe, epoch, found.validation_errors)
-        order = epoch_order(len(data.train), seed=recipe.seed, epoch=epoch, shuffle=recipe.shuffle)
-        began = time.perf_counter()
-        with closing(batches(data.train, order[: per_epoch * recipe.batch_size], recipe.batch_size)) as source:
-            for _, pixels, labels in source:
-                outcome = session.train(pixels, labels, found.steps, now)
-                found.losses.append(outcome.loss)
-                found.step_errors.append(float(np.mean(outcome.probs.argmax(axis=1) != labels)))
-                if outcome.skipped or not np.isfinite(outcome.loss):
+        with closing(epoch_steps(session, data.train, found.steps, now)) as results:
+            for result in results:
+                found.losses.append(result.outcome.loss)
+                found.step_errors.append(float(np.mean(result.outcome.probs.argmax(axis=1) != result.labels)))
+                found.seconds += result.seconds
+                if not result.finite:
                     found.stopped_at = found.steps
                 if found.stopped_at or found.steps == steps:
-                    break
-        found.seconds += time.perf_counter() - began
-        if found.stopped_at or found.steps == steps:
-            break
+                    return found
         if validate:
             found.validation_errors.append(evaluate([session], data.validation).error(1))
     return found

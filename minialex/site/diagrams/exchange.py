@@ -25,7 +25,6 @@ def exchange() -> Drawing:
             for item in exchanges
         )
         + " In the backward pass as many gradients take the same way back.",
-        38 + 118 * len(exchanges),
     )
     drawing.text(48, 16, "column 1", "one", 13, bold=True)
     drawing.text(WIDTH - 48, 16, "column 2", "two", 13, bold=True)
@@ -59,7 +58,6 @@ def timeline() -> Drawing:
         "Time goes down, one lane for each device. Forward, conv1 to fc8; then backward, fc8 to conv1, twice as long. "
         "Arrows between the lanes, before conv3, fc6, fc7 and fc8 and after them on the way back, are what the devices "
         "exchange; otherwise each works alone. The second device waits while the first computes fc8.",
-        0,
     )
     whole = sum(stage.layer.multiply_adds(stage.seen, stage.columns) for stage in stages)
     scale = 190 / whole

@@ -8,12 +8,12 @@ import pytest
 from minialex.backend import registry
 from minialex.course.notebooks import experiment
 from minialex.data import load
+from minialex.engine.opening import prepare
 from minialex.engine.session import placement_of
 from minialex.errors import DataError
 from minialex.recipe import toml as recipe
 from minialex.runs import checkpoint
 from minialex.runs.run_folder import Run
-from minialex.training.loop import prepare
 from minialex.training.loop import train as train_run
 
 SMALL = recipe.load("shapes").replace(train_images=96, validation_images=40, epochs=2, kernels=(4, 8, 8, 8, 8))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minialex.cli import docs as serve
+from minialex.cli import server
 from minialex.recipe import toml as recipe
 from minialex.site import build, live, widgets
 
@@ -34,7 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, pyodide: Path, chromium: str)
 
 @pytest.fixture(scope="module")
 def address(site: Path, pyodide: Path) -> Iterator[str]:
-    with serve.server(site, 0, str(pyodide)) as found:
+    with server.serve(site, 0, str(pyodide)) as found:
         thread = threading.Thread(target=found.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{found.server_address[1]}/"

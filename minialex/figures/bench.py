@@ -1,20 +1,19 @@
-"""What `minialex bench` shows: a table for the terminal and a picture, both of the same `Timings`."""
+"""What ``minialex bench`` shows: a table and a picture, both of the same `Timings`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
+from minialex.figures import pictures
+from minialex.screen.formats import milliseconds, plural, readable_size
+from minialex.screen.sheet import Sheet
 from minialex.speed.bench import Part, Timings
-from minialex.speed.floors import Key
-from minialex.storage.atomic import readable_size
+from minialex.speed.roofline import Key
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PHASES = ("input", "exchange", "forward", "backward", "update")
 COLOURS = {
     "input": "#8a6d1d",
     "exchange": "#7b5aa6",
@@ -22,124 +21,94 @@ COLOURS = {
     "backward": "#b94a00",
     "update": "#3f7d3a",
 }
-SHOWN = ("forward", "backward", "update")
-TWICE = 2.0  # times its floor: beyond, a part is marked
+"""Of the phases, in their order in a step."""
+
+COLUMNS = ("forward", "backward", "update")
+"""Phases that have a column of the table; the others stand under forward."""
 
 
-def milliseconds(seconds: float) -> str:
-    """A time as text with about three digits: ``"0.12"``, ``"12.3"``, ``"1,230"``."""
-    value = 1000 * seconds
-    return f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+def table(timings: Timings) -> Sheet:
+    """Layers down, phases across: milliseconds, the floor, and how many times the floor that is."""
+    phases = COLUMNS if timings.kind == "train" else COLUMNS[:1]
+    floors = timings.peaks is not None
+    whole = sum(part.seconds for part in timings.parts)
+    holders: dict[Key, Part] = {}  # the part that has the time of a layer and phase, which may be another's
+    for part in timings.parts:
+        holders.update(dict.fromkeys(((part.layer, part.phase), *part.includes), part))
+    rows = []
+    for name in layers(timings):
+        own = [part for part in timings.parts if part.layer == name]
+        cells = [cell for phase in phases for cell in _cells(holders, name, phase, floors)]
+        rows.append([name, *cells, f"{sum(part.seconds for part in own) / whole:.1%}" if own else ""])
+    total = ["sum"]
+    for phase in phases:
+        parts = [part for part in timings.parts if _column(part.phase) == phase]
+        seconds, floor = sum(part.seconds for part in parts), sum(part.floor or 0.0 for part in parts)
+        total.append(milliseconds(seconds))
+        if floors:
+            total += [milliseconds(floor), f"{seconds / floor:.1f}" if floor else ""]
+    columns = [name for phase in phases for name in (f"{phase}, ms", *(("floor", "×") if floors else ()))]
+    return Sheet("", ["layer", *columns, "share"], rows, total=[[*total, "100%"]])
 
 
 def layers(timings: Timings) -> list[str]:
     """Names of all layers in the order in which the step meets them, those without a time of their own too."""
-    names = [name for part in timings.parts for name in (part.layer, *(layer for layer, _ in part.includes))]
-    forward = [
-        name
-        for part in timings.parts
-        if part.phase != "backward"
-        for name in (part.layer, *(layer for layer, phase in part.includes if phase != "backward"))
-    ]
-    return list(dict.fromkeys([*forward, *names]))
-
-
-def holders(timings: Timings) -> dict[Key, Part]:
-    """The part that has the time of each layer and phase, which may be another's."""
-    found: dict[Key, Part] = {}
-    for part in timings.parts:
-        found.update(dict.fromkeys(((part.layer, part.phase), *part.includes), part))
-    return found
-
-
-def table(timings: Timings) -> Table:
-    """Layers down, phases across: milliseconds, the floor, and how many times the floor that is."""
-    shown = Table(highlight=False)
-    shown.add_column("layer")
-    phases = SHOWN if timings.kind == "train" else SHOWN[:1]
-    for phase in phases:
-        shown.add_column(f"{phase}, ms", justify="right")
-        if timings.peaks is not None:
-            shown.add_column("floor", justify="right")
-            shown.add_column("×", justify="right")
-    shown.add_column("share", justify="right")
-    whole = sum(part.seconds for part in timings.parts)
-    held = holders(timings)
-    for name in layers(timings):
-        own = [part for part in timings.parts if part.layer == name]
-        row = [name]
-        for phase in phases:
-            row += _cells(held, name, phase, timings.peaks is not None)
-        share = sum(part.seconds for part in own) / whole
-        row.append(f"{share:.1%}" if own else "")
-        shown.add_row(*row)
-    shown.add_section()
-    row = ["sum"]
-    for phase in phases:
-        chosen = [part for part in timings.parts if _column(part.phase) == phase]
-        row.append(milliseconds(sum(part.seconds for part in chosen)))
-        if timings.peaks is not None:
-            floor = sum(part.floor or 0.0 for part in chosen)
-            row += [milliseconds(floor), f"{sum(part.seconds for part in chosen) / floor:.1f}" if floor else ""]
-    shown.add_row(*row, "100%")
-    return shown
+    keys = [key for part in timings.parts for key in ((part.layer, part.phase), *part.includes)]
+    parts = [part for part in timings.parts if part.phase != "backward"]
+    forward = [key for part in parts for key in ((part.layer, part.phase), *part.includes) if key[1] != "backward"]
+    return list(dict.fromkeys(layer for layer, _ in [*forward, *keys]))
 
 
 def _column(phase: str) -> str:
-    """Exchange and input stand under forward."""
-    return phase if phase in SHOWN else "forward"
+    return phase if phase in COLUMNS else "forward"
 
 
-def _cells(held: dict[Key, Part], name: str, phase: str, floors: bool) -> list[str]:
-    keys = [key for key in held if key[0] == name and _column(key[1]) == phase]
-    own = [held[key] for key in keys if held[key].layer == name and held[key].phase == key[1]]
+def _cells(holders: dict[Key, Part], name: str, phase: str, floors: bool) -> list[str]:
+    """A layer's time in one phase, its floor and their quotient; or in which part that time is."""
+    keys = [key for key in holders if key[0] == name and _column(key[1]) == phase]
+    own = [holders[key] for key in keys if (holders[key].layer, holders[key].phase) == key]
     if own:
-        seconds = sum(part.seconds for part in own)
-        cells = [milliseconds(seconds)]
-        if floors:
-            floor = sum(part.floor or 0.0 for part in own)
-            far = f"{seconds / floor:.1f}" if floor > 1e-6 else ""
-            cells += [milliseconds(floor) if floor > 1e-6 else "–", far]
-        return cells
-    told = ""
+        seconds, floor = sum(part.seconds for part in own), sum(part.floor or 0.0 for part in own)
+        limits = [milliseconds(floor), f"{seconds / floor:.1f}"] if floor > 1e-6 else ["–", ""]
+        return [milliseconds(seconds), *(limits if floors else [])]
+    words = ""
     if keys:
-        holder = held[keys[0]]
-        told = f"in {holder.layer}" if _column(holder.phase) == phase else f"in {holder.phase}"
-    return [told, "", ""] if floors else [told]
+        holder = holders[keys[0]]
+        words = f"in {holder.layer if _column(holder.phase) == phase else holder.phase}"
+    return [words, *(["", ""] if floors else [])]
 
 
 def title(timings: Timings) -> str:
     """What was timed, in one line."""
     kind = "training step" if timings.kind == "train" else "inference"
-    columns = f"{timings.columns} column{'s' if timings.columns > 1 else ''}"
-    threads = "" if timings.threads is None else f", {timings.threads} thread{'s' if timings.threads > 1 else ''}"
-    places = ", ".join(dict.fromkeys(timings.placement))
+    threads = "" if timings.threads is None else f", {plural(timings.threads, 'thread')}"
+    devices = ", ".join(dict.fromkeys(timings.placement))
     return (
-        f"{timings.model}, {columns}: {kind}, batch {timings.batch_size}, {timings.dtype}, on {timings.backend} "
-        f"({places}{threads})"
+        f"{timings.model}, {plural(timings.columns, 'column')}: {kind}, batch {timings.batch_size}, {timings.dtype}, "
+        f"on {timings.backend} ({devices}{threads})"
     )
 
 
 def lines(timings: Timings) -> list[str]:
     """What stands below the table."""
     low, high = min(timings.seconds), max(timings.seconds)
-    said = [
+    text = [
         f"whole step  {milliseconds(timings.median)} ms (median of {len(timings.seconds)}; {milliseconds(low)} to "
         f"{milliseconds(high)}), {timings.images_per_second:,.1f} images/s; the first took {timings.first:.1f} s"
     ]
     if timings.memory is not None:
-        said.append(
+        text.append(
             f"memory      {readable_size(timings.memory)} at most, weights and momentum included, "
             "beside what the program itself takes"
         )
     if timings.peaks is not None:
         floor = sum(part.floor or 0.0 for part in timings.parts)
-        said.append(
+        text.append(
             f"floor       {milliseconds(floor)} ms; the step takes {timings.median / floor:.1f} times that. Measured "
             f"peak: {timings.peaks.multiply_adds / 1e9:,.1f} billion multiply-adds/s, "
             f"{timings.peaks.bytes / 1e9:,.1f} GB/s read and written"
         )
-    return said
+    return text
 
 
 def picture(timings: Timings) -> Figure:
@@ -148,8 +117,6 @@ def picture(timings: Timings) -> Figure:
     Layers whose work another one has done in the same sweep are named with it.
     """
     from matplotlib.patches import Patch
-
-    from minialex.figures import pictures
 
     bars = _bars(timings)
     height = 1.35 + 0.36 * len(bars)
@@ -183,7 +150,7 @@ def picture(timings: Timings) -> Figure:
         axes.set_xlabel("milliseconds" + (" (thin bars: floor)" if timings.peaks is not None else ""))
         axes.grid(axis="x", color=pictures.GRID, linewidth=0.8)
         axes.set_axisbelow(True)
-        present = [phase for phase in PHASES if any(part.phase == phase for part in timings.parts)]
+        present = [phase for phase in COLOURS if any(part.phase == phase for part in timings.parts)]
         figure.legend(
             handles=[Patch(color=COLOURS[phase], label=phase) for phase in present], loc="upper right", frameon=False,
             ncols=len(present), fontsize=9, bbox_to_anchor=(1.0, 1 - 0.36 / height), borderaxespad=0.0,
@@ -200,17 +167,14 @@ def picture(timings: Timings) -> Figure:
 
 def _bars(timings: Timings) -> list[tuple[str, Sequence[Part]]]:
     """Layers with a time of their own, each with its parts in the order of the phases, and how it is called."""
+    order = [*COLOURS]
     bars: list[tuple[str, Sequence[Part]]] = []
     for name in layers(timings):
         own = [part for part in timings.parts if part.layer == name]
-        own.sort(key=lambda part: PHASES.index(part.phase) if part.phase in PHASES else len(PHASES))
         if not own:
             continue
-        with_it = [layer for layer in layers(timings) if all(_has(part, layer) for part in own[:1]) and layer != name]
-        label = name if not with_it else f"{name} + {', '.join(with_it[:2])}{' …' if len(with_it) > 2 else ''}"
-        bars.append((label, own))
+        own.sort(key=lambda part: order.index(part.phase) if part.phase in order else len(order))
+        inside = {layer for layer, _ in own[0].includes}
+        others = [layer for layer in layers(timings) if layer in inside and layer != name]
+        bars.append((f"{name} + {', '.join(others[:2])}{' …' if len(others) > 2 else ''}" if others else name, own))
     return bars
-
-
-def _has(part: Part, layer: str) -> bool:
-    return any(name == layer for name, _ in part.includes)

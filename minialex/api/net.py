@@ -1,0 +1,211 @@
+"""A trained network that answers: classes of images, their features, its errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.backend import registry
+from minialex.backend.protocol import Backend
+from minialex.data import DataSet
+from minialex.data.images import from_array, from_pillow, read_image
+from minialex.engine.opening import load_data, precision_of, session_of, validation_for
+from minialex.errors import ConfigurationError
+from minialex.evaluation.errors import Evaluation, evaluate
+from minialex.look.neighbours import feature_layer
+from minialex.runs import weights_file
+from minialex.runs.weights_file import Weights
+
+AT_ONCE = 64  # images that are computed together
+
+Image: TypeAlias = Any
+"""A path, a Pillow image, or an array: uint8 [H,W], [H,W,3] of any size, or [3,S,S]."""
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    backend: str | Backend | None = None,
+    devices: str | None = None,
+    threads: int | None = None,
+    precision: str | None = None,
+) -> TrainedNet:
+    """Load a trained network from a run folder (its best weights), a checkpoint, or a weights file.
+
+    Args:
+        path: of the run, checkpoint or file
+        backend: an installed backend's name; None: the fastest of this machine
+        devices: one for all columns, or one a column: ``"0,1"``
+        threads: that the backend may use, where it has threads
+        precision: of its products, where the backend has a choice; None: that of the training
+
+    Raises:
+        CheckpointError: If there is no network, or it is damaged.
+        ConfigurationError, BackendUnavailable: If it cannot be computed there.
+
+    Examples:
+        >>> net = minialex.load("runs/shapes")
+        >>> for name, probability in net.predict("photo.png", top=2):
+        ...     print(f"{name}: {probability:.0%}")
+        square: 10%
+        frame: 10%
+        >>> net.features("photo.png", layer="conv5").shape
+        (1, 4, 7, 7)
+    """
+    weights = weights_file.find(Path(path))
+    if backend is None or isinstance(backend, str):
+        backend = registry.load(backend, threads=threads, precision=precision_of(weights.recipe, precision))
+    return TrainedNet(weights, backend, devices, os.fspath(path))
+
+
+class TrainedNet:
+    """A network with the weights of a training; `load` makes it.
+
+    Attributes:
+        weights: the arrays, the recipe and what is known of their origin
+        session: the network on its devices
+        class_names: what it can answer, one a class
+    """
+
+    def __init__(self, weights: Weights, backend: Backend, devices: str | None = None, name: str = "it") -> None:
+        self.weights = weights
+        self.session = session_of(weights, backend, devices)
+        self.class_names = weights.titles
+        self.name = name
+
+    def __repr__(self) -> str:
+        recipe = self.weights.recipe
+        return f"<{recipe.model} of {self.name}: {len(self.class_names)} classes, {self.session.backend.name} backend>"
+
+    def predict(self, images: Image | Sequence[Image], *, top: int = 5, views: int = 1) -> Any:
+        """The most probable classes of an image or of several.
+
+        Args:
+            images: a path, a Pillow image, an array uint8 [H,W,3], [H,W] or [3,S,S]; or a list or batch [N,…] of them
+            top: how many classes
+            views: 1, the centre, or 10: also the corners, and all of them reflected (section 4.1)
+
+        Returns:
+            ``[("cat", 0.93), …]``, most probable first; for several images a list of such lists.
+
+        Raises:
+            DataError: If an image cannot be read.
+            ConfigurationError: If it is none of these, or `views` is neither 1 nor 10.
+        """
+        answers = [self.ranking(row, top) for row in self.probabilities(images, views=views)]
+        return answers if _are_several(images) else answers[0]
+
+    def probabilities(self, images: Image | Sequence[Image], *, views: int = 1) -> NDArray[np.floating[Any]]:
+        """The probability of every class, [N,K] with N = 1 for a single image; arguments as of `predict`."""
+        check_views(views)
+        parts = [self.session.probabilities(part, views=views)[0] for part in self._parts(images)]
+        return np.concatenate(parts)[:, : len(self.class_names)]
+
+    def ranking(self, probs: NDArray[np.floating[Any]], top: int = 5) -> list[tuple[str, float]]:
+        """The most probable classes with their probabilities, of one image's probabilities [K]."""
+        return [(self.class_names[k], float(probs[k])) for k in np.argsort(-probs, kind="stable")[:top]]
+
+    def features(self, images: Image | Sequence[Image], layer: str | None = None) -> NDArray[np.floating[Any]]:
+        """What a layer gives for the centre crops of images.
+
+        Args:
+            images: as of `predict`
+            layer: its name, ``"conv5"``; None: the last hidden layer
+
+        Returns:
+            [N,C,H,W] or [N,D], with N = 1 for a single image.
+
+        Raises:
+            ConfigurationError: If the network has no such layer.
+        """
+        name = layer or feature_layer(self.session.network)
+        return np.concatenate([self.session.activations(part, [name])[name] for part in self._parts(images)])
+
+    def pixels(self, images: Image | Sequence[Image]) -> NDArray[np.uint8]:
+        """Images as the network takes them: uint8 [N,3,S,S], scaled and cut to a square where they are not."""
+        size = self.weights.recipe.image_size
+        return np.stack([_pixels(image, size) for image in (images if _are_several(images) else [images])])
+
+    def evaluate(self, *, views: int = 1, data: str | DataSet | None = None, batch_size: int = 100) -> Evaluation:
+        """Errors on a validation set; see `evaluate_together`.
+
+        Examples:
+            >>> minialex.load("runs/shapes").evaluate(views=10).error(top=1) <= 1
+            True
+        """
+        return evaluate_together([self], views=views, data=data, batch_size=batch_size)
+
+    def _parts(self, images: Image | Sequence[Image]) -> Iterator[NDArray[np.uint8]]:
+        pixels = self.pixels(images)
+        return (pixels[first : first + AT_ONCE] for first in range(0, len(pixels), AT_ONCE))
+
+
+def evaluate_together(
+    nets: Sequence[TrainedNet],
+    *,
+    views: int = 1,
+    data: str | DataSet | None = None,
+    batch_size: int = 100,
+    progress: Callable[[int, int], None] = lambda done, images: None,
+) -> Evaluation:
+    """Errors of one network, or of several whose probabilities are averaged, on a validation set.
+
+    Args:
+        nets: of the same classes and image size
+        views: 1 or 10, see `TrainedNet.predict`
+        data: another data set than the first network's own; classes are matched by name
+        batch_size: images at a time
+        progress: called with the numbers of images done and of all
+
+    Raises:
+        ConfigurationError: If the networks do not belong together, or the data has a class that they do not know.
+        DataError: If the images cannot be read.
+    """
+    check_views(views)
+    first = nets[0]
+    for net in nets:
+        if net.weights.labels != first.weights.labels:
+            raise ConfigurationError(
+                f"{net.name} knows other classes than {first.name}: runs that are averaged must share them"
+            )
+    sizes = sorted({net.weights.recipe.image_size for net in nets})
+    if len(sizes) > 1:
+        raise ConfigurationError(f"runs that are averaged must share image_size, got {sizes}")
+    _, split = validation_for(first.weights, data_for(first, data), first.name)
+    return evaluate(
+        [net.session for net in nets],
+        split,
+        views=views,
+        batch_size=batch_size,
+        progress=lambda done: progress(done, len(split)),
+    )
+
+
+def data_for(net: TrainedNet, data: str | DataSet | None) -> DataSet:
+    """The data set that is meant: a network's own, one by name, or one that is there."""
+    if isinstance(data, DataSet):
+        return data
+    return load_data(net.weights.recipe if data is None else net.weights.recipe.replace(data=data))
+
+
+def check_views(views: int) -> None:
+    """Refuse any number of views but 1 and 10."""
+    if views not in (1, 10):
+        raise ConfigurationError(f"--views takes 1 or 10, got {views}")
+
+
+def _are_several(images: Image | Sequence[Image]) -> bool:
+    return isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4
+
+
+def _pixels(image: Image, size: int) -> NDArray[np.uint8]:
+    if isinstance(image, str | os.PathLike):
+        return read_image(image, size)
+    if hasattr(image, "getexif"):
+        return from_pillow(image, size)
+    return from_array(np.asarray(image), size)

@@ -1,0 +1,72 @@
+"""What a notebook shows while a run goes on: a progress bar in the page, and the curves if they are asked for."""
+
+from __future__ import annotations
+
+import html
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from minialex.data import DataSet
+from minialex.engine.session import Session
+from minialex.screen.terminal import console
+from minialex.training.display import TrainingDisplay
+
+BAR_SECONDS, CURVE_SECONDS = 0.2, 2.0  # between two drawings
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a Jupyter kernel (IPython's terminal has none)."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
+class NotebookDisplay(TrainingDisplay):
+    """The terminal's display, with the bar and the curves in the notebook's page."""
+
+    def __init__(self, live: bool = False) -> None:
+        super().__init__(console())
+        self.live = live
+        self.records: list[Mapping[str, Any]] = []
+        self.shown: dict[str, Any] = {}  # what stands in the page, by its kind
+        self.drawn = {"bar": 0.0, "curves": 0.0}
+
+    def __exit__(self, *_: object) -> None:
+        if self.live and self.records:
+            self.draw_curves()
+        if "bar" in self.shown:
+            self.show("bar", {"text/plain": "", "text/html": ""})
+
+    def show(self, kind: str, data: dict[str, Any]) -> None:
+        """Display something, or put it in the place of what was there."""
+        from IPython.display import display
+
+        if kind in self.shown:
+            self.shown[kind].update(data, raw=True)
+        else:
+            self.shown[kind] = display(data, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        self.drawn[kind] = time.monotonic()
+
+    def begin(self, session: Session, data: DataSet, steps_per_epoch: int, step: int) -> None:
+        super().begin(session, data, steps_per_epoch, step)
+        self.classes = len(data.class_names)
+
+    def bar(self, done: int, epoch: int, words: str, left: str) -> None:
+        if done == self.steps_per_epoch or time.monotonic() - self.drawn["bar"] > BAR_SECONDS:
+            text = f"epoch {epoch}/{self.epochs}  step {done}/{self.steps_per_epoch}  {words}  {left}"
+            meter = f'<progress value="{done}" max="{self.steps_per_epoch}"></progress>'
+            self.show("bar", {"text/plain": text, "text/html": f"{meter} {html.escape(text)}"})
+
+    def recorded(self, record: Mapping[str, Any]) -> None:
+        super().recorded(record)
+        self.records.append(record)
+        if self.live and time.monotonic() - self.drawn["curves"] > CURVE_SECONDS:
+            self.draw_curves()
+
+    def draw_curves(self) -> None:
+        """Loss and errors until now."""
+        from minialex.figures import pictures
+
+        picture = pictures.png(pictures.curves(self.records, self.classes))
+        self.show("curves", {"text/plain": "loss and errors until now", "image/png": picture})

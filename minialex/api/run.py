@@ -1,0 +1,250 @@
+"""Training a network in a run folder, and what came of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from minialex.api.net import TrainedNet, load
+from minialex.backend import registry
+from minialex.data import DataSet, absolute
+from minialex.data.store.store import is_store
+from minialex.engine.opening import load_data, prepare
+from minialex.engine.session import placement_of
+from minialex.errors import CheckpointError, ConfigurationError
+from minialex.evaluation.errors import Evaluation
+from minialex.figures.run import write_report
+from minialex.network import own, variants
+from minialex.network.network import Network
+from minialex.network.own import Maker
+from minialex.recipe import toml
+from minialex.recipe.fields import Recipe
+from minialex.recipe.fields import fields as field_table
+from minialex.runs import checkpoint
+from minialex.runs.run_folder import Record, RunPaths, read_metrics
+from minialex.runs.run_folder import Run as RunFolder
+from minialex.runs.weights_file import recipe_of
+from minialex.storage import atomic
+from minialex.training import finetuning
+from minialex.training.loop import Listener, Result
+from minialex.training.loop import train as train_in_folder
+
+
+class TrainingRun:
+    """A run folder: what was trained and how it went. `train` returns one; `TrainingRun(path)` opens an old one.
+
+    Attributes:
+        path: the folder
+        result: how the training ended that returned it; None for an old one
+    """
+
+    def __init__(self, path: str | os.PathLike[str], data: DataSet | None = None, result: Result | None = None) -> None:
+        self.path = Path(path)
+        self.result = result
+        self._data = data
+        recipe_of(self.path)  # says at once if there is no run
+
+    def __repr__(self) -> str:
+        errors = [record["top1_error"] for record in self.metrics if record["kind"] == "validation"]
+        last = f", validation top-1 error {errors[-1]:.2%}" if errors else ""
+        return f"<run {self.path}: {len(errors)} epochs{last}{', stopped by ' + self.stopped if self.stopped else ''}>"
+
+    @property
+    def stopped(self) -> str:
+        """What stopped the training before its end: ``"Ctrl-C"`` (or a notebook's interrupt), ``"SIGTERM"``, ``""``."""
+        return "" if self.result is None else self.result.stopped
+
+    @property
+    def recipe(self) -> Recipe:
+        """All choices of the run."""
+        return recipe_of(self.path)
+
+    @property
+    def metrics(self) -> list[Record]:
+        """The run's records, one a dictionary: ``kind`` is "train" (some steps), "validation" or "event"."""
+        return read_metrics(RunPaths(self.path).metrics)
+
+    @cached_property
+    def net(self) -> TrainedNet:
+        """The network with the best weights."""
+        return load(self.path, backend=self.recipe.backend or None, devices=self.recipe.devices or None)
+
+    def evaluate(self, *, views: int = 1, data: str | DataSet | None = None, batch_size: int = 100) -> Evaluation:
+        """Errors of the best weights on a validation set, by default the run's own; see `TrainedNet.evaluate`."""
+        return self.net.evaluate(views=views, data=data or self._data, batch_size=batch_size)
+
+    def report(self) -> Path:
+        """The run's report, a file for a browser; written now if the training was stopped before."""
+        paths = RunPaths(self.path)
+        if not paths.report.is_file():
+            last = checkpoint.latest(paths.checkpoints, lambda message: None)
+            if last is None:
+                raise CheckpointError(f"no checkpoint in {self.path} to report on: resume the run first")
+            data = self._data or load_data(self.recipe)
+            found = load(last.path, backend=self.recipe.backend or None).evaluate(data=data, views=self.recipe.views)
+            write_report(paths, self.recipe, data, found, last.state["warnings"])
+        return paths.report
+
+    def resume(
+        self, *, threads: int | None = None, progress: bool | Listener = True, live: bool = False, **fields: Any
+    ) -> TrainingRun:
+        """Go on from the newest checkpoint, to the same bits as without a stop.
+
+        Args:
+            threads, progress, live: as of `train`
+            fields: recipe fields to change, such as ``epochs=10``; those of the network cannot
+
+        Raises:
+            CheckpointError: If there is nothing sound to go on from, or a field of the network was changed.
+        """
+        before, path = self.recipe, self.path
+        recipe = before.replace(**_with_init(fields))
+        different = recipe.differences(before)
+        if "init_from" in different or "init_layers" in different:
+            raise ConfigurationError(f"{path} has begun already: leave out --init, or train into another folder")
+        fixed = [name for name in different if field_table()[name][0] == "network"]
+        if fixed:
+            option = fixed[0].replace("_", "-")
+            raise CheckpointError(f"{path} holds another network: --{option} cannot change on resume")
+        listener = _listener(progress, live)
+        if "backend" in different:
+            listener.warning(
+                f"the run began on backend '{before.backend}'; on '{recipe.backend}' it goes on with other roundings"
+            )
+        return _carry_out(recipe, path, self._data, threads, listener, resume=True)
+
+
+def train(
+    recipe: Recipe | str | os.PathLike[str] | Network | None = None,
+    *,
+    network: Network | Maker | str | None = None,
+    data: str | os.PathLike[str] | DataSet | None = None,
+    out: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    progress: bool | Listener = True,
+    live: bool = False,
+    **fields: Any,
+) -> TrainingRun:
+    """Train a network in a new run folder, as ``minialex train`` does, to the same bits.
+
+    Interrupted (Ctrl-C, or a notebook's interrupt), it finishes the step, saves and returns; `TrainingRun.resume` goes
+    on from there.
+
+    Args:
+        recipe: a recipe, a built-in one's name, or a TOML file; None: the one that fits the data. Or a network of your
+            own, as `network`.
+        network: one of your own, in the place of the recipe's: a `Network`, a function from the recipe's fields to one,
+            or where it is (``"mine.py:net"``; see `minialex.network.own`)
+        data: ``"shapes"``, ``"cifar10"``, a folder of images, …, or a data set that was loaded; None: the recipe's
+        out: the run's folder; None: ``runs/NAME-DATE``
+        threads: that the backend may use
+        progress: show a progress bar, on the terminal or in the notebook; or a listener of your own
+        live: in a notebook, draw the curves as they grow
+        fields: any recipe fields, such as ``epochs=8``, ``learning_rate=0.02``, ``backend="numba"``; ``init`` also
+            takes a run, checkpoint or weights file to begin with
+
+    Raises:
+        ConfigurationError: If something does not fit together; nothing is left behind.
+        DataError: If images are missing or damaged.
+        NumericalError: If values are not finite; the last checkpoint stays.
+        ResourceError: If memory or disk run out.
+
+    Examples:
+        >>> run = minialex.train("shapes", epochs=1, train_images=128, validation_images=32, progress=False)
+        >>> [record["epoch"] for record in run.metrics if record["kind"] == "validation"]
+        [1]
+        >>> run.evaluate(views=10).error(top=1) <= 1
+        True
+        >>> len(run.net.predict("photo.png"))
+        5
+        >>> print(run.report().name)
+        report.html
+    """
+    if isinstance(recipe, Network):
+        recipe, network = None, recipe
+    if network is not None:
+        fields = {**own.changes_for(network), **fields}
+    if data is not None:
+        fields["data"] = data.name if isinstance(data, DataSet) else os.fspath(data)
+    chosen = choose_recipe(recipe, fields)
+    # the run may be used from elsewhere
+    chosen = chosen.replace(data=absolute(chosen.data), model=own.name_of(chosen.model))
+    if chosen.init_from:
+        chosen = chosen.replace(init_from=str(Path(chosen.init_from).expanduser().resolve()))
+    label = Path(chosen.data.partition(":")[0]).name or "run"
+    path = Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}" if out is None else Path(out)
+    return _carry_out(chosen, path, data if isinstance(data, DataSet) else None, threads, _listener(progress, live))
+
+
+def load_recipe(name: str | os.PathLike[str], **fields: Any) -> Recipe:
+    """A built-in recipe by name, or one from a TOML file, with some fields changed.
+
+    Raises:
+        ConfigurationError: If there is no such recipe or field, or a value is not allowed.
+
+    Examples:
+        >>> minialex.load_recipe("alexnet-2012", dropout=0.4).learning_rate
+        0.01
+    """
+    return toml.load(os.fspath(name)).replace(**fields)
+
+
+def choose_recipe(recipe: Recipe | str | os.PathLike[str] | None, changes: dict[str, Any]) -> Recipe:
+    """The recipe that is meant, with changes: if none is named, of the network to begin with, or of the data."""
+    changes = _with_init(changes)
+    if isinstance(recipe, Recipe):
+        return recipe.replace(**changes)
+    if recipe is not None:
+        return load_recipe(recipe, **changes)
+    if changes.get("init_from"):
+        return finetuning.recipe_for(Path(changes["init_from"]).expanduser()).replace(**changes)
+    data = changes.get("data", "shapes")
+    if is_store(Path(data).expanduser()):
+        return load_recipe("alexnet-2012", **{"classes": 0, **changes})  # as many as the store has
+    name = data.partition(":")[0]
+    return load_recipe(name if name in toml.built_in() else "small", **changes)
+
+
+def _with_init(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes in which ``init`` is how weights are drawn, and a network to begin with is ``init_from``."""
+    init = changes.get("init", "gaussian")
+    if init in ("gaussian", "he"):
+        return changes
+    return {name: value for name, value in changes.items() if name != "init"} | {"init_from": os.fspath(init)}
+
+
+def _listener(progress: bool | Listener, live: bool) -> Listener:
+    """Who is told how training goes."""
+    if isinstance(progress, Listener) or not (progress or live):
+        return progress or Listener()
+    from minialex.api.notebook import NotebookDisplay, in_notebook
+    from minialex.screen.terminal import console
+    from minialex.training.display import TrainingDisplay
+
+    return NotebookDisplay(live) if in_notebook() else TrainingDisplay(console())
+
+
+def _carry_out(
+    recipe: Recipe, path: Path, given: DataSet | None, threads: int | None, listener: Listener, resume: bool = False
+) -> TrainingRun:
+    """Train in a folder and write the report: what all ways to train come down to."""
+    name = recipe.backend or registry.default_name()
+    backend = registry.load(name, threads=threads, precision=recipe.precision)
+    placement = placement_of(backend, recipe.devices or None, recipe.columns)
+    recipe = recipe.replace(backend=name, devices=",".join(placement))
+    variants.build(recipe.replace(classes=recipe.classes or 10))  # say what does not fit before data is read
+    data = given or load_data(recipe)
+    recipe = prepare(recipe, data)
+    # before there is a run, so that a network that does not fit leaves none behind
+    start = finetuning.begin(recipe, data.class_names) if recipe.init_from and not resume else None
+    with RunFolder.resume(path) if resume else RunFolder.create(path, recipe.to_toml()) as run:
+        if resume and recipe != recipe_of(path):
+            atomic.write_text(run.paths.recipe, recipe.to_toml())
+        with listener:
+            result = train_in_folder(recipe, data, backend, placement, run, listener, resume=resume, start=start)
+        if result.evaluation is not None:
+            write_report(run.paths, recipe, data, result.evaluation, result.progress.warnings)
+    return TrainingRun(path, given, result)

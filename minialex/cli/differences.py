@@ -1,0 +1,14 @@
+"""``minialex differences``."""
+
+from __future__ import annotations
+
+
+def differences() -> None:
+    """Where the paper and the original 2012 program differ: 28 points, and the fields that choose."""
+    from minialex.recipe.differences import DIFFERENCES
+    from minialex.screen.sheet import Sheet
+    from minialex.screen.terminal import console
+
+    header = ("", "about", "the paper", "the program", "fields", "note")
+    rows = [(str(p.number), p.topic, p.paper, p.program, "\n".join(p.fields), p.note) for p in DIFFERENCES]
+    console(least=130).print(Sheet("", header, rows, "l").rich(lines=True))

@@ -1,0 +1,29 @@
+"""``minialex doctor``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="the backend to ask about; default this machine's")
+    ] = None,
+    devices: Annotated[str | None, typer.Option("--devices", help="check a network on two devices: 0,1 or 0,0")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="write everything there as JSON; with --devices minialex-doctor.json")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="of the network on two devices")] = "float32",
+    steps: Annotated[int, typer.Option(min=1, help="training steps of the long check of two devices")] = 1000,
+    quick: Annotated[bool, typer.Option("--quick", help="measure no rates")] = False,
+) -> int:
+    """What this machine has for training, whether it works together, and the line that mends what does not.
+
+    Ends with 0 if what was asked for works (training on the processor, --backend cuda, or --devices), else with 6.
+    """
+    from minialex.doctor import examine
+
+    return examine.run(backend, devices, report, precision, steps, quick)

@@ -1,0 +1,18 @@
+"""``minialex download``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def download(
+    name: Annotated[str, typer.Argument(help="cifar10 or fashion-mnist")],
+    folder: Annotated[Path | None, typer.Option(help="where to; default ~/.cache/minialex")] = None,
+) -> None:
+    """Fetch a data set from its official place and check it."""
+    from minialex.data.download import fetch
+
+    print(fetch(name, folder))

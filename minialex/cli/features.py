@@ -1,0 +1,45 @@
+"""``minialex features``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minialex.cli.look.arguments import Run
+from minialex.cli.options import BatchOption, DataOption, Machine
+
+
+def features(
+    run: Run,
+    folder: Annotated[Path, typer.Argument(help="where to; goes on there if it was stopped")],
+    layer: Annotated[str | None, typer.Option(help="a layer's name; else the last hidden layer")] = None,
+    split: Annotated[str, typer.Option(help="train or validation")] = "train",
+    format: Annotated[str, typer.Option(help="npy, or parquet (needs pyarrow)")] = "npy",
+    data: DataOption = None,
+    *,
+    machine: Machine,
+    batch_size: BatchOption = 100,
+) -> int:
+    """Write a layer's activations for a whole data set, as NumPy or Parquet; stopped, it goes on when run again."""
+    from minialex.cli.look.subject import open_run, split_of, write_features
+    from minialex.look.neighbours import feature_layer
+    from minialex.screen.terminal import console
+
+    screen = console()
+    subject = open_run(run, machine, data)
+    name = layer or feature_layer(subject.session.network)
+    subject.session.network.layer(name)
+    data_set = subject.data()
+    images = split_of(data_set, split)
+    manifest, exit_code = write_features(screen, subject, images, split, name, folder, format, batch_size)
+    if exit_code:
+        return exit_code
+    size = " × ".join(map(str, (manifest.images, *manifest.shape)))
+    screen.print(f"{name} of {manifest.images:,} {split} images of {data_set.name}: {size} {manifest.dtype}")
+    if format == "npy":
+        screen.print(f"read it with numpy.load('{folder}/features.npy', mmap_mode='r')")
+    else:
+        screen.print(f"read it with pyarrow.parquet.read_table('{folder}')")
+    return 0

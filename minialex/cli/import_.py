@@ -1,0 +1,160 @@
+"""``minialex import``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from minialex.cli.options import OverwriteOption, refuse_existing
+from minialex.errors import CheckpointError, ConfigurationError
+
+if TYPE_CHECKING:
+    from minialex.runs.weights_file import Weights
+
+WORDNET = re.compile(r"(n\d{8})\s+(\S.*)")
+
+
+def import_(
+    source: Annotated[
+        Path, typer.Argument(help="PyTorch's or torchvision's .pt, .pth, .safetensors, or a .caffemodel")
+    ],
+    out: Annotated[Path, typer.Argument(help="the new weights file, .safetensors")],
+    recipe: Annotated[str | None, typer.Option(help="recipe of a file whose tensors have our names")] = None,
+    class_names: Annotated[
+        Path | None, typer.Option(help="text file, one name a line; or a run of those classes")
+    ] = None,
+    mean: Annotated[Path | None, typer.Option(help="Caffe's mean image, .binaryproto or .npy")] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Make a weights file of other programs' weights; nothing in those files is run."""
+    got = import_weights(source, out, recipe, class_names, mean, overwrite).recipe
+    print(f"{out}: {got.classes} classes, {got.columns} column(s); evaluate, predict and train take it")
+
+
+def import_weights(
+    source: Path, out: Path, recipe: str | None, class_names: Path | None, mean: Path | None, overwrite: bool
+) -> Weights:
+    """Make a weights file of a file of PyTorch, torchvision or Caffe, with its model card; returns what it holds.
+
+    Args:
+        source: a state dictionary (``.pt``, ``.pth``, ``.safetensors``) or a caffemodel
+        out: the new file, ``.safetensors``
+        recipe: of a state dictionary whose tensors have our names, ``conv1.weight`` and so on
+        class_names: a text file of one name a line; or a run or a weights file that has the same classes
+        mean: of a caffemodel, its mean image
+
+    Raises:
+        CheckpointError: If a file is damaged or of another network.
+        ConfigurationError: If an option does not fit.
+    """
+    from minialex.exchange import card
+    from minialex.runs import weights_file
+    from minialex.storage import atomic
+
+    if out.suffix != ".safetensors":
+        raise ConfigurationError(f"{out}: weights are imported into a .safetensors file")
+    page = out.with_name(out.name + ".md")
+    refuse_existing([out, page], overwrite)
+    if not source.is_file():
+        raise CheckpointError(f"no file {source}; check the path")
+    weights = read_weights(source, recipe, mean)
+    if class_names is not None:
+        names, words = read_class_names(class_names)
+        if len(names) != weights.recipe.classes:
+            raise ConfigurationError(f"{class_names} names {len(names)} classes, {source} has {weights.recipe.classes}")
+        weights = replace(weights, class_names=names, words=words)
+    weights = replace(weights, origin={"from": f"the file {source.name}", **weights.origin})
+    weights_file.write(out, weights)
+    use = [f"minialex predict {out.name} IMAGE", f"minialex evaluate {out.name} --data FOLDER"]
+    atomic.write_text(page, card.card(weights, out, out.stat().st_size, use))
+    return weights
+
+
+def read_weights(source: Path, recipe: str | None, mean: Path | None) -> Weights:
+    """Weights from a file of any format that is known by its first bytes."""
+    from minialex.exchange import caffe, pytorch_file, torchvision
+    from minialex.runs import weights_file
+    from minialex.storage import safetensors
+
+    kind = weights_file.kind_of(source)
+    if kind == "onnx":
+        raise ConfigurationError(f"{source} is {weights_file.KINDS[kind]}: import the file that it was made of")
+    if kind == "caffe":
+        if recipe is not None:
+            raise ConfigurationError("--recipe is for files with our names of layers: a caffemodel says what it is")
+        return caffe.weights(source, mean)
+    if mean is not None:
+        raise ConfigurationError("--mean is for a caffemodel")
+    if kind == "safetensors":
+        if safetensors.read_metadata(source).get("format") == weights_file.FORMAT:
+            raise ConfigurationError(f"{source} is a weights file of minialex already")
+        tensors = safetensors.read(source)
+        tensors = {name: a.astype("float32") if a.dtype == "float16" else a for name, a in tensors.items()}
+    else:
+        tensors = pytorch_file.read(source)
+    if torchvision.is_torchvision(tensors):
+        if recipe is not None:
+            raise ConfigurationError("--recipe is for files with our names of layers: these are torchvision's")
+        return torchvision.weights(tensors, str(source))
+    if "conv1.weight" not in tensors:
+        names = ", ".join(sorted(tensors)[:3])
+        raise CheckpointError(
+            f"{source} has neither torchvision's names of layers (features.0.weight) nor ours (conv1.weight), but "
+            f"{names}, …: rename them"
+        )
+    if recipe is None:
+        raise ConfigurationError(
+            f"{source} does not say which network it is: give --recipe NAME; see `minialex recipe`"
+        )
+    return own_weights(tensors, recipe, source)
+
+
+def own_weights(tensors: dict[str, Any], recipe_name: str, source: Path) -> Weights:
+    """A state dictionary with our names, such as `pytorch_module` writes; its ``mean`` is that of the centre crop."""
+    import numpy as np
+
+    from minialex.exchange.whole import foreign
+    from minialex.recipe.toml import load
+    from minialex.runs.weights_file import check
+
+    recipe = load(recipe_name)
+    last = tensors.get("fc8.weight")
+    if last is not None and last.ndim:
+        recipe = recipe.replace(classes=len(last))
+    mean = tensors.pop("mean", None)
+    S, crop = recipe.image_size, recipe.crop
+    if mean is None or mean.shape not in ((3, 1, 1), (3, crop, crop)) or not np.isfinite(mean).all():
+        raise CheckpointError(f"{source}: expected a tensor 'mean' of shape (3, 1, 1) or (3, {crop}, {crop})")
+    if mean.shape[1] > 1:  # nothing is known outside the centre
+        before = (S - crop) // 2
+        around = (before, S - crop - before)
+        mean = np.pad(mean, ((0, 0), around, around), mode="edge")
+    check(tensors, recipe, str(source))
+    return foreign(tensors, recipe, mean, "a data set that the file does not name")
+
+
+def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of classes, and their words, from a text file of one class a line, or from a run or a weights file.
+
+    Where every line is a WordNet id and words, as in Caffe's ``synset_words.txt``, the ids are the names, as they
+    are of ImageNet's folders.
+    """
+    from minialex.runs.weights_file import find
+
+    if path.is_dir() or path.suffix == ".safetensors":
+        weights = find(path)
+        return weights.labels, weights.words
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read the class names {path}: {error}") from None
+    if len(set(lines)) < len(lines):
+        raise ConfigurationError(f"{path} names a class twice")
+    pairs = [WORDNET.fullmatch(line) for line in lines]
+    if lines and all(pairs):
+        return tuple(p[1] for p in pairs if p), tuple(p[2] for p in pairs if p)
+    return tuple(lines), ()

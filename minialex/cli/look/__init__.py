@@ -1,0 +1,26 @@
+"""``minialex look …``: look inside a trained network; one file a command."""
+
+from __future__ import annotations
+
+import typer
+
+from minialex.cli.look.activations import activations
+from minialex.cli.look.excite import excite
+from minialex.cli.look.kernels import kernels
+from minialex.cli.look.neighbours import neighbours
+from minialex.cli.look.occlusion import occlusion
+from minialex.cli.look.translation import translation
+from minialex.cli.options import options
+
+app = typer.Typer(
+    help="Look inside a trained network: kernels, activations, what it depends on, what it finds similar.",
+    rich_markup_mode=None,
+)
+for command in (kernels, activations, occlusion, translation, excite, neighbours):
+    app.command()(options(command))
+
+
+@app.callback(invoke_without_command=True)
+def _help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())

@@ -1,0 +1,14 @@
+"""Arguments and options that commands of ``minialex look`` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Run = Annotated[Path, typer.Argument(help="a run folder or checkpoint")]
+ImageFile = Annotated[Path | None, typer.Argument(help="an image file; else one of the run's validation images")]
+ImageFiles = Annotated[list[Path] | None, typer.Argument(help="image files; else some of the run's validation images")]
+LabelOption = Annotated[str | None, typer.Option("--label", help="class to watch; else the most probable one")]
+PictureOption = Annotated[Path, typer.Option("--picture", help="where the picture goes")]

@@ -1,0 +1,40 @@
+"""``minialex predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minialex.cli.options import Machine, Network, PrecisionOption
+
+SHOWN = 24  # images of the picture
+
+
+def predict(
+    run: Network,
+    images: Annotated[list[Path], typer.Argument(help="image files")],
+    views: Annotated[int, typer.Option(help="1 or 10 views averaged")] = 1,
+    picture: Annotated[Path, typer.Option(help="where the picture goes")] = Path("predictions.png"),
+    *,
+    machine: Machine,
+    precision: PrecisionOption = None,
+) -> None:
+    """The five most probable classes of images, as text and as a picture like the paper's figure 4."""
+    from minialex.api.net import check_views, load
+    from minialex.figures import pictures
+    from minialex.screen.terminal import console
+
+    check_views(views)
+    screen = console()
+    net = load(run, backend=machine.backend, devices=machine.devices, threads=machine.threads, precision=precision)
+    pixels = net.pixels(list(images))
+    probs = net.probabilities(pixels, views=views)
+    for image, row in zip(images, probs, strict=True):
+        screen.print(f"{image}", style="bold")
+        for name, probability in net.ranking(row):
+            screen.print(f"  {probability:7.2%}  {name}")
+    pictures.save(pictures.predictions(pixels[:SHOWN], probs[:SHOWN], net.class_names, None), picture)
+    rest = f" (the first {SHOWN} images)" if len(images) > SHOWN else ""
+    screen.print(f"picture: {picture}{rest}")

@@ -1,0 +1,27 @@
+"""``minialex recipe``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def recipe(name: Annotated[str | None, typer.Argument(help="a recipe to print whole")] = None) -> None:
+    """List the recipes and all fields with their meaning, or print one recipe as TOML."""
+    from minialex.recipe.fields import Recipe, fields
+    from minialex.recipe.toml import built_in, load
+    from minialex.screen.sheet import Sheet
+    from minialex.screen.terminal import console
+
+    if name is not None:
+        print(load(name).to_toml(), end="")
+        return
+    base = Recipe()
+    rows = []
+    for field, (table, info) in fields().items():
+        choices = f" ({' | '.join(info.metadata['choices'])})" if info.metadata["choices"] else ""
+        rows.append((table, field, str(getattr(base, field)), info.metadata["doc"] + choices))
+    screen = console(least=110)
+    screen.print("recipes: " + ", ".join(built_in()))
+    screen.print(Sheet("", ("table", "field", "the paper's value", "meaning"), rows, "l").rich())

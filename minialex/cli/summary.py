@@ -1,0 +1,45 @@
+"""``minialex summary``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from minialex.cli.options import RecipeOption, overrides
+
+
+def summary(
+    context: typer.Context,
+    recipe: RecipeOption = "alexnet-2012",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="for the memory of a step")] = None,
+) -> None:
+    """A network in numbers: shapes, who reads whom, parameters, neurons, multiply-adds, memory."""
+    from minialex.engine.summary import PAPER_TOTALS, summarise
+    from minialex.recipe.toml import load
+    from minialex.screen.formats import plural
+    from minialex.screen.sheet import Sheet
+    from minialex.screen.terminal import console
+
+    network = load(recipe).replace(**overrides(context.args))
+    numbers = summarise(network, batch_size)
+    rows = []
+    for row in numbers.rows:
+        shape = "×".join(map(str, row.output)) + (f" ×{row.columns}" if row.columns > 1 else "")
+        counts = (row.parameters, row.neurons, row.multiply_adds, row.received)
+        rows.append([row.layer, shape, row.reads, row.kernel, *(f"{n:,}" if n else "" for n in counts)])
+    sums = (numbers.parameters, numbers.neurons, numbers.multiply_adds, sum(row.received for row in numbers.rows))
+    total = [["total", "", "", "", *(f"{n:,}" for n in sums)]]
+    if network.model == "alexnet":
+        paper = [f"{PAPER_TOTALS[name]:,}" for name in ("parameters", "neurons", "multiply_adds")]
+        total.append(["the paper's", "", "", "says 60 million, 650,000", *paper, ""])
+    header = ("layer", "output of a column", "reads", "kernels", "parameters", "neurons", "multiply-adds",
+              "values exchanged")  # fmt: skip
+    title = f"{network.model}, {plural(network.columns, 'column')}"
+    screen = console(least=130)
+    screen.print(Sheet(title, header, rows, "llllr", total).rich())
+    screen.print(
+        f"a training step takes {numbers.training_multiply_adds:,} multiply-adds an image; with a batch of "
+        f"{numbers.batch_size}: weights, momentum and gradients {numbers.parameter_bytes / 2**20:,.0f} MiB, "
+        f"activations and their gradients {numbers.activation_bytes / 2**20:,.0f} MiB at most"
+    )

@@ -1,0 +1,81 @@
+"""``minialex train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from minialex.cli.options import Machine, overrides
+from minialex.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from minialex.api.run import TrainingRun
+    from minialex.training.loop import Result
+
+
+def train(
+    context: typer.Context,
+    data: Annotated[
+        str | None,
+        typer.Option(help="shapes, cifar10, fashion-mnist (also NAME:PLACE), or a folder of images; default shapes"),
+    ] = None,
+    *,
+    machine: Machine,
+    recipe: Annotated[str | None, typer.Option(help="a recipe's name or a .toml file; see `minialex recipe`")] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(help="a network of your own: FILE.py:NAME, MODULE:NAME, or one that a package announces"),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="passes over the training set")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images of one step")] = None,
+    seed: Annotated[int | None, typer.Option(help="of every random number of the run")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="begin with a run's, checkpoint's or weights file's layers; or gaussian, he: draw all anew"),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="go on with this run folder")] = None,
+    out: Annotated[Path | None, typer.Option(help="the new run's folder; default runs/NAME-DATE")] = None,
+) -> int:
+    """Train a network. Any recipe field can be given too: --learning-rate 0.02 --dropout 0 …
+
+    Without options: the small two-column AlexNet on generated shapes, about a minute on two cores.
+    """
+    from minialex.api import run as training
+    from minialex.screen.terminal import console
+
+    fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "init": init,
+              "backend": machine.backend, "devices": machine.devices}  # fmt: skip
+    changes = overrides(context.args) | {name: value for name, value in fields.items() if value is not None}
+    if resume is None:
+        run = training.train(recipe, network=network, out=out, threads=machine.threads, **changes)
+    elif out is None and recipe is None and network is None:
+        run = training.TrainingRun(resume).resume(threads=machine.threads, **changes)
+    else:
+        raise ConfigurationError(
+            "--resume goes on with the run's own folder, recipe and network: leave out --out, --recipe and --network"
+        )
+    assert run.result is not None
+    tell(run, run.result, console())
+    return run.result.exit_code
+
+
+def tell(run: TrainingRun, result: Result, screen: Console) -> None:
+    """What came of a finished run; for a stopped one, how to go on."""
+    from minialex.screen.formats import duration
+
+    if result.evaluation is None:
+        screen.print(f"stopped by {result.stopped} after step {result.progress.step}; go on with:")
+        screen.print(f"  minialex train --resume {run.path}")
+        return
+    screen.print(
+        f"validation top-1 error {result.evaluation.words(1)}, top-5 {result.evaluation.error(5):.2%}, after "
+        f"{len(result.progress.errors)} epochs, {duration(result.progress.seconds)}; "
+        f"guessing would be {100 * (1 - 1 / run.recipe.classes):.3g}%"
+    )
+    screen.print(f"report       {run.report()}")
+    screen.print(f"evaluate     minialex evaluate {run.path} --views 10")
+    screen.print(f"predict      minialex predict {run.path} IMAGE…")

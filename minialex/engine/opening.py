@@ -1,0 +1,147 @@
+"""Opening what is trained or was: the data that a recipe names, a new session, and one with the weights of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.backend import registry
+from minialex.backend.protocol import Backend
+from minialex.data import DataSet, Split, load
+from minialex.data.dataset import statistics_of
+from minialex.engine.session import Session, placement_of
+from minialex.errors import ConfigurationError, DataError
+from minialex.recipe.fields import Recipe
+from minialex.runs import weights_file
+from minialex.runs.weights_file import Weights
+
+
+def load_data(recipe: Recipe) -> DataSet:
+    """The data set that a recipe names.
+
+    Raises:
+        DataError: If its files are missing or damaged.
+        ConfigurationError: If there is no such data set.
+    """
+    if recipe.data == "imagenet":
+        raise DataError(
+            "no ImageNet here: make a store with `minialex prepare ARCHIVES STORE` and give --data STORE, or give the "
+            "path of a folder of images"
+        )
+    return load(
+        recipe.data,
+        size=recipe.image_size,
+        train_images=recipe.train_images or None,
+        validation_images=recipe.validation_images or None,
+    )
+
+
+def prepare(recipe: Recipe, data: DataSet) -> Recipe:
+    """The recipe with what only the data knows: the number of classes.
+
+    Raises:
+        ConfigurationError: If the data has more classes than the recipe, too few images for a batch, or images of
+            another size.
+    """
+    classes = len(data.class_names)
+    if recipe.classes == 0:
+        recipe = recipe.replace(classes=classes)
+    if recipe.classes < classes:
+        raise ConfigurationError(
+            f"'{data.name}' has {classes} classes, the recipe {recipe.classes}: set --classes {classes}"
+        )
+    if len(data.train) < recipe.batch_size:
+        raise ConfigurationError(
+            f"a batch of {recipe.batch_size} images is larger than the training set, {len(data.train)}: "
+            f"set --batch-size {max(1, len(data.train) // 4)}"
+        )
+    if data.train.size != recipe.image_size:
+        raise ConfigurationError(
+            f"'{data.name}' has images of {data.train.size} rows, the recipe says {recipe.image_size}: "
+            f"set --image-size {data.train.size} (and --crop)"
+        )
+    return recipe
+
+
+def new_session(recipe: Recipe, data: DataSet, backend: Backend | None = None) -> Session:
+    """An untrained network for some data.
+
+    Args:
+        backend: None: the recipe's, or the fastest of this machine
+
+    Raises:
+        ConfigurationError: If recipe and data do not fit.
+
+    Examples:
+        >>> import minialex
+        >>> images = minialex.data.load("shapes", train_images=64, validation_images=16)
+        >>> session = minialex.new_session(minialex.load_recipe("small"), images)
+        >>> session.weights()["conv1.weight"].shape
+        (16, 3, 5, 5)
+    """
+    recipe = prepare(recipe, data)
+    backend = backend or registry.load(recipe.backend or None, precision=recipe.precision)
+    placement = placement_of(backend, recipe.devices or None, recipe.columns)
+    return Session(recipe, backend, placement, data.statistics or statistics_of(data.train))
+
+
+def session_of(found: Weights, backend: Backend, devices: str | None) -> Session:
+    """A session with a network's weights; `devices` as for `placement_of`."""
+    placement = placement_of(backend, devices, found.recipe.columns)
+    return Session(found.recipe, backend, placement, found.statistics, found.tensors)
+
+
+def open_session(path: Path, backend: Backend, devices: str | None) -> tuple[Session, Recipe, tuple[str, ...]]:
+    """A session with the weights found at a path (`weights_file.find`), its recipe and its class names."""
+    found = weights_file.find(path)
+    return session_of(found, backend, devices), found.recipe, found.labels
+
+
+def precision_of(recipe: Recipe, asked: str | None) -> str:
+    """The precision that is asked for, else that in which a network was trained.
+
+    Raises:
+        ConfigurationError: If there is no such precision, or it does not go with the recipe's dtype.
+    """
+    found: str = recipe.precision if asked is None else recipe.replace(precision=asked).precision
+    return found
+
+
+class Renumbered:
+    """A part of a data set whose labels are numbers of a network's classes: a `minialex.data.Split`."""
+
+    def __init__(self, split: Split, numbers: NDArray[np.int64]) -> None:
+        self.labels = numbers[split.labels]
+        self.size = split.size
+        self.read = split.read
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def validation_for(network: Weights, data: DataSet, where: str) -> tuple[tuple[str, ...], Split]:
+    """The names of a network's classes, and the validation images with labels that are numbers of these.
+
+    Args:
+        where: names the network in messages
+
+    Raises:
+        ConfigurationError: If the data has a class that the network does not know.
+    """
+    known = network.class_names
+    if not known:  # nobody said: in the data's order, if there are as many
+        if len(data.class_names) != network.recipe.classes:
+            raise ConfigurationError(
+                f"{where} does not say what its {network.recipe.classes} classes are, and '{data.name}' has "
+                f"{len(data.class_names)}: import it with --class-names FILE"
+            )
+        known = data.class_names
+    number = {name: number for number, name in enumerate(known)}
+    for name in data.class_names:
+        if name not in number:
+            raise ConfigurationError(
+                f"'{data.name}' has other classes than {where} was trained on: '{name}' is not among those"
+            )
+    return known, Renumbered(data.validation, np.array([number[name] for name in data.class_names], np.int64))

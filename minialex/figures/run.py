@@ -1,0 +1,91 @@
+"""The report of a run with its pictures, written from the run folder and an evaluation."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.data import DataSet
+from minialex.evaluation.errors import Evaluation
+from minialex.recipe.fields import Recipe
+from minialex.runs import checkpoint
+from minialex.runs.run_folder import RunPaths, read_metrics
+from minialex.storage import atomic
+from minialex.training import finetuning
+
+EXAMPLES = 24  # images that a report shows
+FEW = slice(0, 8)  # of these, in the picture of predictions
+
+
+def write_report(paths: RunPaths, recipe: Recipe, data: DataSet, found: Evaluation, warnings: list[str]) -> None:
+    """Write ``report.html`` and the pictures of a run.
+
+    Args:
+        found: of the newest weights, on the validation set
+        warnings: what the guards said
+
+    Raises:
+        ResourceError, ConfigurationError: If they cannot be written.
+    """
+    from minialex.figures import pictures, report  # with matplotlib
+
+    metrics = read_metrics(paths.metrics)
+    last = checkpoint.latest(paths.checkpoints, lambda message: None)
+    assert last is not None
+    first = next((w for w in last.weights.values() if w.ndim == 4 and w.shape[1] == 3), None)  # sees the image
+    indices = examples(found)
+    images, probs, labels = data.validation.read(indices), found.probs[indices], found.labels[indices]
+    atomic.make_folder(paths.pictures)
+    for name, figure in (
+        ("curves", pictures.curves(metrics, len(data.class_names))),
+        *([] if first is None else [("kernels", pictures.kernels(first, recipe.columns))]),
+        ("confusion", pictures.confusion(found.confusion, data.titles)),
+        ("predictions", pictures.predictions(images[FEW], probs[FEW], data.titles, labels[FEW])),
+    ):
+        pictures.save(figure, paths.pictures / f"{name}.png")
+    report.write(
+        paths.report,
+        title=f"{recipe.model} on {data.name}",
+        facts=(
+            ("training images", f"{len(data.train):,}"),
+            ("classes", f"{len(data.class_names)}"),
+            ("seed", f"{recipe.seed}"),
+            *_beginning(paths),
+            ("evaluate", f"minialex evaluate {paths.folder} --views 10"),
+            ("predict", f"minialex predict {paths.folder} IMAGE…"),
+            ("go on", f"minialex train --resume {paths.folder} --epochs {recipe.epochs + 5}"),
+        ),
+        metrics=metrics,
+        kernels=first,
+        columns=recipe.columns,
+        confusion=found.confusion,
+        images=images,
+        probs=probs,
+        labels=labels,
+        class_names=data.titles,
+        warnings=warnings,
+        recipe_toml=recipe.to_toml(),
+    )
+
+
+def _beginning(paths: RunPaths) -> list[tuple[str, str]]:
+    """Facts about the network that a run began with."""
+    known = finetuning.facts(paths.folder)
+    if known is None:
+        return []
+    return [
+        ("begun from", str(known.get("from"))),
+        ("layers taken", ", ".join(known.get("taken", []))),
+        ("layers drawn anew", ", ".join(known.get("drawn_anew", {})) or "none"),
+    ]
+
+
+def examples(found: Evaluation) -> NDArray[np.int64]:
+    """Indices of images to show: spread over the validation set, every other one an error as far as there are any."""
+    right = found.probs.argmax(axis=1) == found.labels
+    chosen: list[int] = []
+    for group in (np.flatnonzero(~right), np.flatnonzero(right)):
+        count = min(EXAMPLES // 2, len(group))
+        chosen += list(group[np.linspace(0, len(group) - 1, count).astype(int)]) if count else []
+    mixed = [i for pair in zip(chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :], strict=False) for i in pair]
+    return np.asarray(mixed or chosen, np.int64)

@@ -1,0 +1,59 @@
+"""Tables that are shown on a screen, written into a document, or both: one list of rows, two ways to set them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of texts.
+
+    Attributes:
+        title: said above it; may be empty
+        header: names of the columns
+        rows: texts, as many in each as there are columns
+        align: a letter a column, l for words and r for numbers; the last one is for all columns that follow, too
+        total: rows below a line
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    align: str = "lr"
+    total: Sequence[Sequence[str]] = ()
+
+    def rich(self, *, frame: bool = True, lines: bool = False) -> Table:
+        """For a screen; `frame` draws lines around it, `lines` between its rows, too. Nothing in it is markup."""
+        from rich.box import HEAVY_HEAD
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(
+            title=self.title or None, title_justify="left", title_style="bold", highlight=False, show_lines=lines,
+            box=HEAVY_HEAD if frame else None, show_header=any(self.header),
+        )  # fmt: skip
+        for name, side in zip(self.header, self._sides(), strict=True):
+            table.add_column(Text(name), justify="left" if side == "l" else "right")
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        if self.total:
+            table.add_section()
+        for row in self.total:
+            table.add_row(*map(Text, row))
+        return table
+
+    def markdown(self) -> str:
+        """For a document; the title is a line above."""
+        rule = ["---" if side == "l" else "---:" for side in self._sides()]
+        rows = (self.header, rule, *self.rows, *self.total)
+        lines = [f"| {' | '.join(cell.strip() for cell in row)} |" for row in rows]
+        return "\n".join(([self.title, ""] if self.title else []) + lines) + "\n"
+
+    def _sides(self) -> str:
+        return self.align[: len(self.header)].ljust(len(self.header), self.align[-1])

@@ -1,0 +1,64 @@
+"""The program as a whole: what it imports, which options all commands have, how errors end it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Annotated
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from minialex.cli.app import app, run
+from minialex.cli.options import Machine, options
+
+
+def commands() -> dict[str, object]:
+    """Every command by its words, those of groups too."""
+    root = typer.main.get_command(app)
+    commands = {}
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        children = getattr(command, "commands", None) or {"": command}
+        commands |= {f"{name} {child}".strip(): children[child] for child in children}
+    return commands
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from minialex.cli.app import run; run(['--help']); "
+        "print({'numpy', 'matplotlib', 'numba', 'PIL', 'http.server'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_every_command_takes_debug_and_says_what_it_does() -> None:
+    assert len(commands()) == 26
+    for name, command in commands().items():
+        assert any("--debug" in parameter.opts for parameter in command.params), name  # type: ignore[attr-defined]
+        assert command.help, name  # type: ignore[attr-defined]
+
+
+def test_a_dataclass_becomes_options() -> None:
+    got = []
+
+    def compute(word: str, *, machine: Machine, count: Annotated[int, typer.Option(min=1)] = 2) -> int:
+        """Words."""
+        got.append((word, machine, count))
+        return 5
+
+    program = typer.Typer()
+    program.command()(options(compute))
+    result = CliRunner().invoke(program, ["hello", "--threads", "3", "--backend", "numpy", "--debug"])
+    assert result.exit_code == 0
+    assert got == [("hello", Machine("numpy", None, 3), 2)]
+    assert CliRunner().invoke(program, ["hello", "--threads", "0"]).exit_code == 2
+
+
+@pytest.mark.parametrize("words", [["nothing"], ["bench", "--repeats", "0"], ["look", "nothing"], ["summary", "x"]])
+def test_wrong_usage_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1

@@ -1,0 +1,40 @@
+"""One list of rows, set for a screen and for a document."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from minialex.screen.sheet import Sheet
+
+
+def shown(sheet: Sheet, **how: bool) -> list[str]:
+    screen = Console(width=60, file=io.StringIO())
+    screen.print(sheet.rich(**how))
+    return [line.rstrip() for line in screen.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+
+def test_markdown() -> None:
+    sheet = Sheet("t", ("a", "b"), [["x", "1"]])
+    assert sheet.markdown() == "t\n\n| a | b |\n| --- | ---: |\n| x | 1 |\n"
+    sheet = Sheet("", ("a", "b", "c"), [["x", "1", "2"]], "rl", total=[["sum", "1", "2"]])
+    assert sheet.markdown() == "| a | b | c |\n| ---: | --- | --- |\n| x | 1 | 2 |\n| sum | 1 | 2 |\n"
+
+
+def test_the_last_letter_of_the_alignment_holds_for_all_columns_that_follow() -> None:
+    rows = [["x", "1", "22"], ["yy", "10", "3"]]
+    assert shown(Sheet("", ("name", "one", "two"), rows), frame=False) == [
+        " name  one  two", " x       1   22", " yy     10    3",
+    ]  # fmt: skip
+
+
+def test_cells_are_no_markup() -> None:
+    assert any("minialex[cuda] [red]x" in line for line in shown(Sheet("", ("a",), [["minialex[cuda] [red]x"]])))
+
+
+def test_the_total_stands_below_a_line() -> None:
+    lines = shown(Sheet("title", ("a", "b"), [["x", "1"]], total=[["sum", "1"]]))
+    assert lines[0].strip() == "title"
+    assert [line.split()[1] for line in lines if line.startswith("│")] == ["x", "sum"]
+    assert any(line.startswith("├") for line in lines)

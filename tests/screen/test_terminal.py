@@ -1,0 +1,36 @@
+"""How far work is, where there is no terminal: a line now and then."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import pytest
+from rich.console import Console
+
+from minialex.screen import terminal
+from minialex.screen.terminal import console, counting
+
+
+def test_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(0.0, 15.0)
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
+    screen = Console(width=100, file=io.StringIO())
+    with counting(screen, "reading", 100) as tell:
+        for count in (0, 10, 20, 30):
+            tell(count)
+    assert screen.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "reading: 10 of 100 images, 2 min 15 s left, 1 images/s",
+        "reading: 30 of 100 images, 1 min 45 s left, 1 images/s",
+    ]
+
+
+def test_what_is_printed_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    console().print("minialex[cuda] :cat:")
+    assert capsys.readouterr().out == "minialex[cuda] :cat:\n"
+
+
+def test_wide_tables_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert console(least=110).width == 110
+    assert console(least=60).width == 80
