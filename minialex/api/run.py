@@ -17,9 +17,9 @@ from minialex.engine.session import placement_of
 from minialex.errors import CheckpointError, ConfigurationError
 from minialex.evaluation.errors import Evaluation
 from minialex.figures.run import write_report
-from minialex.network import variants
+from minialex.network import own, variants
 from minialex.network.network import Network
-from minialex.network.own import Maker, changes_for, name_of
+from minialex.network.own import Maker
 from minialex.recipe import toml
 from minialex.recipe.fields import Recipe
 from minialex.recipe.fields import fields as field_table
@@ -118,8 +118,9 @@ class TrainingRun:
 
 
 def train(
-    recipe: Recipe | Network | Maker | str | os.PathLike[str] | None = None,
+    recipe: Recipe | str | os.PathLike[str] | Network | None = None,
     *,
+    network: Network | Maker | str | None = None,
     data: str | os.PathLike[str] | DataSet | None = None,
     out: str | os.PathLike[str] | None = None,
     threads: int | None = None,
@@ -133,8 +134,10 @@ def train(
     on from there.
 
     Args:
-        recipe: a recipe, a built-in one's name, or a TOML file; a network of your own, or the function that makes it;
-            None: the recipe that fits the data
+        recipe: a recipe, a built-in one's name, or a TOML file; None: the one that fits the data. Or a network of your
+            own, as `network`.
+        network: one of your own, in the place of the recipe's: a `Network`, a function from the recipe's fields to one,
+            or where it is (``"mine.py:net"``; see `minialex.network.own`)
         data: ``"shapes"``, ``"cifar10"``, a folder of images, …, or a data set that was loaded; None: the recipe's
         out: the run's folder; None: ``runs/NAME-DATE``
         threads: that the backend may use
@@ -160,14 +163,15 @@ def train(
         >>> print(run.report().name)
         report.html
     """
+    if isinstance(recipe, Network):
+        recipe, network = None, recipe
+    if network is not None:
+        fields = {**own.changes_for(network), **fields}
     if data is not None:
         fields["data"] = data.name if isinstance(data, DataSet) else os.fspath(data)
-    if isinstance(recipe, Network) or callable(recipe):
-        fields = changes_for(recipe) | fields
-        recipe = None
     chosen = choose_recipe(recipe, fields)
     # the run may be used from elsewhere
-    chosen = chosen.replace(data=absolute(chosen.data), model=name_of(chosen.model))
+    chosen = chosen.replace(data=absolute(chosen.data), model=own.name_of(chosen.model))
     if chosen.init_from:
         chosen = chosen.replace(init_from=str(Path(chosen.init_from).expanduser().resolve()))
     label = Path(chosen.data.partition(":")[0]).name or "run"

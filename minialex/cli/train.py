@@ -50,16 +50,14 @@ def train(
     fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "init": init,
               "backend": machine.backend, "devices": machine.devices}  # fmt: skip
     changes = overrides(context.args) | {name: value for name, value in fields.items() if value is not None}
-    if network is not None:
-        from minialex.network.own import changes_for
-
-        changes = changes_for(network) | changes
     if resume is None:
-        run = training.train(recipe, out=out, threads=machine.threads, **changes)
-    elif out is None and recipe is None:
+        run = training.train(recipe, network=network, out=out, threads=machine.threads, **changes)
+    elif out is None and recipe is None and network is None:
         run = training.TrainingRun(resume).resume(threads=machine.threads, **changes)
     else:
-        raise ConfigurationError("--resume goes on with the run's own folder and recipe: leave out --out and --recipe")
+        raise ConfigurationError(
+            "--resume goes on with the run's own folder, recipe and network: leave out --out, --recipe and --network"
+        )
     assert run.result is not None
     tell(run, run.result, console())
     return run.result.exit_code

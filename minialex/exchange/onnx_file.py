@@ -46,7 +46,7 @@ def build(weights: Weights) -> Any:
     except ImportError:
         raise ConfigurationError("exporting to ONNX needs the package onnx: pip install 'minialex[export]'") from None
     graph = _Graph()
-    row = whole.whole_layers(weights)
+    row = whole.whole_layers(weights, "ONNX")
     before = whole.preprocessing(weights)
     x = graph.node("Sub", "pixels", graph.constant("mean", before.mean), name="centre")
     if before.scale != 1:

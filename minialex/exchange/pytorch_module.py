@@ -23,7 +23,7 @@ def write(path: Path, weights: Weights) -> Path:
     Raises:
         ResourceError, ConfigurationError: If they cannot be written.
     """
-    row = whole.whole_layers(weights)
+    row = whole.whole_layers(weights, "PyTorch")
     before = whole.preprocessing(weights)
     arrays = {f"{one.layer.name}.{name}": array for one in row for name, array in one.arrays.items()}
     module = path.with_suffix(".py")

@@ -15,11 +15,26 @@ from numpy.typing import NDArray
 
 from minialex.data.draws import centre_crop_offset
 from minialex.data.statistics import Statistics
+from minialex.errors import ConfigurationError
 from minialex.network import variants
-from minialex.network.layers import Layer, Linear
+from minialex.network.layers import (
+    Conv2d,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    LocalResponseNorm,
+    MaxPool2d,
+    ReLU,
+    SpatialResponseNorm,
+    Tanh,
+)
 from minialex.network.layers.layer import Shape
 from minialex.recipe.fields import Recipe
 from minialex.runs.weights_file import Weights
+
+KNOWN = (Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU, SpatialResponseNorm, Tanh)
+"""Layers that other programs have."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +56,18 @@ class Whole:
     arrays: Mapping[str, NDArray[np.float32]]
 
 
-def whole_layers(weights: Weights) -> list[Whole]:
+def whole_layers(weights: Weights, form: str) -> list[Whole]:
     """The network's layers in a row, with their arrays as float32.
 
     A fully connected layer whose columns read only themselves gets the weights of an ordinary one with zeros
     where they do not read: no program has it otherwise.
+
+    Args:
+        weights: the network and its arrays
+        form: what they are written as, for the message
+
+    Raises:
+        ConfigurationError: If a layer is of another kind.
     """
     recipe = weights.recipe
     network = variants.build(recipe)
@@ -53,6 +75,10 @@ def whole_layers(weights: Weights) -> list[Whole]:
     shape = network.input_shape
     for stage in network.stages(recipe.columns):
         layer = stage.layer
+        if type(layer) not in KNOWN:
+            known = ", ".join(sorted(kind.__name__ for kind in KNOWN))
+            what = f"layer '{layer.name}' is a {type(layer).__name__}"
+            raise ConfigurationError(f"{what}, which cannot be written as {form}; these can: {known}")
         groups = shape[0] // stage.seen[0]
         output = (stage.output[0] * stage.pieces, *stage.output[1:])
         names = layer.parameters(stage.seen, 0, stage.columns)

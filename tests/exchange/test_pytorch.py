@@ -93,7 +93,7 @@ def test_what_we_write_is_what_pytorch_reads(tmp_path: Path, torch: Any) -> None
 @pytest.mark.parametrize("name", ['a""" + boom + """.pt', "a\nb.pt", "a\\x.pt", "plain.pt"])
 def test_a_file_name_stays_text_in_the_module(name: str) -> None:
     weights = network(load("small").replace(**KINDS["small"][1]))
-    row = whole.whole_layers(weights, pytorch_module.STEPS, "PyTorch")
+    row = whole.whole_layers(weights, "PyTorch")
     text = pytorch_module.source(row, whole.preprocessing(weights), name, ('"""', "it's\n", "\\"))
     tree = ast.parse(text)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

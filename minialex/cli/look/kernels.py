@@ -18,6 +18,7 @@ def kernels(
     import numpy as np
 
     from minialex.cli.look.subject import open_run, save
+    from minialex.errors import ConfigurationError
     from minialex.figures import look as figures
     from minialex.look.kernels import colour_selectivity, colour_share, column_difference
     from minialex.screen.sheet import Sheet
@@ -27,7 +28,10 @@ def kernels(
     figure = None
     for run in runs:
         subject = open_run(run, Machine())
-        weights, columns = subject.session.weights()["conv1.weight"], subject.recipe.columns
+        arrays, columns = subject.session.weights(), subject.recipe.columns
+        weights = arrays.get("conv1.weight", next((a for a in arrays.values() if a.ndim == 4), None))
+        if weights is None:
+            raise ConfigurationError(f"{run} has no convolution whose kernels could be shown")
         scores = colour_selectivity(weights)
         difference = column_difference(scores, columns) if columns > 1 else None
         for n, (part, block) in enumerate(zip(np.split(scores, columns), np.split(weights, columns), strict=True)):
