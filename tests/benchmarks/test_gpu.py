@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from minialex.backend import registry
+from minialex.backend.program import ArrayName
 from minialex.data.statistics import Statistics
 from minialex.engine.schedule import Moment
 from minialex.errors import ResourceError
@@ -68,7 +69,8 @@ def test_the_peer_is_the_same_network(gpu, compiled):
     before = ours.weights()
     draws = ours.training_feed(images, labels, 3, now)
     take = ours.backend.to_numpy
-    crops = {name: torch.from_numpy(take(draws[f"{name}@cpu:0"])) for name in ("top", "left", "flip", "shift")}
+    drawn = ("top", "left", "flip", "shift")
+    crops = {name: torch.from_numpy(take(draws[ArrayName(role=name, device="cpu:0")])) for name in drawn}
     outcome = ours.train(images, labels, 3, now)
     after = ours.weights()
 
