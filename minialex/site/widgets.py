@@ -23,7 +23,7 @@ address; ``minialex docs --pyodide`` answers with another one without changing t
 WHEEL = f"minialex-{__version__}-py3-none-any.whl"
 
 _NOT_LIVE = (
-    "api", "cli", "conformance", "course", "doctor", "evaluation", "exchange", "figures", "look", "runs", "screen",
+    "api", "cli", "conformance", "course", "doctor", "evaluation", "exchange", "figures", "look", "runs",
     "site", "speed", "studies", "training",
 )  # fmt: skip
 """Rooms of minialex that a live part does not enter; `minialex.site.live` itself stays."""

@@ -6,7 +6,10 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -172,3 +175,18 @@ def test_jupyterlite_is_built_beside_a_site(tmp_path: Path) -> None:
     config = json.loads((out / "jupyter-lite.json").read_text())["jupyter-config-data"]
     assert config["litePluginSettings"][lite.KERNEL]["pyodideUrl"] == "https://example.org/pyodide/pyodide.js"
     assert '"../lite/notebooks/index.html?path="' in links.read_text()
+
+
+def test_the_wheel_of_the_live_parts_is_whole_and_needs_numpy_alone(tmp_path: Path) -> None:
+    zipfile.ZipFile(io.BytesIO(widgets.wheel())).extractall(tmp_path)
+    code = (
+        "import sys; from minialex.site import live; "
+        "print(live.__file__, live.pooling([float(i) for i in range(16)], 4, 4, 2, 2)['data'].tolist()); "
+        "print(sorted({'rich', 'typer', 'safetensors', 'filelock', 'scipy', 'PIL', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    where = tmp_path / "minialex" / "site" / "live.py"
+    assert done.stdout.splitlines() == [f"{where} [5.0, 7.0, 13.0, 15.0]", "[]"]

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from minialex.speed import machine
 from minialex.studies import words
 from minialex.studies.outcome import ArmResult, Outcome
-from minialex.studies.statistics import Estimate, estimate
+from minialex.studies.statistics import Estimate, estimate, student
 from minialex.studies.study import study
 
+student(1)  # imports SciPy now, not within the time that Hypothesis gives an example
 NUMBERS = st.lists(st.floats(-20, 20), min_size=2, max_size=6)
 FACTS = {"command": "minialex ablate pooling", "data": "cifar10", "training_images": 9, "validation_images": 9,
          "epochs": 1, "seconds": 60, "backend": "numba", "date": "2026-01-01"}  # fmt: skip
