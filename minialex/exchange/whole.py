@@ -33,7 +33,6 @@ from minialex.network.layers.layer import Shape
 from minialex.recipe.fields import Recipe
 from minialex.runs.weights_file import Weights
 
-
 KNOWN = (Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU, SpatialResponseNorm, Tanh)
 """Layers that other programs have."""
 
