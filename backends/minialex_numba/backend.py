@@ -34,6 +34,8 @@ class NumbaBackend:
     """
 
     name = "numba"
+    priority = 10
+    keeps_kernels = True
 
     def __init__(self, *, threads: int | None = None) -> None:
         self.pool = threading.pool(threads)

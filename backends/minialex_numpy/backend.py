@@ -30,6 +30,7 @@ class NumpyBackend:
     """
 
     name = "numpy"
+    priority = 0
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ computed so here too, and meet whole tiles and parts of one."""
 
 IMAGE_SIZE = 48
 BATCH = 4
-RECIPE = Recipe(seed=3, image_size=IMAGE_SIZE, pixel_scale=1 / 64)
+RECIPE = Recipe(seed=3, image_size=IMAGE_SIZE, crop=NETWORK.input_shape[1], pixel_scale=1 / 64)
 STEPS = 3
 TRIALS = 4
 SHARE = 1 / 8

@@ -63,6 +63,12 @@ class Evaluation:
         low, high = self.interval(top)
         return f"{self.error(top):.2%} (95%: {100 * low:.2f} to {high:.2%})"
 
+    def __repr__(self) -> str:
+        return (
+            f"<{len(self.labels):,} images: top-1 error {self.words(1)}, top-5 error {self.error(5):.2%}, loss "
+            f"{self.loss:.4f}>"
+        )
+
 
 def wilson(error: float, images: int) -> tuple[float, float]:
     """95% interval of an error that was seen on so many images (Wilson 1927: sound at 0, at 1 and for few images)."""

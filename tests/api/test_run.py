@@ -62,6 +62,7 @@ def test_what_a_run_knows(there: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert kinds.count("validation") == run.recipe.epochs == 2
     assert "2 epochs, validation top-1 error" in repr(run)
     assert run.evaluate().error(1) == min(r["top1_error"] for r in run.metrics if r["kind"] == "validation")
+    assert repr(run.evaluate()).startswith("<32 images: top-1 error ")
     assert run.report().is_file()
     assert run.net is run.net
     with pytest.raises(CheckpointError, match="no run at"):

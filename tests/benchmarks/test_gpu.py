@@ -217,7 +217,7 @@ def test_what_the_profiler_traces_is_added_up(gpu):
 
 def test_no_gpu_and_wrong_options(gpu, capsys):
     assert gpu.main(["--backend", "cuda"]) == 6
-    assert "error: no NVIDIA driver" in capsys.readouterr().err
+    assert "error: driver: no NVIDIA driver" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         gpu.main(["--precisions", "bf16"])
     assert "no 'bf16'; there are float32, tf32, bfloat16" in capsys.readouterr().err
@@ -248,18 +248,5 @@ def test_time_is_set_beside_the_floor_that_it_belongs_to(gpu):
 
 
 def test_rates_of_a_card_are_measured(gpu, monkeypatch):
-    class Driver:
-        def devices(self):
-            return ["first", "second"]
-
-    class Meter:
-        def __init__(self, cupy):
-            assert cupy == "cupy"
-
-        def rates(self, card):
-            return KNOWN["h200"] if card == "second" else None
-
-    monkeypatch.setattr(gpu.driver, "load", Driver)
-    monkeypatch.setattr(gpu, "CupyMeter", Meter)
-    monkeypatch.setattr(gpu, "import_module", lambda name: name)
+    monkeypatch.setattr(gpu.devices, "cards", lambda only: {only: KNOWN["h200"]})
     assert gpu.device_rates("cuda:1") is KNOWN["h200"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -112,10 +111,10 @@ def test_the_processor_is_measured_if_nothing_is_given(
 def test_cards_of_this_machine_are_measured_if_they_are_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from minialex.doctor import examine
+    from minialex.doctor import devices
 
     card = Rates("a card", {"float32": 5e13}, 2e12, 2e10)
-    monkeypatch.setattr(examine, "cards", lambda: {"cuda:0": card, "cuda:1": card})
+    monkeypatch.setattr(devices, "cards", lambda: {"cuda:0": card, "cuda:1": card})
     found = json.loads(plan(capsys, "--devices", "0,1", "--json"))
     assert found["rates"][0]["name"] == "a card"
     assert found["placement"] == [0, 1]
@@ -123,12 +122,12 @@ def test_cards_of_this_machine_are_measured_if_they_are_named(
 
 
 def test_cards_that_are_not_there(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from minialex.doctor import driver, examine
+    from minialex_cuda.diagnose import driver
 
     def none() -> None:
         raise driver.DriverError("no NVIDIA driver", "get one")
 
-    monkeypatch.setattr(examine, "Sources", partial(examine.Sources, driver=none))
+    monkeypatch.setattr(driver, "load", none)
     assert cli.run(["plan", "--devices", "cuda:0"]) == 6
     assert capsys.readouterr().err == "error: driver: no NVIDIA driver; get one\n"
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex.backend.program import LOSS, PROBS
+from minialex.backend.program import LOSS, PROBS, STEP, ArrayName
 from minialex.backend.recorder import interpret
 from minialex.conformance import run, steps
 from minialex.conformance.checks import CHECKS
@@ -23,8 +23,8 @@ from minialex.network import variants
 from minialex.network.parameters import initial_parameters
 from minialex.recipe.toml import load
 from minialex_cuda import CudaBackend
-from minialex_cuda.compiled import Step
-from minialex_cuda.probe import reason
+from minialex_cuda.compiler.compiled import Step
+from minialex_cuda.diagnose.diagnosis import reason
 from minialex_numpy import NumpyBackend
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(reason() is not None, reason=f"no CUDA device here: {reason()}")]
@@ -136,12 +136,12 @@ def test_the_papers_network_trains_as_the_reference_does() -> None:
         step = backend.compile_step(recorded, bound) or interpret(recorded, backend, bound)
         losses[backend.name], probs[backend.name] = [], []
         for number in range(LEARNED):
-            feed: dict[str, Any] = dict.fromkeys(recorded.symbols, 0.01) | {"step": number}
+            feed: dict[ArrayName, Any] = dict.fromkeys(recorded.symbols, 0.01) | {STEP: number}
             arrays = {"images": images, "labels": labels, "shift": np.zeros((4, 3), np.float32)}
             arrays |= {name: np.full(4, 16, np.int32) for name in ("top", "left")}
             arrays["flip"] = np.zeros(4, np.uint8)
             for name, value in recorded.fed.items():
-                feed[name] = backend.to_device(arrays[name.partition("@")[0]], value.device)
+                feed[name] = backend.to_device(arrays[name.role], value.device)
             outputs = step(feed)
             losses[backend.name].append(float(backend.to_numpy(outputs[LOSS])))
             probs[backend.name].append(backend.to_numpy(outputs[PROBS]))
@@ -160,9 +160,9 @@ def test_no_memory_is_lost_over_a_thousand_steps(gpu: CudaBackend) -> None:
     assert step is not None
     used: list[tuple[int, int]] = []
     for number in range(MANY):
-        feed: dict[str, Any] = dict.fromkeys(recorded.symbols, 1e-3) | {"step": number}
+        feed: dict[ArrayName, Any] = dict.fromkeys(recorded.symbols, 1e-3) | {STEP: number}
         for name, value in recorded.fed.items():
-            feed[name] = gpu.to_device(given.batches[0][name.partition("@")[0]], value.device)
+            feed[name] = gpu.to_device(given.batches[0][name.role], value.device)
         step(feed)
         del feed
         if number in (WARM - 1, MANY - 1):

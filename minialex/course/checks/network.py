@@ -67,7 +67,7 @@ def one_column_parameters(answer: Any) -> str:
         return sum(math.prod(p.shape) for p in network.parameters(columns).values())
 
     two, one = count(2), count(1)
-    weights = sum(math.prod(p.shape) for name, p in models.ALEXNET.parameters(1).items() if ".weight" in name)
+    weights = sum(math.prod(p.shape) for name, p in models.ALEXNET.parameters(1).items() if name.array == "weight")
     mistakes = [
         (two, "that is the network in two columns. In one column a kernel of conv2, conv4 or conv5 sees twice as "
          "many channels."),
