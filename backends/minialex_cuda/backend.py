@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.backend.arrays import Array
-from minialex.backend.program import ArrayName, CompiledStep, Program
+from minialex.backend.operations import Function, layers_with_own, notice
+from minialex.backend.program import ArrayName, CompiledStep, Program, flatten
 from minialex.backend.protocol import Backend
 from minialex.backend.rules import RULES
 from minialex.errors import ConfigurationError, DeviceMismatch, nearest
@@ -144,9 +145,27 @@ class CudaBackend:
         """Bytes behind live arrays and compiled steps."""
         return self.runtime.in_use(self.place(device).device) - self._arrivals[device].idle_bytes
 
+    def apply(self, function: Function, *args: Any, **kwargs: Any) -> Any:
+        """An operation of somebody's own: CuPy's, on the device's stream (NumPy's, on pretend devices)."""
+        on = self.place(_device(function.name, args, kwargs))
+        function.rule(*args, **kwargs)
+        on.arrive(*args)
+        with self.runtime.namespace(on.stream) as xp:
+            plain = [x.flat.raw.reshape(x.shape) if isinstance(x, CudaArray) else x for x in args]
+            made = function.compute(xp, self.name, *plain, **kwargs)
+            results = []
+            for array in flatten(made):
+                results.append(on.empty(array.shape, array.dtype))
+                results[-1].flat.raw.reshape(array.shape)[...] = array
+        return tuple(results) if isinstance(made, tuple) else results[0]
+
     def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
         """The step with its memory planned, its columns on streams of their own, and fused kernels."""
-        return Step(self._places, self._workspace, program, bindings) if can_compile(program) else None
+        if can_compile(program):
+            return Step(self._places, self._workspace, program, bindings)
+        if own := layers_with_own(program):
+            notice("with operations of your own steps are not compiled: every operation is launched by itself", *own)
+        return None
 
 
 def arrays_of(arguments: Any) -> Iterator[CudaArray]:
@@ -162,18 +181,24 @@ def arrays_of(arguments: Any) -> Iterator[CudaArray]:
             )
 
 
+def _device(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """The device of an operation's arrays."""
+    devices = list(dict.fromkeys(array.device for array in arrays_of([*args, *kwargs.values()])))
+    if not devices:
+        raise ConfigurationError(f"{name}: expected at least one array")
+    if len(devices) > 1:
+        raise DeviceMismatch(f"{name}: arrays live on different devices ({', '.join(devices)}); copy_to first")
+    return devices[0]
+
+
 def _method(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """An operation as a method that checks its arguments, and works on the arrays' device."""
     rule = RULES[name]
 
     def method(self: CudaBackend, *args: Any, **kwargs: Any) -> Any:
-        devices = list(dict.fromkeys(array.device for array in arrays_of([*args, *kwargs.values()])))
-        if not devices:
-            raise ConfigurationError(f"{name}: expected at least one array")
-        if len(devices) > 1:
-            raise DeviceMismatch(f"{name}: arrays live on different devices ({', '.join(devices)}); copy_to first")
+        device = _device(name, args, kwargs)
         rule(*args, **kwargs)
-        return function(self.place(devices[0]), *args, **kwargs)
+        return function(self.place(device), *args, **kwargs)
 
     method.__signature__ = signature(getattr(Backend, name))
     return method

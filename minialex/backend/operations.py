@@ -19,15 +19,16 @@ and what the gradient needs is returned.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from minialex.backend.arrays import Array
-from minialex.backend.program import flatten
+from minialex.backend.program import Program, flatten
 from minialex.backend.rules import FLOATS, RULES, Spec
 from minialex.errors import ConfigurationError
 
@@ -221,6 +222,17 @@ def method(backend: Any, name: str) -> Callable[..., Any]:
             "it has no method 'apply'"
         )
     return partial(backend.apply, function)
+
+
+@cache
+def notice(how: str, *layers: str) -> None:
+    """Log once how a backend runs the registered operations of some layers, and what that costs."""
+    logging.getLogger("minialex").warning("%s: %s", ", ".join(layers), how)
+
+
+def layers_with_own(program: Program) -> list[str]:
+    """The layers of a program that have registered operations in it, each once."""
+    return list(dict.fromkeys(call.layer for call in program.calls if call.operation in FUNCTIONS))
 
 
 def rule_of(name: str) -> Callable[..., Any]:

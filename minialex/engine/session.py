@@ -115,7 +115,9 @@ class Session:
         self.plan = Plan(self.network, placement, recipe)
         self._steps: dict[tuple[Kind, int, frozenset[str], tuple[str, ...]], CompiledStep] = {}
         columns = len(placement)
-        self._names = tuple(self.network.parameters(columns))
+        parameters = self.network.parameters(columns)
+        self._names = tuple(parameters)
+        self._state = {name for name, parameter in parameters.items() if not parameter.learned}
         arrays: dict[ArrayName, NDArray[Any]] = {}
         if weights is None:
             arrays |= initial_parameters(self.network, columns, recipe.seed, recipe.dtype)
@@ -196,7 +198,10 @@ class Session:
             draws = replace(draws, top=centre, left=centre)
         if not recipe.reflect:
             draws = replace(draws, flip=np.zeros_like(draws.flip))
-        rates = {rate_name(name): parameter_rate(recipe, now, name.layer, name.array) for name in self._names}
+        rates = {
+            rate_name(name): 1.0 if name in self._state else parameter_rate(recipe, now, name.layer, name.array)
+            for name in self._names
+        }
         return {**self.feed(images, labels, draws), STEP: step, **rates}
 
     def view_feed(

@@ -66,7 +66,7 @@ def training_step(
         bound: parameters, their momentum, and the mean on every device
         feed: on every device ``"images"`` (uint8 [N,C,H,W]), ``"shift"``, ``"top"``, ``"left"`` and ``"flip"`` as
             `Backend.augment` takes them; `LABELS` on the first column's device; the numbers `STEP` and, for every
-            whole parameter, its ``"rate"``
+            whole parameter, its ``"rate"`` (1 for state that is not learned)
 
     Returns:
         `LOSS`, `PROBS` and, for every updated parameter, how many of its elements were ``"skipped"``, since the result
@@ -83,19 +83,16 @@ def training_step(
     for name, gradient in gradients.items():
         if name.layer in plan.frozen:
             continue
-        rates = {
-            "learning_rate": feed[rate_name(name)],
-            "momentum": recipe.momentum,
-            "weight_decay": recipe.weight_decay if recipe.decay_biases or name.array == "weight" else 0.0,
-        }
-        if not parameters[name].learned:  # state changes by what backward returned
-            rates = {"learning_rate": 1.0, "momentum": 0.0, "weight_decay": 0.0}
+        learned = parameters[name].learned  # state that is not changes by what backward returned, at a rate of 1
+        decays = learned and (recipe.decay_biases or name.array == "weight")
         executor.watch(name.layer, name.column, "update")
         results[name.to("skipped")] = executor.backend.sgd_update(
             bound[name],
             bound[name.to("momentum")],
             gradient,
-            **rates,
+            learning_rate=feed[rate_name(name)],
+            momentum=recipe.momentum if learned else 0.0,
+            weight_decay=recipe.weight_decay if decays else 0.0,
         )
     return results
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,6 +205,11 @@ class DeviceRuntime(Runtime):
     def synchronize(self, stream: DeviceStream) -> None:
         with cupy.cuda.Device(stream.index):
             stream.stream.synchronize()
+
+    @contextmanager
+    def namespace(self, stream: DeviceStream) -> Iterator[Any]:
+        with cupy.cuda.Device(stream.index), stream.stream:
+            yield cupy
 
     def free(self, device: str) -> int:
         with cupy.cuda.Device(self.devices.index(device)):

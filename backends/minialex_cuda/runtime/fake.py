@@ -8,7 +8,8 @@ names. This is how the backend is tested, and how it can be looked into on a lap
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,12 @@ class FakeRuntime(Runtime):
 
     def synchronize(self, stream: FakeStream) -> None:
         stream.synchronize()
+
+    @contextmanager
+    def namespace(self, stream: FakeStream) -> Iterator[Any]:
+        stream.synchronize()
+        with np.errstate(all="ignore"):
+            yield np
 
     def free(self, device: str) -> int:
         return self._memory - self._in_use[device]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -166,6 +167,10 @@ class Runtime(ABC):
     @abstractmethod
     def synchronize(self, stream: Stream) -> None:
         """Let the host wait until all of a stream's work is done."""
+
+    @abstractmethod
+    def namespace(self, stream: Stream) -> AbstractContextManager[Any]:
+        """A context in which an array namespace, CuPy's or NumPy's, computes on a stream with raw arrays."""
 
     @abstractmethod
     def begin_capture(self, stream: Stream) -> bool:
