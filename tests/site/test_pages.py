@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from minialex import site
 from minialex import studies as ablations
 from minialex.cli import app as cli
 from minialex.cli import server
 from minialex.errors import ConfigurationError
 from minialex.recipe import fields as recipe
-from minialex.site import blocks, build, claims, pages
+from minialex.site import blocks, claims, pages
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = sorted(path for path in (ROOT / "docs").rglob("*.md") if "made" not in path.parts)
@@ -188,8 +187,8 @@ def test_docs_with_a_folder_that_is_no_pyodide(tmp_path: Path, capfd: pytest.Cap
 def test_without_a_site_and_a_source_tree_it_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(site, "ROOT", tmp_path)
-    monkeypatch.setattr(build, "PACKAGED", tmp_path / "built")
+    monkeypatch.setattr(server, "PACKAGE", tmp_path / "minialex")
+    monkeypatch.setattr(server, "PACKAGED", tmp_path / "built")
     assert cli.run(["docs", "--no-browser"]) == 2
     assert "clone the source" in capfd.readouterr().err
 
