@@ -81,8 +81,8 @@ for name in ("cublas", "nvrtc", "nvvm", "nvJitLink"):
         print(name, load_nvidia_dynamic_lib(name).abs_path)
     except Exception as error:
         print(name, "does not load:", str(error)[:200])
-from minialex_cuda.cudnn import frontend
-from minialex_cuda.probe import reason
+from minialex_cuda.runtime.cudnn import frontend
+from minialex_cuda.diagnose.diagnosis import reason
 
 print("cudnn", "loads" if frontend() else "is not there: convolutions go by patches")
 found = reason()

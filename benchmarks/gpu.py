@@ -43,17 +43,18 @@ sys.path[:0] = [str(ROOT), str(ROOT / "backends"), str(ROOT / "benchmarks")]  # 
 import numpy as np  # noqa: E402
 
 from minialex.backend import registry  # noqa: E402
+from minialex.backend.program import STEP  # noqa: E402
 from minialex.backend.protocol import Backend  # noqa: E402
 from minialex.data.dataset import ArraySplit  # noqa: E402
 from minialex.data.loader import Batch, batches  # noqa: E402
 from minialex.data.statistics import Statistics  # noqa: E402
-from minialex.doctor import driver, processor  # noqa: E402
-from minialex.doctor.meter import CupyMeter  # noqa: E402
+from minialex.doctor import devices, processor  # noqa: E402
 from minialex.engine.schedule import moment  # noqa: E402
 from minialex.engine.session import Session  # noqa: E402
 from minialex.errors import MinialexError  # noqa: E402
-from minialex.network import models  # noqa: E402
-from minialex.recipe.fields import Recipe, load  # noqa: E402
+from minialex.network import variants  # noqa: E402
+from minialex.recipe.fields import Recipe  # noqa: E402
+from minialex.recipe.toml import load  # noqa: E402
 from minialex.speed import bench, machine, plan  # noqa: E402
 from minialex.speed.rates import PRECISIONS, Rates  # noqa: E402
 from minialex.storage import atomic  # noqa: E402
@@ -93,29 +94,29 @@ class Ours:
 
     def steps(self, count: int) -> None:
         for _ in range(count):
-            self.step({**self.feed, "step": self.done})
+            self.step({**self.feed, STEP: self.done})
             self.done += 1
         self.session.backend.synchronize(self.device)
 
     def epoch(self, split: ArraySplit) -> None:
         with closing(batches(split, np.arange(len(split)), self.recipe.batch_size)) as source:
-            batch = following(source)
-            while batch is not None:
-                upcoming: list[tuple[Any, Any] | None] = []
-
-                def ahead(upcoming: list[Any] = upcoming) -> Any:
-                    upcoming.append(following(source))
-                    return upcoming[0]
-
-                self.session.train(*batch, self.done, self.now, ahead)
+            feed = self.upload(source)
+            while feed is not None:
+                pending = self.session.start(feed)
                 self.done += 1
-                (batch,) = upcoming
+                feed = self.upload(source)  # while the device computes
+                self.session.finish(pending)
+
+    def upload(self, source: Iterator[Batch]) -> Any:
+        """The next batch on its way to the device; None if there is none."""
+        batch = following(source)
+        return None if batch is None else self.session.upload(*batch, self.done, self.now)
 
     def watched(self) -> dict[bench.Key, float]:
         """Seconds of every layer in every phase of one step."""
         marks: list[tuple[bench.Key, float]] = []
         self.step(
-            {**self.feed, "step": self.done},
+            {**self.feed, STEP: self.done},
             lambda layer, column, phase: marks.append(((layer, phase), time.perf_counter())),
         )
         self.session.backend.synchronize(self.device)
@@ -134,7 +135,7 @@ class Theirs:
         from gpu_peer import DevicePeer
 
         mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
-        network = models.build(recipe.network)
+        network = variants.build(recipe)
         place = device if device.startswith("cuda") else "cpu"
         self.peer = DevicePeer(recipe, network, Statistics(mean, np.eye(3) * 5000.0), place, precision, compiled)
         self.recipe = recipe
@@ -242,11 +243,7 @@ def layers(seconds: Mapping[bench.Key, float], floor: plan.Floor) -> list[dict[s
 
 def device_rates(device: str) -> Rates:
     """What the device reaches, measured."""
-    kind, _, number = device.partition(":")
-    if kind != "cuda":
-        return processor.measure()
-    card = driver.load().devices()[int(number)]
-    return CupyMeter(import_module("cupy")).rates(card)
+    return processor.measure() if device.startswith("cpu") else devices.cards(only=device)[device]
 
 
 class Benchmark:
@@ -354,7 +351,7 @@ class Benchmark:
 
     def floor(self, recipe: Recipe) -> plan.Floor:
         """The least time of a step, all columns on the device."""
-        layout = plan.lay_out(models.build(recipe.network), (0,) * recipe.columns)
+        layout = plan.lay_out(variants.build(recipe), (0,) * recipe.columns)
         return plan.floor(layout, [self.rates], recipe.precision, recipe.batch_size)
 
     def split(self, recipe: Recipe) -> ArraySplit:
@@ -472,9 +469,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         found = Benchmark(options).run()
-    except (MinialexError, driver.DriverError) as error:
+    except MinialexError as error:
         print(f"error: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 6)
+        return error.exit_code
     say("\n" + table(found))
     say(f"results: {options.out}")
     failed = any(OURS not in entry["step"] for entry in found["entries"])

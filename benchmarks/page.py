@@ -214,7 +214,7 @@ def parts(results: Mapping[str, Any], reasons: Mapping[str, Mapping[str, str]]) 
     multiply_adds, copied = results["parts"]["peaks"]
     texts.append(
         f"Measured peak of the machine in that run: {multiply_adds / 1e9:,.1f} billion multiply-adds a second, "
-        f"{copied / 1e9:,.1f} GB/s read and written. What a floor counts is said in `minialex/speed/floors.py`.\n"
+        f"{copied / 1e9:,.1f} GB/s read and written. What a floor counts is said in `minialex/speed/roofline.py`.\n"
     )
     return "\n".join(texts)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.runs.run_folder import RunPaths, read_metrics
 from minialex.speed import machine
 

@@ -22,11 +22,11 @@ from minialex.data.dataset import statistics_of
 from minialex.data.statistics import Statistics
 from minialex.engine.schedule import moment
 from minialex.engine.session import Session
-from minialex.network import models
+from minialex.network import variants
 from minialex.recipe.fields import Recipe
-from minialex.recipe.fields import load as load_recipe
+from minialex.recipe.toml import load as load_recipe
 from minialex.speed import bench
-from minialex.speed.floors import Key, Peaks
+from minialex.speed.roofline import Key, Peaks
 
 
 class Side(Protocol):
@@ -105,7 +105,7 @@ class Theirs:
             mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
             found = Statistics(mean, np.eye(3) * 5000.0)
             small = recipe.replace(learning_rate=bench.TINY_RATE)
-            self.sessions[recipe.model] = self.peer.PeerSession(small, models.build(recipe.network), found)
+            self.sessions[recipe.model] = self.peer.PeerSession(small, variants.build(recipe), found)
         key = recipe.model, batch
         if key not in self.batches:
             self.batches[key] = [self.torch.from_numpy(a) for a in bench.random_batch(recipe, batch)]
@@ -129,7 +129,7 @@ class Theirs:
     def epoch(self, recipe: Recipe, data: DataSet, number: int, steps: int) -> float:
         torch = self.torch
         if self.trained is None:
-            session = self.peer.PeerSession(recipe, models.build(recipe.network), statistics_of(data.train))
+            session = self.peer.PeerSession(recipe, variants.build(recipe), statistics_of(data.train))
             everything = np.arange(len(data.train))
             images = torch.from_numpy(data.train.read(everything))
             self.trained = session, images, torch.from_numpy(np.asarray(data.train.labels))

@@ -20,7 +20,7 @@ _HOMES = {
     "TrainingRun": "minialex.api.run:TrainingRun",
     "load_recipe": "minialex.api.run:load_recipe",
     "new_session": "minialex.engine.opening:new_session",
-    "alexnet": "minialex.network.models:alexnet",
+    "networks": "minialex.network.models",
     "data": "minialex.data",
     "check": "minialex.course.checks",
     "MinialexError": "minialex.errors:MinialexError",

@@ -6,7 +6,7 @@ from minialex.api.run import train as train
 from minialex.course import checks as check
 from minialex.engine.opening import new_session as new_session
 from minialex.errors import MinialexError as MinialexError
-from minialex.network.models import alexnet as alexnet
+from minialex.network import models as networks
 
 from . import data as data
 
@@ -16,11 +16,11 @@ __all__ = [
     "TrainedNet",
     "TrainingRun",
     "__version__",
-    "alexnet",
     "check",
     "data",
     "load",
     "load_recipe",
+    "networks",
     "new_session",
     "train",
 ]

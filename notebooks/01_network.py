@@ -18,7 +18,7 @@ from minialex.course.notebooks import experiment, show
 from minialex.data import load
 from minialex.engine.summary import summarise
 from minialex.network import models
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 
 # %% [markdown]
 # ## An image is an array
@@ -76,7 +76,7 @@ check.brighter(brighter)
 # In minialex the paper's table *is* the code. This is read from the library's own file:
 
 # %%
-show.source(models.alexnet)
+show.source(models)
 
 # %% [markdown]
 # And this is what it comes to. *Output* is one column's piece, channels × rows × columns.

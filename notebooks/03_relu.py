@@ -17,7 +17,7 @@ import numpy as np
 
 from minialex.course import checks as check
 from minialex.course.notebooks import experiment, show
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex_numpy.relu import relu, relu_backward
 from minialex_numpy.tanh import tanh, tanh_backward
 

@@ -22,7 +22,7 @@ from minialex.course import checks as check
 from minialex.course.notebooks import experiment, show
 from minialex.data import load
 from minialex.network.parameters import initial_parameters
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex.training import guards
 from minialex_numpy.softmax_cross_entropy import softmax_cross_entropy
 

@@ -22,7 +22,7 @@ from minialex.backend import registry
 from minialex.course import checks as check
 from minialex.course.notebooks import experiment, show
 from minialex.network.layers import Context, LocalResponseNorm
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex_numpy.local_response_norm import local_response_norm, window_sum
 
 # %%

@@ -18,7 +18,7 @@ import numpy as np
 from minialex.backend.rules import pool_size
 from minialex.course import checks as check
 from minialex.course.notebooks import experiment, show
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex_numpy.conv2d import conv2d
 from minialex_numpy.max_pool2d import corners, extend, max_pool2d, max_pool2d_backward
 from minialex_numpy.relu import relu

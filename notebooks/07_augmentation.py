@@ -15,11 +15,12 @@
 # %%
 import numpy as np
 
+from minialex.backend.program import PROBS
 from minialex.course import checks as check
 from minialex.course.notebooks import experiment, show
 from minialex.data import load, ten_crop_offsets, training_draws
 from minialex.data.dataset import statistics_of
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex_numpy.augment import augment
 
 # %% [markdown]
@@ -165,7 +166,7 @@ some_labels = data.validation.labels[:60]
 opinions = []  # of each view: probabilities [60, classes]
 for top, left, flip in ten_crop_offsets(32, 28):
     feed = session.view_feed(some, some_labels, top, left, flip)
-    opinions.append(session.backend.to_numpy(session.step("infer", 60)(feed)["probs"]))
+    opinions.append(session.backend.to_numpy(session.step("infer", 60)(feed)[PROBS]))
 opinions = np.stack(opinions)
 torn = int(np.argmax(opinions.std(axis=0).max(axis=1)))  # where the views disagree most
 views = []

@@ -22,7 +22,7 @@ from minialex.course.notebooks import experiment, show
 from minialex.data import ArraySplit, training_draws
 from minialex.data.dataset import statistics_of
 from minialex.data.statistics import Statistics
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 
 # %% [markdown]
 # ## How colours vary

@@ -15,7 +15,7 @@ from minialex import philox
 from minialex.course import checks as check
 from minialex.course.notebooks import experiment, show
 from minialex.figures import pictures
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex_numpy.dropout import dropout, dropout_backward
 from minialex_numpy.linear import linear
 from minialex_numpy.relu import relu

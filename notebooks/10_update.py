@@ -10,7 +10,7 @@ import numpy as np
 from minialex.course import checks as check
 from minialex.course.notebooks import experiment, show
 from minialex.figures import pictures
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex_numpy.sgd_update import sgd_update
 
 # %% [markdown]

@@ -15,10 +15,10 @@ from minialex.engine.columns import Executor
 from minialex.figures import look as closer
 from minialex.figures import pictures
 from minialex.look.kernels import colour_selectivity, column_difference
-from minialex.network import models
+from minialex.network import models, variants
 from minialex.network.layers import Context
 from minialex.network.parameters import initial_parameters
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 
 # %% [markdown]
 # ## What the paper says
@@ -37,7 +37,7 @@ from minialex.recipe import fields as recipe
 show.source(Executor._gather, Executor._scatter)
 
 # %% alt="Two rows of squares, the layers conv1 to fc8 on two cards. Most lines stay within a card; dashed lines cross into conv3, fc6, fc7 and, from card 2, into fc8."
-network = models.alexnet()
+network = models.ALEXNET
 with pictures.style():
     figure = pictures.blank(7.6, 3.0)
     axes = figure.add_axes((0.01, 0.02, 0.98, 0.9))
@@ -97,7 +97,7 @@ made = {
     for stage in network.stages(2)
     if stage.layer.name.startswith(("conv", "fc"))
 }
-connected = models.build(recipe.load("alexnet-2012").replace(connect="everywhere").network)
+connected = variants.build(recipe.load("alexnet-2012").replace(connect="everywhere"))
 everywhere = connected.exchanged_bytes(2, 128)
 parameters = sum(int(np.prod(p.shape)) for p in network.parameters(2).values())
 show.text(f"""
@@ -126,11 +126,11 @@ check.conv3_bytes(bytes_each_way)
 
 # %%
 backend = registry.load("numpy")
-small = models.alexnet_small()
+small = models.ALEXNET_SMALL
 placement = ("cpu:0", "cpu:1")
 batch = 8
 pieces = {
-    name: backend.to_device(array, placement[int(name[-1])])
+    name: backend.to_device(array, placement[name.column])
     for name, array in initial_parameters(small, 2, seed=0).items()
 }
 pixels = (

@@ -12,8 +12,8 @@ from minialex.course.notebooks import experiment, show
 from minialex.engine.summary import summarise
 from minialex.figures import pictures
 from minialex.look.units import receptive_field
-from minialex.network import models
-from minialex.recipe import fields as recipe
+from minialex.network import models, variants
+from minialex.recipe import toml as recipe
 
 # %% [markdown]
 # ## What the paper says
@@ -95,7 +95,7 @@ check.without_conv4(parameters_without_conv4)
 # image.
 
 # %% alt="Nested squares on a grey image, the part that one place of a layer sees: with all five layers it grows from 11 rows in conv1 to 163 in conv5, without conv3 and conv4 to 99."
-network = models.alexnet()
+network = models.ALEXNET
 seen = [layer.name for layer in network.layers if layer.name.startswith(("conv", "pool"))]
 sizes = {name: receptive_field(network, name)[0].size for name in seen}
 with pictures.style():
@@ -103,7 +103,7 @@ with pictures.style():
     for n, (gone, title) in enumerate(
         (((), "all five layers"), (("conv3", "conv4"), "without conv3, conv4"))
     ):
-        shown = models.build(paper.replace(omit=gone).network)
+        shown = variants.build(paper.replace(omit=gone))
         axes = figure.add_axes((0.02 + 0.5 * n, 0.03, 0.42, 0.84))
         names = [layer.name for layer in shown.layers if layer.name.startswith("conv")]
         axes.fill([0, 224, 224, 0], [0, 0, 224, 224], color=pictures.GRID)

@@ -18,7 +18,7 @@ from minialex.figures import look as closer
 from minialex.figures import pictures
 from minialex.look.neighbours import feature_layer, nearest, pixel_ranks
 from minialex.look.sensitivity import occlusion
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 
 # %% [markdown]
 # ## All 61 million parameters
@@ -153,7 +153,7 @@ show.figure(closer.occlusion(inside, covered, images.class_names))
 # %%
 fall = covered.drop(trained.recipe.crop)
 row, column = np.unravel_index(int(np.nanargmax(fall)), fall.shape)
-flips = float((covered.given != covered.label).mean())
+flips = float((covered.answers != covered.label).mean())
 show.text(f"""
 Covering the surroundings of row {row}, column {column} costs the class "{images.class_names[covered.label]}"
 {100 * np.nanmax(fall):.0f} points of its {100 * covered.whole:.0f} %. With {100 * flips:.0f} % of the squares the answer becomes

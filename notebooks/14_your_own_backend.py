@@ -20,7 +20,7 @@ from minialex.course.grading import complete
 from minialex.course.grading.process import Limits, grade
 from minialex.course.grading.table import show as show_grade
 from minialex.course.notebooks import experiment, show
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 
 # %% [markdown]
 # ## The protocol

@@ -12,7 +12,7 @@ from minialex.course import checks as check
 from minialex.course.notebooks import experiment, show
 from minialex.engine import summary
 from minialex.network import models
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex.speed import peaks
 from minialex.speed.plan import averaged, floor, lay_out
 from minialex.speed.rates import KNOWN
@@ -101,7 +101,7 @@ multiply_adds_of_an_epoch = ...
 check.training_multiply_adds(multiply_adds_of_an_epoch)
 
 # %%
-network = models.alexnet()
+network = models.ALEXNET
 two, single = lay_out(network, (0, 1)), lay_out(network, (0, 0))
 then = floor(two, [KNOWN["gtx580"]] * 2, "float32", 128)
 days = then.training_seconds() / 86_400
@@ -200,7 +200,7 @@ small operations. `minialex bench` shows it layer by layer.
 #
 # ### Exercise 3: which sends less?
 #
-# Averaging sends one value for each parameter, whatever the batch. Columns send `lay_out(models.alexnet(), (0, 1)).exchanged`
+# Averaging sends one value for each parameter, whatever the batch. Columns send `lay_out(models.ALEXNET, (0, 1)).exchanged`
 # values for each image of the batch. At which batch are they equal?
 
 # %% tags=["exercise"]

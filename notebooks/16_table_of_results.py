@@ -10,8 +10,8 @@ import numpy as np
 from minialex.course import checks as check
 from minialex.course.notebooks import experiment, show
 from minialex.evaluation.errors import Evaluation, evaluate, wilson
-from minialex.network.models import build
-from minialex.recipe import fields as recipe
+from minialex.network.variants import build
+from minialex.recipe import toml as recipe
 from minialex.speed.plan import IMAGENET, floor, lay_out
 from minialex.speed.rates import KNOWN
 
@@ -104,7 +104,7 @@ trainings = {
 rows = []
 for name, (recipe_name, count) in trainings.items():
     plan = recipe.load(recipe_name)
-    layout = lay_out(build(plan.network), (0, 0))
+    layout = lay_out(build(plan), (0, 0))
     floors = [
         floor(layout, [KNOWN[card]], "bfloat16", 128).training_seconds(epochs=plan.epochs)
         / 3600

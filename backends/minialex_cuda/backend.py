@@ -1,41 +1,31 @@
-"""The CUDA backend: the table of its operations, each a plain function in the file of its name."""
+"""The CUDA backend: devices, what moves arrays, and the operations of `minialex_cuda.ops`, checked, as methods."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import signature
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minialex.backend.arrays import Array
-from minialex.backend.program import CompiledStep, Program
+from minialex.backend.program import ArrayName, CompiledStep, Program
+from minialex.backend.protocol import Backend
 from minialex.backend.rules import RULES
-from minialex.errors import ConfigurationError, nearest
-from minialex_cuda import augment as augmentation
-from minialex_cuda import channels, elementwise
-from minialex_cuda import conv2d as convolution
-from minialex_cuda import dropout as dropping
-from minialex_cuda import linear as full
-from minialex_cuda import max_pool2d as pooling
-from minialex_cuda import response_norm as normalising
-from minialex_cuda import sgd_update as descent
-from minialex_cuda import softmax_cross_entropy as cost
-from minialex_cuda.array import CudaArray
-from minialex_cuda.arrivals import Arrivals
-from minialex_cuda.compiled import Step, can_compile
-from minialex_cuda.operation import operation
-from minialex_cuda.place import Place
-from minialex_cuda.probe import open_device
-from minialex_cuda.runtime import PRECISIONS, Precision, Runtime
-from minialex_cuda.workspace import Workspace
+from minialex.errors import ConfigurationError, DeviceMismatch, nearest
+from minialex_cuda.compiler.compiled import Step
+from minialex_cuda.compiler.recording import can_compile
+from minialex_cuda.compiler.workspace import Workspace
+from minialex_cuda.diagnose.diagnosis import Diagnosis, open_device
+from minialex_cuda.ops import OPERATIONS
+from minialex_cuda.ops.elementwise import add, scale
+from minialex_cuda.runtime.array import CudaArray
+from minialex_cuda.runtime.arrivals import Arrivals
+from minialex_cuda.runtime.place import EagerPlace
+from minialex_cuda.runtime.protocol import PRECISIONS, Precision, Runtime
 
 PRODUCTS = ("conv2d", "conv2d_backward", "linear", "linear_backward")
-
-
-def reshape(on: Place, x: CudaArray, shape: tuple[int, ...]) -> CudaArray:
-    """The same numbers under another shape; nothing is copied."""
-    return CudaArray(x.flat, shape, x.dtype)
 
 
 @final
@@ -48,7 +38,8 @@ class CudaBackend:
     Args:
         precision: what the operands of float32 matrix products are rounded to: ``"float32"``, ``"tf32"`` or
             ``"bfloat16"``; sums, weights and everything else are float32
-        runtime: the devices; None for the GPUs of this machine, `minialex_cuda.host.HostRuntime` for pretend ones
+        runtime: the devices; None for the GPUs of this machine, `minialex_cuda.runtime.fake.FakeRuntime` for pretend
+            ones
 
     Raises:
         BackendUnavailable: If CuPy, Numba CUDA, a driver or a device is missing or too old; says which, and what to do.
@@ -64,7 +55,7 @@ class CudaBackend:
         self.precision = precision
         self.runtime: Runtime = open_device() if runtime is None else runtime
         self._places = {
-            device: Place(self.runtime, device, self.runtime.stream(device), precision)
+            device: EagerPlace(self.runtime, device, self.runtime.stream(device), precision)
             for device in self.runtime.devices
         }
         self._arrivals = {device: Arrivals(on) for device, on in self._places.items()}
@@ -80,7 +71,12 @@ class CudaBackend:
         """For the conformance kit: operations whose matrix products round their float32 operands first."""
         return {} if self.precision == "float32" else dict.fromkeys(PRODUCTS, self.precision)
 
-    def place(self, device: str) -> Place:
+    @classmethod
+    def diagnose(cls, asked: bool) -> Diagnosis:
+        """What there is of a driver, of GPUs and of packages; see `minialex.backend.findings`."""
+        return Diagnosis(asked)
+
+    def place(self, device: str) -> EagerPlace:
         """Where the operations of a device work.
 
         Raises:
@@ -130,14 +126,14 @@ class CudaBackend:
         """The sum on the first one's device, in the order given, copied to the others."""
         RULES["all_reduce"](xs)
         first, *others = xs
-        total = elementwise.scale(self.place(first.device), first, 1.0)
+        total = scale(self.place(first.device), first, 1.0)
         for x in others:
-            total = elementwise.add(self.place(first.device), total, self.copy_to(x, first.device))
+            total = add(self.place(first.device), total, self.copy_to(x, first.device))
         return [self._own(total, x.device) for x in xs]
 
     def _own(self, x: CudaArray, device: str) -> CudaArray:
         """A copy of an array, on its own device too."""
-        return elementwise.scale(self.place(device), x, 1.0) if x.device == device else self.copy_to(x, device)
+        return scale(self.place(device), x, 1.0) if x.device == device else self.copy_to(x, device)
 
     def synchronize(self, device: str) -> None:
         """Wait until all that was asked of a device is done."""
@@ -148,35 +144,40 @@ class CudaBackend:
         """Bytes behind live arrays and compiled steps."""
         return self.runtime.in_use(self.place(device).device) - self._arrivals[device].idle_bytes
 
-    reshape = operation(reshape)
-    concat = operation(channels.concat)
-    split = operation(channels.split)
-    add = operation(elementwise.add)
-    scale = operation(elementwise.scale)
-
-    # ---- operations ---------------------------------------------------------------------------------------------
-
-    conv2d = operation(convolution.conv2d)
-    conv2d_backward = operation(convolution.conv2d_backward)
-    linear = operation(full.linear)
-    linear_backward = operation(full.linear_backward)
-    relu = operation(elementwise.relu)
-    relu_backward = operation(elementwise.relu_backward)
-    tanh = operation(elementwise.tanh)
-    tanh_backward = operation(elementwise.tanh_backward)
-    max_pool2d = operation(pooling.max_pool2d)
-    max_pool2d_backward = operation(pooling.max_pool2d_backward)
-    local_response_norm = operation(normalising.local_response_norm)
-    local_response_norm_backward = operation(normalising.local_response_norm_backward)
-    spatial_response_norm = operation(normalising.spatial_response_norm)
-    spatial_response_norm_backward = operation(normalising.spatial_response_norm_backward)
-    dropout = operation(dropping.dropout)
-    dropout_backward = operation(dropping.dropout_backward)
-    softmax_cross_entropy = operation(cost.softmax_cross_entropy)
-    softmax_cross_entropy_backward = operation(cost.softmax_cross_entropy_backward)
-    sgd_update = operation(descent.sgd_update)
-    augment = operation(augmentation.augment)
-
-    def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
+    def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
         """The step with its memory planned, its columns on streams of their own, and fused kernels."""
         return Step(self._places, self._workspace, program, bindings) if can_compile(program) else None
+
+
+def arrays_of(arguments: Any) -> Iterator[CudaArray]:
+    """All arrays among (nested) arguments; anybody else's array is refused."""
+    for value in arguments:
+        if isinstance(value, CudaArray):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from arrays_of(value)
+        elif hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, np.generic):
+            raise ConfigurationError(
+                f"expected an array of the cuda backend, got a {type(value).__name__}: call to_device first"
+            )
+
+
+def _method(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation as a method that checks its arguments, and works on the arrays' device."""
+    rule = RULES[name]
+
+    def method(self: CudaBackend, *args: Any, **kwargs: Any) -> Any:
+        devices = list(dict.fromkeys(array.device for array in arrays_of([*args, *kwargs.values()])))
+        if not devices:
+            raise ConfigurationError(f"{name}: expected at least one array")
+        if len(devices) > 1:
+            raise DeviceMismatch(f"{name}: arrays live on different devices ({', '.join(devices)}); copy_to first")
+        rule(*args, **kwargs)
+        return function(self.place(devices[0]), *args, **kwargs)
+
+    method.__signature__ = signature(getattr(Backend, name))
+    return method
+
+
+for _name, _function in OPERATIONS.items():
+    setattr(CudaBackend, _name, _method(_name, _function))

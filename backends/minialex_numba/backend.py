@@ -7,7 +7,7 @@ from typing import final
 
 from minialex.backend import pretend
 from minialex.backend.arrays import Array
-from minialex.backend.program import CompiledStep, Program
+from minialex.backend.program import ArrayName, CompiledStep, Program
 from minialex_numba import augment as augmentation
 from minialex_numba import conv2d as convolution
 from minialex_numba import dropout as dropping
@@ -34,6 +34,8 @@ class NumbaBackend:
     """
 
     name = "numba"
+    priority = 10
+    keeps_kernels = True
 
     def __init__(self, *, threads: int | None = None) -> None:
         self.pool = threading.pool(threads)
@@ -49,6 +51,7 @@ class NumbaBackend:
     zeros = staticmethod(pretend.zeros)
     all_reduce = staticmethod(pretend.all_reduce)
     memory_in_use = staticmethod(pretend.memory_in_use)
+    apply = pretend.apply
     reshape = pretend.operation(pretend.reshape)
     concat = pretend.operation(pretend.concat)
     split = pretend.operation(pretend.split)
@@ -79,6 +82,6 @@ class NumbaBackend:
     sgd_update = operation(descent.sgd_update)
     augment = operation(augmentation.augment)
 
-    def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
+    def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
         """The whole step on buffers that are allocated once (see `minialex_numba.step`); it holds `nbytes` of them."""
         return steps.compile_step(self.pool, program, bindings)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minialex.backend.program import Call, Program, Value
+from minialex.backend.program import ArrayName, Call, Program, Value
 from minialex.backend.program import values as values_of
 
 
@@ -37,7 +37,7 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     source: str = ""
-    name: str = ""
+    name: ArrayName = ArrayName()
     parent: Tensor | None = None
     offset: int = 0
 
@@ -95,7 +95,7 @@ class Graph:
     """Nodes in an order that may be followed one by one, and the outputs by name with their devices."""
 
     nodes: list[Node]
-    outputs: dict[str, tuple[Tensor, str]]
+    outputs: dict[ArrayName, tuple[Tensor, str]]
 
     def users(self, tensor: Tensor) -> list[Node]:
         """Nodes that read exactly this tensor; the step's caller is one, None, if it is an output."""
@@ -158,9 +158,9 @@ def build(program: Program) -> Graph:
 def _translate(program: Program) -> Graph:
     known: dict[Value, Tensor] = {}
     for source, given in (("bound", program.bound), ("fed", program.fed)):
-        shared: dict[str, Tensor] = {}
+        shared: dict[ArrayName, Tensor] = {}
         for name, value in given.items():
-            base = name.partition("@")[0]
+            base = name._replace(device="")
             known[value] = shared.setdefault(base, Tensor(value.shape, value.dtype, source, name))
     seen: dict[Any, list[Tensor | None]] = {}
     nodes: list[Node] = []

@@ -14,7 +14,7 @@ import numpy as np
 
 from minialex.backend.arrays import Array
 from minialex.backend.pretend import HostArray
-from minialex.backend.program import Program, Symbol, Watch
+from minialex.backend.program import ArrayName, Program, Symbol, Watch
 from minialex.backend.rules import pool_size
 from minialex.philox import Stream
 from minialex_numba import (
@@ -38,7 +38,7 @@ from minialex_numba.local_response_norm import BLOCK
 from minialex_numba.pool import Pool
 from minialex_numba.products import up
 
-Feed = Mapping[str, Any]
+Feed = Mapping[ArrayName, Any]
 Task = Callable[[Feed], None]
 Place = tuple[Floats, int, int]
 """A flat array, the index of the first number, and the distance between rows."""
@@ -49,7 +49,7 @@ FEW_IMAGES = 4
 """Images from which on Winograd's convolutions pay: their weights are many times larger."""
 
 
-def compile_step(pool: Pool, program: Program, bindings: Mapping[str, Array]) -> Step | None:
+def compile_step(pool: Pool, program: Program, bindings: Mapping[ArrayName, Array]) -> Step | None:
     """The step that a program stands for, or None if it has something that kernels of compiled steps do not do."""
     try:
         made = graph.build(program)
@@ -65,7 +65,7 @@ class Step:
         nbytes: bytes of the buffers that it holds
     """
 
-    def __init__(self, pool: Pool, program: Program, made: Graph, bindings: Mapping[str, Array]) -> None:
+    def __init__(self, pool: Pool, program: Program, made: Graph, bindings: Mapping[ArrayName, Array]) -> None:
         self.bindings = bindings
         self.updated = sorted({name for node in made.nodes for name in _updated(node)})
         builder = _Builder(pool, program, made, bindings, keep_weights=not self.updated)
@@ -73,7 +73,7 @@ class Step:
         self.nbytes = builder.nbytes
         self.outputs, self.fetch = builder.results()
 
-    def __call__(self, feed: Feed, watch: Watch | None = None) -> dict[str, Array]:
+    def __call__(self, feed: Feed, watch: Watch | None = None) -> dict[ArrayName, Array]:
         """Run all tasks."""
         with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
             if watch is None:
@@ -96,7 +96,7 @@ class Step:
             task(feed)
 
 
-def _updated(node: Node) -> list[str]:
+def _updated(node: Node) -> list[ArrayName]:
     """Names of the bound arrays that a node writes in place."""
     if node.kind == "sgd_update" or "update" in node.flags:
         return [tensor.name for role in ("w", "v") for tensor in node.inputs[role]]
@@ -159,7 +159,7 @@ class _Builder:
     """Places for all tensors, and a task for every node."""
 
     def __init__(
-        self, pool: Pool, program: Program, made: Graph, bindings: Mapping[str, Array], keep_weights: bool
+        self, pool: Pool, program: Program, made: Graph, bindings: Mapping[ArrayName, Array], keep_weights: bool
     ) -> None:
         self.pool, self.program, self.graph, self.bindings, self.keep_weights = (
             pool,
@@ -247,9 +247,9 @@ class _Builder:
             raise graph.Unsupported("a slice where a whole array is needed")
         return self.place(tensor)[0]
 
-    def results(self) -> tuple[dict[str, HostArray], list[Callable[[], None]]]:
+    def results(self) -> tuple[dict[ArrayName, HostArray], list[Callable[[], None]]]:
         """The outputs, and what brings them into their form after every step."""
-        outputs: dict[str, HostArray] = {}
+        outputs: dict[ArrayName, HostArray] = {}
         fetch: list[Callable[[], None]] = []
         for name, (tensor, device) in self.graph.outputs.items():
             if tensor.source:

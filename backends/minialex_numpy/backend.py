@@ -30,6 +30,7 @@ class NumpyBackend:
     """
 
     name = "numpy"
+    priority = 0
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -42,6 +43,7 @@ class NumpyBackend:
     zeros = staticmethod(pretend.zeros)
     all_reduce = staticmethod(pretend.all_reduce)
     memory_in_use = staticmethod(pretend.memory_in_use)
+    apply = pretend.apply
     reshape = operation(pretend.reshape)
     concat = operation(pretend.concat)
     split = operation(pretend.split)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,12 @@ from minialex.engine.session import placement_of
 from minialex.errors import CheckpointError, ConfigurationError
 from minialex.evaluation.errors import Evaluation
 from minialex.figures.run import write_report
-from minialex.network import models
-from minialex.recipe import fields as recipes
+from minialex.network import variants
+from minialex.network.network import Network
+from minialex.network.own import Maker, changes_for, name_of
+from minialex.recipe import toml
 from minialex.recipe.fields import Recipe
+from minialex.recipe.fields import fields as field_table
 from minialex.runs import checkpoint
 from minialex.runs.run_folder import Record, RunPaths, read_metrics
 from minialex.runs.run_folder import Run as RunFolder
@@ -86,28 +88,42 @@ class TrainingRun:
             write_report(paths, self.recipe, data, found, last.state["warnings"])
         return paths.report
 
-    def resume(self, *, progress: bool = True, live: bool = False, **fields: Any) -> TrainingRun:
+    def resume(
+        self, *, threads: int | None = None, progress: bool | Listener = True, live: bool = False, **fields: Any
+    ) -> TrainingRun:
         """Go on from the newest checkpoint, to the same bits as without a stop.
 
         Args:
-            progress, live: as of `train`
+            threads, progress, live: as of `train`
             fields: recipe fields to change, such as ``epochs=10``; those of the network cannot
 
         Raises:
             CheckpointError: If there is nothing sound to go on from, or a field of the network was changed.
         """
-        return _watched(
-            lambda listener: resume_run(self.path, fields, listener=listener, data=self._data), progress, live
-        )
+        before, path = self.recipe, self.path
+        recipe = before.replace(**_with_init(fields))
+        different = recipe.differences(before)
+        if "init_from" in different or "init_layers" in different:
+            raise ConfigurationError(f"{path} has begun already: leave out --init, or train into another folder")
+        fixed = [name for name in different if field_table()[name][0] == "network"]
+        if fixed:
+            option = fixed[0].replace("_", "-")
+            raise CheckpointError(f"{path} holds another network: --{option} cannot change on resume")
+        listener = _listener(progress, live)
+        if "backend" in different:
+            listener.warning(
+                f"the run began on backend '{before.backend}'; on '{recipe.backend}' it goes on with other roundings"
+            )
+        return _carry_out(recipe, path, self._data, threads, listener, resume=True)
 
 
 def train(
-    recipe: Recipe | str | os.PathLike[str] | None = None,
+    recipe: Recipe | Network | Maker | str | os.PathLike[str] | None = None,
     *,
     data: str | os.PathLike[str] | DataSet | None = None,
     out: str | os.PathLike[str] | None = None,
     threads: int | None = None,
-    progress: bool = True,
+    progress: bool | Listener = True,
     live: bool = False,
     **fields: Any,
 ) -> TrainingRun:
@@ -117,11 +133,12 @@ def train(
     on from there.
 
     Args:
-        recipe: a recipe, a built-in one's name, or a TOML file; None: the one that fits the data
+        recipe: a recipe, a built-in one's name, or a TOML file; a network of your own, or the function that makes it;
+            None: the recipe that fits the data
         data: ``"shapes"``, ``"cifar10"``, a folder of images, …, or a data set that was loaded; None: the recipe's
         out: the run's folder; None: ``runs/NAME-DATE``
         threads: that the backend may use
-        progress: show a progress bar: on the terminal, or in the notebook
+        progress: show a progress bar, on the terminal or in the notebook; or a listener of your own
         live: in a notebook, draw the curves as they grow
         fields: any recipe fields, such as ``epochs=8``, ``learning_rate=0.02``, ``backend="numba"``; ``init`` also
             takes a run, checkpoint or weights file to begin with
@@ -133,22 +150,29 @@ def train(
         ResourceError: If memory or disk run out.
 
     Examples:
-        >>> run = minialex.train("shapes", epochs=1, train_images=128, validation_images=32, out="runs/first")
-        >>> run.metrics[-1]["kind"]
-        'validation'
+        >>> run = minialex.train("shapes", epochs=1, train_images=128, validation_images=32, progress=False)
+        >>> [record["epoch"] for record in run.metrics if record["kind"] == "validation"]
+        [1]
         >>> run.evaluate(views=10).error(top=1) <= 1
         True
-        >>> run.net.predict("photo.png")[0]
-        ('cross', 0.13)
-        >>> run.report()
-        PosixPath('runs/first/report.html')
+        >>> len(run.net.predict("photo.png"))
+        5
+        >>> print(run.report().name)
+        report.html
     """
-    given = data if isinstance(data, DataSet) else None
     if data is not None:
         fields["data"] = data.name if isinstance(data, DataSet) else os.fspath(data)
-    begun = choose_recipe(recipe, fields)
-    path = None if out is None else Path(out)
-    return _watched(lambda listener: begin_run(begun, path, threads, listener, given), progress, live)
+    if isinstance(recipe, Network) or callable(recipe):
+        fields = changes_for(recipe) | fields
+        recipe = None
+    chosen = choose_recipe(recipe, fields)
+    # the run may be used from elsewhere
+    chosen = chosen.replace(data=absolute(chosen.data), model=name_of(chosen.model))
+    if chosen.init_from:
+        chosen = chosen.replace(init_from=str(Path(chosen.init_from).expanduser().resolve()))
+    label = Path(chosen.data.partition(":")[0]).name or "run"
+    path = Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}" if out is None else Path(out)
+    return _carry_out(chosen, path, data if isinstance(data, DataSet) else None, threads, _listener(progress, live))
 
 
 def load_recipe(name: str | os.PathLike[str], **fields: Any) -> Recipe:
@@ -161,7 +185,7 @@ def load_recipe(name: str | os.PathLike[str], **fields: Any) -> Recipe:
         >>> minialex.load_recipe("alexnet-2012", dropout=0.4).learning_rate
         0.01
     """
-    return recipes.load(os.fspath(name)).replace(**fields)
+    return toml.load(os.fspath(name)).replace(**fields)
 
 
 def choose_recipe(recipe: Recipe | str | os.PathLike[str] | None, changes: dict[str, Any]) -> Recipe:
@@ -177,7 +201,7 @@ def choose_recipe(recipe: Recipe | str | os.PathLike[str] | None, changes: dict[
     if is_store(Path(data).expanduser()):
         return load_recipe("alexnet-2012", **{"classes": 0, **changes})  # as many as the store has
     name = data.partition(":")[0]
-    return load_recipe(name if name in recipes.built_in() else "small", **changes)
+    return load_recipe(name if name in toml.built_in() else "small", **changes)
 
 
 def _with_init(changes: dict[str, Any]) -> dict[str, Any]:
@@ -188,81 +212,35 @@ def _with_init(changes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in changes.items() if name != "init"} | {"init_from": os.fspath(init)}
 
 
-def begin_run(
-    recipe: Recipe,
-    path: Path | None,
-    threads: int | None = None,
-    listener: Listener | None = None,
-    data: DataSet | None = None,
-) -> TrainingRun:
-    """Train in a new folder; `data` where it is loaded already. See `train`."""
-    recipe = recipe.replace(data=absolute(recipe.data))  # the run may be used from elsewhere
-    if recipe.init_from:
-        recipe = recipe.replace(init_from=str(Path(recipe.init_from).expanduser().resolve()))
-    if path is None:
-        label = Path(recipe.data.partition(":")[0]).name or "run"
-        path = Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return _carry_out(recipe, path, False, threads, listener, data)
+def _listener(progress: bool | Listener, live: bool) -> Listener:
+    """Who is told how training goes."""
+    if isinstance(progress, Listener) or not (progress or live):
+        return progress or Listener()
+    from minialex.api.notebook import NotebookDisplay, in_notebook
+    from minialex.screen.terminal import console
+    from minialex.training.display import TrainingDisplay
 
-
-def resume_run(
-    path: Path,
-    changes: dict[str, Any],
-    threads: int | None = None,
-    listener: Listener | None = None,
-    data: DataSet | None = None,
-) -> TrainingRun:
-    """Go on in a folder. See `TrainingRun.resume`."""
-    before = recipe_of(path)
-    recipe = before.replace(**_with_init(changes))
-    different = recipe.differences(before)
-    if "init_from" in different or "init_layers" in different:
-        raise ConfigurationError(f"{path} has begun already: leave out --init, or train into another folder")
-    fixed = [name for name in different if recipes.fields()[name][0] == "network"]
-    if fixed:
-        raise CheckpointError(f"{path} holds another network: --{fixed[0].replace('_', '-')} cannot change on resume")
-    if recipe.backend != before.backend and listener is not None:
-        listener.warning(
-            f"the run began on backend '{before.backend}'; on '{recipe.backend}' it goes on with other roundings"
-        )
-    return _carry_out(recipe, path, True, threads, listener, data, changed=bool(changes))
+    return NotebookDisplay(live) if in_notebook() else TrainingDisplay(console())
 
 
 def _carry_out(
-    recipe: Recipe,
-    path: Path,
-    resume: bool,
-    threads: int | None,
-    listener: Listener | None,
-    data: DataSet | None,
-    changed: bool = False,
+    recipe: Recipe, path: Path, given: DataSet | None, threads: int | None, listener: Listener, resume: bool = False
 ) -> TrainingRun:
     """Train in a folder and write the report: what all ways to train come down to."""
     name = recipe.backend or registry.default_name()
     backend = registry.load(name, threads=threads, precision=recipe.precision)
     placement = placement_of(backend, recipe.devices or None, recipe.columns)
     recipe = recipe.replace(backend=name, devices=",".join(placement))
-    models.build(recipe.replace(classes=recipe.classes or 10).network)  # say what does not fit before data is read
-    images = data or load_data(recipe)
-    recipe = prepare(recipe, images)
+    variants.build(recipe.replace(classes=recipe.classes or 10))  # say what does not fit before data is read
+    data = given or load_data(recipe)
+    recipe = prepare(recipe, data)
     # before there is a run, so that a network that does not fit leaves none behind
-    start = finetuning.begin(recipe, images.class_names) if recipe.init_from and not resume else None
+    start = finetuning.begin(recipe, data.class_names) if recipe.init_from and not resume else None
     with RunFolder.resume(path) if resume else RunFolder.create(path, recipe.to_toml()) as run:
-        if changed:
+        if resume and recipe != recipe_of(path):
             atomic.write_text(run.paths.recipe, recipe.to_toml())
-        result = train_in_folder(recipe, images, backend, placement, run, listener, resume=resume, start=start)
+        with listener:
+            result = train_in_folder(recipe, data, backend, placement, run, listener, resume=resume, start=start)
         if result.evaluation is not None:
-            write_report(run.paths, recipe, images, result.evaluation, result.progress.warnings)
-    return TrainingRun(path, data, result)
-
-
-def _watched(work: Callable[[Listener | None], TrainingRun], progress: bool, live: bool) -> TrainingRun:
-    """Do work that tells a listener how far it is, and show that if it is asked for."""
-    if not (progress or live):
-        return work(None)
-    from minialex.api.notebook import NotebookDisplay, in_notebook
-    from minialex.screen.terminal import console
-    from minialex.training.display import TrainingDisplay
-
-    with NotebookDisplay(live) if in_notebook() else TrainingDisplay(console()) as display:
-        return work(display)
+            write_report(run.paths, recipe, data, result.evaluation, result.progress.warnings)
+    return TrainingRun(path, given, result)

@@ -9,11 +9,14 @@ fails where it would fail on two GPUs, on any laptop. See ``backends/minialex_nu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from minialex.backend.operations import Function
+from minialex.backend.protocol import Backend
 from minialex.backend.rules import RULES
 from minialex.errors import ConfigurationError, DeviceMismatch, nearest
 
@@ -100,13 +103,31 @@ def _wrap(value: Any, device: str) -> Any:
     return HostArray(np.ascontiguousarray(value).reshape(np.shape(value)), device)
 
 
-class operation:  # noqa: N801 - used as a decorator
-    """Turn a plain function on NumPy arrays into a backend's method of the same parameters.
+def run(name: str, rule: Callable[..., Any], function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
+    """Call a function of NumPy arrays with `HostArray`s: check, unwrap, compute, wrap.
 
     Raises:
-        ConfigurationError: If shapes or dtypes do not fit (see `minialex.backend.rules`).
+        ConfigurationError: If shapes or dtypes do not fit, as the rule says.
         DeviceMismatch: If the arrays live on different devices.
     """
+    arrays = _arrays([*args, *kwargs.values()])
+    if not arrays:
+        raise ConfigurationError(f"{name}: expected at least one array")
+    device = arrays[0].device
+    if any(array.device != device for array in arrays):
+        places = ", ".join(array.device for array in arrays)
+        raise DeviceMismatch(f"{name}: arrays live on different devices ({places}); copy_to first")
+    rule(*args, **kwargs)
+    if name == "sgd_update":
+        for array in arrays[:2]:
+            array.version += 1
+    with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
+        plain = function(*map(_unwrap, args), **{key: _unwrap(value) for key, value in kwargs.items()})
+    return _wrap(plain, device)
+
+
+class operation:  # noqa: N801 - used as a decorator
+    """Turn a plain function on NumPy arrays into a backend's method of the same parameters; see `run`."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -125,20 +146,12 @@ class operation:  # noqa: N801 - used as a decorator
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Check, unwrap, compute, wrap."""
-        arrays = _arrays([*args, *kwargs.values()])
-        if not arrays:
-            raise ConfigurationError(f"{self.name}: expected at least one array")
-        device = arrays[0].device
-        if any(array.device != device for array in arrays):
-            places = ", ".join(array.device for array in arrays)
-            raise DeviceMismatch(f"{self.name}: arrays live on different devices ({places}); copy_to first")
-        self.rule(*args, **kwargs)
-        if self.name == "sgd_update":
-            for array in arrays[:2]:
-                array.version += 1
-        plain = [_unwrap(arg) for arg in args]
-        with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
-            return _wrap(self.function(*plain, **{key: _unwrap(value) for key, value in kwargs.items()}), device)
+        return run(self.name, self.rule, self.function, args, kwargs)
+
+
+def apply(self: Backend, function: Function, *args: Any, **kwargs: Any) -> Any:
+    """See `Backend.apply`: as a method of a class, ``apply = pretend.apply``."""
+    return run(function.name, function.rule, partial(function.compute, np, self.name), args, kwargs)
 
 
 def to_device(array: Any, device: str) -> HostArray:

@@ -8,11 +8,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from minialex.backend.arrays import Array
+
+
+class ArrayName(NamedTuple):
+    """Which array (or number) of a step: a layer's, in one column and one role; or one that is fed or comes out.
+
+    Attributes:
+        layer: the layer's name
+        array: the name within the layer: ``"weight"``, ``"bias"``, …
+        column: which column's piece it is
+        role: ``"parameter"``, its ``"momentum"``, its ``"rate"`` (a number), how many elements were ``"skipped"``;
+            ``"mean"``, ``"images"``, ``"labels"``, …, ``"loss"``, ``"probs"``; a layer's ``"output"``
+        device: where it is fed to, if to every device
+    """
+
+    layer: str = ""
+    array: str = ""
+    column: int = 0
+    role: str = "parameter"
+    device: str = ""
+
+    @property
+    def whole(self) -> str:
+        """The name of the whole layer's array in a state dictionary: ``"conv1.weight"``."""
+        return f"{self.layer}.{self.array}"
+
+    def to(self, role: str) -> ArrayName:
+        """The same array in another role."""
+        return self._replace(role=role)
+
+    def __str__(self) -> str:
+        if not self.layer:
+            return f"{self.role} on {self.device}" if self.device else self.role
+        piece = f"{self.whole if self.array else self.layer}:{self.column}"
+        return piece if self.role == "parameter" else f"{self.role} of {piece}"
+
+
+LOSS, PROBS, LABELS, STEP = (ArrayName(role=role) for role in ("loss", "probs", "labels", "step"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +71,7 @@ class Value:
 class Symbol:
     """A number that is given anew at every call of a compiled step, by name."""
 
-    name: str
+    name: ArrayName
 
 
 @dataclass(frozen=True)
@@ -64,19 +101,19 @@ class Program:
     """A recorded step.
 
     Attributes:
-        bound: arrays that live longer than a step, by name (``"conv1.weight:0"``, ``"momentum/conv1.weight:0"``, …);
-            `Backend.compile_step` is given them once
-        fed: arrays that are given at every call, by name (``"images@cpu:0"``, ``"labels"``, …)
+        bound: arrays that live longer than a step (parameters, their momentum, the mean); `Backend.compile_step` is
+            given them once
+        fed: arrays that are given at every call (images, labels, …)
         symbols: names of the numbers that are given at every call
         calls: the operations, in an order that may be followed one by one
         outputs: arrays to return, by name
     """
 
-    bound: dict[str, Value]
-    fed: dict[str, Value]
-    symbols: tuple[str, ...]
+    bound: dict[ArrayName, Value]
+    fed: dict[ArrayName, Value]
+    symbols: tuple[ArrayName, ...]
     calls: tuple[Call, ...]
-    outputs: dict[str, Value]
+    outputs: dict[ArrayName, Value]
 
 
 Watch = Callable[[str, int, str], None]
@@ -86,7 +123,7 @@ Watch = Callable[[str, int, str], None]
 class CompiledStep(Protocol):
     """What `Backend.compile_step` returns."""
 
-    def __call__(self, feed: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Array]:
+    def __call__(self, feed: Mapping[ArrayName, Any], watch: Watch | None = None) -> dict[ArrayName, Array]:
         """Run the step: `feed` has the fed arrays and the symbols' numbers by name; returns the outputs by name.
 
         Outputs stay valid until the next call. With `watch` the step tells where its time goes: all work begun

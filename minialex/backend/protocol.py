@@ -24,7 +24,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from minialex.backend.arrays import Array, Padding
-from minialex.backend.program import CompiledStep, Program
+from minialex.backend.operations import Function
+from minialex.backend.program import ArrayName, CompiledStep, Program
 from minialex.philox import Stream
 
 
@@ -280,9 +281,18 @@ class Backend(Protocol):
         """
         ...
 
-    # ---- the one hook ---------------------------------------------------------------------------------------
+    # ---- hooks: a backend may do without --------------------------------------------------------------------
 
-    def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
+    def apply(self, function: Function, *args: Any, **kwargs: Any) -> Any:
+        """Run an operation of somebody's own (see `minialex.backend.operations`) on this backend's arrays.
+
+        ``function.compute(xp, self.name, *args, **kwargs)`` does it, given plain arrays of the namespace `xp` in the
+        place of the backend's own; devices and the rule are checked as for the protocol's operations. A backend
+        without this method runs the protocol's operations alone.
+        """
+        ...
+
+    def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
         """A faster way to run a recorded program (a training or an inference step), or None to walk the layers.
 
         `program` is the step as the sequence of operations that it is (see `minialex.backend.program`), `bindings` the

@@ -13,7 +13,8 @@ import numpy as np
 
 from minialex.backend import rules
 from minialex.backend.arrays import Array
-from minialex.backend.program import Call, CompiledStep, Program, Symbol, Value, Watch, flatten, values
+from minialex.backend.operations import Function, method, rule_of
+from minialex.backend.program import ArrayName, Call, CompiledStep, Program, Symbol, Value, Watch, flatten, values
 from minialex.backend.protocol import MOVERS, OPERATIONS, Backend
 from minialex.errors import ConfigurationError, DeviceMismatch
 from minialex.philox import Stream
@@ -41,10 +42,14 @@ class Recorder:
         devices = {value.device for value in values((args, kwargs))}
         if len(devices) != 1:
             raise DeviceMismatch(f"{operation}: arrays live on different devices ({', '.join(sorted(devices))})")
-        specs = rules.RULES[operation](*args, **kwargs)
+        specs = rule_of(operation)(*args, **kwargs)
         made = [spec and self.value(spec.shape, spec.dtype, next(iter(devices))) for spec in flatten(specs)]
         self.calls.append(Call(operation, args, kwargs, tuple(made), *self.where))
         return type(specs)(made) if isinstance(specs, tuple | list) else made[0]
+
+    def apply(self, function: Function, *args: Any, **kwargs: Any) -> Any:
+        """An operation of one's own, written down as the protocol's are."""
+        return self.call(function.name, *args, **kwargs)
 
     def copy_to(self, x: Value, device: str) -> Value:
         """A copy on another device, written down only if it is another."""
@@ -76,10 +81,10 @@ def as_backend(recorder: Recorder) -> Backend:
     return cast(Backend, recorder)
 
 
-def interpret(program: Program, backend: Backend, bindings: Mapping[str, Array]) -> CompiledStep:
+def interpret(program: Program, backend: Backend, bindings: Mapping[ArrayName, Array]) -> CompiledStep:
     """Run a program call by call: what `compile_step` means, and what a compiled step is compared with."""
 
-    def step(feed: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Array]:
+    def step(feed: Mapping[ArrayName, Any], watch: Watch | None = None) -> dict[ArrayName, Array]:
         known: dict[Value, Any] = {value: bindings[name] for name, value in program.bound.items()}
         known.update({value: feed[name] for name, value in program.fed.items()})
 
@@ -99,7 +104,7 @@ def interpret(program: Program, backend: Backend, bindings: Mapping[str, Array])
             if watch is not None and where != (call.layer, call.column, call.phase):
                 where = call.layer, call.column, call.phase
                 watch(*where)
-            function = getattr(backend, call.operation)
+            function = method(backend, call.operation)
             made = function(*resolve(call.args), **{key: resolve(value) for key, value in call.kwargs.items()})
             known.update(
                 (value, array) for value, array in zip(call.results, flatten(made), strict=True) if value is not None

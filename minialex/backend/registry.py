@@ -5,6 +5,9 @@ A third party's package joins with two lines in its ``pyproject.toml``::
     [project.entry-points."minialex.backends"]
     theirs = "their_package:TheirBackend"
 
+Its class may say more of itself than the protocol asks: ``priority``, its rank as the default; ``keeps_kernels``, that
+what it compiles is kept on disk; and ``diagnose``, what it knows of devices of its own (`minialex.backend.findings`).
+
 Listing reads package metadata alone: that of what is installed or, where nothing is, the ``pyproject.toml`` of the
 source tree that this file is in. Loading imports one backend, compares it with the protocol by reflection, and builds
 it; whatever goes wrong there is the reason why that backend cannot be used, and touches no other.
@@ -14,11 +17,12 @@ from __future__ import annotations
 
 import inspect
 import tomllib
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
+from minialex.backend.imports import find
 from minialex.backend.protocol import MOVERS, OPERATIONS, Backend
 from minialex.errors import BackendUnavailable, ConfigurationError, MinialexError, nearest
 
@@ -53,13 +57,48 @@ def _of_source_tree() -> list[EntryPoint]:
 
 
 def default_name() -> str:
-    """The backend used where none is named: Numba's, where Numba is installed, else the reference."""
-    return "numba" if "numba" in installed() and find_spec("numba") else "numpy"
+    """The backend used where none is named: of those that can be imported, the one whose class has most `priority`.
+
+    A class without that attribute is used by name alone.
+
+    Raises:
+        ConfigurationError: If no backend is installed that has one.
+    """
+    ranks: dict[str, int] = {}
+    for name in installed():
+        with suppress(MinialexError):
+            ranks[name] = getattr(kind(name), "priority", -1)
+    best = max(ranks, key=ranks.__getitem__, default=None)
+    if best is None or ranks[best] < 0:
+        raise ConfigurationError(f"no installed backend ({', '.join(installed()) or 'none'}) is a default; name one")
+    return best
+
+
+def kind(name: str) -> type:
+    """The class of a backend, by name or as ``file.py:Class``: imported and compared with the protocol, but not built.
+
+    Raises:
+        ConfigurationError: If no backend has that name.
+        BackendUnavailable: If it cannot be imported or does not follow the protocol, with the reason.
+    """
+    points = installed()
+    if name not in points and ":" not in name:
+        raise ConfigurationError(f"no backend named '{name}'; installed: {', '.join(points)}.{nearest(name, points)}")
+    try:
+        found: type = find("backend", name) if ":" in name else points[name].load()
+    except MinialexError:
+        raise
+    except Exception as error:  # whatever a third party's package does wrong is its reason, not our crash
+        raise BackendUnavailable(f"backend '{name}' cannot be used: {type(error).__name__}: {error}") from error
+    faults = protocol_faults(found)
+    if faults:
+        raise BackendUnavailable(f"backend '{name}' does not follow the protocol: {'; '.join(faults)}")
+    return found
 
 
 def protocol_faults(backend: type) -> list[str]:
     """Where a class departs from the protocol: operations left out, renamed, or with other parameters."""
-    names = (*MOVERS, *OPERATIONS, "compile_step")
+    names = (*MOVERS, *OPERATIONS, "compile_step", *(("apply",) if hasattr(backend, "apply") else ()))
     faults = [fault for name in names if (fault := signature_fault(name, inspect.getattr_static(backend, name, None)))]
     faults += [f"'{name}' is missing" for name in ("name", "devices") if not hasattr(backend, name)]
     return faults
@@ -94,7 +133,8 @@ def load(name: str | None = None, *, threads: int | None = None, precision: str 
     """Import and build a backend.
 
     Args:
-        name: an installed backend's name, or None for the default
+        name: an installed backend's name, or a class as ``file.py:Class`` or ``package.module:Class`` (see
+            `minialex.backend.imports.find`); None for the default
         threads: how many threads it may use, for backends that have threads; None leaves it to the backend
         precision: of its matrix products, for backends that have a choice: ``"float32"``, ``"tf32"`` or ``"bfloat16"``
 
@@ -102,19 +142,13 @@ def load(name: str | None = None, *, threads: int | None = None, precision: str 
         ConfigurationError: If no backend has that name, or it does not take an option that is given.
         BackendUnavailable: If it cannot run here or does not follow the protocol, with the reason.
     """
-    points = installed()
     name = name or default_name()
-    if name not in points:
-        raise ConfigurationError(f"no backend named '{name}'; installed: {', '.join(points)}.{nearest(name, points)}")
+    found = kind(name)
     try:
-        kind = points[name].load()
-        faults = protocol_faults(kind)
-        if faults:
-            raise BackendUnavailable(f"backend '{name}' does not follow the protocol: {'; '.join(faults)}")
-        return build(name, kind, threads=threads, precision=precision)
+        return build(name, found, threads=threads, precision=precision)
     except MinialexError:
         raise
-    except Exception as error:  # whatever a third party's package does wrong is its reason, not our crash
+    except Exception as error:
         raise BackendUnavailable(f"backend '{name}' cannot be used: {type(error).__name__}: {error}") from error
 
 

@@ -59,6 +59,7 @@ def ablate(
     from minialex.storage import atomic
     from minialex.studies import measures, outcome
     from minialex.studies.running import Place, unfinished
+    from minialex.studies.statistics import student
     from minialex.studies.study import names, study
     from minialex.training.signals import EXIT_CODES
 
@@ -76,6 +77,7 @@ def ablate(
     own_threads = 1 if threads is None and not spread and at_once > 1 else threads
     place = Place(out / "quick" if quick else out, "" if quick else data, backend, own_threads, spread)
     registry.load(backend, threads=threads)  # say at once what cannot run
+    student(1)  # likewise: intervals need SciPy
     atomic.make_folder(place.out / "runs")
     again = shlex.join(["minialex", "ablate", *(word for word in sys.argv[1:] if word != "ablate")])
     wishes = [job for one in chosen for job in runs_of(one, one.seeds[: seeds or None], calibrate)]

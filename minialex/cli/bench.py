@@ -37,7 +37,7 @@ def bench(
     from minialex.engine.session import placement_of
     from minialex.figures import bench as figures
     from minialex.figures import pictures
-    from minialex.recipe.fields import load
+    from minialex.recipe.toml import load
     from minialex.screen.terminal import console
     from minialex.speed.bench import measure
     from minialex.speed.machine import describe

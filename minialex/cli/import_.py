@@ -77,7 +77,8 @@ def import_weights(
 def read_weights(source: Path, recipe: str | None, mean: Path | None) -> Weights:
     """Weights from a file of any format that is known by its first bytes."""
     from minialex.exchange import caffe, pytorch_file, torchvision
-    from minialex.runs import checkpoint, weights_file
+    from minialex.runs import weights_file
+    from minialex.storage import safetensors
 
     kind = weights_file.kind_of(source)
     if kind == "onnx":
@@ -89,9 +90,9 @@ def read_weights(source: Path, recipe: str | None, mean: Path | None) -> Weights
     if mean is not None:
         raise ConfigurationError("--mean is for a caffemodel")
     if kind == "safetensors":
-        if checkpoint.read_metadata(source).get("format") == weights_file.FORMAT:
+        if safetensors.read_metadata(source).get("format") == weights_file.FORMAT:
             raise ConfigurationError(f"{source} is a weights file of minialex already")
-        tensors = checkpoint.read_safetensors(source)
+        tensors = safetensors.read(source)
         tensors = {name: a.astype("float32") if a.dtype == "float16" else a for name, a in tensors.items()}
     else:
         tensors = pytorch_file.read(source)
@@ -116,9 +117,9 @@ def own_weights(tensors: dict[str, Any], recipe_name: str, source: Path) -> Weig
     """A state dictionary with our names, such as `pytorch_module` writes; its ``mean`` is that of the centre crop."""
     import numpy as np
 
-    from minialex.data.statistics import Statistics
-    from minialex.recipe.fields import load
-    from minialex.runs.weights_file import Weights, check
+    from minialex.exchange.whole import foreign
+    from minialex.recipe.toml import load
+    from minialex.runs.weights_file import check
 
     recipe = load(recipe_name)
     last = tensors.get("fc8.weight")
@@ -128,15 +129,12 @@ def own_weights(tensors: dict[str, Any], recipe_name: str, source: Path) -> Weig
     S, crop = recipe.image_size, recipe.crop
     if mean is None or mean.shape not in ((3, 1, 1), (3, crop, crop)) or not np.isfinite(mean).all():
         raise CheckpointError(f"{source}: expected a tensor 'mean' of shape (3, 1, 1) or (3, {crop}, {crop})")
-    if mean.shape[1] == 1:
-        image = np.broadcast_to(mean, (3, S, S))
-    else:  # nothing is known outside the centre
+    if mean.shape[1] > 1:  # nothing is known outside the centre
         before = (S - crop) // 2
         around = (before, S - crop - before)
-        image = np.pad(mean, ((0, 0), around, around), mode="edge")
+        mean = np.pad(mean, ((0, 0), around, around), mode="edge")
     check(tensors, recipe, str(source))
-    statistics = Statistics(np.ascontiguousarray(image, np.float32), np.zeros((3, 3)))
-    return Weights(recipe, (), statistics, tensors, "a data set that the file does not name")
+    return foreign(tensors, recipe, mean, "a data set that the file does not name")
 
 
 def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -86,7 +86,8 @@ def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
 
 def overrides(extra: Sequence[str]) -> dict[str, Any]:
     """Recipe fields from the options that a command does not know: ``--learning-rate 0.02``, ``--colour=0``."""
-    from minialex.recipe.fields import fields, parse_value
+    from minialex.recipe.fields import fields
+    from minialex.recipe.toml import parse_value
 
     changes: dict[str, Any] = {}
     words = list(extra)

@@ -43,7 +43,7 @@ def plan(
     """
     from minialex.figures import pictures
     from minialex.figures import plan as figures
-    from minialex.recipe.fields import load
+    from minialex.recipe.toml import load
     from minialex.screen.terminal import console
     from minialex.speed.rates import read
 
@@ -51,7 +51,7 @@ def plan(
     if json and markdown:
         raise ConfigurationError("give --json or --markdown, not both")
     measured = {} if rates is None else read(rates)
-    text = devices or ("cuda:0" if "cuda:0" in measured else "cpu")
+    text = devices or next((name for name in measured if ":" in name), "cpu")
     if rates is None:
         measured = measure(text)
     subject = setting(base, text, measured, link, images)
@@ -98,9 +98,9 @@ def precisions(text: str | None, devices: Sequence[Rates]) -> tuple[str, ...]:
 def find_devices(text: str, measured: dict[str, Rates]) -> tuple[tuple[str, ...], tuple[Rates, ...], tuple[int, ...]]:
     """Devices from the command line's text: labels, each device's rates once, and which of them each label is.
 
-    A number or ``cuda:N`` is a device of this machine (or of the one that `measured` is from), ``cpu`` its processor
-    (and so are the pretend devices ``cpu:0`` and ``cpu:1``);
-    any other name is one of the table in `minialex.speed.rates`, and every mention of it is a card of its own.
+    A number, or ``backend:number``, is a device of this machine (or of the one that `measured` is from), ``cpu`` its
+    processor (and so are the pretend devices ``cpu:0`` and ``cpu:1``); any other name is one of the table in
+    `minialex.speed.rates`, and every mention of it is a card of its own.
 
     Raises:
         ConfigurationError: If one is not known, with the names that are.
@@ -111,7 +111,8 @@ def find_devices(text: str, measured: dict[str, Rates]) -> tuple[tuple[str, ...]
     labels, rates, indices = [], [], []
     shared: dict[str, int] = {}  # devices of this machine, which may be named twice
     for part in (part.strip().lower() for part in text.split(",")):
-        own = f"cuda:{part}" if part.isdecimal() else "cpu" if part in DEVICES else part
+        numbered = (name for name in measured if part.isdecimal() and name.partition(":")[2] == part)
+        own = "cpu" if part in DEVICES else next(numbered, part)
         if own in KNOWN:
             rates.append(KNOWN[own])
             indices.append(len(rates) - 1)
@@ -123,7 +124,7 @@ def find_devices(text: str, measured: dict[str, Rates]) -> tuple[tuple[str, ...]
         else:
             names = [*KNOWN, *measured]
             hint = nearest(own, names)
-            if own == "cpu" or own.startswith("cuda:"):
+            if own == "cpu" or own.isdecimal() or ":" in own:
                 hint = " Make the report anew on a machine that has it: minialex doctor --report FILE"
             raise ConfigurationError(f"no rates for device '{part}'; known are {', '.join(names)}.{hint}")
         labels.append(own)
@@ -144,10 +145,10 @@ def measure(text: str) -> dict[str, Rates]:
         from minialex.doctor import processor
 
         measured["cpu"] = processor.measure()
-    if any(part.isdecimal() or part.startswith("cuda:") for part in parts):
-        from minialex.doctor import examine
+    if any(part.isdecimal() or ":" in part for part in parts if part not in DEVICES):
+        from minialex.doctor.devices import cards
 
-        measured |= examine.cards()
+        measured |= cards()
     return measured
 
 

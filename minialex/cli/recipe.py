@@ -9,7 +9,8 @@ import typer
 
 def recipe(name: Annotated[str | None, typer.Argument(help="a recipe to print whole")] = None) -> None:
     """List the recipes and all fields with their meaning, or print one recipe as TOML."""
-    from minialex.recipe.fields import Recipe, built_in, fields, load
+    from minialex.recipe.fields import Recipe, fields
+    from minialex.recipe.toml import built_in, load
     from minialex.screen.sheet import Sheet
     from minialex.screen.terminal import console
 

@@ -16,7 +16,7 @@ def summary(
 ) -> None:
     """A network in numbers: shapes, who reads whom, parameters, neurons, multiply-adds, memory."""
     from minialex.engine.summary import PAPER_TOTALS, summarise
-    from minialex.recipe.fields import load
+    from minialex.recipe.toml import load
     from minialex.screen.formats import plural
     from minialex.screen.sheet import Sheet
     from minialex.screen.terminal import console

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from minialex.api.run import TrainingRun
+    from minialex.training.loop import Result
 
 
 def train(
@@ -25,6 +26,10 @@ def train(
     *,
     machine: Machine,
     recipe: Annotated[str | None, typer.Option(help="a recipe's name or a .toml file; see `minialex recipe`")] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(help="a network of your own: FILE.py:NAME, MODULE:NAME, or one that a package announces"),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the training set")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images of one step")] = None,
     seed: Annotated[int | None, typer.Option(help="of every random number of the run")] = None,
@@ -39,43 +44,38 @@ def train(
 
     Without options: the small two-column AlexNet on generated shapes, about a minute on two cores.
     """
-    from minialex.api.run import begin_run, choose_recipe, resume_run
+    from minialex.api import run as training
     from minialex.screen.terminal import console
-    from minialex.training.display import TrainingDisplay
 
     fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "init": init,
               "backend": machine.backend, "devices": machine.devices}  # fmt: skip
     changes = overrides(context.args) | {name: value for name, value in fields.items() if value is not None}
-    screen = console()
-    if resume is not None:
-        if out is not None or recipe is not None:
-            raise ConfigurationError(
-                "--resume goes on with the run's own folder and recipe: leave out --out and --recipe"
-            )
-        with TrainingDisplay(screen) as display:
-            run = resume_run(resume, changes, machine.threads, display)
+    if network is not None:
+        from minialex.network.own import changes_for
+
+        changes = changes_for(network) | changes
+    if resume is None:
+        run = training.train(recipe, out=out, threads=machine.threads, **changes)
+    elif out is None and recipe is None:
+        run = training.TrainingRun(resume).resume(threads=machine.threads, **changes)
     else:
-        chosen = choose_recipe(recipe, changes)
-        with TrainingDisplay(screen) as display:
-            run = begin_run(chosen, out, machine.threads, display)
+        raise ConfigurationError("--resume goes on with the run's own folder and recipe: leave out --out and --recipe")
     assert run.result is not None
-    tell(run, screen)
+    tell(run, run.result, console())
     return run.result.exit_code
 
 
-def tell(run: TrainingRun, screen: Console) -> None:
+def tell(run: TrainingRun, result: Result, screen: Console) -> None:
     """What came of a finished run; for a stopped one, how to go on."""
     from minialex.screen.formats import duration
 
-    result = run.result
-    assert result is not None
     if result.evaluation is None:
         screen.print(f"stopped by {result.stopped} after step {result.progress.step}; go on with:")
         screen.print(f"  minialex train --resume {run.path}")
         return
     screen.print(
         f"validation top-1 error {result.evaluation.words(1)}, top-5 {result.evaluation.error(5):.2%}, after "
-        f"{result.epochs} epochs, {duration(result.progress.seconds)}; "
+        f"{len(result.progress.errors)} epochs, {duration(result.progress.seconds)}; "
         f"guessing would be {100 * (1 - 1 / run.recipe.classes):.3g}%"
     )
     screen.print(f"report       {run.report()}")

@@ -20,7 +20,8 @@ more. A backend may declare, as attributes of its class or instance:
     by operation, ``"tf32"`` or ``"bfloat16"``, where matrix units round float32 operands to that format and add in
     float32: the bounds widen by two roundings a product, not by one for every term
 
-From a program: `run`.
+Operations of one's own are checked in the same way, and their gradients by differences, with ``--operations mine.py``
+(or a module) that registers them; layers of one's own by `minialex.conformance.own.check_layer`. From a program: `run`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def run(backend: Backend, operations: Iterable[str] | None = None, profile: str 
 
     Args:
         backend: the backend
-        operations: names of methods of the protocol; None for all of them
+        operations: names of methods of the protocol, or of registered operations; None for all of the protocol's
         profile: ``"ci"`` (the same moderate number of examples every time) or ``"deep"``
 
     Returns:
@@ -65,24 +66,23 @@ def run(backend: Backend, operations: Iterable[str] | None = None, profile: str 
     """
     from minialex.conformance.bounds import declared, operands
     from minialex.conformance.checks import CHECKS, PROFILES
+    from minialex.conformance.own import check_of
     from minialex.errors import ConfigurationError, nearest
 
     names = list(CHECKS) if operations is None else list(operations)
-    for name in names:
-        if name not in CHECKS:
-            raise ConfigurationError(f"the protocol has no operation '{name}'.{nearest(name, CHECKS)}")
+    checks = [check_of(name) for name in names]
     if profile not in PROFILES:
         raise ConfigurationError(
             f"no profile '{profile}'; there are {', '.join(PROFILES)}.{nearest(profile, PROFILES)}"
         )
     results = []
-    for name in names:
+    for name, check in zip(names, checks, strict=True):
         wider, coarser = declared(backend).get(name), operands(backend).get(name)
         remarks = [f"within the unit roundoff {wider:.3g} that the backend declares"] if wider else []
         remarks += [f"with operands rounded to {coarser}, as the backend declares"] if coarser else []
         remark = ", ".join(remarks)
         try:
-            CHECKS[name](backend, PROFILES[profile])
+            check(backend, PROFILES[profile])
             results.append(Result(name, True, remark))
         except Exception as error:  # a backend may raise anything; the caller wants to see all operations
             text = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"

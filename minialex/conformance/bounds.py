@@ -32,8 +32,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minialex.backend.operations import FUNCTIONS
 from minialex.backend.protocol import Backend
-from minialex.conformance.case import Array, Case, compute, listed
+from minialex.conformance.case import Array, Case, compute, each, listed
 from minialex.errors import ConfigurationError
 
 Float64 = NDArray[np.float64]
@@ -458,6 +459,27 @@ def augment(case: Case, numbers: Arithmetic) -> list[Expected]:
     return [Expected("y", y, numbers.finite(numbers.gamma(4) * reach + numbers.smallest, reach))]
 
 
+def registered(case: Case, numbers: Arithmetic) -> list[Expected]:
+    """For a registered operation, of which nothing is known: roundings of the size of a result's largest element.
+
+    Not derived: an operation is allowed `Function.roundings` of them, and as many of its arguments, which are moved
+    at random to see what that does.
+    """
+    values, u, step = _values(case), numbers.u, 2.0**-20
+    moved = [np.zeros(np.shape(value)) for value in values]
+    random = np.random.default_rng(0)
+    for _ in range(3):
+        nudged = each(case.wide.arrays, lambda a: a * (1 + step * random.uniform(-1, 1, a.shape)))
+        for most, value, other in zip(moved, values, _values(replace(case.wide, arrays=nudged)), strict=True):
+            np.maximum(most, np.abs(other - value) / step, out=most)
+    found = []
+    for index, (value, most) in enumerate(zip(values, moved, strict=True)):
+        size = max(float(np.max(np.abs(value), initial=0.0)), float(np.max(most, initial=0.0)))
+        bound = np.full(np.shape(value), FUNCTIONS[case.operation].roundings * (u * size + numbers.smallest))
+        found.append(Expected(f"result {index}", value, numbers.finite(bound, np.full(np.shape(value), size))))
+    return found
+
+
 BOUNDS: dict[str, Callable[[Case, Arithmetic], list[Expected]]] = {
     **dict.fromkeys(("reshape", "concat", "split"), copies),
     **{
@@ -478,4 +500,4 @@ def expected(case: Case, backend: Backend) -> list[Expected]:
     """What a call should give on a backend, result by result; a result that should be None is left out."""
     dtype = next((a.dtype for a in listed(case.arrays.values()) if a.dtype.kind == "f"), np.dtype(np.float64))
     with np.errstate(all="ignore"):
-        return BOUNDS[case.operation](case, arithmetic(backend, case.operation, dtype))
+        return BOUNDS.get(case.operation, registered)(case, arithmetic(backend, case.operation, dtype))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.backend import registry
+from minialex.backend.operations import method
 from minialex.backend.program import flatten
 from minialex.backend.protocol import Backend
 
@@ -118,6 +119,6 @@ def compute(case: Case) -> list[Array | None]:
     backend = reference()
     device = backend.devices[0]
     arrays = each(case.arrays, lambda a: backend.to_device(a, device))
-    results = flatten(getattr(backend, case.operation)(*arrays.values(), **case.numbers))
+    results = flatten(method(backend, case.operation)(*arrays.values(), **case.numbers))
     results += [arrays[name] for name in IN_PLACE.get(case.operation, ())]
     return [None if result is None else backend.to_numpy(result) for result in results]

@@ -7,7 +7,7 @@ Hypothesis finds, or returns.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,14 +16,14 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from minialex.backend.operations import Example, method, rule_of
 from minialex.backend.program import flatten
 from minialex.backend.protocol import MOVERS, OPERATIONS, Backend
 from minialex.backend.registry import protocol_faults
-from minialex.backend.rules import RULES
 from minialex.conformance.bounds import expected
 from minialex.conformance.case import IN_PLACE, LAYOUTS, Array, Case, each, lay_out, listed
 from minialex.conformance.compare import Disagreement, check_value, fail, same_bits
-from minialex.conformance.strategies import MOODS, STRATEGIES, Draw, Floats, make, refused, wrong_calls
+from minialex.conformance.strategies import MOODS, STRATEGIES, Draw, Floats, make, refused, registered, wrong_calls
 from minialex.errors import ConfigurationError, DeviceMismatch
 
 _PLAIN = settings(
@@ -68,13 +68,13 @@ def perform(backend: Backend, case: Case, device: str) -> list[Array | None]:
     place = at(case, device)
     arrays = each(case.arrays, lambda a: backend.to_device(lay_out(a, case.layout), device))
     try:
-        made = getattr(backend, case.operation)(*arrays.values(), **case.numbers)
+        made = method(backend, case.operation)(*arrays.values(), **case.numbers)
     except Exception as error:
         raise fail(case, place, f"raised {type(error).__name__}: {error}") from error
     if made is None:
         raise fail(case, place, NOTHING)
     results = flatten(made)
-    specs = flatten(RULES[case.operation](*case.arrays.values(), **case.numbers))
+    specs = flatten(rule_of(case.operation)(*case.arrays.values(), **case.numbers))
     if len(results) != len(specs):
         raise fail(case, place, f"gave {len(results)} results, expected {len(specs)}")
     for index, (result, spec) in enumerate(zip(results, specs, strict=True)):
@@ -143,7 +143,7 @@ def check_mixed_devices(backend: Backend, case: Case) -> None:
 def check_refusal(backend: Backend, case: Case, arrays: dict[str, Any], kind: type[Exception], what: str) -> None:
     """A call that must raise one kind of error."""
     try:
-        getattr(backend, case.operation)(*arrays.values(), **case.numbers)
+        method(backend, case.operation)(*arrays.values(), **case.numbers)
     except kind:
         return
     except Exception as error:
@@ -165,19 +165,23 @@ def check_operation(
     *,
     check_case: Callable[[Backend, Case], None] = check_case,
     seed: int | None = None,
+    examples: Sequence[Example] = (),
 ) -> None:
     """Many calls of one operation, valid ones and some that must be refused, in each dtype that the backend takes.
 
     Args:
         check_case: what is done with each valid call; another function than the kit's may watch what goes on
         seed: draws other examples than the profile's; None leaves the choice to the profile
+        examples: shapes and numbers to try a registered operation with, instead of those that it was registered with
     """
+    strategy_of = STRATEGIES.get(operation) or registered(operation, examples)
+    moods = MOODS.values() if operation in STRATEGIES else [MOODS["ordinary"]]
     draw: Callable[[Callable[[], None]], Callable[[], None]]
     draw = (lambda test: test) if seed is None else hypothesis.seed(seed)
     device = backend.devices[0]
     for dtype in dtypes(backend):
-        for kinds, share in MOODS.values():
-            strategy = STRATEGIES[operation](Floats(dtype, kinds))
+        for kinds, share in moods:
+            strategy = strategy_of(Floats(dtype, kinds))
 
             @settings(profile, max_examples=max(1, int(share * profile.max_examples)))
             @given(strategy)
@@ -187,9 +191,9 @@ def check_operation(
             draw(agrees)()
 
         @settings(profile, max_examples=3)
-        @given(STRATEGIES[operation](Floats(dtype, ("normal",))))
+        @given(strategy_of(Floats(dtype, ("normal",))))
         def refuses(case: Case) -> None:
-            for what, wrong in wrong_calls(case, partial(refused, rule=RULES[operation])):
+            for what, wrong in wrong_calls(case, partial(refused, rule=rule_of(operation))):
                 arrays = each(wrong.arrays, lambda a: backend.to_device(a, device))
                 check_refusal(backend, wrong, arrays, ConfigurationError, what)
 

@@ -8,17 +8,22 @@ skipped with its reason, and one that breaks the protocol fails.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 from hypothesis import settings
 
 from minialex.backend import registry
+from minialex.backend.imports import load_module
+from minialex.backend.operations import OPERATIONS
 from minialex.backend.protocol import Backend
 from minialex.conformance.bounds import declared, operands
-from minialex.conformance.checks import PROFILES
-from minialex.conformance.select import follows_protocol, load
+from minialex.conformance.checks import CHECKS, PROFILES
 from minialex.errors import BackendUnavailable, MinialexError
 
 _named = pytest.StashKey[dict[str, Backend]]()
+_checked = pytest.StashKey[Iterable[Any]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="backend to check: an installed name or package.module:Class; may be repeated (default: all installed)",
     )
     group.addoption(
+        "--operations",
+        action="append",
+        metavar="MODULE",
+        help="check the operations that this module or file.py registers with examples, instead of the protocol's",
+    )
+    group.addoption(
         "--conformance-profile",
         choices=tuple(PROFILES),
         default="ci",
@@ -38,10 +49,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def checked(config: pytest.Config) -> list[str]:
+    """The operations that are checked: the protocol's, or those that ``--operations`` registered."""
+    before = set(OPERATIONS)
+    for place in config.getoption("--operations", None) or ():
+        load_module("operations", place)
+    own = sorted(name for name in OPERATIONS if OPERATIONS[name].examples and name not in before)
+    return own or list(CHECKS)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Load the backends that are named, or end the run."""
     try:
-        config.stash[_named] = {name: load(name) for name in config.getoption("--backend", None) or ()}
+        config.stash[_named] = {name: registry.load(name) for name in config.getoption("--backend", None) or ()}
+        config.stash[_checked] = checked(config)
     except MinialexError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -64,7 +85,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test a backend."""
+    """One test a backend, and of the kit's own test one an operation."""
+    if metafunc.module.__name__.endswith("minialex.conformance.test_conformance"):
+        metafunc.parametrize("operation", metafunc.config.stash[_checked])
     if "backend" in metafunc.fixturenames:
         names = list(metafunc.config.stash[_named] or registry.installed())
         metafunc.parametrize("backend", names, indirect=True, scope="session")
@@ -82,6 +105,14 @@ def backend(request: pytest.FixtureRequest) -> Backend:
         if not follows_protocol(request.param):
             raise
         pytest.skip(str(error))
+
+
+def follows_protocol(name: str) -> bool:
+    """Whether an installed backend that does not load is merely unable to run here, and not wrong."""
+    try:
+        return not registry.protocol_faults(registry.installed()[name].load())
+    except Exception:  # what its import needs is not here
+        return True
 
 
 @pytest.fixture(scope="session")

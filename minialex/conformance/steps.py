@@ -12,12 +12,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from minialex.backend.pretend import HostArray
-from minialex.backend.program import CompiledStep, Program, flatten
+from minialex.backend.program import STEP, ArrayName, CompiledStep, Program, flatten
 from minialex.backend.protocol import Backend
 from minialex.backend.recorder import interpret
 from minialex.conformance.bounds import BOUNDS, UNIT_ROUNDOFF, arithmetic
@@ -37,6 +37,7 @@ from minialex.network.layers import (
 )
 from minialex.network.network import Network
 from minialex.network.parameters import initial_parameters
+from minialex.recipe.fields import Recipe
 
 NETWORK = Network(
     "conformance",
@@ -71,6 +72,7 @@ computed so here too, and meet whole tiles and parts of one."""
 
 IMAGE_SIZE = 48
 BATCH = 4
+RECIPE = Recipe(seed=3, image_size=IMAGE_SIZE, crop=NETWORK.input_shape[1], pixel_scale=1 / 64)
 STEPS = 3
 TRIALS = 4
 SHARE = 1 / 8
@@ -80,9 +82,10 @@ the reference as the farthest of `TRIALS` such runs. The bounds are those of the
 a sum of n terms go one way; what is seen is about √n times less (Higham and Mary, "A new approach to probabilistic
 rounding error analysis", 2019). Half of the worst case of every single operation leaves room for both."""
 
-Make = Callable[[Program, Backend, Mapping[str, Any]], CompiledStep]
-Run = list[dict[str, Array]]
-"""Of each step the outputs and, as ``"after/NAME"``, what became of the parameters and their momentum."""
+Name = TypeVar("Name")
+Make = Callable[[Program, Backend, Mapping[ArrayName, Any]], CompiledStep]
+Run = list[dict[ArrayName, Array]]
+"""Of each step the outputs, and what became of the parameters and their momentum."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Data:
     """What the steps are given, on the host: weights by name, the mean image, and the batches."""
 
     dtype: str
-    weights: dict[str, Array]
+    weights: dict[ArrayName, Array]
     mean: Array
     batches: list[dict[str, Array]]
 
@@ -98,7 +101,7 @@ class Data:
     def wide(self) -> Data:
         """The same numbers in float64."""
 
-        def widen(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        def widen(arrays: Mapping[Name, Array]) -> dict[Name, Array]:
             return {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in arrays.items()}
 
         return Data("float64", widen(self.weights), self.mean.astype(np.float64), [widen(b) for b in self.batches])
@@ -125,39 +128,40 @@ def data(dtype: str) -> Data:
 def program_of(kind: Kind, dtype: str, placement: tuple[str, str], devices: tuple[str, ...], more: bool) -> Program:
     """The recorded step of `NETWORK`; with `more`, dropout's masks or (in inference) all layers are outputs, too."""
     layers = tuple(layer.name for layer in NETWORK.layers) if more else ()
-    scale = 1 / 64
-    plan = Plan(NETWORK, placement, dtype, 3, IMAGE_SIZE, factor=scale, infer_factor=scale, layers=layers)
+    plan = Plan(NETWORK, placement, RECIPE.replace(dtype=dtype), layers=layers)
     program = record(plan, kind, BATCH, devices)
     drawn = [call for call in program.calls if call.operation == "dropout"] if more else []
-    outputs = {f"mask/{call.layer}:{call.column}": mask for call in drawn if (mask := call.results[1])}
+    outputs = {
+        ArrayName(call.layer, column=call.column, role="mask"): mask for call in drawn if (mask := call.results[1])
+    }
     return replace(program, outputs={**program.outputs, **outputs})
 
 
 def execute(backend: Backend, program: Program, given: Data, make: Make = interpret) -> Run:
     """Run all steps and fetch everything after each."""
 
-    def initial(name: str) -> Array:
-        if name.startswith("mean@"):
+    def initial(name: ArrayName) -> Array:
+        if name.role == "mean":
             return given.mean
-        weights = given.weights[name.removeprefix("momentum/")]
-        return np.zeros_like(weights) if name.startswith("momentum/") else weights
+        weights = given.weights[name.to("parameter")]
+        return np.zeros_like(weights) if name.role == "momentum" else weights
 
     bound = {name: backend.to_device(initial(name), value.device) for name, value in program.bound.items()}
     step = make(program, backend, bound)
     run = []
     for number, batch in enumerate(given.batches):
-        feed: dict[str, Any] = {name: _number(name, number) for name in program.symbols}
+        feed: dict[ArrayName, Any] = {name: _number(name, number) for name in program.symbols}
         for name, value in program.fed.items():
-            feed[name] = backend.to_device(batch[name.partition("@")[0]], value.device)
+            feed[name] = backend.to_device(batch[name.role], value.device)
         fetched = {name: backend.to_numpy(array) for name, array in step(feed).items()}
-        learned = {f"after/{name}": backend.to_numpy(a) for name, a in bound.items() if not name.startswith("mean@")}
+        learned = {name: backend.to_numpy(a) for name, a in bound.items() if name.role != "mean"}
         run.append({**fetched, **learned})
     return run
 
 
-def _number(name: str, step: int) -> float:
+def _number(name: ArrayName, step: int) -> float:
     """What a symbol stands for at a step: its number, or a rate that changes, and is another for biases."""
-    return 7 + step if name == "step" else (0.04 if name.endswith("bias") else 0.02) / (1 + step)
+    return 7 + step if name == STEP else (0.04 if name.array == "bias" else 0.02) / (1 + step)
 
 
 class Perturbed:
@@ -200,7 +204,7 @@ def _fetch(value: Any) -> Any:
     return [_fetch(item) for item in value] if isinstance(value, list) else reference().to_numpy(value)
 
 
-def spread(backend: Backend, kind: Kind, given: Data) -> tuple[Run, list[dict[str, float]]]:
+def spread(backend: Backend, kind: Kind, given: Data) -> tuple[Run, list[dict[ArrayName, float]]]:
     """The reference's run in float64, and how far from it each array of each step may be."""
     there = reference().devices[0]
     program = program_of(kind, "float64", (there, there), reference().devices, more=True)
@@ -209,7 +213,9 @@ def spread(backend: Backend, kind: Kind, given: Data) -> tuple[Run, list[dict[st
     for seed in range(TRIALS):
         perturbed = cast(Backend, Perturbed(backend, given.dtype, seed))
 
-        def make(program: Program, backend: Backend, bound: Mapping[str, Any], by: Backend = perturbed) -> CompiledStep:
+        def make(
+            program: Program, backend: Backend, bound: Mapping[ArrayName, Any], by: Backend = perturbed
+        ) -> CompiledStep:
             return interpret(program, by, bound)
 
         runs.append(execute(reference(), program, given.wide, make))
@@ -229,12 +235,14 @@ def _farthest(first: Array, second: Array) -> float:
     return float(np.max(np.abs(first.astype(np.float64) - second)))
 
 
-def check_run(what: str, run: Run, wanted: Run, allowed: list[dict[str, float]], more: bool) -> None:
+def check_run(what: str, run: Run, wanted: Run, allowed: list[dict[ArrayName, float]], more: bool) -> None:
     """Raise `Disagreement` where a run is farther from another than allowed; integers and masks must be the same."""
     for step, arrays in enumerate(run):
-        names = set(arrays) ^ {name for name in wanted[step] if more or not name.startswith(("mask/", "layer/"))}
+        names = set(arrays) ^ {name for name in wanted[step] if more or name.role not in ("mask", "output")}
         if names:
-            raise Disagreement(f"compile_step: {what}: outputs left out or not asked for: {', '.join(sorted(names))}")
+            raise Disagreement(
+                f"compile_step: {what}: outputs left out or not asked for: {', '.join(sorted(map(str, names)))}"
+            )
         for name, array in arrays.items():
             other = wanted[step][name]
             with np.errstate(invalid="ignore"):
@@ -291,7 +299,7 @@ class NotCompiled(Exception):
 def compile_on(backend: Backend, program: Program, given: Data) -> Run | None:
     """The steps as the backend compiles them, or None if it does not."""
 
-    def make(program: Program, backend: Backend, bound: Mapping[str, Any]) -> CompiledStep:
+    def make(program: Program, backend: Backend, bound: Mapping[ArrayName, Any]) -> CompiledStep:
         compiled = backend.compile_step(program, bound)
         if compiled is None:
             raise NotCompiled

@@ -6,16 +6,17 @@ example stays small and quick however large its arrays are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+from minialex.backend.operations import FUNCTIONS, OPERATIONS, Example
 from minialex.backend.rules import pool_size
 from minialex.conformance.case import LAYOUTS, Array, Case, compute
-from minialex.errors import ConfigurationError
+from minialex.errors import ConfigurationError, nearest
 from minialex.philox import Stream, words
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -480,6 +481,41 @@ STRATEGIES: dict[str, Callable[[Floats], Cases]] = {
     "spatial_response_norm_backward": _response_norm_backward(spatial=True),
 }  # fmt: skip
 """The strategy of each operation by name; called with the values that it may draw."""
+
+
+def registered(name: str, examples: Sequence[Example] = ()) -> Callable[[Floats], Cases]:
+    """The strategy of a registered operation, forward or backward: one of its examples, with ordinary numbers.
+
+    Raises:
+        ConfigurationError: If there is no such operation, or it has no examples.
+    """
+    operation = OPERATIONS.get(name) or OPERATIONS.get(name.removesuffix("_backward"))
+    if operation is None:
+        raise ConfigurationError(f"no operation '{name}'.{nearest(name, [*STRATEGIES, *FUNCTIONS])}")
+    examples = examples or operation.examples
+    if not examples:
+        raise ConfigurationError(f"nothing to try '{name}' with: register it with examples of shapes and numbers")
+
+    @st.composite
+    def strategy(draw: Draw, floats: Floats) -> Case:
+        shapes, numbers = draw(st.sampled_from(examples))
+        drawn = [values(draw, shape, floats) for shape in shapes]
+        arrays = dict(zip(operation.arrays, (array for array, _ in drawn), strict=True))
+        about = [kind for _, kind in drawn]
+        if name != operation.name:
+            y, *saved = compute(Case(operation.name, arrays, dict(numbers)))
+            assert y is not None
+            dy, kind = values(draw, y.shape, floats)
+            arrays = {
+                "dy": dy,
+                **arrays,
+                **{f"saved{number}": array for number, array in enumerate(saved) if array is not None},
+            }
+            about.append(kind)
+        return _case(draw, name, arrays, dict(numbers), *about)
+
+    return strategy
+
 
 WRONG_NUMBERS: dict[str, tuple[Any, ...]] = {
     "stride": (0, -1),

@@ -10,19 +10,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from minialex.data.dataset import ArraySplit as ArraySplit
-from minialex.data.dataset import DataSet as DataSet
-from minialex.data.dataset import Split as Split
-from minialex.data.dataset import some
-from minialex.data.draws import ten_crop_offsets as ten_crop_offsets
-from minialex.data.draws import training_draws as training_draws
-from minialex.data.loader import batches as batches
-from minialex.data.order import epoch_order as epoch_order
+from minialex.data.dataset import ArraySplit, DataSet, Split, some
+from minialex.data.draws import epoch_order, ten_crop_offsets, training_draws
+from minialex.data.loader import batches
 from minialex.data.sets import cifar10, fashion_mnist, folder
 from minialex.data.sets import figures as shapes
-from minialex.data.statistics import Statistics as Statistics
+from minialex.data.statistics import Statistics
 from minialex.data.store import store
 from minialex.errors import ConfigurationError, DataError, nearest
+
+__all__ = [
+    "NAMES", "ArraySplit", "DataSet", "Split", "Statistics", "absolute", "batches", "epoch_order", "load",
+    "ten_crop_offsets", "training_draws",
+]  # fmt: skip
 
 NAMES = ("shapes", "cifar10", "fashion-mnist")
 

@@ -66,22 +66,12 @@ class ArraySplit:
         return self.images[indices]
 
 
-@dataclass(frozen=True)
 class Subset:
     """Some images of another part: `chosen` are their indices there, int64 [N]."""
 
-    whole: Split
-    chosen: NDArray[np.int64]
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class of every image, int64 [N]."""
-        return self.whole.labels[self.chosen]
-
-    @property
-    def size(self) -> int:
-        """Height and width of the images, in pixels."""
-        return self.whole.size
+    def __init__(self, whole: Split, chosen: NDArray[np.int64]) -> None:
+        self.whole, self.chosen = whole, chosen
+        self.labels, self.size = whole.labels[chosen], whole.size
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -101,20 +91,14 @@ def some(split: Split, count: int | None, *, seed: int, purpose: str) -> Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: its name, its two parts, and what the labels mean.
-
-    Attributes:
-        class_names: label i is `class_names[i]`, the name that tells classes apart (for ImageNet the WordNet id)
-        words: what a person calls class i, where that is another thing than its name; else empty
-        statistics: of the training part, where they are known already
-    """
+    """A data set: its name, its two parts, and what the labels mean."""
 
     name: str
     train: Split
     validation: Split
-    class_names: tuple[str, ...]
-    words: tuple[str, ...] = ()
-    statistics: Statistics | None = None
+    class_names: tuple[str, ...]  # label i is `class_names[i]`, which tells classes apart (for ImageNet the WordNet id)
+    words: tuple[str, ...] = ()  # what a person calls class i, where that is another thing than its name
+    statistics: Statistics | None = None  # of the training part, where they are known already
 
     @property
     def titles(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minialex.data import places
+from minialex.data.sets.files import CACHE
 from minialex.errors import ConfigurationError, DataError, ResourceError, nearest
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def fetch(
     if name not in registry:
         raise ConfigurationError(f"no download is known for '{name}'; known are {', '.join(registry)}."
                                  f"{nearest(name, registry)}")  # fmt: skip
-    root = folder if folder is not None else os.environ.get("MINIALEX_DATA") or places.download_default()
+    root = folder if folder is not None else os.environ.get("MINIALEX_DATA") or CACHE
     target = Path(root).expanduser() / name
     try:
         target.mkdir(parents=True, exist_ok=True)

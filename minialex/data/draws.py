@@ -1,6 +1,7 @@
-"""Which part of an image the network sees: random crops, reflections and colours in training, ten crops in testing.
+"""In which order an epoch visits the images, and what of each the network sees.
 
-This module only draws the numbers; `Backend.augment` cuts the pixels. Every draw is a pure function of (seed, purpose,
+That is random crops, reflections and colours in training, ten crops in testing. This module only draws the numbers;
+`Backend.augment` cuts the pixels. Every draw is a pure function of (seed, purpose,
 step, position in the batch), so splitting a batch or resuming a run changes none. Source: section 4.1.
 """
 
@@ -17,10 +18,26 @@ from minialex.errors import ConfigurationError, nearest
 
 CROP_POSITIONS = ("inclusive", "exclusive")
 COLOUR_SCALES = ("stdev", "eigenvalue")
+SHUFFLES = ("each-epoch", "once")
+
+
+def epoch_order(n: int, *, seed: int, epoch: int, shuffle: str = "each-epoch") -> NDArray[np.int64]:
+    """The order of n images in an epoch, int64 [n]: a permutation that depends on (seed, epoch) alone.
+
+    Args:
+        shuffle: ``"each-epoch"``, a new order every time, or ``"once"``, the order of epoch 0 for ever, as in the
+            2012 program, whose batches were shuffled when they were made
+
+    Raises:
+        ConfigurationError: an unknown `shuffle`
+    """
+    _check_word("shuffle", shuffle, SHUFFLES)
+    step = epoch if shuffle == "each-epoch" else 0
+    return philox.permutation(philox.Stream(seed, philox.purpose("order"), step=step), n)
 
 
 def centre_crop_offset(size: int, crop: int) -> int:
-    """Offset of the central crop: rows (or columns) left over are halved, rounded down."""
+    """Offset of the central crop, from the top or the left: the pixels left over are halved, rounded down."""
     _check_crop(size, crop)
     return (size - crop) // 2
 
@@ -33,8 +50,8 @@ def ten_crop_offsets(size: int, crop: int) -> list[tuple[int, int, int]]:
     """
     centre = centre_crop_offset(size, crop)
     last = size - crop
-    places = [(0, 0), (0, last), (last, 0), (last, last), (centre, centre)]
-    return [(top, left, flip) for flip in (0, 1) for top, left in places]
+    corners = [(0, 0), (0, last), (last, 0), (last, last), (centre, centre)]
+    return [(top, left, flip) for flip in (0, 1) for top, left in corners]
 
 
 @dataclass(frozen=True)
@@ -76,12 +93,12 @@ def training_draws(
         statistics: of the training set, for the colour shift
         first_sample: position of the piece's first image in the whole batch
         crop_positions: offsets run to size - crop, ``"inclusive"`` (33 each way for 224 of 256, as in the 2012
-            program) or ``"exclusive"`` (32, the paper's factor of 2048); FACTS row 11
+            program) or ``"exclusive"`` (32, the paper's factor of 2048)
         crop_chunk: this many consecutive images of the batch share a crop and a reflection; 32 in the 2012 program
         colour: standard deviation of the draws α along the principal components p (one draw an image); 0 is none
         colour_scale: the shift is the sum of p α √λ, ``"stdev"``, as in the 2012 program, or of p α λ,
             ``"eigenvalue"``, as the paper prints it. λ is then that of colours from 0 to 1, since on 0 to 255 such a
-            shift would drown the image; FACTS row 13
+            shift would drown the image
 
     Raises:
         ConfigurationError: a crop, chunk, coefficient or word that cannot be used

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import io
 import os
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 from minialex.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image, Transpose
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp")
@@ -42,16 +43,11 @@ _DAMAGE = ("premature end", "bad huffman", "instead of rst")
 is kept, and the warning is noted."""
 
 
-class Decoded(NamedTuple):
-    """An image and what was done to it.
+class DecodedImage(NamedTuple):
+    """An image and what was done to it."""
 
-    Attributes:
-        pixels: uint8 [3, size, size], RGB
-        notes: what was not as usual, in the words of ``treated.tsv``; usually nothing
-    """
-
-    pixels: NDArray[np.uint8]
-    notes: tuple[str, ...]
+    pixels: NDArray[np.uint8]  # [3, size, size], RGB
+    notes: tuple[str, ...]  # what was not as usual, in the words of ``treated.tsv``; usually nothing
 
 
 def read_image(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8]:
@@ -74,7 +70,7 @@ def read_image(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8]:
         raise DataError(f"{path}: {error}") from None
 
 
-def decode(data: bytes, size: int, name: str = "") -> Decoded:
+def decode(data: bytes, size: int, name: str = "") -> DecodedImage:
     """An image from the bytes of its file; `name` only tells whether it is what its ending says.
 
     Raises:
@@ -87,8 +83,8 @@ def decode(data: bytes, size: int, name: str = "") -> Decoded:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}; shrink it.")
             notes = _notes(image, name)
-            turned = _orientation(image)
-            if turned != 1:
+            turn = _turn(image)
+            if turn is not None:
                 notes.append("EXIF rotation")
             if image.format == "JPEG" and image.mode in ("RGB", "L"):
                 pixels, warning = _jpeg(image, data, size)
@@ -96,7 +92,8 @@ def decode(data: bytes, size: int, name: str = "") -> Decoded:
             else:
                 image.load()
                 pixels = image
-            return Decoded(_square(_upright(pixels, turned), size), tuple(notes))
+            upright = pixels if turn is None else pixels.transpose(turn)
+            return DecodedImage(_square(upright, size), tuple(notes))
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -144,53 +141,37 @@ def _jpeg(image: Image, data: bytes, size: int) -> tuple[Image, str]:
         image.load()
         return image, ""
     width, height = image.size
-    asked = (height, width, 2) if image.size != whole else (0, 0, 1)  # this height and width are one of its scales
-    colours = "RGB" if image.mode == "RGB" else "GRAY"
-
-    def pixels(strict: bool) -> NDArray[np.uint8]:
-        shape = {"min_height": asked[0], "min_width": asked[1], "min_factor": asked[2]}
-        return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=strict, **shape))
-
+    scale = {"min_height": height, "min_width": width, "min_factor": 2} if image.size != whole else {}
+    decode = partial(simplejpeg.decode_jpeg, data, "RGB" if image.mode == "RGB" else "GRAY", **scale)
     warning = ""
     try:
-        found = pixels(strict=True)
+        pixels: NDArray[np.uint8] = decode(strict=True)
     except ValueError as error:
         warning = str(error)
         if any(word in warning.lower() for word in _DAMAGE):
             raise DataError(f"damaged or cut short ({warning}); replace or remove it.") from None
         try:
-            found = pixels(strict=False)
+            pixels = decode(strict=False)
         except ValueError:  # nothing for libjpeg's simple interface: an unusual kind of JPEG
             image.load()
             return image, warning
-    if found.shape[:2] != (height, width):
-        raise DataError(f"cannot be decoded ({width} x {height} pixels expected, {found.shape} came).")
-    return Image.frombuffer(image.mode, image.size, np.ascontiguousarray(found), "raw", image.mode, 0, 1), warning
+    if pixels.shape[:2] != (height, width):
+        raise DataError(f"cannot be decoded ({width} x {height} pixels expected, {pixels.shape} came).")
+    return Image.frombuffer(image.mode, image.size, np.ascontiguousarray(pixels), "raw", image.mode, 0, 1), warning
 
 
-def _orientation(image: Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 (upright) where there is none that can be read."""
-    try:
-        found = image.getexif().get(0x0112, 1)
-    except Exception:  # the pixels may be fine, only the tag is not
-        return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
-
-
-def _upright(image: Image, orientation: int) -> Image:
-    """Turn an image as its EXIF orientation says."""
+def _turn(image: Image) -> Transpose | None:
+    """What sets an image upright as its EXIF tag says; None where it is, or where the tag cannot be read."""
     from PIL.Image import Transpose
 
     turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    return image.transpose(turns[orientation]) if orientation in turns else image
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+    }  # fmt: skip
+    try:
+        return turns.get(image.getexif().get(0x0112, 1))
+    except Exception:  # the pixels may be fine, only the tag is not
+        return None
 
 
 def _square(image: Image, size: int) -> NDArray[np.uint8]:
@@ -213,7 +194,8 @@ def _square(image: Image, size: int) -> NDArray[np.uint8]:
 
 def from_pillow(image: Image, size: int) -> NDArray[np.uint8]:
     """A Pillow image of any mode and size, treated as a file's: uint8 [3, size, size], RGB."""
-    return _square(_upright(image, _orientation(image)), size)
+    turn = _turn(image)
+    return _square(image if turn is None else image.transpose(turn), size)
 
 
 def from_array(array: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ class Statistics:
     Attributes:
         mean: the mean image, float32 [3, S, S]
         covariance: of the RGB values of all pixels of all images, each channel centred on its own mean,
-            float64 [3, 3] (the sum divided by the number of pixels; FACTS row 14)
+            float64 [3, 3] (the sum divided by the number of pixels)
     """
 
     mean: NDArray[np.float32]
@@ -34,7 +34,7 @@ class Statistics:
 
     @property
     def eigenvectors(self) -> NDArray[np.float64]:
-        """The principal components as columns, float64 [3, 3], in the order of `eigenvalues`.
+        """The principal components, float64 [3, 3], one an element of the last axis, in the order of `eigenvalues`.
 
         Each has unit length, and its largest element is positive.
         """
@@ -60,7 +60,7 @@ class Sums:
         self.images = 0
         self.pixels = np.zeros((3, size, size), np.int64)
         self.products = np.zeros((3, 3), object)
-        # A row's products sum to less than 2^24 up to 258 columns: exact in float32, whatever the order.
+        # A row's products sum to less than 2^24 up to a width of 258: exact in float32, whatever the order.
         self._exact = np.float32 if size <= 256 else np.float64
 
     def add(self, images: NDArray[np.uint8]) -> None:
@@ -86,11 +86,7 @@ class Sums:
         self.products = self.products + other.products
 
     def statistics(self) -> Statistics:
-        """The mean image and the covariance.
-
-        Raises:
-            DataError: no images
-        """
+        """The mean image and the covariance. Raises DataError: no images."""
         if self.images == 0:
             raise DataError("no images to take the mean of")
         pixels = self.images * self.pixels.shape[1] ** 2

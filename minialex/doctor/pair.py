@@ -22,16 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.backend import registry
+from minialex.backend.findings import Check, Copy
 from minialex.backend.protocol import Backend
 from minialex.data.statistics import Statistics
-from minialex.doctor.checks import Check
-from minialex.doctor.meter import Copy, Meter
 from minialex.engine.columns import Placement
 from minialex.engine.schedule import moment
 from minialex.engine.session import Session
 from minialex.errors import MinialexError
 from minialex.recipe.fields import Recipe
-from minialex.recipe.fields import load as load_recipe
+from minialex.recipe.toml import load as load_recipe
 
 BOUNDS = {"float32": 1e-2, "tf32": 0.4, "bfloat16": 0.7}
 """Largest relative distance (in norm) of any array's change after two steps from that in the reference.
@@ -75,50 +74,21 @@ class Outcome:
         return {**asdict(self), "distance": "infinite" if infinite else self.distance}
 
 
-def copies(meter: Meter, pair: tuple[int, int], reaches: Callable[[int, int], bool]) -> list[Copy]:
-    """Copies both ways between two devices, through the host and, where the driver allows it, directly."""
-    first, second = pair
-    if first == second:
-        return [meter.copy(first, first, False)]
-    allowed = reaches(first, second) and reaches(second, first)
-    return [
-        meter.copy(source, target, direct)
-        for direct in ((False, True) if allowed else (False,))
-        for source, target in ((first, second), (second, first))
-    ]
-
-
-class Trainer:
-    """Trains a small two-column network on random images, wherever it is told to.
-
-    Args:
-        recipe: with two columns and its number of classes
-    """
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        random = np.random.default_rng(2012)
-        N, size = recipe.batch_size, recipe.image_size
-        self.images: NDArray[np.uint8] = random.integers(0, 256, (N, 3, size, size), np.uint8)
-        self.labels: NDArray[np.int64] = random.integers(0, recipe.classes, N, np.int64)
-        mean = np.full((3, size, size), 127.5, np.float32)
-        self.statistics = Statistics(mean, np.eye(3) * 5000.0)
-
-    def weights(
-        self, backend: Backend, placement: Placement, steps: int, progress: Callable[[int], None] = lambda done: None
-    ) -> dict[str, NDArray[Any]]:
-        """All weights after some steps from the recipe's own beginning."""
-        session = Session(self.recipe, backend, placement, self.statistics)
-        now = moment(self.recipe, 1, ())
-        for step in range(steps):
-            session.train(self.images, self.labels, step, now)
-            progress(step + 1)
-        return session.weights()
-
-    def initial(self) -> dict[str, NDArray[Any]]:
-        """All weights before the first step."""
-        backend = registry.load("numpy")
-        return Session(self.recipe, backend, (backend.devices[0],) * 2, self.statistics).weights()
+def trained(
+    recipe: Recipe, backend: Backend, placement: Placement, steps: int, progress: Callable[[int], None]
+) -> dict[str, NDArray[Any]]:
+    """All weights of a two-column network after some steps on random images, from the recipe's own beginning."""
+    random = np.random.default_rng(2012)
+    N, size = recipe.batch_size, recipe.image_size
+    images = random.integers(0, 256, (N, 3, size, size), np.uint8)
+    labels = random.integers(0, recipe.classes, N, np.int64)
+    statistics = Statistics(np.full((3, size, size), 127.5, np.float32), np.eye(3) * 5000.0)
+    session = Session(recipe, backend, placement, statistics)
+    now = moment(recipe, 1, ())
+    for step in range(steps):
+        session.train(images, labels, step, now)
+        progress(step + 1)
+    return session.weights()
 
 
 def differing(mine: Mapping[str, NDArray[Any]], others: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
@@ -169,10 +139,9 @@ def columns(
     """The comparisons, one after another (see the module's docstring); the last two only with `steps`."""
     first, second = pair
     one, swapped = (first, first), (second, first)
-    trainer = Trainer(recipe)
 
     def after(count: int, placement: Placement, what: str) -> dict[str, NDArray[Any]]:
-        return trainer.weights(backend, placement, count, lambda done: progress(f"{recipe.model}: {what}", done))
+        return trained(recipe, backend, placement, count, lambda done: progress(f"{recipe.model}: {what}", done))
 
     def compared(
         name: str, mine: Mapping[str, NDArray[Any]], placement: Placement, count: int, against: str,
@@ -184,8 +153,9 @@ def columns(
 
     reference = registry.load("numpy")
     progress(f"{recipe.model}: the reference", 0)
-    right = trainer.weights(reference, (reference.devices[0],) * 2, FEW)
-    initial = trainer.initial()
+    initial, right = (
+        trained(recipe, reference, (reference.devices[0],) * 2, count, lambda done: None) for count in (0, FEW)
+    )
     against = ONE if alike else ""
     alone = after(FEW, one, "one device")
     yield compared(f"{recipe.model} on one device", alone, one, FEW, "", {})
@@ -206,17 +176,12 @@ def columns(
     yield compared("many steps, disturbed", mine, pair, steps, against, long)
 
 
-def copy_check(copy: Copy) -> Check:
-    """A copy as a finding."""
+def copy_check(copy: Copy, backend: str) -> Check:
+    """A copy between two devices of a backend as a finding."""
     way = "directly (peer access)" if copy.direct else "without peer access"
-    topic = f"copy cuda:{copy.source} to cuda:{copy.target}"
-    if copy.error:
-        return Check(
-            "pair", topic, "problem", f"{way}: {copy.error}", "update the NVIDIA driver; see `nvidia-smi topo -p2p r`"
-        )
-    if not copy.equal:
-        mend = "switch the IOMMU off in the BIOS: CUDA's programming guide names it for direct copies that corrupt data"
-        return Check("pair", topic, "problem", f"{way}: bytes arrive changed", mend)
+    topic = f"copy {backend}:{copy.source} to {backend}:{copy.target}"
+    if copy.error or not copy.equal:
+        return Check("pair", topic, "problem", f"{way}: {copy.error or 'bytes arrive changed'}", copy.mend)
     return Check("pair", topic, "ok", f"{way}: every byte arrives, {copy.rate / 1e9:,.1f} GB/s")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minialex.backend import registry
-from minialex.doctor.checks import Check
+from minialex.backend.findings import Check
 from minialex.errors import MinialexError
 from minialex.speed import machine, peaks
 from minialex.speed.rates import Rates
@@ -87,26 +87,26 @@ class _Notices(logging.Handler):
 
 
 def _backends(asked: str) -> list[Check]:
-    """Every backend of the processor, loaded; that of the GPU is `minialex.doctor.examine`'s."""
+    """Every backend of the processor, loaded; one that diagnoses its own devices is `minialex.doctor.examine`'s."""
     found = []
     chosen = registry.default_name()
+    logger = logging.getLogger("minialex")
     for name in registry.installed():
-        if name == "cuda":
-            continue
-        notices = _Notices()
-        logger = logging.getLogger("minialex")
+        topic, notices = f"backend {name}", _Notices()
         logger.addHandler(notices)
         try:
+            if hasattr(registry.kind(name), "diagnose"):
+                continue
             backend = registry.load(name)
             default = ", the default" if name == chosen else ""
             text = f"{_package(name)}works on {', '.join(backend.devices)}{default}"
-            found.append(Check("cpu", f"backend {name}", "ok", text))
-            found += [Check("cpu", f"backend {name}", "note", text) for text in dict.fromkeys(notices.texts)]
-            if name == "numba" and not notices.texts:
+            found.append(Check("cpu", topic, "ok", text))
+            found += [Check("cpu", topic, "note", text) for text in dict.fromkeys(notices.texts)]
+            if getattr(backend, "keeps_kernels", False) and not notices.texts:
                 found.append(Check("cpu", "kernel cache", "ok", "compiled kernels are kept on disk for the next run"))
         except MinialexError as error:
-            mend = 'pip install --upgrade "numba" "numpy"' if name == "numba" else ""
-            found.append(Check("cpu", f"backend {name}", "problem" if name == asked else "note", str(error), mend))
+            mend = f'pip install --upgrade "{name}" "numpy"' if _package(name) and name != "numpy" else ""
+            found.append(Check("cpu", topic, "problem" if name == asked else "note", str(error), mend))
         finally:
             logger.removeHandler(notices)
     return found

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from minialex.backend.arrays import Array
-from minialex.backend.program import Watch
+from minialex.backend.program import ArrayName, Watch
 from minialex.backend.protocol import Backend
 from minialex.network.layers import Context
 from minialex.network.network import Network, Stage
@@ -54,7 +54,7 @@ class Executor:
 
     def forward(
         self,
-        parameters: Mapping[str, Array],
+        parameters: Mapping[ArrayName, Array],
         images: Sequence[Array],
         context: Context,
         tell: Callable[[str, Sequence[Array]], None] = lambda layer, pieces: None,
@@ -74,44 +74,44 @@ class Executor:
         for stage in self.stages:
             if stage.gathers:
                 pieces = self._gather(stage, pieces)
-            outputs, kept = [], []
+            outputs, needed = [], []
             for column in range(stage.columns):
                 self.watch(stage.layer.name, column, "forward")
-                y, keep = stage.layer.forward(
+                y, need = stage.layer.forward(
                     self.backend, self._own(parameters, stage, column), pieces[column], self._at(stage, column, context)
                 )
                 outputs.append(y)
-                kept.append(keep)
+                needed.append(need)
             pieces = outputs
             tell(stage.layer.name, pieces)
-            saved.append(kept)
+            saved.append(needed)
         return pieces, saved
 
     def backward(
-        self, parameters: Mapping[str, Array], saved: list[list[Any]], gradient: Sequence[Array], context: Context
-    ) -> dict[str, Array]:
-        """Gradients of the parameters by name, from the gradient of the last layer's output; uses `saved` up.
+        self, parameters: Mapping[ArrayName, Array], saved: list[list[Any]], gradient: Sequence[Array], context: Context
+    ) -> dict[ArrayName, Array]:
+        """Gradients of the parameters by their names, from the gradient of the last layer's output; uses `saved` up.
 
         It goes back to the first layer that learns, and no further.
         """
         pieces: list[Array] = list(gradient)
-        gradients: dict[str, Array] = {}
-        for place in reversed(range(self._first_learning, len(self.stages))):
-            stage = self.stages[place]
-            kept = saved.pop()
+        gradients: dict[ArrayName, Array] = {}
+        for index in reversed(range(self._first_learning, len(self.stages))):
+            stage = self.stages[index]
+            needed = saved.pop()
             inputs: list[Array] = []
             for column in range(stage.columns):
                 self.watch(stage.layer.name, column, "backward")
                 dx, own = stage.layer.backward(
                     self.backend,
                     self._own(parameters, stage, column),
-                    kept[column],
+                    needed[column],
                     pieces[column],
-                    replace(self._at(stage, column, context), need_dx=place > self._first_learning),
+                    replace(self._at(stage, column, context), need_dx=index > self._first_learning),
                 )
                 inputs.append(dx)
-                gradients.update({f"{stage.layer.name}.{name}:{column}": array for name, array in own.items()})
-            if place > self._first_learning:
+                gradients.update({ArrayName(stage.layer.name, name, column): array for name, array in own.items()})
+            if index > self._first_learning:
                 pieces = self._scatter(stage, inputs) if stage.gathers else inputs
         return gradients
 
@@ -133,9 +133,9 @@ class Executor:
             return outputs[0]
         return self.backend.concat([self._send(y, 0, column, "softmax", "forward") for column, y in enumerate(outputs)])
 
-    def _own(self, parameters: Mapping[str, Array], stage: Stage, column: int) -> dict[str, Array]:
+    def _own(self, parameters: Mapping[ArrayName, Array], stage: Stage, column: int) -> dict[str, Array]:
         names = stage.layer.parameters(stage.seen, column, stage.columns)
-        return {name: parameters[f"{stage.layer.name}.{name}:{column}"] for name in names}
+        return {name: parameters[ArrayName(stage.layer.name, name, column)] for name in names}
 
     def _at(self, stage: Stage, column: int, context: Context) -> Context:
         return replace(context, column=column, columns=stage.columns)

@@ -79,7 +79,7 @@ def new_session(recipe: Recipe, data: DataSet, backend: Backend | None = None) -
         >>> images = minialex.data.load("shapes", train_images=64, validation_images=16)
         >>> session = minialex.new_session(minialex.load_recipe("small"), images)
         >>> session.weights()["conv1.weight"].shape
-        (48, 3, 5, 5)
+        (16, 3, 5, 5)
     """
     recipe = prepare(recipe, data)
     backend = backend or registry.load(recipe.backend or None, precision=recipe.precision)

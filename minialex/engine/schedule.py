@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from minialex.recipe.fields import Recipe
@@ -80,16 +80,12 @@ def _cuts(errors: Sequence[float], patience: int, min_improvement: float) -> int
     return cuts
 
 
-def parameter_rates(recipe: Recipe, now: Moment, names: Iterable[str]) -> dict[str, float]:
-    """The learning rate of every whole parameter (``"conv1.weight"``) at a moment.
+def parameter_rate(recipe: Recipe, now: Moment, layer: str, array: str) -> float:
+    """The learning rate of one of a layer's arrays at a moment.
 
     Biases take `bias_rate_factor` times the weights' rate, or of the rate at the beginning if `bias_rate_fixed`.
     """
-    rates = {}
-    for name in names:
-        layer, _, kind = name.partition(".")
-        rate = now.learning_rate
-        if kind == "bias":
-            rate = recipe.bias_rate_factor * (recipe.learning_rate if recipe.bias_rate_fixed else rate)
-        rates[name] = rate * now.layer_rates.get(layer, 1.0)
-    return rates
+    rate = now.learning_rate
+    if array == "bias":
+        rate = recipe.bias_rate_factor * (recipe.learning_rate if recipe.bias_rate_fixed else rate)
+    return rate * now.layer_rates.get(layer, 1.0)

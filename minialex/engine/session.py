@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.backend.arrays import Array
-from minialex.backend.program import CompiledStep
+from minialex.backend.program import LABELS, LOSS, PROBS, STEP, ArrayName, CompiledStep
 from minialex.backend.protocol import Backend
 from minialex.data.draws import Draws, centre_crop_offset, ten_crop_offsets, training_draws
 from minialex.data.statistics import Statistics
 from minialex.engine.columns import Placement
-from minialex.engine.schedule import Moment, parameter_rates
-from minialex.engine.step import Kind, Plan, make_step, walk_step, whole_name
+from minialex.engine.schedule import Moment, parameter_rate
+from minialex.engine.step import Kind, Plan, make_step, output_name, rate_name, walk_step
 from minialex.errors import ConfigurationError, ResourceError, nearest
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.network import Network
 from minialex.network.parameters import initial_parameters, join_columns, split_columns
 from minialex.recipe.fields import Recipe
@@ -54,18 +55,33 @@ def placement_of(backend: Backend, devices: str | None, columns: int) -> Placeme
 
 
 @dataclass(frozen=True)
+class Feed:
+    """A training step's batch on the devices, with its draws and rates (see `minialex.engine.step.training_step`).
+
+    Attributes:
+        arrays: what the step is given, by name
+        batch_size: how many images
+        frozen: layers that are not updated
+    """
+
+    arrays: Mapping[ArrayName, Any]
+    batch_size: int
+    frozen: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a training step did.
 
     Attributes:
         loss: mean cross-entropy of the batch
         probs: [N,K]
-        skipped: names of parameters of which some elements were not updated, since they would not have been finite
+        skipped: parameters of which some elements were not updated, since the result would not have been finite
     """
 
     loss: float
     probs: NDArray[np.floating[Any]]
-    skipped: tuple[str, ...]
+    skipped: tuple[ArrayName, ...]
 
 
 class Session:
@@ -76,6 +92,10 @@ class Session:
         backend, placement: where it lives
         statistics: of the training set
         weights, momentum: whole layers' arrays (see `join_columns`); None: initial weights, zero momentum
+        network: the network, if not the one that the recipe describes
+
+    Raises:
+        ResourceError: If the weights do not fit into memory.
     """
 
     def __init__(
@@ -86,70 +106,50 @@ class Session:
         statistics: Statistics,
         weights: Mapping[str, NDArray[Any]] | None = None,
         momentum: Mapping[str, NDArray[Any]] | None = None,
+        network: Network | None = None,
     ) -> None:
         self.recipe = recipe
         self.backend = backend
         self.statistics = statistics
-        self.network: Network = models.build(recipe.network)
-        self.plan = Plan(
-            self.network,
-            placement,
-            dtype=recipe.dtype,
-            seed=recipe.seed,
-            image_size=recipe.image_size,
-            factor=recipe.pixel_scale / (1 + recipe.colour if recipe.colour_divide else 1),
-            infer_factor=recipe.pixel_scale,
-            mean_follows=recipe.mean == "pixel",
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            decay_biases=recipe.decay_biases,
-        )
-        self._sent: tuple[NDArray[np.uint8], int, Moment, dict[str, Any]] | None = None
+        self.network = network or variants.build(recipe)
+        self.plan = Plan(self.network, placement, recipe)
         self._steps: dict[tuple[Kind, int, frozenset[str], tuple[str, ...]], CompiledStep] = {}
-        self._bound: dict[str, Array] = {}
+        columns = len(placement)
+        self._names = tuple(self.network.parameters(columns))
+        arrays: dict[ArrayName, NDArray[Any]] = {}
+        if weights is None:
+            arrays |= initial_parameters(self.network, columns, recipe.seed, recipe.dtype)
+        else:
+            arrays |= split_columns(self.network, columns, weights)
+        if momentum is not None:
+            arrays |= {name.to("momentum"): a for name, a in split_columns(self.network, columns, momentum).items()}
+        mean = _mean(recipe, statistics)
+        self.bound: dict[ArrayName, Array] = {}
+        """The arrays that live longer than a step, by name, on their devices."""
         try:
-            self._settle(weights, momentum)
+            for name in self._names:
+                device, moving = placement[name.column], name.to("momentum")
+                self.bound[name] = backend.to_device(arrays[name].astype(recipe.dtype, copy=False), device)
+                self.bound[moving] = (
+                    backend.to_device(arrays[moving].astype(recipe.dtype, copy=False), device)
+                    if moving in arrays
+                    else backend.zeros(arrays[name].shape, recipe.dtype, device)
+                )
+            for device in self.plan.devices:
+                self.bound[ArrayName(role="mean", device=device)] = backend.to_device(mean, device)
         except MemoryError as error:
             raise ResourceError(
                 f"out of memory: the weights and momentum of {self.network.name} do not fit "
                 f"({error or 'no more to be had'}); try a smaller network, or its columns on two devices"
             ) from None
 
-    def _settle(self, weights: Mapping[str, NDArray[Any]] | None, momentum: Mapping[str, NDArray[Any]] | None) -> None:
-        """Bring everything that lives longer than a step to its device."""
-        recipe, backend, placement = self.recipe, self.backend, self.plan.placement
-        columns = len(placement)
-        pieces = (
-            initial_parameters(self.network, columns, recipe.seed, recipe.dtype)
-            if weights is None
-            else split_columns(self.network, columns, weights)
-        )
-        moving = split_columns(self.network, columns, momentum) if momentum is not None else None
-        self._names = tuple(pieces)
-        for name, piece in pieces.items():
-            device = placement[int(name.rpartition(":")[2])]
-            self._bound[name] = backend.to_device(piece.astype(recipe.dtype, copy=False), device)
-            self._bound[f"momentum/{name}"] = (
-                backend.zeros(piece.shape, recipe.dtype, device)
-                if moving is None
-                else backend.to_device(moving[name].astype(recipe.dtype, copy=False), device)
-            )
-        mean = _mean(recipe, self.statistics)
-        for device in self.plan.devices:
-            self._bound[f"mean@{device}"] = backend.to_device(mean, device)
-
-    @property
-    def bound(self) -> Mapping[str, Array]:
-        """The arrays that live longer than a step, by name."""
-        return self._bound
-
     def weights(self) -> dict[str, NDArray[Any]]:
         """Whole layers' weights and biases, as NumPy arrays of their own."""
-        return join_columns({name: self.backend.to_numpy(self._bound[name]) for name in self._names})
+        return join_columns({name: self.backend.to_numpy(self.bound[name]) for name in self._names})
 
     def momentum(self) -> dict[str, NDArray[Any]]:
         """Whole layers' momentum, as NumPy arrays of their own."""
-        return join_columns({name: self.backend.to_numpy(self._bound[f"momentum/{name}"]) for name in self._names})
+        return join_columns({name: self.backend.to_numpy(self.bound[name.to("momentum")]) for name in self._names})
 
     def step(
         self, kind: Kind, batch_size: int, frozen: frozenset[str] = frozenset(), layers: tuple[str, ...] = ()
@@ -157,26 +157,26 @@ class Session:
         """The step for batches of that size, made once."""
         key = kind, batch_size, frozen, layers
         if key not in self._steps:
-            try:
-                self._steps[key] = make_step(
-                    self.backend, replace(self.plan, frozen=frozen, layers=layers), kind, batch_size, self._bound
-                )
-            except MemoryError as error:
-                raise _out_of_memory(batch_size, error) from None
+            plan = replace(self.plan, frozen=frozen, layers=layers)
+            with _memory(batch_size):
+                self._steps[key] = make_step(self.backend, plan, kind, batch_size, self.bound)
         return self._steps[key]
 
-    def feed(self, images: NDArray[np.uint8], labels: NDArray[np.int64], draws: Draws) -> dict[str, Any]:
+    def feed(self, images: NDArray[np.uint8], labels: NDArray[np.int64], draws: Draws) -> dict[ArrayName, Any]:
         """A batch and its draws on every device, as a step takes them."""
-        shift = draws.shift.astype(self.plan.dtype)
+        shift = draws.shift.astype(self.recipe.dtype)
         arrays = {"images": images, "shift": shift, "top": draws.top, "left": draws.left, "flip": draws.flip}
-        to_device = self.backend.to_device
-        feed = {f"{name}@{device}": to_device(a, device) for device in self.plan.devices for name, a in arrays.items()}
-        feed["labels"] = to_device(labels, self.plan.placement[0])
+        feed = {
+            ArrayName(role=role, device=device): self.backend.to_device(array, device)
+            for device in self.plan.devices
+            for role, array in arrays.items()
+        }
+        feed[LABELS] = self.backend.to_device(labels, self.plan.placement[0])
         return feed
 
     def training_feed(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment
-    ) -> dict[str, Any]:
+    ) -> dict[ArrayName, Any]:
         """The feed of one training step: the batch with its crops, reflections and colours drawn, and the rates."""
         recipe = self.recipe
         draws = training_draws(
@@ -196,84 +196,54 @@ class Session:
             draws = replace(draws, top=centre, left=centre)
         if not recipe.reflect:
             draws = replace(draws, flip=np.zeros_like(draws.flip))
-        rates = parameter_rates(recipe, now, dict.fromkeys(map(whole_name, self._names)))
-        return {
-            **self.feed(images, labels, draws),
-            "step": step,
-            **{f"rate/{name}": rate for name, rate in rates.items()},
-        }
+        rates = {rate_name(name): parameter_rate(recipe, now, name.layer, name.array) for name in self._names}
+        return {**self.feed(images, labels, draws), STEP: step, **rates}
 
     def view_feed(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64], top: int, left: int, flip: int
-    ) -> dict[str, Any]:
+    ) -> dict[ArrayName, Any]:
         """The feed of an inference step: one view, the same of every image (see `view_offsets`)."""
         N = len(images)
-        places = (np.full(N, top, np.int32), np.full(N, left, np.int32), np.full(N, flip, np.uint8))
-        return self.feed(images, labels, Draws(*places, np.zeros((N, 3), np.float32)))
+        offsets = (np.full(N, top, np.int32), np.full(N, left, np.int32), np.full(N, flip, np.uint8))
+        return self.feed(images, labels, Draws(*offsets, np.zeros((N, 3), np.float32)))
 
-    def train(
-        self,
-        images: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        step: int,
-        now: Moment,
-        ahead: Callable[[], tuple[NDArray[np.uint8], NDArray[np.int64]] | None] = lambda: None,
-    ) -> Outcome:
-        """One training step on a batch of uint8 images [N,3,S,S] with labels [N]; changes the weights in place.
+    def upload(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment) -> Feed:
+        """Send a training step's batch to the devices.
 
-        `ahead` gives the images and labels of the next step of the same moment, or None. It is called when this step
-        was asked for, and what it gives is sent to the devices while they compute.
+        Args:
+            images, labels: uint8 [N,3,S,S] and int64 [N]
+            step: its number, from which crops, reflections, colours and dropout are drawn
+            now: the rates of its epoch
 
         Raises:
             ResourceError: If the batch does not fit into memory.
         """
-        try:
-            sent, self._sent = self._sent, None
-            same = sent is not None and sent[0] is images and sent[1:3] == (step, now)
-            feed = sent[3] if same and sent is not None else self.training_feed(images, labels, step, now)
-            outputs = self.step("train", len(images), now.frozen)(feed)
-            del feed, sent
-            following = ahead()
-            if following is not None:
-                self._sent = following[0], step + 1, now, self.training_feed(*following, step + 1, now)
-        except MemoryError as error:
-            raise _out_of_memory(len(images), error) from None
-        kept = tuple(
-            name.removeprefix("kept/")
-            for name, count in outputs.items()
-            if name.startswith("kept/") and int(self.backend.to_numpy(count)) > 0
-        )
-        to_numpy = self.backend.to_numpy
-        return Outcome(float(to_numpy(outputs["loss"])), to_numpy(outputs["probs"]), kept)
+        with _memory(len(images)):
+            return Feed(self.training_feed(images, labels, step, now), len(images), now.frozen)
 
-    def upload(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment) -> dict[str, Any]:
-        """Draw crops, reflections and colours of a batch and send all of it to the devices: what `start` takes.
+    def start(self, feed: Feed) -> dict[ArrayName, Array]:
+        """Begin one training step, which changes the weights in place; on a GPU the next batch can be sent meanwhile.
 
         Raises:
-            ResourceError: If the batch does not fit into memory.
+            ResourceError: If the step does not fit into memory.
         """
-        try:
-            return {**self.training_feed(images, labels, step, now), "frozen": now.frozen}
-        except MemoryError as error:
-            raise _out_of_memory(len(images), error) from None
+        step = self.step("train", feed.batch_size, feed.frozen)
+        with _memory(feed.batch_size):
+            return step(feed.arrays)
 
-    def start(self, feed: dict[str, Any]) -> Mapping[str, Array]:
-        """Ask the devices for a training step; they may still compute when this returns."""
-        batch_size, frozen = feed["labels"].shape[0], feed.pop("frozen")
-        try:
-            return self.step("train", batch_size, frozen)(feed)
-        except MemoryError as error:
-            raise _out_of_memory(batch_size, error) from None
-
-    def finish(self, pending: Mapping[str, Array]) -> Outcome:
-        """Wait for a step that was started, and say what it did."""
+    def finish(self, pending: Mapping[ArrayName, Array]) -> Outcome:
+        """Wait for a training step, and fetch what it did."""
         to_numpy = self.backend.to_numpy
         skipped = tuple(
-            name.removeprefix("kept/")
+            name.to("parameter")
             for name, count in pending.items()
-            if name.startswith("kept/") and int(to_numpy(count)) > 0
+            if name.role == "skipped" and int(to_numpy(count)) > 0
         )
-        return Outcome(float(to_numpy(pending["loss"])), to_numpy(pending["probs"]), skipped)
+        return Outcome(float(to_numpy(pending[LOSS])), to_numpy(pending[PROBS]), skipped)
+
+    def train(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment) -> Outcome:
+        """One whole training step on a batch: `upload`, `start`, `finish`."""
+        return self.finish(self.start(self.upload(images, labels, step, now)))
 
     def probabilities(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None, views: int = 1
@@ -288,13 +258,11 @@ class Session:
         total: NDArray[np.floating[Any]] | None = None
         losses = []
         for view in view_offsets(self.recipe.image_size, self.recipe.crop, views):
-            try:
+            with _memory(N):
                 outputs = step(self.view_feed(images, labels, *view))
-            except MemoryError as error:
-                raise _out_of_memory(N, error) from None
-            probs = self.backend.to_numpy(outputs["probs"])
+            probs = self.backend.to_numpy(outputs[PROBS])
             total = probs if total is None else total + probs
-            losses.append(float(self.backend.to_numpy(outputs["loss"])))
+            losses.append(float(self.backend.to_numpy(outputs[LOSS])))
         assert total is not None
         return total / views, sum(losses) / views
 
@@ -314,25 +282,17 @@ class Session:
         """
         wanted = tuple(dict.fromkeys(self.network.layer(name).name for name in layers))
         N = len(images)
-        middle = centre_crop_offset(self.recipe.image_size, self.recipe.crop)
-        place = np.full(N, middle, np.int32)
-        draws = Draws(place, place, np.zeros(N, np.uint8), np.zeros((N, 3), np.float32))
-        try:
-            outputs = self.step("infer", N, layers=wanted)(self.feed(images, np.zeros(N, np.int64), draws))
-        except MemoryError as error:
-            raise _out_of_memory(N, error) from None
-        found = {}
-        for stage in self.network.stages(len(self.plan.placement)):
-            name = stage.layer.name
-            if name in wanted:
-                columns = 1 if stage.whole else stage.columns  # before anything divides them, columns are alike
-                pieces = [self.backend.to_numpy(outputs[f"layer/{name}:{column}"]) for column in range(columns)]
-                found[name] = np.concatenate(pieces, axis=1)
-        return found
+        (centre,) = view_offsets(self.recipe.image_size, self.recipe.crop, 1)
+        step = self.step("infer", N, layers=wanted)
+        with _memory(N):
+            outputs = step(self.view_feed(images, np.zeros(N, np.int64), *centre))
+        stages = {stage.layer.name: stage for stage in self.network.stages(len(self.plan.placement))}
+        pieces = {layer: [outputs[output_name(layer, c)] for c in range(stages[layer].pieces)] for layer in wanted}
+        return {layer: np.concatenate([*map(self.backend.to_numpy, p)], axis=1) for layer, p in pieces.items()}
 
     def walk(self, kind: Kind, backend: Backend) -> CompiledStep:
         """The step with its layers walked on another backend of the same arrays (a probe)."""
-        return walk_step(backend, self.plan, kind, self._bound)
+        return walk_step(backend, self.plan, kind, self.bound)
 
 
 def view_offsets(size: int, crop: int, views: int) -> list[tuple[int, int, int]]:
@@ -355,10 +315,14 @@ def _mean(recipe: Recipe, statistics: Statistics) -> NDArray[Any]:
     return np.ascontiguousarray(mean, recipe.dtype)
 
 
-def _out_of_memory(batch_size: int, error: MemoryError) -> ResourceError:
-    """What was needed, and which batch would fit: as the backend knows (an attribute `fits`), else half of this one."""
-    fits = getattr(error, "fits", 2 ** int(math.log2(batch_size // 2)) if batch_size > 1 else 0)
-    advice = f"try --batch-size {fits}" if fits else "not even one image fits: try a smaller network"
-    return ResourceError(
-        f"out of memory with a batch of {batch_size} images ({error or 'no more to be had'}); {advice}"
-    )
+@contextmanager
+def _memory(batch_size: int) -> Iterator[None]:
+    """Turn a lack of memory into advice: which batch would fit, as the backend knows, else half of this one."""
+    try:
+        yield
+    except MemoryError as error:
+        fits = getattr(error, "fits", 2 ** int(math.log2(batch_size // 2)) if batch_size > 1 else 0)
+        advice = f"try --batch-size {fits}" if fits else "not even one image fits: try a smaller network"
+        raise ResourceError(
+            f"out of memory with a batch of {batch_size} images ({error or 'no more to be had'}); {advice}"
+        ) from None

@@ -6,17 +6,18 @@ and offers that to the backend; a backend that does not compile it walks the lay
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from minialex.backend.arrays import Array
-from minialex.backend.program import CompiledStep, Program, Symbol, Watch
+from minialex.backend.program import LABELS, LOSS, PROBS, STEP, ArrayName, CompiledStep, Program, Symbol, Watch
 from minialex.backend.protocol import Backend
 from minialex.backend.recorder import Recorder, as_backend
 from minialex.engine.columns import Executor, Placement
 from minialex.network.layers import Context
 from minialex.network.network import Network
+from minialex.recipe.fields import Recipe
 
 Kind = Literal["train", "infer"]
 FED_PER_DEVICE = ("images", "shift", "top", "left", "flip")
@@ -28,27 +29,14 @@ class Plan:
 
     Attributes:
         network, placement: what is run, and where its columns live
-        dtype: of weights and activations, ``"float32"`` or ``"float64"``
-        seed: of the run
-        image_size: rows (and columns) of the images that are fed
-        factor, infer_factor: what augmented pixels are multiplied with, in training and in inference
-        mean_follows: whether the mean that is taken off is that of the same pixel, or stays put under the crop
-        momentum, weight_decay, decay_biases: of the update rule
+        recipe: the update's constants, the images' size and scale, the dtype and the seed
         frozen: layers that are not updated at all
         layers: layers whose outputs an inference step returns too
     """
 
     network: Network
     placement: Placement
-    dtype: str = "float32"
-    seed: int = 0
-    image_size: int = 256
-    factor: float = 1.0
-    infer_factor: float = 1.0
-    mean_follows: bool = True
-    momentum: float = 0.9
-    weight_decay: float = 0.0005
-    decay_biases: bool = False
+    recipe: Recipe = field(default_factory=Recipe)
     frozen: frozenset[str] = frozenset()
     layers: tuple[str, ...] = ()
 
@@ -57,94 +45,114 @@ class Plan:
         """The devices of the placement, each once."""
         return tuple(dict.fromkeys(self.placement))
 
+    @property
+    def mean_follows(self) -> bool:
+        """Whether the mean that is subtracted is that of the same pixel, or stays put under the crop."""
+        return self.recipe.mean == "pixel"
 
-def whole_name(name: str) -> str:
-    """The whole layer's array that a column's piece belongs to: ``"conv1.weight"`` of ``"conv1.weight:0"``."""
-    return name.partition(":")[0]
+    def factor(self, kind: Kind) -> float:
+        """What augmented pixels are multiplied with."""
+        recipe = self.recipe
+        return recipe.pixel_scale / (1 + recipe.colour if recipe.colour_divide and kind == "train" else 1)
 
 
 def training_step(
-    executor: Executor, plan: Plan, bound: Mapping[str, Array], feed: Mapping[str, Any]
-) -> dict[str, Any]:
+    executor: Executor, plan: Plan, bound: Mapping[ArrayName, Array], feed: Mapping[ArrayName, Any]
+) -> dict[ArrayName, Any]:
     """Augment, forward, cost, backward, update.
 
     Args:
         executor, plan: the network in its place
-        bound: parameters by name, their momentum as ``"momentum/NAME"``, ``"mean@DEVICE"``
-        feed: for every device ``"images@DEVICE"`` (uint8 [N,C,H,W]), ``"shift@…"``, ``"top@…"``, ``"left@…"``,
-            ``"flip@…"`` as `Backend.augment` takes them; ``"labels"`` on the first column's device; the numbers
-            ``"step"`` and, for every whole parameter, ``"rate/NAME"``
+        bound: parameters, their momentum, and the mean on every device
+        feed: on every device ``"images"`` (uint8 [N,C,H,W]), ``"shift"``, ``"top"``, ``"left"`` and ``"flip"`` as
+            `Backend.augment` takes them; `LABELS` on the first column's device; the numbers `STEP` and, for every
+            whole parameter, its ``"rate"``
 
     Returns:
-        ``"loss"``, ``"probs"`` and, for every updated parameter, ``"kept/NAME"``: how many of its elements were not
-        updated because the result would not have been finite.
+        `LOSS`, `PROBS` and, for every updated parameter, how many of its elements were ``"skipped"``, since the result
+        would not have been finite.
     """
-    context = Context(training=True, seed=plan.seed, step=feed["step"])
-    parameters = {name: bound[name] for name in plan.network.parameters(len(plan.placement))}
-    outputs, saved = executor.forward(parameters, _images(executor, plan, bound, feed, plan.factor), context)
-    loss, probs = executor.loss(outputs, feed["labels"])
-    gradients = executor.backward(parameters, saved, executor.loss_gradient(probs, feed["labels"]), context)
-    results = {"loss": loss, "probs": probs}
+    recipe = plan.recipe
+    parameters = plan.network.parameters(len(plan.placement))
+    context = Context(training=True, seed=recipe.seed, step=feed[STEP])
+    images = _images(executor, plan, bound, feed, "train")
+    outputs, saved = executor.forward(bound, images, context)
+    loss, probs = executor.loss(outputs, feed[LABELS])
+    gradients = executor.backward(bound, saved, executor.loss_gradient(probs, feed[LABELS]), context)
+    results = {LOSS: loss, PROBS: probs}
     for name, gradient in gradients.items():
-        layer, _, rest = name.partition(".")
-        if layer in plan.frozen:
+        if name.layer in plan.frozen:
             continue
-        executor.watch(layer, int(name.rpartition(":")[2]), "update")
-        decays = plan.decay_biases or rest.startswith("weight")
-        results[f"kept/{name}"] = executor.backend.sgd_update(
+        rates = {
+            "learning_rate": feed[rate_name(name)],
+            "momentum": recipe.momentum,
+            "weight_decay": recipe.weight_decay if recipe.decay_biases or name.array == "weight" else 0.0,
+        }
+        if not parameters[name].learned:  # state changes by what backward returned
+            rates = {"learning_rate": 1.0, "momentum": 0.0, "weight_decay": 0.0}
+        executor.watch(name.layer, name.column, "update")
+        results[name.to("skipped")] = executor.backend.sgd_update(
             bound[name],
-            bound[f"momentum/{name}"],
+            bound[name.to("momentum")],
             gradient,
-            learning_rate=feed[f"rate/{whole_name(name)}"],
-            momentum=plan.momentum,
-            weight_decay=plan.weight_decay if decays else 0.0,
+            **rates,
         )
     return results
 
 
+def rate_name(name: ArrayName) -> ArrayName:
+    """The name of a parameter's learning rate, which all its columns have in common."""
+    return ArrayName(name.layer, name.array, role="rate")
+
+
 def inference_step(
-    executor: Executor, plan: Plan, bound: Mapping[str, Array], feed: Mapping[str, Any]
-) -> dict[str, Any]:
+    executor: Executor, plan: Plan, bound: Mapping[ArrayName, Array], feed: Mapping[ArrayName, Any]
+) -> dict[ArrayName, Any]:
     """Augment and forward, with the cost of the labels given; see `training_step`.
 
     Returns:
-        ``"loss"``, ``"probs"`` and, for every layer of `Plan.layers`, each column's piece of its output as
-        ``"layer/NAME:COLUMN"``.
+        `LOSS`, `PROBS` and, for every layer of `Plan.layers`, each column's piece of its ``"output"``.
     """
-    looked_at: dict[str, Any] = {}
+    shown: dict[ArrayName, Any] = {}
 
     def tell(layer: str, pieces: Sequence[Array]) -> None:
         if layer in plan.layers:
-            looked_at.update({f"layer/{layer}:{column}": piece for column, piece in enumerate(pieces)})
+            shown.update({output_name(layer, column): piece for column, piece in enumerate(pieces)})
 
-    outputs, _ = executor.forward(bound, _images(executor, plan, bound, feed, plan.infer_factor), Context(), tell)
-    loss, probs = executor.loss(outputs, feed["labels"])
-    return {"loss": loss, "probs": probs, **looked_at}
+    outputs, _ = executor.forward(bound, _images(executor, plan, bound, feed, "infer"), Context(), tell)
+    loss, probs = executor.loss(outputs, feed[LABELS])
+    return {LOSS: loss, PROBS: probs, **shown}
+
+
+def output_name(layer: str, column: int) -> ArrayName:
+    """The name of a column's piece of a layer's output."""
+    return ArrayName(layer, column=column, role="output")
 
 
 def _images(
-    executor: Executor, plan: Plan, bound: Mapping[str, Array], feed: Mapping[str, Any], factor: float
+    executor: Executor, plan: Plan, bound: Mapping[ArrayName, Array], feed: Mapping[ArrayName, Any], kind: Kind
 ) -> list[Array]:
     """The network's input on every column's device: each device cuts its own."""
     cut = {}
     for device in plan.devices:
         executor.watch("input", plan.placement.index(device), "input")
-        images, shift, top, left, flip = (feed[f"{name}@{device}"] for name in FED_PER_DEVICE)
+        images, shift, top, left, flip = (feed[ArrayName(role=role, device=device)] for role in FED_PER_DEVICE)
         cut[device] = executor.backend.augment(
             images,
-            bound[f"mean@{device}"],
+            bound[ArrayName(role="mean", device=device)],
             shift,
             top,
             left,
             flip,
             crop=plan.network.input_shape[1],
-            factor=factor,
+            factor=plan.factor(kind),
             mean_follows=plan.mean_follows,
         )
     return [cut[device] for device in plan.placement]
 
 
-STEPS = {"train": training_step, "infer": inference_step}
+Step = Callable[[Executor, Plan, Mapping[ArrayName, Array], Mapping[ArrayName, Any]], dict[ArrayName, Any]]
+STEPS: dict[Kind, Step] = {"train": training_step, "infer": inference_step}
 
 
 def record(plan: Plan, kind: Kind, batch_size: int, devices: tuple[str, ...]) -> Program:
@@ -154,38 +162,36 @@ def record(plan: Plan, kind: Kind, batch_size: int, devices: tuple[str, ...]) ->
     def watch(layer: str, column: int, phase: str) -> None:
         recorder.where = (layer, column, phase)
 
+    dtype, S = plan.recipe.dtype, plan.recipe.image_size
+    parameters = plan.network.parameters(len(plan.placement))
     bound = {}
-    for name, parameter in plan.network.parameters(len(plan.placement)).items():
-        device = plan.placement[int(name.rpartition(":")[2])]
-        bound[name] = recorder.value(parameter.shape, plan.dtype, device)
-        if kind == "train":
-            bound[f"momentum/{name}"] = recorder.value(parameter.shape, plan.dtype, device)
+    for name, parameter in parameters.items():
+        roles = ("parameter", "momentum") if kind == "train" else ("parameter",)
+        for role in roles:
+            bound[name.to(role)] = recorder.value(parameter.shape, dtype, plan.placement[name.column])
     channels, crop = plan.network.input_shape[:2]
-    mean_size = plan.image_size if plan.mean_follows else crop
-    fed = {"labels": recorder.value((batch_size,), "int64", plan.placement[0])}
+    mean_size = S if plan.mean_follows else crop
+    fed = {LABELS: recorder.value((batch_size,), "int64", plan.placement[0])}
     for device in plan.devices:
-        bound[f"mean@{device}"] = recorder.value((channels, mean_size, mean_size), plan.dtype, device)
-        for name, shape, dtype in (
-            ("images", (batch_size, channels, plan.image_size, plan.image_size), "uint8"),
-            ("shift", (batch_size, channels), plan.dtype),
+        mean = ArrayName(role="mean", device=device)
+        bound[mean] = recorder.value((channels, mean_size, mean_size), dtype, device)
+        for role, shape, kind_of_number in (
+            ("images", (batch_size, channels, S, S), "uint8"),
+            ("shift", (batch_size, channels), dtype),
             ("top", (batch_size,), "int32"),
             ("left", (batch_size,), "int32"),
             ("flip", (batch_size,), "uint8"),
         ):
-            fed[f"{name}@{device}"] = recorder.value(shape, dtype, device)
-    symbols: tuple[str, ...] = ()
-    if kind == "train":
-        symbols = (
-            "step",
-            *dict.fromkeys(f"rate/{whole_name(name)}" for name in bound if "/" not in name and "@" not in name),
-        )
+            fed[ArrayName(role=role, device=device)] = recorder.value(shape, kind_of_number, device)
+    symbols = (STEP, *dict.fromkeys(map(rate_name, parameters))) if kind == "train" else ()
     executor = Executor(plan.network, as_backend(recorder), plan.placement, watch, plan.frozen)
-    feed = {**fed, **{name: Symbol(name) for name in symbols}}
-    outputs = STEPS[kind](executor, plan, bound, feed)
+    outputs = STEPS[kind](executor, plan, bound, {**fed, **{name: Symbol(name) for name in symbols}})
     return Program(bound, fed, symbols, tuple(recorder.calls), outputs)
 
 
-def make_step(backend: Backend, plan: Plan, kind: Kind, batch_size: int, bound: Mapping[str, Array]) -> CompiledStep:
+def make_step(
+    backend: Backend, plan: Plan, kind: Kind, batch_size: int, bound: Mapping[ArrayName, Array]
+) -> CompiledStep:
     """A step, compiled if the backend can: a function from a feed to outputs (see `training_step`).
 
     Args:
@@ -195,10 +201,10 @@ def make_step(backend: Backend, plan: Plan, kind: Kind, batch_size: int, bound: 
     return walk_step(backend, plan, kind, bound) if compiled is None else compiled
 
 
-def walk_step(backend: Backend, plan: Plan, kind: Kind, bound: Mapping[str, Array]) -> CompiledStep:
+def walk_step(backend: Backend, plan: Plan, kind: Kind, bound: Mapping[ArrayName, Array]) -> CompiledStep:
     """A step that walks the layers, one operation after another, for batches of any size."""
 
-    def step(feed: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Array]:
+    def step(feed: Mapping[ArrayName, Any], watch: Watch | None = None) -> dict[ArrayName, Array]:
         def tell(layer: str, column: int, phase: str) -> None:
             if watch is not None:
                 for device in plan.devices:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from minialex.backend.program import Program, Value, values
 from minialex.engine.columns import Placement
 from minialex.engine.step import Plan, record
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.layers import Conv2d, Linear
 from minialex.network.network import Network
 from minialex.recipe.fields import Recipe
@@ -51,7 +51,7 @@ def summarise(recipe: Recipe, batch_size: int | None = None) -> Summary:
     """The summary of a recipe's network (with 1,000 classes where the recipe leaves them to the data)."""
     if recipe.classes == 0:
         recipe = recipe.replace(classes=1000 if recipe.model == "alexnet" else 10)
-    network = models.build(recipe.network)
+    network = variants.build(recipe)
     batch_size = recipe.batch_size if batch_size is None else batch_size
     rows = tuple(_rows(network, recipe.columns))
     arithmetic = [row.multiply_adds for row in rows]
@@ -94,7 +94,7 @@ def _rows(network: Network, columns: int) -> list[Row]:
                 stage.output,
                 (reads if stage.gathers else "own column") if holder and stage.sources > 1 else holder or "image",
                 kernel,
-                sum(math.prod(p.shape) for part in parts for p in part.values()),
+                sum(math.prod(p.shape) for part in parts for p in part.values() if p.learned),
                 math.prod(stage.output) * stage.columns if neurons else 0,
                 layer.multiply_adds(stage.seen, stage.columns) * stage.columns,
                 stage.values_received * stage.columns,
@@ -110,8 +110,7 @@ def activation_bytes(network: Network, recipe: Recipe, batch_size: int) -> int:
     Walks the recorded step: an array lives from the call that makes it to the last one that reads it.
     """
     placement: Placement = ("cpu:0",) * recipe.columns
-    plan = Plan(network, placement, recipe.dtype, image_size=recipe.image_size, mean_follows=recipe.mean == "pixel")
-    return peak_bytes(record(plan, "train", batch_size, ("cpu:0",)))
+    return peak_bytes(record(Plan(network, placement, recipe), "train", batch_size, ("cpu:0",)))
 
 
 def peak_bytes(program: Program) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -36,28 +36,21 @@ class ClassScore:
     taken: int
 
 
-def by_class(found: Evaluation) -> list[ClassScore]:
+def by_class(evaluation: Evaluation) -> list[ClassScore]:
     """Every class that has images, in the order of the labels."""
-    right1, right5 = found.right(1), found.right(5)
-    own = found.probs[np.arange(len(found.labels)), found.labels]
-    confusion = found.confusion
+    rights = evaluation.right(1), evaluation.right(5)
+    own = evaluation.own
+    confusion = evaluation.confusion
     scores = []
-    for label in np.unique(found.labels).tolist():
-        mine = found.labels == label
+    for label in np.unique(evaluation.labels).tolist():
+        mine = evaluation.labels == label
         others = confusion[label].copy()
         others[label] = 0
         worst = int(others.argmax())
-        scores.append(
-            ClassScore(
-                label,
-                int(mine.sum()),
-                float(1 - right1[mine].mean()),
-                float(1 - right5[mine].mean()),
-                float(own[mine].mean(dtype=np.float64)),
-                worst if others[worst] else None,
-                int(others[worst]),
-            )
-        )
+        top1, top5 = (float(1 - right[mine].mean()) for right in rights)
+        probability = float(own[mine].mean(dtype=np.float64))
+        taken_for = worst if others[worst] else None
+        scores.append(ClassScore(label, int(mine.sum()), top1, top5, probability, taken_for, int(others[worst])))
     return scores
 
 
@@ -79,9 +72,7 @@ class Calibration:
     @property
     def expected_error(self) -> float:
         """Expected calibration error: mean over the images of |accuracy − confidence| of their bin (Naeini 2015)."""
-        filled = self.images > 0
-        gaps = np.abs(self.accuracy - self.confidence)[filled]
-        return float(np.average(gaps, weights=self.images[filled]))
+        return self._mean(np.abs(self.accuracy - self.confidence))
 
     @property
     def largest_error(self) -> float:
@@ -91,11 +82,14 @@ class Calibration:
     @property
     def overconfidence(self) -> float:
         """Mean confidence minus accuracy: positive where the network believes itself too much."""
+        return self._mean(self.confidence - self.accuracy)
+
+    def _mean(self, gaps: NDArray[np.float64]) -> float:
         filled = self.images > 0
-        return float(np.average((self.confidence - self.accuracy)[filled], weights=self.images[filled]))
+        return float(np.average(gaps[filled], weights=self.images[filled]))
 
 
-def calibration(found: Evaluation, bins: int = BINS) -> Calibration:
+def calibration(evaluation: Evaluation, bins: int = BINS) -> Calibration:
     """The calibration of an evaluation's most probable classes.
 
     A confidence on an edge belongs to the bin below it. Source: Guo et al., "On Calibration of Modern Neural
@@ -106,32 +100,30 @@ def calibration(found: Evaluation, bins: int = BINS) -> Calibration:
     """
     if bins < 1:
         raise ConfigurationError(f"calibration needs at least one bin, got {bins}")
-    confidence = np.nan_to_num(found.probs.max(axis=1).astype(np.float64))
-    right = found.right(1).astype(np.float64)
+    confidence = np.nan_to_num(evaluation.probs.max(axis=1).astype(np.float64))
+    right = evaluation.right(1).astype(np.float64)
     edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)
-    images = np.bincount(place, minlength=bins)
+    bin_ = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)
+    images = np.bincount(bin_, minlength=bins)
     with np.errstate(invalid="ignore"):
-        means = [np.bincount(place, values, bins) / images for values in (confidence, right)]
+        means = [np.bincount(bin_, values, bins) / images for values in (confidence, right)]
     return Calibration(edges, images.astype(np.int64), *means)
 
 
-def as_json(found: Evaluation, class_names: tuple[str, ...], titles: tuple[str, ...]) -> dict[str, Any]:
+def as_json(evaluation: Evaluation, class_names: tuple[str, ...], titles: tuple[str, ...]) -> dict[str, Any]:
     """Everything that is known of an evaluation, as JSON values; fractions of 1. Titles are names that people use."""
-    measured = calibration(found)
-    rows = zip(
-        measured.edges, measured.edges[1:], measured.images, measured.confidence, measured.accuracy, strict=False
-    )
+    bins = calibration(evaluation)
+    rows = zip(bins.edges, bins.edges[1:], bins.images, bins.confidence, bins.accuracy, strict=False)
     return {
-        "images": len(found.labels),
-        "top1_error": found.error(1),
-        "top1_interval": found.interval(1),
-        "top5_error": found.error(5),
-        "top5_interval": found.interval(5),
-        "loss": found.loss,
-        "expected_calibration_error": measured.expected_error,
-        "largest_calibration_error": measured.largest_error,
-        "overconfidence": measured.overconfidence,
+        "images": len(evaluation.labels),
+        "top1_error": evaluation.error(1),
+        "top1_interval": evaluation.interval(1),
+        "top5_error": evaluation.error(5),
+        "top5_interval": evaluation.interval(5),
+        "loss": evaluation.loss,
+        "expected_calibration_error": bins.expected_error,
+        "largest_calibration_error": bins.largest_error,
+        "overconfidence": bins.overconfidence,
         "calibration": [
             {"from": float(low), "to": float(high), "images": int(n), "confidence": float(c), "accuracy": float(a)}
             for low, high, n, c, a in rows
@@ -142,14 +134,10 @@ def as_json(found: Evaluation, class_names: tuple[str, ...], titles: tuple[str, 
                 "label": score.label,
                 "name": name_of(class_names, score.label),
                 "title": name_of(titles, score.label),
-                "images": score.images,
-                "top1_error": score.top1_error,
-                "top5_error": score.top5_error,
-                "probability": score.probability,
+                **asdict(score),
                 "taken_for": None if score.taken_for is None else name_of(class_names, score.taken_for),
-                "taken": score.taken,
             }
-            for score in by_class(found)
+            for score in by_class(evaluation)
         ],
     }
 

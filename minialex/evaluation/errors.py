@@ -27,11 +27,15 @@ class Evaluation:
     probs: NDArray[np.floating[Any]]
     labels: NDArray[np.int64]
 
+    @property
+    def own(self) -> NDArray[np.floating[Any]]:
+        """Probability of each image's label, [N]."""
+        return np.asarray(self.probs[np.arange(len(self.labels)), self.labels])
+
     def right(self, top: int) -> NDArray[np.bool_]:
         """[N]: whether the label is among the `top` most probable classes; ties count against us."""
-        own = self.probs[np.arange(len(self.labels)), self.labels][:, None]
-        ahead = (self.probs >= own).sum(axis=1) - 1
-        return np.asarray((ahead < top) & np.isfinite(own[:, 0]))
+        ahead = (self.probs >= self.own[:, None]).sum(axis=1) - 1
+        return np.asarray((ahead < top) & np.isfinite(self.own))
 
     def error(self, top: int) -> float:
         """Fraction of images whose label is not among the `top` most probable classes."""
@@ -40,8 +44,8 @@ class Evaluation:
     @property
     def loss(self) -> float:
         """Mean cross-entropy of the (averaged) probabilities."""
-        own = self.probs[np.arange(len(self.labels)), self.labels]
-        return float(-np.log(np.maximum(own, np.finfo(own.dtype).tiny)).mean(dtype=np.float64))
+        tiny = np.finfo(self.own.dtype).tiny
+        return float(-np.log(np.maximum(self.own, tiny)).mean(dtype=np.float64))
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -58,6 +62,12 @@ class Evaluation:
         """The error with its interval: ``"40.66% (95%: 40.23 to 41.09%)"``."""
         low, high = self.interval(top)
         return f"{self.error(top):.2%} (95%: {100 * low:.2f} to {high:.2%})"
+
+    def __repr__(self) -> str:
+        return (
+            f"<{len(self.labels):,} images: top-1 error {self.words(1)}, top-5 error {self.error(5):.2%}, loss "
+            f"{self.loss:.4f}>"
+        )
 
 
 def wilson(error: float, images: int) -> tuple[float, float]:
@@ -90,13 +100,12 @@ def evaluate(
         raise DataError("the validation set is empty: give more images, or another --data")
     labels = np.asarray(split.labels, np.int64)
     parts = []
-    done = 0
-    while done < len(split):
-        indices = np.arange(done, min(done + batch_size, len(split)))
+    for begin in range(0, len(split), batch_size):
+        indices = np.arange(begin, min(begin + batch_size, len(split)))
         images = split.read(indices)
         parts.append(np.mean([s.probabilities(images, labels[indices], views)[0] for s in sessions], axis=0))
-        done += len(indices)
-        progress(done)
+        progress(begin + len(indices))
         if stop():
             break
-    return Evaluation(np.concatenate(parts).astype(np.float32), labels[:done])
+    probs = np.concatenate(parts).astype(np.float32)
+    return Evaluation(probs, labels[: len(probs)])

@@ -10,6 +10,8 @@ image are turned around. Which of the two networks it is, is told by the order o
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,53 +20,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.data.statistics import Statistics
 from minialex.errors import CheckpointError, ConfigurationError
+from minialex.exchange.whole import foreign
+from minialex.network import variants
 from minialex.network.parameters import whole_shapes
-from minialex.recipe.fields import Recipe, load
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load
 from minialex.runs.weights_file import Weights, check
 
-# Fields as in BVLC's caffe.proto: name -> (number, type). A packed row of numbers is bytes on the wire, and as bytes
-# it is taken: the library would make a Python number of each of 61 million.
-MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
-    "BlobShape": {"dim": (1, "repeated int64")},
-    "BlobProto": {
-        "num": (1, "optional int64"),
-        "channels": (2, "optional int64"),
-        "height": (3, "optional int64"),
-        "width": (4, "optional int64"),
-        "data": (5, "repeated bytes"),
-        "shape": (7, "optional BlobShape"),
-        "double_data": (8, "repeated bytes"),
-    },
-    "ConvolutionParameter": {"group": (5, "optional int64")},
-    "LRNParameter": {
-        "local_size": (1, "optional int64"),
-        "alpha": (2, "optional float"),
-        "beta": (3, "optional float"),
-        "norm_region": (4, "optional int64"),
-        "k": (5, "optional float"),
-    },
-    "LayerParameter": {
-        "name": (1, "optional string"),
-        "type": (2, "optional string"),
-        "blobs": (7, "repeated BlobProto"),
-        "convolution_param": (106, "optional ConvolutionParameter"),
-        "lrn_param": (118, "optional LRNParameter"),
-    },
-    "V1LayerParameter": {
-        "layer": (1, "optional bytes"),  # version 0, of 2013
-        "name": (4, "optional string"),
-        "blobs": (6, "repeated BlobProto"),
-        "convolution_param": (10, "optional ConvolutionParameter"),
-        "lrn_param": (18, "optional LRNParameter"),
-    },
-    "NetParameter": {
-        "name": (1, "optional string"),
-        "layers": (2, "repeated V1LayerParameter"),
-        "layer": (100, "repeated LayerParameter"),
-    },
+PROTO = """
+message BlobShape { repeated int64 dim = 1; }
+message BlobProto {
+    optional int64 num = 1; optional int64 channels = 2; optional int64 height = 3; optional int64 width = 4;
+    repeated bytes data = 5; optional BlobShape shape = 7; repeated bytes double_data = 8;
 }
+message ConvolutionParameter { optional int64 group = 5; }
+message LRNParameter {
+    optional int64 local_size = 1; optional float alpha = 2; optional float beta = 3;
+    optional int64 norm_region = 4; optional float k = 5;
+}
+message LayerParameter {
+    optional string name = 1; optional string type = 2; repeated BlobProto blobs = 7;
+    optional ConvolutionParameter convolution_param = 106; optional LRNParameter lrn_param = 118;
+}
+message V1LayerParameter {
+    optional bytes layer = 1; optional string name = 4; repeated BlobProto blobs = 6;
+    optional ConvolutionParameter convolution_param = 10; optional LRNParameter lrn_param = 18;
+}
+message NetParameter {
+    optional string name = 1; repeated V1LayerParameter layers = 2; repeated LayerParameter layer = 100;
+}
+"""
+"""Of BVLC's caffe.proto what is read; ``V1LayerParameter.layer`` is version 0's, of 2013.
+
+A packed row of numbers is bytes on the wire, and as bytes it is taken: the library would make a Python number of each
+of 61 million.
+"""
+
 GROUPED = ("conv2", "conv4", "conv5")
 MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # of imagenet_mean.binaryproto, each channel's mean
 SIZE_LIMIT = 2**31  # bytes; no protocol buffer is larger
@@ -86,35 +78,35 @@ def messages() -> dict[str, Any]:
     kind = descriptor_pb2.FieldDescriptorProto
     package = "minialex.caffe"
     file = descriptor_pb2.FileDescriptorProto(name="minialex/caffe.proto", package=package, syntax="proto2")
-    for message, fields in MESSAGES.items():
+    definitions = dict(re.findall(r"message (\w+) {(.*?)}", PROTO, re.DOTALL))
+    for message, fields in definitions.items():
         entry = file.message_type.add(name=message)
-        for name, (number, words) in fields.items():
-            label, type_ = words.split()
-            field = entry.field.add(name=name, number=number, label=getattr(kind, f"LABEL_{label.upper()}"))
-            if type_ in MESSAGES:
+        for label, type_, name, number in re.findall(r"(\w+) (\w+) (\w+) = (\d+);", fields):
+            field = entry.field.add(name=name, number=int(number), label=getattr(kind, f"LABEL_{label.upper()}"))
+            if type_ in definitions:
                 field.type, field.type_name = kind.TYPE_MESSAGE, f".{package}.{type_}"
             else:
                 field.type = getattr(kind, f"TYPE_{type_.upper()}")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     find = pool.FindMessageTypeByName
-    return {name: message_factory.GetMessageClass(find(f"{package}.{name}")) for name in MESSAGES}
+    return {name: message_factory.GetMessageClass(find(f"{package}.{name}")) for name in definitions}
 
 
 def _parse(path: Path, message: str) -> Any:
     """A file as one message; a `CheckpointError` if it is not one."""
-    made = messages()[message]()
+    parsed = messages()[message]()
     from google.protobuf.message import DecodeError
 
     try:
         if path.stat().st_size >= SIZE_LIMIT:
             raise CheckpointError(f"{path} is too large for a file of Caffe")
-        made.ParseFromString(path.read_bytes())
+        parsed.ParseFromString(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
     except (DecodeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged, or no file of Caffe: {error}") from None
-    return made
+    return parsed
 
 
 def weights(path: Path, mean: Path | None = None) -> Weights:
@@ -146,12 +138,8 @@ def weights(path: Path, mean: Path | None = None) -> Weights:
     recipe = recipe.replace(classes=len(tensors["fc8.bias"]))
     check(tensors, recipe, str(path))
     tensors["conv1.weight"] = np.ascontiguousarray(tensors["conv1.weight"][:, ::-1])
-    S = recipe.image_size
-    if mean is None:
-        image = np.broadcast_to(np.array(MEAN_BGR[::-1])[:, None, None], (3, S, S)).astype(np.float32)
-    else:
-        image = read_mean(mean, S)
-    return Weights(recipe, (), Statistics(image, np.zeros((3, 3))), tensors, "ImageNet, as BVLC says")
+    image = np.array(MEAN_BGR[::-1])[:, None, None] if mean is None else read_mean(mean, recipe.image_size)
+    return foreign(tensors, recipe, image, "ImageNet, as BVLC says")
 
 
 def _recipe(path: Path, layers: Sequence[Any], names: Sequence[str]) -> Recipe:
@@ -166,28 +154,17 @@ def _recipe(path: Path, layers: Sequence[Any], names: Sequence[str]) -> Recipe:
             raise CheckpointError(f"{path}: layer '{layer.name}' has {group} groups: another network")
     if not norms:
         return recipe
-    fields = {
-        "local_size": ("norm_size", 5),
-        "alpha": ("norm_alpha", 1),
-        "beta": ("norm_beta", 0.75),
-        "k": ("norm_k", 1),
-    }
-    stated = {
-        field: getattr(norms[0], name) if norms[0].HasField(name) else default
-        for name, (field, default) in fields.items()
-    }
+    defaults = {"local_size": 5, "alpha": 1, "beta": 0.75, "k": 1}
+    size, *numbers = (getattr(norms[0], name) if norms[0].HasField(name) else value for name, value in defaults.items())
+    alpha, beta, k = (float(f"{number:.7g}") for number in numbers)  # as written: they were rounded to float32
     try:
-        return recipe.replace(
-            **{field: float(f"{v:.7g}") if field != "norm_size" else v for field, v in stated.items()}
-        )
+        return recipe.replace(norm_size=size, norm_alpha=alpha, norm_beta=beta, norm_k=k)
     except ConfigurationError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
 
 def _tensors(path: Path, layers: Sequence[Any], recipe: Recipe) -> dict[str, NDArray[Any]]:
-    from minialex.network import models
-
-    expected = whole_shapes(models.build(recipe.network), recipe.columns)
+    expected = whole_shapes(variants.build(recipe), recipe.columns)
     tensors: dict[str, NDArray[Any]] = {}
     for layer in layers:
         if not layer.blobs:
@@ -214,16 +191,9 @@ def _array(blob: Any, rank: int, what: str) -> NDArray[Any]:
     flat = np.frombuffer(numbers, dtype)
     while len(shape) > rank and shape[0] == 1:
         shape = shape[1:]
-    if len(shape) != rank or min(shape) < 1 or not _fits(shape, flat.size):
+    if len(shape) != rank or min(shape) < 1 or math.prod(shape) != flat.size:
         raise CheckpointError(f"{what} has {flat.size} numbers and says that its shape is {shape}: damaged")
     return flat.reshape(shape)
-
-
-def _fits(shape: Sequence[int], size: int) -> bool:
-    for n in shape:  # numbers from a file, of any size: no product before it is known to be small
-        if n > size:
-            return False
-    return int(np.prod(np.array(shape, object))) == size
 
 
 def read_mean(path: Path, size: int) -> NDArray[np.float32]:

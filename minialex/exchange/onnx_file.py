@@ -10,7 +10,7 @@ Dropout at test time is the paper's: a factor of 1 − rate, or nothing if it wa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,7 @@ from minialex import __version__
 from minialex.errors import ConfigurationError
 from minialex.exchange import whole
 from minialex.exchange.whole import Whole
-from minialex.network.layers import (
-    Conv2d,
-    Dropout,
-    Flatten,
-    Layer,
-    Linear,
-    LocalResponseNorm,
-    MaxPool2d,
-    ReLU,
-    SpatialResponseNorm,
-    Tanh,
-)
+from minialex.network import layers
 from minialex.runs.weights_file import Weights
 from minialex.storage import atomic
 
@@ -46,9 +35,7 @@ def write(path: Path, weights: Weights) -> None:
         ConfigurationError: If the package onnx is missing, ONNX cannot say a layer, or the file may not be written.
         ResourceError: If the disk is full.
     """
-    model = build(weights)
-    content = model.SerializeToString()
-    atomic.write_bytes(path, content)
+    atomic.write_bytes(path, build(weights).SerializeToString())
 
 
 def build(weights: Weights) -> Any:
@@ -65,7 +52,7 @@ def build(weights: Weights) -> Any:
     if before.scale != 1:
         x = graph.node("Mul", x, graph.constant("scale", np.float32(before.scale)), name="scale_pixels")
     for layer in row:
-        x = WRITERS[type(layer.layer)](graph, layer, x)
+        x = _add(graph, layer, x)
     graph.node("Identity", x, name="logits")
     graph.node("Softmax", x, name="probabilities", axis=-1)
     crop, K = weights.recipe.crop, row[-1].output[0]
@@ -83,7 +70,14 @@ def build(weights: Weights) -> Any:
         producer_version=__version__,
         doc_string="pixels: the centre crop in RGB, 0 to 255; the mean is taken off in here",
     )
-    helper.set_model_props(model, dict(whole.facts(weights)))
+    facts = {  # what the file says of itself
+        "recipe": weights.recipe.to_toml(),
+        "class_names": json.dumps(list(weights.labels)),
+        "words": json.dumps(list(weights.words)),
+        "data": weights.data,
+        "origin": json.dumps(dict(weights.origin)),
+    }
+    helper.set_model_props(model, {f"minialex.{name}": value for name, value in facts.items()})
     onnx.checker.check_model(model)
     return model
 
@@ -108,72 +102,70 @@ class _Graph:
         return name
 
 
-def _conv2d(graph: _Graph, whole_: Whole, x: str) -> str:
-    layer = whole_.layer
-    assert isinstance(layer, Conv2d)
-    (top, bottom), (left, right) = layer.padding
-    return graph.node(
-        "Conv",
-        x,
-        *_arrays(graph, whole_),
-        name=layer.name,
-        group=whole_.groups,
-        kernel_shape=[layer.size, layer.size],
-        strides=[layer.stride, layer.stride],
-        pads=[top, left, bottom, right],
-    )
+def _add(graph: _Graph, row: Whole, x: str) -> str:
+    """Add a layer to the graph; returns the name of its output."""
+    name = row.layer.name
+    match row.layer:
+        case layers.Conv2d() as layer:
+            (top, bottom), (left, right) = layer.padding
+            return graph.node(
+                "Conv", x, *_parameters(graph, row), name=name, group=row.groups, **_window(layer),
+                pads=[top, left, bottom, right],
+            )  # fmt: skip
+        case layers.Linear():
+            return graph.node("Gemm", x, *_parameters(graph, row), name=name, transB=1)
+        case layers.MaxPool2d() as layer:
+            over = [
+                max(0, (out - 1) * layer.stride + layer.size - size)
+                for size, out in zip(row.input[1:], row.output[1:], strict=True)
+            ]
+            return graph.node("MaxPool", x, name=name, **_window(layer), pads=[0, 0, *over])
+        case layers.LocalResponseNorm() as layer:
+            return _local_response_norm(graph, row, layer, x)
+        case layers.SpatialResponseNorm() as layer:
+            return _spatial_response_norm(graph, layer, x)
+        case layers.Dropout(mode="inverted"):
+            return x
+        case layers.Dropout() as layer:
+            return graph.node("Mul", x, graph.constant(f"{name}.keep", np.float32(1 - layer.rate)), name=name)
+        case layers.Flatten():
+            return graph.node("Flatten", x, name=name)
+        case layers.ReLU():
+            return graph.node("Relu", x, name=name)
+        case layers.Tanh():
+            return graph.node("Tanh", x, name=name)
+        case other:
+            raise ConfigurationError(f"layer '{name}': ONNX export does not know a {type(other).__name__}")
 
 
-def _linear(graph: _Graph, whole_: Whole, x: str) -> str:
-    return graph.node("Gemm", x, *_arrays(graph, whole_), name=whole_.layer.name, transB=1)
+def _window(layer: layers.Conv2d | layers.MaxPool2d) -> dict[str, Any]:
+    return {"kernel_shape": [layer.size, layer.size], "strides": [layer.stride, layer.stride]}
 
 
-def _arrays(graph: _Graph, whole_: Whole) -> tuple[str, str]:
-    name = whole_.layer.name
-    return graph.constant(f"{name}.weight", whole_.weight), graph.constant(f"{name}.bias", whole_.bias)
+def _parameters(graph: _Graph, row: Whole) -> list[str]:
+    return [graph.constant(f"{row.layer.name}.{name}", array) for name, array in row.arrays.items()]
 
 
-def _max_pool2d(graph: _Graph, whole_: Whole, x: str) -> str:
-    layer = whole_.layer
-    assert isinstance(layer, MaxPool2d)
-    over = [
-        max(0, (out - 1) * layer.stride + layer.size - size)
-        for size, out in zip(whole_.input[1:], whole_.output[1:], strict=True)
-    ]
-    return graph.node(
-        "MaxPool",
-        x,
-        name=layer.name,
-        kernel_shape=[layer.size, layer.size],
-        strides=[layer.stride, layer.stride],
-        pads=[0, 0, *over],
-    )
-
-
-def _local_response_norm(graph: _Graph, whole_: Whole, x: str) -> str:
-    layer = whole_.layer
-    assert isinstance(layer, LocalResponseNorm)
+def _local_response_norm(graph: _Graph, row: Whole, layer: layers.LocalResponseNorm, x: str) -> str:
     if layer.size % 2 == 0:
         raise ConfigurationError(
             f"layer '{layer.name}': ONNX has no normalisation over an even number of channels ({layer.size}) whose "
             "window lies as it does here; export to PyTorch (.pt) instead"
         )
-    C, H, W = whole_.input
-    if whole_.groups > 1:
-        apart = graph.constant(f"{layer.name}.apart", np.array([-1, C // whole_.groups, H, W], np.int64))
+    C, H, W = row.input
+    if row.groups > 1:
+        apart = graph.constant(f"{layer.name}.apart", np.array([-1, C // row.groups, H, W], np.int64))
         x = graph.node("Reshape", x, apart, name=f"{layer.name}_columns")
     # ONNX divides alpha by size, so here it is the coefficient times size
-    alpha, name = layer.coefficient * layer.size, layer.name if whole_.groups == 1 else f"{layer.name}_within"
+    alpha, name = layer.coefficient * layer.size, layer.name if row.groups == 1 else f"{layer.name}_within"
     x = graph.node("LRN", x, name=name, size=layer.size, alpha=alpha, beta=layer.beta, bias=layer.k)
-    if whole_.groups > 1:
+    if row.groups > 1:
         together = graph.constant(f"{layer.name}.together", np.array([-1, C, H, W], np.int64))
         x = graph.node("Reshape", x, together, name=layer.name)
     return x
 
 
-def _spatial_response_norm(graph: _Graph, whole_: Whole, x: str) -> str:
-    layer = whole_.layer
-    assert isinstance(layer, SpatialResponseNorm)
+def _spatial_response_norm(graph: _Graph, layer: layers.SpatialResponseNorm, x: str) -> str:
     name, half = layer.name, layer.size // 2
 
     def number(what: str, value: float) -> str:
@@ -181,39 +173,10 @@ def _spatial_response_norm(graph: _Graph, whole_: Whole, x: str) -> str:
 
     square = graph.node("Mul", x, x, name=f"{name}_square")
     mean = graph.node(
-        "AveragePool",
-        square,
-        name=f"{name}_mean",
-        kernel_shape=[layer.size, layer.size],
-        pads=[half, half, layer.size - 1 - half, layer.size - 1 - half],
-        count_include_pad=1,
-    )
+        "AveragePool", square, name=f"{name}_mean", kernel_shape=[layer.size, layer.size],
+        pads=[half, half, layer.size - 1 - half, layer.size - 1 - half], count_include_pad=1,
+    )  # fmt: skip
     scaled = graph.node("Mul", mean, number("alpha", layer.coefficient * layer.size**2), name=f"{name}_scaled")
     total = graph.node("Add", scaled, number("k", layer.k), name=f"{name}_total")
     power = graph.node("Pow", total, number("beta", layer.beta), name=f"{name}_power")
     return graph.node("Div", x, power, name=name)
-
-
-def _dropout(graph: _Graph, whole_: Whole, x: str) -> str:
-    layer = whole_.layer
-    assert isinstance(layer, Dropout)
-    if layer.mode == "inverted":
-        return x
-    return graph.node("Mul", x, graph.constant(f"{layer.name}.keep", np.float32(1 - layer.rate)), name=layer.name)
-
-
-def _simple(operation: str) -> Callable[[_Graph, Whole, str], str]:
-    return lambda graph, whole_, x: graph.node(operation, x, name=whole_.layer.name)
-
-
-WRITERS: dict[type[Layer], Callable[[_Graph, Whole, str], str]] = {
-    Conv2d: _conv2d,
-    Linear: _linear,
-    MaxPool2d: _max_pool2d,
-    LocalResponseNorm: _local_response_norm,
-    SpatialResponseNorm: _spatial_response_norm,
-    Dropout: _dropout,
-    Flatten: _simple("Flatten"),
-    ReLU: _simple("Relu"),
-    Tanh: _simple("Tanh"),
-}

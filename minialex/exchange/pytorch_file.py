@@ -30,15 +30,9 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "net")  # where trainin
 DATA_PARALLEL = "module."  # what torch.nn.DataParallel puts before every name
 
 _DTYPES = {
-    "FloatStorage": "<f4",
-    "DoubleStorage": "<f8",
-    "HalfStorage": "<f2",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ByteStorage": "<u1",
-    "BoolStorage": "<u1",
-    "BFloat16Storage": "<u2",
-}
+    "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": "<u2",
+    "LongStorage": "<i8", "IntStorage": "<i4", "ByteStorage": "<u1", "BoolStorage": "<u1",
+}  # fmt: skip
 _ORDERED = Name("collections", "OrderedDict")
 _TENSOR = Name("torch._utils", "_rebuild_tensor_v2")
 _PARAMETER = Name("torch._utils", "_rebuild_parameter")
@@ -153,7 +147,7 @@ def _read_zip(path: Path) -> dict[str, NDArray[Any]]:
                 raise ValueError(f"{name} has {info.file_size} bytes")
             return archive.read(info)
 
-        value, end = _interpret(pickled := record("data.pkl", PICKLE_LIMIT))
+        value, end = interpret(pickled := record("data.pkl", PICKLE_LIMIT), DIALECT)
         if end != len(pickled):
             raise ValueError("more follows the end of its pickle")
         big = folder + "byteorder" in names and record("byteorder", 16).strip() == b"big"
@@ -172,12 +166,12 @@ def _read_legacy(path: Path) -> dict[str, NDArray[Any]]:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(PICKLE_LIMIT)
-        place = len(LEGACY)
+        offset = len(LEGACY)
         values = []
         for _ in range(4):  # the protocol's version, the machine, the state dictionary, the order of the rows
-            value, end = _interpret(head[place:])
+            value, end = interpret(head[offset:], DIALECT)
             values.append(value)
-            place += end
+            offset += end
         _, machine, value, order = values
         if type(order) is not list or type(machine) is not dict or machine.get("little_endian") is not True:
             raise ValueError("its numbers are not little-endian, or their order is missing")
@@ -186,38 +180,31 @@ def _read_legacy(path: Path) -> dict[str, NDArray[Any]]:
         for key in order:
             if type(key) is not str or key in rows:
                 raise ValueError("the order of its rows of numbers is damaged")
-            file.seek(place)
+            file.seek(offset)
             (count,) = struct.unpack("<q", file.read(8))
             storage = described.get(key)
-            if storage is None or storage.count != count or place + 8 + count * storage.dtype.itemsize > size:
+            if storage is None or storage.count != count or offset + 8 + count * storage.dtype.itemsize > size:
                 raise ValueError("its rows of numbers are not those of its tensors")
             rows[key] = np.fromfile(file, storage.dtype, count)
-            place += 8 + count * storage.dtype.itemsize
+            offset += 8 + count * storage.dtype.itemsize
         return _arrays(value, lambda storage: rows[storage.key])
-
-
-def _interpret(pickled: bytes) -> tuple[Any, int]:
-    return interpret(pickled, DIALECT)
 
 
 def _tensors(value: Any) -> dict[str, _Tensor]:
     """The state dictionary in what the pickle holds: at its top, or where training scripts put it."""
     if type(value) is not dict:
         raise ValueError("it holds no dictionary")
-    for name in CONTAINERS:
-        if type(value.get(name)) is dict:
-            value = value[name]
-            break
-    found = {name: item for name, item in value.items() if type(name) is str and type(item) is _Tensor}
-    if found and all(name.startswith(DATA_PARALLEL) for name in found):
-        found = {name.removeprefix(DATA_PARALLEL): tensor for name, tensor in found.items()}
-    return found
+    value = next((value[name] for name in CONTAINERS if type(value.get(name)) is dict), value)
+    tensors = {name: item for name, item in value.items() if type(name) is str and type(item) is _Tensor}
+    if all(name.startswith(DATA_PARALLEL) for name in tensors):
+        return {name.removeprefix(DATA_PARALLEL): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _arrays(value: Any, numbers: Callable[[_Storage], NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The described tensors with their numbers; together they may not be more than the file has."""
     tensors = _tensors(value)
-    rows = {tensor.storage: None for tensor in tensors.values()}
+    rows = {tensor.storage for tensor in tensors.values()}
     if sum(math.prod(t.shape) for t in tensors.values()) > sum(storage.count for storage in rows):
         raise Refused("show one row of numbers in several tensors")
     arrays: dict[str, NDArray[Any]] = {}
@@ -232,9 +219,6 @@ def _arrays(value: Any, numbers: Callable[[_Storage], NDArray[Any]]) -> dict[str
         shown = np.lib.stride_tricks.as_strided(row[tensor.offset :], tensor.shape, steps, writeable=False)
         arrays[name] = np.array(shown, dtype=row.dtype.newbyteorder("="), order="C")
     return arrays
-
-
-# ---------------------------------------------------------------- writing
 
 
 def write(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:

@@ -7,26 +7,12 @@ is needed to write them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from minialex.errors import ConfigurationError
 from minialex.exchange import pytorch_file, whole
 from minialex.exchange.whole import Whole
-from minialex.network.layers import (
-    Conv2d,
-    Dropout,
-    Flatten,
-    Layer,
-    Linear,
-    LocalResponseNorm,
-    MaxPool2d,
-    ReLU,
-    SpatialResponseNorm,
-    Tanh,
-)
+from minialex.network import layers
 from minialex.runs.weights_file import Weights
 from minialex.storage import atomic
 
@@ -39,13 +25,9 @@ def write(path: Path, weights: Weights) -> Path:
     """
     row = whole.whole_layers(weights)
     before = whole.preprocessing(weights)
-    tensors: dict[str, NDArray[np.float32]] = {"mean": before.mean}
-    for layer in row:
-        if layer.weight is not None and layer.bias is not None:
-            tensors[f"{layer.layer.name}.weight"] = layer.weight
-            tensors[f"{layer.layer.name}.bias"] = layer.bias
+    arrays = {f"{one.layer.name}.{name}": array for one in row for name, array in one.arrays.items()}
     module = path.with_suffix(".py")
-    pytorch_file.write(path, tensors)
+    pytorch_file.write(path, {"mean": before.mean, **arrays})
     atomic.write_text(module, source(row, before, path.name, weights.titles))
     return module
 
@@ -56,9 +38,9 @@ def source(row: list[Whole], before: whole.Preprocessing, file_name: str, classe
     if not file_name.isprintable() or '"' in file_name or "\\" in file_name:
         file_name = "weights.pt"  # nothing of a name may end the docstring
     size = ", ".join(map(str, before.mean.shape))
-    made = [f"        self.{w.layer.name} = {_made(w)}" for w in row if w.weight is not None]
+    modules = [f"        self.{one.layer.name} = {_module(one)}" for one in row if one.arrays]
     centred = "pixels - self.mean" if before.scale == 1 else f"(pixels - self.mean) * {before.scale!r}"
-    steps = [line for w in row for line in STEPS[type(w.layer)](w)]
+    steps = [line for one in row for line in _steps(one)]
     helpers = [text for needs, text in HELPERS.items() if any(needs in step for step in steps)]
     return "".join([
         f'"""The network of {file_name}, written by minialex.\n\n'
@@ -70,7 +52,7 @@ def source(row: list[Whole], before: whole.Preprocessing, file_name: str, classe
         *(f"{text}\n\n\n" for text in helpers),
         "class AlexNet(nn.Module):\n    def __init__(self):\n        super().__init__()\n",
         f'        self.register_buffer("mean", torch.zeros({size}))\n',
-        "\n".join(made), "\n\n    def forward(self, pixels):\n",
+        "\n".join(modules), "\n\n    def forward(self, pixels):\n",
         f"        x = {centred}\n",
         *(f"        x = {step}\n" for step in steps),
         "        return x\n\n\n",
@@ -94,71 +76,51 @@ HELPERS = {
 }
 
 
-def _made(whole_: Whole) -> str:
+def _module(row: Whole) -> str:
     """The expression that makes a layer with parameters."""
-    layer, weight = whole_.layer, whole_.weight
-    assert weight is not None
-    if not isinstance(layer, Conv2d):
-        F, D = weight.shape
+    layer = row.layer
+    if not isinstance(layer, layers.Conv2d):
+        F, D = row.arrays["weight"].shape
         return f"nn.Linear({D}, {F})"
     options = "" if layer.stride == 1 else f", stride={layer.stride}"
     (top, _), (left, _) = layer.padding
     if _symmetric(layer) and (top or left):
         options += f", padding={top if top == left else (top, left)}"
-    if whole_.groups > 1:
-        options += f", groups={whole_.groups}"
-    return f"nn.Conv2d({whole_.input[0]}, {layer.kernels}, {layer.size}{options})"
+    if row.groups > 1:
+        options += f", groups={row.groups}"
+    return f"nn.Conv2d({row.input[0]}, {layer.kernels}, {layer.size}{options})"
 
 
-def _symmetric(layer: Conv2d) -> bool:
+def _symmetric(layer: layers.Conv2d) -> bool:
     return all(before == after for before, after in layer.padding)
 
 
-def _conv2d(whole_: Whole) -> list[str]:
-    layer = whole_.layer
-    assert isinstance(layer, Conv2d)
-    (top, bottom), (left, right) = layer.padding
-    padded = [] if _symmetric(layer) else [f"F.pad(x, {(left, right, top, bottom)})"]
-    return [*padded, f"self.{layer.name}(x)"]
-
-
-def _max_pool2d(whole_: Whole) -> list[str]:
-    layer = whole_.layer
-    assert isinstance(layer, MaxPool2d)
-    return [f"F.max_pool2d(x, {layer.size}, {layer.stride}, ceil_mode={layer.ceil})"]
-
-
-def _local_response_norm(whole_: Whole) -> list[str]:
-    layer = whole_.layer
-    assert isinstance(layer, LocalResponseNorm)
-    # PyTorch divides alpha by size, so here it is the coefficient times size
-    numbers = f"{layer.size}, {layer.coefficient * layer.size!r}, {layer.beta!r}, {layer.k!r}"
-    if whole_.groups == 1:
-        return [f"F.local_response_norm(x, {numbers})"]
-    return [f"columns(x, {whole_.groups}, lambda part: F.local_response_norm(part, {numbers}))"]
-
-
-def _spatial_response_norm(whole_: Whole) -> list[str]:
-    layer = whole_.layer
-    assert isinstance(layer, SpatialResponseNorm)
-    return [f"spatial_norm(x, {layer.size}, {layer.k!r}, {layer.coefficient!r}, {layer.beta!r})"]
-
-
-def _dropout(whole_: Whole) -> list[str]:
-    layer = whole_.layer
-    assert isinstance(layer, Dropout)
-    name = "paper_dropout" if layer.mode == "paper" else "F.dropout"
-    return [f"{name}(x, {layer.rate!r}, self.training)"]
-
-
-STEPS: dict[type[Layer], Callable[[Whole], list[str]]] = {
-    Conv2d: _conv2d,
-    Linear: lambda whole_: [f"self.{whole_.layer.name}(x)"],
-    MaxPool2d: _max_pool2d,
-    LocalResponseNorm: _local_response_norm,
-    SpatialResponseNorm: _spatial_response_norm,
-    Dropout: _dropout,
-    Flatten: lambda whole_: ["x.flatten(1)"],
-    ReLU: lambda whole_: ["F.relu(x)"],
-    Tanh: lambda whole_: ["torch.tanh(x)"],
-}
+def _steps(row: Whole) -> list[str]:
+    """The expressions, one after another, that apply a layer to ``x``."""
+    match row.layer:
+        case layers.Conv2d(name=name) as layer:
+            (top, bottom), (left, right) = layer.padding
+            padded = [] if _symmetric(layer) else [f"F.pad(x, {(left, right, top, bottom)})"]
+            return [*padded, f"self.{name}(x)"]
+        case layers.Linear(name=name):
+            return [f"self.{name}(x)"]
+        case layers.MaxPool2d() as layer:
+            return [f"F.max_pool2d(x, {layer.size}, {layer.stride}, ceil_mode={layer.ceil})"]
+        case layers.LocalResponseNorm() as layer:
+            # PyTorch divides alpha by size, so here it is the coefficient times size
+            numbers = f"{layer.size}, {layer.coefficient * layer.size!r}, {layer.beta!r}, {layer.k!r}"
+            if row.groups == 1:
+                return [f"F.local_response_norm(x, {numbers})"]
+            return [f"columns(x, {row.groups}, lambda part: F.local_response_norm(part, {numbers}))"]
+        case layers.SpatialResponseNorm() as layer:
+            return [f"spatial_norm(x, {layer.size}, {layer.k!r}, {layer.coefficient!r}, {layer.beta!r})"]
+        case layers.Dropout(mode=mode, rate=rate):
+            return [f"{'paper_dropout' if mode == 'paper' else 'F.dropout'}(x, {rate!r}, self.training)"]
+        case layers.Flatten():
+            return ["x.flatten(1)"]
+        case layers.ReLU():
+            return ["F.relu(x)"]
+        case layers.Tanh():
+            return ["torch.tanh(x)"]
+        case other:
+            raise ConfigurationError(f"layer '{other.name}': PyTorch export does not know a {type(other).__name__}")

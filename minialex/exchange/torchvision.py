@@ -13,23 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.data.statistics import Statistics
 from minialex.errors import CheckpointError
-from minialex.recipe.fields import load
+from minialex.exchange.whole import foreign
+from minialex.network.parameters import split_name
+from minialex.recipe.toml import load
 from minialex.runs.weights_file import Weights, check
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 LAYERS = {
-    "features.0": "conv1",
-    "features.3": "conv2",
-    "features.6": "conv3",
-    "features.8": "conv4",
-    "features.10": "conv5",
-    "classifier.1": "fc6",
-    "classifier.4": "fc7",
-    "classifier.6": "fc8",
-}
+    "features.0": "conv1", "features.3": "conv2", "features.6": "conv3", "features.8": "conv4", "features.10": "conv5",
+    "classifier.1": "fc6", "classifier.4": "fc7", "classifier.6": "fc8",
+}  # fmt: skip
 
 
 def is_torchvision(tensors: Mapping[str, NDArray[Any]]) -> bool:
@@ -46,10 +41,10 @@ def weights(tensors: Mapping[str, NDArray[Any]], what: str) -> Weights:
     """
     renamed: dict[str, NDArray[Any]] = {}
     for name, array in tensors.items():
-        layer, _, kind = name.rpartition(".")
+        layer, own = split_name(name)
         if layer not in LAYERS or array.dtype.kind != "f":
             raise CheckpointError(f"{what}: tensor '{name}' is not one of torchvision's alexnet")
-        renamed[f"{LAYERS[layer]}.{kind}"] = array
+        renamed[f"{LAYERS[layer]}.{own}"] = array
     last = renamed.get("fc8.weight")
     if last is None or not last.ndim or not len(last):
         raise CheckpointError(f"{what}: tensor 'classifier.6.weight' is missing: it has another last layer")
@@ -58,6 +53,4 @@ def weights(tensors: Mapping[str, NDArray[Any]], what: str) -> Weights:
     factors = 1 / (255 * np.array(STD)) / recipe.pixel_scale
     first = renamed["conv1.weight"]
     renamed["conv1.weight"] = (first.astype(np.float64) * factors[:, None, None]).astype(first.dtype)
-    S = recipe.image_size
-    mean = np.broadcast_to((255 * np.array(MEAN))[:, None, None], (3, S, S)).astype(np.float32)
-    return Weights(recipe, (), Statistics(mean, np.zeros((3, 3))), renamed, "ImageNet, as torchvision says")
+    return foreign(renamed, recipe, (255 * np.array(MEAN))[:, None, None], "ImageNet, as torchvision says")

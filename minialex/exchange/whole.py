@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.data.draws import centre_crop_offset
-from minialex.network import models
-from minialex.network.layers import Conv2d, Layer, Linear
+from minialex.data.statistics import Statistics
+from minialex.network import variants
+from minialex.network.layers import Layer, Linear
 from minialex.network.layers.layer import Shape
+from minialex.recipe.fields import Recipe
 from minialex.runs.weights_file import Weights
 
 
@@ -28,15 +30,15 @@ class Whole:
         layer: its hyper-parameters
         groups: parts of its input that do not see each other; each computes its share of the output
         input, output: shapes without N, of all columns side by side
-        weight, bias: of a convolution or a fully connected layer, float32: [K, C/groups, R, S] or [F, D], and [K]
+        arrays: ``"weight"`` and ``"bias"`` of a convolution or a fully connected layer, float32: [K, C/groups, R, S] or
+            [F, D], and [K]
     """
 
     layer: Layer
     groups: int
     input: Shape
     output: Shape
-    weight: NDArray[np.float32] | None = None
-    bias: NDArray[np.float32] | None = None
+    arrays: Mapping[str, NDArray[np.float32]]
 
 
 def whole_layers(weights: Weights) -> list[Whole]:
@@ -46,23 +48,19 @@ def whole_layers(weights: Weights) -> list[Whole]:
     where they do not read: no program has it otherwise.
     """
     recipe = weights.recipe
-    network = models.build(recipe.network)
+    network = variants.build(recipe)
     row: list[Whole] = []
-    shape, divided = network.input_shape, False
+    shape = network.input_shape
     for stage in network.stages(recipe.columns):
         layer = stage.layer
         groups = shape[0] // stage.seen[0]
-        divided = divided or layer.divides
-        width = stage.output[0] * (stage.columns if divided else 1)
-        output = (width, *stage.output[1:])
-        arrays: dict[str, NDArray[np.float32]] = {}
-        if isinstance(layer, Conv2d | Linear):
-            for name in ("weight", "bias"):
-                arrays[name] = np.asarray(weights.tensors[f"{layer.name}.{name}"], np.float32)
-            if isinstance(layer, Linear) and groups > 1:
-                arrays["weight"] = _with_zeros(arrays["weight"], groups)
-                groups = 1
-        row.append(Whole(layer, groups, shape, output, **arrays))
+        output = (stage.output[0] * stage.pieces, *stage.output[1:])
+        names = layer.parameters(stage.seen, 0, stage.columns)
+        arrays = {name: np.asarray(weights.tensors[f"{layer.name}.{name}"], np.float32) for name in names}
+        if isinstance(layer, Linear) and groups > 1:
+            arrays["weight"] = _with_zeros(arrays["weight"], groups)
+            groups = 1
+        row.append(Whole(layer, groups, shape, output, arrays))
         shape = output
     return row
 
@@ -74,6 +72,18 @@ def _with_zeros(weight: NDArray[np.float32], groups: int) -> NDArray[np.float32]
     for group, part in enumerate(np.split(weight, groups)):
         whole[group, :, group] = part
     return whole.reshape(F, groups * D)
+
+
+def foreign(tensors: Mapping[str, NDArray[Any]], recipe: Recipe, mean: NDArray[np.floating[Any]], data: str) -> Weights:
+    """Weights that another program trained: classes without names, no colour covariance.
+
+    Args:
+        mean: [3, S, S], or [3, 1, 1] where each channel has one
+        data: name of the data set
+    """
+    S = recipe.image_size
+    image = np.ascontiguousarray(np.broadcast_to(mean, (3, S, S)), np.float32)
+    return Weights(recipe, (), Statistics(image, np.zeros((3, 3))), tensors, data)
 
 
 @dataclass(frozen=True)
@@ -98,16 +108,3 @@ def preprocessing(weights: Weights) -> Preprocessing:
         first = centre_crop_offset(recipe.image_size, recipe.crop)
         part = mean[:, first : first + recipe.crop, first : first + recipe.crop]
     return Preprocessing(np.ascontiguousarray(part, np.float32), recipe.pixel_scale)
-
-
-def facts(weights: Weights) -> Mapping[str, Any]:
-    """What exports say of themselves in their own metadata: the recipe, the classes, the data and the origin."""
-    import json
-
-    return {
-        "minialex.recipe.fields": weights.recipe.to_toml(),
-        "minialex.class_names": json.dumps(list(weights.labels)),
-        "minialex.words": json.dumps(list(weights.words)),
-        "minialex.data": weights.data,
-        "minialex.origin": json.dumps(dict(weights.origin)),
-    }

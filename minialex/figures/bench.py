@@ -9,7 +9,7 @@ from minialex.figures import pictures
 from minialex.screen.formats import milliseconds, plural, readable_size
 from minialex.screen.sheet import Sheet
 from minialex.speed.bench import Part, Timings
-from minialex.speed.floors import Key
+from minialex.speed.roofline import Key
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

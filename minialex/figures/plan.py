@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from minialex.engine.summary import summarise
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.network import Network
 from minialex.recipe.fields import Recipe
 from minialex.screen.formats import amount, long_time, readable_size, seconds
@@ -47,7 +47,7 @@ class Setting:
     @property
     def network(self) -> Network:
         """What the recipe describes."""
-        return models.build(self.recipe.network)
+        return variants.build(self.recipe)
 
     @property
     def layout(self) -> Layout:

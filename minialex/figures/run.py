@@ -32,17 +32,18 @@ def write_report(paths: RunPaths, recipe: Recipe, data: DataSet, found: Evaluati
     metrics = read_metrics(paths.metrics)
     last = checkpoint.latest(paths.checkpoints, lambda message: None)
     assert last is not None
-    first = last.weights["conv1.weight"]
+    first = next((w for w in last.weights.values() if w.ndim == 4 and w.shape[1] == 3), None)  # that sees the image
     indices = examples(found)
     images, probs, labels = data.validation.read(indices), found.probs[indices], found.labels[indices]
     atomic.make_folder(paths.pictures)
     for name, figure in (
         ("curves", pictures.curves(metrics, len(data.class_names))),
-        ("kernels", pictures.kernels(first, recipe.columns)),
+        ("kernels", None if first is None else pictures.kernels(first, recipe.columns)),
         ("confusion", pictures.confusion(found.confusion, data.titles)),
         ("predictions", pictures.predictions(images[FEW], probs[FEW], data.titles, labels[FEW])),
     ):
-        pictures.save(figure, paths.pictures / f"{name}.png")
+        if figure is not None:
+            pictures.save(figure, paths.pictures / f"{name}.png")
     report.write(
         paths.report,
         title=f"{recipe.model} on {data.name}",

@@ -13,19 +13,20 @@ killed goes on behind the last of them, and gives the same bytes (Parquet: the s
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
+import importlib.util
+import io
 import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +34,12 @@ from numpy.typing import NDArray
 from minialex.data import Split, batches
 from minialex.engine.session import Session
 from minialex.errors import CheckpointError, ConfigurationError, DataError, ResourceError, nearest
+from minialex.look.units import output_shape
 from minialex.screen.formats import readable_size
 from minialex.storage import atomic
+from minialex.storage.locks import locked_folder
 
+PART = "features.npy.part"  # what features.npy is called until it is whole
 MANIFEST = "_features.json"  # readers of Parquet folders leave out names that begin so
 FORMAT = "minialex features"
 FORMATS = ("npy", "parquet")
@@ -75,18 +79,19 @@ class Manifest:
         """Bytes of one image's activations."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
+    @property
+    def header(self) -> bytes:
+        """What ``features.npy`` begins with."""
+        return _npy_header((self.images, *self.shape), self.dtype)
+
     def difference(self, other: Manifest) -> str | None:
         """The first thing in which another one is not of the same features, in words; None if it is."""
-        words = {
-            "form": "format", "network": "network or weights", "layer": "layer", "shape": "shape", "dtype": "dtype",
-            "data": "data set", "split": "split", "images": "number of images", "labels": "images",
-            "class_names": "classes",
-        }  # fmt: skip
-        for name, word in words.items():
+        words = {"form": "format", "data": "data set", "images": "number of images"}
+        long = {"network": "network or weights", "labels": "images", "class_names": "classes"}
+        for name in (field.name for field in dataclasses.fields(self) if field.name != "done"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
-                short = name in ("network", "labels", "class_names")
-                return f"another {word}" if short else f"another {word} ({mine}, not {theirs})"
+                return f"another {long.get(name) or f'{words.get(name, name)} ({mine}, not {theirs})'}"
         return None
 
 
@@ -95,7 +100,7 @@ def fingerprint(session: Session) -> str:
     digest = hashlib.sha256()
     recipe = session.recipe
     views = {name: getattr(recipe, name) for name in ("image_size", "mean", "pixel_scale", "dtype")}
-    digest.update(json.dumps([dataclasses.asdict(recipe.network), views], sort_keys=True).encode())
+    digest.update(json.dumps([recipe.table("network"), views], sort_keys=True).encode())
     for name, array in sorted({**session.weights(), "mean": session.statistics.mean}.items()):
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data.cast("B"))
@@ -111,14 +116,12 @@ def manifest_of(session: Session, split: Split, layer: str, data: str, part: str
     """
     if form not in FORMATS:
         raise ConfigurationError(f"no format '{form}'; there are {', '.join(FORMATS)}.{nearest(form, FORMATS)}")
-    session.network.layer(layer)
-    stages = {stage.layer.name: stage for stage in session.network.stages(len(session.plan.placement))}
-    stage = stages[layer]
-    width = stage.output[0] * (1 if stage.whole else stage.columns)
     labels = np.ascontiguousarray(split.labels, np.int64)
     digest = hashlib.sha256(labels.tobytes()).hexdigest()
-    shape = (width, *stage.output[1:])
-    return Manifest(form, fingerprint(session), layer, shape, session.plan.dtype, data, part, len(split), digest, names)
+    shape = output_shape(session, layer)
+    return Manifest(
+        form, fingerprint(session), layer, shape, session.recipe.dtype, data, part, len(split), digest, names
+    )
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -129,22 +132,22 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if known.pop("format") != FORMAT:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields.pop("format") != FORMAT:
             raise ValueError("of another kind")
-        known["shape"] = tuple(int(n) for n in known["shape"])
-        known["class_names"] = tuple(str(name) for name in known["class_names"])
-        found = Manifest(**known)
-        numbers = (*found.shape, found.images, found.done)
-        if any(not isinstance(n, int) or n < 0 for n in numbers) or found.done > found.images:
+        fields["shape"] = tuple(int(n) for n in fields["shape"])
+        fields["class_names"] = tuple(str(name) for name in fields["class_names"])
+        manifest = Manifest(**fields)
+        numbers = (*manifest.shape, manifest.images, manifest.done)
+        if any(not isinstance(n, int) or n < 0 for n in numbers) or manifest.done > manifest.images:
             raise ValueError("its numbers do not fit together")
-        if found.form not in FORMATS or found.dtype not in ("float32", "float64"):
-            raise ValueError(f"a format or dtype that is not known, {found.form}, {found.dtype}")
+        if manifest.form not in FORMATS or manifest.dtype not in ("float32", "float64"):
+            raise ValueError(f"a format or dtype that is not known, {manifest.form}, {manifest.dtype}")
     except FileNotFoundError:
         raise DataError(f"no features in {folder}: {MANIFEST} is missing; make them with `minialex features`") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({error}): remove the folder and make the features anew") from None
-    return found
+    return manifest
 
 
 @dataclass(frozen=True)
@@ -196,103 +199,67 @@ def open_features(folder: Path) -> Features:
     return Features(folder, manifest, arrays[0], np.asarray(arrays[1]))
 
 
-class _Writer(Protocol):
-    """Takes rows in order; they are on the disk when `write` returns."""
-
-    def __init__(self, folder: Path, manifest: Manifest, labels: NDArray[np.int64]) -> None: ...
-
-    def write(self, begin: int, rows: NDArray[Any], labels: NDArray[np.int64]) -> None: ...
-
-    def finish(self) -> None: ...
-
-    def close(self) -> None: ...
+def _begin_npy(folder: Path, manifest: Manifest) -> None:
+    """Make ``features.npy.part`` with its header, or see that it has the rows that were counted."""
+    path = folder / PART
+    with atomic.translate_os_errors(path):
+        if manifest.done == 0:
+            path.write_bytes(manifest.header)
+        if not path.exists() or path.stat().st_size < len(manifest.header) + manifest.done * manifest.row_bytes:
+            raise DataError(f"{path} is shorter than {MANIFEST} says: remove the folder and make it anew")
 
 
-class _NpyWriter:
-    """``features.npy.part``, which gets its name when it is whole: rows are written behind the header."""
-
-    def __init__(self, folder: Path, manifest: Manifest, labels: NDArray[np.int64]) -> None:
-        self.folder, self.manifest, self.labels = folder, manifest, labels
-        self.path = folder / "features.npy.part"
-        shape = (manifest.images, *manifest.shape)
-        self.header = _npy_header(shape, manifest.dtype)
-        with atomic.translate_os_errors(self.path):
-            self.file = open(self.path, "r+b" if self.path.exists() else "x+b", buffering=0)  # noqa: SIM115
-            if manifest.done == 0:
-                self.file.truncate(0)
-                self.file.write(self.header)
-        expected = len(self.header) + manifest.done * manifest.row_bytes
-        if os.fstat(self.file.fileno()).st_size < expected:
-            self.file.close()
-            raise DataError(f"{self.path} is shorter than {MANIFEST} says: remove the folder and make it anew")
-
-    def write(self, begin: int, rows: NDArray[Any], labels: NDArray[np.int64]) -> None:
-        """Write rows and wait until they are on the disk."""
-        with atomic.translate_os_errors(self.path, needed=rows.nbytes):
-            self.file.seek(len(self.header) + begin * self.manifest.row_bytes)
-            rest = np.ascontiguousarray(rows).data.cast("B")
-            while rest:
-                rest = rest[self.file.write(rest[: atomic.BLOCK]) :]
-            os.fsync(self.file.fileno())
-
-    def finish(self) -> None:
-        """Write the labels, and give the file its name."""
-        header = _npy_header(self.labels.shape, "int64")
-        atomic.write_bytes(self.folder / "labels.npy", header + self.labels.tobytes())
-        with atomic.translate_os_errors(self.path):
-            self.file.truncate(len(self.header) + self.manifest.images * self.manifest.row_bytes)
-            self.file.close()
-            os.replace(self.path, self.folder / "features.npy")
-            atomic.sync_folder(self.folder)
-
-    def close(self) -> None:
-        """Close the file, if it is not closed."""
-        self.file.close()
+def _write_npy(folder: Path, manifest: Manifest, rows: NDArray[Any], labels: NDArray[np.int64]) -> None:
+    """Write rows behind the header and wait until they are on the disk."""
+    path = folder / PART
+    with atomic.translate_os_errors(path, needed=rows.nbytes), open(path, "r+b", buffering=0) as file:
+        file.seek(len(manifest.header) + manifest.done * manifest.row_bytes)
+        rest = np.ascontiguousarray(rows).data.cast("B")
+        while rest:
+            rest = rest[file.write(rest[: atomic.BLOCK]) :]
+        os.fsync(file.fileno())
 
 
-class _ParquetWriter:
-    """A Parquet file a block."""
-
-    def __init__(self, folder: Path, manifest: Manifest, labels: NDArray[np.int64]) -> None:
-        self.folder, self.manifest = folder, manifest
-        for path in folder.glob("part-*.parquet"):  # written after the count, by a run that was killed in between
-            if int(path.stem.removeprefix("part-")) >= manifest.done:
-                path.unlink()
-
-    def write(self, begin: int, rows: NDArray[Any], labels: NDArray[np.int64]) -> None:
-        """Write rows as a file of their own."""
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        width = math.prod(self.manifest.shape)
-        flat = pa.array(np.ascontiguousarray(rows).reshape(-1))
-        table = pa.table(
-            {
-                "image": np.arange(begin, begin + len(rows), dtype=np.int64),
-                "label": labels,
-                "features": pa.FixedSizeListArray.from_arrays(flat, width),
-            }
-        )
-        about = {name: value for name, value in dataclasses.asdict(self.manifest).items() if name != "done"}
-        table = table.replace_schema_metadata({"minialex": json.dumps(about)})
-        sink = pa.BufferOutputStream()
-        parquet.write_table(table, sink, compression="zstd")
-        atomic.write_bytes(self.folder / f"part-{begin:08d}.parquet", sink.getvalue().to_pybytes())
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-    def close(self) -> None:
-        """Nothing is open."""
+def _finish_npy(folder: Path, manifest: Manifest, labels: NDArray[np.int64]) -> None:
+    """Write the labels, and give the file its name."""
+    path = folder / PART
+    atomic.write_bytes(folder / "labels.npy", _npy_header(labels.shape, "int64") + labels.tobytes())
+    with atomic.translate_os_errors(path):
+        os.truncate(path, len(manifest.header) + manifest.images * manifest.row_bytes)
+        os.replace(path, folder / "features.npy")
+        atomic.sync_folder(folder)
 
 
 def _npy_header(shape: tuple[int, ...], dtype: str) -> bytes:
-    import io
-
     header = io.BytesIO()
-    described = {"descr": np.dtype(dtype).newbyteorder("<").str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, described)
+    fields = {"descr": np.dtype(dtype).newbyteorder("<").str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, fields)
     return header.getvalue()
+
+
+def _begin_parquet(folder: Path, manifest: Manifest) -> None:
+    """Remove files that were written after the count, by a run that was killed in between."""
+    for path in folder.glob("part-*.parquet"):
+        if int(path.stem.removeprefix("part-")) >= manifest.done:
+            path.unlink()
+
+
+def _write_parquet(folder: Path, manifest: Manifest, rows: NDArray[Any], labels: NDArray[np.int64]) -> None:
+    """Write rows as a file of their own."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    flat = pa.array(np.ascontiguousarray(rows).reshape(-1))
+    columns = {
+        "image": np.arange(manifest.done, manifest.done + len(rows), dtype=np.int64),
+        "label": labels,
+        "features": pa.FixedSizeListArray.from_arrays(flat, math.prod(manifest.shape)),
+    }
+    about = {name: value for name, value in dataclasses.asdict(manifest).items() if name != "done"}
+    table = pa.table(columns).replace_schema_metadata({"minialex": json.dumps(about)})
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table, sink, compression="zstd")
+    atomic.write_bytes(folder / f"part-{manifest.done:08d}.parquet", sink.getvalue().to_pybytes())
 
 
 def write_features(
@@ -324,12 +291,15 @@ def write_features(
         DataError: If it is damaged, or an image cannot be read.
         ResourceError: If the disk is full; said before anything is computed, where it can be foreseen.
     """
-    if manifest.form == "parquet":
-        _need_pyarrow()
+    if manifest.form == "parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise ConfigurationError(
+            'Parquet needs pyarrow, which is not installed: pip install "minialex[look]", or use --format npy'
+        )
     if manifest.images == 0:
         raise DataError("the data set has no images")
     atomic.make_folder(folder)
-    with _locked(folder):
+    refusal = f"{folder} is being written by another process: wait for it, or give another folder"
+    with locked_folder(folder, refusal):
         atomic.remove_stale(folder)
         if (folder / MANIFEST).exists():
             before = read_manifest(folder)
@@ -343,80 +313,44 @@ def write_features(
         progress(manifest.done)
         if manifest.done == manifest.images and (manifest.form == "parquet" or (folder / "features.npy").exists()):
             return manifest
-        _check_free(folder, manifest)
-        _write_manifest(folder, manifest)
-        labels = np.ascontiguousarray(split.labels, np.int64)
-        make: type[_Writer] = _NpyWriter if manifest.form == "npy" else _ParquetWriter
-        with closing(make(folder, manifest, labels)) as writer:
-            for begin, rows in _blocks(session, split, manifest, batch_size, progress, stop):
-                writer.write(begin, rows, labels[begin : begin + len(rows)])
-                manifest = dataclasses.replace(manifest, done=begin + len(rows))
-                _write_manifest(folder, manifest)
-            if manifest.done == manifest.images:
-                writer.finish()
-        return manifest
+        needed, free = (manifest.images - manifest.done) * manifest.row_bytes, shutil.disk_usage(folder).free
+        if needed > free and manifest.form == "npy":  # Parquet is compressed, by how much is not known before
+            raise ResourceError(
+                f"features of {manifest.images:,} images need {readable_size(needed)} in {folder}, where "
+                f"{readable_size(free)} are free; choose another disk or another layer"
+            )
+        return _write_rows(session, split, folder, manifest, batch_size, progress, stop)
 
 
-def _blocks(
-    session: Session,
-    split: Split,
-    manifest: Manifest,
-    batch_size: int,
-    progress: Callable[[int], None],
-    stop: Callable[[], object],
-) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
-    """The rows that are not there yet, a block in memory at a time, each with the number of its first image."""
-    order = np.arange(manifest.done, manifest.images)
-    waiting: list[NDArray[np.floating[Any]]] = []
-    begin, begun = manifest.done, time.monotonic()
-    count = 0
-    with closing(batches(split, order, batch_size, drop_last=False)) as reading:
+def _write_rows(
+    session: Session, split: Split, folder: Path, manifest: Manifest, batch_size: int,
+    progress: Callable[[int], None], stop: Callable[[], object],
+) -> Manifest:  # fmt: skip
+    """Write the rows that are not there yet, a block of them in memory at a time."""
+    _write_manifest(folder, manifest)
+    begin, write = (_begin_npy, _write_npy) if manifest.form == "npy" else (_begin_parquet, _write_parquet)
+    begin(folder, manifest)
+    labels = np.ascontiguousarray(split.labels, np.int64)
+    block: list[NDArray[np.floating[Any]]] = []
+    done, begun = manifest.done, time.monotonic()
+    with closing(batches(split, np.arange(done, manifest.images), batch_size, drop_last=False)) as reading:
         for _, images, _ in reading:
-            waiting.append(session.activations(images, [manifest.layer])[manifest.layer])
-            count += len(images)
-            progress(begin + count)
+            block.append(session.activations(images, [manifest.layer])[manifest.layer])
+            done += len(images)
+            progress(done)
             stopped = stop()
-            full = count * manifest.row_bytes >= BLOCK_BYTES or time.monotonic() - begun >= BLOCK_SECONDS
-            if stopped or full or begin + count == manifest.images:
-                yield begin, np.concatenate(waiting)
-                waiting.clear()
-                begin, count, begun = begin + count, 0, time.monotonic()
+            full = (done - manifest.done) * manifest.row_bytes >= BLOCK_BYTES
+            if stopped or full or done == manifest.images or time.monotonic() - begun >= BLOCK_SECONDS:
+                write(folder, manifest, np.concatenate(block), labels[manifest.done : done])
+                manifest = dataclasses.replace(manifest, done=done)
+                _write_manifest(folder, manifest)
+                block, begun = [], time.monotonic()
             if stopped:
-                return
+                break
+    if manifest.form == "npy" and manifest.done == manifest.images:
+        _finish_npy(folder, manifest, labels)
+    return manifest
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
     atomic.write_json(folder / MANIFEST, {"format": FORMAT, **dataclasses.asdict(manifest)})
-
-
-def _check_free(folder: Path, manifest: Manifest) -> None:
-    needed = (manifest.images - manifest.done) * manifest.row_bytes
-    free = shutil.disk_usage(folder).free
-    if needed > free and manifest.form == "npy":  # Parquet is compressed, by how much is not known before
-        raise ResourceError(
-            f"features of {manifest.images:,} images need {readable_size(needed)} in {folder}, where "
-            f"{readable_size(free)} are free; choose another disk or another layer"
-        )
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
-    try:
-        if descriptor is not None and atomic.try_lock(descriptor) is False:
-            raise ConfigurationError(
-                f"{folder} is being written by another process: wait for it, or give another folder"
-            )
-        yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def _need_pyarrow() -> None:
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise ConfigurationError(
-            'Parquet needs pyarrow, which is not installed: pip install "minialex[look]", or use --format npy'
-        ) from None

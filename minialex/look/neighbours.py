@@ -78,44 +78,47 @@ def nearest(
         )
     count = min(count, N)
     width = math.prod(features.shape[1:])
-    asked = queries.reshape(Q, width).astype(np.float64)
+    points = queries.reshape(Q, width).astype(np.float64)
     rows = max(1, BLOCK_BYTES // (8 * width))
     best = np.empty((Q, 0))
-    found = np.empty((Q, 0), np.int64)
+    candidates = np.empty((Q, 0), np.int64)
     for begin in range(0, N, rows):
         block = np.asarray(features[begin : begin + rows], np.float64).reshape(-1, width)
-        squares = np.einsum("nd,nd->n", block, block) - 2 * asked @ block.T  # ‖x − q‖² − ‖q‖², for the order alone
+        squares = np.einsum("nd,nd->n", block, block) - 2 * points @ block.T  # ‖x − q‖² − ‖q‖², for the order alone
         here = np.broadcast_to(np.arange(begin, begin + len(block)), squares.shape)
-        best, found = np.concatenate([best, squares], axis=1), np.concatenate([found, here], axis=1)
+        best, candidates = np.concatenate([best, squares], axis=1), np.concatenate([candidates, here], axis=1)
         if best.shape[1] > count + SPARE:
             keep = np.argpartition(best, count + SPARE - 1, axis=1)[:, : count + SPARE]
-            best, found = np.take_along_axis(best, keep, axis=1), np.take_along_axis(found, keep, axis=1)
+            best, candidates = np.take_along_axis(best, keep, axis=1), np.take_along_axis(candidates, keep, axis=1)
         progress(begin + len(block))
-    return _ordered(features, asked, found, count)
+    return _ordered(features, points, candidates, count)
 
 
-def _ordered(features: Float, asked: NDArray[np.float64], found: NDArray[np.int64], count: int) -> Neighbours:
+def _ordered(features: Float, points: NDArray[np.float64], candidates: NDArray[np.int64], count: int) -> Neighbours:
     """The nearest of each query's candidates [Q,c], by distances taken from the differences themselves."""
-    images = np.empty((len(asked), count), np.int64)
-    distances = np.empty((len(asked), count))
-    for n, query in enumerate(asked):
-        candidates = np.sort(found[n])
-        rows = np.asarray(features[candidates], np.float64).reshape(len(candidates), -1)
-        exact = np.sqrt(((rows - query) ** 2).sum(axis=1))
+    images = np.empty((len(points), count), np.int64)
+    distances = np.empty((len(points), count))
+    for n, (point, rows) in enumerate(zip(points, np.sort(candidates, axis=1), strict=True)):
+        differences = np.asarray(features[rows], np.float64).reshape(len(rows), -1) - point
+        exact = np.sqrt((differences**2).sum(axis=1))
         order = np.argsort(exact, kind="stable")[:count]
-        images[n], distances[n] = candidates[order], exact[order]
+        images[n], distances[n] = rows[order], exact[order]
     return Neighbours(images, distances)
 
 
+@dataclass
 class FaissIndex:
     """A compressed copy of features in which a library finds candidates quickly (inverted lists, product codes).
 
     Attributes:
+        features: whose rows it is of
+        index: the library's own
         recall: share of the exact 6 nearest neighbours of 100 of the images that it found when it was built
     """
 
-    def __init__(self, features: Features, index: Any, recall: float) -> None:
-        self.features, self.index, self.recall = features, index, recall
+    features: Features
+    index: Any
+    recall: float
 
     @classmethod
     def build(cls, features: Features, progress: Callable[[int], None] = lambda done: None) -> FaissIndex:
@@ -143,16 +146,16 @@ class FaissIndex:
             index.add(_rows(values, slice(begin, begin + block)))
             progress(min(begin + block, N))
         index.nprobe = max(1, lists // 8)
-        made = cls(features, index, math.nan)
+        built = cls(features, index, math.nan)
         checked = np.sort(order[:CHECKED])
         queries = np.asarray(values[checked])
         exact = nearest(values, queries, CHECKED_NEIGHBOURS).images
-        quick = made.nearest(queries, CHECKED_NEIGHBOURS).images
-        made.recall = float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(exact, quick, strict=True)]))
+        quick = built.nearest(queries, CHECKED_NEIGHBOURS).images
+        built.recall = float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(exact, quick, strict=True)]))
         atomic.write_bytes(features.folder / "neighbours.faiss", faiss.serialize_index(index).tobytes())
         about = {"network": features.manifest.network, "images": N, "lists": lists, "parts": parts}
-        atomic.write_json(features.folder / "neighbours.json", {**about, "recall": made.recall})
-        return made
+        atomic.write_json(features.folder / "neighbours.json", {**about, "recall": built.recall})
+        return built
 
     @classmethod
     def open(cls, features: Features) -> FaissIndex | None:
@@ -185,10 +188,10 @@ class FaissIndex:
         """
         values = self.features.values
         count = min(count, len(values))
-        asked = queries.reshape(len(queries), -1)
-        _, found = self.index.search(np.ascontiguousarray(asked, np.float32), min(effort * count, len(values)))
+        points = queries.reshape(len(queries), -1)
+        _, rows = self.index.search(np.ascontiguousarray(points, np.float32), min(effort * count, len(values)))
         parts = []
-        for query, row in zip(asked.astype(np.float64), found, strict=True):
+        for query, row in zip(points.astype(np.float64), rows, strict=True):
             candidates = row[row >= 0]
             if len(candidates) < count:  # lists that were looked at held fewer: look at everything
                 parts.append(nearest(values, query.reshape(1, *values.shape[1:]), count))
@@ -228,12 +231,12 @@ def pixel_ranks(
         neighbours: uint8 [Q,k,3,S,S]
         others: uint8 [M,3,S,S]
     """
+
+    def squares(images: NDArray[np.uint8], query: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.array([((image - query) ** 2).sum(dtype=np.float64) for image in images])
+
     shares = np.empty(neighbours.shape[:2])
     for n, query in enumerate(queries.astype(np.float32)):
-        far = _squares(others, query)
-        shares[n] = [(far < near).mean() for near in _squares(neighbours[n], query)]
+        far = squares(others, query)
+        shares[n] = [(far < near).mean() for near in squares(neighbours[n], query)]
     return shares
-
-
-def _squares(images: NDArray[np.uint8], query: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.array([((image - query) ** 2).sum(dtype=np.float64) for image in images])

@@ -6,6 +6,7 @@ takes the mean off pixel by pixel): nothing rather than something grey.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ class Occlusion:
         size: side of the square that covers, in pixels
         offsets: int64 [P], first rows (and columns) of the squares in the crop that the network sees
         probabilities: float [P,P], that of the class with the square at row offsets[i], column offsets[j]
-        given: int64 [P,P], the most probable class then
+        answers: int64 [P,P], the most probable class then
     """
 
     label: int
@@ -38,7 +39,7 @@ class Occlusion:
     size: int
     offsets: NDArray[np.int64]
     probabilities: NDArray[np.floating[Any]]
-    given: NDArray[np.int64]
+    answers: NDArray[np.int64]
 
     def drop(self, length: int) -> NDArray[np.float64]:
         """How far the probability falls when a pixel is covered: the mean over the squares on it, [length,length].
@@ -80,27 +81,21 @@ def occlusion(
     crop = session.recipe.crop
     first = centre_crop_offset(session.recipe.image_size, crop)
     probs = session.probabilities(image[None])[0][0]
-    label = _label(probs, label)
+    if label is None:
+        label = int(probs.argmax())
+    if not 0 <= label < len(probs):
+        raise ConfigurationError(f"there are classes 0 … {len(probs) - 1}, not {label}")
     covered = blank(session)
 
     def squares() -> Iterator[NDArray[np.uint8]]:
-        for top in offsets + first:
-            for left in offsets + first:
-                changed = image.copy()
-                on = np.s_[:, top : top + size, left : left + size]
-                changed[on] = covered[on]
-                yield changed
+        for top, left in itertools.product(offsets + first, repeat=2):
+            changed = image.copy()
+            on = np.s_[:, top : top + size, left : left + size]
+            changed[on] = covered[on]
+            yield changed
 
-    found = _ask(session, squares(), batch_size, progress)
-    shape = (len(offsets), len(offsets))
-    return Occlusion(
-        label,
-        float(probs[label]),
-        size,
-        offsets,
-        found[:, label].reshape(shape),
-        found.argmax(axis=1).reshape(shape),
-    )
+    answers = _ask(session, squares(), batch_size, progress).reshape(len(offsets), len(offsets), -1)
+    return Occlusion(label, float(probs[label]), size, offsets, answers[..., label], answers.argmax(axis=2))
 
 
 def occlusion_squares(session: Session, size: int | None, stride: int | None) -> int:
@@ -173,28 +168,25 @@ def translation(
     def moved() -> Iterator[NDArray[np.uint8]]:
         for image in images:
             content = shrunk(image, scale)
-            for down in shifts:
-                for right in shifts:
-                    yield place(content, ground, int(down), int(right))
+            for down, right in itertools.product(shifts.tolist(), repeat=2):
+                yield paste(content, ground, down, right)
 
-    found = _ask(session, moved(), batch_size, progress)
-    N, P = len(images), steps
-    own = np.take_along_axis(found, np.repeat(labels, P * P)[:, None], axis=1)
-    ranks = (found >= own).sum(axis=1) - 1
-    return Translation(shifts, scale, labels, own.reshape(N, P, P), ranks.reshape(N, P, P))
+    answers = _ask(session, moved(), batch_size, progress).reshape(len(images), steps, steps, -1)
+    own = np.take_along_axis(answers, labels[:, None, None, None], axis=3)
+    return Translation(shifts, scale, labels, own[..., 0], (answers >= own).sum(axis=3) - 1)
 
 
-def place(content: NDArray[np.uint8], ground: NDArray[np.uint8], down: int, right: int) -> NDArray[np.uint8]:
+def paste(content: NDArray[np.uint8], ground: NDArray[np.uint8], down: int, right: int) -> NDArray[np.uint8]:
     """An image [3,h,w] laid on the middle of a ground [3,S,S] and moved from there; what goes over the edge is cut."""
-    made = ground.copy()
+    image = ground.copy()
     (h, w), S = content.shape[1:], ground.shape[1]
     top, left = (S - h) // 2 + down, (S - w) // 2 + right
     first, last = np.maximum((top, left), 0), np.minimum((top + h, left + w), S)
     if (first < last).all():
         rows, columns = (slice(begin, end) for begin, end in zip(first, last, strict=True))
         inside = np.s_[:, first[0] - top : last[0] - top, first[1] - left : last[1] - left]
-        made[:, rows, columns] = content[inside]
-    return made
+        image[:, rows, columns] = content[inside]
+    return image
 
 
 def blank(session: Session) -> NDArray[np.uint8]:
@@ -224,32 +216,13 @@ def _offsets(session: Session, size: int | None, stride: int | None) -> tuple[ND
     return np.unique(np.append(np.arange(0, crop - size + 1, stride), crop - size)), size
 
 
-def _label(probs: NDArray[np.floating[Any]], label: int | None) -> int:
-    if label is None:
-        return int(probs.argmax())
-    if not 0 <= label < len(probs):
-        raise ConfigurationError(f"there are classes 0 … {len(probs) - 1}, not {label}")
-    return label
-
-
 def _ask(
     session: Session, images: Iterator[NDArray[np.uint8]], batch_size: int, progress: Progress
 ) -> NDArray[np.floating[Any]]:
     """Probabilities of images that are made one by one, a batch of them in memory at a time."""
     parts, done = [], 0
-    batch: list[NDArray[np.uint8]] = []
-
-    def ask() -> None:
-        nonlocal done
+    while batch := list(itertools.islice(images, batch_size)):
         parts.append(session.probabilities(np.stack(batch))[0])
         done += len(batch)
-        batch.clear()
         progress(done)
-
-    for image in images:
-        batch.append(image)
-        if len(batch) == batch_size:
-            ask()
-    if batch:
-        ask()
     return np.concatenate(parts)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from minialex.data import Split, batches
 from minialex.engine.session import Session
 from minialex.errors import ConfigurationError, DataError
+from minialex.network.layers.layer import Shape
 from minialex.network.network import Network
 
 
@@ -111,7 +112,7 @@ def excite(
         raise DataError("the data set has no images")
     chosen = np.asarray(units, np.int64)
     values = np.empty((len(chosen), 0))
-    found = np.empty((3, len(chosen), 0), np.int64)  # image, row, column
+    where = np.empty((3, len(chosen), 0), np.int64)  # image, row, column
     done = 0
     with closing(batches(split, np.arange(len(split)), batch_size, drop_last=False)) as reading:
         for indices, images, _ in reading:
@@ -122,22 +123,27 @@ def excite(
             across = activations.shape[3] if activations.ndim == 4 else 1
             here = np.stack([np.broadcast_to(indices[:, None], places.shape), *np.divmod(places, across)])
             values = np.concatenate([values, best.T], axis=1)
-            found = np.concatenate([found, here.transpose(0, 2, 1)], axis=2)
+            where = np.concatenate([where, here.transpose(0, 2, 1)], axis=2)
             keep = np.argsort(-values, axis=1, kind="stable")[:, :count]
             values = np.take_along_axis(values, keep, axis=1)
-            found = np.take_along_axis(found, keep[None], axis=2)
+            where = np.take_along_axis(where, keep[None], axis=2)
             done += len(images)
             progress(done)
-    return Excitation(layer, tuple(int(unit) for unit in chosen), found[0], values, found[1], found[2])
+    return Excitation(layer, tuple(int(unit) for unit in chosen), where[0], values, where[1], where[2])
 
 
-def units_of(session: Session, layer: str) -> int:
-    """How many channels, or neurons, a layer has in all columns together.
+def output_shape(session: Session, layer: str) -> Shape:
+    """What a layer gives for one image, in all columns together: (C, H, W) or (D,).
 
     Raises:
         ConfigurationError: If the network has no such layer.
     """
     session.network.layer(layer)
-    stages = {stage.layer.name: stage for stage in session.network.stages(len(session.plan.placement))}
-    stage = stages[layer]
-    return stage.output[0] * (1 if stage.whole else stage.columns)
+    stages = session.network.stages(len(session.plan.placement))
+    (stage,) = (stage for stage in stages if stage.layer.name == layer)
+    return (stage.output[0] * stage.pieces, *stage.output[1:])
+
+
+def units_of(session: Session, layer: str) -> int:
+    """How many channels, or neurons, a layer has in all columns together; raises as `output_shape`."""
+    return output_shape(session, layer)[0]

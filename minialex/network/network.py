@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+from minialex.backend.program import ArrayName
 from minialex.errors import ConfigurationError, nearest
 from minialex.network.layers import Layer, Parameter
 from minialex.network.layers.layer import Shape
@@ -23,7 +24,8 @@ class Stage:
         seen: shape, without N, that a column's piece of the layer sees
         output: shape that it gives
         trained_before: whether a layer before it has parameters, so that its input's gradient is needed
-        whole: whether each of its columns gives the whole output, since nothing has divided it among them yet
+        divided: whether each column has a share of its output; the image, and what no layer has divided yet, is the
+            same in all
     """
 
     layer: Layer
@@ -33,7 +35,12 @@ class Stage:
     seen: Shape
     output: Shape
     trained_before: bool
-    whole: bool
+    divided: bool
+
+    @property
+    def pieces(self) -> int:
+        """In how many different pieces, one a column, its output lies."""
+        return self.columns if self.divided else 1
 
     @property
     def values_received(self) -> int:
@@ -57,10 +64,10 @@ class Network:
         """
         return _stages(self, columns)
 
-    def parameters(self, columns: int) -> dict[str, Parameter]:
-        """All learned arrays by name, ``"conv1.weight:0"`` being column 0's piece of conv1's weights."""
+    def parameters(self, columns: int) -> dict[ArrayName, Parameter]:
+        """All learned arrays: ``ArrayName("conv1", "weight", 0)`` is column 0's piece of conv1's weights."""
         return {
-            f"{stage.layer.name}.{name}:{column}": parameter
+            ArrayName(stage.layer.name, name, column): parameter
             for stage in self.stages(columns)
             for column in range(stage.columns)
             for name, parameter in stage.layer.parameters(stage.seen, column, stage.columns).items()
@@ -91,16 +98,16 @@ def _stages(network: Network, columns: int) -> tuple[Stage, ...]:
         raise ConfigurationError(f"a network needs at least one column, got {columns}")
     names = [layer.name for layer in network.layers]
     for name in names:
-        if names.count(name) > 1 or ":" in name or not name:
+        if names.count(name) > 1 or "." in name or ":" in name or not name:
             raise ConfigurationError(
-                f"network '{network.name}': layer names must be unique and without ':', got {names}"
+                f"network '{network.name}': layer names must be unique and without '.' and ':', got {names}"
             )
     stages: list[Stage] = []
-    shape, sources, whole, trained = network.input_shape, columns, True, False
+    shape, sources, divided, trained = network.input_shape, columns, False, False
     for layer in network.layers:
         computing = columns if layer.on == "each" else 1
-        gathers = not whole and layer.sees == "all" and sources > 1
-        if computing != sources and not gathers and not whole:
+        gathers = divided and layer.sees == "all" and sources > 1
+        if divided and computing != sources and not gathers:
             raise ConfigurationError(
                 f"layer '{layer.name}': it is computed in {computing} of {sources} columns, so it must see 'all'"
             )
@@ -110,8 +117,13 @@ def _stages(network: Network, columns: int) -> tuple[Stage, ...]:
         except ConfigurationError as error:
             text = str(error)
             raise ConfigurationError(text if text.startswith("layer ") else f"layer '{layer.name}': {text}") from None
-        whole = whole and not layer.divides
-        stages.append(Stage(layer, computing, sources, gathers, seen, shape, trained, whole))
+        divided = divided or layer.divides
+        if not divided and computing > 1 and layer.parameters(seen, 0, computing):
+            raise ConfigurationError(
+                f"layer '{layer.name}': it would learn the same in each of {computing} columns: put it after one that "
+                "divides them, such as Conv2d"
+            )
+        stages.append(Stage(layer, computing, sources, gathers, seen, shape, trained, divided))
         trained = trained or bool(layer.parameters(seen, 0, computing))
         sources = computing
     return tuple(stages)

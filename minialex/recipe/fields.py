@@ -1,22 +1,18 @@
 """Recipes: every choice of a run as a named field, with the paper's value as its default.
 
-A recipe is four frozen dataclasses, kept as a TOML file of four tables. A file may begin with ``base = "NAME"``
-and then states only what differs. Field names are unique across the tables, so that each can be overridden by its
-name alone: ``minialex train --learning-rate 0.02``. Section numbers are those of the paper.
+A recipe is one frozen dataclass, made of four that are the tables of its file (`minialex.recipe.toml`). Section numbers
+are those of the paper.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from importlib import resources
-from pathlib import Path
-from typing import Any
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, get_args, get_origin, get_type_hints
 
 from minialex.errors import ConfigurationError, nearest
 
@@ -43,7 +39,11 @@ def option(
 class NetworkFields:
     """What is trained: the table [network] of a recipe."""
 
-    model: str = option("alexnet", "which network of minialex.network.models", choices=("alexnet", "alexnet_small"))
+    model: str = option(
+        "alexnet",
+        "which network of minialex.network.models; or one of your own: FILE.py:NAME, MODULE:NAME or an installed one",
+        choices=("alexnet", "alexnet_small"),
+    )
     columns: int = option(2, "columns that the network is divided into; 2 as on the two GPUs (3.2)", minimum=1)
     classes: int = option(1000, "classes to tell apart; set from the data if 0", minimum=0)
     crop: int = option(224, "rows and columns of the image that the network sees (3.5)", minimum=1)
@@ -200,20 +200,8 @@ class PlaceFields:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A run's choices; see the four tables."""
-
-    network: NetworkFields = field(default_factory=NetworkFields)
-    training: TrainingFields = field(default_factory=TrainingFields)
-    images: ImageFields = field(default_factory=ImageFields)
-    place: PlaceFields = field(default_factory=PlaceFields)
-
-    def __getattr__(self, name: str) -> Any:
-        """A field by its name alone, ``recipe.learning_rate``."""
-        table = fields().get(name)
-        if table is None or name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(object.__getattribute__(self, table[0]), name)
+class Recipe(NetworkFields, TrainingFields, ImageFields, PlaceFields):
+    """A run's choices, each a field of its own, ``recipe.learning_rate``; see the four tables."""
 
     def replace(self, **changes: Any) -> Recipe:
         """The recipe with some fields changed, checked.
@@ -221,21 +209,22 @@ class Recipe:
         Raises:
             ConfigurationError: If a field is unknown (the nearest known one is named) or a value is not allowed.
         """
-        tables: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
-        for name, value in changes.items():
+        for name in changes:
             if name not in fields():
                 raise ConfigurationError(f"no recipe field '{name}'.{nearest(name, fields())}")
-            table, info = fields()[name]
-            tables[table][name] = _checked(name, value, info)
-        changed = Recipe(**{t: dataclasses.replace(getattr(self, t), **values) for t, values in tables.items()})
+        changed = dataclasses.replace(self, **{name: _checked(name, value) for name, value in changes.items()})
         _check_together(changed)
         return changed
+
+    def table(self, name: str) -> dict[str, Any]:
+        """The fields of one of the four tables, with their values."""
+        return {info.name: getattr(self, info.name) for info in dataclasses.fields(TABLES[name])}
 
     def to_toml(self) -> str:
         """The whole recipe as TOML text."""
         import tomli_w
 
-        return tomli_w.dumps(dataclasses.asdict(self))
+        return tomli_w.dumps({name: self.table(name) for name in TABLES})
 
     def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
         """Fields whose values differ: name -> (this one's, the other's)."""
@@ -246,94 +235,78 @@ class Recipe:
 TABLES = {"network": NetworkFields, "training": TrainingFields, "images": ImageFields, "place": PlaceFields}
 
 
-@lru_cache(maxsize=1)
+@cache
 def fields() -> dict[str, tuple[str, dataclasses.Field[Any]]]:
     """Every field by name: its table and its `dataclasses.Field`, whose metadata has the documentation."""
     return {info.name: (table, info) for table, kind in TABLES.items() for info in dataclasses.fields(kind)}
 
 
-def parse_value(name: str, text: str) -> Any:
-    """The value of a field from the command line's text; lists are separated by commas (or JSON), tables are JSON."""
-    if name not in fields():
-        raise ConfigurationError(f"no recipe field '{name}'.{nearest(name, fields())}")
-    kind = str(fields()[name][1].type)
-    if kind.startswith("tuple[dict") or kind.startswith("dict"):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigurationError(f"recipe field '{name}': expected JSON, got {text!r} ({error})") from None
-    if kind.startswith("tuple"):
-        parts = [part.strip(" '\"") for part in text.strip("[]() ").split(",") if part.strip()]
-        return tuple(_scalar(name, part, "str" if "str" in kind else "int") for part in parts)
-    return _scalar(name, text, kind)
+@cache
+def kinds() -> dict[str, Any]:
+    """The type of every field: bool, int, float, str, ``tuple[int, ...]``, ``dict[str, float]``, …"""
+    return get_type_hints(Recipe)
 
 
-def _scalar(name: str, text: str, kind: str) -> Any:
-    try:
-        if kind == "bool":
-            return {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}[text.lower()]
-        if kind == "int":
-            return int(text)
-        if kind == "float":
-            return float(text)
-    except (KeyError, ValueError):
-        raise ConfigurationError(f"recipe field '{name}': expected {_KINDS[kind]}, got {text!r}") from None
-    return text
+NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+"""What a value of a type is called in a message."""
 
 
-_KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
-
-
-def _checked(name: str, value: Any, info: dataclasses.Field[Any]) -> Any:
+def _checked(name: str, value: Any) -> Any:
     """The value in the field's own type, within its limits."""
-    kind = str(info.type)
-    wrong = ConfigurationError(f"recipe field '{name}': expected {_KINDS.get(kind, kind)}, got {value!r}")
-    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if kind.startswith("tuple"):
-        if not isinstance(value, list | tuple):
+    kind, metadata = kinds()[name], fields()[name][1].metadata
+    origin, inner = get_origin(kind), get_args(kind)
+    wrong = ConfigurationError(f"recipe field '{name}': expected {NAMES.get(kind, kind)}, got {value!r}")
+    if origin is tuple:
+        item_kind = get_origin(inner[0]) or inner[0]
+        if not isinstance(value, list | tuple) or any(type(item) is not item_kind for item in value):
             raise wrong
-        value = tuple(value)
-        inner = {"tuple[int": int, "tuple[str": str, "tuple[dic": dict}[kind[:9]]
-        if any(not isinstance(item, inner) or isinstance(item, bool) for item in value):
+        value = numbers = tuple(value)
+    elif origin is dict:
+        if not isinstance(value, Mapping) or not all(_is_number(item) for item in value.values()):
             raise wrong
-    elif kind.startswith("dict"):
-        if not isinstance(value, Mapping):
+        value = {str(key): float(item) for key, item in value.items()}
+        numbers = tuple(value.values())
+    else:
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
             raise wrong
-        value = {str(key): float(item) for key, item in value.items() if _is_number(item) or _raise(wrong)}
-    elif type(value).__name__ != kind:
-        raise wrong
-    numbers = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+        numbers = (value,)
     for number in numbers:
         if _is_number(number):
-            _check_limits(name, number, info.metadata)
-    choices = info.metadata["choices"]
-    if choices and value not in choices:
+            _check_limits(name, number, metadata)
+    choices = metadata["choices"]
+    if choices and value not in choices and not (name == "model" and is_own(value)):
+        more = (*entry_points(group=NETWORKS).names, "FILE.py:NAME", "MODULE:NAME") if name == "model" else ()
         raise ConfigurationError(
-            f"recipe field '{name}': expected one of {', '.join(choices)}, got '{value}'.{nearest(str(value), choices)}"
+            f"recipe field '{name}': expected one of {', '.join((*choices, *more))}, got '{value}'."
+            f"{nearest(str(value), choices)}"
         )
     return value
+
+
+NETWORKS = "minialex.networks"
+"""The entry points by which packages announce networks of their own."""
+
+
+def is_own(model: str) -> bool:
+    """Whether a model is a network of somebody's own: ``FILE.py:NAME``, ``MODULE:NAME``, or announced by a package."""
+    return ":" in model or model in entry_points(group=NETWORKS).names
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _raise(error: Exception) -> bool:
-    raise error
-
-
 def _check_limits(name: str, number: float, limits: Mapping[str, Any]) -> None:
-    tests = {
-        "minimum": ("at least", number >= (limits["minimum"] if limits["minimum"] is not None else -math.inf)),
-        "above": ("more than", limits["above"] is None or number > limits["above"]),
-        "maximum": ("at most", limits["maximum"] is None or number <= limits["maximum"]),
-        "below": ("less than", limits["below"] is None or number < limits["below"]),
-    }
     if not math.isfinite(number):
         raise ConfigurationError(f"recipe field '{name}': expected a finite number, got {number}")
+    tests = {
+        "minimum": ("at least", number.__ge__), "above": ("more than", number.__gt__),
+        "maximum": ("at most", number.__le__), "below": ("less than", number.__lt__),
+    }  # fmt: skip
     for limit, (words, holds) in tests.items():
-        if not holds:
+        if limits[limit] is not None and not holds(limits[limit]):
             raise ConfigurationError(f"recipe field '{name}': expected {words} {limits[limit]}, got {number}")
 
 
@@ -356,7 +329,10 @@ def _check_together(recipe: Recipe) -> None:
             raise ConfigurationError(f"recipe field '{name}': expected {count} numbers, got {getattr(recipe, name)}")
     layers = [f"conv{i}" for i in range(1, 6)]
     trained = [*layers, "conv6", "fc6", "fc7", "fc8"]
+    own = ("init_layers", "layer_rates") if is_own(recipe.model) else ()  # checked where the network is built
     for name, known in (("omit", layers), ("norm_layers", layers), ("init_layers", trained), ("layer_rates", trained)):
+        if name in own:
+            continue
         for layer in getattr(recipe, name):
             if layer not in known:
                 raise ConfigurationError(f"recipe field '{name}': no layer '{layer}'.{nearest(layer, known)}")
@@ -374,68 +350,4 @@ def _check_together(recipe: Recipe) -> None:
                 raise ConfigurationError(
                     f"recipe field 'timeline': '{name}' cannot change during a run; {', '.join(CHANGEABLE)} can"
                 )
-            _checked(name, value, fields()[name][1])
-
-
-def built_in() -> list[str]:
-    """Names of the recipes in the package; those of ablations at the paper's scale as ``ablations/NAME``."""
-    folder = resources.files("minialex") / "recipe" / "presets"
-    found = []
-    for home, prefix in ((folder, ""), (folder / "ablations", "ablations/")):
-        found += [prefix + item.name.removesuffix(".toml") for item in home.iterdir() if item.name.endswith(".toml")]
-    return sorted(found)
-
-
-def load(name: str) -> Recipe:
-    """A recipe from the package by name, or from a TOML file by path.
-
-    Raises:
-        ConfigurationError: If there is none, it is not TOML, or a table or field is unknown or wrong.
-    """
-    if name in built_in():
-        text = (
-            resources.files("minialex")
-            .joinpath("recipe", "presets", *f"{name}.toml".split("/"))
-            .read_text(encoding="utf-8")
-        )
-        return parse(text, f"recipe '{name}'")
-    path = Path(name)
-    if path.suffix != ".toml" and not path.is_file():
-        raise ConfigurationError(
-            f"no recipe '{name}'; there are {', '.join(built_in())}, or give a .toml file.{nearest(name, built_in())}"
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read the recipe {path}: {error}") from None
-    return parse(text, str(path))
-
-
-def parse(text: str, where: str, seen: Iterable[str] = ()) -> Recipe:
-    """A recipe from TOML text; `where` names it in messages."""
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{where} is not valid TOML: {error}") from None
-    base = tables.pop("base", None)
-    if base in seen:
-        raise ConfigurationError(f"{where}: base '{base}' leads back to itself")
-    recipe = Recipe()
-    if base is not None:
-        if base not in built_in():
-            raise ConfigurationError(f"{where}: no base '{base}'; there are {', '.join(built_in())}")
-        base_text = (resources.files("minialex") / "recipe" / "presets" / f"{base}.toml").read_text(encoding="utf-8")
-        recipe = parse(base_text, f"recipe '{base}'", (*seen, base))
-    changes: dict[str, Any] = {}
-    for table, entries in tables.items():
-        if table not in TABLES or not isinstance(entries, dict):
-            raise ConfigurationError(f"{where}: no table [{table}].{nearest(table, TABLES)}")
-        known = [name for name, (home, _) in fields().items() if home == table]
-        for name, value in entries.items():
-            if name not in known:
-                raise ConfigurationError(f"{where}: no field '{name}' in [{table}].{nearest(name, known)}")
-            changes[name] = value
-    try:
-        return recipe.replace(**changes)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{where}: {error}") from None
+            _checked(name, value)

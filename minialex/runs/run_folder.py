@@ -1,19 +1,23 @@
-"""A run is a folder: the recipe, the metrics, the checkpoints, a log, pictures and a report."""
+"""A run is a folder: recipe, what it remembers of its data, metrics, checkpoints, a log, pictures and a report.
+
+The data's name, its classes, the mean image and the colour covariance are in ``data.json`` and ``data.safetensors``:
+evaluation and prediction need them long after the data itself may have gone.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import os
-import platform
-import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minialex.errors import ConfigurationError, DataError
-from minialex.storage import atomic
+from minialex.data.statistics import Statistics
+from minialex.errors import CheckpointError, ConfigurationError, DataError
+from minialex.runs.checkpoint import check_against
+from minialex.storage import atomic, locks, safetensors
 
 RECIPE, METRICS, LOG, LOCK = "recipe.toml", "metrics.jsonl", "log.txt", "run.lock"
 
@@ -26,33 +30,40 @@ class Run:
     It is a run from the moment when ``recipe.toml`` is there. Use it in a ``with`` block; a process that is killed
     releases its lock too. To read the run of someone else, take `RunPaths` and `read_metrics`: they need no lock.
 
+    Whatever writes raises ResourceError where the disk is full or failing; the file is then as it was before.
+
     Attributes:
-        paths: RunPaths
-            Where everything is.
+        paths: where everything is
     """
 
-    def __init__(self, path: Path, lock: _Lock) -> None:
+    def __init__(self, path: str | os.PathLike[str], recipe: str | None) -> None:
         self.paths = RunPaths(path)
-        self._lock = lock
-        for folder in (path, self.paths.pictures):
-            atomic.remove_stale(folder)
-        self._metrics = atomic.LineFile(self.paths.metrics)
-        self._log = atomic.LineFile(self.paths.log)
+        folder = self.paths.folder
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locks.locked_by_file(folder, LOCK))
+            if recipe is not None:
+                if is_run(folder):  # someone was quicker, and has ended already
+                    raise ConfigurationError(f"{str(folder)!r} already holds a run: choose another folder with --out")
+                atomic.write_text(self.paths.recipe, recipe)
+            for written in (folder, self.paths.pictures):
+                atomic.remove_stale(written)
+            self._metrics = atomic.LineFile(self.paths.metrics)
+            stack.callback(lambda: self._metrics.close())  # noqa: PLW0108 - `drop_metrics_after` opens it anew
+            self._log = atomic.LineFile(self.paths.log)
+            stack.callback(self._log.close)
+            self._stack = stack.pop_all()
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], recipe: str) -> Run:
         """Begin a run in a new or empty folder.
 
         Args:
-            path: path
-                The run folder.
-            recipe: str
-                The resolved recipe as TOML text.
+            path: the run folder
+            recipe: the resolved recipe as TOML text
 
         Raises:
-            ConfigurationError: The folder holds a run or other files, is locked by another process, or may not be
-                written to.
-            ResourceError: The disk is full or failing.
+            ConfigurationError: the folder holds a run or other files, is locked by another process, or may not be
+                written to
         """
         path = Path(path)
         if is_run(path):
@@ -66,44 +77,26 @@ class Run:
             raise ConfigurationError(
                 f"{str(path)!r} is not empty and not a run (it holds {others[0]!r}): choose another folder with --out"
             )
-        lock = _Lock(path)
-        try:
-            if is_run(path):  # someone was quicker, and has ended already
-                raise ConfigurationError(f"{str(path)!r} already holds a run: choose another folder with --out")
-            atomic.write_text(RunPaths(path).recipe, recipe)
-            return cls(path, lock)
-        except BaseException:
-            lock.release()
-            raise
+        return cls(path, recipe)
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str]) -> Run:
         """Take up a run that exists. Call `drop_metrics_after` before the first new record.
 
         Raises:
-            ConfigurationError: There is no run, or another process works on it (it is named), or it may not be written
-                to.
-            ResourceError: The disk is full or failing.
+            ConfigurationError: there is no run, or another process works on it (it is named), or it may not be written
+                to
         """
-        path = Path(path)
         if not is_run(path):
             raise ConfigurationError(
-                f"no run at {str(path)!r}: {RECIPE} is missing: check the path, or leave out --resume"
+                f"no run at {os.fspath(path)!r}: {RECIPE} is missing: check the path, or leave out --resume"
             )
-        lock = _Lock(path)
-        try:
-            return cls(path, lock)
-        except BaseException:
-            lock.release()
-            raise
+        return cls(path, None)
 
     def append(self, record: Mapping[str, object]) -> None:
         """Append a record to the metrics; numbers that are not finite are written as null.
 
         A record of step n belongs before the checkpoint of step n: what comes after it and before a kill is lost.
-
-        Raises:
-            ResourceError: The disk is full or failing; the file then ends with the record before.
         """
         self._metrics.append(atomic.json_line(record))
 
@@ -111,9 +104,6 @@ class Run:
         """Remove the records of later steps than `step`, which the resumed run is about to write again.
 
         Lines that cannot be read are removed too, and the log says so.
-
-        Raises:
-            ResourceError: The disk is full or failing; the file is then as it was.
         """
         kept: list[bytes] = []
         damaged = 0
@@ -123,7 +113,7 @@ class Run:
             record = _parsed(line)
             if record is None:
                 damaged += 1
-            elif not _is_later(record, step):
+            elif not (isinstance(later := record.get("step"), int) and later > step):
                 kept.append(line)
         if damaged:
             self.log(f"{METRICS}: removed {damaged} damaged line(s)")
@@ -135,28 +125,17 @@ class Run:
                 self._metrics = atomic.LineFile(self.paths.metrics)
 
     def log(self, message: str) -> None:
-        """Append a line to ``log.txt``, with the time.
-
-        Raises:
-            ResourceError: The disk is full or failing.
-        """
-        self._log.append(f"{_now()} {message}")
+        """Append a line to ``log.txt``, with the time."""
+        self._log.append(f"{locks.now()} {message}")
 
     def sync(self) -> None:
-        """Wait until metrics and log are on the disk: before a checkpoint that builds on them.
-
-        Raises:
-            ResourceError: The disk is failing.
-        """
+        """Wait until metrics and log are on the disk: before a checkpoint that builds on them."""
         self._metrics.sync()
         self._log.sync()
 
     def close(self) -> None:
         """Close the files and let others work on the run; a second call does nothing."""
-        with contextlib.ExitStack() as stack:
-            stack.callback(self._lock.release)
-            stack.callback(self._log.close)
-            stack.callback(self._metrics.close)
+        self._stack.close()
 
     def __enter__(self) -> Run:
         return self
@@ -166,16 +145,7 @@ class Run:
 
 
 class RunPaths:
-    """Where the parts of a run are; nothing is read, written or checked.
-
-    Attributes:
-        folder: Path
-            The run folder.
-        recipe, metrics, log, report: Path
-            Its files.
-        checkpoints, pictures: Path
-            Its folders.
-    """
+    """Where the parts of a run are; nothing is read, written or checked."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
@@ -188,135 +158,75 @@ class RunPaths:
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
-    """Say whether a folder holds a run.
-
-    Raises:
-        ConfigurationError: The folder may not be read.
-    """
+    """Say whether a folder holds a run; ConfigurationError if it may not be read."""
     try:
         return RunPaths(path).recipe.is_file()
     except PermissionError as error:
         raise ConfigurationError(f"cannot read {os.fspath(path)!r}: {error.strerror}") from error
 
 
-# ---------------------------------------------------------------- metrics
-
-
 def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
     """Read ``metrics.jsonl``, also while a run writes it: a last line that is cut short is left out.
 
     Raises:
-        DataError: The file is missing, or a line before the last is damaged; its number is named.
+        DataError: the file is missing, or a line before the last is damaged; its number is named
     """
     try:
         lines = Path(path).read_bytes().splitlines(keepends=True)
     except OSError as error:
         raise DataError(f"cannot read the metrics {os.fspath(path)!r}: {error.strerror}: check the path") from error
-    records: list[Record] = []
-    for number, line in enumerate(lines, 1):
-        record = _parsed(line)
-        if record is not None:
-            records.append(record)
-        elif number < len(lines):
-            raise DataError(f"{os.fspath(path)!r}, line {number} is damaged: not a JSON object: delete that line")
-    return records
+    records = [_parsed(line) for line in lines]
+    if None in records[:-1]:
+        number = records.index(None) + 1
+        raise DataError(f"{os.fspath(path)!r}, line {number} is damaged: not a JSON object: delete that line")
+    return [record for record in records if record is not None]
 
 
 def _parsed(line: bytes) -> Record | None:
-    if not line.endswith(b"\n"):
-        return None
+    with contextlib.suppress(ValueError, RecursionError):
+        if line.endswith(b"\n") and isinstance(record := json.loads(line), dict):
+            return record
+    return None
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run."""
+
+    name: str
+    class_names: tuple[str, ...]
+    statistics: Statistics  # of the training set
+    words: tuple[str, ...] = ()  # what a person calls each class; empty if that is its name
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """What to show for each class: its words where they are known, else its name."""
+        return self.words or self.class_names
+
+
+def write_data(folder: Path, data: RunData) -> None:
+    """Write both files; what names the classes comes last and makes them complete."""
+    statistics = data.statistics
+    safetensors.write(folder / "data.safetensors", {"mean": statistics.mean, "covariance": statistics.covariance})
+    names = {"name": data.name, "class_names": list(data.class_names), "words": list(data.words)}
+    atomic.write_json(folder / "data.json", names)
+
+
+def has_data(folder: Path) -> bool:
+    """Whether both files were written."""
+    return (folder / "data.json").is_file()
+
+
+def read_data(folder: Path) -> RunData:
+    """Read both files; CheckpointError if they are missing or damaged."""
+    path = folder / "data.json"
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def _is_later(record: Record, step: int) -> bool:
-    found = record.get("step")
-    return isinstance(found, int) and found > step
-
-
-# ---------------------------------------------------------------- lock
-
-
-class _Lock:
-    """The lock of a run folder: a locked file in it, with the process, the host and the time for the message.
-
-    The system releases the lock when the process ends in any way. The file stays: what it says counts only while
-    it is locked.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        path = folder / LOCK
-        with atomic.translate_os_errors(path):
-            self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                locked = atomic.try_lock(self._descriptor)
-                holder = _holder(self._descriptor)
-                if locked is False or (locked is None and _runs_here(holder)):
-                    raise ConfigurationError(
-                        f"{str(folder)!r} is in use by process {holder.get('pid', 'unknown')} on "
-                        f"{holder.get('host', 'this machine')} since {holder.get('since', 'an unknown time')}: "
-                        "wait until it ends, stop it, or choose another folder with --out"
-                    )
-                self._write({"pid": os.getpid(), "host": platform.node(), "since": _now()})
-            except BaseException:
-                self.forget()  # what the file says is the holder's
-                raise
-        _held.add(self)
-
-    def _write(self, holder: Mapping[str, object]) -> None:
-        assert self._descriptor is not None
-        os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        os.write(self._descriptor, json.dumps(holder).encode() + b"\n")
-
-    def release(self) -> None:
-        if self._descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, 0)
-            self.forget()
-
-    def forget(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def _holder(descriptor: int) -> Mapping[str, object]:
-    try:
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        found = json.loads(os.read(descriptor, 4096))
-    except (OSError, ValueError):  # empty, or being written just now
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _runs_here(holder: Mapping[str, object]) -> bool:
-    """Whether a process lives, for file systems without locks; on Windows unknown, hence False."""
-    pid = holder.get("pid")
-    if os.name != "posix" or holder.get("host") != platform.node() or not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)  # signal 0: only asks
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _forget_all() -> None:
-    for lock in list(_held):
-        lock.forget()
-
-
-# A forked worker inherits the open file, and the lock would outlive the trainer with it.
-_held: weakref.WeakSet[_Lock] = weakref.WeakSet()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
-
-
-def _now() -> str:
-    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        names = json.loads(path.read_text(encoding="utf-8"))
+        name, class_names = str(names["name"]), tuple(str(item) for item in names["class_names"])
+        words = tuple(str(item) for item in names.get("words", ()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is missing or damaged ({error}): this is no complete run folder") from None
+    arrays = safetensors.read(folder / "data.safetensors")
+    expected = {"mean": arrays["mean"].shape, "covariance": (3, 3)} if "mean" in arrays else {}
+    check_against(arrays, expected, str(path))
+    return RunData(name, class_names, Statistics(arrays["mean"], arrays["covariance"]), words)

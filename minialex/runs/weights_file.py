@@ -8,6 +8,7 @@ safetensors reads it. `find` takes the same from a run folder or a checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -21,13 +22,14 @@ from numpy.typing import NDArray
 from minialex import __version__
 from minialex.data.statistics import Statistics
 from minialex.errors import CheckpointError, ConfigurationError, DataError
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.parameters import whole_shapes
-from minialex.recipe.fields import Recipe, parse
-from minialex.recipe.fields import load as load_recipe
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load as load_recipe
+from minialex.recipe.toml import parse
 from minialex.runs import checkpoint
-from minialex.runs import run_data as rundata
-from minialex.runs.run_folder import RunPaths, is_run, read_metrics
+from minialex.runs.run_folder import Record, RunPaths, is_run, read_data, read_metrics
+from minialex.storage import safetensors
 
 FORMAT = "minialex weights"
 VERSION = "1"
@@ -38,26 +40,17 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained network.
+    """A trained network."""
 
-    Attributes:
-        recipe: with `classes` set
-        class_names: one a class; empty if nobody said what they are
-        statistics: of the training set
-        tensors: whole layers' arrays by name (see `minialex.network.parameters.join_columns`), float32 or float64
-        data: name of the data set
-        origin: where they come from, as JSON values: ``"from"`` in words, and as far as they are known ``"step"``,
-            ``"epochs"``, ``"top1_error"``, ``"top5_error"`` (fractions of 1), ``"views"``, ``"begun_with"``
-        words: what people call the classes, where that is something else than their names (WordNet ids)
-    """
-
-    recipe: Recipe
-    class_names: tuple[str, ...]
-    statistics: Statistics
-    tensors: Arrays
-    data: str
+    recipe: Recipe  # with `classes` set
+    class_names: tuple[str, ...]  # one a class; empty if nobody said what they are
+    statistics: Statistics  # of the training set
+    tensors: Arrays  # whole layers' (see `minialex.network.parameters.join_columns`), float32 or float64
+    data: str  # name of the data set
+    # where they come from, as JSON values: "from" in words, and as far as they are known "step", "epochs",
+    # "top1_error", "top5_error" (fractions of 1), "views", "begun_with"
     origin: Mapping[str, Any] = field(default_factory=dict)
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()  # what people call the classes, where that is something else than their names
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -79,11 +72,7 @@ class Weights:
 
 
 def write(path: Path, weights: Weights) -> None:
-    """Write a weights file, whole or not at all.
-
-    Raises:
-        ResourceError, ConfigurationError: If it cannot be written.
-    """
+    """Write a weights file, whole or not at all; ResourceError or ConfigurationError if it cannot be written."""
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -94,7 +83,7 @@ def write(path: Path, weights: Weights) -> None:
         "origin": json.dumps({"minialex": __version__, **weights.origin}),
     }
     statistics: Arrays = {MEAN: weights.statistics.mean, COVARIANCE: weights.statistics.covariance}
-    checkpoint.write_safetensors(path, {**weights.tensors, **statistics}, metadata)
+    safetensors.write(path, {**weights.tensors, **statistics}, metadata)
 
 
 def read(path: Path) -> Weights:
@@ -104,7 +93,7 @@ def read(path: Path) -> Weights:
         CheckpointError: If it is missing, damaged, of another kind, or its arrays are not those of its recipe; the
             array is named.
     """
-    metadata = checkpoint.read_metadata(path)
+    metadata = safetensors.read_metadata(path)
     recipe = _recipe_in(metadata, path)
     try:
         class_names, words = (json.loads(metadata[name]) for name in ("class_names", "words"))
@@ -114,29 +103,25 @@ def read(path: Path) -> Weights:
         data = metadata["data"]
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"the metadata of {path} is damaged: {error}") from None
-    tensors = checkpoint.read_safetensors(path)
+    tensors = safetensors.read(path)
     S = recipe.image_size
     statistics = {name: tensors.pop(name) for name in (MEAN, COVARIANCE) if name in tensors}
     checkpoint.check_against(statistics, {MEAN: (3, S, S), COVARIANCE: (3, 3)}, str(path))
     check(tensors, recipe, str(path))
     if len(class_names) > recipe.classes or len(words) not in (0, len(class_names)):
-        raise CheckpointError(
-            f"{path} names {len(class_names)} classes, with words for {len(words)}; its network has {recipe.classes}"
-        )
-    known = Statistics(statistics[MEAN], statistics[COVARIANCE])
-    return Weights(recipe, tuple(class_names), known, tensors, data, origin, tuple(words))
+        named = f"{len(class_names)} classes, with words for {len(words)}"
+        raise CheckpointError(f"{path} names {named}; its network has {recipe.classes}")
+    of_training = Statistics(statistics[MEAN], statistics[COVARIANCE])
+    return Weights(recipe, tuple(class_names), of_training, tensors, data, origin, tuple(words))
 
 
 def _recipe_in(metadata: Mapping[str, str], path: Path) -> Recipe:
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} is a safetensors file without a minialex recipe: `minialex import {path} OUT.safetensors` makes "
-            "one of it that has one"
-        )
+        convert = f"`minialex import {path} OUT.safetensors` makes one of it that has one"
+        raise CheckpointError(f"{path} is a safetensors file without a minialex recipe: {convert}")
     if metadata.get("version") != VERSION:
-        raise CheckpointError(
-            f"{path} is of version {metadata.get('version')!r} and this minialex reads {VERSION!r}: update minialex"
-        )
+        versions = f"version {metadata.get('version')!r} and this minialex reads {VERSION!r}"
+        raise CheckpointError(f"{path} is of {versions}: update minialex")
     try:
         return parse(metadata["recipe"], "its recipe")
     except (ConfigurationError, KeyError) as error:
@@ -144,16 +129,12 @@ def _recipe_in(metadata: Mapping[str, str], path: Path) -> Recipe:
 
 
 def check(tensors: Arrays, recipe: Recipe, what: str) -> None:
-    """Check that arrays are those of a recipe's network.
-
-    Raises:
-        CheckpointError: Naming the array that is missing, extra, of another shape, or not finite.
-    """
+    """Check that arrays are those of a recipe's network; CheckpointError names the first that is not."""
     first = tensors.get("conv1.weight")
     if first is not None and recipe.columns > len(first):  # before anything is done for each column
         raise CheckpointError(f"{what}: {len(first)} kernels of conv1 cannot be divided into {recipe.columns} columns")
     try:
-        shapes = whole_shapes(models.build(recipe.network), recipe.columns)
+        shapes = whole_shapes(variants.build(recipe), recipe.columns)
     except ConfigurationError as error:
         raise CheckpointError(f"{what}: its recipe makes no network: {error}") from None
     checkpoint.check_against(tensors, shapes, what)
@@ -170,7 +151,7 @@ def recipe_at(path: Path) -> Recipe:
     """The recipe of what `find` would find, without reading the arrays."""
     if path.is_file():
         _refuse_foreign(path)
-        return _recipe_in(checkpoint.read_metadata(path), path)
+        return _recipe_in(safetensors.read_metadata(path), path)
     return recipe_of(path.parent.parent if (path / checkpoint.MANIFEST).is_file() else path)
 
 
@@ -186,33 +167,32 @@ def find(path: Path) -> Weights:
     if not path.is_dir():
         raise CheckpointError(f"no run folder {path}; train one with `minialex train --out {path}`")
     if (path / checkpoint.MANIFEST).is_file():
-        home, found = path.parent.parent, checkpoint.load(path)
+        home, saved = path.parent.parent, checkpoint.load(path)
     else:
-        home, found = path, checkpoint.best(path / "checkpoints")
-    recipe, known = recipe_of(home), rundata.read(home)
-    recipe = recipe if recipe.classes else recipe.replace(classes=len(known.class_names))
+        home, saved = path, checkpoint.best(path / "checkpoints")
+    recipe, data = recipe_of(home), read_data(home)
+    recipe = recipe if recipe.classes else recipe.replace(classes=len(data.class_names))
     begun_with = Path(recipe.init_from).name
     # what holds of this machine alone stays here
     recipe = recipe.replace(init_from="", init_layers=(), backend="", devices="")
-    check(found.weights, recipe, f"weights of {found.path}")
-    origin = {"from": f"a run of minialex, {home.resolve().name}, step {found.step}", **_facts(home, found, recipe)}
+    check(saved.weights, recipe, f"weights of {saved.path}")
+    origin = {"from": f"a run of minialex, {home.resolve().name}, step {saved.step}", **_facts(home, saved, recipe)}
     if begun_with:
         origin["begun_with"] = begun_with
-    return Weights(recipe, known.class_names, known.statistics, found.weights, known.name, origin, tuple(known.words))
+    return Weights(recipe, data.class_names, data.statistics, saved.weights, data.name, origin, tuple(data.words))
 
 
-def _facts(home: Path, found: checkpoint.Checkpoint, recipe: Recipe) -> dict[str, Any]:
+def _facts(home: Path, saved: checkpoint.Checkpoint, recipe: Recipe) -> dict[str, Any]:
     """What a run knows about a checkpoint of its own."""
-    facts: dict[str, Any] = {"step": found.step, "seed": recipe.seed}
-    errors = found.state.get("errors")
+    facts: dict[str, Any] = {"step": saved.step, "seed": recipe.seed}
+    errors = saved.state.get("errors")
     if isinstance(errors, list):
         facts["epochs"] = len(errors)
-    try:
+    records: list[Record] = []
+    with contextlib.suppress(DataError):  # the weights are sound without them
         records = read_metrics(RunPaths(home).metrics)
-    except DataError:  # the weights are sound without them
-        return facts
     for record in records:
-        if record.get("kind") == "validation" and record.get("step") == found.step:
+        if record.get("kind") == "validation" and record.get("step") == saved.step:
             facts |= {name: record[name] for name in ("top1_error", "top5_error") if name in record}
             facts["views"] = recipe.views
     return facts

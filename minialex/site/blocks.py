@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -67,7 +67,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Ran:
+class Run:
     """A block and what came of it; `code` is 0 where it ran to its end."""
 
     block: Block
@@ -82,28 +82,23 @@ def blocks(page: str) -> list[Block]:
     end = -1
     for match in _FENCE.finditer(page):
         language, text = match[1], match[2]
-        if language in RUNS and not _NOT_RUN.search(page[end + 1 : match.start()]):
-            found.append(Block(language, text, page.count("\n", 0, match.start()) + 1))
-            end = match.end()
-        elif language in RUNS:
-            end = match.end()
-        elif language == "text" and found and not page[end : match.start()].strip() and found[-1].output is None:
-            last = found[-1]
-            found[-1] = Block(last.language, last.source, last.line, text, match.span(2))
-            end = match.end()
+        between = page[end + 1 : match.start()]
+        if language in RUNS:
+            if not _NOT_RUN.search(between):
+                found.append(Block(language, text, page.count("\n", 0, match.start()) + 1))
+        elif language == "text" and found and not between.strip() and found[-1].output is None:
+            found[-1] = replace(found[-1], output=text, place=match.span(2))
+        else:
+            continue
+        end = match.end()
     return found
 
 
-def run(page: str, name: str = "page", timeout: float = 300) -> list[Ran]:
+def run(page: str, name: str = "page", timeout: float = 300) -> list[Run]:
     """Run a page's blocks in an empty folder; ends with the first that fails."""
     found = blocks(page)
-    environment = {
-        **os.environ,
-        "COLUMNS": "100",
-        "MPLBACKEND": "agg",
-        "NO_COLOR": "1",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {**os.environ, "COLUMNS": "100", "MPLBACKEND": "agg", "NO_COLOR": "1", "PATH": path}
     given = json.dumps([[block.language, block.source, f"{name}:{block.line}"] for block in found])
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
@@ -111,7 +106,7 @@ def run(page: str, name: str = "page", timeout: float = 300) -> list[Ran]:
             input=given, capture_output=True, text=True, cwd=folder, env=environment, timeout=timeout, check=True,
         )  # fmt: skip
     results = json.loads(done.stdout)
-    return [Ran(block, *result) for block, result in zip(found, results, strict=False)]
+    return [Run(block, *result) for block, result in zip(found, results, strict=False)]
 
 
 def agrees(said: str, printed: str) -> bool:
@@ -120,7 +115,7 @@ def agrees(said: str, printed: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, a.split("…"))), b, flags=re.DOTALL) is not None
 
 
-def faults(results: Sequence[Ran], name: str = "page") -> list[str]:
+def faults(results: Sequence[Run], name: str = "page") -> list[str]:
     """What is wrong with a page's programs, one text each."""
     wrong = []
     for ran in results:
@@ -132,7 +127,7 @@ def faults(results: Sequence[Ran], name: str = "page") -> list[str]:
     return wrong
 
 
-def with_outputs(page: str, results: Sequence[Ran]) -> str:
+def with_outputs(page: str, results: Sequence[Run]) -> str:
     """The page with what its programs printed; an output that agrees stays as it is."""
     for ran in reversed(results):
         said, (begin, end) = ran.block.output, ran.block.place

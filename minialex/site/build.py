@@ -18,24 +18,31 @@ from minialex.site import diagrams, katex, listings, pages, widgets
 from minialex.storage.atomic import replace_folder, try_lock
 
 
+def _root() -> Path:
+    """The source tree.
+
+    Raises:
+        ConfigurationError: Outside of one.
+    """
+    root = source_tree()
+    if root is None:
+        raise ConfigurationError("the site is made in minialex's source tree: clone it, and pip install -e '.[docs]'")
+    return root
+
+
 def make() -> Iterator[str]:
     """Write ``docs/made``; yields what was done, in words.
 
     Raises:
         ConfigurationError: Outside a source tree, or where nbconvert is missing.
     """
-    root = source_tree()
-    if root is None:
-        raise ConfigurationError("the site is made in minialex's source tree: clone it, and pip install -e '.[docs]'")
+    root = _root()
     made = root / "docs" / "made"
-    found = pages.write(made)
-    yield f"{len(found)} files of generated pages in {made}"
+    yield f"{len(pages.write(made))} files of generated pages in {made}"
     yield f"{len(diagrams.write(made / 'diagrams'))} diagrams"
-    code = listings.write(made / "code", sorted((root / "docs").rglob("*.md")))
-    yield f"{len(code)} listings"
+    yield f"{len(listings.write(made / 'code', sorted((root / 'docs').rglob('*.md'))))} listings"
     yield f"{len(widgets.write(made / 'live'))} files of the live parts"
-    there = katex.fetch(made / "katex")
-    yield "KaTeX" if there else "no KaTeX (npm and its registry are needed): formulas stay TeX"
+    yield "KaTeX" if katex.fetch(made / "katex") else "no KaTeX (npm and its registry are needed): formulas stay TeX"
 
 
 @contextmanager
@@ -54,17 +61,14 @@ def build(out: Path) -> None:
         ConfigurationError: Outside a source tree, or where mkdocs is missing.
         ResourceError: If mkdocs fails; what it said comes with it.
     """
-    root = source_tree()
-    if root is None:
-        raise ConfigurationError("the site is built in minialex's source tree: clone it, and pip install -e '.[docs]'")
+    root = _root()
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".tmp-site-", dir=out.absolute().parent))
     try:
         command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(work / "site")]
         environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
         with _alone(root):
-            for _ in make():
-                pass
+            list(make())
             done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, env=environment)
         if "No module named mkdocs" in done.stderr:
             raise ConfigurationError("mkdocs is not installed: pip install 'minialex[docs]'")

@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
 
-from minialex import studies as ablations
+from minialex import studies
 from minialex.engine.summary import PAPER_TOTALS
 from minialex.site import ROOT
 from minialex.studies import words
-from minialex.studies.words import markdown
 
 NONE = ("not recorded", "Here: not recorded.")
 
@@ -40,7 +39,7 @@ def page() -> str:
         "photographs, trained for minutes on two processor cores (see [the studies](studies.md), with the rules of the "
         "verdicts): they say whether an effect shows at that scale, not what it is worth on ImageNet. Where nothing is "
         "recorded, nobody has run it yet; the command is there.\n\n"
-        + markdown(["", "the paper says", "its number", "here"], rows)
+        + words.markdown(["", "the paper says", "its number", "here"], rows)
         + "\n"
         + "\n".join(sections)
     )
@@ -59,11 +58,11 @@ def _ours(claim: Mapping[str, Any]) -> tuple[str, str]:
         name, said_of = RECORDED[claim["ours"]]
         path = ROOT / "benchmarks" / "results" / name
         return said_of(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else NONE
-    found = ablations.recorded(claim["study"]) if "study" in claim else None
+    found = studies.recorded(claim["study"]) if "study" in claim else None
     if found is None:
         return NONE
     verdicts, sentences = [], []
-    for arm, sentence in zip(found.arms[1:], ablations.verdict(found), strict=True):
+    for arm, sentence in zip(found.arms[1:], studies.verdict(found), strict=True):
         if arm.name in claim.get("arms", [arm.name]) and found.study.arm(arm.name).expect != "none":
             verdict = words.judgement(found, arm)
             verdicts += [verdict] if verdict not in verdicts else []

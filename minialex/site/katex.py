@@ -33,13 +33,9 @@ def fetch(folder: Path) -> bool:
         with tarfile.open(packs[0]) as archive:
             for member in archive:
                 name = member.name.removeprefix("package/dist/")
-                if not member.isfile() or member.name == name or not name.startswith(WANTED):
-                    continue
-                if name.endswith((".ttf", ".woff")):  # every browser of today takes woff2
-                    continue
-                data = archive.extractfile(member)
-                assert data is not None
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_bytes(target, data.read())
+                old = name.endswith((".ttf", ".woff"))  # every browser of today takes woff2
+                file = archive.extractfile(member) if name != member.name and name.startswith(WANTED) else None
+                if file is not None and not old:
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    write_bytes(folder / name, file.read())
     return (folder / "katex.min.js").is_file()

@@ -1,18 +1,19 @@
 """Source code that pages show: cut out of the library as it is, never pasted.
 
-A page includes ``docs/made/code/minialex.models.alexnet.py`` and gets the text of that function or class;
+A page includes ``docs/made/code/minialex_numpy.relu.relu.py`` and gets the text of that function, class or constant;
 ``python -m minialex.site.listings FOLDER PAGE…`` writes what pages ask for.
 """
 
 from __future__ import annotations
 
-import importlib
+import ast
 import inspect
 import re
 import sys
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
+from pkgutil import resolve_name
 
 from minialex.errors import ConfigurationError
 from minialex.storage.atomic import write_text
@@ -21,23 +22,24 @@ _ASKED = re.compile(r"docs/made/code/([\w.]+)\.py")
 
 
 def source(name: str) -> str:
-    """The source of a function, class or method by its dotted name.
+    """The source of a function, class, method or constant by its dotted name.
 
     Raises:
         ConfigurationError: If there is none of that name.
     """
-    module = name
-    parts: list[str] = []
-    while module:
-        try:
-            found = importlib.import_module(module)
-            for part in parts:
-                found = getattr(found, part)
-            return textwrap.dedent(inspect.getsource(found))
-        except (ImportError, AttributeError, TypeError):
-            module, _, last = module.rpartition(".")
-            parts.insert(0, last)
-    raise ConfigurationError(f"a page asks for the source of '{name}', and there is nothing of that name")
+    try:
+        found = resolve_name(name)
+    except (ImportError, AttributeError):
+        raise ConfigurationError(f"a page asks for the source of '{name}', and there is nothing of that name") from None
+    if callable(found) and hasattr(found, "__qualname__"):
+        return textwrap.dedent(inspect.getsource(found))
+    module, _, constant = name.rpartition(".")
+    text = inspect.getsource(resolve_name(module))
+    for node in ast.parse(text).body:
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        if any(isinstance(target, ast.Name) and target.id == constant for target in targets):
+            return f"{ast.get_source_segment(text, node)}\n"
+    raise ConfigurationError(f"a page asks for the source of '{name}', which is neither defined nor a constant")
 
 
 def asked(pages: Iterable[Path]) -> list[str]:

@@ -62,14 +62,11 @@ def edition(path: Path) -> dict[str, Any]:
         kept = {"cell_type": cell["cell_type"], "id": cell["id"], "metadata": cell["metadata"], "source": source}
         if cell["cell_type"] == "code":
             bound, needed = _names(source)
-            if TAG in cell["metadata"].get("tags", ()):
-                why = "it needs Numba, or trains for minutes"
-            elif needed & missing:
-                why = f"it needs {', '.join(f'`{name}`' for name in sorted(needed & missing))} of a cell above"
-            else:
-                why = ""
-            if why:
+            absent = ", ".join(f"`{name}`" for name in sorted(needed & missing))
+            heavy = TAG in cell["metadata"].get("tags", ())
+            if heavy or absent:
                 missing |= bound
+                why = "it needs Numba, or trains for minutes" if heavy else f"it needs {absent} of a cell above"
                 kept = _as_text(cell, source, why)
             else:
                 missing -= bound
@@ -183,8 +180,8 @@ def build(out: Path, pyodide: str = "") -> None:
         if done.returncode:
             last = (done.stderr or done.stdout).strip().splitlines()[-1:]
             raise ResourceError(f"JupyterLite could not be built: {' '.join(last)}")
-        out = out.absolute()
         with atomic.translate_os_errors(out):
+            out = out.absolute()
             out.parent.mkdir(parents=True, exist_ok=True)
             with atomic.new_folder(out) as fresh:
                 shutil.copytree(work / "built", fresh, dirs_exist_ok=True)
@@ -195,33 +192,30 @@ def build(out: Path, pyodide: str = "") -> None:
 
 
 def _settings(pyodide: str, work: Path) -> dict[str, Any]:
-    place = Path(pyodide)
     config: dict[str, Any] = {"appName": "minialex"}
-    if "://" not in pyodide:
-        absent = [name for name in ("pyodide.js", "pyodide-lock.json") if not (place / name).is_file()]
-        if absent:
-            raise ConfigurationError(
-                f"{pyodide}: no Pyodide there (no {', '.join(absent)}): give an address or its folder"
-            )
-        shutil.copytree(place, work / "static" / "pyodide")
-    else:
+    if "://" in pyodide:
         config["litePluginSettings"] = {KERNEL: {"pyodideUrl": f"{pyodide.rstrip('/')}/pyodide.js"}}
+    else:
+        absent = [name for name in ("pyodide.js", "pyodide-lock.json") if not (Path(pyodide) / name).is_file()]
+        if absent:
+            lacks = ", ".join(absent)
+            raise ConfigurationError(f"{pyodide}: no Pyodide there (no {lacks}): give an address or its folder")
+        shutil.copytree(pyodide, work / "static" / "pyodide")
     return {"jupyter-lite-schema-version": 0, "jupyter-config-data": config}
 
 
 def script(folder: str) -> str:
     """The script of the page of notebooks that shows links into the JupyterLite in a folder beside it."""
-    return (
-        "// the notebooks are beside this site: links to them\n"
-        'document.querySelectorAll("[data-lite]").forEach((place) => {\n'
-        '  const link = document.createElement("a");\n'
-        '  link.textContent = "open";\n'
-        '  link.setAttribute("aria-label", "open " + place.closest("tr").querySelector("a").textContent);\n'
-        f'  link.href = "../{folder}/notebooks/index.html?path=" + place.dataset.lite + ".ipynb";\n'
-        "  place.replaceChildren(link);\n"
-        "});\n"
-        'document.querySelectorAll("[data-without-lite]").forEach((note) => note.remove());\n'
-    )
+    return f"""// the notebooks are beside this site: links to them
+document.querySelectorAll("[data-lite]").forEach((place) => {{
+  const link = document.createElement("a");
+  link.textContent = "open";
+  link.setAttribute("aria-label", "open " + place.closest("tr").querySelector("a").textContent);
+  link.href = "../{folder}/notebooks/index.html?path=" + place.dataset.lite + ".ipynb";
+  place.replaceChildren(link);
+}});
+document.querySelectorAll("[data-without-lite]").forEach((note) => note.remove());
+"""
 
 
 def main(
@@ -232,11 +226,8 @@ def main(
 ) -> None:
     """Build the course's notebooks for the browser."""
     build(out, pyodide)
-    print(f"{out}: {len(names())} notebooks, {readable_size(_size(out))}")
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    print(f"{out}: {len(names())} notebooks, {readable_size(size)}")
 
 
 if __name__ == "__main__":

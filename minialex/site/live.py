@@ -18,17 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.backend import registry
-from minialex.backend.program import flatten
+from minialex.backend.program import ArrayName, flatten
 from minialex.backend.protocol import Backend
 from minialex.data.statistics import Statistics
 from minialex.engine.columns import Executor
 from minialex.engine.summary import summarise
 from minialex.errors import CheckpointError, ConfigurationError, MinialexError
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.layers import Context
 from minialex.network.network import Network
 from minialex.network.parameters import initial_parameters, whole_shapes
-from minialex.recipe.fields import Recipe, load, parse
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load, parse
 
 Floats = NDArray[np.float32]
 Numbers = Any
@@ -44,7 +45,7 @@ def _reference() -> Backend:
     return registry.load("numpy")
 
 
-def _apply(operation: str, *arrays: NDArray[Any], **options: Any) -> list[NDArray[Any]]:
+def apply(operation: str, *arrays: NDArray[Any], **options: Any) -> list[NDArray[Any]]:
     """An operation of the reference on NumPy arrays; its results as NumPy arrays."""
     backend = _reference()
     made = getattr(backend, operation)(*(backend.to_device(array, DEVICE) for array in arrays), **options)
@@ -69,7 +70,7 @@ def convolution(image: Numbers, height: int, width: int, kernel: Numbers, stride
     side = round(len(kernel) ** 0.5)
     w = np.asarray(kernel, np.float32).reshape(1, 1, side, side)
     around = ((padding, padding), (padding, padding))
-    return _out(_apply("conv2d", x, w, np.zeros(1, np.float32), stride=stride, padding=around)[0])
+    return _out(apply("conv2d", x, w, np.zeros(1, np.float32), stride=stride, padding=around)[0])
 
 
 def relu(image: Numbers, height: int, width: int, kernel: Numbers, bias: float) -> dict[str, Any]:
@@ -78,21 +79,21 @@ def relu(image: Numbers, height: int, width: int, kernel: Numbers, bias: float) 
     side = round(len(kernel) ** 0.5)
     w = np.asarray(kernel, np.float32).reshape(1, 1, side, side)
     around = ((side // 2, side // 2), (side // 2, side // 2))
-    (before,) = _apply("conv2d", x, w, np.asarray([bias], np.float32), stride=1, padding=around)
-    (after,) = _apply("relu", before)
+    (before,) = apply("conv2d", x, w, np.asarray([bias], np.float32), stride=1, padding=around)
+    (after,) = apply("relu", before)
     return {**_out(after), "before": _out(before), "silent": float(np.mean(after == 0))}
 
 
 def normalisation(values: Numbers, size: int, k: float, alpha: float, beta: float) -> dict[str, Any]:
     """`local_response_norm` of one place's channels."""
     x = np.asarray(values, np.float32).reshape(1, -1, 1, 1)
-    y, scale = _apply("local_response_norm", x, size=size, k=k, alpha=alpha, beta=beta)
+    y, scale = apply("local_response_norm", x, size=size, k=k, alpha=alpha, beta=beta)
     return {**_out(y), "scale": _out(scale)}
 
 
 def pooling(image: Numbers, height: int, width: int, size: int, stride: int) -> dict[str, Any]:
     """`max_pool2d` of a grey picture."""
-    return _out(_apply("max_pool2d", _picture(image, 1, height, width), size=size, stride=stride, ceil=False)[0])
+    return _out(apply("max_pool2d", _picture(image, 1, height, width), size=size, stride=stride, ceil=False)[0])
 
 
 def colour(image: Numbers, height: int, width: int, draws: Numbers) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def colour(image: Numbers, height: int, width: int, draws: Numbers) -> dict[str,
     parts = own.eigenvectors * (np.asarray(draws, np.float64) * np.sqrt(own.eigenvalues))
     shift = parts.sum(axis=1).astype(np.float32)
     zero = np.zeros(1, np.int32)
-    (y,) = _apply(
+    (y,) = apply(
         "augment",
         x.astype(np.uint8), zeros, shift[None], zero, zero, np.zeros(1, np.uint8),
         crop=side, factor=1.0, mean_follows=False,
@@ -115,41 +116,47 @@ def colour(image: Numbers, height: int, width: int, draws: Numbers) -> dict[str,
     return {**_out(y), "shift": shift.tolist()}
 
 
-class Drawn(Mapping[str, Any]):
-    """A network's initial weights, drawn when a layer asks for them and forgotten at the next layer."""
+class Arrays(Mapping[ArrayName, Any]):
+    """A network's arrays as the reference's own, each drawn or read when a layer asks for it; counts the seconds."""
 
-    def __init__(self, network: Network, seed: int) -> None:
-        self.network, self.seed = network, seed
-        self.names = tuple(network.parameters(COLUMNS))
-        self.seconds = 0.0
-        self._layer, self._held = "", dict[str, Any]()
+    def __init__(self, network: Network, columns: int, piece: Callable[[ArrayName], Floats]) -> None:
+        self.names, self.piece, self.seconds = tuple(network.parameters(columns)), piece, 0.0
 
-    def __getitem__(self, name: str) -> Any:
-        layer = name.partition(".")[0]
-        if layer != self._layer:
-            self._held = {}  # the old ones go before the new ones come
-            begin = time.perf_counter()
-            self._held = dict(initial_parameters(self.network, COLUMNS, self.seed, layers={layer}))
-            self.seconds += time.perf_counter() - begin
-            self._layer = layer
-        return self._held[name]
+    def __getitem__(self, name: ArrayName) -> Any:
+        begin = time.perf_counter()
+        array = self.piece(name)
+        self.seconds += time.perf_counter() - begin
+        return _reference().to_device(array, DEVICE)
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[ArrayName]:
         return iter(self.names)
 
     def __len__(self) -> int:
         return len(self.names)
 
 
-class Stored(Mapping[str, Any]):
-    """The weights of a minialex weights file, read piece by piece as layers ask for them; NumPy alone.
+def initial(network: Network, seed: int) -> Arrays:
+    """A network's initial weights; a layer's are forgotten at the next layer."""
+    held: dict[ArrayName, Any] = {}
+
+    def piece(name: ArrayName) -> Any:
+        if name not in held:
+            held.clear()  # the old ones go before the new ones come
+            held.update(initial_parameters(network, COLUMNS, seed, layers={name.layer}))
+        return held[name]
+
+    return Arrays(network, COLUMNS, piece)
+
+
+class WeightsFile:
+    """A minialex weights file, of which pieces are read as layers ask for them; NumPy alone.
 
     Raises:
         CheckpointError: If the file is no safetensors file with a minialex recipe, or its arrays are not the recipe's.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.seconds = path, 0.0
+        self.path = path
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
@@ -173,10 +180,10 @@ class Stored(Mapping[str, Any]):
         self.titles: list[str] = json.loads(metadata.get("words", "[]")) or json.loads(
             metadata.get("class_names", "[]")
         )
-        self.network = models.build(self.recipe.network)
+        self.network = variants.build(self.recipe)
         self._begin, self._entries = 8 + length, entries
         S = self.recipe.image_size
-        shapes = {**whole_shapes(self.network, self.recipe.network.columns), MEAN: (3, S, S)}
+        shapes = {**whole_shapes(self.network, self.recipe.columns), MEAN: (3, S, S)}
         for name, shape in shapes.items():
             dtype, found, first, end = entries.get(name, ("none", (), 0, 0))
             wanted = 4 * int(np.prod(shape))
@@ -189,42 +196,24 @@ class Stored(Mapping[str, Any]):
 
     def array(self, name: str, row: int = 0, rows: int | None = None) -> Floats:
         """Rows of a whole layer's array."""
-        begin = time.perf_counter()
         _, shape, first, _ = self._entries[name]
         rows = shape[0] if rows is None else rows
         values = int(np.prod(shape[1:]))
         with self.path.open("rb") as file:
             file.seek(self._begin + first + 4 * row * values)
             data = file.read(4 * rows * values)
-        self.seconds += time.perf_counter() - begin
         return np.frombuffer(data, "<f4").reshape(rows, *shape[1:])
 
-    def __getitem__(self, name: str) -> Any:
-        whole, _, column = name.partition(":")
-        rows = self.network.parameters(self.recipe.network.columns)[name].shape[0]
-        return self.array(whole, int(column) * rows, rows)
+    def arrays(self) -> Arrays:
+        """The weights of the network's columns."""
+        columns = self.recipe.columns
+        parameters = self.network.parameters(columns)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.network.parameters(self.recipe.network.columns))
+        def piece(name: ArrayName) -> Floats:
+            rows = parameters[name].shape[0]
+            return self.array(name.whole, name.column * rows, rows)
 
-    def __len__(self) -> int:
-        return len(self.network.parameters(self.recipe.network.columns))
-
-
-class _Placed(Mapping[str, Any]):
-    """Arrays as the backend's own, each at the moment when it is asked for."""
-
-    def __init__(self, arrays: Mapping[str, Any], backend: Backend) -> None:
-        self.arrays, self.backend = arrays, backend
-
-    def __getitem__(self, name: str) -> Any:
-        return self.backend.to_device(self.arrays[name], DEVICE)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.arrays)
-
-    def __len__(self) -> int:
-        return len(self.arrays)
+        return Arrays(self.network, columns, piece)
 
 
 def _mosaic(piece: Floats) -> dict[str, Any]:
@@ -264,37 +253,34 @@ def network(
         CheckpointError, ConfigurationError: If the file, or the picture's size, is not what is needed.
     """
     begin = time.perf_counter()
-    source: Drawn | Stored
     if weights is None:
         recipe, titles = load("alexnet-2012"), []
-        net = models.build(recipe.network)
-        source = Drawn(net, seed)
+        net = variants.build(recipe)
+        arrays = initial(net, seed)
         x = _picture(image, 3, size, size)
         mean = np.broadcast_to(x.mean(axis=(0, 2, 3), dtype=np.float64)[:, None, None], x.shape[1:])
     else:
-        source = Stored(Path(weights))
-        recipe, titles, net = source.recipe, source.titles, source.network
-        mean = np.asarray(source.array(MEAN))
+        file = WeightsFile(Path(weights))
+        recipe, titles, net, arrays, mean = file.recipe, file.titles, file.network, file.arrays(), file.array(MEAN)
     S, crop = recipe.image_size, recipe.crop
-    columns = recipe.network.columns
+    columns = recipe.columns
     if size != S:
         raise ConfigurationError(f"the network takes pictures of {S} x {S}, got {size} x {size}")
     pixels = _picture(image, 3, S, S).clip(0, 255).astype(np.uint8)
     top = np.asarray([(S - crop) // 2], np.int32)
     backend = _reference()
-    (prepared,) = _apply(
+    (prepared,) = apply(
         "augment",
         pixels, np.ascontiguousarray(mean, np.float32), np.zeros((1, 3), np.float32), top, top, np.zeros(1, np.uint8),
         crop=crop, factor=recipe.pixel_scale, mean_follows=True,
     )  # fmt: skip
     ready = backend.to_device(prepared, DEVICE)
-    last = time.perf_counter()
-    spent = source.seconds
+    last, spent = time.perf_counter(), 0.0
 
     def heard(layer: str, pieces: Sequence[Any]) -> None:
         nonlocal last, spent
         now = time.perf_counter()
-        of_weights, spent = source.seconds - spent, source.seconds
+        of_weights, spent = arrays.seconds - spent, arrays.seconds
         tell(
             {
                 "layer": layer,
@@ -308,15 +294,15 @@ def network(
         last = time.perf_counter()
 
     executor = Executor(net, backend, (DEVICE,) * columns)
-    outputs, _ = executor.forward(_Placed(source, backend), [ready] * columns, Context(training=False), heard)
+    outputs, _ = executor.forward(arrays, [ready] * columns, Context(training=False), heard)
     logits = outputs[0] if len(outputs) == 1 else backend.concat(outputs)
     logits = backend.to_numpy(logits)
-    _, probs = _apply("softmax_cross_entropy", logits, np.zeros(1, np.int64))
+    _, probs = apply("softmax_cross_entropy", logits, np.zeros(1, np.int64))
     order = np.argsort(-probs[0], kind="stable")[:5]
     return {
         "top": [[titles[i] if i < len(titles) else f"class {i}", float(probs[0, i])] for i in order],
         "seconds": time.perf_counter() - begin,
-        "weights_seconds": source.seconds,
+        "weights_seconds": arrays.seconds,
         "parameters": sum(int(np.prod(p.shape)) for p in net.parameters(columns).values()),
         "logits": np.ascontiguousarray(logits[0], np.float32),
     }
@@ -336,7 +322,7 @@ def layers(recipe: Recipe) -> list[dict[str, Any]]:
 
 def wanted(weights: str | None = None) -> dict[str, Any]:
     """What the network of a file (None: the paper's) wants to be given, its image size, and its `layers`."""
-    recipe = load("alexnet-2012") if weights is None else Stored(Path(weights)).recipe
+    recipe = load("alexnet-2012") if weights is None else WeightsFile(Path(weights)).recipe
     return {"size": recipe.image_size, "layers": layers(recipe)}
 
 

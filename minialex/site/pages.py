@@ -8,11 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minialex import studies as ablations
+from minialex import studies
 from minialex.course import notebooks
 from minialex.errors import ConfigurationError
-from minialex.recipe import fields as recipe
+from minialex.figures import look as drawings
+from minialex.figures import pictures
+from minialex.look.kernels import colour_selectivity, column_difference
+from minialex.recipe import toml as recipe
 from minialex.recipe.differences import DIFFERENCES
+from minialex.recipe.fields import Recipe, fields
+from minialex.runs.weights_file import read
 from minialex.site import ROOT, claims
 from minialex.storage.atomic import write_bytes, write_text
 from minialex.studies.words import markdown
@@ -37,21 +42,15 @@ def command_line() -> str:
     from minialex.cli.app import app
 
     root: Any = typer.main.get_command(app)
-    lines = ["# Command line", "", "Made from the program: `minialex COMMAND --help` says the same.", ""]
-    lines += [
-        "Exit codes: 0 all right; 2 wrong usage or configuration; 3 data; 4 checkpoint or weights; 5 numbers that are "
-        "not finite; 6 memory, disk or device; 75 stopped by SIGTERM, safe to run again; 130 Ctrl-C.",
-        "",
+    lines = [
+        "# Command line\n\nMade from the program: `minialex COMMAND --help` says the same.\n\nExit codes: 0 all right; "
+        "2 wrong usage or configuration; 3 data; 4 checkpoint or weights; 5 numbers that are not finite; 6 memory, "
+        "disk or device; 75 stopped by SIGTERM, safe to run again; 130 Ctrl-C.\n"
     ]
-    for name in sorted(root.commands):
-        command = root.commands[name]
-        children = getattr(command, "commands", None)
-        if children:
-            lines += [f"## minialex {name}", "", _sentences(command.help), ""]
-            for child in sorted(children):
-                lines += _command(f"{name} {child}", children[child], 3)
-        else:
-            lines += _command(name, command, 2)
+    for name, command in sorted(root.commands.items()):
+        children = getattr(command, "commands", {})
+        lines += [f"## minialex {name}\n\n{_sentences(command.help)}\n"] if children else [_command(name, command, 2)]
+        lines += [_command(f"{name} {child}", children[child], 3) for child in sorted(children)]
     return "\n".join(lines)
 
 
@@ -59,24 +58,14 @@ def _sentences(text: str | None) -> str:
     return re.sub(r"[ \t]*\n[ \t]*", "\n", (text or "").strip()).replace("<", "&lt;")
 
 
-def _command(name: str, command: Any, level: int) -> list[str]:
+def _command(name: str, command: Any, level: int) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name != "argument"]
-    usage = " ".join(_argument(p) for p in arguments)
-    lines = [
-        f"{'#' * level} minialex {name}",
-        "",
-        "```text",
-        f"minialex {name} {usage}".rstrip() + " [options]",
-        "```",
-        "",
-    ]
-    lines += [_sentences(command.help), ""]
+    usage = " ".join([f"minialex {name}", *map(_argument, arguments), "[options]"])
     rows = [[f"`{p.name}`", cell(p.help or ""), ""] for p in arguments]
     rows += [[f"`{'`, `'.join(p.opts)}`", cell(p.help or ""), _default(p)] for p in options]
-    if rows:
-        lines += [markdown(["", "what", "default"], rows)]
-    return lines
+    table = markdown(["", "what", "default"], rows) if rows else ""
+    return f"{'#' * level} minialex {name}\n\n```text\n{usage}\n```\n\n{_sentences(command.help)}\n\n{table}"
 
 
 def _argument(parameter: Any) -> str:
@@ -92,17 +81,17 @@ def _default(parameter: Any) -> str:
 
 def recipes() -> str:
     """All recipe fields with the paper's values, and the recipes of the package."""
-    base = recipe.Recipe()
-    lines = ["# Recipes", "", "A recipe is a TOML file of four tables. Every field can be given on the command line: "
-             "`--learning-rate 0.02`. Numbers in brackets are the paper's sections.", ""]  # fmt: skip
-    for table, title in (("network", "Network"), ("training", "Training"), ("images", "Images"), ("place", "Place")):
+    base = Recipe()
+    lines = ["# Recipes\n\nA recipe is a TOML file of four tables. Every field can be given on the command line: "
+             "`--learning-rate 0.02`. Numbers in brackets are the paper's sections.\n"]  # fmt: skip
+    for table in ("network", "training", "images", "place"):
         rows = []
-        for name, (home, info) in recipe.fields().items():
+        for name, (home, info) in fields().items():
             if home == table:
                 choices = f" ({', '.join(info.metadata['choices'])})" if info.metadata["choices"] else ""
                 rows.append([f"`{name}`", f"`{getattr(base, name)}`", cell(info.metadata["doc"] + choices)])
-        lines += [f"## {title}", "", markdown(["field", "the paper's value", "meaning"], rows)]
-    lines += ["## The recipes of the package", ""]
+        lines += [f"## {table.capitalize()}\n", markdown(["field", "the paper's value", "meaning"], rows)]
+    lines += ["## The recipes of the package\n"]
     for name in recipe.built_in():
         different = recipe.load(name).differences(base)
         said = ", ".join(f"`{field}`" for field in different) or "the paper's values in every field"
@@ -113,14 +102,7 @@ def recipes() -> str:
 def differences() -> str:
     """The points where paper and program differ."""
     rows = [
-        [
-            str(p.number),
-            cell(p.topic),
-            cell(p.paper),
-            cell(p.program),
-            ", ".join(f"`{f}`" for f in p.fields),
-            cell(p.note),
-        ]
+        [str(p.number), *map(cell, (p.topic, p.paper, p.program)), ", ".join(f"`{f}`" for f in p.fields), cell(p.note)]
         for p in DIFFERENCES
     ]
     head = ["", "about", "the paper", "the 2012 program", "fields", "note"]
@@ -182,29 +164,23 @@ def _images(text: str, name: str, cells: Sequence[Mapping[str, Any]]) -> str:
 
 def study_pages(folder: Path) -> None:
     """Each study's table and words, to be included in pages, and its picture."""
-    from minialex.figures import pictures
-
-    for name in ablations.names():
-        found, outcome = ablations.study(name), ablations.recorded(name)
+    for name in studies.names():
+        outcome = studies.recorded(name)
         if outcome is None:
-            write_text(folder / f"{name}.md", f"The study *{found.title}* is not recorded yet.\n")
+            write_text(folder / f"{name}.md", f"The study *{studies.study(name).title}* is not recorded yet.\n")
             continue
-        lines = [*(f"- {sentence}" for sentence in ablations.verdict(outcome)), "", ablations.table(outcome)]
-        write_text(folder / f"{name}.md", "\n".join(lines) + f"\n({ablations.provenance(outcome)})\n")
-        pictures.save(ablations.picture(outcome), folder / f"{name}.png")
+        sentences = "".join(f"- {sentence}\n" for sentence in studies.verdict(outcome))
+        text = f"{sentences}\n{studies.table(outcome)}\n({studies.provenance(outcome)})\n"
+        write_text(folder / f"{name}.md", text)
+        pictures.save(studies.picture(outcome), folder / f"{name}.png")
 
 
 def carried(folder: Path) -> None:
     """What the trained network that the site carries has learned: a picture of its kernels, its errors in words."""
-    from minialex.figures import look as looked
-    from minialex.figures import pictures
-    from minialex.look.kernels import colour_selectivity, column_difference
-    from minialex.runs.weights_file import read
-
     network = read(ROOT / "docs" / "assets" / "live" / "classify.safetensors")
     kernels, columns = network.tensors["conv1.weight"], network.recipe.columns
     scores = colour_selectivity(kernels)
-    drawn = looked.kernels(kernels, scores, columns, column_difference(scores, columns))
+    drawn = drawings.kernels(kernels, scores, columns, column_difference(scores, columns))
     pictures.save(drawn, folder / "kernels.png")
     made = network.origin
     write_text(
@@ -216,34 +192,28 @@ def carried(folder: Path) -> None:
     )
 
 
-def studies() -> str:
+def studies_page() -> str:
     """The page of the studies (``docs/ablations.md``), with their pictures."""
     text = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
-    for name in ablations.names():
-        found = ablations.study(name)
-        if (outcome := ablations.recorded(name)) is not None:
-            shown = f"![{ablations.picture_text(outcome)}](ablations/{name}.png){LATER}"
-            text = text.replace(f"### {found.title}\n", f"### {found.title}\n\n{shown}\n", 1)
+    for name in studies.names():
+        if (outcome := studies.recorded(name)) is not None:
+            head = f"### {outcome.study.title}\n"
+            shown = f"![{studies.picture_text(outcome)}](ablations/{name}.png){LATER}"
+            text = text.replace(head, f"{head}\n{shown}\n", 1)
     return text
 
 
 def write(folder: Path) -> Sequence[Path]:
     """Write all generated pages into a folder (``docs/made``); returns the files."""
-    for name, page in (("command-line", command_line), ("recipes", recipes), ("differences", differences),
-                       ("claims", claims.page), ("studies", studies)):  # fmt: skip
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / f"{name}.md", page())
-    for part in ("notebooks", "ablations", "learned"):
+    parts = ("ablations", "learned", "notebooks", *(f"notebooks/{path.stem}" for path in notebooks.paths()))
+    for part in parts:
         (folder / part).mkdir(parents=True, exist_ok=True)
+    for name, page in (("command-line", command_line), ("recipes", recipes), ("differences", differences),
+                       ("claims", claims.page), ("studies", studies_page)):  # fmt: skip
+        write_text(folder / f"{name}.md", page())
     study_pages(folder / "ablations")
     carried(folder / "learned")
-    for notebook in notebooks.paths():
-        (folder / "notebooks" / notebook.stem).mkdir(exist_ok=True)
     notebook_pages(folder / "notebooks")
-    write_text(folder / "studies.json", json.dumps({name: _study(name) for name in ablations.names()}))
+    outcomes = {name: studies.recorded(name) for name in studies.names()}
+    write_text(folder / "studies.json", json.dumps({n: found and found.to_json() for n, found in outcomes.items()}))
     return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _study(name: str) -> Any:
-    found = ablations.recorded(name)
-    return None if found is None else found.to_json()

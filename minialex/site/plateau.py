@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import tempfile
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
+
+from minialex.cli.app import run
+from minialex.runs.run_folder import read_metrics
+from minialex.speed.machine import describe
+from minialex.storage.atomic import write_text
 
 RECORDED = Path(__file__).with_name("plateau.json")
 CLASSES = 10  # of `shapes`
@@ -35,43 +38,23 @@ class Curve:
     losses: list[float]
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """What the file holds."""
-
-    machine: dict[str, Any]
-    curves: list[Curve]
-
-
-def read() -> Recorded:
+def read() -> list[Curve]:
     """The recorded runs."""
-    text = (resources.files("minialex.site") / "plateau.json").read_text(encoding="utf-8")
-    found = json.loads(text)
-    return Recorded(found["machine"], [Curve(**curve) for curve in found["curves"]])
+    return [Curve(**curve) for curve in json.loads(RECORDED.read_text(encoding="utf-8"))["curves"]]
 
 
 def _run(name: str, options: tuple[str, ...], folder: Path) -> Curve:
-    from minialex.cli.app import run
-
     words = ["train", *RECIPE, *options]
     if run([*words, "--out", str(folder)]):
         raise SystemExit(f"minialex {' '.join(words)} failed")
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    trained = [line for line in lines if line["kind"] == "train"]
+    trained = [line for line in read_metrics(folder / "metrics.jsonl") if line["kind"] == "train"]
     pairs = list(zip(trained[::2], trained[1::2], strict=False))
-    return Curve(
-        name,
-        "minialex " + " ".join(words),
-        [second["step"] for _, second in pairs],
-        [round((first["loss"] + second["loss"]) / 2, 4) for first, second in pairs],
-    )
+    losses = [round((first["loss"] + second["loss"]) / 2, 4) for first, second in pairs]
+    return Curve(name, "minialex " + " ".join(words), [second["step"] for _, second in pairs], losses)
 
 
 def main() -> None:
     """Train and record."""
-    from minialex.speed.machine import describe
-    from minialex.storage.atomic import write_text
-
     with tempfile.TemporaryDirectory() as folder:
         curves = [asdict(_run(name, options, Path(folder) / str(i))) for i, (name, options) in enumerate(ARMS.items())]
     write_text(RECORDED, json.dumps({"machine": describe(), "curves": curves}, indent=1, ensure_ascii=False) + "\n")

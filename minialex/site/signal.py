@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from minialex.backend import registry
 from minialex.data import load
 from minialex.data.dataset import statistics_of
 from minialex.engine.session import Session
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex.speed.machine import describe
 from minialex.storage.atomic import write_text
 
@@ -44,8 +43,7 @@ class Line:
 
 def read() -> list[Line]:
     """The recorded lines."""
-    text = (resources.files("minialex.site") / "signal.json").read_text(encoding="utf-8")
-    return [Line(**line) for line in json.loads(text)["lines"]]
+    return [Line(**line) for line in json.loads(RECORDED.read_text(encoding="utf-8"))["lines"]]
 
 
 def measure(changes: dict[str, Any]) -> list[float]:

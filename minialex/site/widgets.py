@@ -12,7 +12,7 @@ from typing import Any
 
 from minialex import __version__
 from minialex.network.layers import Conv2d
-from minialex.network.models import alexnet
+from minialex.network.models import ALEXNET
 from minialex.site import ROOT, live
 from minialex.storage.atomic import write_bytes, write_json, write_text
 
@@ -22,40 +22,35 @@ address; ``minialex docs --pyodide`` answers with another one without changing t
 
 WHEEL = f"minialex-{__version__}-py3-none-any.whl"
 
-_LEFT_OUT = ("site", "notebooks", "ablations", "check", "grading", "conformance", "doctor", "look", "exchange")
-
-
-def columns() -> dict[str, Any]:
-    """The paper's network: its image size and its layers (see `minialex.site.live.wanted`)."""
-    return live.wanted()
+_NOT_LIVE = (
+    "api", "cli", "conformance", "course", "doctor", "evaluation", "exchange", "figures", "look", "runs", "screen",
+    "site", "speed", "studies", "training",
+)  # fmt: skip
+"""Rooms of minialex that a live part does not enter; `minialex.site.live` itself stays."""
 
 
 def calculator() -> dict[str, Any]:
     """Where the calculator begins: the paper's conv1."""
-    network = alexnet()
+    network = ALEXNET
     first = next(layer for layer in network.layers if isinstance(layer, Conv2d))
     channels, size, _ = network.input_shape
     before, after = first.padding[0]
-    return {
-        "defaults": {
-            "channels": channels, "size": size, "kernels": first.kernels, "kernel": first.size,
-            "stride": first.stride, "before": before, "after": after,
-        }
-    }  # fmt: skip
+    return {"defaults": {"channels": channels, "size": size, "kernels": first.kernels, "kernel": first.size,
+                         "stride": first.stride, "before": before, "after": after}}  # fmt: skip
 
 
-def wheel(without: Sequence[str] = _LEFT_OUT, requires: Sequence[str] = ()) -> bytes:
+def wheel(without: Sequence[str] = _NOT_LIVE, requires: Sequence[str] = ()) -> bytes:
     """minialex and its reference as a wheel of pure Python. The same sources give the same bytes.
 
     Args:
-        without: packages of minialex that are left out; those that a live part cannot use, if not said
+        without: rooms of minialex that are left out; those that a live part does not enter, if not said
         requires: what is to be installed with it
     """
     files: dict[str, bytes] = {}
     for package, top in (("minialex", ROOT / "minialex"), ("minialex_numpy", ROOT / "backends" / "minialex_numpy")):
         for path in sorted(path for kind in ("py", "toml", "json") for path in top.rglob(f"*.{kind}")):
             within = path.relative_to(top)
-            if within.parts[0] not in without:
+            if within.parts[0] not in without or within.as_posix() in ("site/__init__.py", "site/live.py"):
                 files[f"{package}/{within.as_posix()}"] = path.read_bytes()
     info = f"minialex-{__version__}.dist-info"
     needs = "".join(f"Requires-Dist: {name}\n" for name in requires)
@@ -83,11 +78,8 @@ def pack(content: Mapping[str, bytes], info: str) -> bytes:
 def write(folder: Path) -> list[Path]:
     """Write the JSON files, ``lite.js`` (see `minialex.site.lite`) and the wheel; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {
-        "columns.json": columns(),
-        "calculator.json": calculator(),
-        "settings.json": {"pyodide": PYODIDE, "wheel": WHEEL},
-    }
+    settings = {"pyodide": PYODIDE, "wheel": WHEEL}
+    parts = {"columns.json": live.wanted(), "calculator.json": calculator(), "settings.json": settings}
     for name, value in parts.items():
         write_json(folder / name, value)
     write_text(folder / "lite.js", "// `python -m minialex.site.lite` puts the links of the page of notebooks here\n")

@@ -1,6 +1,6 @@
 """Where the time of a step goes: the step as a whole, every layer in every phase, and the floor beside each.
 
-This module only measures. `minialex.speed.floors` has the floors' arithmetic, `minialex.speed.peaks` the machine's
+This module only measures. `minialex.speed.roofline` has the floors' arithmetic, `minialex.speed.peaks` the machine's
 peak, `minialex.figures.bench` the table and the picture. Images and labels are random numbers; the learning rate is
 so small that the weights stay what they are, however many steps are timed.
 """
@@ -29,7 +29,7 @@ from minialex.engine.session import Session, view_offsets
 from minialex.engine.step import Kind, record
 from minialex.recipe.fields import Recipe
 from minialex.speed import peaks
-from minialex.speed.floors import Key, Peaks, Work, works
+from minialex.speed.roofline import Key, Peaks, Work, works
 
 FEED: Key = ("feed", "input")
 """The part before the step: crops, reflections and colours drawn, and the batch copied to its devices."""
@@ -44,7 +44,7 @@ class Part:
     Attributes:
         layer, phase: which (phases are those of `minialex.backend.program.Call`)
         seconds: median of the repetitions that were watched
-        floor: seconds that it takes at least (see `minialex.speed.floors`), None where floors were not asked for
+        floor: seconds that it takes at least (see `minialex.speed.roofline`), None where floors were not asked for
         includes: parts that the backend does in the same sweep, so that they have no time of their own; `floor` is the
             sum with theirs
     """
@@ -95,8 +95,7 @@ class Timings:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, as JSON has it."""
-        found = dataclasses.asdict(self)
-        return {**found, "median": self.median, "images_per_second": self.images_per_second}
+        return {**dataclasses.asdict(self), "median": self.median, "images_per_second": self.images_per_second}
 
 
 def measure(
@@ -137,25 +136,15 @@ def measure(
         seconds.append(subject.run())
         progress("part by part", 2 * n + 3)
         watched.append(subject.run_watched())
-    found = None
+    peak = None
     if floors:
         progress("the machine's peak", 2 * repeats + 2)
-        found = peaks.measure(backend, placement[0], threads, recipe.dtype)
+        peak = peaks.measure(backend, placement[0], threads, recipe.dtype)
+    memory = after - before if before is not None and after is not None else None
     return Timings(
-        recipe.model,
-        kind,
-        recipe.columns,
-        recipe.batch_size,
-        recipe.dtype,
-        backend.name,
-        placement,
-        threads,
-        first,
-        tuple(seconds),
-        tuple(parts(medians(watched), subject.works, found)),
-        after - before if before is not None and after is not None else None,
-        found,
-    )
+        recipe.model, kind, recipe.columns, recipe.batch_size, recipe.dtype, backend.name, placement, threads, first,
+        tuple(seconds), tuple(parts(medians(watched), subject.works, peak)), memory, peak,
+    )  # fmt: skip
 
 
 def random_session(recipe: Recipe, backend: Backend, placement: Placement) -> Session:
@@ -218,7 +207,7 @@ def medians(watched: Sequence[Mapping[Key, float]]) -> dict[Key, float]:
     return {key: statistics.median(seconds.get(key, 0.0) for seconds in watched) for key in watched[0]}
 
 
-def parts(seconds: Mapping[Key, float], work: Mapping[Key, Work], found: Peaks | None) -> list[Part]:
+def parts(seconds: Mapping[Key, float], work: Mapping[Key, Work], peak: Peaks | None) -> list[Part]:
     """Parts with their floors; what was not told apart belongs to the part that it was done with.
 
     That is the same layer's backward part for an update, else the part that began before it.
@@ -229,15 +218,14 @@ def parts(seconds: Mapping[Key, float], work: Mapping[Key, Work], found: Peaks |
         layer, phase = key
         if key in seconds:
             latest = key
-        holders[key] = key if key in seconds else latest
-        if phase == "update" and key not in seconds:
-            holders[key] = holders.get((layer, "backward"), latest)
-    made = []
-    for key, time_taken in seconds.items():
+        own_backward = (layer, "backward") if phase == "update" and key not in seconds else key
+        holders[key] = holders.get(own_backward, latest)
+    timed = []
+    for key, duration in seconds.items():
         members = [member for member, holder in holders.items() if holder == key]
-        floor = None if found is None else sum(found.floor(work[member]) for member in members)
-        made.append(Part(*key, time_taken, floor, tuple(member for member in members if member != key)))
-    return made
+        floor = None if peak is None else sum(peak.floor(work[member]) for member in members)
+        timed.append(Part(*key, duration, floor, tuple(member for member in members if member != key)))
+    return timed
 
 
 def memory_now(*, reset: bool = False) -> int | None:
@@ -245,27 +233,22 @@ def memory_now(*, reset: bool = False) -> int | None:
     if reset:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return _status("VmRSS") if sys.platform == "linux" else _resident_peak()
+    return _memory("VmRSS")
 
 
 def memory_peak() -> int | None:
     """Bytes of memory that this process held at most; None if not known."""
-    return _status("VmHWM") if sys.platform == "linux" else _resident_peak()
+    return _memory("VmHWM")
 
 
-def _status(name: str) -> int | None:
+def _memory(name: str) -> int | None:
+    """A figure that Linux keeps of the process; elsewhere its peak since it began, None on Windows."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith(name + ":"):
                 return int(line.split()[1]) * 1024
-    return None
-
-
-def _resident_peak() -> int | None:
-    """Where there is no /proc: the peak since the process began."""
     try:
         import resource
-    except ImportError:  # Windows
+    except ImportError:
         return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from minialex import data as data_sets
+from minialex.data.draws import epoch_order
 from minialex.data.loader import batches
-from minialex.data.order import epoch_order
 from minialex.data.store import store
 from minialex.errors import ConfigurationError
 
 
 def bench_data(
-    place: str,
+    source: str,
     batch_size: int = 128,
     seconds: float = 10.0,
     *,
@@ -30,7 +30,7 @@ def bench_data(
     """Read shuffled training batches for some seconds, epoch after epoch, and count.
 
     Args:
-        place: a data set as `minialex.data.load` takes it: a store, a folder of images, a name
+        source: a data set as `minialex.data.load` takes it: a store, a folder of images, a name
         batch_size: images of a batch
         seconds: when to stop, at the end of a batch
         threads: that read ahead, as the recipe's ``loader_threads``
@@ -53,15 +53,14 @@ def bench_data(
     if not seconds > 0:
         raise ConfigurationError(f"seconds = {seconds}; use more than 0.")
     began = time.perf_counter()
-    found = data_sets.load(place)
-    split = found.train
+    data = data_sets.load(source)
+    split = data.train
     if len(split) < batch_size:
         raise ConfigurationError(
-            f"'{found.name}' has {len(split)} training images, fewer than a batch of {batch_size}; use a smaller batch."
+            f"'{data.name}' has {len(split)} training images, fewer than a batch of {batch_size}; use a smaller batch."
         )
     opened = time.perf_counter() - began
-    images = 0
-    slowest = 0.0
+    images, slowest = 0, 0.0
     start = last = time.perf_counter()
     for epoch in itertools.count(1):
         order = epoch_order(len(split), seed=seed, epoch=epoch)
@@ -77,9 +76,9 @@ def bench_data(
             break
     elapsed = max(last - start, 1e-9)
     nbytes = 3 * split.size**2
-    is_store = store.is_store(Path(place).expanduser())
+    is_store = store.is_store(Path(source).expanduser())
     return {
-        "data": found.name,
+        "data": data.name,
         "kind": "store" if is_store else "images",
         "image_size": split.size,
         "images_in_set": len(split),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
@@ -26,25 +27,23 @@ def processor() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that compute, as far as they are installed."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in ("minialex", *PACKAGES):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed
 
 
 def describe() -> dict[str, object]:
     """Processor, cores, memory, system, versions and date, as JSON has them."""
-    found: dict[str, object] = {
+    about: dict[str, object] = {
         "processor": processor(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        found["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
-    return {"machine": found, "versions": versions(), "date": datetime.date.today().isoformat()}
+        about["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    return {"machine": about, "versions": versions(), "date": datetime.date.today().isoformat()}
 
 
 def anywhere(command: str) -> str:
@@ -53,12 +52,12 @@ def anywhere(command: str) -> str:
     Files in that machine's own folders are named without the folders, and where results were written (``--out``) is
     left out. Programs, options and relative paths stay.
     """
-    words, kept = shlex.split(command), []
+    words, shown = shlex.split(command), []
     while words:
         word = words.pop(0)
         if word == "--out":
             words = words[1:]
         elif not word.startswith("--out="):
             head, mark, path = word.rpartition("=") if word.startswith("--") else word.rpartition(":")
-            kept.append(f"{head}{mark}{PurePosixPath(path).name}" if path.startswith(("/", "~")) else word)
-    return shlex.join(kept)
+            shown.append(f"{head}{mark}{PurePosixPath(path).name}" if path.startswith(("/", "~")) else word)
+    return shlex.join(shown)

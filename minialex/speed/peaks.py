@@ -1,6 +1,6 @@
 """The machine's own peak, measured: how fast it multiplies matrices and how fast it copies memory.
 
-Two rates are the scale of every floor (`minialex.speed.floors`). Each is the best that was seen of several ways and
+Two rates are the scale of every floor (`minialex.speed.roofline`). Each is the best that was seen of several ways and
 tries:
 
 - multiply-adds a second: a matrix product by NumPy's BLAS, and one by the backend's own `linear`;
@@ -23,7 +23,7 @@ import numpy as np
 
 from minialex.backend.protocol import Backend
 from minialex.errors import ResourceError
-from minialex.speed.floors import Peaks
+from minialex.speed.roofline import Peaks
 
 TRIES = 5
 SIDE = 2048  # rows and columns of the factors
@@ -103,5 +103,5 @@ def of_host(threads: int, dtype: str) -> Peaks:
 
 
 if __name__ == "__main__":
-    found = of_host(int(sys.argv[1]), sys.argv[2])
-    print(json.dumps([found.multiply_adds, found.bytes]))
+    peaks = of_host(int(sys.argv[1]), sys.argv[2])
+    print(json.dumps([peaks.multiply_adds, peaks.bytes]))

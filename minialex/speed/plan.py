@@ -1,11 +1,9 @@
-"""What a training step must cost at least, and what the two columns must exchange: arithmetic on shapes and rates.
+"""What a training step must cost at least on GPUs, and what the two columns must exchange: shapes and rates.
 
 The floor of a layer is the longer of two times: its multiply-adds at the rate of the machine's matrix product, and
-the bytes that must move once through its memory. It supposes what can be had: ReLU, bias, dropout and the cutting of
-the input are part of a neighbour's pass; normalisation and pooling that follow one another are one pass over memory
-each way, forward (read, write the pooled) and backward (read the input and the gradient, write the gradient); an
-update reads the weight, its momentum and its gradient in float32 and writes the first two. Multiply-adds are those of
-the definition: kernels that multiply less (Winograd's) may go below it where arithmetic is the limit.
+the bytes that must move once through its memory (`minialex.speed.roofline` counts both, and says what it supposes).
+Multiply-adds are those of the definition: kernels that multiply less (Winograd's) may go below the floor where
+arithmetic is the limit.
 
 An exchange is timed by its busier direction, forward and backward: links work in both directions at once, the two
 passes do not.
@@ -17,15 +15,15 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
+from minialex.backend.program import Program, values
+from minialex.engine.step import Plan, record
 from minialex.errors import ConfigurationError
-from minialex.network.layers import Dropout, Flatten, LocalResponseNorm, MaxPool2d, ReLU, SpatialResponseNorm, Tanh
-from minialex.network.network import Network, Stage
+from minialex.network.network import Network
 from minialex.speed.rates import PRECISIONS, Rates
-
-UPDATE_BYTES = 20
-"""An update's bytes a parameter: w, v and dw are read and w and v written, four bytes each, whatever the precision."""
+from minialex.speed.roofline import chains, sweeps
 
 IMAGENET = 1_281_167
 """Training images of ILSVRC-2012."""
@@ -110,89 +108,51 @@ class Layout:
         return 2 * self.parameters / both if both else math.inf
 
 
-def lay_out(network: Network, placement: Sequence[int]) -> Layout:
+@lru_cache(maxsize=64)
+def lay_out(network: Network, placement: tuple[int, ...]) -> Layout:
     """A network's work and exchanges, for columns on devices that are numbered from 0 (one number a column)."""
-    stages = network.stages(len(placement))
-    work: list[dict[str, tuple[Pass, ...]]] = [{} for _ in range(max(placement) + 1)]
-    exchanges: list[Exchange] = []
-    parameters = 0
-    chain: list[Stage] = []
+    devices = tuple(f"device:{n}" for n in range(max(placement) + 1))
+    plan = Plan(network, tuple(devices[n] for n in placement))
+    program = record(plan, "train", 1, devices)
+    parameters = sum(math.prod(p.shape) for p in network.parameters(len(placement)).values())
+    return Layout(tuple(_work(program, device) for device in devices), _exchanges(program), parameters)
+
+
+def _work(program: Program, device: str) -> dict[str, tuple[Pass, ...]]:
+    """One device's passes by layer or chain of layers, and those of the update; `program` has one image."""
+    names, between = chains(program)
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    arrays: dict[tuple[str, str], dict[Any, int]] = {}
+    for call in program.calls:
+        if call.layer in ("input", "softmax") or call.phase == "exchange" or values(call.results)[0].device != device:
+            continue
+        name = "update" if call.phase == "update" else names.get(call.layer, call.layer)
+        for sweep in sweeps(call):
+            learned = sweep.weights + sweep.gradients
+            own = {"fixed": learned} if name == "update" else {"weights": learned // 4}
+            counts.setdefault((name, sweep.phase), Counter()).update(flops=2 * sweep.multiply_adds, **own)
+            arrays.setdefault((name, sweep.phase), {}).update({**sweep.arrays, **sweep.inputs})
+    work: dict[str, tuple[Pass, ...]] = {}
+    for (name, phase), count in counts.items():
+        moved = sum(size // 4 for array, size in arrays[name, phase].items() if array not in between)
+        if moved or name == "update":
+            work[name] = (*work.get(name, ()), Pass(phase, values=moved, **count))
+    return work
+
+
+def _exchanges(program: Program) -> tuple[Exchange, ...]:
+    """What crosses in the forward pass."""
+    moves: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
     source = ""
-    for stage in stages:
-        moves = _crossing(stage, placement)
-        if moves:
-            exchanges.append(Exchange(stage.layer.name, source, max(moves.values()), sum(moves.values())))
-        if isinstance(stage.layer, ReLU | Tanh | Dropout | Flatten):
-            continue
-        source = stage.layer.name
-        if isinstance(stage.layer, LocalResponseNorm | SpatialResponseNorm | MaxPool2d):
-            chain.append(stage)
-            continue
-        _close(chain, placement, work)
-        chain = []
-        parameters += _arithmetic(stage, placement, work)
-    _close(chain, placement, work)
-    for device, layers in enumerate(work):
-        mine = sum(_weights(stage) * _here(stage, placement, device) for stage in stages)
-        layers["update"] = (Pass("update", fixed=UPDATE_BYTES * mine),)
-    return Layout(tuple(work), tuple(exchanges), parameters)
-
-
-def _here(stage: Stage, placement: Sequence[int], device: int) -> int:
-    """How many of a layer's columns are computed on a device."""
-    return sum(place == device for place in placement[: stage.columns])
-
-
-def _weights(stage: Stage) -> int:
-    """Parameters of one column of a layer."""
-    return sum(math.prod(p.shape) for p in stage.layer.parameters(stage.seen, 0, stage.columns).values())
-
-
-def _arithmetic(stage: Stage, placement: Sequence[int], work: list[dict[str, tuple[Pass, ...]]]) -> int:
-    """Enter a layer that multiplies into the work; returns the parameters of all its columns."""
-    macs = stage.layer.multiply_adds(stage.seen, stage.columns)
-    weights = _weights(stage)
-    for device, layers in enumerate(work):
-        columns = _here(stage, placement, device)
-        if not macs or not columns:
-            continue
-        # Columns on one device that gather (or that look at the image) read one array.
-        shared = stage.gathers or not stage.trained_before
-        read = math.prod(stage.seen) * (1 if shared else columns)
-        made = math.prod(stage.output) * columns
-        passes = [Pass("forward", 2 * macs * columns, read + made, weights * columns)]
-        if stage.trained_before:
-            passes.append(Pass("backward", 2 * macs * columns, read + made, weights * columns))
-        passes.append(Pass("weights", 2 * macs * columns, read + made, weights * columns))
-        layers[stage.layer.name] = tuple(passes)
-    return weights * stage.columns
-
-
-def _close(chain: Sequence[Stage], placement: Sequence[int], work: list[dict[str, tuple[Pass, ...]]]) -> None:
-    """Enter normalisation and pooling that follow one another (or nothing) as one pass each way."""
-    if not chain:
-        return
-    name = " + ".join(stage.layer.name for stage in chain)
-    for device, layers in enumerate(work):
-        columns = _here(chain[0], placement, device)
-        if columns:
-            before, after = math.prod(chain[0].seen) * columns, math.prod(chain[-1].output) * columns
-            layers[name] = (
-                Pass("forward", values=before + after),
-                Pass("backward", values=2 * before + after),
-            )
-
-
-def _crossing(stage: Stage, placement: Sequence[int]) -> Counter[tuple[int, int]]:
-    """Values for one image that go from a device to another before a layer, by (from, to)."""
-    moves: Counter[tuple[int, int]] = Counter()
-    if stage.gathers:
-        piece = math.prod(stage.seen) // stage.sources
-        for reader in placement[: stage.columns]:
-            for owner in placement[: stage.sources]:
-                if owner != reader:
-                    moves[owner, reader] += piece
-    return moves
+    for call in program.calls:
+        if call.phase == "backward":
+            break
+        if call.operation == "copy_to" and call.phase == "exchange":
+            way = call.args[0].device, call.args[1]
+            moves.setdefault((call.layer, source), Counter())[way] += call.args[0].nbytes // 4
+        elif any(sweep.arrays for sweep in sweeps(call)):
+            source = call.layer
+    return tuple(Exchange(*names, max(sizes.values()), sum(sizes.values())) for names, sizes in moves.items())
 
 
 @dataclass(frozen=True)
@@ -293,37 +253,33 @@ def floor(layout: Layout, devices: Sequence[Rates], precision: str, batch: int, 
     """
     for rates in devices:
         if precision not in rates.matrix:
-            known = ", ".join(rates.matrix)
-            raise ConfigurationError(f"{rates.name} has no rate for precision '{precision}'; it has {known}")
-    names = [name for name in dict.fromkeys(n for layers in layout.work for n in layers) if name != "update"]
-    lines = [_line(name, layout, devices, precision, batch) for name in [*names, "update"]]
+            names = ", ".join(rates.matrix)
+            raise ConfigurationError(f"{rates.name} has no rate for precision '{precision}'; it has {names}")
+    layers = dict.fromkeys(name for work in layout.work for name in work if name != "update")
+    lines = tuple(_line(name, layout, devices, precision, batch) for name in [*layers, "update"])
     computing = max(
-        sum(p.seconds(batch, precision, rates) for passes in layers.values() for p in passes)
-        for layers, rates in zip(layout.work, devices, strict=True)
+        sum(p.seconds(batch, precision, rates) for passes in work.values() for p in passes)
+        for work, rates in zip(layout.work, devices, strict=True)
     )
-    crossings: tuple[Crossing, ...] = ()
-    if layout.exchanges:
-        speed = _speed(devices, link)
-        sizes = [e.values * batch * PRECISIONS[precision] for e in layout.exchanges]
-        crossings = tuple(
-            Crossing(e.reader, e.source, size, size / speed) for e, size in zip(layout.exchanges, sizes, strict=True)
-        )
-    return Floor(precision, batch, tuple(lines), crossings, computing, 2 * sum(c.seconds for c in crossings))
+    crossings = []
+    for exchange in layout.exchanges:
+        size = exchange.values * batch * PRECISIONS[precision]
+        crossings.append(Crossing(exchange.reader, exchange.source, size, size / _speed(devices, link)))
+    return Floor(precision, batch, lines, tuple(crossings), computing, 2 * sum(c.seconds for c in crossings))
 
 
 def _line(name: str, layout: Layout, devices: Sequence[Rates], precision: str, batch: int) -> Line:
     """One layer on the device where it takes longest."""
-    found = []
-    for layers, rates in zip(layout.work, devices, strict=True):
-        passes = layers.get(name, ())
-        times = [(p, p.seconds(batch, precision, rates)) for p in passes]
+    lines = []
+    for work, rates in zip(layout.work, devices, strict=True):
+        times = [(p, p.seconds(batch, precision, rates)) for p in work.get(name, ())]
         forward = sum(t for p, t in times if p.name == "forward")
         backward = sum(t for p, t in times if p.name != "forward")
         memory = sum(t for p, t in times if p.bytes(batch, precision) / rates.copy >= t)
         limit = "memory" if memory > (forward + backward) / 2 else "arithmetic"
-        flops = sum(p.flops for p in passes) * batch
-        found.append(Line(name, flops, sum(p.bytes(batch, precision) for p in passes), forward, backward, limit))
-    return max(found, key=lambda line: line.seconds)
+        flops, moved = sum(p.flops for p, _ in times) * batch, sum(p.bytes(batch, precision) for p, _ in times)
+        lines.append(Line(name, flops, moved, forward, backward, limit))
+    return max(lines, key=lambda line: line.seconds)
 
 
 def averaged(

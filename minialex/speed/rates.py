@@ -43,14 +43,7 @@ class Rates:
         return asdict(self)
 
 
-LINKS: dict[str, float] = {
-    "nvlink4": 450e9,
-    "nvlink3": 300e9,
-    "pcie5": 55e9,
-    "pcie4": 25e9,
-    "pcie3": 12.5e9,
-    "pcie2": 6e9,
-}
+LINKS = {"nvlink4": 450e9, "nvlink3": 300e9, "pcie5": 55e9, "pcie4": 25e9, "pcie3": 12.5e9, "pcie2": 6e9}
 """Bytes a second in one direction: NVLink as the maker states it, PCIe x16 at some 80 to 90 % of its raw rate."""
 
 _HOPPER = "https://glennklockwood.com/garden/processors/h100 (from NVIDIA's data sheet)"
@@ -58,73 +51,41 @@ _AMPERE = "https://glennklockwood.com/garden/processors/A100 (from NVIDIA's data
 
 KNOWN: dict[str, Rates] = {
     "h200": Rates(
-        "NVIDIA H200",
-        {"float32": 67e12, "tf32": 394e12, "bfloat16": 788e12},
-        4.3e12,
-        LINKS["nvlink4"],
-        141 * 10**9,
+        "NVIDIA H200", {"float32": 67e12, "tf32": 394e12, "bfloat16": 788e12}, 4.3e12, LINKS["nvlink4"], 141 * 10**9,
         "bfloat16 and memory measured on one H200 (2026-11-23); tf32 taken as half of bfloat16; float32 and link as "
         f"stated, {_HOPPER}",
     ),
     "h100": Rates(
-        "NVIDIA H100 SXM",
-        {"float32": 67e12, "tf32": 494.7e12, "bfloat16": 989.4e12},
-        3.35e12,
-        LINKS["nvlink4"],
-        80 * 10**9,
-        f"as stated, {_HOPPER}",
+        "NVIDIA H100 SXM", {"float32": 67e12, "tf32": 494.7e12, "bfloat16": 989.4e12}, 3.35e12, LINKS["nvlink4"],
+        80 * 10**9, f"as stated, {_HOPPER}",
     ),
     "a100": Rates(
-        "NVIDIA A100 80GB SXM",
-        {"float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12},
-        2.039e12,
-        LINKS["nvlink3"],
-        80 * 10**9,
-        f"as stated, {_AMPERE}",
+        "NVIDIA A100 80GB SXM", {"float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12}, 2.039e12, LINKS["nvlink3"],
+        80 * 10**9, f"as stated, {_AMPERE}",
     ),
     "l4": Rates(
-        "NVIDIA L4",
-        {"float32": 30.3e12, "tf32": 62.7e12, "bfloat16": 125.3e12},
-        300e9,
-        LINKS["pcie4"],
-        24 * 2**30,
+        "NVIDIA L4", {"float32": 30.3e12, "tf32": 62.7e12, "bfloat16": 125.3e12}, 300e9, LINKS["pcie4"], 24 * 2**30,
         "as stated, https://hmc-tech.com/gpu/nvidia-l4-vs-nvidia-t4 and https://topcpu.net/en/gpu-c/l4-vs-tesla-t4",
     ),
     "t4": Rates(
-        "NVIDIA T4",
-        {"float32": 8.14e12},
-        320e9,
-        LINKS["pcie3"],
-        16 * 2**30,
+        "NVIDIA T4", {"float32": 8.14e12}, 320e9, LINKS["pcie3"], 16 * 2**30,
         "as stated, https://topcpu.net/en/gpu-c/l4-vs-tesla-t4; it has neither tf32 nor bfloat16",
     ),
     "rtx4090": Rates(
-        "NVIDIA GeForce RTX 4090",
-        {"float32": 82.6e12, "tf32": 82.6e12, "bfloat16": 165.2e12},
-        1008e9,
-        LINKS["pcie4"],
-        24 * 2**30,
-        "as stated, https://waredb.com/processor/nvidia-geforce-rtx-4090",
+        "NVIDIA GeForce RTX 4090", {"float32": 82.6e12, "tf32": 82.6e12, "bfloat16": 165.2e12}, 1008e9, LINKS["pcie4"],
+        24 * 2**30, "as stated, https://waredb.com/processor/nvidia-geforce-rtx-4090",
     ),
     "rtx3060": Rates(
-        "NVIDIA GeForce RTX 3060",
-        {"float32": 12.7e12},
-        360e9,
-        LINKS["pcie4"],
-        12 * 2**30,
+        "NVIDIA GeForce RTX 3060", {"float32": 12.7e12}, 360e9, LINKS["pcie4"], 12 * 2**30,
         "as stated, https://sysrqmts.com (float32 and memory alone: no sound source for its tensor cores)",
     ),
     "gtx580": Rates(
-        "NVIDIA GeForce GTX 580",
-        {"float32": 1.581e12},
-        192.4e9,
-        LINKS["pcie2"],
-        3 * 2**30,
+        "NVIDIA GeForce GTX 580", {"float32": 1.581e12}, 192.4e9, LINKS["pcie2"], 3 * 2**30,
         "the paper's card with 3 GB: 512 cores at 1.544 GHz, "
         "https://bit-tech.net/reviews/tech/graphics/nvidia-geforce-gtx-580-review/2/; memory: "
         "http://grafikkartentest.net/nvidia-geforce-gtx-580/",
     ),
-}
+}  # fmt: skip
 """Devices by the short name that ``minialex plan --devices`` takes."""
 
 
@@ -155,10 +116,10 @@ def read(path: Path) -> dict[str, Rates]:
             number.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        report = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"cannot read rates from {path}: {error}") from None
-    table = found.get("rates") if isinstance(found, dict) else None
+    table = report.get("rates") if isinstance(report, dict) else None
     if not isinstance(table, dict) or not table:
         raise ConfigurationError(
             f"{path} holds no measured rates; make it with `minialex doctor --report {path}` on the machine to plan for"
@@ -170,10 +131,9 @@ def _checked(path: Path, name: str, fields: Any) -> Rates:
     def positive(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
-    names = set(Rates.__dataclass_fields__)
     sound = (
         isinstance(fields, dict)
-        and set(fields) <= names
+        and set(fields) <= set(Rates.__dataclass_fields__)
         and isinstance(fields.get("matrix"), dict)
         and set(fields["matrix"]) <= set(PRECISIONS)
         and all(map(positive, fields["matrix"].values()))

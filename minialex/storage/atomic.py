@@ -7,6 +7,9 @@ holds a lock on it, so that what a killed process left behind can be told from w
 
 Files are written unbuffered: a buffered file reports a full disk only when it is closed, and Python drops that
 error where nobody closes it.
+
+What takes a final name raises as `translate_os_errors` says, and what was at that name is then as it was before;
+functions on folders raise the operating system's own OSError, unless they say more.
 """
 
 from __future__ import annotations
@@ -14,20 +17,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import itertools
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-from minialex.errors import ConfigurationError, MinialexError, ResourceError
+from minialex.errors import CheckpointError, ConfigurationError, MinialexError, ResourceError
 from minialex.screen.formats import readable_size
 
 TEMPORARY = ".tmp-"
 BLOCK = 8 * 1024 * 1024  # bytes handed to one write
+
+T = TypeVar("T")
 
 
 # ---------------------------------------------------------------- errors of the operating system
@@ -38,48 +42,42 @@ def translate_os_errors(path: str | os.PathLike[str], needed: int | None = None)
     """Turn what the operating system refuses while `path` is written into an error that a user can act on.
 
     Args:
-        path: path
-            The final name of the file or folder that is being written: it is the name that the user knows.
-        needed: int, optional
-            Bytes that are being written.
+        path: the final name of what is being written: the name that the user knows
+        needed: bytes that are being written
 
     Raises:
-        ResourceError: A full disk, a quota, a file-size limit, an input or output error (also from sync, rename and
-            close). The message holds what was needed and what is free, measured after temporary files were removed.
-        ConfigurationError: A folder that is missing or may not be written to.
+        ResourceError: a full disk, a quota, a file-size limit, an input or output error (also from sync, rename and
+            close); says what was needed and what is free, measured after temporary files were removed
+        ConfigurationError: a folder that is missing or may not be written to
     """
     try:
         yield
     except OSError as error:
-        raise _explained(error, Path(path), needed) from error
+        raise _explanation(error, Path(path), needed) from error
 
 
-def _explained(error: OSError, path: Path, needed: int | None) -> MinialexError:
-    what = f"cannot write {str(path)!r}"
+def _explanation(error: OSError, path: Path, needed: int | None) -> MinialexError:
     reason = error.strerror or str(error)
     need = "" if needed is None else f"{readable_size(needed)} needed, "
+    kind: type[MinialexError] = ResourceError
     match error.errno:
         case errno.ENOSPC:
-            return ResourceError(
-                f"{what}: the disk is full: {need}{_free(path)}; make room there, or choose another disk with --out"
-            )
+            text = f"the disk is full: {need}{_free(path)}; make room there, or choose another disk with --out"
         case errno.EDQUOT:
-            return ResourceError(
-                f"{what}: your disk quota is used up: {need}{_free(path)} on the disk as a whole; remove files of "
-                "yours, or choose another disk with --out"
-            )
+            text = f"your disk quota is used up: {need}{_free(path)} on the disk as a whole; remove files of yours, or "
+            text += "choose another disk with --out"
         case errno.EFBIG:
-            return ResourceError(f"{what}: the file is larger than allowed: {need}{_file_size_limit()}")
+            text = f"the file is larger than allowed: {need}{_file_size_limit()}"
         case errno.EIO:
-            return ResourceError(
-                f"{what}: the disk reports an error ({reason}): {need}{_free(path)}; check the disk and its "
-                "cables or network, then run again"
-            )
+            text = f"the disk reports an error ({reason}): {need}{_free(path)}; check the disk and its cables or "
+            text += "network, then run again"
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return ConfigurationError(f"{what}: {reason}: choose a folder that you may write to")
+            kind, text = ConfigurationError, f"{reason}: choose a folder that you may write to"
         case errno.ENOENT | errno.ENOTDIR | errno.EISDIR | errno.ENAMETOOLONG | errno.ELOOP | errno.EEXIST:
-            return ConfigurationError(f"{what}: {reason}: check the path")
-    return ResourceError(f"{what}: {reason}: {need}{_free(path)}")
+            kind, text = ConfigurationError, f"{reason}: check the path"
+        case _:
+            text = f"{reason}: {need}{_free(path)}"
+    return kind(f"cannot write {str(path)!r}: {text}")
 
 
 def _free(path: Path) -> str:
@@ -106,16 +104,21 @@ def _file_size_limit() -> str:
     return f"{readable_size(limit)} allowed by the file-size limit; raise it (ulimit -f unlimited)"
 
 
-# ---------------------------------------------------------------- locks
+def unreadable(path: Path, error: OSError) -> CheckpointError | ConfigurationError:
+    """The error for a file of a run that the operating system does not give."""
+    if isinstance(error, PermissionError):
+        return ConfigurationError(f"cannot read {str(path)!r}: {error.strerror}: ask its owner for the permission")
+    if isinstance(error, FileNotFoundError):
+        return CheckpointError(f"{str(path)!r} is missing")
+    return CheckpointError(f"cannot read {str(path)!r}: {error.strerror or error}")
 
 
 def try_lock(descriptor: int) -> bool | None:
     """Lock an open file or folder for this process until it is closed or the process ends, without waiting.
 
     Returns:
-        bool or None
-            True if it is locked now, False if another process holds it, None where there are no such locks
-            (Windows, some network file systems).
+        True if it is locked now, False if another process holds it, None where there are no such locks (Windows, some
+        network file systems).
     """
     try:
         import fcntl
@@ -130,15 +133,19 @@ def try_lock(descriptor: int) -> bool | None:
     return True
 
 
-# ---------------------------------------------------------------- whole files
+@contextlib.contextmanager
+def open_folder(path: Path) -> Iterator[int | None]:
+    """A descriptor of a folder (or file), to be synced or locked; None where folders have none (Windows)."""
+    descriptor = os.open(path, os.O_RDONLY) if os.name == "posix" else None
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that, whenever the process or the machine stops, it is there as before or as a whole.
-
-    Raises:
-        ResourceError, ConfigurationError: As `translate_os_errors` says; the file is then as it was before.
-    """
+    """Write a file so that, whenever the process or the machine stops, it is there as before or as a whole."""
     write_stream(path, [data], needed=len(data))
 
 
@@ -146,27 +153,23 @@ def write_stream(path: str | os.PathLike[str], chunks: Iterable[Any], *, needed:
     """Write a file as `write_bytes` does from one contiguous buffer after the other, none of which is kept.
 
     Args:
+        chunks: where it raises an OSError, that counts as one of the file
         needed: bytes that will be written, if known, for the message of an error
 
     Returns:
-        tuple of (int, str)
-            Its length in bytes and its SHA-256 in hexadecimal, that of the memory (see `write_new`).
-
-    Raises:
-        ResourceError, ConfigurationError: As `translate_os_errors` says, also where `chunks` raises an OSError; the
-            file is then as it was before.
+        Its length in bytes and its SHA-256 in hexadecimal, that of the memory (see `write_new`).
     """
     path = Path(path)
     with translate_os_errors(path, needed=needed):
-        file = _open_temporary(path)
+        temporary, file = _at_temporary_name(path, lambda name: open(name, "xb", buffering=0))  # noqa: SIM115 - closed below
         try:
             with file:
                 try_lock(file.fileno())
                 written = _write_and_sync(file, chunks)
-            os.replace(file.name, path)
+            os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(file.name)
+                os.unlink(temporary)
             raise
         sync_folder(path.parent)
     return written
@@ -178,11 +181,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: object) -> None:
-    """Write a JSON file as `write_bytes` does.
-
-    Raises:
-        ConfigurationError: `value` holds something that JSON has no word for, such as NaN.
-    """
+    """Write a JSON file as `write_bytes` does; ConfigurationError for what JSON has no word for, such as NaN."""
     write_bytes(path, json_bytes(value, path))
 
 
@@ -198,28 +197,24 @@ def write_new(path: Path, chunks: Iterable[Any]) -> tuple[int, str]:
     """Write and sync a file that does not exist yet, inside a folder that `new_folder` gave.
 
     Args:
-        path: Path
-            Name of the file.
-        chunks: iterable of bytes-like
-            Its contents, one contiguous buffer after the other; none is copied.
+        chunks: its contents, one contiguous buffer after the other; none is copied
 
     Returns:
-        tuple of (int, str)
-            Its length in bytes and its SHA-256 in hexadecimal. The sum is that of the memory, not of what a disk
-            gives back, so that it also shows a fault on the way there.
-
-    Raises:
-        OSError: As the operating system gives it.
+        Its length in bytes and its SHA-256 in hexadecimal. The sum is that of the memory, not of what a disk gives
+        back, so that it also shows a fault on the way there.
     """
     with open(path, "xb", buffering=0) as file:
         return _write_and_sync(file, chunks)
 
 
-def _open_temporary(path: Path) -> IO[bytes]:
-    for number in itertools.count():
+def _at_temporary_name(path: Path, make: Callable[[Path], T]) -> tuple[Path, T]:
+    """The first temporary name beside `path` that is free, and what `make` makes there."""
+    number = 0
+    while True:
+        temporary = path.with_name(f"{TEMPORARY}{number}-{path.name}")
         with contextlib.suppress(FileExistsError):
-            return open(path.with_name(f"{TEMPORARY}{number}-{path.name}"), "xb", buffering=0)
-    raise AssertionError("itertools.count ended")
+            return temporary, make(temporary)
+        number += 1
 
 
 def _write_and_sync(file: IO[bytes], chunks: Iterable[Any]) -> tuple[int, str]:
@@ -236,33 +231,19 @@ def _write_and_sync(file: IO[bytes], chunks: Iterable[Any]) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-# ---------------------------------------------------------------- folders
-
-
 def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk.
-
-    Raises:
-        OSError: As the operating system gives it; that a file system cannot sync folders is not an error.
-    """
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)
+    """Wait until the names in a folder are on the disk; that a file system cannot sync folders is no error."""
+    with open_folder(path) as descriptor:
+        try:
+            if descriptor is not None:
+                os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it that are missing; one that exists is left alone.
-
-    Raises:
-        ResourceError, ConfigurationError: As `translate_os_errors` says.
-    """
+    """Make a folder, and those above it that are missing; one that exists is left alone; errors are translated."""
     with translate_os_errors(path):
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         for folder in reversed(missing):
@@ -277,39 +258,20 @@ def new_folder(final: Path) -> Iterator[Path]:
     """Give an empty folder under a temporary name beside `final`, to be filled and then given to `move_folder`.
 
     If the block fails, the temporary folder is removed.
-
-    Raises:
-        OSError: As the operating system gives it.
     """
-    temporary = _make_temporary_folder(final)
-    descriptor = os.open(temporary, os.O_RDONLY) if os.name == "posix" else None
-    try:
-        if descriptor is not None:
-            try_lock(descriptor)
-        yield temporary
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def _make_temporary_folder(final: Path) -> Path:
-    for number in itertools.count():
-        temporary = final.with_name(f"{TEMPORARY}{number}-{final.name}")
-        with contextlib.suppress(FileExistsError):
-            temporary.mkdir()
-            return temporary
-    raise AssertionError("itertools.count ended")
+    temporary, _ = _at_temporary_name(final, Path.mkdir)
+    with open_folder(temporary) as descriptor:
+        try:
+            if descriptor is not None:
+                try_lock(descriptor)
+            yield temporary
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def move_folder(source: Path, target: Path) -> None:
-    """Sync a folder whose files are synced, give it another name beside its own, and sync that.
-
-    Raises:
-        OSError: As the operating system gives it.
-    """
+    """Sync a folder whose files are synced, give it another name beside its own, and sync that."""
     sync_folder(source)
     os.rename(source, target)
     sync_folder(target.parent)
@@ -319,10 +281,8 @@ def replace_folder(source: Path, target: Path) -> None:
     """Put a folder in the place of another, which is removed only then; a folder that is not there is no error.
 
     At no time is neither of the two there: what was at `target` has a temporary name beside it until `source` is in its
-    place. A process that is killed in between leaves it there; the next call removes it once `target` is whole.
-
-    Raises:
-        OSError: As the operating system gives it; what was at `target` is there again.
+    place, and gets its own back where that fails. A process that is killed in between leaves it there; the next call
+    removes it once `target` is whole.
     """
     old = target.with_name(f"{TEMPORARY}removed-{target.name}")
     if target.exists():
@@ -340,11 +300,7 @@ def replace_folder(source: Path, target: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder so that it is never seen half removed: first it takes a temporary name.
-
-    Raises:
-        OSError: As the operating system gives it.
-    """
+    """Remove a folder so that it is never seen half removed: first it takes a temporary name."""
     temporary = path.with_name(f"{TEMPORARY}removed-{path.name}")
     if temporary.exists():
         shutil.rmtree(temporary)
@@ -365,26 +321,17 @@ def remove_stale(folder: Path) -> None:
 
 
 def _is_being_written(path: Path) -> bool:
-    if os.name != "posix" or path.is_symlink():
+    if path.is_symlink():
         return False
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return try_lock(descriptor) is False
-    finally:
-        os.close(descriptor)
-
-
-# ---------------------------------------------------------------- files that grow line by line
+    with open_folder(path) as descriptor:
+        return descriptor is not None and try_lock(descriptor) is False
 
 
 class LineFile:
-    """A text file to which whole lines are appended.
+    """A text file to which whole lines are appended; all methods translate errors.
 
     A line is handed over in one write. If the disk takes only a part of it, that part is cut off again; if the
     process is killed within it, the next one that opens the file cuts it off.
-
-    Raises:
-        ResourceError, ConfigurationError: As `translate_os_errors` says, also from `append` and `sync`.
     """
 
     def __init__(self, path: Path) -> None:

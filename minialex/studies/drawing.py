@@ -69,7 +69,6 @@ def _values(axes: Axes, outcome: Outcome) -> None:
 
 def _differences(axes: Axes, outcome: Outcome) -> None:
     axes.axvline(0, color=BLUE, linewidth=0.8, linestyle=(0, (4, 3)))
-    drawn = False
     for row, arm in enumerate(outcome.arms[1:], 1):
         found = outcome.differences[arm.name]
         hue = MUTED if found.includes_zero else ORANGE
@@ -79,12 +78,10 @@ def _differences(axes: Axes, outcome: Outcome) -> None:
         of = outcome.study.arm(arm.name)
         if of.effect is not None and outcome.study.measure == "error" and of.expect != "none":
             effect = of.effect * (1 if of.expect == "worse" else -1)
-            axes.plot(
-                [effect], [row], "D", color=INK, markersize=5, markerfacecolor="none", label="the paper, ImageNet"
-            )
-            drawn = True
-    if drawn:
-        handles, labels = axes.get_legend_handles_labels()
+            label = "the paper, ImageNet"
+            axes.plot([effect], [row], "D", color=INK, markersize=5, markerfacecolor="none", label=label)
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
         axes.legend(handles[:1], labels[:1], frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8.5,
                     borderaxespad=0.1)  # fmt: skip
     axes.set_xlabel("difference from the first row\n(grey: the 95% interval includes zero)")

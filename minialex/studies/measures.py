@@ -12,7 +12,7 @@ import numpy as np
 
 from minialex.backend.protocol import Backend
 from minialex.data import DataSet, load
-from minialex.data.dataset import Split
+from minialex.data.dataset import Subset
 from minialex.engine.session import Session, placement_of
 from minialex.errors import CheckpointError
 from minialex.evaluation.errors import Evaluation, evaluate
@@ -31,9 +31,7 @@ Metrics = Sequence[Mapping[str, Any]]
 
 def finished(folder: Path, recipe: Recipe) -> bool:
     """Whether a run folder holds a training of the recipe that came to its end."""
-    if not RunPaths(folder).metrics.is_file():
-        return False
-    return epochs_done(folder) >= int(recipe.epochs)
+    return RunPaths(folder).metrics.is_file() and epochs_done(folder) >= int(recipe.epochs)
 
 
 def epochs_done(folder: Path) -> int:
@@ -54,16 +52,15 @@ def training_curve(metrics: Metrics) -> list[tuple[float, float]]:
     records = [r for r in metrics if r["kind"] == "train"]
     if not records:
         return []
-    last = records[-1]
-    steps_per_epoch = last["step"] / last["epoch"]
+    per_epoch = records[-1]["step"] / records[-1]["epoch"]
     steps = np.array([r["step"] for r in records], float)
     errors = np.array([1 - r["top1"] for r in records], float)
     sizes = np.diff(steps, prepend=0.0)
     points = []
     for step in steps:
-        window = (steps > step - steps_per_epoch) & (steps <= step)
-        if step >= steps_per_epoch:
-            points.append((float(step / steps_per_epoch), float(np.average(errors[window], weights=sizes[window]))))
+        if step >= per_epoch:
+            window = (steps > step - per_epoch) & (steps <= step)
+            points.append((float(step / per_epoch), float(np.average(errors[window], weights=sizes[window]))))
     return points
 
 
@@ -88,10 +85,8 @@ class Networks:
         if last is None:
             raise CheckpointError(f"{folder} has no sound checkpoint: remove the folder, and it is trained again")
         found = weights.find(last.path)
-        return Session(
-            found.recipe, self.backend, placement_of(self.backend, self.devices, found.recipe.columns),
-            found.statistics, found.tensors,
-        )  # fmt: skip
+        placement = placement_of(self.backend, self.devices, found.recipe.columns)
+        return Session(found.recipe, self.backend, placement, found.statistics, found.tensors)
 
     def validation(self, folders: Sequence[Path], recipe: Recipe, views: int = 1) -> Evaluation:
         """The average of some runs' networks on the validation images."""
@@ -102,16 +97,15 @@ class Networks:
 
         def compute() -> float:
             split = self.data(recipe).train
-            few: Split = split if len(split) <= TRAINING_IMAGES else _First(split, TRAINING_IMAGES)
+            few = Subset(split, np.arange(min(len(split), TRAINING_IMAGES)))
             return 100 * evaluate([self.session(folder)], few).error(1)
 
         return _remembered(folder / "training-error.json", compute)
 
     def error(self, folder: Path, recipe: Recipe, views: int) -> float:
         """Validation top-1 error with so many views, per cent."""
-        return _remembered(
-            folder / f"views-{views}.json", lambda: 100 * self.validation([folder], recipe, views).error(1)
-        )
+        path = folder / f"views-{views}.json"
+        return _remembered(path, lambda: 100 * self.validation([folder], recipe, views).error(1))
 
     def average(self, folders: Sequence[Path], recipe: Recipe) -> tuple[float, Estimate]:
         """Error of the networks' average, and how much less than one of them alone, image by image (points)."""
@@ -121,30 +115,15 @@ class Networks:
         return 100 * together.error(1), estimate([float(value) for value in differences])
 
 
-class _First:
-    """The first images of a split."""
-
-    def __init__(self, split: Split, count: int) -> None:
-        self._split, self._count = split, count
-        self.labels, self.size = np.asarray(split.labels)[:count], split.size
-
-    def __len__(self) -> int:
-        return self._count
-
-    def read(self, indices: Any) -> Any:
-        """Images by their numbers."""
-        return self._split.read(indices)
-
-
 def data_of(recipe: Recipe, place: str) -> DataSet:
     """The data set of a run, read once in a process; every seed has the same images."""
     name = f"{recipe.data}:{place}" if place else recipe.data
-    return _loaded(name, recipe.image_size, recipe.train_images, recipe.validation_images)
+    return _loaded(name, recipe.image_size, recipe.train_images or None, recipe.validation_images or None)
 
 
 @lru_cache(maxsize=4)
-def _loaded(data: str, size: int, train: int, validation: int) -> DataSet:
-    return load(data, size=size, train_images=train or None, validation_images=validation or None)
+def _loaded(data: str, size: int, train: int | None, validation: int | None) -> DataSet:
+    return load(data, size=size, train_images=train, validation_images=validation)
 
 
 def _remembered(path: Path, compute: Callable[[], float]) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -41,7 +41,7 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A study's results; the statistics are computed from the values whenever they are asked for.
+    """A study's results; the statistics are computed from the values, unless they were recorded with them.
 
     Attributes:
         seeds: with a finished run of every arm
@@ -49,6 +49,7 @@ class Outcome:
         limits: epochs after which an arm's runs ended, for values that are None
         facts: command, machine, versions, date, data, seconds of training
         quick: made by ``--quick``: mechanics, no claim
+        recorded_means, recorded_differences: of `means` and `differences`, what need not be computed again
     """
 
     study: Study
@@ -58,6 +59,8 @@ class Outcome:
     images: Mapping[str, Estimate] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
     quick: bool = False
+    recorded_means: Mapping[str, Estimate] = field(default_factory=dict)
+    recorded_differences: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def base(self) -> ArmResult:
@@ -76,16 +79,13 @@ class Outcome:
     @cached_property
     def means(self) -> dict[str, Estimate]:
         """Mean and interval over the seeds by arm."""
-        return {arm.name: estimate(self.numbers(arm)) for arm in self.arms}
+        return {arm.name: self.recorded_means.get(arm.name) or estimate(self.numbers(arm)) for arm in self.arms}
 
     @cached_property
     def differences(self) -> dict[str, Estimate]:
         """Arm minus base by arm: paired by seed, or by image for an average of networks."""
-        base = self.numbers(self.base)
-        return {
-            arm.name: self.images[arm.name] if arm.name in self.images else paired(self.numbers(arm), base)
-            for arm in self.arms[1:]
-        }
+        known, base = {**self.recorded_differences, **self.images}, self.numbers(self.base)
+        return {arm.name: known.get(arm.name) or paired(self.numbers(arm), base) for arm in self.arms[1:]}
 
     @cached_property
     def adjusted(self) -> dict[str, float]:
@@ -93,27 +93,39 @@ class Outcome:
         return holm({name: found.p for name, found in self.differences.items()})
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
+        """As JSON values; what an arm or a study has not is left out."""
+        arms = [
+            {
+                "name": arm.name,
+                "values": _rounded(arm.values),
+                "keys": list(arm.keys),
+                "errors": _rounded(arm.errors),
+                "curves": [[list(point) for point in curve] for curve in arm.curves],
+            }
+            for arm in self.arms
+        ]
+        value = {
             "study": self.study.name,
             "measure": self.study.measure,
             "seeds": list(self.seeds),
-            "arms": [
-                {
-                    "name": arm.name,
-                    "values": [None if v is None else round(v, 4) for v in arm.values],
-                    "keys": list(arm.keys),
-                    **({"errors": [round(e, 4) for e in arm.errors]} if arm.errors else {}),
-                    **({"curves": [[list(point) for point in curve] for curve in arm.curves]} if arm.curves else {}),
-                }
-                for arm in self.arms
-            ],
-            **({"images": {n: [e.mean, e.low, e.high, e.count, e.p] for n, e in self.images.items()}}
-               if self.images else {}),
-            **({"limits": dict(self.limits)} if self.limits else {}),
-            **({"quick": True} if self.quick else {}),
+            "arms": [{name: part for name, part in arm.items() if part or name == "keys"} for arm in arms],
+            "images": _numbers(self.images),
+            "means": _numbers(self.means),
+            "differences": _numbers(self.differences),
+            "limits": dict(self.limits),
+            "quick": self.quick,
             "facts": dict(self.facts),
-        }  # fmt: skip
+        }
+        return {name: part for name, part in value.items() if part or name not in ("images", "limits", "quick")}
+
+
+def _rounded(values: Iterable[float | None]) -> list[float | None]:
+    return [None if value is None else round(value, 4) for value in values]
+
+
+def _numbers(estimates: Mapping[str, Estimate]) -> dict[str, list[float]]:
+    """Estimates as JSON values; one value alone has no interval, and needs none to be recorded."""
+    return {name: list(astuple(found)) for name, found in estimates.items() if found.count > 1}
 
 
 def from_json(value: Mapping[str, Any], of: Study) -> Outcome:
@@ -133,10 +145,12 @@ def from_json(value: Mapping[str, Any], of: Study) -> Outcome:
             )
             for arm in value["arms"]
         )
-        images = {name: Estimate(*numbers) for name, numbers in value.get("images", {}).items()}
-        return Outcome(
-            of, tuple(value["seeds"]), arms, value["facts"], images, value.get("limits", {}), value.get("quick", False)
+        images, means, differences = (
+            {name: Estimate(*numbers) for name, numbers in value.get(kind, {}).items()}
+            for kind in ("images", "means", "differences")
         )
+        limits, quick = value.get("limits", {}), value.get("quick", False)
+        return Outcome(of, tuple(value["seeds"]), arms, value["facts"], images, limits, quick, means, differences)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"the recorded outcome of '{of.name}' is damaged: {error!r}") from None
 
@@ -176,20 +190,15 @@ def collect(of: Study, seeds: Sequence[int], out: Path, networks: measures.Netwo
         errors = tuple(measures.last_error(found) for found in metrics)
         values: tuple[float | None, ...] = errors
         curves: tuple[tuple[tuple[float, float], ...], ...] = ()
+        runs = list(zip(folders, recipes, strict=True))
         if arm.evaluate.average > 1:
             value, images[arm.name] = networks.average(folders, recipes[0])
             values, errors = (value,), ()
         elif arm.evaluate.views > 1:
-            values = tuple(
-                networks.error(folder, recipe, arm.evaluate.views)
-                for folder, recipe in zip(folders, recipes, strict=True)
-            )
+            values = tuple(networks.error(folder, recipe, arm.evaluate.views) for folder, recipe in runs)
             errors = ()
         elif of.measure == "gap":
-            values = tuple(
-                error - networks.training_error(folder, recipe)
-                for error, folder, recipe in zip(errors, folders, recipes, strict=True)
-            )
+            values = tuple(error - networks.training_error(*run) for error, run in zip(errors, runs, strict=True))
         elif of.measure == "epochs":
             values = tuple(measures.epochs_to_goal(found) for found in metrics)
             limits[arm.name] = float(recipes[0].epochs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import time
@@ -15,7 +16,8 @@ from minialex.backend import registry
 from minialex.engine.opening import prepare
 from minialex.engine.session import placement_of
 from minialex.errors import MinialexError, ResourceError
-from minialex.recipe.fields import Recipe, parse
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import parse
 from minialex.runs.run_folder import Run, is_run
 from minialex.storage import atomic
 from minialex.studies import measures
@@ -75,6 +77,7 @@ class _Worker:
     process: BaseProcess
     messages: Connection
     device: str | None
+    asked: bool = False
 
 
 def unfinished(jobs: Sequence[Job], out: Path) -> list[Job]:
@@ -132,16 +135,11 @@ def run(jobs: Sequence[Job], place: Place, at_once: int, told: Callable[[State],
     return stop.requested or ""
 
 
-_ASKED: set[int] = set()
-
-
 def _ask(worker: _Worker, requested: str | None) -> None:
     """Ask a run to save and end, once; a terminal's Ctrl-C has reached it already."""
-    pid = worker.process.pid
-    if pid is None or pid in _ASKED or requested == "Ctrl-C":
-        return
-    _ASKED.add(pid)
-    worker.process.terminate()
+    if not worker.asked and requested != "Ctrl-C":
+        worker.asked = True
+        worker.process.terminate()
 
 
 def _start(
@@ -150,9 +148,7 @@ def _start(
     busy = [worker.device for worker in workers]
     device = min(place.devices, key=busy.count) if place.devices else None
     mine, theirs = context.Pipe(duplex=False)
-    folder = run_folder(place.out, key(job.recipe))
-    arguments = (job.recipe.to_toml(), str(folder), place.data, place.backend, place.threads, device, theirs)
-    process = context.Process(target=train_one, args=arguments, name=job.words)
+    process = context.Process(target=train_one, args=(job.recipe.to_toml(), place, device, theirs), name=job.words)
     process.start()
     theirs.close()
     return _Worker(job, process, mine, device)
@@ -161,15 +157,12 @@ def _start(
 def _failure(worker: _Worker) -> MinialexError | None:
     """What went wrong in a process that ended, None if nothing did or it was asked to stop."""
     code = worker.process.exitcode or 0
-    try:
-        said = worker.messages.recv() if worker.messages.poll() else None
-    except EOFError:
-        said = None
-    if said is not None:
-        kind, text = said
-        error = MinialexError(f"{worker.job.words}: {text}")
-        error.exit_code = kind
-        return error
+    with contextlib.suppress(EOFError):
+        if worker.messages.poll():
+            kind, text = worker.messages.recv()
+            error = MinialexError(f"{worker.job.words}: {text}")
+            error.exit_code = kind
+            return error
     if code < 0:
         name = signal.Signals(-code).name
         why = " (memory ran out?)" if -code == signal.SIGKILL else ""
@@ -182,37 +175,28 @@ def _failure(worker: _Worker) -> MinialexError | None:
     return ResourceError(f"{worker.job.words}: its process ended with code {code}; run the same command again")
 
 
-def train_one(
-    recipe_toml: str,
-    folder: str,
-    data: str,
-    backend_name: str | None,
-    threads: int | None,
-    devices: str | None,
-    messages: Connection,
-) -> None:
+def train_one(recipe_toml: str, place: Place, devices: str | None, messages: Connection) -> None:
     """The work of one process: train a run, or go on with it."""
     try:
-        code = _train(parse(recipe_toml, "an arm"), Path(folder), data, backend_name, threads, devices)
+        code = _train(parse(recipe_toml, "an arm"), place, devices)
     except MinialexError as error:
         messages.send((error.exit_code, str(error)))
         code = error.exit_code
     raise SystemExit(code)
 
 
-def _train(
-    recipe: Recipe, folder: Path, data: str, backend_name: str | None, threads: int | None, devices: str | None
-) -> int:
-    found = measures.data_of(recipe, data)
-    backend = registry.load(backend_name, threads=threads, precision=recipe.precision)
+def _train(recipe: Recipe, place: Place, devices: str | None) -> int:
+    data = measures.data_of(recipe, place.data)
+    backend = registry.load(place.backend, threads=place.threads, precision=recipe.precision)
     placement = placement_of(backend, devices, recipe.columns)
-    full = prepare(recipe.replace(backend=backend.name, devices=",".join(placement)), found)
-    if data:
-        full = full.replace(data=f"{recipe.data}:{data}")
+    full = prepare(recipe.replace(backend=backend.name, devices=",".join(placement)), data)
+    if place.data:
+        full = full.replace(data=f"{recipe.data}:{place.data}")
+    folder = run_folder(place.out, key(recipe))
     resume = is_run(folder)
     if not resume and folder.is_dir():  # killed before it was a run
         atomic.remove_folder(folder)
     with Run.resume(folder) if resume else Run.create(folder, full.to_toml()) as run:
         if not resume:
             atomic.write_json(folder / "arm.json", {"fields": deciding_fields(recipe)})
-        return train(full, found, backend, placement, run, resume=resume).exit_code
+        return train(full, data, backend, placement, run, resume=resume).exit_code

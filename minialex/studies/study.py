@@ -21,7 +21,7 @@ from typing import Any
 
 from minialex.errors import ConfigurationError, nearest
 from minialex.recipe.fields import Recipe, fields
-from minialex.recipe.fields import load as load_recipe
+from minialex.recipe.toml import load as load_recipe
 
 ORDER = (
     "relu", "columns", "columns-equal", "norm", "norm-constants", "pooling", "augmentation", "dropout", "depth",
@@ -30,12 +30,8 @@ ORDER = (
 """The studies in course order."""
 
 RATES = ".rates.toml"
-INDIFFERENT = (
-    "loader_threads",
-    "keep_checkpoints",
-    "checkpoint_steps",
-)  # change no number of a run, as [place] does not
-
+INDIFFERENT = ("loader_threads", "keep_checkpoints", "checkpoint_steps")
+"""Fields outside [place] that change no number of a run either."""
 MEASURES = {
     "error": "validation top-1 error, %",
     "gap": "validation minus training top-1 error, points",
@@ -128,15 +124,12 @@ class Study:
 
     def recipe(self, arm: Arm, seed: int) -> Recipe:
         """What is trained for an arm and a seed."""
-        changes = {**self.regime, **arm.fields, "seed": seed}
-        if arm.learning_rate is not None:
-            changes["learning_rate"] = arm.learning_rate
-        return load_recipe(self.base).replace(**{name: _value(value) for name, value in changes.items()})
+        rate = {} if arm.learning_rate is None else {"learning_rate": arm.learning_rate}
+        return _changed(load_recipe(self.base), {**self.regime, **arm.fields, "seed": seed, **rate})
 
     def search_recipe(self, arm: Arm, seed: int, rate: float) -> Recipe:
         """What is trained in the search for an arm's learning rate."""
-        more = {**self.calibration.get("regime", {}), "learning_rate": rate}
-        return self.recipe(arm, seed).replace(**{name: _value(value) for name, value in more.items()})
+        return _changed(self.recipe(arm, seed), {**self.calibration.get("regime", {}), "learning_rate": rate})
 
     def grid(self, arm: Arm) -> tuple[float, ...]:
         """The learning rates of the search for an arm."""
@@ -152,7 +145,7 @@ def key(recipe: Recipe) -> str:
 def deciding_fields(recipe: Recipe) -> dict[str, Any]:
     """The recipe's fields as JSON has them, without those that change no number; of the data its name alone."""
     chosen = {
-        name: _plain(getattr(recipe, name))
+        name: getattr(recipe, name)
         for name, (table, _) in fields().items()
         if table != "place" and name not in INDIFFERENT
     }
@@ -161,7 +154,8 @@ def deciding_fields(recipe: Recipe) -> dict[str, Any]:
 
 def names() -> tuple[str, ...]:
     """The studies of the package, in course order."""
-    found = {item.name.removesuffix(".toml") for item in _folder().iterdir() if _is_study(item.name)}
+    files = {item.name for item in _folder().iterdir()}
+    found = {name.removesuffix(".toml") for name in files if name.endswith(".toml") and not name.endswith(RATES)}
     return tuple(name for name in ORDER if name in found) + tuple(sorted(found - set(ORDER)))
 
 
@@ -171,17 +165,15 @@ def study(name: str) -> Study:
     Raises:
         ConfigurationError: If there is none, it is not TOML, or something in it is unknown or wrong.
     """
-    path: Traversable | Path
+    folder: Traversable | Path
     if name in names():
-        path = _folder() / f"{name}.toml"
-        beside: Traversable | Path = _folder() / f"{name}{RATES}"
+        folder, stem = _folder(), name
+    elif name.endswith(".toml") and Path(name).is_file():
+        folder, stem = Path(name).parent, Path(name).name.removesuffix(".toml")
     else:
-        path = Path(name)
-        if not (name.endswith(".toml") and path.is_file()):
-            raise ConfigurationError(f"no study '{name}'.{nearest(name, names())} `minialex ablate --list` has all")
-        beside = path.with_name(path.name.removesuffix(".toml") + RATES)
-    rates = beside.read_text(encoding="utf-8") if beside.is_file() else ""
-    return parse(path.read_text(encoding="utf-8"), Path(name).name.removesuffix(".toml"), rates)
+        raise ConfigurationError(f"no study '{name}'.{nearest(name, names())} `minialex ablate --list` has all")
+    text, beside = (folder / f"{stem}.toml").read_text(encoding="utf-8"), folder / f"{stem}{RATES}"
+    return parse(text, stem, beside.read_text(encoding="utf-8") if beside.is_file() else "")
 
 
 @lru_cache(maxsize=64)
@@ -193,56 +185,49 @@ def parse(text: str, name: str, rates: str = "") -> Study:
             are.
     """
     where = f"study '{name}'"
-    table, found = _toml(text, where), _toml(rates, f"rates of {where}")
-    _known(table, ("title", "question", "section", "claim", "effect", "measure", "base", "seeds", "expect", "regime",
-                   "calibration", "arms", "full_scale"), where)  # fmt: skip
-    for needed in ("title", "question", "section", "claim", "measure", "base", "seeds", "arms"):
-        if needed not in table:
-            raise ConfigurationError(f"{where}: '{needed}' is missing")
+    table, search = _toml(text, where), _toml(rates, f"rates of {where}")
+    needed = ("title", "question", "section", "claim", "measure", "base", "seeds", "arms")
+    _known(table, (*needed, "effect", "expect", "regime", "calibration", "full_scale"), where)
+    for field in needed:
+        if field not in table:
+            raise ConfigurationError(f"{where}: '{field}' is missing")
     if table["measure"] not in MEASURES:
         raise ConfigurationError(f"{where}: no measure '{table['measure']}'.{nearest(table['measure'], MEASURES)}")
-    rate_of = found.get("rates", {})
+    chosen = search.get("rates", {})
     arms: list[Arm] = []
     for entry in table["arms"]:
         _known(entry, ("name", "words", "fields", "expect", "evaluate", "rate_of", "effect"), f"an arm of {where}")
+        if "name" not in entry or any(arm.name == entry["name"] for arm in arms):
+            raise ConfigurationError(f"{where}: every arm needs a name of its own")
         expect = entry.get("expect", table.get("expect", "none")) if arms else "none"
         if expect not in EXPECTATIONS:
             raise ConfigurationError(f"{where}: expect is one of {', '.join(EXPECTATIONS)}, not '{expect}'")
-        if "name" not in entry or any(arm.name == entry["name"] for arm in arms):
-            raise ConfigurationError(f"{where}: every arm needs a name of its own")
-        evaluate = entry.get("evaluate", {})
-        _known(evaluate, ("views", "average"), f"arm '{entry['name']}' of {where}")
-        rate = rate_of.get(entry.get("rate_of", entry["name"]))
-        arms.append(Arm(entry["name"], entry.get("words", entry["name"]), entry.get("fields", {}), expect,
-                        Evaluate(**evaluate), rate, entry.get("rate_of", ""),
-                        entry.get("effect", table.get("effect"))))  # fmt: skip
+        use = entry.get("evaluate", {})
+        _known(use, ("views", "average"), f"arm '{entry['name']}' of {where}")
+        rate = chosen.get(entry.get("rate_of", entry["name"]))
+        arm = {"words": entry["name"], "fields": {}, "effect": table.get("effect"), **entry}
+        arms.append(Arm(**{**arm, "expect": expect, "evaluate": Evaluate(**use), "learning_rate": rate}))
     seeds = tuple(table["seeds"])
     if len(arms) < 2 or not seeds or len(set(seeds)) != len(seeds):
         raise ConfigurationError(f"{where}: needs two arms or more, and seeds that differ")
-    full = []
-    for entry in table.get("full_scale", ()):
+    full = table.get("full_scale", ())
+    for entry in full:
         _known(entry, tuple(FullScale.__dataclass_fields__), f"full_scale of {where}")
-        full.append(FullScale(**entry))
+    given = {field: table[field] for field in ("title", "question", "claim", "measure", "base")}
     made = Study(
-        name, table["title"], table["question"], str(table["section"]), table["claim"], table["measure"], table["base"],
-        seeds, table.get("regime", {}), tuple(arms), tuple(full), table.get("calibration", {}),
-        tuple(found.get("evidence", ())),
+        **given, name=name, section=str(table["section"]), seeds=seeds, arms=tuple(arms),
+        regime=table.get("regime", {}), calibration=table.get("calibration", {}),
+        full_scale=tuple(FullScale(**entry) for entry in full), evidence=tuple(search.get("evidence", ())),
     )  # fmt: skip
-    for name_of_arm in rate_of:
-        made.arm(name_of_arm)
-    for line in full:
-        made.arm(line.arm)
-    for arm in arms:
-        made.recipe(arm, seeds[0])
+    for arm_name in (*chosen, *(line.arm for line in made.full_scale)):
+        made.arm(arm_name)
+    for each in arms:
+        made.recipe(each, seeds[0])
     return made
 
 
 def _folder() -> Traversable:
     return resources.files("minialex.studies") / "designs"
-
-
-def _is_study(name: str) -> bool:
-    return name.endswith(".toml") and not name.endswith(RATES)
 
 
 def _toml(text: str, where: str) -> dict[str, Any]:
@@ -258,9 +243,6 @@ def _known(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None
             raise ConfigurationError(f"{where}: unknown '{name}'.{nearest(name, known)}")
 
 
-def _value(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+def _changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with fields as TOML has them: its lists are tuples here."""
+    return recipe.replace(**{name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()})

@@ -32,6 +32,15 @@ QUICK = "quick mode: the mechanics work; nothing is claimed"
 SIGNIFICANT = 0.05
 OF_INTEREST = 1.0  # points, where the paper gives no number
 
+HEADS = {
+    "error": "top-1 error, %",
+    "gap": "validation − training error, points",
+    "epochs": "epochs to 25% training error",
+}
+UNITS = {"error": "points of top-1 error", "gap": "points", "epochs": "epochs"}
+DIGITS = {"error": 1, "gap": 1, "epochs": 2}
+"""Of each measure: the head of its column, the unit in a sentence, digits after the point."""
+
 
 def judge(found: Estimate, adjusted: float, expect: str, effect: float | None) -> str:
     """The verdict on a difference (arm minus base); see the rules above."""
@@ -53,9 +62,7 @@ def judgement(outcome: Outcome, arm: ArmResult) -> str:
     if outcome.quick:
         return QUICK
     of = outcome.study.arm(arm.name)
-    effect = of.effect if outcome.study.measure == "error" else None
-    if outcome.study.measure == "epochs":
-        effect = 1.0
+    effect = {"error": of.effect, "epochs": 1.0}.get(outcome.study.measure)
     return judge(outcome.differences[arm.name], outcome.adjusted[arm.name], of.expect, effect)
 
 
@@ -71,41 +78,34 @@ def _sentence(outcome: Outcome, arm: ArmResult) -> str:
     base, mine = study.arm(outcome.base.name), study.arm(arm.name)
     found, said = outcome.differences[arm.name], judgement(outcome, arm)
     paired = f"{found.count:,} validation images" if arm.name in outcome.images else f"{found.count} paired seeds"
-    unit = {"error": "points of top-1 error", "gap": "points", "epochs": "epochs"}[study.measure]
+    unit = UNITS[study.measure]
     if found.includes_zero:
         what = f"no difference shown ({_signed(found.mean)} {unit}, 95% interval {_interval(found)}, {paired})"
     else:
         word = "more" if found.mean > 0 else "fewer" if study.measure == "epochs" else "less"
-        what = f"{_number(abs(found.mean))} {unit} {word} (95% interval of the difference {_interval(found)}, {paired})"
-    parts = [what, *([_censored(outcome)] if outcome.censored else [])]
-    if mine.expect != "none":
-        parts.append(f"the paper's claim: {said}")
-    elif said not in what:
-        parts.append(said)
+        what = f"{abs(found.mean):.1f} {unit} {word} (95% interval of the difference {_interval(found)}, {paired})"
+    verdict = f"the paper's claim: {said}" if mine.expect != "none" else said if said not in what else ""
+    parts = filter(None, (what, _censored(outcome), verdict))
     return f"{mine.words}, compared with {base.words}: {'; '.join(parts)}."
 
 
 def _censored(outcome: Outcome) -> str:
-    """Which arms did not reach the goal."""
-    parts = []
-    for arm in outcome.arms:
-        never = sum(value is None for value in arm.values)
-        if never:
-            parts.append(
-                f"{outcome.study.arm(arm.name).words} did not reach the goal in {outcome.limits[arm.name]:g} epochs "
-                f"with {never} of {len(arm.values)} seeds, which count with that number, a lower bound"
-            )
-    return "; ".join(parts)
+    """Which arms did not reach the goal, if any."""
+    return "; ".join(
+        f"{outcome.study.arm(arm.name).words} did not reach the goal in {outcome.limits[arm.name]:g} epochs with "
+        f"{arm.values.count(None)} of {len(arm.values)} seeds, which count with that number, a lower bound"
+        for arm in outcome.arms
+        if None in arm.values
+    )
 
 
 def table(outcome: Outcome) -> str:
     """The outcome as a Markdown table."""
     study = outcome.study
-    full = {line.arm: line for line in study.full_scale}
-    paper = {arm.name: _paper(outcome, arm.name) for arm in study.arms}
-    digits = 2 if study.measure == "epochs" else 1
+    full = {line.arm: _log(line) for line in study.full_scale}
+    digits = DIGITS[study.measure]
     head = [
-        "arm", f"{_measure(outcome)}: mean", "95% interval", "runs", "difference from the first", "its 95% interval",
+        "arm", f"{HEADS[study.measure]}: mean", "95% interval", "runs", "difference from the first", "its 95% interval",
         "p (Holm)", "paper", "2012 log", "verdict",
     ]  # fmt: skip
     rows = []
@@ -114,14 +114,14 @@ def table(outcome: Outcome) -> str:
         least = "≥ " if arm.name in outcome.censored else ""
         row = [study.arm(arm.name).words, f"{least}{mean.mean:.{digits}f}", _interval(mean, digits), f"{mean.count}"]
         if n == 0:
-            row += ["", "", "", "", _log(full.get(arm.name)), ""]
+            row += ["", "", "", "", full.get(arm.name, ""), ""]
         else:
             found = outcome.differences[arm.name]
             said = judgement(outcome, arm)
             if found.includes_zero and said in (NOT_SHOWN, UNDECIDED):
                 said = f"no difference shown: {said}"
             row += [_signed(found.mean, digits), _interval(found, digits), _p(outcome.adjusted[arm.name]),
-                    paper[arm.name], _log(full.get(arm.name)), said]  # fmt: skip
+                    _paper(outcome, arm.name), full.get(arm.name, ""), said]  # fmt: skip
         rows.append(row)
     return markdown(head, rows)
 
@@ -136,28 +136,21 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def picture_text(outcome: Outcome) -> str:
     """What the picture of an outcome shows (`minialex.studies.drawing`), for those who do not see it."""
     study = outcome.study
-    digits = 2 if study.measure == "epochs" else 1
+    shown = "left a point for every run, with means and 95% intervals; right the differences from the first arm"
+    if all(arm.curves for arm in outcome.arms):
+        shown = "the training error over the epochs, a curve a run"
     means = "; ".join(
         f"{study.arm(arm.name).words}: {'at least ' if arm.name in outcome.censored else ''}"
-        f"{outcome.means[arm.name].mean:.{digits}f}"
+        f"{outcome.means[arm.name].mean:.{DIGITS[study.measure]}f}"
         for arm in outcome.arms
     )
-    if all(arm.curves for arm in outcome.arms):
-        return (
-            f"{study.title}: the training error over the epochs, a curve a run. Means of {_measure(outcome)}: {means}."
-        )
-    return (
-        f"{study.title}: left a point for every run, with means and 95% intervals; right the differences from the "
-        f"first arm. Means of {_measure(outcome)}: {means}."
-    )
+    return f"{study.title}: {shown}. Means of {HEADS[study.measure]}: {means}."
 
 
 def provenance(outcome: Outcome) -> str:
     """Where the figures come from, in a line."""
-    facts = outcome.facts
-    where = facts.get("machine", {})
-    seeds = ", ".join(map(str, outcome.seeds))
-    versions = facts.get("versions", {})
+    facts, seeds = outcome.facts, ", ".join(map(str, outcome.seeds))
+    where, versions = facts.get("machine", {}), facts.get("versions", {})
     return (
         f"`{machine.anywhere(facts['command'])}`; {facts['data']}, {facts['training_images']:,} training and "
         f"{facts['validation_images']:,} validation images, {facts['epochs']} epochs, seeds {seeds}; "
@@ -176,35 +169,24 @@ def at_full_scale(outcome: Outcome) -> tuple[str, ...]:
     )
 
 
-def _measure(outcome: Outcome) -> str:
-    return {"error": "top-1 error, %", "gap": "validation − training error, points",
-            "epochs": "epochs to 25% training error"}[outcome.study.measure]  # fmt: skip
-
-
 def _paper(outcome: Outcome, name: str) -> str:
     effect, expect = outcome.study.arm(name).effect, outcome.study.arm(name).expect
-    if expect == "none":
-        return ""
-    if effect is None or outcome.study.measure == "epochs":
-        return expect if effect is None else f"{effect:g} times as many"
-    return f"{_signed(effect if expect == 'worse' else -effect)}"
+    if expect == "none" or effect is None:
+        return "" if expect == "none" else expect
+    if outcome.study.measure == "epochs":
+        return f"{effect:g} times as many"
+    return _signed(effect if expect == "worse" else -effect)
 
 
-def _log(line: FullScale | None) -> str:
-    if line is None or line.top1 is None:
+def _log(line: FullScale) -> str:
+    if line.top1 is None:
         return ""
-    text = f"{line.top1:.1f}% (#{line.log}, {line.set}"
-    if line.base_top1 is not None:
-        text += f"; #{line.base_log}: {line.base_top1:.1f}%"
-    return text + ")"
+    base = "" if line.base_top1 is None else f"; #{line.base_log}: {line.base_top1:.1f}%"
+    return f"{line.top1:.1f}% (#{line.log}, {line.set}{base})"
 
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
-
-
-def _number(value: float, digits: int = 1) -> str:
-    return f"{value:.{digits}f}"
 
 
 def _signed(value: float, digits: int = 1) -> str:

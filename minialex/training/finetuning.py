@@ -18,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.errors import CheckpointError, ConfigurationError
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.parameters import initial_parameters, join_columns, whole_shapes
 from minialex.recipe.fields import Recipe
 from minialex.runs import weights_file as weights
 from minialex.storage import atomic
 
 FACTS = "init.json"
-LAST = "fc8"
 SAME_FUNCTION = (
     "model", "crop", "conv1_padding", "paddings", "connect", "omit", "conv6", "activation",
     "norm_layers", "norm_scope", "norm_size", "norm_k", "norm_alpha", "norm_alpha_over_n", "norm_beta", "norm_place",
@@ -101,7 +100,9 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
         ConfigurationError: If this network has not all of ``init_layers``.
     """
     found = weights.find(Path(recipe.init_from))
-    shapes = whole_shapes(models.build(recipe.network), recipe.columns)
+    network = variants.build(recipe)
+    first, last = network.layers[0].name, network.layers[-1].name
+    shapes = whole_shapes(network, recipe.columns)
     layers = tuple(dict.fromkeys(name.partition(".")[0] for name in shapes))
     for layer in recipe.init_layers:
         if layer not in layers:
@@ -116,7 +117,7 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
             if layer in recipe.init_layers and reason:
                 raise CheckpointError(f"layer '{layer}' cannot be taken from {recipe.init_from}: {reason}")
             reason = reason or ("" if layer in recipe.init_layers else "not named in init_layers")
-        elif layer == LAST and not reason and found.class_names != class_names:
+        elif layer == last and not reason and found.class_names != class_names:
             reason = "other classes" if found.class_names else "nobody said what its classes are"
         if reason:
             drawn[layer] = reason
@@ -127,28 +128,22 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
             f"no layer of {recipe.init_from} fits into this network ({'; '.join(map(': '.join, drawn.items()))}): "
             "leave out --recipe to train the same network"
         )
-    fresh = initial_parameters(
-        models.build(recipe.network), recipe.columns, recipe.seed, recipe.dtype, layers=frozenset(drawn)
+    fresh = join_columns(
+        initial_parameters(network, recipe.columns, recipe.seed, recipe.dtype, layers=frozenset(drawn))
     )
-    arrays: dict[str, NDArray[Any]] = dict(join_columns(fresh))
-    for name in shapes:
-        if name not in arrays:
-            arrays[name] = found.tensors[name].astype(recipe.dtype)
     mean = found.statistics.mean
-    S = recipe.image_size
+    differences = found.recipe.differences(recipe).items()
     return Start(
-        {name: arrays[name] for name in shapes},
-        mean if "conv1" in taken and mean.shape == (3, S, S) else None,
-        recipe.init_from,
-        found.digest(),
-        tuple(taken),
-        drawn,
-        tuple(
-            f"{name} is {there} there and {here} here"
-            for name, (there, here) in found.recipe.differences(recipe).items()
-            if name in SAME_FUNCTION
+        weights={name: fresh[name] if name in fresh else found.tensors[name].astype(recipe.dtype) for name in shapes},
+        mean=mean if first in taken and mean.shape == (3, recipe.image_size, recipe.image_size) else None,
+        source=recipe.init_from,
+        digest=found.digest(),
+        taken=tuple(taken),
+        drawn=drawn,
+        different=tuple(
+            f"{n} is {there} there and {here} here" for n, (there, here) in differences if n in SAME_FUNCTION
         ),
-        found.recipe.seed == recipe.seed,
+        same_seed=found.recipe.seed == recipe.seed,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from minialex.backend.program import flatten
+from minialex.backend.program import ArrayName, flatten
 from minialex.backend.protocol import Backend
 from minialex.engine.session import Session
 from minialex.recipe.fields import Recipe
@@ -91,7 +91,7 @@ class Probe:
         return shown
 
 
-def _walk(session: Session, feed: Mapping[str, Any], see: Callable[[str, str, str, Any], None]) -> None:
+def _walk(session: Session, feed: Mapping[ArrayName, Any], see: Callable[[str, str, str, Any], None]) -> None:
     """Walk one training step without updating; `see` gets (layer, phase, operation, array) of every result."""
     where = ["", ""]
 
@@ -106,7 +106,7 @@ def _walk(session: Session, feed: Mapping[str, Any], see: Callable[[str, str, st
     session.walk("train", probe)(feed, watch)
 
 
-def first_not_finite(session: Session, feed: Mapping[str, Any]) -> str:
+def first_not_finite(session: Session, feed: Mapping[ArrayName, Any]) -> str:
     """Where values first are not finite in a step: the parameters as given, or a layer's forward or backward pass."""
     for name, array in sorted(session.weights().items()):
         if not np.isfinite(array).all():
@@ -121,7 +121,7 @@ def first_not_finite(session: Session, feed: Mapping[str, Any]) -> str:
     return found[0] if found else "the update itself (the rate is too large for these gradients)"
 
 
-def dead_units(session: Session, feed: Mapping[str, Any]) -> dict[str, float]:
+def dead_units(session: Session, feed: Mapping[ArrayName, Any]) -> dict[str, float]:
     """For each ReLU layer, the fraction of its channels that are zero for every image and place of a batch."""
     alive: dict[str, list[Any]] = {}
 

@@ -20,13 +20,11 @@ from minialex.engine.schedule import Moment, moment
 from minialex.engine.session import Outcome, Session
 from minialex.errors import CheckpointError, NumericalError
 from minialex.evaluation.errors import Evaluation, evaluate
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.parameters import whole_shapes
 from minialex.recipe.fields import Recipe
-from minialex.runs import checkpoint, run_data
-from minialex.runs.checkpoint import Checkpoint
-from minialex.runs.run_data import RunData
-from minialex.runs.run_folder import Run
+from minialex.runs import checkpoint
+from minialex.runs.run_folder import Run, RunData, has_data, read_data, write_data
 from minialex.training import finetuning
 from minialex.training.finetuning import Start
 from minialex.training.guards import LossGuard, dead_units, dead_units_warning, first_not_finite
@@ -105,6 +103,12 @@ def epoch_steps(session: Session, split: Split, step: int, now: Moment) -> Gener
 class Listener:
     """What training tells while it goes on; every method may be overridden, none does anything here."""
 
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Training is over, or has failed."""
+
     def begin(self, session: Session, data: DataSet, steps_per_epoch: int, step: int) -> None:
         """Training starts, or goes on, at `step`."""
 
@@ -139,41 +143,16 @@ class Result:
     """How a run ended.
 
     Attributes:
+        progress: how far it came
         stopped: ``""`` if training is complete, else ``"SIGTERM"`` or ``"Ctrl-C"``
         exit_code: 0, 75 or 130
         evaluation: of the last weights on the validation set; None if training was stopped
     """
 
     progress: Progress
-    epochs: int
     stopped: str
     exit_code: int
     evaluation: Evaluation | None
-
-
-@dataclass
-class Journal:
-    """How far a run is, and where it says so: its metrics, its log, and the listener."""
-
-    run: Run
-    listener: Listener
-    progress: Progress = field(default_factory=Progress)
-
-    def record(self, record: Mapping[str, Any]) -> None:
-        """A record of the metrics."""
-        self.run.append(record)
-        self.listener.recorded(record)
-
-    def event(self, message: str) -> None:
-        """Something that happened, in the metrics and the log."""
-        self.run.append({"kind": "event", "step": self.progress.step, "message": message})
-        self.run.log(message)
-
-    def warn(self, message: str) -> None:
-        """Tell the listener and remember."""
-        self.progress.warnings.append(message)
-        self.listener.warning(message)
-        self.event(message)
 
 
 def train(
@@ -199,231 +178,224 @@ def train(
         NumericalError: If values are not finite; the last checkpoint before stays.
         ResourceError: If memory or disk run out.
     """
-    journal = Journal(run, listener or Listener())
-    session = _settled(recipe, data, backend, placement, journal, resume, start)
-    del start
-    training = Training(session, data, journal)
-    progress = journal.progress
-    journal.listener.begin(session, data, training.steps_per_epoch, progress.step)
-    where = ", ".join(session.plan.placement)
-    run.log(f"training begins at step {progress.step} on {session.backend.name} ({where})")
-    evaluation: Evaluation | None = None
-    with StopRequest() as stop:
-        while not stop.requested:
-            if len(progress.errors) < training.epoch - 1:
-                evaluation = training.validate(stop)
-                continue
-            now = moment(recipe, training.epoch, progress.errors)
-            if now.finished:
-                break
-            training.train_epoch(now, stop)
-        if stop.requested:
-            training.record_steps()
-            save(session, journal, training.epoch)
-            journal.event(f"stopped by {stop.requested}")
-            return Result(progress, training.epoch, stop.requested, stop.exit_code, None)
-    if evaluation is None:  # resumed when all was done
-        evaluation = training.evaluate(lambda: False)
-    return Result(progress, training.epoch - 1, "", 0, evaluation)
-
-
-def _settled(
-    recipe: Recipe,
-    data: DataSet,
-    backend: Backend,
-    placement: Placement,
-    journal: Journal,
-    resume: bool,
-    start: Start | None,
-) -> Session:
-    """A session with the weights that training begins or goes on with, and the run folder as it is to be then."""
-    run = journal.run
-    saved = restore(recipe, journal) if resume else None
+    warnings: list[str] = []
+    saved = checkpoint.latest(run.paths.checkpoints, warnings.append) if resume else None
+    if resume and saved is None:
+        warnings.append("the run was stopped before its first checkpoint: it begins again at step 0")
+    progress = Progress() if saved is None else restored(saved, recipe)
+    if resume:
+        run.drop_metrics_after(progress.step)
     if start is None and recipe.init_from and saved is None:
         start = finetuning.begin(recipe, data.class_names)
     if start is not None:
         finetuning.remember(run.paths.folder, start)
-    known = data_of_run(run, data, None if start is None else start.mean)
-    if known.class_names != data.class_names:
-        raise CheckpointError(f"{run.paths.folder} was trained on other classes than '{data.name}' has")
+    known = data_of_run(run, data, start)
     begun = saved or start
     weights, momentum = None if begun is None else begun.weights, None if saved is None else saved.momentum
     session = Session(recipe, backend, placement, known.statistics, weights, momentum)
+    training = Training(session, data, run, listener or Listener(), progress)
     if start is not None:
-        journal.listener.note(start.words())
-        journal.event(start.words())
-        for warning in start.warnings():
-            journal.warn(warning)
+        training.listener.note(start.words())
+        training.event(start.words())
+        warnings += start.warnings()
+    for warning in warnings:
+        training.warn(warning)
     if saved is None:
-        save(session, journal, 1)
-    return session
+        training.save()
+    del saved, start, begun, weights, momentum  # the session has its own copies
+    return training.until_done()
 
 
-def restore(recipe: Recipe, journal: Journal) -> Checkpoint | None:
-    """A run's newest sound checkpoint, with its progress in the journal and no later metrics; None if there is none.
+def restored(saved: checkpoint.Checkpoint, recipe: Recipe) -> Progress:
+    """How far a run was at a checkpoint.
 
     Raises:
         CheckpointError: If it is of another network.
     """
-    run = journal.run
-    found = checkpoint.latest(run.paths.checkpoints, journal.warn)
-    if found is None:
-        journal.warn("the run was stopped before its first checkpoint: it begins again at step 0")
-    else:
-        shapes = whole_shapes(models.build(recipe.network), recipe.columns)
-        checkpoint.check_against(found.weights, shapes, f"weights of {found.path}")
-        checkpoint.check_against(found.momentum, shapes, f"momentum of {found.path}")
-        journal.progress = Progress(**{name: found.state[name] for name in ("step", "errors", "seconds", "warnings")})
-    run.drop_metrics_after(journal.progress.step)
-    return found
+    shapes = whole_shapes(variants.build(recipe), recipe.columns)
+    checkpoint.check_against(saved.weights, shapes, f"weights of {saved.path}")
+    checkpoint.check_against(saved.momentum, shapes, f"momentum of {saved.path}")
+    return Progress(*(saved.state[name] for name in ("step", "errors", "seconds", "warnings")))
 
 
-def data_of_run(run: Run, data: DataSet, mean: NDArray[np.float32] | None = None) -> RunData:
-    """What the run remembers of its data, computed and written the first time; with another mean image if given."""
-    folder = run.paths.folder
-    if not run_data.is_there(folder):
-        found = data.statistics or statistics_of(data.train)  # a store knows them
-        found = found if mean is None else replace(found, mean=mean)
-        run_data.write(folder, RunData(data.name, data.class_names, found, data.words))
-    return run_data.read(folder)
+def data_of_run(run: Run, data: DataSet, start: Start | None = None) -> RunData:
+    """What the run remembers of its data, computed and written the first time, with the mean image of its start.
 
-
-def save(session: Session, journal: Journal, epoch: int, *, best: bool = False) -> None:
-    """Write a checkpoint of this moment, after the metrics and the log that belong to it."""
-    journal.run.sync()
-    checkpoint.save(
-        journal.run.paths.checkpoints,
-        journal.progress.step,
-        session.weights(),
-        session.momentum(),
-        {**asdict(journal.progress), "seed": session.recipe.seed, "epoch": epoch},
-        keep=session.recipe.keep_checkpoints,
-        best=best,
-    )
-
-
-class Training:
-    """A run that is being trained: its epochs, and what is recorded of them.
-
-    Attributes:
-        session, data, journal: what is trained, on what, and how far it is
-        steps_per_epoch: whole batches of the training set
+    Raises:
+        CheckpointError: If the run was trained on other classes.
     """
+    folder = run.paths.folder
+    if not has_data(folder):
+        found = data.statistics or statistics_of(data.train)  # a store knows them
+        found = found if start is None or start.mean is None else replace(found, mean=start.mean)
+        write_data(folder, RunData(data.name, data.class_names, found, data.words))
+    known = read_data(folder)
+    if known.class_names != data.class_names:
+        raise CheckpointError(f"{folder} was trained on other classes than '{data.name}' has")
+    return known
 
-    def __init__(self, session: Session, data: DataSet, journal: Journal) -> None:
-        self.session, self.data, self.journal = session, data, journal
-        self.steps_per_epoch: int = len(data.train) // session.recipe.batch_size
-        self._guard = LossGuard(session.recipe)
-        self._steps: list[tuple[float, float, float]] = []  # loss, top-1, seconds of steps not yet recorded
+
+@dataclass
+class Training:
+    """A run that is being trained: its epochs, and what is written and told of them."""
+
+    session: Session
+    data: DataSet
+    run: Run
+    listener: Listener
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.recipe = self.session.recipe
+        self.steps_per_epoch: int = len(self.data.train) // self.recipe.batch_size
+        self.guard = LossGuard(self.recipe)
+        self.steps: list[tuple[float, float, float]] = []  # loss, top-1, seconds of steps not yet recorded
 
     @property
     def epoch(self) -> int:
         """The epoch of the next step, from 1."""
-        return self.journal.progress.step // self.steps_per_epoch + 1
+        return self.progress.step // self.steps_per_epoch + 1
+
+    def until_done(self) -> Result:
+        """Train and validate, epoch by epoch, until all is done or a stop is requested."""
+        session, progress = self.session, self.progress
+        self.listener.begin(session, self.data, self.steps_per_epoch, progress.step)
+        where = ", ".join(session.plan.placement)
+        self.run.log(f"training begins at step {progress.step} on {session.backend.name} ({where})")
+        evaluation: Evaluation | None = None
+        with StopRequest() as stop:
+            while not stop.requested:
+                if len(progress.errors) < self.epoch - 1:
+                    evaluation = self.validate(stop)
+                    continue
+                now = moment(self.recipe, self.epoch, progress.errors)
+                if now.finished:
+                    break
+                self.train_epoch(now, stop)
+            if stop.requested:
+                self.record_steps()
+                self.save()
+                self.event(f"stopped by {stop.requested}")
+                return Result(progress, stop.requested, stop.exit_code, None)
+        return Result(progress, "", 0, evaluation or self.evaluate(lambda: False))  # resumed when all was done
 
     def train_epoch(self, now: Moment, stop: StopRequest) -> None:
         """Steps to the end of the epoch, or until a stop is requested."""
-        journal, progress, every = self.journal, self.journal.progress, self.session.recipe.checkpoint_steps
+        progress, every = self.progress, self.recipe.checkpoint_steps
         with closing(epoch_steps(self.session, self.data.train, progress.step, now)) as results:
             for result in results:
                 if not result.finite:
                     self.fail(result, now)
                 progress.step = result.number
                 progress.seconds += result.seconds
-                self._steps.append((result.outcome.loss, result.top1, result.seconds))
-                journal.listener.stepped(progress.step, result.outcome.loss, result.top1, now.learning_rate)
-                warning = self._guard.see(result.outcome.loss)
+                self.steps.append((result.outcome.loss, result.top1, result.seconds))
+                self.listener.stepped(progress.step, result.outcome.loss, result.top1, now.learning_rate)
+                warning = self.guard.see(result.outcome.loss)
                 if warning:
-                    journal.warn(warning)
+                    self.warn(warning)
                 ends = progress.step % self.steps_per_epoch == 0
                 saves = every and progress.step % every == 0 and not (ends or stop.requested)
-                if ends or saves or len(self._steps) == RECORD_STEPS:
+                if ends or saves or len(self.steps) == RECORD_STEPS:
                     self.record_steps(now)
                 if saves:
-                    save(self.session, journal, self.epoch)
+                    self.save()
                 if stop.requested:
                     break
-
-    def record_steps(self, now: Moment | None = None) -> None:
-        """Write the steps since the last time as one training record."""
-        if not self._steps:
-            return
-        loss, top1, seconds = np.asarray(self._steps).mean(axis=0)
-        record = {
-            "kind": "train",
-            "step": self.journal.progress.step,
-            "epoch": self.journal.progress.step / self.steps_per_epoch,
-            "loss": float(loss),
-            "top1": float(top1),
-            "images_per_second": self.session.recipe.batch_size / float(seconds),
-        }
-        if now is not None:
-            record["learning_rate"] = now.learning_rate
-        self.journal.record(record)
-        self._steps.clear()
 
     def validate(self, stop: StopRequest) -> Evaluation | None:
         """Validation at the end of an epoch, and its checkpoint; None, and neither, if a stop is requested."""
         found = self.evaluate(lambda: bool(stop.requested))
         if stop.requested:
             return None
-        progress = self.journal.progress
+        progress = self.progress
         top1, top5 = found.error(1), found.error(5)
         best = top1 < min(progress.errors, default=math.inf)
         progress.errors.append(top1)
         epoch = len(progress.errors)
-        self.journal.record(
-            {
-                "kind": "validation",
-                "epoch": epoch,
-                "step": progress.step,
-                "loss": found.loss,
-                "top1_error": top1,
-                "top5_error": top5,
-                "seconds": progress.seconds,
-            }
-        )
-        self.journal.run.log(f"epoch {epoch}: top-1 error {top1:.2%}, top-5 error {top5:.2%}, loss {found.loss:.4f}")
+        self.record(
+            kind="validation", epoch=epoch, step=progress.step, loss=found.loss, top1_error=top1, top5_error=top5,
+            seconds=progress.seconds,
+        )  # fmt: skip
+        self.run.log(f"epoch {epoch}: top-1 error {top1:.2%}, top-5 error {top5:.2%}, loss {found.loss:.4f}")
         if epoch == 1:
             self.look_for_dead_units()
-        save(self.session, self.journal, self.epoch, best=best)
+        self.save(best=best)
         return found
 
     def evaluate(self, stop: Callable[[], bool]) -> Evaluation:
         """The validation set, with the recipe's views."""
-        images, listener = len(self.data.validation), self.journal.listener
-        return evaluate(
-            [self.session],
-            self.data.validation,
-            views=self.session.recipe.views,
-            progress=lambda done: listener.validating(done, images),
-            stop=stop,
-        )
+        split, views = self.data.validation, self.recipe.views
+
+        def progress(done: int) -> None:
+            self.listener.validating(done, len(split))
+
+        return evaluate([self.session], split, views=views, progress=progress, stop=stop)
 
     def look_for_dead_units(self) -> None:
         """Warn of layers that nothing passes any more."""
         indices = np.arange(min(PROBE_IMAGES, len(self.data.train)))
-        progress, recipe = self.journal.progress, self.session.recipe
         images, labels = self.data.train.read(indices), np.asarray(self.data.train.labels)[indices]
+        now = moment(self.recipe, self.epoch, self.progress.errors)
         try:
-            now = moment(recipe, self.epoch, progress.errors)
-            feed = self.session.training_feed(images, labels, progress.step, now)
-            warning = dead_units_warning(dead_units(self.session, feed), recipe)
+            feed = self.session.training_feed(images, labels, self.progress.step, now)
+            warning = dead_units_warning(dead_units(self.session, feed), self.recipe)
         except MemoryError:  # it walks the layers beside the compiled steps' memory: no reason to end a training
-            self.journal.event("no memory to look for dead units")
+            self.event("no memory to look for dead units")
             return
         if warning:
-            self.journal.warn(warning)
+            self.warn(warning)
 
     def fail(self, result: StepResult, now: Moment) -> None:
         """Say where values first were not finite, and end."""
-        skipped = result.outcome.skipped
+        skipped = [str(name) for name in result.outcome.skipped]
         feed = self.session.training_feed(result.images, result.labels, result.number - 1, now)
         where = first_not_finite(self.session, feed)
         updated = f"; not updated: {', '.join(skipped[:4])}{' …' if len(skipped) > 4 else ''}" if skipped else ""
         message = (
             f"step {result.number}: values are not finite, first in {where}{updated}. The last good checkpoint is kept "
-            f"in {self.journal.run.paths.checkpoints}; try --learning-rate {now.learning_rate / 10:g}"
+            f"in {self.run.paths.checkpoints}; try --learning-rate {now.learning_rate / 10:g}"
         )
-        self.journal.event(message)
+        self.event(message)
         raise NumericalError(message)
+
+    def save(self, *, best: bool = False) -> None:
+        """Write a checkpoint of this moment, after the metrics and the log that belong to it."""
+        self.run.sync()
+        checkpoint.save(
+            self.run.paths.checkpoints,
+            self.progress.step,
+            self.session.weights(),
+            self.session.momentum(),
+            {**asdict(self.progress), "seed": self.recipe.seed, "epoch": self.epoch},
+            keep=self.recipe.keep_checkpoints,
+            best=best,
+        )
+
+    def record_steps(self, now: Moment | None = None) -> None:
+        """Write the steps since the last time as one training record."""
+        if not self.steps:
+            return
+        step = self.progress.step
+        loss, top1, seconds = (float(mean) for mean in np.asarray(self.steps).mean(axis=0))
+        rate = {} if now is None else {"learning_rate": now.learning_rate}
+        self.record(
+            kind="train", step=step, epoch=step / self.steps_per_epoch, loss=loss, top1=top1,
+            images_per_second=self.recipe.batch_size / seconds, **rate,
+        )  # fmt: skip
+        self.steps.clear()
+
+    def record(self, **record: Any) -> None:
+        """Append a record to the metrics, and tell it."""
+        self.run.append(record)
+        self.listener.recorded(record)
+
+    def event(self, message: str) -> None:
+        """Something that happened, in the metrics and the log."""
+        self.run.append({"kind": "event", "step": self.progress.step, "message": message})
+        self.run.log(message)
+
+    def warn(self, message: str) -> None:
+        """Tell the listener and remember."""
+        self.progress.warnings.append(message)
+        self.listener.warning(message)
+        self.event(message)

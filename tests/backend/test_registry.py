@@ -93,6 +93,21 @@ def test_two_packages_with_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
         registry.installed()
 
 
+def test_the_default_is_the_one_with_most_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert registry.default_name() == "numba"
+    members = {key: value for key, value in vars(NumpyBackend).items() if key not in ("__dict__", "__weakref__")}
+    first = type("Backend", (), {**members, "priority": 100})
+    module(monkeypatch, First=first, Asked=type("Backend", (), {**members, "priority": -1}))
+    named = {"a": "no_such_module:Backend", "b": "fake_backend:Asked", "numpy": "minialex_numpy:NumpyBackend"}
+    points(monkeypatch, **named)
+    assert registry.default_name() == "numpy"  # what cannot be imported is passed over
+    points(monkeypatch, **named, z="fake_backend:First")
+    assert registry.default_name() == "z"
+    points(monkeypatch, b="fake_backend:Asked")
+    with pytest.raises(ConfigurationError, match=r"no installed backend \(b\) is a default; name one"):
+        registry.load()
+
+
 def test_unknown_name() -> None:
     with pytest.raises(ConfigurationError, match=r"no backend named 'nmupy'; installed: .*Did you mean 'numpy'"):
         registry.load("nmupy")

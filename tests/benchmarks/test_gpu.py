@@ -16,8 +16,8 @@ from minialex.backend import registry
 from minialex.data.statistics import Statistics
 from minialex.engine.schedule import Moment
 from minialex.errors import ResourceError
-from minialex.network import models
-from minialex.recipe.fields import load
+from minialex.network import models, variants
+from minialex.recipe.toml import load
 from minialex.speed import bench, plan
 from minialex.speed.rates import KNOWN
 
@@ -73,7 +73,7 @@ def test_the_peer_is_the_same_network(gpu, compiled):
     after = ours.weights()
 
     statistics = Statistics(np.full((3, 24, 24), 127.5, np.float32), np.eye(3) * 5000.0)
-    peer = DevicePeer(recipe, models.build(recipe.network), statistics, "cpu", "float32", compiled)
+    peer = DevicePeer(recipe, variants.build(recipe), statistics, "cpu", "float32", compiled)
     peer.model.load(before)
     on_device = peer.upload(images, labels)
     crops["flip"] = crops["flip"].bool()
@@ -217,14 +217,14 @@ def test_what_the_profiler_traces_is_added_up(gpu):
 
 def test_no_gpu_and_wrong_options(gpu, capsys):
     assert gpu.main(["--backend", "cuda"]) == 6
-    assert "error: no NVIDIA driver" in capsys.readouterr().err
+    assert "error: driver: no NVIDIA driver" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         gpu.main(["--precisions", "bf16"])
     assert "no 'bf16'; there are float32, tf32, bfloat16" in capsys.readouterr().err
 
 
 def test_time_is_set_beside_the_floor_that_it_belongs_to(gpu):
-    layout = plan.lay_out(models.alexnet(), (0, 0))
+    layout = plan.lay_out(models.ALEXNET, (0, 0))
     floor = plan.floor(layout, [KNOWN["h200"]], "bfloat16", 128)
     seconds = {
         ("input", "input"): 1.0, ("conv1", "forward"): 2.0, ("relu1", "forward"): 4.0, ("norm1", "forward"): 8.0,
@@ -248,18 +248,5 @@ def test_time_is_set_beside_the_floor_that_it_belongs_to(gpu):
 
 
 def test_rates_of_a_card_are_measured(gpu, monkeypatch):
-    class Driver:
-        def devices(self):
-            return ["first", "second"]
-
-    class Meter:
-        def __init__(self, cupy):
-            assert cupy == "cupy"
-
-        def rates(self, card):
-            return KNOWN["h200"] if card == "second" else None
-
-    monkeypatch.setattr(gpu.driver, "load", Driver)
-    monkeypatch.setattr(gpu, "CupyMeter", Meter)
-    monkeypatch.setattr(gpu, "import_module", lambda name: name)
+    monkeypatch.setattr(gpu.devices, "cards", lambda only: {only: KNOWN["h200"]})
     assert gpu.device_rates("cuda:1") is KNOWN["h200"]

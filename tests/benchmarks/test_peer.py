@@ -12,8 +12,8 @@ import pytest
 from minialex.backend import registry
 from minialex.data.statistics import Statistics
 from minialex.engine.schedule import Moment
-from minialex.network import models
-from minialex.recipe.fields import load
+from minialex.network import variants
+from minialex.recipe.toml import load
 from minialex.speed import bench
 
 try:
@@ -40,13 +40,13 @@ peer = module("peer")
 def pair(recipe):
     """Both sides with the same weights, and a batch."""
     ours = bench.random_session(recipe, registry.load("numpy"), ("cpu:0",) * recipe.columns)
-    theirs = peer.PeerSession(recipe, models.build(recipe.network), ours.statistics)
+    theirs = peer.PeerSession(recipe, variants.build(recipe), ours.statistics)
     theirs.model.load(ours.weights())
     return ours, theirs, *bench.random_batch(recipe, recipe.batch_size)
 
 
 def test_the_peer_has_the_papers_parameters():
-    network = models.build(load("alexnet-2012").network)
+    network = variants.build(load("alexnet-2012"))
     with torch.device("meta"):
         model = peer.Peer(network, 2)
     assert sum(p.numel() for p in model.parameters()) == 60_965_224
@@ -92,7 +92,7 @@ def test_augmentation_is_the_same_kind():
     random = np.random.default_rng(0)
     mean = random.uniform(0, 255, (3, 32, 32)).astype(np.float32)
     covariance = np.array([[4000.0, 500, 0], [500, 5000, 100], [0, 100, 3000]])
-    session = peer.PeerSession(recipe, models.build(recipe.network), Statistics(mean, covariance))
+    session = peer.PeerSession(recipe, variants.build(recipe), Statistics(mean, covariance))
     images, _ = bench.random_batch(recipe, 16)
     whole = session.augment(torch.from_numpy(images), True).numpy() / recipe.pixel_scale
     assert whole.shape == (16, 3, 32, 32), "with the zeros that conv1 wants around it"
@@ -126,7 +126,7 @@ def test_watching_the_peer_names_every_layer():
     _, theirs, images, labels = pair(recipe)
     images, labels = torch.from_numpy(images), torch.from_numpy(labels)
     seconds = theirs.watched(lambda watch: theirs.train(images, labels, watch))
-    layers = [layer.name for layer in models.build(recipe.network).layers]
+    layers = [layer.name for layer in variants.build(recipe).layers]
     assert set(seconds) == {
         ("input", "input"), ("softmax", "forward"), ("softmax", "backward"), ("all", "update"),
         *((name, phase) for name in layers for phase in ("forward", "backward")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from minialex.cli import app as cli
 from minialex.cli import plan as planning
 from minialex.errors import ConfigurationError
 from minialex.figures.plan import tables
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.speed.rates import KNOWN, LINKS, Rates, link, read
 
 MEASURED = {
@@ -80,7 +79,7 @@ def test_memory_of_one_card(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_markdown(capsys: pytest.CaptureFixture[str]) -> None:
     said = plan(capsys, "--devices", "h200,h200", "--precision", "bfloat16", "--markdown")
-    assert "| bfloat16 | 128 | 561 µs | 34.5 µs | 596 µs | 214,887 |" in said
+    assert "| bfloat16 | 128 | 561 µs | 34.5 µs | 596 µs | 214,888 |" in said
     assert "1,005 images" in said
 
 
@@ -112,10 +111,10 @@ def test_the_processor_is_measured_if_nothing_is_given(
 def test_cards_of_this_machine_are_measured_if_they_are_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from minialex.doctor import examine
+    from minialex.doctor import devices
 
     card = Rates("a card", {"float32": 5e13}, 2e12, 2e10)
-    monkeypatch.setattr(examine, "cards", lambda: {"cuda:0": card, "cuda:1": card})
+    monkeypatch.setattr(devices, "cards", lambda: {"cuda:0": card, "cuda:1": card})
     found = json.loads(plan(capsys, "--devices", "0,1", "--json"))
     assert found["rates"][0]["name"] == "a card"
     assert found["placement"] == [0, 1]
@@ -123,12 +122,12 @@ def test_cards_of_this_machine_are_measured_if_they_are_named(
 
 
 def test_cards_that_are_not_there(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from minialex.doctor import driver, examine
+    from minialex_cuda.diagnose import driver
 
     def none() -> None:
         raise driver.DriverError("no NVIDIA driver", "get one")
 
-    monkeypatch.setattr(examine, "Sources", partial(examine.Sources, driver=none))
+    monkeypatch.setattr(driver, "load", none)
     assert cli.run(["plan", "--devices", "cuda:0"]) == 6
     assert capsys.readouterr().err == "error: driver: no NVIDIA driver; get one\n"
 

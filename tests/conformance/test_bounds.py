@@ -7,6 +7,7 @@ from hypothesis import Phase, settings
 from minialex import conformance
 from minialex.backend import registry
 from minialex.backend.pretend import HostArray, operation
+from minialex.backend.program import LOSS, ArrayName
 from minialex.conformance import steps
 from minialex.conformance.bounds import Arithmetic, Expected, arithmetic, expected
 from minialex.conformance.case import Case
@@ -136,9 +137,9 @@ def test_what_whole_steps_may_differ_by_is_little(dtype, most):
     for arrays, limits in zip(exact, allowed, strict=True):
         for name, limit in limits.items():
             assert limit <= most * np.abs(arrays[name]).max(), name
-    losses = [float(arrays["loss"]) for arrays in exact]
+    losses = [float(arrays[LOSS]) for arrays in exact]
     assert len(set(losses)) == len(losses)  # the steps do something
-    dropped = exact[0]["mask/dropout5:0"]
+    dropped = exact[0][ArrayName("dropout5", column=0, role="mask")]
     assert 0 < dropped.mean() < 1
 
 

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from minialex.conformance.select import follows_protocol, load
+from minialex.backend.registry import load
+from minialex.conformance.plugin import follows_protocol
 from minialex.errors import BackendUnavailable, ConfigurationError
 from minialex_numpy import NumpyBackend
 

@@ -16,6 +16,7 @@ from hypothesis import Phase, settings
 from minialex import conformance
 from minialex.backend import pretend
 from minialex.backend.pretend import HostArray, operation
+from minialex.backend.program import LABELS
 from minialex.backend.recorder import interpret
 from minialex.backend.rules import pool_size
 from minialex.conformance.checks import CHECKS, PROFILES
@@ -1100,7 +1101,7 @@ def _(program, bindings):
         first = {}
 
         def faulty(feed):
-            arrays = {name: first.setdefault(name, feed[name]) for name in program.fed if name != "labels"}
+            arrays = {name: first.setdefault(name, feed[name]) for name in program.fed if name != LABELS}
             return step({**feed, **arrays})
 
         return faulty

@@ -9,7 +9,7 @@ import pytest
 
 from minialex.backend import registry
 from minialex_cuda import CudaBackend
-from minialex_cuda.host import HostRuntime
+from minialex_cuda.runtime.fake import FakeRuntime
 
 Loaded = list[CudaBackend]
 
@@ -22,7 +22,7 @@ def pretend_gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Loaded]:
         original, loaded = registry.load, Loaded()
 
         def make(precision: Any = "float32") -> CudaBackend:
-            loaded.append(CudaBackend(precision=precision, runtime=HostRuntime(memory=memory)))
+            loaded.append(CudaBackend(precision=precision, runtime=FakeRuntime(memory=memory)))
             return loaded[-1]
 
         def load(name: str | None = None, **options: Any) -> Any:

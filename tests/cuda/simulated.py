@@ -26,7 +26,7 @@ from minialex.network.layers import (
 )
 from minialex.network.network import Network
 from minialex_cuda import CudaBackend
-from minialex_cuda.host import HostRuntime
+from minialex_cuda.runtime.fake import FakeRuntime
 
 FEW = settings(PROFILES["ci"], max_examples=20)
 
@@ -54,7 +54,7 @@ SMALL = Network(
 @pytest.fixture(scope="module")
 def cuda() -> CudaBackend:
     assert config.ENABLE_CUDASIM, "start this with NUMBA_ENABLE_CUDASIM=1"
-    return CudaBackend(runtime=HostRuntime())
+    return CudaBackend(runtime=FakeRuntime())
 
 
 @pytest.mark.parametrize("operation", [name for name in CHECKS if name not in ("compile_step", "memory_in_use")])
@@ -64,6 +64,7 @@ def test_operation_conforms(cuda: CudaBackend, operation: str) -> None:
 
 def test_steps_of_two_columns_conform(cuda: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole training and inference steps, on one pretend device and on two."""
-    for name, value in (("NETWORK", SMALL), ("IMAGE_SIZE", 14), ("BATCH", 2), ("STEPS", 2)):
+    recipe = steps.RECIPE.replace(image_size=14, crop=11)
+    for name, value in (("NETWORK", SMALL), ("IMAGE_SIZE", 14), ("RECIPE", recipe), ("BATCH", 2), ("STEPS", 2)):
         monkeypatch.setattr(steps, name, value)
     steps.check_steps(cuda, ("float32",))

@@ -23,9 +23,9 @@ from numba import typeof, types
 from minialex.conformance.checks import CHECKS, PROFILES
 from minialex.conformance.steps import compile_on, data, program_of
 from minialex_cuda import CudaBackend
-from minialex_cuda.array import Flat
-from minialex_cuda.host import HostRuntime, HostStream
-from minialex_cuda.kernel import KERNELS, Kernel
+from minialex_cuda.runtime.array import Flat
+from minialex_cuda.runtime.fake import FakeRuntime, FakeStream
+from minialex_cuda.runtime.kernel import KERNELS, Kernel
 
 Signatures = dict[str, set[tuple[Any, ...]]]
 
@@ -33,7 +33,7 @@ if not os.environ.get("MINIALEX_REQUIRE_CUDA_COMPILER"):
     pytestmark = pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
 
 
-class Recording(HostRuntime):
+class Recording(FakeRuntime):
     """Writes down with which types every kernel is launched."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Recording(HostRuntime):
         self.signatures: Signatures = defaultdict(set)
 
     def launch(
-        self, stream: HostStream, kernel: Kernel, count: int, arguments: Sequence[Any], touched: Any = None
+        self, stream: FakeStream, kernel: Kernel, count: int, arguments: Sequence[Any], touched: Any = None
     ) -> None:
         plain = [a.raw if isinstance(a, Flat) else a for a in arguments]
         self.signatures[kernel.name].add((types.int64, *map(typeof, plain)))
@@ -54,7 +54,7 @@ class Mute(Recording):
     def convolution_bytes(self, device: str, convolution: Any) -> int:
         return 100
 
-    def convolve(self, stream: HostStream, convolution: Any, a: Flat, b: Flat, out: Flat, workspace: Flat) -> None:
+    def convolve(self, stream: FakeStream, convolution: Any, a: Flat, b: Flat, out: Flat, workspace: Flat) -> None:
         self.clear(stream, out)
 
 

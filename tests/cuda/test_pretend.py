@@ -1,8 +1,8 @@
 """The real CuPy and the real Numba CUDA on a pretend driver (`pretend`): what a device is to be proved with runs here.
 
 ``tests/gpu`` and ``benchmarks/gpu.py`` cannot be debugged for long on a borrowed GPU. Under the pretend driver all of
-their code runs, and with it every call that `minialex_cuda.device` makes: in random legal orders, with CUDA's rules for
-captures, devices and memory held. Needs CuPy and numba-cuda (see `test_compile`), gcc and nm.
+their code runs, and with it every call that `minialex_cuda.runtime.device` makes: in random legal orders, with CUDA's
+rules for captures, devices and memory held. Needs CuPy and numba-cuda (see `test_compile`), gcc and nm.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ import sys
 sys.path[:0] = {path!r}
 import pretend_devices as pretend
 import numpy as np, cupy
-from minialex_cuda.device import DeviceRuntime
-from minialex_cuda.conv2d import fill_kernel
+from minialex_cuda.runtime.device import DeviceRuntime, address
+from minialex_cuda.ops.conv2d import fill_kernel
 runtime, driver, said = DeviceRuntime(), pretend.DRIVER, []
 
 def array(device, stream):
@@ -128,15 +128,15 @@ def test_cudas_rules_are_held() -> None:
     rules("""
 refused(lambda: runtime.launch(other, fill_kernel, 100, [a, np.float32(1)]), "InvalidValue")
 copy = cupy.cuda.runtime.memcpyAsync
-refused(lambda: copy(a.address, b.address, 400, 3, one.stream.ptr), "InvalidValue")
-refused(lambda: copy(a.address, a.address + 300, 400, 3, one.stream.ptr), "InvalidValue")
+refused(lambda: copy(address(a), address(b), 400, 3, one.stream.ptr), "InvalidValue")
+refused(lambda: copy(address(a), address(a) + 300, 400, 3, one.stream.ptr), "InvalidValue")
 with cupy.cuda.Device(1):
     event = cupy.cuda.Event()
 refused(lambda: one.stream.record(event), "InvalidResourceHandle")
 before = runtime.record(two)
 runtime.begin_capture(one)
 refused(lambda: runtime.synchronize(one), "StreamCaptureUnsupported")
-refused(lambda: copy(a.address, np.zeros(100, np.float32).ctypes.data, 400, 1, one.stream.ptr), "CaptureUnsupported")
+refused(lambda: copy(address(a), np.zeros(100, np.float32).ctypes.data, 400, 1, one.stream.ptr), "CaptureUnsupported")
 refused(lambda: runtime.wait(one, before), "StreamCaptureIsolation")
 inside = runtime.record(one)
 runtime.wait(two, inside)
@@ -179,7 +179,9 @@ assert not driver.broken
 def test_a_batch_that_is_used_too_early_is_seen(fault: str) -> None:
     """Batches on their way while others are computed with: right as it is, and wrong with each of three faults."""
     rules(f"""
-from minialex_cuda import CudaBackend, arrivals, device
+from minialex_cuda.runtime import arrivals
+from minialex_cuda.runtime import device
+from minialex_cuda import CudaBackend
 fault = {fault!r}
 if fault == "no_waits":
     DeviceRuntime.wait = lambda *rest: None
@@ -232,8 +234,8 @@ BENCHMARK = """
 import sys
 sys.path[:0] = {path!r}
 import pretend_devices as pretend
-from minialex.doctor import meter
-meter.SIDE, meter.COPIED = 64, 1 << 16
+from minialex_cuda.diagnose import meter
+meter.SIDE, meter.COPIED, meter.FROM_HOST, meter.SIZES = 64, 1 << 16, 1 << 16, (1, 4097)
 import gpu
 code = gpu.main({arguments!r})
 assert not pretend.DRIVER.broken, pretend.DRIVER.broken

@@ -11,8 +11,8 @@ import pytest
 
 from minialex.data import loader
 from minialex.data.dataset import ArraySplit
+from minialex.data.draws import epoch_order
 from minialex.data.loader import batches
-from minialex.data.order import epoch_order
 from minialex.errors import ConfigurationError, DataError
 
 

@@ -19,6 +19,7 @@ from minialex.data.dataset import statistics_of
 from minialex.data.store import prepare, store
 from minialex.data.store.prepare import Stopped
 from minialex.errors import ConfigurationError, DataError, ResourceError
+from minialex.storage.locks import locked_folder
 
 SIZE = 32
 MINIALEX = [sys.executable, "-c", "from minialex.cli.app import main; main()"]
@@ -306,7 +307,7 @@ def test_what_is_refused(photos, tmp_path):
             prepare.prepare(photos, tmp_path / "s", workers=1, **changed)
     with pytest.raises(ConfigurationError, match="with source"):
         prepare.prepare(photos / "train", tmp_path / "s", size=SIZE, workers=1)
-    with prepare._only_one(tmp_path / "s"), pytest.raises(ConfigurationError, match="another process is preparing it"):
+    with locked_folder(tmp_path / "s", ""), pytest.raises(ConfigurationError, match="another process is preparing it"):
         prepare.prepare(photos, tmp_path / "s", size=SIZE, workers=1)
     (tmp_path / "s" / "prepare" / "train").write_text("{}\n")
     with pytest.raises(DataError, match=r"prepare/train: damaged"):

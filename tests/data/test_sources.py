@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from minialex.data.store import sources
-from minialex.data.store.sources import Entry, Skipped, find
+from minialex.data.store.sources import Entry, SkippedFile, find
 from minialex.errors import DataError
 
 CLASSES = {"n01440764": (3, "tench, Tinca tinca"), "n01443537": (1, "goldfish"), "n01484850": (2, "great white shark")}
@@ -123,7 +123,7 @@ def test_members_that_are_no_plain_files_are_listed_and_nothing_is_unpacked(offi
     before = sorted(tmp_path.rglob("*"))
     found = list(find(official).validation())
     assert [item.name.rpartition("/")[2] for item in found if isinstance(item, Entry)] == ["escape_00000001.JPEG"]
-    reasons = {item.name.rpartition("/")[2]: item.reason for item in found if isinstance(item, Skipped)}
+    reasons = {item.name.rpartition("/")[2]: item.reason for item in found if isinstance(item, SkippedFile)}
     assert reasons == {
         "link_00000002.JPEG": "in the archive, but no plain file",
         "hard_00000003.JPEG": "in the archive, but no plain file",
@@ -197,7 +197,7 @@ def test_folders(tmp_path):
     assert source.validation is None
     items = list(source.train())
     assert [item.name for item in items] == [f"ape/{i}.jpg" for i in range(3)] + [f"cat/{i}.jpg" for i in range(2)] + ["cat/notes.txt"]  # noqa: E501  # fmt: skip
-    assert isinstance(items[-1], Skipped)
+    assert isinstance(items[-1], SkippedFile)
     (tmp_path / "short.txt").write_text("ape an ape\n")
     with pytest.raises(DataError, match="says nothing of class 'cat'"):
         find(tmp_path / "photos", words=str(tmp_path / "short.txt"))

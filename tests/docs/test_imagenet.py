@@ -14,7 +14,8 @@ import typer.main
 
 from minialex.cli.app import app
 from minialex.data.store import store
-from minialex.recipe.fields import built_in, fields
+from minialex.recipe.fields import fields
+from minialex.recipe.toml import built_in
 from minialex.speed.loading import bench_data
 
 ROOT = Path(__file__).resolve().parents[2]

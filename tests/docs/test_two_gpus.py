@@ -14,7 +14,7 @@ from minialex.speed.rates import PRECISIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "two-gpus.md").read_text(encoding="utf-8")
-LAYOUT = lay_out(models.alexnet(), (0, 1))
+LAYOUT = lay_out(models.ALEXNET, (0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_numbers_in_the_text_are_computed(plans):
     found = set(
         re.findall(r"\d[\d,.]*\d|\d", re.sub(r"(?:conv|fc|pool|norm)\d|(?:float|bfloat|tf)\d+|PCIe \d", "", text))
     )
-    stages = {stage.layer.name: stage for stage in models.alexnet().stages(2)}
+    stages = {stage.layer.name: stage for stage in models.ALEXNET.stages(2)}
     maps, size, _ = stages["pool2"].output
     assert stages["pool5"].output[0] == maps
     computed = {

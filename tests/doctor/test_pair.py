@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from minialex.backend import pretend, registry
+from minialex.backend.findings import Copy
 from minialex.backend.protocol import Backend
-from minialex.doctor.meter import Copy, CupyMeter
-from minialex.doctor.pair import Outcome, copies, copy_check, differing, distance, outcome_check, run
+from minialex.doctor.pair import Outcome, copy_check, differing, distance, outcome_check, run
 from minialex.errors import ResourceError
 from minialex.recipe.fields import Recipe
 from minialex_cuda import CudaBackend
-from minialex_cuda.host import HostRuntime
+from minialex_cuda.runtime.fake import FakeRuntime
 from minialex_numpy import NumpyBackend
 
 PAIR = ("cpu:0", "cpu:1")
@@ -54,7 +54,7 @@ def test_all_is_well_on_pretend_devices(tiny: Tiny) -> None:
 def test_all_is_well_on_the_cuda_backend_s_pretend_devices(tiny: Tiny) -> None:
     pair = ("cuda:0", "cuda:1")
     full = tiny("float32").replace(norm_scope="all")
-    outcomes, checks = run(CudaBackend(runtime=HostRuntime()), pair, tiny("float32"), 2, None, full)
+    outcomes, checks = run(CudaBackend(runtime=FakeRuntime()), pair, tiny("float32"), 2, None, full)
     assert {check.verdict for check in checks} == {"ok"}
     assert "many steps" in topics(checks)
     assert len(outcomes) == 6
@@ -62,7 +62,7 @@ def test_all_is_well_on_the_cuda_backend_s_pretend_devices(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
 def test_lower_precisions_stay_within_their_bounds(tiny: Tiny, precision: Any) -> None:
-    backend = CudaBackend(precision=precision, runtime=HostRuntime())
+    backend = CudaBackend(precision=precision, runtime=FakeRuntime())
     outcomes, checks = run(backend, ("cuda:0", "cuda:1"), tiny(precision), 1, None, None)
     assert set(topics(checks).values()) == {"ok"}
     assert outcomes[0].distance > 1e-3  # type: ignore[operator]
@@ -172,22 +172,10 @@ def test_distances() -> None:
     assert differing(right, {**right, "b": np.array([-0.0], np.float32)}) == ("b",)  # bits, not values
 
 
-@pytest.mark.parametrize(
-    ("pair", "reaches", "ways"),
-    [
-        ((0, 1), True, [(0, 1, False), (1, 0, False), (0, 1, True), (1, 0, True)]),
-        ((0, 1), False, [(0, 1, False), (1, 0, False)]),
-        ((1, 1), True, [(1, 1, False)]),
-    ],
-)
-def test_which_copies_are_tried(fakes: Any, pair: tuple[int, int], reaches: bool, ways: list[Any]) -> None:
-    found = copies(CupyMeter(fakes.Cupy(), 4096), pair, lambda device, peer: reaches)
-    assert [(copy.source, copy.target, copy.direct) for copy in found] == ways
-    assert all(copy.equal for copy in found)
-
-
 def test_copies_as_findings() -> None:
-    assert "25.0 GB/s" in copy_check(Copy(0, 1, True, True, 25e9)).found
-    assert "IOMMU" in copy_check(Copy(0, 1, True, False, 25e9)).mend
-    refused = copy_check(Copy(0, 1, False, False, 0.0, "cudaErrorUnknown"))
+    sound = copy_check(Copy(0, 1, True, True, 25e9), "theirs")
+    assert (sound.topic, "25.0 GB/s" in sound.found) == ("copy theirs:0 to theirs:1", True)
+    changed = copy_check(Copy(0, 1, True, False, 25e9, mend="mend it"), "theirs")
+    assert (changed.verdict, "bytes arrive changed" in changed.found, changed.mend) == ("problem", True, "mend it")
+    refused = copy_check(Copy(0, 1, False, False, 0.0, "cudaErrorUnknown"), "theirs")
     assert (refused.verdict, "cudaErrorUnknown" in refused.found) == ("problem", True)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from minialex.backend import registry
+from minialex.backend.program import ArrayName
 from minialex.engine.columns import Executor
 from minialex.errors import DeviceMismatch
 from minialex.network.layers import (
@@ -25,7 +26,7 @@ from minialex.network.layers import (
     Tanh,
 )
 from minialex.network.network import Network
-from minialex.network.parameters import initial_parameters, join_columns
+from minialex.network.parameters import initial_parameters, join_columns, split_name
 
 BACKEND = registry.load("numpy")
 NETWORK = Network(
@@ -70,9 +71,7 @@ class Run:
 
 def run(network, placement, pieces, dtype="float64", executor=Executor):
     columns = executor(network, BACKEND, placement)
-    parameters = {
-        name: BACKEND.to_device(a.astype(dtype), placement[int(name.rpartition(":")[2])]) for name, a in pieces.items()
-    }
+    parameters = {name: BACKEND.to_device(a.astype(dtype), placement[name.column]) for name, a in pieces.items()}
     images = [BACKEND.to_device(IMAGES.astype(dtype), device) for device in placement]
     outputs, saved = columns.forward(parameters, images, MOMENT)
     labels = BACKEND.to_device(LABELS, placement[0])
@@ -96,11 +95,11 @@ def in_one_column(pieces, columns):
     """The weights of a network of one column that computes the same."""
     whole = {}
     for name, array in join_columns(pieces).items():
-        whole[f"{name}:0"] = array
+        whole[ArrayName(*split_name(name))] = array
         if name.removesuffix(".weight") in OWN:
             wide = np.zeros((array.shape[0], columns * array.shape[1], *array.shape[2:]))
             wide[seen_by(wide, columns) == 1] = array.ravel()
-            whole[f"{name}:0"] = wide
+            whole[ArrayName(*split_name(name))] = wide
     return whole
 
 
@@ -112,7 +111,7 @@ def check_against_one_column(columns, placement, executor=Executor):
     assert ours.loss == pytest.approx(other.loss, rel=1e-12)
     whole = join_columns(ours.gradients)
     for piece, expected in other.gradients.items():
-        name = piece.removesuffix(":0")
+        name = piece.whole
         found = whole[name]
         if name.removesuffix(".weight") in OWN:
             found, expected = found.ravel(), expected[seen_by(expected, columns) == 1]  # noqa: PLW2901
@@ -385,13 +384,13 @@ def test_frozen_layers_change_no_other_gradient(frozen):
 
     counting = Counting()
     part = run(NETWORK, placement, pieces, executor=executor)
-    learning = [name for name in pieces if name.partition(".")[0] not in frozen]
+    learning = [name for name in pieces if name.layer not in frozen]
     assert set(part.gradients) >= set(learning)
     for name, gradient in part.gradients.items():
         np.testing.assert_array_equal(gradient, whole.gradients[name])
     layers = [layer.name for layer in NETWORK.layers]
-    first = min(layers.index(name.partition(".")[0]) for name in learning)
-    assert {name.partition(".")[0] for name in part.gradients} <= set(layers[first:])
+    first = min(layers.index(name.layer) for name in learning)
+    assert {name.layer for name in part.gradients} <= set(layers[first:])
     expected = 2 * sum(isinstance(layer, Conv2d) for layer in NETWORK.layers[first:])
     assert counting.calls.count("conv2d_backward") == expected
 

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from minialex.engine.schedule import moment, parameter_rates
-from minialex.recipe.fields import Recipe, load
+from minialex.engine.schedule import moment, parameter_rate
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load
 
 
 def test_plateau_cuts_by_ten_and_ends() -> None:
@@ -62,8 +63,10 @@ def test_the_programs_timeline() -> None:
 
 def test_rates_of_parameters() -> None:
     recipe = load("code145")
-    late = parameter_rates(recipe, moment(recipe, 60, []), ["conv1.weight", "conv1.bias"])
-    assert late == {"conv1.weight": 0.0001, "conv1.bias": 0.002}  # the biases' rate is not cut
+    late = moment(recipe, 60, [])
+    rates = {array: parameter_rate(recipe, late, "conv1", array) for array in ("weight", "bias")}
+    assert rates == {"weight": 0.0001, "bias": 0.002}  # the biases' rate is not cut
     paper = load("alexnet-2012").replace(schedule="constant", layer_rates={"fc8": 10.0})
     now = moment(paper, 1, [])
-    assert parameter_rates(paper, now, ["fc7.bias", "fc8.weight"]) == {"fc7.bias": 0.01, "fc8.weight": 0.1}
+    assert parameter_rate(paper, now, "fc7", "bias") == 0.01
+    assert parameter_rate(paper, now, "fc8", "weight") == 0.1

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from minialex.backend import recorder, registry
+from minialex.backend.program import STEP, ArrayName
 from minialex.engine.columns import Executor, Placement
-from minialex.engine.step import Plan, make_step, record, whole_name
+from minialex.engine.step import Plan, make_step, rate_name, record
 from minialex.errors import DeviceMismatch
 from minialex.network import models
 from minialex.network.layers import Context, Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU
 from minialex.network.network import Network
 from minialex.network.parameters import initial_parameters, join_columns, split_columns
 from minialex.philox import Stream, purpose, words
+from minialex.recipe.fields import Recipe
 
 BACKEND = registry.load("numpy")
 ONE, TWO = ("cpu:0", "cpu:0"), ("cpu:0", "cpu:1")
@@ -56,7 +58,7 @@ def run(
     """Loss and whole gradients of one float64 batch."""
     columns = executor(net, BACKEND, placement)
     pieces = initial_parameters(net, len(placement), 3, "float64")
-    parameters = {name: BACKEND.to_device(a, placement[int(name.rpartition(":")[2])]) for name, a in pieces.items()}
+    parameters = {name: BACKEND.to_device(a, placement[name.column]) for name, a in pieces.items()}
     outputs, saved = columns.forward(parameters, [BACKEND.to_device(IMAGES, device) for device in placement], MOMENT)
     labels = BACKEND.to_device(LABELS, placement[0])
     loss, probs = columns.loss(outputs, labels)
@@ -179,12 +181,15 @@ def test_a_forgotten_copy_is_an_error() -> None:
 
 def trained(placement: Placement, interpreted: bool = False, steps: int = 4) -> dict[str, Any]:
     """Weights after some float32 steps of alexnet_small."""
-    net = models.alexnet_small()
-    plan = Plan(net, placement, image_size=32, seed=4, factor=1 / 64)
+    net = models.ALEXNET_SMALL
+    plan = Plan(net, placement, Recipe(image_size=32, seed=4, pixel_scale=1 / 64))
     pieces = initial_parameters(net, 2, 4)
-    bound = {n: BACKEND.to_device(a, placement[int(n[-1])]) for n, a in pieces.items()}
-    bound |= {f"momentum/{n}": BACKEND.zeros(a.shape, "float32", placement[int(n[-1])]) for n, a in pieces.items()}
-    bound |= {f"mean@{d}": BACKEND.to_device(np.full((3, 32, 32), 120, np.float32), d) for d in plan.devices}
+    bound = {n: BACKEND.to_device(a, placement[n.column]) for n, a in pieces.items()}
+    bound |= {n.to("momentum"): BACKEND.zeros(a.shape, "float32", placement[n.column]) for n, a in pieces.items()}
+    bound |= {
+        ArrayName(role="mean", device=d): BACKEND.to_device(np.full((3, 32, 32), 120, np.float32), d)
+        for d in plan.devices
+    }
     if interpreted:
         step = recorder.interpret(record(plan, "train", 8, BACKEND.devices), BACKEND, bound)
     else:
@@ -198,16 +203,18 @@ def trained(placement: Placement, interpreted: bool = False, steps: int = 4) -> 
             "left": random.integers(0, 5, 8).astype(np.int32),
             "flip": random.integers(0, 2, 8).astype(np.uint8),
         }
-        feed: dict[str, Any] = {f"{k}@{d}": BACKEND.to_device(v, d) for k, v in arrays.items() for d in plan.devices}
-        feed |= {"step": number, "labels": BACKEND.to_device(random.integers(0, 10, 8), "cpu:0")}
-        outputs = step(feed | {f"rate/{whole_name(n)}": 0.01 for n in pieces})
-        assert all(BACKEND.to_numpy(v) == 0 for k, v in outputs.items() if k.startswith("kept/"))
+        feed: dict[ArrayName, Any] = {
+            ArrayName(role=k, device=d): BACKEND.to_device(v, d) for k, v in arrays.items() for d in plan.devices
+        }
+        feed |= {STEP: number, ArrayName(role="labels"): BACKEND.to_device(random.integers(0, 10, 8), "cpu:0")}
+        outputs = step(feed | {rate_name(n): 0.01 for n in pieces})
+        assert all(BACKEND.to_numpy(v) == 0 for k, v in outputs.items() if k.role == "skipped")
     return {n: BACKEND.to_numpy(bound[n]) for n in pieces}
 
 
 def test_training_steps_give_the_same_bits_on_one_and_two_devices_and_as_a_program() -> None:
     one, two, recorded = trained(ONE), trained(TWO), trained(TWO, interpreted=True)
-    start = initial_parameters(models.alexnet_small(), 2, 4)
+    start = initial_parameters(models.ALEXNET_SMALL, 2, 4)
     for name, weights in one.items():
         assert not np.array_equal(weights, start[name]), name
         np.testing.assert_array_equal(weights, two[name])
@@ -225,14 +232,14 @@ def test_the_papers_network_at_full_size_agrees_with_torch() -> None:
         if os.environ.get("CI"):
             pytest.fail("PyTorch is missing, and in CI a missing oracle is a failure")
         pytest.skip("PyTorch is not installed")
-    net = models.alexnet()
+    net = models.ALEXNET
     whole = join_columns(initial_parameters(net, 2, 0, "float64"))
     x = np.random.default_rng(0).normal(0, 60, (2, 3, 224, 224))
     labels = np.array([3, 999])
     executor = Executor(net, BACKEND, TWO)
     moment = Context(training=True, seed=1, step=0)
     pieces = split_columns(net, 2, whole)
-    parameters = {name: BACKEND.to_device(a, TWO[int(name[-1])]) for name, a in pieces.items()}
+    parameters = {name: BACKEND.to_device(a, TWO[name.column]) for name, a in pieces.items()}
     outputs, saved = executor.forward(parameters, [BACKEND.to_device(x, d) for d in TWO], moment)
     device_labels = BACKEND.to_device(labels, TWO[0])
     loss, probs = executor.loss(outputs, device_labels)

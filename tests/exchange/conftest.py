@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from minialex.backend import registry
 from minialex.data.statistics import Statistics
 from minialex.engine.session import Session
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.parameters import whole_shapes
-from minialex.recipe.fields import Recipe, load
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load
 from minialex.runs.weights_file import Weights
 
 THIN: dict[str, Any] = {"kernels": (8, 16, 24, 24, 16), "features": (32, 24), "classes": 7, "norm_alpha": 5.0}
@@ -49,7 +50,7 @@ def network(recipe: Recipe, seed: int = 0) -> Weights:
     """A recipe's network with random weights that keep the activations' size, and a random mean image."""
     random = np.random.default_rng(seed)
     tensors = {}
-    for name, shape in whole_shapes(models.build(recipe.network), recipe.columns).items():
+    for name, shape in whole_shapes(variants.build(recipe), recipe.columns).items():
         inputs = int(np.prod(shape[1:])) or 1
         std = 0.3 if name.endswith("bias") else (2 / inputs) ** 0.5
         if name == "conv1.weight":

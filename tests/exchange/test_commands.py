@@ -11,7 +11,7 @@ import pytest
 
 from minialex.cli.app import run
 from minialex.errors import ConfigurationError
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.runs import weights_file as weights
 
 from .conftest import network

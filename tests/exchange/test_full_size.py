@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minialex.exchange import onnx_file, pytorch_module
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 
 from .conftest import centre, images, log_softmax, network, ours
 from .test_onnx import run

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from minialex.errors import ConfigurationError
 from minialex.exchange import onnx_file
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.runs.weights_file import Weights
 
 from .conftest import KINDS, centre, images, log_softmax, network, ours
@@ -44,7 +44,7 @@ def test_any_number_of_images_and_the_facts_are_in_it() -> None:
     model = onnx_file.build(weights)
     assert [(o.domain, o.version) for o in model.opset_import] == [("", onnx_file.OPSET)]
     facts = {entry.key: entry.value for entry in model.metadata_props}
-    assert facts["minialex.recipe.fields"] == weights.recipe.to_toml()
+    assert facts["minialex.recipe"] == weights.recipe.to_toml()
     content = model.SerializeToString()
     pixels = centre(weights.recipe, images(weights.recipe, 5))
     whole = run(content, pixels)[0]

@@ -20,7 +20,7 @@ import pytest
 from minialex.cli import import_ as commands
 from minialex.errors import CheckpointError
 from minialex.exchange import pytorch_file, pytorch_module, whole
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.runs.weights_file import Weights
 
 from .conftest import KINDS, centre, images, log_softmax, network, ours
@@ -93,9 +93,8 @@ def test_what_we_write_is_what_pytorch_reads(tmp_path: Path, torch: Any) -> None
 @pytest.mark.parametrize("name", ['a""" + boom + """.pt', "a\nb.pt", "a\\x.pt", "plain.pt"])
 def test_a_file_name_stays_text_in_the_module(name: str) -> None:
     weights = network(load("small").replace(**KINDS["small"][1]))
-    text = pytorch_module.source(
-        whole.whole_layers(weights), whole.preprocessing(weights), name, ('"""', "it's\n", "\\")
-    )
+    row = whole.whole_layers(weights, pytorch_module.STEPS, "PyTorch")
+    text = pytorch_module.source(row, whole.preprocessing(weights), name, ('"""', "it's\n", "\\"))
     tree = ast.parse(text)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert "boom" not in names

@@ -11,8 +11,8 @@ import pytest
 from minialex.cli import import_ as commands
 from minialex.errors import CheckpointError, ConfigurationError
 from minialex.exchange import pytorch_file, torchvision
-from minialex.runs import checkpoint
 from minialex.runs import weights_file as weights
+from minialex.storage import safetensors
 
 from .conftest import centre, images, log_softmax, ours
 
@@ -74,7 +74,7 @@ def test_the_same_probabilities(tmp_path: Path, torch: Any) -> None:
 def test_the_names_tell_what_it_is_in_any_file(ending: str, tmp_path: Path) -> None:
     source = tmp_path / f"alexnet.{ending}"
     state = {"features.0.weight": np.zeros((64, 3, 11, 11), np.float32), "features.1.weight": np.zeros(4, np.float32)}
-    (checkpoint.write_safetensors if ending == "safetensors" else pytorch_file.write)(source, state)
+    (safetensors.write if ending == "safetensors" else pytorch_file.write)(source, state)
     with pytest.raises(CheckpointError, match=r"'features.1.weight' is not one of torchvision's alexnet"):
         commands.import_weights(source, tmp_path / "w.safetensors", None, None, None, False)
 

@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minialex.backend.program import LOSS, PROBS, STEP, ArrayName
 from minialex.backend.recorder import interpret
 from minialex.conformance import run, steps
 from minialex.conformance.checks import CHECKS
 from minialex.conformance.compare import same_bits
 from minialex.engine.step import Plan, record
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.parameters import initial_parameters
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex_cuda import CudaBackend
-from minialex_cuda.compiled import Step
-from minialex_cuda.probe import reason
+from minialex_cuda.compiler.compiled import Step
+from minialex_cuda.diagnose.diagnosis import reason
 from minialex_numpy import NumpyBackend
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(reason() is not None, reason=f"no CUDA device here: {reason()}")]
@@ -117,7 +118,7 @@ def test_two_devices_give_the_same_bits_as_one(gpu: CudaBackend) -> None:
 def test_the_papers_network_trains_as_the_reference_does() -> None:
     """All 60,965,224 parameters, a batch of four, some steps in float32: loss and probabilities beside NumPy's."""
     recipe = load("alexnet-2012")
-    plan = Plan(models.build(recipe.network), ("", ""), image_size=256)
+    plan = Plan(variants.build(recipe), ("", ""), recipe)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (4, 3, 256, 256)).astype(np.uint8)
     labels = random.integers(0, 1000, 4)
@@ -125,25 +126,25 @@ def test_the_papers_network_trains_as_the_reference_does() -> None:
     probs: dict[str, list[Any]] = {}
     for backend in (CudaBackend(), NumpyBackend()):
         first = backend.devices[0]
-        here = Plan(plan.network, (first, first), image_size=256)
+        here = Plan(plan.network, (first, first), recipe)
         recorded = record(here, "train", 4, backend.devices)
         weights = initial_parameters(plan.network, 2, 0)
         bound = {}
         for name, value in recorded.bound.items():
             given = weights.get(name, np.zeros(value.shape, value.dtype))
-            bound[name] = backend.to_device(np.full_like(given, 120) if "mean@" in name else given, first)
+            bound[name] = backend.to_device(np.full_like(given, 120) if name.role == "mean" else given, first)
         step = backend.compile_step(recorded, bound) or interpret(recorded, backend, bound)
         losses[backend.name], probs[backend.name] = [], []
         for number in range(LEARNED):
-            feed: dict[str, Any] = dict.fromkeys(recorded.symbols, 0.01) | {"step": number}
+            feed: dict[ArrayName, Any] = dict.fromkeys(recorded.symbols, 0.01) | {STEP: number}
             arrays = {"images": images, "labels": labels, "shift": np.zeros((4, 3), np.float32)}
             arrays |= {name: np.full(4, 16, np.int32) for name in ("top", "left")}
             arrays["flip"] = np.zeros(4, np.uint8)
             for name, value in recorded.fed.items():
-                feed[name] = backend.to_device(arrays[name.partition("@")[0]], value.device)
+                feed[name] = backend.to_device(arrays[name.role], value.device)
             outputs = step(feed)
-            losses[backend.name].append(float(backend.to_numpy(outputs["loss"])))
-            probs[backend.name].append(backend.to_numpy(outputs["probs"]))
+            losses[backend.name].append(float(backend.to_numpy(outputs[LOSS])))
+            probs[backend.name].append(backend.to_numpy(outputs[PROBS]))
     np.testing.assert_allclose(losses["cuda"], losses["numpy"], rtol=1e-3)
     np.testing.assert_allclose(probs["cuda"], probs["numpy"], rtol=1e-2, atol=1e-6)
     assert losses["numpy"][-1] < losses["numpy"][0]  # it learns
@@ -159,9 +160,9 @@ def test_no_memory_is_lost_over_a_thousand_steps(gpu: CudaBackend) -> None:
     assert step is not None
     used: list[tuple[int, int]] = []
     for number in range(MANY):
-        feed: dict[str, Any] = dict.fromkeys(recorded.symbols, 1e-3) | {"step": number}
+        feed: dict[ArrayName, Any] = dict.fromkeys(recorded.symbols, 1e-3) | {STEP: number}
         for name, value in recorded.fed.items():
-            feed[name] = gpu.to_device(given.batches[0][name.partition("@")[0]], value.device)
+            feed[name] = gpu.to_device(given.batches[0][name.role], value.device)
         step(feed)
         del feed
         if number in (WARM - 1, MANY - 1):

@@ -10,7 +10,7 @@ from minialex.backend import registry
 from minialex.data import DataSet, load
 from minialex.data.dataset import statistics_of
 from minialex.engine.session import Session, placement_of
-from minialex.recipe.fields import load as load_recipe
+from minialex.recipe.toml import load as load_recipe
 
 SMALL = {"kernels": (8, 8, 12, 12, 8), "features": (16, 16), "classes": 10, "seed": 4}
 

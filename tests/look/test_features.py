@@ -142,13 +142,13 @@ def test_a_block_is_all_that_is_in_memory(make_session, split, tmp_path: Path, m
     session = make_session()
     monkeypatch.setattr(module, "BLOCK_BYTES", 2 * 8 * 16 * 4)
     written = []
-    original = module._NpyWriter.write
+    original = module._write_npy
 
-    def write(self, begin, rows, labels) -> None:
-        written.append((begin, len(rows)))
-        original(self, begin, rows, labels)
+    def write(folder, manifest, rows, labels) -> None:
+        written.append((manifest.done, len(rows)))
+        original(folder, manifest, rows, labels)
 
-    monkeypatch.setattr(module._NpyWriter, "write", write)
+    monkeypatch.setattr(module, "_write_npy", write)
     write_features(session, split, tmp_path / "f", made(session, split), batch_size=8)
     assert written == [(0, 16), (16, 16), (32, 8)]
 

@@ -13,7 +13,7 @@ from minialex.errors import ConfigurationError, DataError
 from minialex.look import neighbours as module
 from minialex.look.features import Features, Manifest
 from minialex.look.neighbours import FaissIndex, feature_layer, nearest, pixel_ranks
-from minialex.network import models
+from minialex.network import models, variants
 from minialex.recipe.fields import NetworkFields
 
 
@@ -67,11 +67,11 @@ def test_what_does_not_fit_is_refused(width: int, count: int) -> None:
 
 
 def test_the_last_hidden_layer() -> None:
-    network = models.alexnet()
+    network = models.ALEXNET
     assert feature_layer(network) == "relu7"
     (stage,) = (s for s in network.stages(2) if s.layer.name == "relu7")
     assert stage.output[0] * stage.columns == 4096
-    assert feature_layer(models.alexnet(NetworkFields(activation="tanh"))) == "tanh7"
+    assert feature_layer(variants.build(NetworkFields(activation="tanh"))) == "tanh7"
 
 
 def features_in(folder: Path, values: np.ndarray, network: str = "n") -> Features:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minialex.errors import ConfigurationError
-from minialex.look.sensitivity import blank, occlusion, occlusion_squares, place, shrunk, translation
+from minialex.look.sensitivity import blank, occlusion, occlusion_squares, paste, shrunk, translation
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_occlusion_is_what_covering_by_hand_gives(make_session, image) -> None:
     probs = session.probabilities(np.stack([image, covered]))[0]
     assert found.whole == pytest.approx(probs[0, 3], rel=1e-5)
     assert found.probabilities[1, 3] == pytest.approx(probs[1, 3], rel=1e-5)
-    assert found.given[1, 3] == probs[1].argmax()
+    assert found.answers[1, 3] == probs[1].argmax()
     assert (found.label, found.size) == (3, 10)
 
 
@@ -93,11 +93,11 @@ def test_translation_watches_the_class_of_the_whole_image_unless_told(make_sessi
 
 def test_place_cuts_what_goes_over_the_edge() -> None:
     content, ground = np.arange(1, 10, dtype=np.uint8).reshape(1, 3, 3), np.zeros((1, 5, 5), np.uint8)
-    assert place(content, ground, 0, 0)[0, 1:4, 1:4].tolist() == content[0].tolist()
-    assert place(content, ground, 2, -2)[0].tolist() == [[0] * 5] * 3 + [[2, 3, 0, 0, 0], [5, 6, 0, 0, 0]]
+    assert paste(content, ground, 0, 0)[0, 1:4, 1:4].tolist() == content[0].tolist()
+    assert paste(content, ground, 2, -2)[0].tolist() == [[0] * 5] * 3 + [[2, 3, 0, 0, 0], [5, 6, 0, 0, 0]]
     for far in (5, -5, 99):
-        assert not place(content, ground, far, 0).any()
-        assert not place(content, ground, 0, far).any()
+        assert not paste(content, ground, far, 0).any()
+        assert not paste(content, ground, 0, far).any()
     assert not ground.any()
 
 

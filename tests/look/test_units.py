@@ -13,7 +13,7 @@ from minialex.network import models
 
 def test_the_papers_receptive_fields() -> None:
     """conv1 sees its 11 × 11 pixels, conv5 163 × 163, sixteen pixels apart; full layers see everything."""
-    network = models.alexnet()
+    network = models.ALEXNET
     found = {name: receptive_field(network, name) for name in ("conv1", "pool1", "conv2", "conv3", "conv5", "pool5")}
     assert [(f[0].size, f[0].stride) for f in found.values() if f] == [
         (11, 4), (19, 8), (51, 8), (99, 16), (163, 16), (195, 32),

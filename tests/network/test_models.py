@@ -10,9 +10,9 @@ import pytest
 
 from minialex.engine.summary import PAPER_TOTALS, summarise
 from minialex.errors import ConfigurationError
-from minialex.network import models
+from minialex.network import models, variants
 from minialex.network.parameters import initial_parameters, join_columns, split_columns, whole_shapes
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex.recipe.fields import NetworkFields
 
 PAPER_LAYERS = {  # parameters, multiply-adds, shape of the whole layer
@@ -29,7 +29,7 @@ PAPER_LAYERS = {  # parameters, multiply-adds, shape of the whole layer
 
 def parameters(name: str) -> int:
     chosen = recipe.load(name)
-    network = models.build(chosen.network)
+    network = variants.build(chosen)
     return sum(math.prod(p.shape) for p in network.parameters(chosen.columns).values())
 
 
@@ -59,13 +59,13 @@ def test_parameters_of_the_variants(name: str, count: int) -> None:
 
 def test_one_column_with_half_the_kernels() -> None:
     half = NetworkFields(columns=1, kernels=(48, 128, 192, 192, 256))
-    network = models.build(half)
+    network = variants.build(half)
     assert sum(math.prod(p.shape) for p in network.parameters(1).values()) == 59_798_312
     assert sum(s.layer.multiply_adds(s.seen, 1) for s in network.stages(1)) == 391_514_384
 
 
 def test_exchange_of_the_paper() -> None:
-    network = models.alexnet()
+    network = models.ALEXNET
     received = {s.layer.name: s.values_received for s in network.stages(2) if s.values_received}
     assert received == {"conv3": 21_632, "fc6": 4_608, "fc7": 2_048, "fc8": 2_048}
     readers = {s.layer.name: s.columns for s in network.stages(2)}
@@ -75,31 +75,31 @@ def test_exchange_of_the_paper() -> None:
 
 
 def test_nothing_is_exchanged_before_the_last_layer_without_connections() -> None:
-    network = models.build(NetworkFields(connect="never"))
+    network = variants.build(NetworkFields(connect="never"))
     assert set(network.exchanged_bytes(2, 1)) == {"fc8"}
 
 
 def test_everywhere_connected_reads_both_columns_from_conv2_on() -> None:
-    network = models.build(NetworkFields(connect="everywhere"))
+    network = variants.build(NetworkFields(connect="everywhere"))
     assert set(network.exchanged_bytes(2, 1)) == {"conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"}
 
 
 def test_pooling_2_2_with_the_programs_paddings() -> None:
-    network = models.build(NetworkFields(pool_size=2, pool_stride=2, paddings=(1, 1, 1, 0)))
+    network = variants.build(NetworkFields(pool_size=2, pool_stride=2, paddings=(1, 1, 1, 0)))
     rows = [s.output[1] for s in network.stages(2) if s.layer.name in ("pool1", "conv2", "pool2", "conv5", "pool5")]
     assert rows == [28, 26, 13, 11, 6]  # layers-147.cfg
 
 
 @pytest.mark.parametrize("layer", ["conv2", "conv3", "conv4", "conv5"])
 def test_depth_minus_one(layer: str) -> None:
-    network = models.build(NetworkFields(omit=(layer,)))
+    network = variants.build(NetworkFields(omit=(layer,)))
     assert layer not in [la.name for la in network.layers]
     assert network.stages(2)[-1].output == (1000,)
 
 
 def test_initial_values_of_the_paper() -> None:
     small = NetworkFields(model="alexnet_small", crop=28, classes=10)  # the paper's initial values, smaller
-    network = models.build(small)
+    network = variants.build(small)
     arrays = join_columns(initial_parameters(network, 2, seed=1, dtype="float64"))
     for name, array in arrays.items():
         layer, _, kind = name.partition(".")
@@ -112,12 +112,12 @@ def test_initial_values_of_the_paper() -> None:
 
 
 def test_initial_values_do_not_depend_on_columns_or_on_other_layers() -> None:
-    network = models.build(NetworkFields(model="alexnet_small", crop=28, classes=10, connect="everywhere"))
+    network = variants.build(NetworkFields(model="alexnet_small", crop=28, classes=10, connect="everywhere"))
     one, two, four = (join_columns(initial_parameters(network, columns, 3)) for columns in (1, 2, 4))
     for name in one:
         np.testing.assert_array_equal(one[name], two[name])
         np.testing.assert_array_equal(one[name], four[name])
-    shorter = models.build(
+    shorter = variants.build(
         NetworkFields(model="alexnet_small", crop=28, classes=10, connect="everywhere", omit=("conv4",))
     )
     np.testing.assert_array_equal(join_columns(initial_parameters(shorter, 2, 3))["conv5.weight"], two["conv5.weight"])
@@ -125,7 +125,7 @@ def test_initial_values_do_not_depend_on_columns_or_on_other_layers() -> None:
 
 
 def test_split_is_the_inverse_of_join() -> None:
-    network = models.alexnet_small()
+    network = models.ALEXNET_SMALL
     pieces = initial_parameters(network, 2, 0)
     whole = join_columns(pieces)
     assert {name: array.shape for name, array in whole.items()} == whole_shapes(network, 2)
@@ -136,7 +136,7 @@ def test_split_is_the_inverse_of_join() -> None:
 
 
 def test_he_initialisation_follows_what_a_column_sees() -> None:
-    network = models.alexnet_small()
+    network = models.ALEXNET_SMALL
     stds = {s.layer.name: s.layer.std for s in network.stages(2) if hasattr(s.layer, "std")}
     assert stds["conv2"] == math.sqrt(2 / (8 * 25))  # its own column's 8 channels
     assert stds["conv3"] == math.sqrt(2 / (32 * 9))  # both columns'
@@ -152,14 +152,14 @@ def test_he_initialisation_follows_what_a_column_sees() -> None:
 )
 def test_errors_begin_with_the_layers_name(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        models.build(replace(NetworkFields(), **changes))  # type: ignore[arg-type]
+        variants.build(replace(NetworkFields(), **changes))  # type: ignore[arg-type]
     assert str(caught.value).startswith(message) or message in str(caught.value)
 
 
 def test_the_sixth_layer_of_table_2() -> None:
     """The networks marked *: 256 kernels of 3 × 3 over pool5, reading both columns (layers-146 of the program)."""
     chosen = recipe.load("conv6")
-    network = models.build(chosen.network)
+    network = variants.build(chosen)
     stages = {stage.layer.name: stage for stage in network.stages(2)}
     assert (stages["conv6"].seen, stages["conv6"].output) == ((256, 6, 6), (128, 6, 6))
     assert stages["conv6"].gathers
@@ -167,7 +167,7 @@ def test_the_sixth_layer_of_table_2() -> None:
     shapes = whole_shapes(network, 2)
     assert shapes["conv6.weight"] == (256, 256, 3, 3)
     assert sum(math.prod(shape) for shape in shapes.values()) == 61_555_304
-    wide = models.build(chosen.replace(classes=10_184).network)
+    wide = variants.build(chosen.replace(classes=10_184))
     assert sum(math.prod(shape) for shape in whole_shapes(wide, 2).values()) == 99_182_152
-    program = models.build(recipe.load("code145").replace(conv6=256).network).layer("conv6")
+    program = variants.build(recipe.load("code145").replace(conv6=256)).layer("conv6")
     assert (program.std, program.bias) == (0.03, 1.0)

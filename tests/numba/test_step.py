@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 import minialex.engine.step
-from minialex.backend.program import Program
+from minialex.backend.program import LOSS, PROBS, ArrayName, Program
 from minialex.data.statistics import Statistics
 from minialex.engine.columns import Placement
 from minialex.engine.schedule import Moment
 from minialex.engine.session import Session
 from minialex.engine.step import Plan, make_step, record, walk_step
 from minialex.network import models
-from minialex.recipe.fields import Recipe, load
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load
 from minialex_numba import NumbaBackend, direct, graph, step, winograd
 from minialex_numpy import NumpyBackend
 
@@ -110,7 +111,7 @@ def nodes_of(program: Program) -> list[graph.Node]:
 
 @pytest.fixture(scope="module")
 def training_nodes() -> list[graph.Node]:
-    return nodes_of(record(Plan(models.alexnet(), TWO), "train", 128, TWO))
+    return nodes_of(record(Plan(models.ALEXNET, TWO), "train", 128, TWO))
 
 
 def by_kind(nodes: list[graph.Node], kind: str) -> list[graph.Node]:
@@ -174,7 +175,7 @@ def test_alexnets_rectifiers_and_updates_are_fused(training_nodes: list[graph.No
 
 
 def test_alexnets_inference_step_keeps_nothing_for_a_gradient() -> None:
-    nodes = nodes_of(record(Plan(models.alexnet(), TWO), "infer", 128, TWO))
+    nodes = nodes_of(record(Plan(models.ALEXNET, TWO), "infer", 128, TWO))
     assert Counter(node.kind for node in nodes)["normalised_pool"] == 4
     assert not {node.kind for node in nodes} & {"relu", "local_response_norm", "concat", "copy", "add", "copy_to"}
     assert not any("winner" in node.outputs for node in nodes)
@@ -214,7 +215,7 @@ def test_same_bits_wherever_the_columns_live(
     at = session(SMALL.replace(dtype="float32"), numba_backend, placement)
     run = train(at, compiled(at), count=3)
     for arrays in run:
-        arrays.pop("mean@cpu:1")
+        arrays.pop(ArrayName(role="mean", device="cpu:1"))
     assert_same_bits(run, reference_run)
 
 
@@ -317,16 +318,16 @@ def test_inference_sees_new_weights(numba_backend: NumbaBackend, count: int) -> 
     before = found
     at.train(*batch(at.recipe, 0), 0, moment())
     found, wanted = infer(at, count=count)
-    assert np.max(np.abs(found["probs"] - before["probs"])) > 1e-6
+    assert np.max(np.abs(found[PROBS] - before[PROBS])) > 1e-6
     assert_near([found], [wanted], "float64")
 
     for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc8"):
         before = found
-        w, v = at.bound[f"{layer}.weight:0"], at.bound[f"momentum/{layer}.weight:0"]
+        w, v = at.bound[ArrayName(layer, "weight", 0)], at.bound[ArrayName(layer, "weight", 0, "momentum")]
         dw = numba_backend.to_device(np.random.default_rng(2).standard_normal(w.shape), "cpu:0")
         numba_backend.sgd_update(w, v, dw, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
         found, wanted = infer(at, count=count)
-        assert np.max(np.abs(found["probs"] - before["probs"])) > 1e-6, layer
+        assert np.max(np.abs(found[PROBS] - before[PROBS])) > 1e-6, layer
         assert_near([found], [wanted], "float64")
 
     at.train(*batch(at.recipe, 1), 1, moment())
@@ -365,10 +366,16 @@ def test_weights_are_packed_once_for_many_inferences(
 def test_updates_that_are_not_finite_are_not_made(numba_backend: NumbaBackend, dtype: str) -> None:
     recipe = SMALL.replace(dtype=dtype)
     ours, theirs = session(recipe, numba_backend), session(recipe, NumpyBackend())
-    spoilt = {"conv1.weight:1": 3, "conv3.weight:0": 1, "fc6.weight:1": 5, "fc8.bias:0": 2, "fc7.weight:0": 7}
+    spoilt = {
+        ArrayName("conv1", "weight", 1): 3,
+        ArrayName("conv3", "weight", 0): 1,
+        ArrayName("fc6", "weight", 1): 5,
+        ArrayName("fc8", "bias", 0): 2,
+        ArrayName("fc7", "weight", 0): 7,
+    }
     for at in (ours, theirs):
         for name, count in spoilt.items():
-            flat = at.bound[f"momentum/{name}"].data.reshape(-1)
+            flat = at.bound[name.to("momentum")].data.reshape(-1)
             flat[:: max(1, flat.size // count)][:count] = [np.inf, -np.inf, np.nan, np.inf, -np.inf, np.nan, np.inf][
                 :count
             ]
@@ -376,11 +383,11 @@ def test_updates_that_are_not_finite_are_not_made(numba_backend: NumbaBackend, d
     feed = ours.training_feed(*batch(recipe, 0), 0, moment())
     found, wanted = fetch(compiled(ours)(feed)), fetch(walked(theirs)(feed))
     for name in wanted:
-        if name.startswith("kept/"):
-            assert int(found[name]) == int(wanted[name]) == spoilt.get(name.removeprefix("kept/"), 0), name
+        if name.role == "skipped":
+            assert int(found[name]) == int(wanted[name]) == spoilt.get(name.to("parameter"), 0), name
     for name in spoilt:
-        still = ~np.isfinite(before[f"momentum/{name}"])
-        for what in (name, f"momentum/{name}"):
+        still = ~np.isfinite(before[name.to("momentum")])
+        for what in (name, name.to("momentum")):
             after = ours.bound[what].data
             np.testing.assert_array_equal(after[still], before[what][still])
             assert not np.array_equal(after[~still], before[what][~still])
@@ -391,17 +398,17 @@ def test_updates_that_are_not_finite_are_not_made(numba_backend: NumbaBackend, d
 def test_when_nothing_is_finite_all_weights_are_kept(numba_backend: NumbaBackend) -> None:
     ours, theirs = session(SMALL, numba_backend), session(SMALL, NumpyBackend())
     for at in (ours, theirs):
-        at.bound["mean@cpu:0"].data[...] = np.nan
+        at.bound[ArrayName(role="mean", device="cpu:0")].data[...] = np.nan
     before = fetch(ours.bound)
     feed = ours.training_feed(*batch(SMALL, 0), 0, moment())
     found, wanted = fetch(compiled(ours)(feed)), fetch(walked(theirs)(feed))
-    assert np.isnan([found["loss"], wanted["loss"]]).all()
+    assert np.isnan([found[LOSS], wanted[LOSS]]).all()
     kept, others = (
-        {name.removeprefix("kept/"): int(count) for name, count in arrays.items() if name.startswith("kept/")}
+        {name.to("parameter"): int(count) for name, count in arrays.items() if name.role == "skipped"}
         for arrays in (found, wanted)
     )
     assert kept == others
-    assert kept["fc8.weight:0"] == ours.bound["fc8.weight:0"].data.size
+    assert kept[ArrayName("fc8", "weight", 0)] == ours.bound[ArrayName("fc8", "weight", 0)].data.size
     for name, count in kept.items():
         if count == ours.bound[name].data.size:
             np.testing.assert_array_equal(ours.bound[name].data, before[name])

@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 
 from minialex.backend import registry
+from minialex.backend.program import ArrayName
 from minialex.data import epoch_order
 from minialex.data.draws import Draws, training_draws
 from minialex.data.statistics import Statistics
-from minialex.engine.schedule import moment, parameter_rates
+from minialex.engine.schedule import moment, parameter_rate
 from minialex.engine.session import Session
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.layers import Conv2d, LocalResponseNorm, MaxPool2d, ReLU, SpatialResponseNorm
 from minialex.recipe.differences import DIFFERENCES, Difference
-from minialex.recipe.fields import fields, load
+from minialex.recipe.fields import fields
+from minialex.recipe.toml import load
 
 PAPER, CODE = load("alexnet-2012"), load("code145")
-BOTH = {"alexnet-2012": models.build(PAPER.network), "code145": models.build(CODE.network)}
+BOTH = {"alexnet-2012": variants.build(PAPER), "code145": variants.build(CODE)}
 
 
 def test_there_are_28() -> None:
@@ -120,10 +122,15 @@ def test_12_13_19_what_is_taken_off_and_multiplied() -> None:
     for name in ("alexnet-2012", "code145"):
         session = Session(load(name).replace(**small), backend, ("cpu:0",) * 2, found)
         feed = session.feed(images, np.zeros(2, np.int64), draws)
-        args = [feed[f"{key}@cpu:0"] for key in ("images", "shift", "top", "left", "flip")]
+        args = [feed[ArrayName(role=key, device="cpu:0")] for key in ("images", "shift", "top", "left", "flip")]
         plan = session.plan
         cut = backend.augment(
-            args[0], session.bound["mean@cpu:0"], *args[1:], crop=28, factor=plan.factor, mean_follows=plan.mean_follows
+            args[0],
+            session.bound[ArrayName(role="mean", device="cpu:0")],
+            *args[1:],
+            crop=28,
+            factor=plan.factor("train"),
+            mean_follows=plan.mean_follows,
         )
         results[name] = backend.to_numpy(cut)
     pixels = images.astype(np.float32)
@@ -149,7 +156,8 @@ def test_13_scale_of_the_colour_shift() -> None:
 def test_17_18_rates_and_schedule() -> None:
     names = ["conv2.weight", "conv2.bias"]
     first = {
-        name: parameter_rates(r, moment(r, 1, []), names) for name, r in (("alexnet-2012", PAPER), ("code145", CODE))
+        name: {n: parameter_rate(r, moment(r, 1, []), *n.split(".")) for n in names}
+        for name, r in (("alexnet-2012", PAPER), ("code145", CODE))
     }
     assert first == {
         "alexnet-2012": {"conv2.weight": 0.01, "conv2.bias": 0.01},

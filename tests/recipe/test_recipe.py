@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from minialex.errors import ConfigurationError
-from minialex.recipe.fields import Recipe, built_in, fields, load, parse, parse_value
+from minialex.recipe.fields import Recipe, fields
+from minialex.recipe.toml import built_in, load, parse, parse_value
 
 
 @pytest.mark.parametrize("name", built_in())
@@ -61,8 +62,8 @@ def test_every_field_is_documented() -> None:
 def test_a_field_is_found_by_its_name_alone() -> None:
     recipe = Recipe().replace(norm_k=1, steps=(3, 4))
     assert recipe.norm_k == 1.0
-    assert recipe.network.norm_k == 1.0
-    assert recipe.training.steps == (3, 4)
+    assert recipe.norm_k == 1.0
+    assert recipe.steps == (3, 4)
     with pytest.raises(AttributeError):
         _ = recipe.no_such_field
 

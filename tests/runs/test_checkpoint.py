@@ -18,7 +18,7 @@ import pytest
 
 from minialex.errors import CheckpointError, ConfigurationError, MinialexError, ResourceError
 from minialex.runs import checkpoint
-from minialex.storage import atomic
+from minialex.storage import atomic, safetensors
 
 Tensors = dict[str, np.ndarray[Any, Any]]
 PARTS = ("weights.safetensors", "momentum.safetensors", "state.json", "manifest.json")
@@ -411,7 +411,7 @@ def test_hostile_safetensors(tmp_path: Path, case: str) -> None:
     path = tmp_path / "weights.safetensors"
     write_safetensors(path, header, data, length)
     with pytest.raises(CheckpointError, match=words) as caught:
-        checkpoint.read_safetensors(path)
+        safetensors.read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -419,13 +419,13 @@ def test_hostile_safetensors(tmp_path: Path, case: str) -> None:
 def test_safetensors_that_are_no_file_of_that_kind(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     with pytest.raises(CheckpointError, match=r"a\.safetensors' is missing"):
-        checkpoint.read_safetensors(path)
+        safetensors.read(path)
     for contents in (b"", b"1234567", b"\x80\x04\x95" * 100):
         path.write_bytes(contents)
         with pytest.raises(CheckpointError, match="not a safetensors file, or cut short"):
-            checkpoint.read_safetensors(path)
+            safetensors.read(path)
     with pytest.raises(CheckpointError, match=r"cannot read .*: Is a directory"):
-        checkpoint.read_safetensors(tmp_path)
+        safetensors.read(tmp_path)
 
 
 def test_random_damage_to_a_header_never_escapes(tmp_path: Path) -> None:
@@ -440,7 +440,7 @@ def test_random_damage_to_a_header_never_escapes(tmp_path: Path) -> None:
             broken[position] = generator.integers(0, 256)
         path.write_bytes(broken)
         try:
-            found = checkpoint.read_safetensors(path)
+            found = safetensors.read(path)
         except CheckpointError:
             caught += 1
         else:

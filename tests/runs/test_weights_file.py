@@ -12,18 +12,18 @@ import pytest
 
 from minialex.data.statistics import Statistics
 from minialex.errors import CheckpointError
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.parameters import initial_parameters, join_columns
-from minialex.recipe.fields import load
-from minialex.runs import checkpoint
+from minialex.recipe.toml import load
 from minialex.runs import weights_file as weights
 from minialex.runs.weights_file import Weights
+from minialex.storage import safetensors
 
 RECIPE = load("shapes").replace(kernels=(4, 4, 4, 4, 4), features=(8, 8), classes=3)
 
 
 def made() -> Weights:
-    tensors = join_columns(initial_parameters(models.build(RECIPE.network), RECIPE.columns, 1))
+    tensors = join_columns(initial_parameters(variants.build(RECIPE), RECIPE.columns, 1))
     mean = np.random.default_rng(0).uniform(0, 255, (3, 32, 32)).astype(np.float32)
     return Weights(
         RECIPE,
@@ -72,9 +72,9 @@ def test_the_digest_is_that_of_the_network() -> None:
 def rewrite(path: Path, metadata: dict[str, Any] | None = None, tensors: dict[str, Any] | None = None) -> None:
     """The sound file with some metadata or tensors changed, None taking them out."""
     weights.write(path, made())
-    known = {**checkpoint.read_metadata(path), **(metadata or {})}
-    arrays = {**checkpoint.read_safetensors(path), **(tensors or {})}
-    checkpoint.write_safetensors(
+    known = {**safetensors.read_metadata(path), **(metadata or {})}
+    arrays = {**safetensors.read(path), **(tensors or {})}
+    safetensors.write(
         path,
         {name: array for name, array in arrays.items() if array is not None},
         {name: text for name, text in known.items() if text is not None},

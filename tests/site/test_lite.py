@@ -109,13 +109,14 @@ def test_the_wheel_has_what_notebooks_use() -> None:
     archive = zipfile.ZipFile(io.BytesIO(data))
     names = set(archive.namelist())
     for part in (
-        "notebooks/show.py",
-        "check/__init__.py",
-        "ablations/recorded/relu.json",
-        "ablations/studies/relu.toml",
+        "course/notebooks/show.py",
+        "course/checks/__init__.py",
+        "studies/recorded/relu.json",
+        "studies/designs/relu.toml",
     ):
         assert f"minialex/{part}" in names
-    assert not any(name.startswith("minialex/site/") for name in names)
+    site = {name for name in names if name.startswith("minialex/site/")}
+    assert site == {"minialex/site/__init__.py", "minialex/site/live.py"}
     info = next(name for name in names if name.endswith("METADATA"))
     assert archive.read(info).decode().splitlines()[-3:] == [f"Requires-Dist: {name}" for name in lite.REQUIRES]
 

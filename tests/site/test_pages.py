@@ -16,7 +16,7 @@ from minialex import studies as ablations
 from minialex.cli import app as cli
 from minialex.cli import server
 from minialex.errors import ConfigurationError
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex.site import blocks, claims, pages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,17 +191,3 @@ def test_without_a_site_and_a_source_tree_it_says_what_to_do(
     monkeypatch.setattr(server, "PACKAGED", tmp_path / "built")
     assert cli.run(["docs", "--no-browser"]) == 2
     assert "clone the source" in capfd.readouterr().err
-
-
-def test_the_reference_says_types_and_descriptions_each_in_its_column() -> None:
-    griffe = pytest.importorskip("griffe", reason="pip install 'minialex[docs]'")
-    loaded = griffe.load(
-        "minialex.engine.session",
-        search_paths=[ROOT],
-        docstring_parser="numpy",
-        extensions=griffe.load_extensions(str(ROOT / "minialex" / "site" / "docstrings.py") + ":Described"),
-    )
-    (parameters,) = (part for part in loaded["Session"].docstring.parsed if part.kind.value == "parameters")
-    recipe_of, *_ = parameters.value
-    assert str(recipe_of.annotation) == "Recipe"
-    assert recipe_of.description.startswith("with ")

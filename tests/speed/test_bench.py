@@ -16,10 +16,10 @@ from minialex.backend import registry
 from minialex.cli import app as cli
 from minialex.errors import ResourceError
 from minialex.figures import bench as figures
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.speed import bench, peaks
 from minialex.speed.bench import FEED, Part, Timings, parts
-from minialex.speed.floors import Peaks, Work
+from minialex.speed.roofline import Peaks, Work
 
 SMALL = load("small").replace(classes=10, batch_size=4)
 

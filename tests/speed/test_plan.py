@@ -1,4 +1,4 @@
-"""The arithmetic of plans, held to the numbers that were derived by hand (PERFORMANCE.md of the project's notes)."""
+"""The arithmetic of plans, held to numbers that were derived by hand."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from minialex.engine.columns import Executor
 from minialex.engine.step import Plan, record
 from minialex.engine.summary import PAPER_TOTALS, summarise
 from minialex.errors import ConfigurationError
-from minialex.network import models
-from minialex.recipe.fields import Recipe, load
-from minialex.speed.plan import IMAGENET, UPDATE_BYTES, Pass, averaged, floor, lay_out
+from minialex.network import models, variants
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load
+from minialex.speed.plan import IMAGENET, Pass, averaged, floor, lay_out
 from minialex.speed.rates import KNOWN, LINKS, PRECISIONS, Rates
 
-PAPER = models.alexnet()
+UPDATE_BYTES = 20  # a parameter: w, v and dw are read and w and v written, in float32
+PAPER = models.ALEXNET
 H200 = KNOWN["h200"]
 ONE = lay_out(PAPER, (0, 0))
 TWO = lay_out(PAPER, (0, 1))
@@ -39,7 +41,7 @@ def test_values_that_the_columns_exchange() -> None:
 @pytest.mark.parametrize("changes", [{}, {"norm_scope": "all"}, {"connect": "everywhere"}, {"connect": "never"}])
 def test_exchanges_are_what_the_executor_counts(changes: dict[str, str]) -> None:
     recipe = Recipe().replace(**changes)
-    network = models.build(recipe.network)
+    network = variants.build(recipe)
     plan = Plan(network, ("cpu:0", "cpu:1"))
     executor = Executor(network, as_backend(Recorder(("cpu:0", "cpu:1"))), plan.placement)
     program = record(plan, "train", 3, ("cpu:0", "cpu:1"))
@@ -112,7 +114,7 @@ def test_averaging_gradients_sends_more_below_a_batch_of_1005() -> None:
 def test_multiply_adds_are_the_summary_s() -> None:
     for name in ("alexnet-2012", "small", "caffe", "code145", "one-weird-trick"):
         recipe = load(name).replace(classes=10)
-        layout = lay_out(models.build(recipe.network), (0,) * recipe.columns)
+        layout = lay_out(variants.build(recipe), (0,) * recipe.columns)
         flops = sum(p.flops for passes in layout.work[0].values() for p in passes)
         found = summarise(recipe)
         assert flops == 2 * found.training_multiply_adds
@@ -145,9 +147,9 @@ def test_normalisation_and_pooling_are_one_pass_each_way() -> None:
     forward, backward = ONE.work[0]["norm1 + pool1"]
     before, after = 55 * 55 * 96, 27 * 27 * 96
     assert (forward.values, backward.values) == (before + after, 2 * before + after)
-    caffe = lay_out(models.build(Recipe().replace(norm_place="after-pool").network), (0, 0)).work[0]
+    caffe = lay_out(variants.build(Recipe().replace(norm_place="after-pool")), (0, 0)).work[0]
     assert "pool1 + norm1" in caffe
-    code = lay_out(models.build(load("code145").network), (0, 0)).work[0]
+    code = lay_out(variants.build(load("code145")), (0, 0)).work[0]
     assert {"norm1 + pool1", "norm2 + spatial2 + pool2"} <= set(code)
 
 

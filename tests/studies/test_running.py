@@ -234,3 +234,13 @@ def test_the_list_has_every_study(capfd: pytest.CaptureFixture[str]) -> None:
     out = capfd.readouterr().out
     assert "columns-equal" in out
     assert "5 × 5" not in out
+
+
+def test_without_scipy_it_says_so_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    assert cli.run(["ablate", "pooling", "--quick", "--out", str(tmp_path / "out")]) == 2
+    assert "pip install 'minialex[studies]'" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert cli.run(["ablate", "--list"]) == 0

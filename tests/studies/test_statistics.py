@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import math
+import sys
+from dataclasses import astuple, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from minialex.studies import statistics
+from minialex.errors import ConfigurationError
+from minialex.studies import names, recorded, words
 from minialex.studies.statistics import estimate, holm, paired
 
 NUMBERS = st.floats(-100, 100)
 
 
-@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 30, 3999])
-def test_student_is_scipys(freedom: int) -> None:
-    assert statistics.quantile(0.95, freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-7)
-    for t in (0.0, 0.1, 1.0, 2.5, 12.0, 200.0):
-        assert statistics.two_sided(t, freedom) == pytest.approx(2 * stats.t.sf(t, freedom), rel=1e-9, abs=1e-300)
+def test_student_by_its_table() -> None:
+    found = estimate([1.0, 2.0, 3.0, 4.0])  # t(3) = 4.472 for the mean, and its 97.5 % point is 3.182 (Student's table)
+    half = 3.182446 * math.sqrt(5 / 3 / 4)
+    assert (found.low, found.high) == pytest.approx((2.5 - half, 2.5 + half), rel=1e-6)
+    assert found.p == pytest.approx(0.030466, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", names())
+def test_what_is_recorded_is_what_the_values_give(name: str) -> None:
+    """Values are recorded with four digits after the point, intervals with all."""
+    kept = recorded(name)
+    assert kept is not None
+    fresh = replace(kept, recorded_means={}, recorded_differences={})
+    for found, again in ((kept.means, fresh.means), (kept.differences, fresh.differences)):
+        assert list(found) == list(again)
+        for arm in found:
+            assert astuple(found[arm]) == pytest.approx(astuple(again[arm]), rel=1e-3, abs=1e-4)
+
+
+def test_without_scipy_what_is_recorded_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    for name in names():
+        kept = recorded(name)
+        assert kept is not None
+        assert words.verdict(kept)
+        assert words.table(kept)
+    with pytest.raises(ConfigurationError, match=r"pip install 'minialex\[studies\]'"):
+        estimate([1.0, 2.0])
 
 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=8))

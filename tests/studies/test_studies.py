@@ -11,16 +11,17 @@ import pytest
 
 from minialex import studies as ablations
 from minialex.errors import ConfigurationError
-from minialex.network import models
+from minialex.network import variants
 from minialex.network.parameters import whole_shapes
-from minialex.recipe.fields import Recipe, built_in, load
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import built_in, load
 from minialex.studies.study import ORDER, key, parse, study
 
 ALL = ablations.names()
 
 
 def parameters(recipe: Recipe) -> int:
-    shapes = whole_shapes(models.build(recipe.network), recipe.columns)
+    shapes = whole_shapes(variants.build(recipe), recipe.columns)
     return sum(math.prod(shape) for shape in shapes.values())
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from minialex import data
+from minialex.backend.program import STEP
 from minialex.engine.opening import prepare
 from minialex.engine.session import Session
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.runs.run_folder import Run
 from minialex.training.loop import train
 from minialex_numpy import NumpyBackend
@@ -29,7 +30,7 @@ def test_every_batch_is_made_once_and_before_its_step_is_over(monkeypatch: pytes
 
         def tell(feed: Any) -> Any:
             if kind == "train":
-                events.append(("step", feed["step"]))
+                events.append(("step", feed[STEP]))
             return made(feed)
 
         return tell

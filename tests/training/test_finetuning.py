@@ -13,10 +13,10 @@ from minialex.backend import registry
 from minialex.cli.app import run
 from minialex.engine.session import Session
 from minialex.errors import CheckpointError
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.runs import checkpoint
-from minialex.runs import run_data as rundata
 from minialex.runs import weights_file as weights
+from minialex.runs.run_folder import read_data
 from minialex.training import finetuning as transfer
 
 TINY = [
@@ -89,7 +89,7 @@ def test_layers_are_taken_and_the_last_is_drawn_anew(form: str, source: Path, ph
     assert facts["drawn_anew"] == {"fc8": "10×8 there, 3×8 here"}
     assert facts["from"] == str(origin)
     assert facts["sha256"] == weights.find(origin).digest()
-    known, old = rundata.read(tmp_path / "run"), rundata.read(source)
+    known, old = read_data(tmp_path / "run"), read_data(source)
     np.testing.assert_array_equal(known.statistics.mean, old.statistics.mean)
     assert not np.array_equal(known.statistics.covariance, old.statistics.covariance)
     assert run(["export", str(tmp_path / "run"), str(tmp_path / "tuned.safetensors")]) == 0

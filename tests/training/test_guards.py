@@ -12,7 +12,7 @@ from minialex.data.dataset import statistics_of
 from minialex.engine.schedule import moment
 from minialex.engine.session import Session
 from minialex.recipe.fields import Recipe
-from minialex.recipe.fields import load as load_recipe
+from minialex.recipe.toml import load as load_recipe
 from minialex.training.guards import PATIENCE, LossGuard, dead_units, dead_units_warning, first_not_finite
 
 RECIPE = load_recipe("shapes").replace(classes=10, kernels=(4, 4, 4, 4, 4), features=(8, 8), batch_size=8)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from minialex.data import load
 from minialex.runs import checkpoint
-from minialex.runs import run_data as rundata
+from minialex.runs.run_folder import read_data
 
 MINIALEX = [sys.executable, "-c", "from minialex.cli.app import main; main()"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -128,7 +128,7 @@ def test_killed_and_resumed(place: Path, whole: Path, tmp_path: Path) -> None:
 
 
 def test_statistics_are_the_stores_and_words_are_shown(place: Path, whole: Path, archives: Path) -> None:
-    known, data = rundata.read(whole), load(str(place))
+    known, data = read_data(whole), load(str(place))
     assert data.statistics is not None
     assert np.array_equal(known.statistics.mean, data.statistics.mean)
     assert known.titles == tuple(CLASSES.values())

@@ -43,7 +43,7 @@ def occlusion(
         )  # fmt: skip
     i, j = np.unravel_index(int(result.probabilities.argmin()), result.probabilities.shape)
     top, left = int(result.offsets[i]), int(result.offsets[j])
-    changed = (result.given != result.label).mean()
+    changed = (result.answers != result.label).mean()
     screen.print(
         f"{subject.name(result.label)}: {result.whole:.2%} for {images.source}; least "
         f"{result.probabilities.min():.2%}, with rows {top} to {top + result.size - 1} and columns {left} to "

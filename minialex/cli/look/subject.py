@@ -96,7 +96,7 @@ class Subject:
     def columns(self, layer: str) -> int:
         """In how many columns a layer's channels or neurons lie."""
         stages = self.session.network.stages(self.recipe.columns)
-        return next(1 if stage.whole else stage.columns for stage in stages if stage.layer.name == layer)
+        return next(stage.pieces for stage in stages if stage.layer.name == layer)
 
 
 def open_run(run: Path, machine: Machine, data: str | None = None) -> Subject:

@@ -64,5 +64,5 @@ def translation(
     )
     ground, content = sensitivity.blank(subject.session), sensitivity.shrunk(pixels[0], scale)
     ends = (int(result.shifts[0]), 0, int(result.shifts[-1]))
-    samples = [subject.crop(sensitivity.place(content, ground, down, right)) for down in ends for right in ends]
+    samples = [subject.crop(sensitivity.paste(content, ground, down, right)) for down in ends for right in ends]
     save(screen, figures.translation(samples, result, subject.class_names), picture)

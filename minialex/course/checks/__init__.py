@@ -5,49 +5,31 @@ Truth is computed with the library's reference operations when a check is called
 
 from __future__ import annotations
 
-from minialex.course.checks.augmentation import count_views as count_views
-from minialex.course.checks.augmentation import reflect as reflect
-from minialex.course.checks.augmentation import ten_views as ten_views
-from minialex.course.checks.colour import colour_shift as colour_shift
-from minialex.course.checks.colour import covariance as covariance
-from minialex.course.checks.colour import first_share as first_share
-from minialex.course.checks.columns import column_parameters as column_parameters
-from minialex.course.checks.columns import conv3_bytes as conv3_bytes
-from minialex.course.checks.columns import owners_gradient as owners_gradient
-from minialex.course.checks.convolution import shift_kernel as shift_kernel
-from minialex.course.checks.convolution import slope as slope
-from minialex.course.checks.convolution import weight_gradient as weight_gradient
-from minialex.course.checks.depth import receptive_rows as receptive_rows
-from minialex.course.checks.depth import share_of_conv3 as share_of_conv3
-from minialex.course.checks.depth import without_conv4 as without_conv4
-from minialex.course.checks.dropout import geometric_mean as geometric_mean
-from minialex.course.checks.dropout import inverted_dropout as inverted_dropout
-from minialex.course.checks.dropout import silent_pairs as silent_pairs
-from minialex.course.checks.feedback import Feedback as Feedback
-from minialex.course.checks.initialisation import dead_share as dead_share
-from minialex.course.checks.initialisation import guessing_loss as guessing_loss
-from minialex.course.checks.initialisation import he_std as he_std
-from minialex.course.checks.learned import nearest_image as nearest_image
-from minialex.course.checks.learned import top_classes as top_classes
-from minialex.course.checks.machine import bytes_of_learning as bytes_of_learning
-from minialex.course.checks.machine import crossover_batch as crossover_batch
-from minialex.course.checks.machine import training_multiply_adds as training_multiply_adds
-from minialex.course.checks.network import brighter as brighter
-from minialex.course.checks.network import one_column_parameters as one_column_parameters
-from minialex.course.checks.network import rows_after as rows_after
-from minialex.course.checks.normalisation import alpha_for_torch as alpha_for_torch
-from minialex.course.checks.normalisation import normalise as normalise
-from minialex.course.checks.normalisation import window as window
-from minialex.course.checks.own_backend import repaired_norm as repaired_norm
-from minialex.course.checks.own_backend import tanh_gradient as tanh_gradient
-from minialex.course.checks.pooling import max_pool as max_pool
-from minialex.course.checks.pooling import pool_gradient as pool_gradient
-from minialex.course.checks.pooling import windows_of_a_pixel as windows_of_a_pixel
-from minialex.course.checks.relu import relu_gradient as relu_gradient
-from minialex.course.checks.relu import sigmoid_chain as sigmoid_chain
-from minialex.course.checks.relu import steps_to as steps_to
-from minialex.course.checks.table1 import averaged_error as averaged_error
-from minialex.course.checks.table1 import error_interval as error_interval
-from minialex.course.checks.update import final_velocity as final_velocity
-from minialex.course.checks.update import halving_steps as halving_steps
-from minialex.course.checks.update import paper_update as paper_update
+from minialex.course.checks.augmentation import count_views, reflect, ten_views
+from minialex.course.checks.colour import colour_shift, covariance, first_share
+from minialex.course.checks.columns import column_parameters, conv3_bytes, owners_gradient
+from minialex.course.checks.convolution import shift_kernel, slope, weight_gradient
+from minialex.course.checks.depth import receptive_rows, share_of_conv3, without_conv4
+from minialex.course.checks.dropout import geometric_mean, inverted_dropout, silent_pairs
+from minialex.course.checks.feedback import Feedback
+from minialex.course.checks.initialisation import dead_share, guessing_loss, he_std
+from minialex.course.checks.learned import nearest_image, top_classes
+from minialex.course.checks.machine import bytes_of_learning, crossover_batch, training_multiply_adds
+from minialex.course.checks.network import brighter, one_column_parameters, rows_after
+from minialex.course.checks.normalisation import alpha_for_torch, normalise, window
+from minialex.course.checks.own_backend import repaired_norm, tanh_gradient
+from minialex.course.checks.pooling import max_pool, pool_gradient, windows_of_a_pixel
+from minialex.course.checks.relu import relu_gradient, sigmoid_chain, steps_to
+from minialex.course.checks.table1 import averaged_error, error_interval
+from minialex.course.checks.update import final_velocity, halving_steps, paper_update
+
+__all__ = [
+    "Feedback", "alpha_for_torch", "averaged_error", "brighter", "bytes_of_learning", "colour_shift",
+    "column_parameters", "conv3_bytes", "count_views", "covariance", "crossover_batch", "dead_share",
+    "error_interval", "final_velocity", "first_share", "geometric_mean", "guessing_loss", "halving_steps", "he_std",
+    "inverted_dropout", "max_pool", "nearest_image", "normalise", "one_column_parameters", "owners_gradient",
+    "paper_update", "pool_gradient", "receptive_rows", "reflect", "relu_gradient", "repaired_norm", "rows_after",
+    "share_of_conv3", "shift_kernel", "sigmoid_chain", "silent_pairs", "slope", "steps_to", "tanh_gradient",
+    "ten_views", "top_classes", "training_multiply_adds", "weight_gradient", "window", "windows_of_a_pixel",
+    "without_conv4",
+]  # fmt: skip

@@ -29,18 +29,14 @@ def count_views(answer: Any) -> str:
     for size, crop in ((8, 6), (32, 28), (256, 224)):
         truth = _positions(size, crop, "inclusive") ** 2 * 2
         paper = _positions(size, crop, "exclusive") ** 2 * 2
-        same_number(
-            call(answer, size, crop),
-            truth,
-            f"the number of views for {size} and {crop}",
-            mistakes=[
-                (paper, "so the paper counts (2,048 for 256 and 224), but from offset 0 to the last one it is one more "
-                 "in each direction."),
-                (truth / 2, "each crop also comes reflected."),
-                (_positions(size, crop, "inclusive") * 2, "crops move down *and* across."),
-                (2 * truth, "reflected left to right only; upside down is not used."),
-            ],
-        )  # fmt: skip
+        mistakes = [
+            (paper, "so the paper counts (2,048 for 256 and 224), but from offset 0 to the last one it is one more "
+             "in each direction."),
+            (truth / 2, "each crop also comes reflected."),
+            (_positions(size, crop, "inclusive") * 2, "crops move down *and* across."),
+            (2 * truth, "reflected left to right only; upside down is not used."),
+        ]  # fmt: skip
+        same_number(call(answer, size, crop), truth, f"the number of views for {size} and {crop}", mistakes)
     return "2,178 for the paper's sizes; the paper leaves out one offset each way and says 2,048."
 
 
@@ -58,19 +54,14 @@ def reflect(answer: Any) -> str:
     """A function (images [N,3,H,W]) -> each of them reflected, left to right."""
     images = load("shapes", train_images=2, validation_images=1).train.read(np.arange(2))
     truth = np.stack([_cut(image, [(0, 0, 1)], images.shape[2])[0] for image in images])
-    same_array(
-        call(answer, images),
-        truth,
-        "the reflected images",
-        axes=("n", "c", "i", "j"),
-        mistakes=[
-            (images, "they are as they were."),
-            (images[:, :, ::-1], "that is upside down: the last axis goes from left to right."),
-            (images[:, ::-1], "that exchanges red and blue: the channels are axis 1."),
-            (images[::-1], "that exchanges the images: the batch is axis 0."),
-            (images[:, :, ::-1, ::-1], "that turns them around by half a turn: only the last axis should change."),
-        ],
-    )
+    mistakes = [
+        (images, "they are as they were."),
+        (images[:, :, ::-1], "that is upside down: the last axis goes from left to right."),
+        (images[:, ::-1], "that exchanges red and blue: the channels are axis 1."),
+        (images[::-1], "that exchanges the images: the batch is axis 0."),
+        (images[:, :, ::-1, ::-1], "that turns them around by half a turn: only the last axis should change."),
+    ]
+    same_array(call(answer, images), truth, "the reflected images", mistakes, axes=("n", "c", "i", "j"))
     return "the last axis, turned around."
 
 

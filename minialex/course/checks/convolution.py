@@ -28,20 +28,15 @@ def shift_kernel(answer: Any) -> str:
     left[:, :-1] = image[0, 0, :, 1:]
     down = np.zeros((6, 7))
     down[1:] = image[0, 0, :-1]
-    same_array(
-        convolved(kernel),
-        truth,
-        "the image after your kernel",
-        axes=("i", "j"),
-        mistakes=[
-            (left, "that moves the image to the left: the kernel is laid on the image as it is, not turned around. "
-             "A pixel of the result must read its left neighbour."),
-            (middle, "that leaves the image where it is."),
-            (down, "that moves the image down: rows come first, columns second."),
-            (np.zeros((6, 7)), "all zeros give an image of zeros: one weight must be 1."),
-        ],
-        hint="Each pixel of the result should be its left neighbour's old value: which one weight is 1?",
-    )  # fmt: skip
+    mistakes = [
+        (left, "that moves the image to the left: the kernel is laid on the image as it is, not turned around. "
+         "A pixel of the result must read its left neighbour."),
+        (middle, "that leaves the image where it is."),
+        (down, "that moves the image down: rows come first, columns second."),
+        (np.zeros((6, 7)), "all zeros give an image of zeros: one weight must be 1."),
+    ]  # fmt: skip
+    hint = "Each pixel of the result should be its left neighbour's old value: which one weight is 1?"
+    same_array(convolved(kernel), truth, "the image after your kernel", mistakes, axes=("i", "j"), hint=hint)
     return "each pixel reads its left neighbour, and the image moves to the right."
 
 
@@ -52,17 +47,13 @@ def slope(answer: Any) -> str:
     for f, x, h in cases:
         truth = (f(x + h) - f(x - h)) / (2 * h)
         forward = (f(x + h) - f(x)) / h
-        same_number(
-            call(answer, f, x, h),
-            truth,
-            f"slope(np.{f.__name__}, {x}, {h})",
-            mistakes=[
-                (forward, "that goes one step forward only; go h to both sides: the error falls with h²."),
-                ((f(x) - f(x - h)) / h, "that goes one step back only; go h to both sides."),
-                (2 * truth, "the two points are 2h apart: divide by that."),
-                (-truth, "the sign is turned: right minus left."),
-            ],
-        )  # fmt: skip
+        mistakes = [
+            (forward, "that goes one step forward only; go h to both sides: the error falls with h²."),
+            ((f(x) - f(x - h)) / h, "that goes one step back only; go h to both sides."),
+            (2 * truth, "the two points are 2h apart: divide by that."),
+            (-truth, "the sign is turned: right minus left."),
+        ]  # fmt: skip
+        same_number(call(answer, f, x, h), truth, f"slope(np.{f.__name__}, {x}, {h})", mistakes)
     return "the central difference: its error falls with h²."
 
 
@@ -82,18 +73,20 @@ def weight_gradient(answer: Any) -> str:
                 for s in range(size):
                     unstrided[:, :, r, s] = np.einsum("nkpq,ncpq->kc", dy, x[:, :, r : r + P, s : s + P])
         result = call(answer, dy, x, size, stride)
+        mistakes = [
+            (truth.swapaxes(2, 3), "rows and columns of the kernel are exchanged."),
+            (truth[:, :, ::-1, ::-1], "the kernel is turned around: dw[r, s] goes with row p·stride + r."),
+            (truth / N, "do not take the mean over the images: the loss has done that."),
+            (unstrided, "the stride is missing: place p begins at row p · stride."),
+            (truth.swapaxes(0, 1), "the axes should be [K, C, R, S], the kernels first."),
+        ]  # fmt: skip
+        hint = "Every output that a weight has touched gives it dy · x: add up over n, p and q."
         same_array(
             result,
             truth,
             f"dw for kernels of {size} × {size} at stride {stride}",
+            mistakes,
             axes=("k", "c", "r", "s"),
-            mistakes=[
-                (truth.swapaxes(2, 3), "rows and columns of the kernel are exchanged."),
-                (truth[:, :, ::-1, ::-1], "the kernel is turned around: dw[r, s] goes with row p·stride + r."),
-                (truth / N, "do not take the mean over the images: the loss has done that."),
-                (unstrided, "the stride is missing: place p begins at row p · stride."),
-                (truth.swapaxes(0, 1), "the axes should be [K, C, R, S], the kernels first."),
-            ],
-            hint="Every output that a weight has touched gives it dy · x: add up over n, p and q.",
-        )  # fmt: skip
+            hint=hint,
+        )
     return "the same numbers as the reference, at stride 1 and 2."

@@ -22,8 +22,7 @@ from minialex.backend import registry
 from minialex.backend.protocol import Backend
 
 State = Literal["right", "not yet", "not answered"]
-_SIGNS = {"right": "✓", "not yet": "✗", "not answered": "…"}
-_HUES = {"right": "#2e8b57", "not yet": "#c2571a", "not answered": "#7d8790"}
+_MARKS = {"right": ("✓", "#2e8b57"), "not yet": ("✗", "#c2571a"), "not answered": ("…", "#7d8790")}
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,12 @@ class Feedback:
         return self.state == "right"
 
     def __repr__(self) -> str:
-        return f"{_SIGNS[self.state]} {self.state}: {self.message}"
+        return f"{_MARKS[self.state][0]} {self.state}: {self.message}"
 
     def _repr_html_(self) -> str:
-        text = html.escape(self.message).replace("\n", "<br>")
-        style = f"border-left:4px solid {_HUES[self.state]};padding:0.3em 0.8em;margin:0.3em 0"
-        return f'<div style="{style}"><b>{_SIGNS[self.state]} {self.state}</b> · {text}</div>'
+        text, (sign, hue) = html.escape(self.message).replace("\n", "<br>"), _MARKS[self.state]
+        style = f"border-left:4px solid {hue};padding:0.3em 0.8em;margin:0.3em 0"
+        return f'<div style="{style}"><b>{sign} {self.state}</b> · {text}</div>'
 
 
 class NotYet(Exception):
@@ -90,18 +89,6 @@ def refuse_placeholder(answer: Any) -> None:
             refuse_placeholder(part)
 
 
-def whole_number(answer: Any, what: str = "the answer") -> int:
-    """An answer as a whole number.
-
-    Raises:
-        NotYet: If it is none.
-    """
-    value = number(answer, what)
-    if value != round(value):
-        raise NotYet(f"{what} should be a whole number, and yours is {value:g}.")
-    return round(value)
-
-
 def number(answer: Any, what: str = "the answer") -> float:
     """An answer as one finite number.
 
@@ -127,8 +114,8 @@ def same_number(
     answer: Any,
     truth: float,
     what: str = "the answer",
-    *,
     mistakes: Sequence[tuple[float, str]] = (),
+    *,
     hint: str = "",
     tolerance: float = 1e-6,
 ) -> None:
@@ -159,8 +146,8 @@ def same_array(
     answer: Any,
     truth: NDArray[Any],
     what: str = "the result",
-    *,
     mistakes: Sequence[tuple[NDArray[Any], str]] = (),
+    *,
     hint: str = "",
     axes: Sequence[str] = (),
     tolerance: float = 1e-5,
@@ -176,21 +163,18 @@ def same_array(
         NotYet: If they differ: the mistake, or the shapes, or the first place that differs with both numbers.
     """
     array = as_array(answer, what)
-    if array.shape != truth.shape:
-        for wrong, words in mistakes:
-            if array.shape == wrong.shape and _close(array, wrong, tolerance).all():
-                raise NotYet(words)
-        raise NotYet(f"{what} has the shape {list(array.shape)}, it should be {list(truth.shape)}. {hint}".strip())
-    close = _close(array, truth, tolerance)
+    close = np.asarray(array.shape == truth.shape and _close(array, truth, tolerance))
     if close.all():
         return
     for wrong, words in mistakes:
         if wrong.shape == array.shape and _close(array, wrong, tolerance).all():
             raise NotYet(words)
+    if array.shape != truth.shape:
+        raise NotYet(f"{what} has the shape {list(array.shape)}, it should be {list(truth.shape)}. {hint}".strip())
     place = tuple(int(i) for i in np.argwhere(~close)[0])
     names = axes if len(axes) == len(place) else [f"axis {i}" for i in range(len(place))]
-    where = ", ".join(f"{name} = {i}" for name, i in zip(names, place, strict=True))
-    where = f"at {where} it is" if where else "it is"
+    at = ", ".join(f"{name} = {i}" for name, i in zip(names, place, strict=True))
+    where = f"at {at} it is" if at else "it is"
     count = int((~close).sum())
     many = f"{count:,} of {close.size:,} numbers differ" if close.size > 1 else "it differs"
     raise NotYet(f"{what}: {where} {array[place]:.6g}, the library has {truth[place]:.6g}; {many}. {hint}".strip())
@@ -216,8 +200,7 @@ def as_array(answer: Any, what: str = "the result") -> NDArray[Any]:
 def reference(operation: str, *arguments: Any, **named: Any) -> Any:
     """An operation of the reference backend on NumPy arrays; gives NumPy arrays, or a tuple of them."""
     backend = _backend()
-    device = backend.devices[0]
-    sent = [backend.to_device(a, device) if isinstance(a, np.ndarray) else a for a in arguments]
+    sent = [backend.to_device(a, backend.devices[0]) if isinstance(a, np.ndarray) else a for a in arguments]
     result = getattr(backend, operation)(*sent, **named)
     if isinstance(result, tuple):
         return tuple(part if part is None else backend.to_numpy(part) for part in result)

@@ -19,18 +19,13 @@ def top_classes(answer: Any) -> str:
         probs = random.permutation(np.arange(1.0, 11.0)) / 55
         truth = np.array(library_top(probs, count))
         ascending = np.argsort(probs)
-        same_array(
-            call(answer, probs, count),
-            truth,
-            f"the {count} most probable classes",
-            axes=("place",),
-            mistakes=[
-                (ascending[:count], "those are the least probable: argsort begins with the smallest."),
-                (truth[::-1], "the right classes, but the most probable one comes first."),
-                (np.sort(truth), "the right classes, but in the order of their probability, not of their number."),
-                (probs[truth], "those are the probabilities; give the numbers of the classes."),
-            ],
-        )
+        mistakes = [
+            (ascending[:count], "those are the least probable: argsort begins with the smallest."),
+            (truth[::-1], "the right classes, but the most probable one comes first."),
+            (np.sort(truth), "the right classes, but in the order of their probability, not of their number."),
+            (probs[truth], "those are the probabilities; give the numbers of the classes."),
+        ]
+        same_array(call(answer, probs, count), truth, f"the {count} most probable classes", mistakes, axes=("place",))
     return "as in figure 4 of the paper."
 
 
@@ -43,17 +38,13 @@ def nearest_image(answer: Any) -> str:
         query = random.normal(0, 1, 8)
         truth = int(nearest(features, query[None], 1).images[0, 0])
         distances = ((features - query) ** 2).sum(axis=1)
-        same_number(
-            call(answer, features, query),
-            truth,
-            "the index",
-            mistakes=[
-                (int(distances.argmax()), "that is the farthest: take the smallest distance."),
-                (int((features @ query).argmax()), "that is the largest product, which prefers long vectors."),
-                (int(np.abs(features.sum(axis=1) - query.sum()).argmin()), "differences must be squared (or at least "
-                 "made positive) before they are added up: here they cancel."),
-                (float(np.sqrt(distances.min())), "that is the distance; give the row's index."),
-            ],
-            hint="Subtract the query from every row, square, add up along axis 1, and take argmin.",
-        )  # fmt: skip
+        mistakes = [
+            (int(distances.argmax()), "that is the farthest: take the smallest distance."),
+            (int((features @ query).argmax()), "that is the largest product, which prefers long vectors."),
+            (int(np.abs(features.sum(axis=1) - query.sum()).argmin()), "differences must be squared (or at least "
+             "made positive) before they are added up: here they cancel."),
+            (float(np.sqrt(distances.min())), "that is the distance; give the row's index."),
+        ]  # fmt: skip
+        hint = "Subtract the query from every row, square, add up along axis 1, and take argmin."
+        same_number(call(answer, features, query), truth, "the index", mistakes, hint=hint)
     return "the same row that the library finds."

@@ -62,23 +62,20 @@ def normalise(answer: Any) -> str:
     own = a / (k + alpha * a**2) ** beta
     sums = (scale - k) / alpha
     everything = a / (k + alpha * (a**2).sum()) ** beta
+    mistakes = [
+        (lrn(a, size, alpha / size)[0], "here alpha is used as it is given, as in the paper's formula: do not "
+         "divide it by n."),
+        (own, "that uses each channel's own square only; add up the window's."),
+        (everything, "that adds up all channels; only the window's count."),
+        (a / (k + alpha * sums), "the exponent beta is missing."),
+        (a * (k + alpha * sums) ** beta, "divide, do not multiply: large neighbours make it smaller."),
+        (lrn(a, size, alpha, k=1.0)[0], "that has k = 1; use the k that is given."),
+        (a / (alpha * sums) ** beta, "k is missing."),
+    ]  # fmt: skip
+    hint = "a[c] / (k + alpha · sum of squares in the window of c) ** beta."
     same_array(
-        call(answer, a, size, k, alpha, beta),
-        truth,
-        "the normalised activities",
-        axes=("c",),
-        mistakes=[
-            (lrn(a, size, alpha / size)[0], "here alpha is used as it is given, as in the paper's formula: do not "
-             "divide it by n."),
-            (own, "that uses each channel's own square only; add up the window's."),
-            (everything, "that adds up all channels; only the window's count."),
-            (a / (k + alpha * sums), "the exponent beta is missing."),
-            (a * (k + alpha * sums) ** beta, "divide, do not multiply: large neighbours make it smaller."),
-            (lrn(a, size, alpha, k=1.0)[0], "that has k = 1; use the k that is given."),
-            (a / (alpha * sums) ** beta, "k is missing."),
-        ],
-        hint="a[c] / (k + alpha · sum of squares in the window of c) ** beta.",
-    )  # fmt: skip
+        call(answer, a, size, k, alpha, beta), truth, "the normalised activities", mistakes, axes=("c",), hint=hint
+    )
     return "as in the reference, edges included."
 
 
@@ -87,14 +84,10 @@ def alpha_for_torch(answer: Any) -> str:
     """The alpha that a library which divides it by n = 5 must be given to compute the paper's printed formula."""
     printed = LocalResponseNorm("norm", alpha=1e-4, alpha_over_n=False)
     wanted = printed.coefficient / LocalResponseNorm("norm", alpha=1.0).coefficient
-    same_number(
-        answer,
-        wanted,
-        "alpha",
-        mistakes=[
-            (1e-4, "given 1e-4, such a library multiplies the sum with 2e-5."),
-            (1e-4 / 5, "the wrong way around: that library divides, so give it more, not less."),
-            (25e-4, "divided by n once, not twice."),
-        ],
-    )
+    mistakes = [
+        (1e-4, "given 1e-4, such a library multiplies the sum with 2e-5."),
+        (1e-4 / 5, "the wrong way around: that library divides, so give it more, not less."),
+        (25e-4, "divided by n once, not twice."),
+    ]
+    same_number(answer, wanted, "alpha", mistakes)
     return f"{wanted:g}, of which it makes {printed.coefficient:g}."

@@ -21,21 +21,22 @@ def max_pool(answer: Any) -> str:
     for rows, size, stride in ((7, 3, 2), (8, 2, 2), (8, 3, 2)):
         x = random(f"pool{rows}{size}", rows, rows) - 3.0  # all below zero
         means = np.lib.stride_tricks.sliding_window_view(x, (size, size))[::stride, ::stride].mean(axis=(2, 3))
+        mistakes = [
+            (np.maximum(pooled(x, size, stride), 0), "a maximum that begins at 0 cannot go below it: begin with "
+             "the first value of the window, or with -np.inf."),
+            (means, "that is the mean of each window; take the greatest."),
+            (pooled(x, size, size), "those do not overlap: the next begins after `stride` rows, not `size`."),
+            (pooled(x, size, 1), "the stride is missing: the next window begins `stride` rows further."),
+            (pooled(x, stride, stride), "those windows have `stride` rows; they should have `size`."),
+            (pooled(x, size, stride, ceil=True), "the last windows hang over the edge; only whole ones count."),
+        ]  # fmt: skip
         same_array(
             call(answer, x, size, stride),
             pooled(x, size, stride),
             f"max_pool of {rows} × {rows} with size {size} and stride {stride}",
+            mistakes,
             axes=("p", "q"),
-            mistakes=[
-                (np.maximum(pooled(x, size, stride), 0), "a maximum that begins at 0 cannot go below it: begin with "
-                 "the first value of the window, or with -np.inf."),
-                (means, "that is the mean of each window; take the greatest."),
-                (pooled(x, size, size), "those do not overlap: the next begins after `stride` rows, not `size`."),
-                (pooled(x, size, 1), "the stride is missing: the next window begins `stride` rows further."),
-                (pooled(x, stride, stride), "those windows have `stride` rows; they should have `size`."),
-                (pooled(x, size, stride, ceil=True), "the last windows hang over the edge; only whole ones count."),
-            ],
-        )  # fmt: skip
+        )
     return "windows of any size at any stride, also below zero."
 
 
@@ -52,17 +53,13 @@ def windows_of_a_pixel(answer: Any) -> str:
         return max(counts)
 
     truth = at_most(3, 2)
-    same_number(
-        answer,
-        truth,
-        "the number of windows",
-        mistakes=[
-            (at_most(2, 2), "so it is without overlap (2 × 2 at stride 2)."),
-            (math.isqrt(truth), "that is along one axis; windows overlap in rows and in columns."),
-            (at_most(3, 1), "so it would be at stride 1; only every other window is there."),
-        ],
-        hint="Draw 5 × 5 pixels and the four windows in them: which pixel do they share?",
-    )
+    mistakes = [
+        (at_most(2, 2), "so it is without overlap (2 × 2 at stride 2)."),
+        (math.isqrt(truth), "that is along one axis; windows overlap in rows and in columns."),
+        (at_most(3, 1), "so it would be at stride 1; only every other window is there."),
+    ]
+    hint = "Draw 5 × 5 pixels and the four windows in them: which pixel do they share?"
+    same_number(answer, truth, "the number of windows", mistakes, hint=hint)
     return f"{truth}: the pixel in the corner that four windows share."
 
 
@@ -79,18 +76,14 @@ def pool_gradient(answer: Any) -> str:
 
     truth = gradient(3, 2)
     one = (truth > 0).astype(float)
+    mistakes = [
+        (one, "all four windows have their maximum there; what they give back adds up."),
+        (7.0 * one, "the gradient is dy, not the value of the pixel."),
+        (truth / 4, "it is the sum over the windows, not their mean."),
+        (np.ones((5, 5)), "only the maximum of a window gets something back, not every pixel."),
+        (gradient(2, 2), "those windows have 2 rows; the paper's have 3."),
+    ]
     same_array(
-        answer,
-        truth,
-        "dx",
-        axes=("i", "j"),
-        mistakes=[
-            (one, "all four windows have their maximum there; what they give back adds up."),
-            (7.0 * one, "the gradient is dy, not the value of the pixel."),
-            (truth / 4, "it is the sum over the windows, not their mean."),
-            (np.ones((5, 5)), "only the maximum of a window gets something back, not every pixel."),
-            (gradient(2, 2), "those windows have 2 rows; the paper's have 3."),
-        ],
-        hint="Which windows contain the 7? Each gives its dy to it.",
+        answer, truth, "dx", mistakes, axes=("i", "j"), hint="Which windows contain the 7? Each gives its dy to it."
     )
     return "one pixel gets everything, four times; the other 24 learn nothing from this image."

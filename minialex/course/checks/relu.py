@@ -16,19 +16,14 @@ def relu_gradient(answer: Any) -> str:
     x[0, :2] = 0.0  # the corner itself
     y = reference("relu", x)
     truth = reference("relu_backward", dy, y)
-    same_array(
-        call(answer, dy, y),
-        truth,
-        "dx",
-        axes=("n", "d"),
-        mistakes=[
-            (np.maximum(dy, 0), "that cuts the gradient where dy is negative; it is y that decides."),
-            (dy, "nothing is cut: where y is 0 the unit is silent and passes nothing back. (y is never negative, so "
-             "y >= 0 holds everywhere: use y > 0.)"),
-            (dy * y, "the slope is 1 where the unit is on, not y."),
-            ((y > 0).astype(float), "that is the slope alone; multiply it with dy."),
-        ],
-    )  # fmt: skip
+    mistakes = [
+        (np.maximum(dy, 0), "that cuts the gradient where dy is negative; it is y that decides."),
+        (dy, "nothing is cut: where y is 0 the unit is silent and passes nothing back. (y is never negative, so "
+         "y >= 0 holds everywhere: use y > 0.)"),
+        (dy * y, "the slope is 1 where the unit is on, not y."),
+        ((y > 0).astype(float), "that is the slope alone; multiply it with dy."),
+    ]  # fmt: skip
+    same_array(call(answer, dy, y), truth, "dx", mistakes, axes=("n", "d"))
     return "dy where the unit is on, 0 where it is silent, also in the corner."
 
 
@@ -39,18 +34,14 @@ def sigmoid_chain(answer: Any) -> str:
     sigmoid = 1 / (1 + np.exp(-z))
     steepest = float((sigmoid * (1 - sigmoid)).max())
     tanh = float(reference("tanh_backward", np.ones_like(z), np.asarray(reference("tanh", z))).max())
-    same_number(
-        answer,
-        steepest**5,
-        "the factor",
-        mistakes=[
-            (steepest, "that is the steepest slope of one sigmoid; five in a row multiply."),
-            (5 * steepest, "slopes in a row multiply, they do not add up (the chain rule)."),
-            (tanh**5, "that is right for tanh; the sigmoid is flatter."),
-            (1 / steepest**5, "turned over: the gradient gets smaller."),
-        ],
-        hint="Where is the sigmoid steepest, and how steep is it there? Five slopes multiply.",
-    )
+    mistakes = [
+        (steepest, "that is the steepest slope of one sigmoid; five in a row multiply."),
+        (5 * steepest, "slopes in a row multiply, they do not add up (the chain rule)."),
+        (tanh**5, "that is right for tanh; the sigmoid is flatter."),
+        (1 / steepest**5, "turned over: the gradient gets smaller."),
+    ]
+    hint = "Where is the sigmoid steepest, and how steep is it there? Five slopes multiply."
+    same_number(answer, steepest**5, "the factor", mistakes, hint=hint)
     return f"{steepest**5:.2g}: after five layers less than a thousandth is left, at best."
 
 

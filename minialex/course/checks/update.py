@@ -30,30 +30,20 @@ def paper_update(answer: Any) -> str:
         raise NotYet("return two arrays: the new weights and the new velocity.")
     true_w, true_v = _library(w, v, dw, rate, momentum, decay)
     torch_v = momentum * v + dw + decay * w
-    same_array(
-        result[1],
-        true_v,
-        "the new velocity",
-        axes=("i", "j"),
-        mistakes=[
-            (torch_v, "that is PyTorch's velocity: in the paper the learning rate is inside, with a minus."),
-            (momentum * v - rate * dw, "the weight decay is missing."),
-            (momentum * v - decay * w - rate * dw, "the decay is multiplied by the learning rate, too."),
-            (momentum * v + decay * rate * w + rate * dw, "both terms are subtracted: one goes down the hill."),
-            (result[0], "the velocity comes second: return (w, v)."),
-        ],
-    )
-    same_array(
-        result[0],
-        true_w,
-        "the new weights",
-        axes=("i", "j"),
-        mistakes=[
-            (w + v, "that moves by the old velocity: the new one is computed first."),
-            (w - true_v, "the velocity is added: its minus is inside already."),
-            (w - rate * true_v, "the learning rate is in the velocity already."),
-        ],
-    )
+    mistakes = [
+        (torch_v, "that is PyTorch's velocity: in the paper the learning rate is inside, with a minus."),
+        (momentum * v - rate * dw, "the weight decay is missing."),
+        (momentum * v - decay * w - rate * dw, "the decay is multiplied by the learning rate, too."),
+        (momentum * v + decay * rate * w + rate * dw, "both terms are subtracted: one goes down the hill."),
+        (result[0], "the velocity comes second: return (w, v)."),
+    ]
+    same_array(result[1], true_v, "the new velocity", mistakes, axes=("i", "j"))
+    mistakes = [
+        (w + v, "that moves by the old velocity: the new one is computed first."),
+        (w - true_v, "the velocity is added: its minus is inside already."),
+        (w - rate * true_v, "the learning rate is in the velocity already."),
+    ]
+    same_array(result[0], true_w, "the new weights", mistakes, axes=("i", "j"))
     return "the same numbers as the library's sgd_update."
 
 
@@ -63,17 +53,12 @@ def final_velocity(answer: Any) -> str:
     w, v, one = np.zeros(1), np.zeros(1), np.ones(1)
     for _ in range(500):
         w, v = _library(w, v, one, 0.01, 0.9, 0.0)
-    same_number(
-        answer,
-        float(v[0]),
-        "the velocity",
-        tolerance=1e-3,
-        mistakes=[
-            (-float(v[0]), "the weight falls: the velocity is negative."),
-            (-0.01, "that is the first step's. The next one keeps 0.9 of it and adds as much again."),
-        ],
-        hint="It stays as it is when v = 0.9·v − ε: solve for v.",
-    )
+    mistakes = [
+        (-float(v[0]), "the weight falls: the velocity is negative."),
+        (-0.01, "that is the first step's. The next one keeps 0.9 of it and adds as much again."),
+    ]
+    hint = "It stays as it is when v = 0.9·v − ε: solve for v."
+    same_number(answer, float(v[0]), "the velocity", mistakes, hint=hint, tolerance=1e-3)
     return "ten times a single step: momentum 0.9 multiplies the rate by 1/(1 − 0.9) where the way is straight."
 
 
@@ -81,16 +66,12 @@ def final_velocity(answer: Any) -> str:
 def halving_steps(answer: Any) -> str:
     """Steps in which decay alone halves a weight: ε = 0.01, decay 0.0005, no momentum, no gradient."""
     truth = math.log(0.5) / math.log(1 - 0.01 * 0.0005)
+    mistakes = [
+        (math.log(0.5) / math.log(1 - 0.0005), "the decay is multiplied by the learning rate in each step."),
+        (0.5 / (0.01 * 0.0005), "each step takes a part of what is left: it is a power, not a sum."),
+    ]
     same_number(
-        answer,
-        truth,
-        "the number of steps",
-        tolerance=2e-4,
-        mistakes=[
-            (math.log(0.5) / math.log(1 - 0.0005), "the decay is multiplied by the learning rate in each step."),
-            (0.5 / (0.01 * 0.0005), "each step takes a part of what is left: it is a power, not a sum."),
-        ],
-        hint="After n steps (1 − ε·decay)ⁿ is left.",
+        answer, truth, "the number of steps", mistakes, hint="After n steps (1 − ε·decay)ⁿ is left.", tolerance=2e-4
     )
     epoch = 1_281_167 // 128
     return f"about {truth:,.0f} steps, {truth / epoch:.0f} epochs of ImageNet: a gentle pull."

@@ -11,17 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from minialex.backend.protocol import OPERATIONS
 from minialex.course.grading.result import NOT_THEIRS, PASSED, Result
 from minialex.course.grading.submission import ORDER, Source, source
 from minialex.errors import ConfigurationError, nearest
-
-Told = Callable[[str, int], None]
-"""Called with an operation's name and the number of its examples tried so far."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +60,12 @@ class Grade:
     @property
     def counted(self) -> list[Result]:
         """The results that count."""
-        return [result for result in self.results if result.counts]
+        return [result for result in self.results if result.status != NOT_THEIRS]
 
     @property
     def passed(self) -> int:
         """How many operations passed."""
-        return sum(result.status == PASSED for result in self.counted)
+        return sum(result.status == PASSED for result in self.results)
 
     @property
     def good(self) -> bool:
@@ -89,11 +86,9 @@ class Grade:
             "completed_by": "numpy" if self.completed else None,
             "faults": self.faults,
             "remarks": self.remarks,
-            "operations": [result.as_json() for result in self.results],
+            "operations": [asdict(result) for result in self.results],
         }
-        if points is not None:
-            value |= {"points": self.points(points), "of_points": points}
-        return value
+        return value if points is None else {**value, "points": self.points(points), "of_points": points}
 
     def points(self, most: float) -> float:
         """The share of `most` points that the passed operations are worth, all operations alike."""
@@ -101,7 +96,10 @@ class Grade:
 
 
 def grade(
-    text: str, only: Iterable[str] | None = None, limits: Limits | None = None, tell: Told | None = None
+    text: str,
+    only: Iterable[str] | None = None,
+    limits: Limits | None = None,
+    tell: Callable[[str, int], None] = lambda name, examples: None,
 ) -> Grade:
     """Grade a submission.
 
@@ -109,7 +107,7 @@ def grade(
         text: a file, a folder, an importable name, ``module:Class`` or an installed backend's name
         only: the operations to grade; one that is not there is missing. None: all that the submission has
         limits: how hard to look and how long to wait
-        tell: called while operations are tried
+        tell: called with an operation's name and the number of its examples tried so far
 
     Raises:
         ConfigurationError: If there is nothing of that name, or no operation of one of the names in `only`.
@@ -122,23 +120,26 @@ def grade(
     where = source(text)
     graded = Grade(text, limits)
     with contextlib.ExitStack() as ends:
-        child = ends.enter_context(Child.started(where, limits))
-        found = child.wait(limits.timeout, lambda message: None)
+
+        def begin() -> tuple[Child, dict[str, Any]]:
+            child = Child(where, limits)
+            ends.callback(child.end)
+            return child, child.wait(limits.timeout)
+
+        child, found = begin()
         if found.get("usage"):
             raise ConfigurationError(found["usage"])
-        if found.get("kind") != "found":
+        if found["kind"] != "found":
             graded.faults.append(f"importing it {_end(found, limits)}")
-            found = {"names": [], "places": {}, "borrowed": {}}
-        graded.faults += found.get("faults", [])
-        graded.completed = found.get("completed", True)
-        graded.remarks += found.get("remarks", [])
+            found = {"names": [], "places": {}, "faults": [], "completed": True, "remarks": []}
+        graded.faults += found["faults"]
+        graded.completed, graded.remarks = found["completed"], found["remarks"]
         for name in found["names"] if wanted is None else wanted:
             if name not in found["names"]:
                 graded.results.append(Result(name, "missing", message="the submission has no such operation"))
                 continue
             if not child.alive:
-                child = ends.enter_context(Child.started(where, limits))
-                child.wait(limits.timeout, lambda message: None)
+                child, _ = begin()
             graded.results.append(_ask(child, name, found["places"].get(name, ""), limits, tell))
     had = {result.operation for result in graded.results}
     graded.results += [Result(name, NOT_THEIRS) for name in OPERATIONS if name not in had]
@@ -147,7 +148,7 @@ def grade(
     return graded
 
 
-def _ask(child: Child, name: str, place: str, limits: Limits, tell: Told | None) -> Result:
+def _ask(child: Child, name: str, place: str, limits: Limits, tell: Callable[[str, int], None]) -> Result:
     """One operation's result, whatever becomes of the child."""
     last: dict[str, Any] = {"examples": 0, "call": name, "at": time.monotonic()}
     failing: list[Result] = []
@@ -155,8 +156,7 @@ def _ask(child: Child, name: str, place: str, limits: Limits, tell: Told | None)
     def hear(message: dict[str, Any]) -> None:
         if message["kind"] == "busy":
             last.update(message, at=time.monotonic())
-            if tell:
-                tell(name, message["examples"])
+            tell(name, message["examples"])
         elif message["kind"] == "failing":
             failing.append(Result(**message["result"]))
 
@@ -167,8 +167,7 @@ def _ask(child: Child, name: str, place: str, limits: Limits, tell: Told | None)
         return Result(**answer["result"])
     seconds = round(time.monotonic() - began, 3)
     if failing:  # something wrong was found, and making it smaller took too long
-        result = failing[-1]
-        result.seconds = seconds
+        result = replace(failing[-1], seconds=seconds)
         result.remarks.append(f"the example could be smaller: looking for one {_end(answer, limits)}")
         return result
     status = "out of time" if answer["kind"] == "timeout" else "crashed"
@@ -207,16 +206,6 @@ class Child:
         task = {"source": asdict(where), "examples": limits.examples, "seed": limits.seed}
         self.ask({**task, "memory": 0 if where.kind == "installed" else limits.memory})
 
-    @classmethod
-    @contextlib.contextmanager
-    def started(cls, where: Source, limits: Limits) -> Iterator[Child]:
-        """A child that is ended with the block."""
-        child = cls(where, limits)
-        try:
-            yield child
-        finally:
-            child.end()
-
     @property
     def alive(self) -> bool:
         """Whether it can be asked."""
@@ -236,7 +225,7 @@ class Child:
             self.process.stdin.write(json.dumps(question) + "\n")
             self.process.stdin.flush()
 
-    def wait(self, seconds: float, hear: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    def wait(self, seconds: float, hear: Callable[[dict[str, Any]], None] = lambda message: None) -> dict[str, Any]:
         """Its answer; ``{"kind": "timeout"}`` or ``{"kind": "ended", "code": …}`` if there is none, and it is ended."""
         until = time.monotonic() + seconds
         while True:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from minialex.conformance.case import Array, Case, listed
+from minialex.conformance.case import Array, listed
 from minialex.conformance.compare import Disagreement
 
 SHOWN = 48  # elements of an array that are written out; larger ones are described
@@ -51,23 +51,17 @@ class Result:
     example: dict[str, Any] | None = None
     remarks: list[str] = field(default_factory=list)
 
-    @property
-    def counts(self) -> bool:
-        """Whether it counts for the grade."""
-        return self.status != NOT_THEIRS
-
-    def as_json(self) -> dict[str, Any]:
-        """A JSON value."""
-        return asdict(self)
-
 
 def describe(error: Disagreement) -> dict[str, Any] | None:
     """The failing call as a JSON value: its arguments, what came, what was expected, where they differ."""
     case = error.case
     if case is None:
         return None
+    numbers = {
+        name: repr(float(value) if isinstance(value, np.floating) else value) for name, value in case.numbers.items()
+    }
     found: dict[str, Any] = {
-        "call": _call(case),
+        "call": f"{case.operation}({', '.join([*case.arrays, *(f'{name}={text}' for name, text in numbers.items())])})",
         "arguments": {
             f"{name}[{index}]" if isinstance(value, list) else name: _array(array)
             for name, value in case.arrays.items()
@@ -78,38 +72,22 @@ def describe(error: Disagreement) -> dict[str, Any] | None:
         "values": case.about,
     }
     if error.got is not None and error.expected is not None and error.wrong is not None:
-        got, wrong = error.got, error.wrong
-        value = error.expected.value
+        got, wrong, value = error.got, error.wrong, error.expected.value
         with np.errstate(all="ignore"):
             exact = np.asarray(value.astype(got.dtype) if got.dtype.kind == "f" else value)
-            worst = _worst(got, value, wrong)
-        places = [[int(i) for i in index] for index in np.argwhere(wrong)]
+            off = np.where(wrong, np.nan_to_num(np.abs(got.astype(np.float64) - value), nan=np.inf), -1.0)
+        worst = np.unravel_index(int(np.argmax(off)), got.shape)
+        places = np.argwhere(wrong).tolist()
         found |= {
             "result": error.expected.name,
             "expected": _array(exact),
             "got": _array(got),
             "differs": len(places),
             "differs_at": places[:8],
-            "worst_at": worst,
-            "allowed": float(error.expected.bound[tuple(worst)]),
+            "worst_at": [int(i) for i in worst],
+            "allowed": float(error.expected.bound[worst]),
         }
     return found
-
-
-def _worst(got: Array, expected: Array, wrong: Array) -> list[int]:
-    """The index of the element that is wrong by most."""
-    error = np.abs(got.astype(np.float64) - expected)
-    error = np.where(wrong, np.nan_to_num(error, nan=np.inf), -1.0)
-    return [int(i) for i in np.unravel_index(int(np.argmax(error)), got.shape)]
-
-
-def _call(case: Case) -> str:
-    numbers = [f"{name}={_short(value)}" for name, value in case.numbers.items()]
-    return f"{case.operation}({', '.join([*case.arrays, *numbers])})"
-
-
-def _short(value: Any) -> str:
-    return repr(float(value)) if isinstance(value, np.floating) else repr(value)
 
 
 def _array(array: Array) -> dict[str, Any]:

@@ -16,10 +16,7 @@ FLOATS, BYTES, LABELS, PLACES = "Floats", "NDArray[np.uint8]", "NDArray[np.int64
 LINE = 120
 KINDS = {"mask": BYTES, "images": BYTES, "flip": BYTES, "labels": LABELS, "top": PLACES, "left": PLACES}
 """What an array parameter is a NumPy array of, by its name; the others are floats."""
-RESULTS = {
-    "sgd_update": LABELS,
-    "dropout": f"tuple[{FLOATS}, {BYTES}]",
-}
+RESULTS = {"sgd_update": LABELS, "dropout": f"tuple[{FLOATS}, {BYTES}]"}
 """What operations give where it is not floats alone."""
 
 
@@ -63,25 +60,19 @@ def module(family: str, names: Sequence[str]) -> str:
     source = "\n\n\n".join(function(name) for name in names)
     imports = ["from minialex.backend.protocol import Padding"] if "Padding" in source else []
     imports += ["from minialex.philox import Stream, words"] if "Stream" in source else []
-    return "\n".join(
-        [
-            f'"""{family}: to be written. Results have the dtype of the arguments."""',
-            "",
-            "from __future__ import annotations",
-            "",
-            "from typing import Any",
-            "",
-            "import numpy as np",
-            *imports,
-            "from numpy.typing import NDArray",
-            "",
-            f"{FLOATS} = NDArray[np.floating[Any]]  # float32 or float64",
-            "",
-            "",
-            source,
-            "",
-        ]
-    )
+    return f'''"""{family}: to be written. Results have the dtype of the arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+{chr(10).join(["import numpy as np", *imports, "from numpy.typing import NDArray"])}
+
+{FLOATS} = NDArray[np.floating[Any]]  # float32 or float64
+
+
+{source}
+'''
 
 
 def function(name: str) -> str:

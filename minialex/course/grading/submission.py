@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from minialex.backend import registry
+from minialex.backend import pretend, registry
 from minialex.backend.pretend import operation
 from minialex.backend.protocol import MOVERS, OPERATIONS, Backend
 from minialex.backend.rules import RULES
@@ -56,8 +56,7 @@ def source(text: str) -> Source:
         raise ConfigurationError(f"'{text}' is no folder and no .py file")
     module, _, attribute = text.partition(":")
     top = module.partition(".")[0]
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    _look_here()
     try:
         found = bool(top) and importlib.util.find_spec(top) is not None
     except ValueError:
@@ -68,6 +67,12 @@ def source(text: str) -> Source:
             f"nothing to grade called '{text}': no file, no folder, no installed backend, no module of that name.{hint}"
         )
     return Source("module", module, attribute)
+
+
+def _look_here() -> None:
+    """Modules of the current folder can be imported."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 @dataclass
@@ -115,10 +120,7 @@ class Submission:
     def explain(self, error: BaseException) -> str:
         """An error of the submission in one line: place, kind, message."""
         text = error.msg if isinstance(error, SyntaxError) else str(error)
-        place = self.where(error)
-        return (
-            f"{place + ': ' if place else ''}{type(error).__name__}{': ' if text else ''}{' '.join(str(text).split())}"
-        )
+        return ": ".join(filter(None, (self.where(error), type(error).__name__, " ".join(str(text).split()))))
 
 
 class Ambiguous(ConfigurationError):
@@ -161,8 +163,7 @@ def _folder(module: ModuleType) -> tuple[Path, ...]:
 def _modules(submission: Submission, where: Source) -> Iterator[ModuleType]:
     """The modules of a submission, imported one after the other; those that fail are among its faults."""
     if where.kind == "module":
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
+        _look_here()
         spec = importlib.util.find_spec(where.text.partition(".")[0])
         assert spec is not None
         places = spec.submodule_search_locations or ([spec.origin] if spec.origin else [])
@@ -190,20 +191,14 @@ def _import_path(submission: Submission, path: Path) -> ModuleType:
     name = re.sub(r"\W", "_", path.stem if path.is_file() else path.name)
     if not name.isidentifier() or name in sys.modules or importlib.util.find_spec(name) is not None:
         name = f"submission_{name}"  # never in the place of a module that something else needs
-    if path.is_file():
-        spec = importlib.util.spec_from_file_location(name, path)
-    else:
-        inits = path / "__init__.py"
-        spec = importlib.util.spec_from_file_location(
-            name, inits if inits.exists() else None, submodule_search_locations=[str(path)]
-        )
-        if spec is None:
-            spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
-            spec.submodule_search_locations = [str(path)]
+    file, parts = (path, None) if path.is_file() else (path / "__init__.py", [str(path)])
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=parts)
     assert spec is not None
+    if not file.exists():
+        spec.loader = None  # a folder of files
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    if spec.loader is not None and spec.origin is not None:
+    if spec.loader is not None:
         try:
             spec.loader.exec_module(module)
         except BaseException as error:
@@ -297,7 +292,7 @@ def _take_class(submission: Submission, kind: type) -> None:
         home = inspect.getsourcefile(owner) or ""
         if not submission.holds(home):
             continue  # inherited from somebody else: not theirs
-        if submission.holds(file) or (name in MOVERS and Path(file).name == "host.py"):
+        if submission.holds(file) or (name in MOVERS and file == pretend.__file__):
             line = code.co_firstlineno if code is not None else inspect.getsourcelines(owner)[1]
             submission.own[name] = submission.place(file, line)
             fault = registry.signature_fault(name, member)

@@ -28,7 +28,7 @@ def show(console: Console, grade: Grade, points: float | None = None) -> None:
     remarks = [(result.operation, remark) for result in grade.counted for remark in result.remarks]
     for name, remark in [*(("importing", remark) for remark in grade.remarks), *remarks]:
         console.print(Text(f"{name}: {remark}", style="dim"), soft_wrap=True)
-    left = [result.operation for result in grade.results if not result.counts]
+    left = [result.operation for result in grade.results if result.status == NOT_THEIRS]
     if left and grade.counted:
         filled = "filled in by the NumPy reference" if grade.completed else "left out"
         console.print(Text(f"not theirs ({filled}): {', '.join(left)}", style="dim"))

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import IO, Any
 
 from hypothesis import settings
@@ -28,13 +29,16 @@ from minialex.conformance.strategies import STRATEGIES
 from minialex.course.grading.result import PASSED, Result, describe
 from minialex.course.grading.submission import ORDER, Ambiguous, Source, Submission, load
 
+KNOWN = ("numpy", "minialex", "numba", "llvmlite", "cupy", "cupy_backends")
+"""Libraries that a submission may call without a remark."""
+
 WATCHED_CALLS = 5
 """How many calls of an operation are made once more while every Python function that they enter is looked at."""
 
 Send = Callable[..., None]
 
 
-class Printed:
+class PrintedText:
     """Takes the place of the standard output and error, drains what is printed and keeps the beginning."""
 
     KEPT = 200
@@ -97,7 +101,7 @@ def limit_memory(gibibytes: float) -> None:
 def main() -> None:
     """Answer the parent until it ends."""
     questions, answers = private_streams()
-    printed = Printed()
+    printed = PrintedText()
 
     def send(**message: Any) -> None:
         answers.write(json.dumps(message) + "\n")
@@ -117,7 +121,6 @@ def main() -> None:
         kind="found",
         names=(["signatures", *names, "compile_step"] if whole and set(ORDER) <= set(submission.own) else names),
         places=submission.own,
-        borrowed=submission.borrowed,
         faults=submission.faults,
         completed=submission.completed,
         remarks=printed.remark(),
@@ -126,7 +129,7 @@ def main() -> None:
     for line in questions:
         result = grade(submission, json.loads(line)["operation"], profile, task["seed"], send)
         result.remarks += printed.remark()
-        send(kind="result", result=result.as_json())
+        send(kind="result", result=asdict(result))
 
 
 def grade(submission: Submission, name: str, profile: settings, seed: int | None, send: Send) -> Result:
@@ -179,7 +182,7 @@ class Watch:
         except BaseException as error:
             self.failing = True
             self.failed(error)
-            self.send(kind="failing", result=self.result.as_json())
+            self.send(kind="failing", result=asdict(self.result))
             raise
         if self.result.examples <= WATCHED_CALLS and not self.failing:
             self.look(backend, case)
@@ -223,9 +226,6 @@ class Watch:
             getattr(backend, case.operation)(*arrays.values(), **case.numbers)
         finally:
             sys.setprofile(None)
-
-
-KNOWN = ("numpy", "minialex", "numba", "llvmlite", "cupy", "cupy_backends")
 
 
 if __name__ == "__main__":

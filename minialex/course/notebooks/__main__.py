@@ -21,8 +21,7 @@ Limit = Annotated[float, typer.Option(help="seconds that one notebook may take")
 def build(names: Names = None, limit: Limit = making.SECONDS) -> None:
     """Run the sources notebooks/NN_name.py and write the executed NN_name.ipynb beside them."""
     for path, ran in making.build(_folder(), names or (), limit):
-        size = path.stat().st_size / 1000
-        print(f"{_line(path, ran)}  {size:5.0f} kB", flush=True)
+        print(f"{_line(path, ran)}  {path.stat().st_size / 1000:5.0f} kB", flush=True)
 
 
 @app.command()
@@ -64,7 +63,7 @@ def check() -> None:
         raise making.NotebookError(f"{'; '.join(faults)}: run `python -m minialex.course.notebooks build`")
 
 
-def _line(path: Path, ran: making.Ran) -> str:
+def _line(path: Path, ran: making.NotebookRun) -> str:
     return f"{path.stem:<22} {ran.seconds:6.1f} s  {ran.processor_seconds:6.1f} s of processor"
 
 

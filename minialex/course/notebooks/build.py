@@ -39,7 +39,7 @@ class NotebookError(MinialexError):
 
 
 @dataclass(frozen=True)
-class Ran:
+class NotebookRun:
     """An executed notebook in its written form, and what it took.
 
     Attributes:
@@ -64,11 +64,11 @@ def sources(folder: Path, names: Sequence[str] = ()) -> list[Path]:
         raise ConfigurationError(f"no notebook sources NN_name.py in {folder}")
     if not names:
         return found
-    stems = [path.stem for path in found]
+    called = {name: path for path in found for name in (path.stem, path.stem.partition("_")[0])}
     for name in names:
-        if not any(stem == name or stem.partition("_")[0] == name for stem in stems):
-            raise ConfigurationError(f"no notebook '{name}' in {folder}.{nearest(name, stems)}")
-    return [path for path in found if path.stem in names or path.stem.partition("_")[0] in names]
+        if name not in called:
+            raise ConfigurationError(f"no notebook '{name}' in {folder}.{nearest(name, [p.stem for p in found])}")
+    return [path for path in found if path in {called[name] for name in names}]
 
 
 def cells_of_source(source: Path) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ def cells_of_notebook(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def run(source: Path, seconds: float = SECONDS) -> Ran:
+def run(source: Path, seconds: float = SECONDS) -> NotebookRun:
     """Run a source from top to bottom.
 
     Raises:
@@ -107,7 +107,9 @@ def run(source: Path, seconds: float = SECONDS) -> Ran:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    notebook = nbformat.from_dict({**_ABOUT, "cells": [_fresh(cell) for cell in cells_of_source(source)]})
+    fresh: dict[str, Any] = {"outputs": [], "execution_count": None}
+    cells = [{**cell, **(fresh if cell["cell_type"] == "code" else {})} for cell in cells_of_source(source)]
+    notebook = nbformat.from_dict({**_ABOUT, "cells": cells})
     began, used = time.perf_counter(), _children_seconds()
     with tempfile.TemporaryDirectory() as empty, _environment(source.parent, Path(empty)):
         client = NotebookClient(
@@ -131,7 +133,7 @@ def run(source: Path, seconds: float = SECONDS) -> Ran:
     text = written(notebook, source.name)
     if took > seconds:
         raise NotebookError(f"{source.name} takes {took:.0f} s, more than {seconds:g} s")
-    return Ran(text, took, _children_seconds() - used)
+    return NotebookRun(text, took, _children_seconds() - used)
 
 
 def written(notebook: Any, name: str) -> str:
@@ -146,7 +148,7 @@ def written(notebook: Any, name: str) -> str:
         kept["metadata"].pop("execution", None)
         if cell.cell_type == "code":
             kept["execution_count"] = cell.execution_count
-            kept["outputs"] = [_worded(_output(output, name), cell, name) for output in cell.outputs]
+            kept["outputs"] = [_output(output, cell, name) for output in cell.outputs]
         kept["source"] = cell.source.splitlines(keepends=True)
         cells.append(kept)
     text = json.dumps({**_ABOUT, "cells": cells}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
@@ -155,7 +157,7 @@ def written(notebook: Any, name: str) -> str:
     return text
 
 
-def build(folder: Path, names: Sequence[str] = (), seconds: float = SECONDS) -> Iterator[tuple[Path, Ran]]:
+def build(folder: Path, names: Sequence[str] = (), seconds: float = SECONDS) -> Iterator[tuple[Path, NotebookRun]]:
     """Run sources and write each one's notebook beside it, giving (notebook, what it took) one by one."""
     for source in sources(folder, names):
         ran = run(source, seconds)
@@ -178,27 +180,21 @@ def reword(folder: Path, names: Sequence[str] = ()) -> Iterator[Path]:
         target = source.with_suffix(".ipynb")
         before = json.loads(target.read_text(encoding="utf-8"))["cells"] if target.is_file() else []
         now = cells_of_source(source)
-        code = [cell for cell in before if cell["cell_type"] == "code"]
-        if ["".join(c["source"]) for c in code] != [c["source"] for c in now if c["cell_type"] == "code"]:
+        old, new = ([cell for cell in cells if cell["cell_type"] == "code"] for cells in (before, now))
+        if ["".join(cell["source"]) for cell in old] != [cell["source"] for cell in new]:
             raise NotebookError(f"{source.name}: the code of {target.name} is another: build it")
-        ran = iter(code)
-        cells = []
-        for cell in now:
-            if cell["cell_type"] == "code":
-                old = next(ran)
-                cell |= {"outputs": old["outputs"], "execution_count": old["execution_count"]}
-                for output in cell["outputs"]:
-                    output.get("metadata", {}).pop("image/png", None)
-                studies = (o.get("metadata", {}).get("minialex", {}).get("ablation") for o in cell["outputs"])
-                study = next(filter(None, studies), None)
-                parts = iter(show.ablation_parts(study) if study else ())
-                for output, part in zip(cell["outputs"], parts, strict=False):
-                    if isinstance(part, show.Text):
-                        output["data"] = {"text/markdown": part.markdown}
-                    else:
-                        output["metadata"]["image/png"] = {"alt": part.alt}
-            cells.append(cell)
-        text = written(nbformat.reads(json.dumps({**_ABOUT, "cells": cells}), 4), source.name)
+        for cell, ran in zip(new, old, strict=True):
+            cell |= {"outputs": ran["outputs"], "execution_count": ran["execution_count"]}
+            for output in cell["outputs"]:
+                output.get("metadata", {}).pop("image/png", None)
+            studies = (o.get("metadata", {}).get("minialex", {}).get("ablation") for o in cell["outputs"])
+            study = next(filter(None, studies), None)
+            for output, part in zip(cell["outputs"], show.ablation_parts(study) if study else (), strict=False):
+                if isinstance(part, show.Text):
+                    output["data"] = {"text/markdown": part.markdown}
+                else:
+                    output["metadata"]["image/png"] = {"alt": part.alt}
+        text = written(nbformat.reads(json.dumps({**_ABOUT, "cells": now}), 4), source.name)
         if text != target.read_text(encoding="utf-8"):
             atomic.write_text(target, text)
             yield target
@@ -227,12 +223,8 @@ _ABOUT: dict[str, Any] = {
 }
 
 
-def _fresh(cell: dict[str, Any]) -> dict[str, Any]:
-    return {**cell, "outputs": [], "execution_count": None} if cell["cell_type"] == "code" else cell
-
-
-def _output(output: Any, name: str) -> dict[str, Any]:
-    """An output as it is written: text in lines, and no stand-in text where there is something better."""
+def _output(output: Any, cell: Any, name: str) -> dict[str, Any]:
+    """An output as it is written: text in lines, no stand-in text beside something better, pictures with words."""
     if output.output_type == "stream":
         if output.name == "stderr":
             raise NotebookError(f"{name}: a cell writes to standard error: {output.text.strip()[:400]}")
@@ -244,24 +236,17 @@ def _output(output: Any, name: str) -> dict[str, Any]:
         "metadata": {k: v for k, v in output.metadata.items() if k == "minialex"},
         "output_type": output.output_type,
     }
-    if alt := output.metadata.get("image/png", {}).get("alt"):
+    alt = output.metadata.get("image/png", {}).get("alt")
+    if "image/png" in data and not (alt := alt or cell.metadata.get("alt")):
+        first = cell.source.strip().splitlines()[0]
+        raise NotebookError(
+            f'{name}: a picture without words: begin its cell ({first} …) with # %% alt="what it shows"'
+        )
+    if alt:
         kept["metadata"]["image/png"] = {"alt": alt}
     if output.output_type == "execute_result":
         kept["execution_count"] = output.execution_count
     return kept
-
-
-def _worded(output: dict[str, Any], cell: Any, name: str) -> dict[str, Any]:
-    """A written output; a picture has words, its own or else its cell's."""
-    if "image/png" in output.get("data", {}) and not output["metadata"].get("image/png", {}).get("alt"):
-        words = cell.metadata.get("alt")
-        if not words:
-            first = cell.source.strip().splitlines()[0]
-            raise NotebookError(
-                f'{name}: a picture without words: begin its cell ({first} …) with # %% alt="what it shows"'
-            )
-        output["metadata"]["image/png"] = {"alt": words}
-    return output
 
 
 def _kernel() -> Any:

@@ -12,13 +12,13 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minialex import studies
 from minialex.figures import pictures
 from minialex.screen.formats import clip
 
@@ -71,16 +71,13 @@ def source(*functions: Callable[..., Any] | type) -> Text:
         TypeError, OSError: As `inspect.getsource`: something that has no Python source.
     """
     files: dict[str, list[str]] = {}
-    names = []
-    for function in functions:
-        whole = inspect.unwrap(function) if callable(function) else function
+    wholes = [inspect.unwrap(function) for function in functions]
+    for whole in wholes:
         file = Path(inspect.getsourcefile(whole) or "?")
         code = textwrap.dedent(inspect.getsource(whole)).rstrip()
         files.setdefault(f"{file.parent.name}/{file.name}", []).append(code)
-        names.append(f"{whole.__module__}:{whole.__qualname__}")
-    blocks = ("\n\n\n".join(codes) for codes in files.values())
-    parts = [f"`{file}`\n```python\n{block}\n```" for file, block in zip(files, blocks, strict=True)]
-    return Text("\n\n".join(parts), {"source": names})
+    parts = ["`{}`\n```python\n{}\n```".format(file, "\n\n\n".join(codes)) for file, codes in files.items()]
+    return Text("\n\n".join(parts), {"source": [f"{whole.__module__}:{whole.__qualname__}" for whole in wholes]})
 
 
 def table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> Text:
@@ -131,8 +128,8 @@ def images(
         headline: above all
     """
     prepared = [_drawable(image) for image in pixels]
-    low = min((float(i.min()) for i in prepared if i.dtype != np.uint8), default=0.0)
-    high = max((float(i.max()) for i in prepared if i.dtype != np.uint8), default=1.0)
+    floats = [image for image in prepared if image.dtype != np.uint8]
+    low, high = min((float(i.min()) for i in floats), default=0.0), max((float(i.max()) for i in floats), default=1.0)
     columns = max(1, min(columns, len(prepared)))
     rows = -(-len(prepared) // columns)
     above = 0.24 if any(titles) else 0.05
@@ -199,11 +196,8 @@ def curves(
             axes.plot(np.asarray(across, float), np.asarray(up, float), form, color=colour, label=name)
         if level is not None:
             axes.axhline(level[0], color=pictures.MUTED, linewidth=1, linestyle="--")
-            place = (1.0, level[0])
-            axes.annotate(
-                level[1], place, xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
-                ha="right", fontsize=8.5, color=pictures.MUTED,
-            )  # fmt: skip
+            axes.annotate(level[1], (1.0, level[0]), xycoords=("axes fraction", "data"), xytext=(0, 3),
+                          textcoords="offset points", ha="right", fontsize=8.5, color=pictures.MUTED)  # fmt: skip
         for axis, scale, logarithmic in ((axes.xaxis, axes.set_xscale, log_x), (axes.yaxis, axes.set_yscale, log_y)):
             if logarithmic:
                 scale("log")
@@ -257,8 +251,7 @@ class Ablation:
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        parts = ablation_parts(self.name)
-        for part in parts:
+        for part in ablation_parts(self.name):
             display(part)
 
 
@@ -273,15 +266,9 @@ def ablation(name: str) -> Ablation:
 def ablation_parts(name: str) -> list[Text | Picture]:
     """What `ablation` shows."""
     made_of = {"ablation": name}
-    missing = Text(f"*The study `{name}` is not recorded yet: `minialex ablate {name}` runs it.*", made_of)
-    if find_spec("minialex.studies") is None:
-        return [missing]
-    import importlib
-
-    studies = importlib.import_module("minialex.studies")
     outcome = studies.recorded(name)
     if outcome is None:
-        return [missing]
+        return [Text(f"*The study `{name}` is not recorded yet: `minialex ablate {name}` runs it.*", made_of)]
     sentences = "\n".join(f"- {sentence}" for sentence in studies.verdict(outcome))
     note = f"<small>{studies.provenance(outcome)}</small>"
     return [

@@ -10,10 +10,8 @@ pickles are read by `minialex.data.sets.safe_pickle`. The gzip checksum is verif
 
 from __future__ import annotations
 
-import gzip
 import io
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -21,9 +19,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.data import places
 from minialex.data.dataset import ArraySplit, DataSet
-from minialex.data.sets import safe_pickle
+from minialex.data.sets import files, safe_pickle
 from minialex.errors import DataError
 
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -46,7 +43,7 @@ def load(place: str | None = None) -> DataSet:
     Raises:
         DataError: nothing found, or an archive that is damaged, cut short, hostile or not CIFAR-10
     """
-    looked = places.candidates(place, "cifar10")
+    looked = files.candidates(place, "cifar10")
     for path in looked:
         if path.is_file():
             return _assemble(_archive_members(path), str(path))
@@ -55,7 +52,7 @@ def load(place: str | None = None) -> DataSet:
         for folder in (path, path / FOLDER):
             if (folder / TEST).is_file():
                 return _assemble(_folder_members(folder), str(folder))
-    raise places.not_found("cifar10", looked, f"{ARCHIVE} and no {FOLDER}")
+    raise files.not_found("cifar10", looked, f"{ARCHIVE} and no {FOLDER}")
 
 
 def _assemble(members: Iterator[tuple[str, bytes]], where: str) -> DataSet:
@@ -119,8 +116,8 @@ def _folder_members(folder: Path) -> Iterator[tuple[str, bytes]]:
 class _Metered(io.RawIOBase):
     """A stream that refuses to deliver more than `LARGEST_ARCHIVE` bytes, however small its file."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        self._stream, self._path = stream, path
         self._left = LARGEST_ARCHIVE
 
     def readable(self) -> bool:
@@ -130,31 +127,17 @@ class _Metered(io.RawIOBase):
         block = self._stream.read(min(size, 1 << 20) if size >= 0 else 1 << 20)
         self._left -= len(block)
         if self._left < 0:
-            raise _TooLarge
+            raise DataError(f"{self._path}: unpacks to more than {LARGEST_ARCHIVE:,} bytes; this is not CIFAR-10.")
         return block
-
-
-class _TooLarge(Exception):
-    pass
 
 
 def _archive_members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Names and contents of the batches in a tar archive, compressed or not, streamed once."""
-    try:
-        with path.open("rb") as file:
-            compressed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            with gzip.open(file) if compressed else file as content:
-                stream = _Metered(content)  # type: ignore[arg-type]
-                yield from _checked_members(stream, path)
-                while stream.read(1 << 20):  # to the end, where the checksum is
-                    pass
-    except _TooLarge:
-        raise DataError(f"{path}: unpacks to more than {LARGEST_ARCHIVE:,} bytes; this is not CIFAR-10.") from None
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as damage:
-        raise DataError(f"{path}: damaged or cut short ({damage}); download it again.") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+    with files.opened(path) as content:
+        stream = _Metered(content, path)
+        yield from _checked_members(stream, path)
+        while stream.read(1 << 20):  # to the end, where the checksum is
+            pass
 
 
 def _checked_members(stream: _Metered, path: Path) -> Iterator[tuple[str, bytes]]:

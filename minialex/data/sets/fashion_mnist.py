@@ -1,23 +1,20 @@
 """Fashion-MNIST (or MNIST itself) in its four IDX files, compressed or not.
 
 An IDX file is a big-endian header (two zero bytes, the element type, the number of axes, the length of each) and
-then the elements. Images of 28 x 28 grey pixels get two rows or columns of black on every side and the same value
+then the elements. Images of 28 x 28 grey pixels get a border of two black pixels and the same value
 in all three channels. Source: Xiao, Rasul, Vollgraf, "Fashion-MNIST", arXiv 1708.07747; format: LeCun, MNIST page.
 """
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.data import places
 from minialex.data.dataset import ArraySplit, DataSet
+from minialex.data.sets import files
 from minialex.errors import DataError
 
 CLASS_NAMES = (
@@ -38,11 +35,11 @@ def load(place: str | None = None) -> DataSet:
     Raises:
         DataError: nothing found, or a file that is damaged, cut short or of another kind
     """
-    looked = places.candidates(place, "fashion-mnist", DEBIAN)
+    looked = files.candidates(place, "fashion-mnist", DEBIAN)
     for folder in looked:
         if _find(folder, "train-images-idx3-ubyte"):
             return DataSet("fashion-mnist", _part(folder, "train"), _part(folder, "t10k"), CLASS_NAMES)
-    raise places.not_found("fashion-mnist", looked, "train-images-idx3-ubyte(.gz)")
+    raise files.not_found("fashion-mnist", looked, "train-images-idx3-ubyte(.gz)")
 
 
 def _find(folder: Path, name: str) -> Path | None:
@@ -74,31 +71,19 @@ def read_idx(path: Path, axes: int) -> NDArray[np.uint8]:
     Raises:
         DataError: another kind of file or number of axes, too many elements, cut short, or bytes left over
     """
-    try:
-        with path.open("rb") as file:
-            compressed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            with gzip.open(file) if compressed else file as content:
-                return _read_idx(content, path, axes)  # type: ignore[arg-type]
-    except (EOFError, zlib.error, gzip.BadGzipFile) as damage:
-        raise DataError(f"{path}: damaged or cut short ({damage}); download it again.") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
-
-
-def _read_idx(content: IO[bytes], path: Path, axes: int) -> NDArray[np.uint8]:
-    header = content.read(4 + 4 * axes)
-    if header[:4] != bytes((0, 0, _UNSIGNED_BYTE, axes)):
-        raise DataError(f"{path}: begins with {header[:4].hex(' ') or 'nothing'}, not with "
-                        f"00 00 08 0{axes} as an IDX file of bytes with {axes} axes does.")  # fmt: skip
-    if len(header) != 4 + 4 * axes:
-        raise DataError(f"{path}: cut short in its header; download it again.")
-    shape = tuple(int(n) for n in np.frombuffer(header, ">u4", offset=4))
-    if shape[0] > MOST_IMAGES or not 0 < math.prod(shape) <= MOST_IMAGES * 28 * 28:
-        raise DataError(f"{path}: claims the shape {list(shape)}, which Fashion-MNIST cannot have.")
-    data = content.read(math.prod(shape))
-    if len(data) != math.prod(shape):
-        raise DataError(f"{path}: cut short, {len(data):,} of {math.prod(shape):,} bytes; download it again.")
-    if content.read(1):  # at the end a compressed file's checksum is verified
-        raise DataError(f"{path}: more bytes than its header says; download it again.")
+    with files.opened(path) as content:
+        header = content.read(4 + 4 * axes)
+        if header[:4] != bytes((0, 0, _UNSIGNED_BYTE, axes)):
+            raise DataError(f"{path}: begins with {header[:4].hex(' ') or 'nothing'}, not with "
+                            f"00 00 08 0{axes} as an IDX file of bytes with {axes} axes does.")  # fmt: skip
+        if len(header) != 4 + 4 * axes:
+            raise DataError(f"{path}: cut short in its header; download it again.")
+        shape = tuple(int(n) for n in np.frombuffer(header, ">u4", offset=4))
+        if shape[0] > MOST_IMAGES or not 0 < math.prod(shape) <= MOST_IMAGES * 28 * 28:
+            raise DataError(f"{path}: claims the shape {list(shape)}, which Fashion-MNIST cannot have.")
+        data = content.read(math.prod(shape))
+        if len(data) != math.prod(shape):
+            raise DataError(f"{path}: cut short, {len(data):,} of {math.prod(shape):,} bytes; download it again.")
+        if content.read(1):  # at the end a compressed file's checksum is verified
+            raise DataError(f"{path}: more bytes than its header says; download it again.")
     return np.frombuffer(data, np.uint8).reshape(shape)

@@ -13,7 +13,6 @@ Coordinates: x to the right and y down, both from -1 to 1 across the image.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,6 @@ from minialex.errors import ConfigurationError
 
 Float = NDArray[np.floating[Any]]  # float32, always: Python's numbers do not widen it
 
-DEFAULT_SIZE = 32
-DEFAULT_TRAIN = 8000
-DEFAULT_VALIDATION = 2000
 # How hard it is. A figure at any angle would triple the error of a small network after five epochs (36 % for 12 %).
 SCALE = (0.5, 0.7)  # radius of the figure, with the image's half side as the unit
 OFFSET = 0.22  # of its centre, each way, in the same unit
@@ -46,26 +42,6 @@ _CHUNK_PIXELS = 1 << 17  # pixels drawn at a time: some 20 float32 arrays of thi
 # ---- the figures: negative inside, positive outside, about the distance to the edge; area 2 each ---------------
 
 
-def _disc(x: Float, y: Float) -> Float:
-    return np.sqrt(x * x + y * y) - 0.798
-
-
-def _ring(x: Float, y: Float) -> Float:
-    return np.abs(np.sqrt(x * x + y * y) - 0.79) - 0.2015
-
-
-def _square(x: Float, y: Float) -> Float:
-    return np.maximum(np.abs(x), np.abs(y)) - 0.7071
-
-
-def _frame(x: Float, y: Float) -> Float:
-    return np.abs(np.maximum(np.abs(x), np.abs(y)) - 0.72) - 0.1736
-
-
-def _triangle(x: Float, y: Float) -> Float:
-    return np.maximum(np.abs(x) * 0.8660 - y * 0.5, y) - 0.6204
-
-
 def _star(x: Float, y: Float) -> Float:
     # Fold the plane twice on the line 36 degrees off the top point: one straight edge is left of the five points.
     x, up = np.abs(x), -y
@@ -77,18 +53,13 @@ def _star(x: Float, y: Float) -> Float:
 
 def _cross(x: Float, y: Float) -> Float:
     x, y = np.abs(x), np.abs(y)
-    arm = 0.2929
-    return np.maximum(np.minimum(x, y) - arm, np.maximum(x, y) - 1.0)
+    return np.maximum(np.minimum(x, y) - 0.2929, np.maximum(x, y) - 1.0)
 
 
 def _crescent(x: Float, y: Float) -> Float:
     x = x - 0.36  # its centre of mass lies at the origin
     bite = x - 0.728
     return np.maximum(np.sqrt(x * x + y * y) - 1.05, 0.85 - np.sqrt(bite * bite + y * y))
-
-
-def _bar(x: Float, y: Float) -> Float:
-    return np.maximum(np.abs(x) - 1.12, np.abs(y) - 0.4464)
 
 
 def _chevron(x: Float, y: Float) -> Float:
@@ -99,9 +70,17 @@ def _chevron(x: Float, y: Float) -> Float:
 
 
 FIGURES: dict[str, Callable[[Float, Float], Float]] = {
-    "disc": _disc, "ring": _ring, "square": _square, "frame": _frame, "triangle": _triangle, "star": _star,
-    "cross": _cross, "crescent": _crescent, "bar": _bar, "chevron": _chevron,
-}  # fmt: skip
+    "disc": lambda x, y: np.sqrt(x * x + y * y) - 0.798,
+    "ring": lambda x, y: np.abs(np.sqrt(x * x + y * y) - 0.79) - 0.2015,
+    "square": lambda x, y: np.maximum(np.abs(x), np.abs(y)) - 0.7071,
+    "frame": lambda x, y: np.abs(np.maximum(np.abs(x), np.abs(y)) - 0.72) - 0.1736,
+    "triangle": lambda x, y: np.maximum(np.abs(x) * 0.8660 - y * 0.5, y) - 0.6204,
+    "star": _star,
+    "cross": _cross,
+    "crescent": _crescent,
+    "bar": lambda x, y: np.maximum(np.abs(x) - 1.12, np.abs(y) - 0.4464),
+    "chevron": _chevron,
+}
 CLASS_NAMES = tuple(FIGURES)
 
 
@@ -109,14 +88,14 @@ CLASS_NAMES = tuple(FIGURES)
 
 
 class _Draws:
-    """Hands out the uniform numbers of some images, column after column, shaped to broadcast over pixels."""
+    """Hands out the uniform numbers of some images, one after another, shaped to broadcast over pixels."""
 
     def __init__(self, seed: int, part: str, indices: NDArray[np.int64]) -> None:
         stream = philox.Stream(seed, philox.purpose(f"shapes/{part}"))
         self._uniform = philox.uniform(stream, indices, DRAWS)
         self._next = 0
 
-    def columns(self, count: int) -> NDArray[np.float64]:
+    def numbers(self, count: int) -> NDArray[np.float64]:
         """The next `count` numbers of every image, float64 [n, count], in (0, 1)."""
         self._next += count
         if self._next > DRAWS:
@@ -125,20 +104,20 @@ class _Draws:
 
     def between(self, low: float, high: float) -> Float:
         """One number an image, float32 [n, 1, 1]."""
-        return (low + (high - low) * self.columns(1)).astype(np.float32)[:, :, None]
+        return (low + (high - low) * self.numbers(1)).astype(np.float32)[:, :, None]
 
     def direction(self, turn: float = 0.5) -> tuple[Float, Float]:
         """Cosine and sine of an angle of at most `turn` turns each way, float32 [n, 1, 1] each."""
-        angle = 2 * np.pi * turn * (2 * self.columns(1)[:, :, None] - 1)
+        angle = 2 * np.pi * turn * (2 * self.numbers(1)[:, :, None] - 1)
         return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
     def colour(self) -> Float:
         """A colour, float32 [n, 3, 1, 1], in (0, 1)."""
-        return self.columns(3).astype(np.float32)[:, :, None, None]
+        return self.numbers(3).astype(np.float32)[:, :, None, None]
 
     def figure(self) -> NDArray[np.int64]:
         """One of the ten figures an image, int64 [n]."""
-        return (self.columns(1)[:, 0] * len(FIGURES)).astype(np.int64)
+        return (self.numbers(1)[:, 0] * len(FIGURES)).astype(np.int64)
 
 
 def _distance(figures: NDArray[np.int64], x: Float, y: Float) -> Float:
@@ -212,9 +191,8 @@ def _draw(seed: int, part: str, indices: NDArray[np.int64], size: int) -> NDArra
     """Draw some images at once, uint8 [n, 3, size, size]."""
     draws = _Draws(seed, part, indices)
     centres = ((np.arange(size) + 0.5) * (2 / size) - 1).astype(np.float32)
-    x, y = centres[None, None, :], centres[None, :, None]
     whole = (len(indices), size, size)
-    x, y = np.broadcast_to(x, whole), np.broadcast_to(y, whole)
+    x, y = np.broadcast_to(centres, whole), np.broadcast_to(centres[:, None], whole)
 
     ground = draws.colour()
     image = _tint(draws, ground, _texture(draws, x, y), GROUND_SHADE)
@@ -226,11 +204,8 @@ def _draw(seed: int, part: str, indices: NDArray[np.int64], size: int) -> NDArra
     u, v = x - draws.between(-OFFSET, OFFSET), y - draws.between(-OFFSET, OFFSET)
     u, v = (u * cos + v * sin) / scale, (v * cos - u * sin) / scale
     figure = _apart(ground, draws.colour(), CONTRAST)
-    _cover(
-        image,
-        _coverage(_distance(labels(indices), u, v) * scale, size),
-        _tint(draws, figure, _texture(draws, u, v), FIGURE_SHADE),
-    )
+    coverage = _coverage(_distance(labels(indices), u, v) * scale, size)
+    _cover(image, coverage, _tint(draws, figure, _texture(draws, u, v), FIGURE_SHADE))
     for _ in range(FRAGMENTS_IN_FRONT):
         _fragment(draws, image, x, y)
 
@@ -259,26 +234,19 @@ def draw(seed: int, part: str, indices: NDArray[np.int64], size: int) -> NDArray
     return out
 
 
-@dataclass(frozen=True)
 class DrawnSplit:
     """A part that is drawn again whenever it is read, for images that would not fit in memory."""
 
-    seed: int
-    part: str
-    count: int
-    size: int
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class of every image, int64 [N]."""
-        return labels(np.arange(self.count))
+    def __init__(self, seed: int, part: str, count: int, size: int) -> None:
+        self.seed, self.part, self.size = seed, part, size
+        self.labels = labels(np.arange(count))
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.labels)
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Draw the images at some indices, uint8 [n, 3, size, size]."""
-        return draw(self.seed, self.part, np.arange(self.count)[indices], self.size)
+        return draw(self.seed, self.part, np.arange(len(self))[indices], self.size)
 
 
 def split(seed: int, part: str, count: int, size: int) -> Split:
@@ -297,10 +265,10 @@ def load(
     Raises:
         ConfigurationError: a size below 8 or above 1024 pixels, or no images
     """
-    size = DEFAULT_SIZE if size is None else size
+    size = 32 if size is None else size
     counts = {
-        "train": DEFAULT_TRAIN if train_images is None else train_images,
-        "validation": DEFAULT_VALIDATION if validation_images is None else validation_images,
+        "train": 8000 if train_images is None else train_images,
+        "validation": 2000 if validation_images is None else validation_images,
     }
     if not 8 <= size <= 1024:
         raise ConfigurationError(f"shapes: size = {size} cannot be drawn; use 8 to 1024 pixels.")

@@ -11,8 +11,7 @@ no files are left out and listed in `FolderSplit.skipped`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +22,8 @@ from minialex.data.dataset import DataSet
 from minialex.data.images import ENDINGS, read_image
 from minialex.errors import ConfigurationError, DataError
 
-DEFAULT_SIZE = 256
 CACHE_BYTES = 512 << 20  # decoded images kept in memory, a part of a data set
 VALIDATION_PART = 10  # one of ten images, where a folder has no validation part of its own
-VALIDATION_NAMES = ("val", "validation")
 
 
 def load(place: str | os.PathLike[str], *, size: int | None = None, seed: int = 0) -> DataSet:
@@ -42,7 +39,7 @@ def load(place: str | os.PathLike[str], *, size: int | None = None, seed: int = 
         DataError: no such folder, no images, a class without images, or a validation class that is not trained
     """
     root = Path(place).expanduser()
-    size = DEFAULT_SIZE if size is None else size
+    size = 256 if size is None else size
     if not 8 <= size <= 4096:
         raise ConfigurationError(f"{root}: size = {size} cannot be used; use 8 to 4096 pixels.")
     train, validation, names = layout(root)
@@ -60,7 +57,7 @@ def layout(root: Path) -> tuple[Path, Path | None, tuple[str, ...]]:
         DataError: no such folder, or a validation class that is not trained
     """
     folders = _folders(root)
-    validation = next((name for name in VALIDATION_NAMES if name in folders), None)
+    validation = next((name for name in ("val", "validation") if name in folders), None)
     if "train" in folders and validation:
         names = tuple(_folders(root / "train"))
         unknown = set(_folders(root / validation)) - set(names)
@@ -107,16 +104,14 @@ def scan(root: Path, class_names: tuple[str, ...], size: int, *, complete: bool 
     labels: list[int] = []
     skipped: list[Path] = []
     for label, name in enumerate(class_names):
-        found: list[Path] = []
         for path, usable in images(root / name):
-            (found if usable else skipped).append(path)
-        if complete and not found:
+            (paths if usable else skipped).append(path)
+        if complete and len(paths) == len(labels):
             raise DataError(f"{root / name}: holds no image ({', '.join(ENDINGS)}); remove the folder or fill it.")
-        paths += found
-        labels += [label] * len(found)
+        labels += [label] * (len(paths) - len(labels))
     if not paths:
         raise DataError(f"{root}: holds no image ({', '.join(ENDINGS)}).")
-    return FolderSplit(tuple(paths), np.array(labels, np.int64), size, tuple(skipped))
+    return FolderSplit(paths, np.array(labels, np.int64), size, skipped)
 
 
 def images(folder: Path) -> Iterator[tuple[Path, bool]]:
@@ -131,47 +126,38 @@ def images(folder: Path) -> Iterator[tuple[Path, bool]]:
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}).") from None
 
-    for place, folders, names in os.walk(folder, onerror=fail):
+    for parent, folders, names in os.walk(folder, onerror=fail):
         folders.sort()
         for name in sorted(names):
-            path = Path(place, name)
+            path = Path(parent, name)
             yield path, path.suffix.lower() in ENDINGS and not name.startswith(".") and path.is_file()
 
 
-@dataclass(frozen=True)
 class FolderSplit:
     """Images on disk, decoded when they are read; the first ones that fit into `cache_bytes` are kept.
 
-    Attributes:
-        paths: the files
-        labels: int64 [N]
-        size: height and width of the images, in pixels
-        skipped: files in the class folders that are not taken for images
-        cache_bytes: most bytes of decoded images to keep
+    `skipped` are files in the class folders that are not taken for images.
     """
 
-    paths: tuple[Path, ...]
-    labels: NDArray[np.int64]
-    size: int
-    skipped: tuple[Path, ...] = ()
-    cache_bytes: int = CACHE_BYTES
-    _cache: NDArray[np.uint8] = field(init=False, repr=False, compare=False)
-    _cached: NDArray[np.bool_] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        slots = min(len(self.paths), self.cache_bytes // (3 * self.size**2))
-        # Memory is taken page by page, as images are written to it.
-        object.__setattr__(self, "_cache", np.empty((slots, 3, self.size, self.size), np.uint8))
-        object.__setattr__(self, "_cached", np.zeros(slots, np.bool_))
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: NDArray[np.int64],
+        size: int,
+        skipped: Sequence[Path] = (),
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.paths, self.labels, self.size, self.skipped = paths, labels, size, skipped
+        slots = min(len(paths), cache_bytes // (3 * size**2))
+        self._cache = np.empty((slots, 3, size, size), np.uint8)  # memory is taken page by page, as images are written
+        self._cached = np.zeros(slots, np.bool_)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def part(self, chosen: NDArray[np.int64]) -> FolderSplit:
-        """Some of the images, in their order here, as a part of its own."""
-        chosen = np.sort(chosen)
-        paths = tuple(self.paths[i] for i in chosen)
-        return FolderSplit(paths, self.labels[chosen], self.size, self.skipped, self.cache_bytes)
+        """The images at some ascending indices, as a part of its own."""
+        return FolderSplit([self.paths[i] for i in chosen], self.labels[chosen], self.size, self.skipped)
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The images at some indices, uint8 [n, 3, size, size]; `DataError` names a file that cannot be decoded."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -32,15 +32,8 @@ class Name:
 
 
 @dataclass
-class _Dtype:
-    """An array's element type that the file describes."""
-
-    code: bytes | str
-
-
-@dataclass
 class _Array:
-    """An array that the file describes; `value` is there once its state has been read."""
+    """An array of bytes that the file describes; `value` is there once its state has been read."""
 
     value: np.ndarray[Any, np.dtype[np.uint8]] | None = None
 
@@ -61,24 +54,27 @@ class Dialect:
         names: global names that it may mention
         call: what the file calls a function with arguments for; raises `Refused` for any other call
         build: how a described object takes its state
-        persistent: what an identity that refers outside the pickle stands for
+        persistent: what an identity that refers outside the pickle stands for; None refuses it
     """
 
     names: frozenset[Name]
     call: Callable[[Any, Any], Any]
     build: Callable[[Any, Any], None]
-    persistent: Callable[[Any], Any]
+    persistent: Callable[[Any], Any] | None = None
 
 
 _MARK = object()
+_UINT8 = object()  # the element type that the file describes
 _ENCODE = Name("_codecs", "encode")
 _BYTES = Name("__builtin__", "bytes")
 _NDARRAY = Name("numpy", "ndarray")
 _DTYPE = Name("numpy", "dtype")
 _RECONSTRUCT = (Name("numpy.core.multiarray", "_reconstruct"), Name("numpy._core.multiarray", "_reconstruct"))
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY: dict[str, type] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _VALUES = {"BININT", "BININT1", "BININT2", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES", "BINFLOAT"}
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "MARK": lambda: _MARK,
+    "EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple,
+}  # fmt: skip
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
@@ -133,27 +129,19 @@ def interpret(data: bytes, dialect: Dialect) -> tuple[Any, int]:
             if not -(2**63) <= argument < 2**63:
                 raise Refused("hold a number of more than 64 bits")
             stack.append(argument)
-        elif name == "MARK":
-            stack.append(_MARK)
         elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name in _EMPTY:
-            stack.append(_EMPTY[name]())
+            stack.append(_CONSTANTS[name]())
         elif name == "TUPLE":
-            items = _since_mark(stack)
-            stack.append(tuple(items))
-        elif name == "APPEND":
-            item = stack.pop()
-            _expect(stack[-1], list).append(item)
-        elif name == "APPENDS":
-            items = _since_mark(stack)
+            stack.append(tuple(_since_mark(stack)))
+        elif name in ("APPEND", "APPENDS"):
+            items = [stack.pop()] if name == "APPEND" else _since_mark(stack)
             _expect(stack[-1], list).extend(items)
-        elif name == "SETITEM":
-            key, value = _top(stack, 2)
-            del stack[-2:]
-            _expect(stack[-1], dict)[_key(key)] = value
-        elif name == "SETITEMS":
-            items = _since_mark(stack)
+        elif name in ("SETITEM", "SETITEMS"):
+            if name == "SETITEM":
+                items = _top(stack, 2)
+                del stack[-2:]
+            else:
+                items = _since_mark(stack)
             target = _expect(stack[-1], dict)
             for key, value in zip(items[::2], items[1::2], strict=True):
                 target[_key(key)] = value
@@ -166,7 +154,10 @@ def interpret(data: bytes, dialect: Dialect) -> tuple[Any, int]:
             state = stack.pop()
             dialect.build(stack[-1], state)
         elif name == "BINPERSID":
-            stack.append(dialect.persistent(stack.pop()))
+            identity = stack.pop()
+            if dialect.persistent is None:
+                raise Refused("refer to something outside itself")
+            stack.append(dialect.persistent(identity))
         elif name == "PROTO":
             if argument > 2:
                 raise Refused(f"use pickle protocol {argument}")
@@ -220,18 +211,18 @@ def _call(function: Any, arguments: Any) -> Any:
         if function in _RECONSTRUCT and len(arguments) == 3 and arguments[0] == _NDARRAY and arguments[1] == (0,):
             return _Array()
         if function == _DTYPE and 1 <= len(arguments) <= 3 and arguments[0] in ("u1", b"u1"):
-            return _Dtype(arguments[0])
+            return _UINT8
     raise Refused("make that call")
 
 
 def _build(target: Any, state: Any) -> None:
     """Give a described array its state: (version, shape, dtype, Fortran order, bytes)."""
-    if type(target) is _Dtype:
+    if target is _UINT8:
         return  # version, byte order, …: bytes have none
     if type(target) is not _Array or type(state) is not tuple or len(state) != 5:
         raise Refused("change an object")
     _, shape, dtype, fortran, content = state
-    if type(dtype) is not _Dtype or type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
+    if dtype is not _UINT8 or type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
         raise ValueError("an array's shape or type is damaged")
     flat = np.frombuffer(_expect(content, bytes), np.uint8)
     target.value = flat.reshape(shape, order="F" if fortran else "C")
@@ -246,8 +237,4 @@ def _finished(value: Any) -> Any:
     return value
 
 
-def _no_persistent(identity: Any) -> NoReturn:
-    raise Refused("refer to something outside itself")
-
-
-NUMPY = Dialect(frozenset({_ENCODE, _BYTES, _NDARRAY, _DTYPE, *_RECONSTRUCT}), _call, _build, _no_persistent)
+NUMPY = Dialect(frozenset({_ENCODE, _BYTES, _NDARRAY, _DTYPE, *_RECONSTRUCT}), _call, _build)

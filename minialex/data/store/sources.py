@@ -25,10 +25,10 @@ import os
 import re
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 from minialex.data.images import ENDINGS, MOST_BYTES
 from minialex.data.sets import folder
@@ -41,36 +41,25 @@ WORD_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 
 
 class Entry(NamedTuple):
-    """One image of a source.
+    """One image of a source."""
 
-    Attributes:
-        label: its class
-        name: what it is called in lists: its path in the source, ARCHIVE/MEMBER in an archive
-        path: the file to open
-        offset, size: which bytes of that file; the whole file if the offset is −1
-    """
-
-    label: int
-    name: str
-    path: str
-    offset: int = -1
+    label: int  # its class
+    name: str  # what it is called in lists: its path in the source, ARCHIVE/MEMBER in an archive
+    path: str  # the file to open
+    offset: int = -1  # where its bytes begin in that file; −1 if it is the whole file
     size: int = -1
 
     def read(self) -> bytes:
-        """The image's bytes.
-
-        Raises:
-            DataError: a file that is gone, cannot be read, is empty or much too large
-        """
+        """The image's bytes. Raises DataError: a file that is gone, cannot be read, is empty or much too large."""
         if not os.path.isfile(self.path):  # a pipe would block for ever
             raise DataError("no such file.")
         try:
-            with open(self.path, "rb", buffering=0) as file:
+            with open(self.path, "rb") as file:
                 size = os.fstat(file.fileno()).st_size if self.offset < 0 else self.size
                 if size > MOST_BYTES:
                     raise DataError(f"{size:,} bytes, more than {MOST_BYTES:,}.")
                 file.seek(max(self.offset, 0))
-                data = _read_all(file, size)
+                data = file.read(size)
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror or error}).") from None
         if not data:
@@ -80,41 +69,23 @@ class Entry(NamedTuple):
         return data
 
 
-def _read_all(file: io.RawIOBase, size: int) -> bytes:
-    """`size` bytes, or as many as there are."""
-    parts = []
-    while size > 0 and (part := file.read(size)):
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
-class Skipped(NamedTuple):
+class SkippedFile(NamedTuple):
     """Something in a source that is not taken for an image, and why."""
 
     name: str
     reason: str
 
 
-Listing = Callable[[], Iterator[Entry | Skipped]]
+Listing = Callable[[], Iterator[Entry | SkippedFile]]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from.
+    """Where images come from; without a validation listing a tenth of the training images is kept for it."""
 
-    Attributes:
-        name: what the data set will be called
-        root: the folder or file that must be there while it is read
-        class_names: label i is `class_names[i]`
-        words: what a person calls class i; empty if unknown
-        train, validation: list the images; without a validation listing a tenth of the training images is kept for it
-    """
-
-    name: str
-    root: Path
+    name: str  # what the data set will be called
     class_names: tuple[str, ...]
-    words: tuple[str, ...]
+    words: tuple[str, ...]  # what a person calls the classes; empty if unknown
     train: Listing
     validation: Listing | None
 
@@ -145,32 +116,29 @@ def find(place: str | os.PathLike[str], *, validation: str | None = None, words:
         return _kaggle(path)
     if path.is_file() and path.suffix.lower() not in LISTS:
         raise DataError(f"{path}: not a tar archive, a folder of images, or a list ({', '.join(LISTS)}).")
-    found = _folder(path, validation) if path.is_dir() else _list(path, validation)
-    words_file = (
-        Path(words).expanduser() if words else next((where / n for n in WORD_FILES if (where / n).is_file()), None)
-    )
-    if words_file is None:
-        return found
-    known = _read_words(words_file)
-    if all(name.isdigit() for name in found.class_names) and len(known) == len(found.class_names):
-        return Source(found.name, found.root, tuple(known), tuple(known.values()), found.train, found.validation)
-    missing = [name for name in found.class_names if name not in known]
+    source = _folder(path, validation) if path.is_dir() else _list(path, validation)
+    files = [Path(words).expanduser()] if words else [where / n for n in WORD_FILES if (where / n).is_file()]
+    if not files:
+        return source
+    titles, names = _read_words(files[0]), source.class_names
+    if all(name.isdigit() for name in names) and len(titles) == len(names):
+        return replace(source, class_names=tuple(titles), words=tuple(titles.values()))
+    missing = [name for name in names if name not in titles]
     if missing:
-        raise DataError(f"{words_file}: says nothing of class '{missing[0]}' (and {len(missing) - 1} others); "
+        raise DataError(f"{files[0]}: says nothing of class '{missing[0]}' (and {len(missing) - 1} others); "
                         "give another file with --words.")  # fmt: skip
-    names = found.class_names
-    return Source(found.name, found.root, names, tuple(known[n] for n in names), found.train, found.validation)
+    return replace(source, words=tuple(titles[name] for name in names))
 
 
 def _one(where: Path, *patterns: str) -> Path | None:
     """The only file that matches the first pattern that matches any."""
     names = sorted(entry.name for entry in os.scandir(where))
     for pattern in patterns:
-        found = [name for name in names if fnmatch.fnmatch(name.lower(), pattern.lower())]
-        if len(found) > 1:
-            raise DataError(f"{where}: several files could be meant: {', '.join(found)}; leave one there.")
-        if found:
-            return where / found[0]
+        matches = [name for name in names if fnmatch.fnmatch(name.lower(), pattern.lower())]
+        if len(matches) > 1:
+            raise DataError(f"{where}: several files could be meant: {', '.join(matches)}; leave one there.")
+        if matches:
+            return where / matches[0]
     return None
 
 
@@ -187,14 +155,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _read_words(path: Path) -> dict[str, str]:
     """What classes are called, by name."""
-    return {
-        name: rest.strip() or name
-        for _, line in _lines(path)
-        for name, _, rest in [line.replace("\t", " ").partition(" ")]
-    }
-
-
-# ---------------------------------------------------------------- folders
+    rows = (line.replace("\t", " ").partition(" ") for _, line in _lines(path))
+    return {name: rest.strip() or name for name, _, rest in rows}
 
 
 def _folder(root: Path, validation: str | None) -> Source:
@@ -207,12 +169,11 @@ def _folder(root: Path, validation: str | None) -> Source:
     if not names:
         raise DataError(f"{train}: holds no class folders; expected {train}/CLASS/IMAGE.jpg, the official archives, "
                         "or give a list of files.")  # fmt: skip
-
     validate = None if val is None else partial(_class_folders, root, val, names)
-    return Source(root.resolve().name, root, names, (), partial(_class_folders, root, train, names), validate)
+    return Source(root.resolve().name, names, (), partial(_class_folders, root, train, names), validate)
 
 
-def _class_folders(root: Path, place: Path, names: tuple[str, ...]) -> Iterator[Entry | Skipped]:
+def _class_folders(root: Path, place: Path, names: tuple[str, ...]) -> Iterator[Entry | SkippedFile]:
     """The images of a folder with one folder a class."""
     for label, name in enumerate(names):
         for path, usable in folder.images(place / name):
@@ -220,7 +181,7 @@ def _class_folders(root: Path, place: Path, names: tuple[str, ...]) -> Iterator[
             if usable:
                 yield Entry(label, str(shown), str(path))
             else:
-                yield Skipped(str(shown), f"no image by its name ({', '.join(ENDINGS)})")
+                yield SkippedFile(str(shown), f"no image by its name ({', '.join(ENDINGS)})")
 
 
 def _kaggle(root: Path) -> Source:
@@ -229,7 +190,7 @@ def _kaggle(root: Path) -> Source:
     names = tuple(sorted(words))
     labels = {name: label for label, name in enumerate(names)}
 
-    def validation() -> Iterator[Entry | Skipped]:
+    def validation() -> Iterator[Entry | SkippedFile]:
         table = root / "LOC_val_solution.csv"
         for number, line in _lines(table):
             image, _, rest = line.partition(",")
@@ -242,54 +203,45 @@ def _kaggle(root: Path) -> Source:
             yield Entry(labels[name], str(path.relative_to(root)), str(path))
 
     train = partial(_class_folders, root, root / _KAGGLE / "train", names)
-    return Source(root.resolve().name, root, names, tuple(words[name] for name in names), train, validation)
-
-
-# ---------------------------------------------------------------- lists
+    return Source(root.resolve().name, names, tuple(words[name] for name in names), train, validation)
 
 
 def _list(path: Path, validation: str | None) -> Source:
     """A list of files with their classes."""
-    if validation is None:
-        val = None
-    else:
-        val = Path(validation).expanduser()
-        if not val.is_file():
-            raise DataError(f"{val}: no such list of validation images.")
+    val = None if validation is None else Path(validation).expanduser()
+    if val is not None and not val.is_file():
+        raise DataError(f"{val}: no such list of validation images.")
     names = {label for _, _, label in _list_lines(path)}
     if not names:
         raise DataError(f"{path}: lists no image.")
     if all(name.isdecimal() for name in names):
-        most = max(map(int, names))
+        numbers = {name: int(name) for name in names}
+        most = max(numbers.values())
         if most >= 1_000_000:
             raise DataError(f"{path}: class {most}; classes are numbered from 0.")
-        class_names = tuple(str(i) for i in range(most + 1))
-        numbers = {name: int(name) for name in names}
+        class_names = tuple(map(str, range(most + 1)))
     else:
         class_names = tuple(sorted(names))
-        numbers = {name: i for i, name in enumerate(class_names)}
+        numbers = {name: label for label, name in enumerate(class_names)}
 
-    def listing(file: Path) -> Iterator[Entry | Skipped]:
+    def listing(file: Path) -> Iterator[Entry | SkippedFile]:
         for line, name, label in _list_lines(file):
             if label not in numbers:
                 raise DataError(f"{file}, line {line}: class '{label}' is not among those of {path}.")
             yield Entry(numbers[label], name, str(file.parent / name))
 
     validate = None if val is None else partial(listing, val)
-    return Source(path.stem, path, class_names, (), partial(listing, path), validate)
+    return Source(path.stem, class_names, (), partial(listing, path), validate)
 
 
 def _list_lines(path: Path) -> Iterator[tuple[int, str, str]]:
     """(line, path, class) of a list."""
     for number, line in _lines(path):
         separator = "\t" if "\t" in line else "," if path.suffix.lower() == ".csv" else " "
-        name, found, label = line.rpartition(separator)
-        if not found or not name.strip() or not label.strip():
+        name, middle, label = line.rpartition(separator)
+        if not middle or not name.strip() or not label.strip():
             raise DataError(f"{path}, line {number}: expected a path and a class, got {line[:80]!r}.")
         yield number, name.strip(), label.strip()
-
-
-# ---------------------------------------------------------------- the official archives
 
 
 def _archives(train: Path, where: Path) -> Source:
@@ -301,78 +253,49 @@ def _archives(train: Path, where: Path) -> Source:
                         "(ILSVRC2012_devkit_t12.tar.gz), or take the archive away.")  # fmt: skip
     if kit is None:
         names = tuple(sorted(_class_of(member.name) for member in _members(train) if isinstance(member, _Member)))
-        return Source(train.stem, train, names, (), partial(_train, train, names), None)
+        return Source(train.stem, names, (), partial(_train, train, names), None)
     names, words, truth = _read_kit(kit)
     validate = None if val is None else partial(_validation, val, truth)
-    return Source(train.stem, train, names, words, partial(_train, train, names), validate)
+    return Source(train.stem, names, words, partial(_train, train, names), validate)
 
 
 class _Member(NamedTuple):
-    """A plain file in a tar: its name, and where its bytes lie in the outermost file."""
+    """A plain file in a tar: its name, where its bytes lie in the outermost file, and how to open it."""
 
     name: str
     offset: int
     size: int
+    open: Callable[[], IO[bytes] | None]
 
 
-def _members(path: Path, first: int = 0, size: int | None = None, shown: str = "") -> Iterator[_Member | Skipped]:
-    """The members of a tar, or of one within another from byte `first` on; only headers are read.
+def _members(path: Path, within: _Member | None = None) -> Iterator[_Member | SkippedFile]:
+    """The members of a tar, or of one within it; only headers are read.
 
     Raises:
         DataError: no tar, or one that is damaged or cut short: tarfile itself takes a damaged header for the end
     """
-    shown = shown or path.name
+    shown = f"{path.name}/{within.name}" if within else path.name
+    first = within.offset if within else 0
     try:
-        with path.open("rb") as raw:
-            file: Any = raw if size is None else _Window(raw, first, size)
+        with within.open() if within else path.open("rb") as file:  # type: ignore[union-attr]  # it is a plain file
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 while (member := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # it would remember them all
-                    name = f"{shown}/{member.name}"
-                    if member.isdir():
-                        continue
+                    content = partial(archive.extractfile, member)
                     if member.isreg() and not member.issparse():
-                        yield _Member(member.name, first + member.offset_data, member.size)
-                    else:
-                        yield Skipped(name, "in the archive, but no plain file")
+                        yield _Member(member.name, first + member.offset_data, member.size, content)
+                    elif not member.isdir():
+                        yield SkippedFile(f"{shown}/{member.name}", "in the archive, but no plain file")
                 end = archive.offset
             file.seek(end)
             mark = file.read(512)
     except (tarfile.TarError, OSError) as error:
-        raise DataError(
-            f"{path.parent / shown}: damaged or cut short, or no tar archive ({error}); get it again."
-        ) from None
+        damage = f"damaged or cut short, or no tar archive ({error}); get it again."
+        raise DataError(f"{path.parent / shown}: {damage}") from None
     if not mark:
-        yield Skipped(shown, "no image: the archive ends without tar's end mark; is it whole?")
+        yield SkippedFile(shown, "no image: the archive ends without tar's end mark; is it whole?")
     elif mark.strip(b"\0"):
         raise DataError(f"{path.parent / shown}: damaged at byte {first + end:,}; get it again.")
-
-
-class _Window(io.RawIOBase):
-    """Some bytes of an open file, as a file."""
-
-    def __init__(self, file: io.BufferedReader, first: int, size: int) -> None:
-        self._file, self._first, self._size, self._at = file, first, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        rest = max(0, self._size - self._at)
-        self._file.seek(self._first + self._at)
-        data = self._file.read(rest if size < 0 else min(size, rest))
-        self._at += len(data)
-        return data
 
 
 def _class_of(name: str) -> str:
@@ -380,33 +303,33 @@ def _class_of(name: str) -> str:
     return Path(name).name.removesuffix(".tar")
 
 
-def _train(path: Path, names: tuple[str, ...]) -> Iterator[Entry | Skipped]:
+def _train(path: Path, names: tuple[str, ...]) -> Iterator[Entry | SkippedFile]:
     """The images of the tar of tars."""
     labels = {name: label for label, name in enumerate(names)}
     for outer in _members(path):
-        if isinstance(outer, Skipped):
+        if isinstance(outer, SkippedFile):
             yield outer
             continue
         label = labels.get(_class_of(outer.name))
         if label is None or not outer.name.endswith(".tar"):
-            yield Skipped(f"{path.name}/{outer.name}", "no archive of a known class")
+            yield SkippedFile(f"{path.name}/{outer.name}", "no archive of a known class")
             continue
-        for inner in _members(path, outer.offset, outer.size, f"{path.name}/{outer.name}"):
-            if isinstance(inner, Skipped):
+        for inner in _members(path, outer):
+            if isinstance(inner, SkippedFile):
                 yield inner
             else:
                 yield Entry(label, f"{outer.name}/{inner.name}", str(path), inner.offset, inner.size)
 
 
-def _validation(path: Path, truth: tuple[int, ...]) -> Iterator[Entry | Skipped]:
+def _validation(path: Path, truth: tuple[int, ...]) -> Iterator[Entry | SkippedFile]:
     """The numbered images of the validation archive, with their labels."""
     for member in _members(path):
-        if isinstance(member, Skipped):
+        if isinstance(member, SkippedFile):
             yield member
             continue
         number = re.search(r"_(\d+)\.[^.]+$", member.name)
         if number is None or not 1 <= int(number[1]) <= len(truth):
-            yield Skipped(f"{path.name}/{member.name}", f"no number from 1 to {len(truth):,} in its name")
+            yield SkippedFile(f"{path.name}/{member.name}", f"no number from 1 to {len(truth):,} in its name")
         else:
             yield Entry(truth[int(number[1]) - 1], f"{path.name}/{member.name}", str(path), member.offset, member.size)
 
@@ -417,9 +340,8 @@ def _read_kit(kit: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, .
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise DataError(
-            f"{kit}: its meta.mat is a MATLAB file, which SciPy reads: pip install 'minialex[imagenet]'."
-        ) from None
+        install = "pip install 'minialex[imagenet]'"
+        raise DataError(f"{kit}: its meta.mat is a MATLAB file, which SciPy reads: {install}.") from None
     try:
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True, variable_names=["synsets"])["synsets"]
         number = next(field for field in synsets.dtype.names if field.endswith("_ID"))
@@ -431,9 +353,8 @@ def _read_kit(kit: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, .
     label_of = {row[0]: label for label, row in enumerate(rows)}
     unknown = set(own) - set(label_of)
     if unknown or not rows or not own:
-        raise DataError(
-            f"{kit}: the ground truth has class {min(unknown, default=0)}, which meta.mat does not; get it again."
-        )
+        stranger = min(unknown, default=0)
+        raise DataError(f"{kit}: the ground truth has class {stranger}, which meta.mat does not; get it again.")
     return tuple(row[1] for row in rows), tuple(row[2] for row in rows), tuple(label_of[i] for i in own)
 
 
@@ -441,26 +362,24 @@ def _kit_files(kit: Path) -> tuple[bytes, bytes]:
     """meta.mat and the validation ground truth, from the kit's archive or its folder."""
     wanted: dict[str, bytes] = {}
 
-    def kind(name: str) -> str | None:
-        base = name.rsplit("/", 1)[-1]
-        return "meta" if base == "meta.mat" else "truth" if base.endswith("_validation_ground_truth.txt") else None
+    def kind(name: str) -> str:
+        base = name.rpartition("/")[2]
+        return "meta" if base == "meta.mat" else "truth" if base.endswith("_validation_ground_truth.txt") else ""
 
     try:
         if kit.is_dir():
             for path, _ in folder.images(kit):
-                if (found := kind(path.name)) and path.is_file() and path.stat().st_size <= _KIT_BYTES:
-                    wanted.setdefault(found, path.read_bytes())
+                if kind(path.name) and path.is_file() and path.stat().st_size <= _KIT_BYTES:
+                    wanted.setdefault(kind(path.name), path.read_bytes())
         else:
             with tarfile.open(kit, "r|*") as archive:  # a stream: whatever the compression, read once
                 for member in archive:
-                    found = kind(member.name)
-                    if found and member.isreg() and member.size <= _KIT_BYTES and found not in wanted:
-                        stream = archive.extractfile(member)
-                        assert stream is not None
-                        wanted[found] = stream.read()
+                    if kind(member.name) and member.isreg() and member.size <= _KIT_BYTES:
+                        content = archive.extractfile(member)
+                        wanted.setdefault(kind(member.name), content.read() if content else b"")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(f"{kit}: damaged or cut short ({error}); get it again.") from None
-    for found, name in (("meta", "data/meta.mat"), ("truth", "data/…_validation_ground_truth.txt")):
-        if found not in wanted:
+    for key, name in (("meta", "data/meta.mat"), ("truth", "data/…_validation_ground_truth.txt")):
+        if key not in wanted:
             raise DataError(f"{kit}: holds no {name}; is it the development kit?")
     return wanted["meta"], wanted["truth"]

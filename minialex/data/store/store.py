@@ -25,7 +25,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,48 +36,39 @@ from numpy.typing import NDArray
 from minialex.data.dataset import DataSet
 from minialex.data.statistics import Statistics
 from minialex.errors import ConfigurationError, DataError
-from minialex.storage import atomic
+from minialex.storage import atomic, safetensors
 
 MANIFEST = "store.json"
 STATISTICS = "statistics.safetensors"
 LEFT_OUT, TREATED = "left-out.tsv", "treated.tsv"
 FORMAT = "minialex store 1"
 PARTS = ("train", "validation")
+_AGAIN = "prepare the store again."
 _OPEN_MAPS = 512  # shards that are mapped at a time; each keeps a file open, and 1,024 are usual
 _BLOCK = 64  # images that `check` reads at a time
 
 
 class Shard(NamedTuple):
-    """A shard as ``store.json`` knows it: its images, and the SHA-256 of its two files."""
+    """A shard as ``store.json`` knows it."""
 
-    images: int
-    sha256: str
+    images: int  # how many
+    sha256: str  # of the images file
     index_sha256: str
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What ``store.json`` says.
+    """What ``store.json`` says."""
 
-    Attributes:
-        name: of the data set
-        size: height and width of the images
-        class_names, words: of the classes; `words` is empty if nothing is known but the names
-        shards: by part
-        sums: SHA-256 of the other files, by name
-        left_out, treated: how many files are not in the store, and how many images were not as usual
-        made_with: versions of what decoded the images
-    """
-
-    name: str
-    size: int
+    name: str  # of the data set
+    size: int  # height and width of the images
     class_names: tuple[str, ...]
-    words: tuple[str, ...]
-    shards: Mapping[str, tuple[Shard, ...]]
-    sums: Mapping[str, str]
-    left_out: int
-    treated: int
-    made_with: str
+    words: tuple[str, ...]  # empty if nothing is known of the classes but their names
+    shards: Mapping[str, tuple[Shard, ...]]  # by part
+    sums: Mapping[str, str]  # SHA-256 of the other files, by name
+    left_out: int  # files that are not in the store
+    treated: int  # images that were not as usual
+    made_with: str  # versions of what decoded the images
 
     def count(self, part: str) -> int:
         """Number of images of a part."""
@@ -99,23 +90,9 @@ def index_path(folder: Path, part: str, number: int) -> Path:
     return folder / f"{part}-{number:05d}.safetensors"
 
 
-# ---------------------------------------------------------------- the manifest
-
-
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``store.json``, with a checksum of itself; from then on the folder is a store."""
-    body = {
-        "format": FORMAT,
-        "name": manifest.name,
-        "size": manifest.size,
-        "class_names": list(manifest.class_names),
-        "words": list(manifest.words),
-        "shards": {part: [list(shard) for shard in manifest.shards[part]] for part in PARTS},
-        "sums": dict(manifest.sums),
-        "left_out": manifest.left_out,
-        "treated": manifest.treated,
-        "made_with": manifest.made_with,
-    }
+    body = {"format": FORMAT, **asdict(manifest)}
     atomic.write_json(folder / MANIFEST, {**body, "sha256": _own_sum(body)})
 
 
@@ -124,80 +101,48 @@ def _own_sum(body: Mapping[str, Any]) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read ``store.json``.
-
-    Raises:
-        DataError: it is missing, damaged, or of another version
-    """
+    """Read ``store.json``. Raises DataError: it is missing, damaged, or of another version."""
     path = folder / MANIFEST
     try:
         body = json.loads(path.read_bytes())
         if body.pop("sha256") != _own_sum(body):
             raise ValueError("its SHA-256 differs")
-        if body["format"] != FORMAT:
-            raise DataError(f"{path}: '{body['format']}' is not read here, '{FORMAT}' is; prepare it again.")
-        return Manifest(
-            body["name"],
-            body["size"],
-            tuple(body["class_names"]),
-            tuple(body["words"]),
-            {part: tuple(Shard(*shard) for shard in body["shards"][part]) for part in PARTS},
-            body["sums"],
-            body["left_out"],
-            body["treated"],
-            body["made_with"],
-        )
+        if (form := body.pop("format")) != FORMAT:
+            raise DataError(f"{path}: '{form}' is not read here, '{FORMAT}' is; prepare it again.")
+        body |= {name: tuple(body[name]) for name in ("class_names", "words")}
+        body["shards"] = {part: tuple(Shard(*shard) for shard in body["shards"][part]) for part in PARTS}
+        return Manifest(**body)
     except FileNotFoundError:
         raise DataError(f"{folder}: no store, or one that is not finished ({MANIFEST} is missing); "
                         "`minialex prepare` makes one, or goes on.") from None  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: damaged ({error}); prepare the store again.") from None
-
-
-# ---------------------------------------------------------------- a shard's index
+        raise DataError(f"{path}: damaged ({error}); {_AGAIN}") from None
 
 
 @dataclass(frozen=True)
 class Index:
-    """What a shard's safetensors file holds.
+    """What a shard's safetensors file holds."""
 
-    Attributes:
-        labels: int64 [n]
-        crc32: uint32 [n]
-        names: of the images, in the source
-        left_out: (name, reason) of files that are not in the shard
-        treated: (name, what was done)
-        sha256: of the images file
-    """
-
-    labels: NDArray[np.int64]
-    crc32: NDArray[np.uint32]
-    names: tuple[str, ...]
-    left_out: tuple[tuple[str, str], ...]
-    treated: tuple[tuple[str, str], ...]
-    sha256: str
+    labels: NDArray[np.int64]  # [n]
+    crc32: NDArray[np.uint32]  # [n]
+    names: tuple[str, ...]  # of the images, in the source
+    left_out: tuple[tuple[str, str], ...]  # (name, reason) of files that are not in the shard
+    treated: tuple[tuple[str, str], ...]  # (name, what was done)
+    sha256: str  # of the images file
 
 
 def write_index(path: Path, index: Index) -> None:
     """Write it, whole or not at all; the same contents give the same bytes."""
-    from safetensors.numpy import save
-
     about = {"names": index.names, "left_out": index.left_out, "treated": index.treated, "sha256": index.sha256}
-    text = np.frombuffer(json.dumps(about).encode(), np.uint8)  # not as metadata, whose order safetensors leaves open
-    atomic.write_bytes(path, save({"labels": index.labels, "crc32": index.crc32, "about": text}))
+    text = np.frombuffer(json.dumps(about).encode(), np.uint8)  # metadata has a limit
+    safetensors.write(path, {"labels": index.labels, "crc32": index.crc32, "about": text})
 
 
 def read_index(path: Path) -> tuple[Index, str]:
-    """Read it, and the SHA-256 of its file.
-
-    Raises:
-        DataError: it is missing or damaged
-    """
-    from safetensors.numpy import load
-
+    """Read it, and the SHA-256 of its file. Raises DataError: it is missing or damaged."""
     try:
         data = path.read_bytes()
-        arrays = load(data)
+        arrays = safetensors.parse(data)
         about = json.loads(arrays["about"].tobytes())
         labels, crc32 = arrays["labels"], arrays["crc32"]
         if labels.dtype != np.int64 or crc32.dtype != np.uint32 or not len(labels) == len(crc32) == len(about["names"]):
@@ -205,13 +150,10 @@ def read_index(path: Path) -> tuple[Index, str]:
         pairs = {key: tuple((str(a), str(b)) for a, b in about[key]) for key in ("left_out", "treated")}
         index = Index(labels, crc32, tuple(about["names"]), pairs["left_out"], pairs["treated"], about["sha256"])
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); prepare the store again.") from None
-    except Exception as error:  # safetensors has an exception of its own, which is no ValueError
-        raise DataError(f"{path}: damaged ({error}); prepare the store again.") from None
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error}); {_AGAIN}") from None
     return index, hashlib.sha256(data).hexdigest()
-
-
-# ---------------------------------------------------------------- reading
 
 
 def load(place: str | os.PathLike[str], *, size: int | None = None) -> DataSet:
@@ -226,82 +168,49 @@ def load(place: str | os.PathLike[str], *, size: int | None = None) -> DataSet:
     if size not in (None, manifest.size):
         raise ConfigurationError(f"{folder}: holds images of {manifest.size} x {manifest.size} pixels, not {size}: "
                                  f"set --image-size {manifest.size} (and --crop).")  # fmt: skip
-    return DataSet(
-        manifest.name,
-        StoreSplit(folder, "train", manifest),
-        StoreSplit(folder, "validation", manifest),
-        manifest.class_names,
-        manifest.words,
-        read_statistics(folder, manifest),
-    )
+    train, validation = (StoreSplit(folder, part, manifest) for part in PARTS)
+    statistics = read_statistics(folder, manifest)
+    return DataSet(manifest.name, train, validation, manifest.class_names, manifest.words, statistics)
 
 
-def write_statistics(folder: Path, found: Statistics) -> None:
-    """Write ``statistics.safetensors``: mean, covariance, eigenvalues, eigenvectors."""
-    from safetensors.numpy import save
-
-    arrays = {
-        "mean": found.mean,
-        "covariance": found.covariance,
-        "eigenvalues": found.eigenvalues,
-        "eigenvectors": found.eigenvectors,
-    }
-    atomic.write_bytes(folder / STATISTICS, save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
+def write_statistics(folder: Path, statistics: Statistics) -> str:
+    """Write ``statistics.safetensors``: mean, covariance, eigenvalues, eigenvectors; returns its SHA-256."""
+    names = ("mean", "covariance", "eigenvalues", "eigenvectors")
+    return safetensors.write(folder / STATISTICS, {name: getattr(statistics, name) for name in names})
 
 
 def read_statistics(folder: Path, manifest: Manifest) -> Statistics:
-    """The mean image and the covariance of the training images.
-
-    Raises:
-        DataError: they are missing or damaged
-    """
-    from safetensors.numpy import load as load_arrays
-
+    """The mean image and the covariance of the training images. Raises DataError: they are missing or damaged."""
     path = folder / STATISTICS
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); prepare the store again.") from None
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from None
     if hashlib.sha256(data).hexdigest() != manifest.sums.get(STATISTICS):
-        raise DataError(f"{path}: damaged (its SHA-256 differs); prepare the store again.")
-    arrays = load_arrays(data)
+        raise DataError(f"{path}: damaged (its SHA-256 differs); {_AGAIN}")
+    arrays = safetensors.parse(data)
     return Statistics(arrays["mean"], arrays["covariance"])
 
 
-@dataclass(frozen=True)
 class StoreSplit:
     """One part of a store. Its images stay on disk; labels and checksums are in memory, 13 bytes an image."""
 
-    folder: Path
-    part: str
-    manifest: Manifest
-    labels: NDArray[np.int64] = field(init=False, repr=False)
-    _crc32: NDArray[np.uint32] = field(init=False, repr=False)
-    _verified: NDArray[np.bool_] = field(init=False, repr=False)
-    _starts: NDArray[np.int64] = field(init=False, repr=False)
-    _map: Callable[[int], tuple[mmap.mmap, NDArray[np.uint8]]] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        shards = self.manifest.shards[self.part]
-        labels, sums = [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
+    def __init__(self, folder: Path, part: str, manifest: Manifest) -> None:
+        self.folder, self.part, self.manifest, self.size = folder, part, manifest, manifest.size
+        shards = manifest.shards[part]
+        labels, crc32 = [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
         for number, shard in enumerate(shards):
-            path = index_path(self.folder, self.part, number)
-            index, found = read_index(path)
-            if found != shard.index_sha256:
-                raise DataError(f"{path}: damaged (its SHA-256 differs); prepare the store again.")
+            path = index_path(folder, part, number)
+            index, sha256 = read_index(path)
+            if sha256 != shard.index_sha256:
+                raise DataError(f"{path}: damaged (its SHA-256 differs); {_AGAIN}")
             labels.append(index.labels)
-            sums.append(index.crc32)
-        set_ = object.__setattr__
-        set_(self, "labels", np.concatenate(labels))
-        set_(self, "_crc32", np.concatenate(sums))
-        set_(self, "_verified", np.zeros(len(self.labels), np.bool_))
-        set_(self, "_starts", np.cumsum([0, *(shard.images for shard in shards)]))
-        set_(self, "_map", lru_cache(_OPEN_MAPS)(self._open))
-
-    @property
-    def size(self) -> int:
-        """Height and width of the images, in pixels."""
-        return self.manifest.size
+            crc32.append(index.crc32)
+        self.labels = np.concatenate(labels)
+        self._crc32 = np.concatenate(crc32)
+        self._verified = np.zeros(len(self.labels), np.bool_)
+        self._starts = np.cumsum([0, *(shard.images for shard in shards)])
+        self._map = lru_cache(_OPEN_MAPS)(self._open)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -323,12 +232,12 @@ class StoreSplit:
         expected = count * 3 * size**2
         try:
             with path.open("rb") as file:
-                found = os.fstat(file.fileno()).st_size
-                if found != expected:
-                    raise DataError(f"{path}: {found:,} bytes, expected {expected:,}; prepare the store again.")
+                nbytes = os.fstat(file.fileno()).st_size
+                if nbytes != expected:
+                    raise DataError(f"{path}: {nbytes:,} bytes, expected {expected:,}; {_AGAIN}")
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); prepare the store again.") from None
+            raise DataError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from None
         return mapped, np.frombuffer(mapped, np.uint8).reshape(count, 3, size, size)
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -339,16 +248,16 @@ class StoreSplit:
         """
         indices = np.arange(len(self))[indices]  # negative ones too, and an IndexError for those beyond the end
         out = np.empty((len(indices), 3, self.size, self.size), np.uint8)
-        places = []
         nbytes = 3 * self.size**2
+        mapped = []
         for row in np.argsort(indices).tolist():  # in the order of the disk
             number, image = self._where(int(indices[row]))
-            mapped, images = self._map(number)
-            places.append((row, number, image, images))
-            if hasattr(mapped, "madvise"):  # the disk may begin with all of them at once
+            pages, images = self._map(number)
+            mapped.append((row, number, image, images))
+            if hasattr(pages, "madvise"):  # the disk may begin with all of them at once
                 first = image * nbytes // mmap.PAGESIZE * mmap.PAGESIZE
-                mapped.madvise(mmap.MADV_WILLNEED, first, (image + 1) * nbytes - first)
-        for row, number, image, images in places:
+                pages.madvise(mmap.MADV_WILLNEED, first, (image + 1) * nbytes - first)
+        for row, number, image, images in mapped:
             out[row] = images[image]
             index = int(indices[row])
             if not self._verified[index]:  # two threads may do this at once: they find the same
@@ -358,9 +267,6 @@ class StoreSplit:
                                     f"`minialex store check {self.folder}` looks for more.")  # fmt: skip
                 self._verified[index] = True
         return out
-
-
-# ---------------------------------------------------------------- checking
 
 
 class Damage(NamedTuple):
@@ -400,54 +306,47 @@ def check(
             done += count
             progress(done, total)
 
-    found = [
-        damage
-        for name in (STATISTICS, LEFT_OUT, TREATED)
-        for damage in _check_file(folder / name, manifest.sums.get(name))
-    ]
-    jobs = [(part, number) for part in PARTS for number in range(len(manifest.shards[part]))]
+    files = [STATISTICS, LEFT_OUT, TREATED]
+    damages = [damage for name in files for damage in _check_file(folder / name, manifest.sums.get(name))]
+    shards = [(part, number) for part in PARTS for number in range(len(manifest.shards[part]))]
     pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="minialex-check")
     try:
-        for damages in pool.map(lambda job: list(_check_shard(folder, manifest, job[0], job[1], seen)), jobs):
-            found += damages
+        for of_shard in pool.map(lambda shard: list(_check_shard(folder, manifest, seen, *shard)), shards):
+            damages += of_shard
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return found
+    return damages
 
 
 def _check_file(path: Path, expected: str | None) -> Iterator[Damage]:
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            yield Damage(path.name, -1, "its SHA-256 differs")
     except OSError as error:
         yield Damage(path.name, -1, f"cannot be read ({error.strerror})")
-        return
-    if found != expected:
-        yield Damage(path.name, -1, "its SHA-256 differs")
 
 
 def _check_shard(
-    folder: Path, manifest: Manifest, part: str, number: int, seen: Callable[[int], None]
+    folder: Path, manifest: Manifest, seen: Callable[[int], None], part: str, number: int
 ) -> Iterator[Damage]:
     shard, nbytes = manifest.shards[part][number], 3 * manifest.size**2
     path, index_file = images_path(folder, part, number), index_path(folder, part, number)
     index: Index | None = None
     try:
-        index, found = read_index(index_file)
-    except DataError as error:
-        yield Damage(index_file.name, -1, str(error).partition(": ")[2])
-    else:
-        if found != shard.index_sha256:
+        index, sha256 = read_index(index_file)
+        if sha256 != shard.index_sha256:
             yield Damage(index_file.name, -1, "its SHA-256 differs")
             index = None
+    except DataError as error:
+        yield Damage(index_file.name, -1, str(error).partition(": ")[2])
     digest = hashlib.sha256()
     damaged = []
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if size != shard.images * nbytes:
-                yield Damage(
-                    path.name, min(size, shard.images * nbytes), f"{size:,} bytes, expected {shard.images * nbytes:,}"
-                )
+            expected = shard.images * nbytes
+            if size != expected:
+                yield Damage(path.name, min(size, expected), f"{size:,} bytes, expected {expected:,}")
             for first in range(0, shard.images, _BLOCK):
                 block = file.read(min(_BLOCK, shard.images - first) * nbytes)
                 digest.update(block)
@@ -461,5 +360,5 @@ def _check_shard(
         yield Damage(path.name, -1, f"cannot be read ({error.strerror})")
         return
     yield from damaged
-    if not damaged and size == shard.images * nbytes and digest.hexdigest() != shard.sha256:
+    if not damaged and size == expected and digest.hexdigest() != shard.sha256:
         yield Damage(path.name, -1, "its SHA-256 differs")

@@ -1,5 +1,6 @@
 """Layers: one small module a kind. The cost, softmax cross-entropy, is applied by `minialex.engine.columns`."""
 
+from minialex.network.layers.array_layer import ArrayLayer as ArrayLayer
 from minialex.network.layers.conv2d import Conv2d as Conv2d
 from minialex.network.layers.dropout import Dropout as Dropout
 from minialex.network.layers.flatten import Flatten as Flatten

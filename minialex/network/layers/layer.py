@@ -44,19 +44,23 @@ class Context:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One array that a layer learns, in one column.
+    """One array of a layer, in one column: it is kept from step to step, and saved with the run.
 
     Attributes:
         shape: of this column's piece
         std: standard deviation of its initial values (0: none are drawn)
         constant: what is added to them
         first_element: index of the piece's first element in the whole layer's array (columns one after another)
+        learned: whether it follows its gradient by the recipe's rate, momentum and weight decay. State that is not
+            learned (a running mean) changes in training by what `Layer.backward` returns for it, which is taken off it
+            as it is.
     """
 
     shape: Shape
-    std: float
-    constant: float
+    std: float = 0.0
+    constant: float = 0.0
     first_element: int = 0
+    learned: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Layer:
         return 1, 1, 0
 
     def parameters(self, shape: Shape, column: int, columns: int) -> dict[str, Parameter]:
-        """The arrays that a column's piece learns, by their names within the layer; here none."""
+        """The arrays that a column's piece learns or keeps, by their names within the layer; here none."""
         return {}
 
     def multiply_adds(self, shape: Shape, columns: int) -> int:

@@ -15,36 +15,19 @@ from minialex.site.diagrams.svg import Drawing
 from minialex.storage.atomic import write_text
 
 DRAWINGS: tuple[Callable[[], Drawing], ...] = (
-    network.columns,
-    network.shares,
-    network.fields,
-    network.depth,
-    exchange.exchange,
-    exchange.timeline,
-    maps.image,
-    maps.padding,
-    maps.convolution,
-    maps.patches,
-    maps.pooling,
-    maps.crops,
-    units.relu,
-    units.normalisation,
-    units.dropout,
-    training.signal,
-    training.update,
-    training.plateau,
-    training.schedule,
+    network.columns, network.shares, network.fields, network.depth,
+    exchange.exchange, exchange.timeline,
+    maps.image, maps.padding, maps.convolution, maps.patches, maps.pooling, maps.crops,
+    units.relu, units.normalisation, units.dropout,
+    training.signal, training.update, training.plateau, training.schedule,
     rooms.rooms,
-)
+)  # fmt: skip
 
 
 def write(folder: Path) -> list[Path]:
     """Draw all of them into a folder, which is made if need be; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for draw in DRAWINGS:
-        drawing = draw()
-        path = folder / f"{drawing.name}.svg"
-        write_text(path, drawing.render())
-        files.append(path)
-    return files
+    drawings = {folder / f"{drawing.name}.svg": drawing.render() for drawing in (draw() for draw in DRAWINGS)}
+    for path, text in drawings.items():
+        write_text(path, text)
+    return list(drawings)

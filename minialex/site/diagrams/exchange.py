@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minialex.network import models
 from minialex.network.layers import Conv2d, Linear
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.site.diagrams.svg import WIDTH, Drawing
 from minialex.speed.plan import lay_out
 
@@ -13,8 +13,8 @@ SIDE = ("one", "two")
 
 def exchange() -> Drawing:
     """The four places where columns read each other, with values and bytes."""
-    batch = load("alexnet-2012").training.batch_size
-    exchanges = lay_out(models.alexnet(), (0, 1)).exchanges
+    batch = load("alexnet-2012").batch_size
+    exchanges = lay_out(models.ALEXNET, (0, 1)).exchanges
     drawing = Drawing(
         "exchange",
         "Four places where the columns read each other. "
@@ -25,7 +25,6 @@ def exchange() -> Drawing:
             for item in exchanges
         )
         + " In the backward pass as many gradients take the same way back.",
-        38 + 118 * len(exchanges),
     )
     drawing.text(48, 16, "column 1", "one", 13, bold=True)
     drawing.text(WIDTH - 48, 16, "column 2", "two", 13, bold=True)
@@ -53,13 +52,12 @@ def exchange() -> Drawing:
 
 def timeline() -> Drawing:
     """A step on two devices: time goes down, a layer is as long as its multiply-adds."""
-    stages = [stage for stage in models.alexnet().stages(2) if isinstance(stage.layer, Conv2d | Linear)]
+    stages = [stage for stage in models.ALEXNET.stages(2) if isinstance(stage.layer, Conv2d | Linear)]
     drawing = Drawing(
         "timeline",
         "Time goes down, one lane for each device. Forward, conv1 to fc8; then backward, fc8 to conv1, twice as long. "
         "Arrows between the lanes, before conv3, fc6, fc7 and fc8 and after them on the way back, are what the devices "
         "exchange; otherwise each works alone. The second device waits while the first computes fc8.",
-        0,
     )
     whole = sum(stage.layer.multiply_adds(stage.seen, stage.columns) for stage in stages)
     scale = 190 / whole

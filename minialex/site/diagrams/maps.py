@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from minialex.backend import registry
 from minialex.backend.rules import conv_size, pool_size
 from minialex.data.draws import ten_crop_offsets
 from minialex.data.sets import figures as shapes
 from minialex.network import models
 from minialex.network.layers import Conv2d, MaxPool2d
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.site.diagrams.svg import WIDTH, Drawing
+from minialex.site.live import apply
 
 Grid = np.ndarray
 
@@ -25,7 +25,6 @@ def image() -> Drawing:
         "image",
         f"Three grids of {side} × {side} numbers from 0 to 255, for red, green and blue, one behind the other: an "
         f"array of shape 3, {side}, {side}. H counts rows downwards, W columns to the right, C the grids.",
-        0,
     )
     cell, back, left = 30.0, 34.0, 58.0
     for grid, name, role, words in ((2, "blue", "one-soft", "one"), (1, "green", "soft", "quiet"),
@@ -54,9 +53,9 @@ def image() -> Drawing:
 
 def padding() -> Drawing:
     """Where conv1's windows lie in 224 rows: the last one hangs over the edge by three."""
-    layer = models.alexnet().layer("conv1")
+    layer = models.ALEXNET.layer("conv1")
     assert isinstance(layer, Conv2d)
-    rows, size, stride = load("alexnet-2012").network.crop, layer.size, layer.stride
+    rows, size, stride = load("alexnet-2012").crop, layer.size, layer.stride
     places = conv_size(rows, size, stride, layer.padding[0])
     over = (places - 1) * stride + size - rows
     first = rows - 20
@@ -65,7 +64,6 @@ def padding() -> Drawing:
         f"Left: the image of {rows} × {rows} with {over} rows of zeros below and {over} columns to the right. Below: "
         f"its last rows, {first} to {rows - 1}, and the last windows of {size} rows, {stride} apart: window "
         f"{places - 1} begins at row {(places - 1) * stride} and reads {over} rows that are not there.",
-        0,
     )
     side = 150.0
     drawing.rect(20, 26, side, side, "one-soft", 0)
@@ -113,10 +111,8 @@ def example() -> tuple[Grid, Grid, Grid]:
     image[:, 2:] = 3
     image[0, 2], image[3, 2], image[4, 1] = 2, 1, 1
     kernel = np.array([[-1.0, 0, 1], [-1, 0, 1], [-1, 0, 1]])
-    backend = registry.load("numpy")
-    x, w, b = (backend.to_device(array, "cpu:0") for array in (image[None, None], kernel[None, None], np.zeros(1)))
-    y = backend.to_numpy(backend.conv2d(x, w, b, stride=1, padding=((0, 0), (0, 0))))[0, 0]
-    return image, kernel, y
+    (y,) = apply("conv2d", image[None, None], kernel[None, None], np.zeros(1), stride=1, padding=((0, 0), (0, 0)))
+    return image, kernel, y[0, 0]
 
 
 def _grid(drawing: Drawing, grid: Grid, x: float, y: float, cell: float, role: str) -> None:
@@ -135,7 +131,6 @@ def convolution() -> Drawing:
         f"An image of {len(image)} × {len(image)} numbers, a kernel of {size} × {size}, and the {len(out)} × "
         f"{len(out)} results. The window in the upper left corner is multiplied with the kernel, number by number, and "
         f"summed: {out[0, 0]:g}. Then the window moves on by one.",
-        0,
     )
     cell = 28.0
     x0, y0 = 10.0, 30.0
@@ -176,7 +171,6 @@ def patches() -> Drawing:
         "patches",
         f"A matrix with {len(rows)} rows, one for each window, of {rows.shape[1]} numbers each; times the kernel "
         f"written as a column of {kernel.size}; gives the {len(result)} results.",
-        0,
     )
     cell = 24.0
     x0, y0 = 10.0, 44.0
@@ -201,7 +195,7 @@ def patches() -> Drawing:
 
 def pooling() -> Drawing:
     """Windows of pooling along one row: overlapping as in the paper, and side by side."""
-    network = models.alexnet()
+    network = models.ALEXNET
     layer = network.layer("pool5")
     assert isinstance(layer, MaxPool2d)
     rows = next(stage.seen[1] for stage in network.stages(2) if stage.layer.name == "pool5")
@@ -210,15 +204,11 @@ def pooling() -> Drawing:
         "pooling",
         f"A row of {rows} numbers. Above, windows of {layer.size}, {layer.stride} apart: neighbours share a number. "
         "Below, windows of 2, 2 apart: they lie side by side and share none. Under each window its largest number.",
-        0,
     )
     left = 12.0
     step = (WIDTH - 2 * left) / (rows + 1)
     y = 16.0
-    for size, stride, words in (
-        (layer.size, layer.stride, "windows that overlap"),
-        (2, 2, "windows side by side"),
-    ):
+    for size, stride, words in ((layer.size, layer.stride, "windows that overlap"), (2, 2, "windows side by side")):
         count = pool_size(rows, size, stride, layer.ceil)
         drawing.text(left, y, f"z = {size}, s = {stride}: {count} {words}", "ink", 13, "start", bold=True)
         y += 12
@@ -244,14 +234,13 @@ def pooling() -> Drawing:
 def crops() -> Drawing:
     """Where the crops may lie in training, and the five places of testing."""
     recipe = load("alexnet-2012")
-    size, crop = recipe.images.image_size, recipe.network.crop
+    size, crop = recipe.image_size, recipe.crop
     free = size - crop
     drawing = Drawing(
         "crops",
         f"An image of {size} × {size}. In training a crop of {crop} × {crop} is cut with its corner anywhere in a "
         f"square of {free + 1} × {free + 1} positions, and reflected half of the time. In testing there are five "
         "places, four corners and the centre, each also reflected: ten views.",
-        0,
     )
     scale = 150 / size
     for column, words in enumerate(("training: at random", "testing: five places × 2")):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from minialex.engine.summary import summarise
+from minialex.look.units import receptive_field
 from minialex.network import models
-from minialex.network.layers import Conv2d, Linear
 from minialex.network.network import Stage
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.site.diagrams.svg import WIDTH, Drawing
 
 SHOWN = ("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8")
@@ -17,7 +17,7 @@ SIDE = ("one", "two")
 
 def stages() -> dict[str, Stage]:
     """The paper's layers in their places, by name."""
-    return {stage.layer.name: stage for stage in models.alexnet().stages(2)}
+    return {stage.layer.name: stage for stage in models.ALEXNET.stages(2)}
 
 
 def shape(numbers: tuple[int, ...]) -> str:
@@ -32,7 +32,6 @@ def columns() -> Drawing:
         "The network from top to bottom. The image of 3 × 224 × 224 goes into both columns. Each column has conv1, "
         "pool1, conv2 and pool2 of its own; conv3 reads both columns; conv4, conv5 and pool5 are again each column's "
         "own; fc6 and fc7 read both columns, and fc8, on the first column, reads both.",
-        0,
     )
     known = stages()
     centre = (96.0, WIDTH - 96.0)
@@ -79,7 +78,7 @@ def columns() -> Drawing:
             arrived.append((x, top + height + (17 if words and (not maps or width > 60) else 1)))
         below = arrived if len(arrived) == 2 else [arrived[0], arrived[0]]
         y = arrived[0][1] + (8 if stage.columns == 2 else 0)
-    drawing.text(centre[1], y - 24, "1,000 classes,".replace("1,000", f"{known['fc8'].output[0]:,}"), "quiet", 11)
+    drawing.text(centre[1], y - 24, f"{known['fc8'].output[0]:,} classes,", "quiet", 11)
     drawing.text(centre[1], y - 10, "on device 1 alone", "quiet", 11)
     drawing.height = y + 4
     return drawing
@@ -109,31 +108,16 @@ def shares() -> Drawing:
     for place, row in enumerate(rows):
         y = 56 + 34 * place
         drawing.text(left - 8, y + 15, row.layer, "ink", 12, "end")
-        for line, (share, role) in enumerate(
-            ((row.parameters / parameters, "one-soft"), (row.multiply_adds / arithmetic, "two-soft"))
-        ):
+        pair = ((row.parameters / parameters, "one-soft"), (row.multiply_adds / arithmetic, "two-soft"))
+        for line, (share, role) in enumerate(pair):
             drawing.rect(left, y + 13 * line, max(1.0, share / longest * full), 10, role, 1)
             drawing.text(left + share / longest * full + 5, y + 9 + 13 * line, f"{share:.1%}", "quiet", 11, "start")
     return drawing
 
 
-def receptive_fields() -> dict[str, tuple[int, int]]:
-    """Rows of the image that one place of each layer reads, and how many rows apart neighbours' fields are."""
-    fields: dict[str, tuple[int, int]] = {}
-    rows, apart = 1, 1
-    for stage in models.alexnet().stages(2):
-        window = stage.layer.window(0)
-        if window is None:
-            break
-        size, stride, _ = window
-        rows, apart = rows + (size - 1) * apart, apart * stride
-        fields[stage.layer.name] = rows, apart
-    return fields
-
-
 def fields() -> Drawing:
     """How much of the image one place of each layer sees: nested squares in the image."""
-    reach = {name: rows for name, (rows, _) in receptive_fields().items() if name in SHOWN}
+    reach = {name: field[0].size for name in SHOWN if (field := receptive_field(models.ALEXNET, name))}
     crop = stages()["conv1"].seen[1]
     drawing = Drawing(
         "fields",
@@ -158,25 +142,20 @@ def fields() -> Drawing:
 
 def depth() -> Drawing:
     """The eight layers that learn, one after another, with how many weights each has."""
-    learning = [stage for stage in models.alexnet().stages(2) if isinstance(stage.layer, Conv2d | Linear)]
+    learning = [row for row in summarise(load("alexnet-2012")).rows if row.parameters]
     drawing = Drawing(
         "depth",
         "Eight layers in a row, five of convolution and three full ones. Section 7 of the paper takes one of the "
         "middle convolutions out at a time; conv3, conv4 and conv5 are marked.",
         40 + 40 * len(learning),
     )
-    for place, stage in enumerate(learning):
+    for place, row in enumerate(learning):
         y = 12 + 40 * place
-        weights = sum(
-            math.prod(parameter.shape)
-            for column in range(stage.columns)
-            for parameter in stage.layer.parameters(stage.seen, column, stage.columns).values()
-        )
-        middle = stage.layer.name in ("conv3", "conv4", "conv5")
-        role = "two-soft" if middle else "one-soft" if isinstance(stage.layer, Conv2d) else "soft"
+        middle = row.layer in ("conv3", "conv4", "conv5")
+        role = "two-soft" if middle else "one-soft" if row.layer.startswith("conv") else "soft"
         drawing.rect(70, y, 120, 24, role, 4)
-        drawing.text(130, y + 16, stage.layer.name, "ink", 12, bold=True)
-        drawing.text(200, y + 16, f"{weights:,}", "quiet", 11, "start")
+        drawing.text(130, y + 16, row.layer, "ink", 12, bold=True)
+        drawing.text(200, y + 16, f"{row.parameters:,}", "quiet", 11, "start")
         drawing.text(62, y + 16, f"layer {place + 1}", "quiet", 11, "end")
         if place + 1 < len(learning):
             drawing.arrow([(130, y + 25), (130, y + 39)], "line", 5)

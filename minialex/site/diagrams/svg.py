@@ -48,7 +48,7 @@ class Drawing:
 
     name: str
     says: str
-    height: float
+    height: float = 0.0
     marks: list[str] = field(default_factory=list)
 
     def _mark(self, tag: str, role: str, inside: str = "", **attributes: float | str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from minialex.backend import registry
 from minialex.engine.schedule import moment
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.site import plateau as recorded
 from minialex.site import signal as measured
 from minialex.site.diagrams.svg import WIDTH, Axes, Drawing
@@ -33,13 +33,12 @@ def descent(momentum: float) -> list[tuple[float, float]]:
 
 def update() -> Drawing:
     """Two descents of a long valley, with and without momentum."""
-    momentum = load("alexnet-2012").training.momentum
+    momentum = load("alexnet-2012").momentum
     drawing = Drawing(
         "update",
         f"A long valley seen from above, and two paths of {STEPS} steps down from the same point at the same learning "
         f"rate. Without momentum the path creeps along the floor and stops short of the lowest point; with a momentum "
         f"of {momentum:g} it swings, and arrives.",
-        0,
     )
     y = 14.0
     for role, words, m in (("two", "without momentum", 0.0), ("one", f"momentum {momentum:g}", momentum)):
@@ -68,7 +67,7 @@ def update() -> Drawing:
 
 def plateau() -> Drawing:
     """The loss of the first steps, from recorded runs: which initial weights leave the plateau."""
-    curves = recorded.read().curves
+    curves = recorded.read()
     chance = math.log(recorded.CLASSES)
     drawing = Drawing(
         "plateau",
@@ -85,8 +84,7 @@ def plateau() -> Drawing:
         axes.curve(curve.steps, curve.losses, role)
     drawing.text(*axes.at(last, chance + 0.06), f"chance: log {recorded.CLASSES} = {chance:.3f}", "quiet", 11, "end")
     for line, (curve, role) in enumerate(zip(curves, ("two", "ink", "one"), strict=True)):
-        drawing.path([(34, 306 + 18 * line), (56, 306 + 18 * line)], {"ink": "line"}.get(role, f"{role}-line"))
-        drawing.text(62, 310 + 18 * line, curve.name, role, 12, "start")
+        _legend(drawing, 34, 306 + 18 * line, role, curve.name)
     drawing.text(34 + (WIDTH - 50) / 2, 288, "", "quiet")
     drawing.text(WIDTH - 16, 294, "step", "quiet", 11, "end")
     return drawing
@@ -99,16 +97,12 @@ def signal() -> Drawing:
         "signal",
         "How much the outputs of each layer differ from picture to picture, on a logarithmic scale. "
         + " ".join(f"{line.name}: {line.spread[0]:.2g} in conv1, {line.spread[-1]:.2g} in fc8." for line in lines),
-        0,
     )
     powers = range(-5, 2)
     axes = Axes(drawing, 52, 34, WIDTH - 66, 220, 0, len(measured.LAYERS) - 1, powers[0], powers[-1] + 0.3)
     drawing.text(8, 18, "difference from picture to picture", "ink", 13, "start", bold=True)
     axes.frame()
-    for power in powers:
-        x, y = axes.at(0, power)
-        drawing.path([(x, y), (x + axes.width, y)], "rule")
-        drawing.text(x - 5, y + 4, f"{10.0**power:g}", "quiet", 11, "end")
+    _powers(axes, powers)
     for place, layer in enumerate(measured.LAYERS):
         drawing.text(axes.at(place, 0)[0], 34 + 220 + 16, layer, "quiet", 10.5)
     for row, (line, role) in enumerate(zip(lines, ("two", "ink", "one"), strict=True)):
@@ -116,16 +110,28 @@ def signal() -> Drawing:
         drawing.path(places, {"ink": "line"}.get(role, f"{role}-line"))
         for x, y in places:
             drawing.disc(x, y, 3, role)
-        drawing.path([(52, 288 + 18 * row), (74, 288 + 18 * row)], {"ink": "line"}.get(role, f"{role}-line"))
-        drawing.text(80, 292 + 18 * row, line.name, role, 12, "start")
+        _legend(drawing, 52, 288 + 18 * row, role, line.name)
     drawing.height = 288 + 18 * len(lines)
     return drawing
+
+
+def _powers(axes: Axes, powers: range) -> None:
+    """Lines at powers of ten on an axis of logarithms."""
+    for power in powers:
+        x, y = axes.at(axes.x0, power)
+        axes.drawing.path([(x, y), (x + axes.width, y)], "rule")
+        axes.drawing.text(x - 5, y + 4, f"{10.0**power:g}", "quiet", 11, "end")
+
+
+def _legend(drawing: Drawing, x: float, y: float, role: str, words: str) -> None:
+    drawing.path([(x, y), (x + 22, y)], "line" if role == "ink" else f"{role}-line")
+    drawing.text(x + 28, y + 4, words, role, 12, "start")
 
 
 def schedule() -> Drawing:
     """The learning rate of the run of 2012, epoch by epoch, as the recipe ``code145`` replays it."""
     recipe = load("code145")
-    epochs = range(1, recipe.training.epochs + 1)
+    epochs = range(1, recipe.epochs + 1)
     rates = [moment(recipe, epoch, []).learning_rate for epoch in epochs]
     cuts = [epoch for epoch, a, b in zip(epochs, [rates[0], *rates], rates, strict=False) if b < a]
     drawing = Drawing(
@@ -137,10 +143,7 @@ def schedule() -> Drawing:
     axes = Axes(drawing, 52, 34, WIDTH - 66, 140, 1, len(epochs), -5.3, -1.7)
     drawing.text(52, 18, "learning rate of the run of 2012", "ink", 13, "start", bold=True)
     axes.frame([1, *cuts, len(epochs)])
-    for power in (-5, -4, -3, -2):
-        x, y = axes.at(1, power)
-        drawing.path([(x, y), (x + axes.width, y)], "rule")
-        drawing.text(x - 5, y + 4, f"{10.0**power:g}", "quiet", 11, "end")
+    _powers(axes, range(-5, -1))
     points = []
     for epoch, rate in zip(epochs, rates, strict=True):
         points += [axes.at(epoch, math.log10(rate)), axes.at(min(epoch + 1, len(epochs)), math.log10(rate))]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from minialex.backend import registry
 from minialex.network import models
 from minialex.network.layers import Dropout, LocalResponseNorm
 from minialex.philox import Stream, purpose
 from minialex.site.diagrams.svg import WIDTH, Axes, Drawing
+from minialex.site.live import apply
 
 
 def relu() -> Drawing:
     """ReLU and tanh, and the share of a gradient that each lets through."""
-    backend = registry.load("numpy")
     drawing = Drawing(
         "relu",
         "Above: the outputs of ReLU, which is 0 on the left and a straight line on the right, and of tanh, which "
@@ -22,14 +21,11 @@ def relu() -> Drawing:
         470,
     )
     xs = np.linspace(-4, 4, 161)
-    x = backend.to_device(xs[None], "cpu:0")
-    ones = backend.to_device(np.ones((1, xs.size)), "cpu:0")
-    high, low = backend.relu(x), backend.tanh(x)
-    outputs = [("two", backend.to_numpy(low)[0]), ("one", backend.to_numpy(high)[0])]
-    slopes = [
-        ("two", backend.to_numpy(backend.tanh_backward(ones, low))[0]),
-        ("one", backend.to_numpy(backend.relu_backward(ones, high))[0]),
-    ]
+    outputs, slopes = [], []
+    for role, name in (("two", "tanh"), ("one", "relu")):
+        (y,) = apply(name, xs[None])
+        outputs.append((role, y[0]))
+        slopes.append((role, apply(f"{name}_backward", np.ones_like(y), y)[0][0]))
     above = Axes(drawing, 34, 34, WIDTH - 50, 180, -4, 4, -1.2, 4)
     drawing.text(34, 18, "output y", "ink", 13, "start", bold=True)
     above.frame((-4, -2, 0, 2, 4), (-1, 0, 1, 2, 3, 4))
@@ -53,9 +49,9 @@ def channels_at_the_edge() -> tuple[int, int, dict[int, tuple[int, int]], dict[i
 
     The windows within the column and across all channels, by the channel's number in the whole layer.
     """
-    norm = models.alexnet().layer("norm1")
+    norm = models.ALEXNET.layer("norm1")
     assert isinstance(norm, LocalResponseNorm)
-    stage = next(stage for stage in models.alexnet().stages(2) if stage.layer.name == "norm1")
+    stage = next(stage for stage in models.ALEXNET.stages(2) if stage.layer.name == "norm1")
     column, before = stage.seen[0], norm.size // 2
     after = norm.size - 1 - before
     shown = range(column - before, column + before)
@@ -76,7 +72,6 @@ def normalisation() -> Drawing:
         f"The channels of conv1 near the border between the columns, numbers {first} to {last}; channel {column} is "
         f"the first of column 2. Windows of {size} channels around channels {min(within)} to {max(within)}: within a "
         "column the windows are cut at the border, across all channels they reach over it.",
-        0,
     )
     left = 22.0
     step = (WIDTH - 2 * left) / (last - first + 1)
@@ -109,15 +104,13 @@ def normalisation() -> Drawing:
 
 def dropout() -> Drawing:
     """A dozen hidden units over some steps: which of them speak, by the library's own draws."""
-    layer = models.alexnet().layer("dropout6")
+    layer = models.ALEXNET.layer("dropout6")
     assert isinstance(layer, Dropout)
-    backend = registry.load("numpy")
     units, steps = 12, 6
     drawing = Drawing(
         "dropout",
         f"{units} hidden units in {steps} training steps. In each step about half of them are crossed out and give "
         "nothing; which ones is drawn anew every time. In the last row, at test time, all speak, at half strength.",
-        80 + 32 * (steps + 1),
     )
     left = 76.0
     apart = (WIDTH - left - 12) / units
@@ -126,8 +119,8 @@ def dropout() -> Drawing:
         y = 44 + 32 * step + (12 if step == steps else 0)
         if step < steps:
             stream = Stream(0, purpose(f"dropout/{layer.name}"), step)
-            ones = backend.to_device(np.ones((1, units), np.float32), "cpu:0")
-            mask = backend.to_numpy(backend.dropout(ones, rate=layer.rate, factor=1.0, stream=stream)[1])[0]
+            ones = np.ones((1, units), np.float32)
+            mask = apply("dropout", ones, rate=layer.rate, factor=1.0, stream=stream)[1][0]
         else:
             mask = np.ones(units, np.uint8)
         drawing.text(left - 10, y + 4, f"step {step}" if step < steps else "test", "quiet", 12, "end")

@@ -11,7 +11,7 @@ from minialex.data import load
 from minialex.engine.opening import prepare
 from minialex.engine.session import placement_of
 from minialex.errors import DataError
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex.runs import checkpoint
 from minialex.runs.run_folder import Run
 from minialex.training.loop import train as train_run

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import sys
 import types
 
 import numpy as np
@@ -74,7 +73,7 @@ def test_a_study_that_is_not_recorded_is_said_to_be_so(monkeypatch):
     studies = types.ModuleType("minialex.studies")
     studies.__spec__ = types.SimpleNamespace()
     studies.recorded = lambda name: None
-    monkeypatch.setitem(sys.modules, "minialex.studies", studies)
+    monkeypatch.setattr(show, "studies", studies)
     [part] = show.ablation_parts("relu")
     assert "not recorded yet" in part.markdown
     assert "minialex ablate relu" in part.markdown
@@ -92,7 +91,7 @@ def test_a_recorded_study_is_its_table_verdict_provenance_and_picture(monkeypatc
     studies.provenance = lambda outcome: "minialex ablate relu, 5 seeds"
     studies.picture = lambda outcome: Figure(figsize=(2, 2))
     studies.picture_text = lambda outcome: "Two arms."
-    monkeypatch.setitem(sys.modules, "minialex.studies", studies)
+    monkeypatch.setattr(show, "studies", studies)
     text, picture = show.ablation_parts("relu")
     assert "| arm | error |" in text.markdown
     assert "- No difference shown.\n- The interval includes zero." in text.markdown

@@ -1,4 +1,4 @@
-"""A pretend cuBLAS over a pretend driver, for `minialex_cuda.cublas` (by ctypes) and for CuPy's own module.
+"""A pretend cuBLAS over a pretend driver, for `minialex_cuda.runtime.cublas` (by ctypes) and for CuPy's own module.
 
 The library has every function that CuPy expects; those that nobody here calls are refused.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pretend_driver import Driver, Refused, library, put, undefined
 
-from minialex_cuda.host import rounded
+from minialex_cuda.runtime.fake import rounded
 
 PRECISIONS = {68: "float32", 77: "tf32", 75: "bfloat16", 70: "float64"}
 """Of ``cublasComputeType_t``."""

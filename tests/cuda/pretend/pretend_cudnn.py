@@ -1,4 +1,4 @@
-"""A pretend Python frontend of cuDNN over a pretend driver: what `minialex_cuda.cudnn` asks of the module ``cudnn``.
+"""A pretend Python frontend of cuDNN over a pretend driver: what the backend asks of ``cudnn``.
 
 Tensors are looked at in memory by their own strides, so that an order of dimensions that is wrong gives wrong numbers.
 That the real module takes the same calls is seen by `test_cudnn`, where there is one.

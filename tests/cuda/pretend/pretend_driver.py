@@ -816,7 +816,7 @@ def _watch_numba(driver: Driver) -> None:
     """Know every kernel that numba-cuda compiles by the name that it has in the machine code."""
     from numba.cuda import dispatcher
 
-    from minialex_cuda.kernel import KERNELS
+    from minialex_cuda.runtime.kernel import KERNELS
 
     original = dispatcher._Kernel.__init__
 

@@ -1,4 +1,4 @@
-// node reference.mjs PYODIDE_FOLDER WHEEL REQUESTS.json: runs minialex.live in Pyodide, prints the results as JSON.
+// node reference.mjs PYODIDE_FOLDER WHEEL REQUESTS.json: runs minialex.site.live in Pyodide, prints the results as JSON.
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 const [folder, wheel, requests] = process.argv.slice(2);

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from minialex.cli import server
-from minialex.recipe import fields as recipe
+from minialex.recipe import toml as recipe
 from minialex.site import build, live, widgets
 
 HOME_LIMIT = 500_000  # bytes of the home page with all that it loads before a button is pressed

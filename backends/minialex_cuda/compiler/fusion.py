@@ -1,0 +1,110 @@
+"""Neighbouring operations of a recorded step as one, where nobody else needs what is between them.
+
+`fuse` looks at who reads what, not at layers: a convolution or full layer whose only reader is a ReLU; a normalisation
+that is only pooled, together with both gradients and the ReLU's before them; a ReLU's gradient that only a convolution
+or a pooling passes on; the updates of all parameters of a column. What they become is in `fused`.
+
+One operation becomes two: where the gradient of a layer's input goes to other columns, it is computed and on its way
+before the gradients of the weights are begun, so that the exchange and they go on at the same time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from minialex.backend.program import Call, Program
+from minialex.backend.rewrite import Rewrite
+
+
+def fuse(program: Program) -> Program:
+    """A program with fused calls in the place of those that they do at once."""
+    step = Rewrite(program)
+    for norm in step.of("local_response_norm"):
+        _fuse_norm_pool(step, norm)
+    for pool in step.of("max_pool2d_backward"):
+        relu = step.sole_reader(pool.results[0], "relu_backward", 0)
+        if relu is not None and relu.args[1] is pool.args[1]:
+            step.replace([pool, relu], "max_pool2d_relu_backward", pool.args, pool.kwargs, relu.results)
+    for product in step.of("conv2d", "linear"):
+        relu = step.sole_reader(product.results[0], "relu")
+        if relu is not None:
+            step.replace([product, relu], f"{product.operation}_relu", product.args, product.kwargs, relu.results)
+    for relu in step.of("relu_backward"):
+        conv = step.sole_reader(relu.results[0], "conv2d_backward", 0)
+        if conv is not None:
+            dy, y = relu.args
+            step.replace([relu, conv], "relu_conv2d_backward", (dy, *conv.args[1:], y), conv.kwargs, conv.results)
+    for gradient in step.of("linear_backward", "conv2d_backward", "relu_conv2d_backward"):
+        _send_first(step, gradient)
+    _fuse_updates(step)
+    return step.program
+
+
+def _fuse_updates(step: Rewrite) -> None:
+    """The updates of a column's parameters as one (see `minialex_cuda.compiler.updates`)."""
+    groups: dict[Any, list[Call]] = defaultdict(list)
+    for call in step.of("sgd_update"):
+        w = call.args[0]
+        groups[w.device, call.column, w.dtype, call.kwargs["momentum"]].append(call)
+    for (*_, momentum), calls in groups.items():
+        numbers = {
+            "learning_rates": tuple(call.kwargs["learning_rate"] for call in calls),
+            "momentum": momentum,
+            "weight_decays": tuple(call.kwargs["weight_decay"] for call in calls),
+        }
+        args = list(zip(*(call.args for call in calls), strict=True))
+        step.replace(calls, "sgd_updates", args, numbers, [call.results[0] for call in calls])
+
+
+def _send_first(step: Rewrite, call: Call) -> None:
+    """A gradient that other columns wait for comes first; those of the weights come after it was cut up for them."""
+    dx, *rest = call.results
+    cut = step.sole_reader(dx, "split", 0)
+    if cut is None:
+        return
+    numbers = {name: value for name, value in call.kwargs.items() if name != "need_dx"}
+    name = call.operation.removesuffix("_backward")
+    first, second = call.args, call.args
+    if name == "linear":
+        dy, x, w = call.args
+        first, second = (dy, w), (dy, x)
+    step.insert_before(call, replace(call, operation=f"{name}_dx", args=first, kwargs=numbers, results=(dx,)))
+    step.insert_after(cut, replace(call, operation=f"{name}_dw", args=second, kwargs=numbers, results=tuple(rest)))
+    step.remove(call)
+
+
+def _fuse_norm_pool(step: Rewrite, norm: Call) -> None:
+    """Normalisation, pooling and, in training, both gradients: fused if nobody else reads y or scale."""
+    (x,), (y, scale) = norm.args, norm.results
+    assert y is not None
+    assert scale is not None
+    readers = {call.operation: call for call in step.readers(y)}
+    if step.is_output(y) or step.is_output(scale) or len(readers) != len(step.readers(y)):
+        return
+    pool = readers.pop("max_pool2d", None)
+    unpool, unnorm = (readers.pop(f"{name}_backward", None) for name in ("max_pool2d", "local_response_norm"))
+    if readers or pool is None or pool.kwargs["size"] ** 2 > 256 or (unpool is None) != (unnorm is None):
+        return
+    numbers = {"window": norm.kwargs["size"], **{name: norm.kwargs[name] for name in ("k", "alpha", "beta")}}
+    (pooled,) = pool.results
+    assert pooled is not None
+    where = step.value(pooled.shape, np.uint8, pooled.device)
+    if unpool is None or unnorm is None:
+        if step.readers(scale):
+            return
+    else:
+        chained = step.sole_reader(unpool.results[0], "local_response_norm_backward", 0) is unnorm
+        if not chained or unpool.kwargs["ties"] != "first" or step.sole_reader(scale, unnorm.operation) is not unnorm:
+            return
+        back, result = [unpool, unnorm], unnorm.results[0]
+        relu = step.sole_reader(result, "relu_backward", 0)
+        rectify = relu is not None and relu.args[1] is x
+        if relu is not None and rectify:
+            back, result = [*back, relu], relu.results[0]
+        options = {**numbers, "size": pool.kwargs["size"], "stride": pool.kwargs["stride"], "rectify": rectify}
+        step.replace(back, "norm_pool_backward", (unpool.args[0], x, where), options, [result])
+    step.replace([norm, pool], "norm_pool", (x,), {**numbers, **pool.kwargs}, [pooled, where])

@@ -1,0 +1,143 @@
+"""Operations as they are written down for a compiled step: what is asked of the runtime, and which arrays it needs.
+
+A recorded array is an object without memory. A compiled step gives it its memory later, and other memory when its
+workspace moves; the work, which knows the object, follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from minialex.backend.program import Call, Program, Symbol, Value, flatten
+from minialex.philox import Stream
+from minialex_cuda import ops
+from minialex_cuda.compiler import fused
+from minialex_cuda.compiler.updates import Tables, sgd_updates
+from minialex_cuda.ops.dropout import dropout_at
+from minialex_cuda.runtime.array import CudaArray, without_memory
+from minialex_cuda.runtime.place import Place, Work
+from minialex_cuda.runtime.protocol import Convolution
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A call, written down.
+
+    Attributes:
+        works: what is to be done, in order
+        results: the arrays that come out, in the order of the call's results
+        scratched: arrays that are not needed beyond the work
+        views: arrays that are the bits of others, with those
+    """
+
+    works: list[Work]
+    results: list[CudaArray | None]
+    scratched: list[CudaArray]
+    views: list[tuple[CudaArray, CudaArray]]
+
+
+class RecordingPlace(Place):
+    """Nothing is done here; what is asked for is written down, and `take` gives it."""
+
+    def __init__(self, like: Place, stream: Any) -> None:
+        super().__init__(like.runtime, like.device, stream, like.precision)
+        self._works: list[Work] = []
+        self._scratched: list[CudaArray] = []
+        self._views: list[tuple[CudaArray, CudaArray]] = []
+
+    def take(self, results: list[CudaArray | None]) -> Recorded:
+        """What was written down since the last time, and what came of it."""
+        taken = Recorded(self._works, results, self._scratched, self._views)
+        self._works, self._scratched, self._views = [], [], []
+        return taken
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> CudaArray:
+        return without_memory(shape, dtype)
+
+    def scratch(self, shape: tuple[int, ...], dtype: Any) -> CudaArray:
+        self._scratched.append(without_memory(shape, dtype))
+        return self._scratched[-1]
+
+    def view(self, x: CudaArray, dtype: Any) -> CudaArray:
+        self._views.append((without_memory(x.shape, dtype), x))
+        return self._views[-1][0]
+
+    def library(self, convolution: Convolution, x: CudaArray) -> CudaArray | None:
+        """Of float32 arrays, if the runtime's library can do it."""
+        if x.dtype != np.float32 or not x.size:
+            return None
+        nbytes = self.runtime.convolution_bytes(self.device, convolution)
+        return None if nbytes is None else self.scratch((nbytes,), np.uint8)
+
+    def do(self, work: Work, *arguments: Any) -> None:
+        self._works.append(work)
+
+
+def copy_to(on: Place, x: CudaArray, device: str) -> CudaArray:
+    """`x` on another device."""
+    copy = on.empty(x.shape, x.dtype)
+    on.copy(x, copy)
+    return copy
+
+
+def zeros(on: Place, shape: tuple[int, ...], dtype: str, device: str) -> CudaArray:
+    """Zeros."""
+    made = on.empty(shape, dtype)
+    on.clear(made)
+    return made
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    **ops.OPERATIONS, **fused.OPERATIONS, "copy_to": copy_to, "zeros": zeros, "dropout": dropout_at,
+    "sgd_updates": sgd_updates,
+}  # fmt: skip
+
+
+def record(
+    on: RecordingPlace, call: Call, find: Callable[[Value], CudaArray], step: CudaArray, tables: Tables | None
+) -> Recorded:
+    """Write a call down.
+
+    Args:
+        on: where it is done
+        call: what is to be done
+        find: gives the array of a value that the call reads
+        step: the number of the step, on the device, which dropout reads
+        tables: what the updates of a column read
+    """
+
+    def resolve(argument: Any) -> Any:
+        if isinstance(argument, Value):
+            return find(argument)
+        if isinstance(argument, list | tuple) and not isinstance(argument, Stream):
+            return type(argument)(resolve(item) for item in argument)
+        return argument
+
+    args = [resolve(argument) for argument in call.args]
+    kwargs = {name: resolve(value) for name, value in call.kwargs.items()}
+    if call.operation == "dropout":
+        args, kwargs["stream"] = [*args, step], replace(kwargs["stream"], step=0)
+    elif call.operation == "sgd_updates":
+        args, kwargs = [*args, tables], {"momentum": kwargs["momentum"]}
+    return on.take(flatten(OPERATIONS[call.operation](on, *args, **kwargs)))
+
+
+def can_compile(program: Program) -> bool:
+    """Whether all of a program's operations are known here."""
+    return all(call.operation in OPERATIONS and _symbols_are_expected(call) for call in program.calls)
+
+
+def _symbols_are_expected(call: Call) -> bool:
+    """Only the step of dropout and the rates of updates may be symbols."""
+    given = [name for name, value in call.kwargs.items() if isinstance(value, Symbol)]
+    if any(isinstance(value, Symbol) for value in call.args):
+        return False
+    if call.operation == "sgd_update":
+        return given == ["learning_rate"]
+    if call.operation == "dropout":
+        return not given and isinstance(call.kwargs["stream"].step, Symbol)
+    return not given

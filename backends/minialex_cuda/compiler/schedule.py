@@ -1,0 +1,234 @@
+"""A step's schedule as data: which operation goes to which stream, what waits for what, and where results lie.
+
+Every column has a stream of its own on its device, and another for what is copied to it from other devices. Within a
+stream work is done in order; between streams the order is kept by events, and this module finds out which are needed:
+from who writes and who reads which bytes, not from rules about networks. Memory is planned here too, once: results
+that one stream alone uses share its arena by their lifetimes, and whatever another stream reads or writes has a place
+of its own, which nothing else ever uses.
+
+Nothing here knows a device. `tests/cuda/test_schedule.py` runs schedules on streams that work in random legal orders.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from minialex.backend.program import Call, Program, Value, values
+
+StreamName = tuple[str, int, str]
+"""(device, column, ``"compute"`` or ``"copy"``); the arenas of outputs are named with `RESULT`, and no stream is."""
+
+RESULT = "result"
+
+ALIGNMENT = 256
+"""Bytes that every result's address is a multiple of."""
+
+IN_PLACE = {"sgd_update": (0, 1), "sgd_updates": (0, 1)}
+"""Positions of the arguments that an operation writes."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One operation in its place.
+
+    Attributes:
+        call: the operation
+        stream: where it is done
+        waits: indices of tasks on other streams that must be done before
+    """
+
+    call: Call
+    stream: StreamName
+    waits: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a result lies: an offset (bytes) into its stream's arena, or that of outputs."""
+
+    stream: StreamName
+    offset: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A step that is ready to be run.
+
+    Attributes:
+        tasks: in an order in which they may be asked for
+        slots: place of every result
+        aliases: values that are another's numbers under another shape
+        arenas: bytes of each stream's arena
+    """
+
+    tasks: tuple[Task, ...]
+    slots: Mapping[Value, Slot]
+    aliases: Mapping[Value, Value]
+    arenas: Mapping[StreamName, int]
+
+    @property
+    def streams(self) -> tuple[StreamName, ...]:
+        """All streams, in the order of their first task."""
+        return tuple(dict.fromkeys(task.stream for task in self.tasks))
+
+    @property
+    def recorded(self) -> frozenset[int]:
+        """Tasks that others wait for."""
+        return frozenset(index for task in self.tasks for index in task.waits)
+
+
+def stream_of(call: Call) -> StreamName:
+    """The stream of a call: its column's, on the device of its result."""
+    found = next((value for value in call.results if value is not None), None) or values((call.args, call.kwargs))[0]
+    return found.device, call.column, "copy" if call.operation == "copy_to" else "compute"
+
+
+def plan(program: Program) -> Schedule:
+    """The schedule of a program's calls."""
+    aliases = {
+        call.results[0]: call.args[0] for call in program.calls if call.operation == "reshape" and call.results[0]
+    }
+
+    def root(value: Value) -> Value:
+        while value in aliases:
+            value = aliases[value]
+        return value
+
+    work = [call for call in program.calls if call.operation != "reshape"]
+    streams = [stream_of(call) for call in work]
+    reads = [[root(v) for v in values((call.args, call.kwargs))] for call in work]
+    writes = [
+        [v for v in call.results if v is not None]
+        + [root(v) for i in IN_PLACE.get(call.operation, ()) for v in values(call.args[i])]
+        for call in work
+    ]
+    outputs = {root(value) for value in program.outputs.values()}
+    slots, arenas = _place(streams, reads, writes, outputs, {*program.bound.values(), *program.fed.values()})
+    waits = _order(streams, reads, writes, slots)
+    tasks = tuple(Task(*parts) for parts in zip(work, streams, waits, strict=True))
+    return Schedule(tasks, slots, {value: root(value) for value in aliases}, arenas)
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Arena:
+    """Free ranges of bytes, first fit."""
+
+    size: int = 0
+    free: list[tuple[int, int]] = field(default_factory=list)  # (offset, bytes), by offset
+
+    def take(self, nbytes: int) -> int:
+        for position, (offset, room) in enumerate(self.free):
+            if room >= nbytes:
+                self.free[position : position + 1] = [(offset + nbytes, room - nbytes)] if room > nbytes else []
+                return offset
+        if self.free and self.free[-1][0] + self.free[-1][1] == self.size:  # the last range may grow
+            offset, _ = self.free.pop()
+        else:
+            offset = self.size
+        self.size = offset + nbytes
+        return offset
+
+    def give(self, offset: int, nbytes: int) -> None:
+        ranges = sorted([*self.free, (offset, nbytes)])
+        merged = [ranges[0]]
+        for begin, room in ranges[1:]:
+            if sum(merged[-1]) == begin:
+                merged[-1] = merged[-1][0], merged[-1][1] + room
+            else:
+                merged.append((begin, room))
+        self.free = merged
+
+
+def aligned(nbytes: int) -> int:
+    """Bytes of a place for so many."""
+    return max(1, -(-nbytes // ALIGNMENT)) * ALIGNMENT
+
+
+def _place(
+    streams: Sequence[StreamName],
+    reads: Sequence[Sequence[Value]],
+    writes: Sequence[Sequence[Value]],
+    outputs: set[Value],
+    given: set[Value],
+) -> tuple[dict[Value, Slot], dict[StreamName, int]]:
+    """A place for every result. Outputs, and what several streams touch, keep theirs for the whole step."""
+    last: dict[Value, int] = {}
+    users: dict[Value, set[StreamName]] = defaultdict(set)
+    for index, (stream, ins, outs) in enumerate(zip(streams, reads, writes, strict=True)):
+        for value in (*ins, *outs):
+            last[value] = index
+            users[value].add(stream)
+    forever = outputs | {value for value, found in users.items() if len(found) > 1}
+    ends: dict[int, list[Value]] = defaultdict(list)
+    for value, index in last.items():
+        if value not in given and value not in forever:
+            ends[index].append(value)
+    arenas: dict[StreamName, _Arena] = defaultdict(_Arena)
+    slots: dict[Value, Slot] = {}
+    for index, (stream, outs) in enumerate(zip(streams, writes, strict=True)):
+        for value in outs:
+            if value not in given and value not in slots:
+                name = (*stream[:2], RESULT) if value in outputs else stream
+                slots[value] = Slot(name, arenas[name].take(aligned(value.nbytes)))
+        for value in ends[index]:
+            arenas[slots[value].stream].give(slots[value].offset, aligned(value.nbytes))
+    return slots, {stream: arena.size for stream, arena in arenas.items()}
+
+
+# ---- order ----------------------------------------------------------------------------------------------------
+
+
+def _order(
+    streams: Sequence[StreamName],
+    reads: Sequence[Sequence[Value]],
+    writes: Sequence[Sequence[Value]],
+    slots: Mapping[Value, Slot],
+) -> list[tuple[int, ...]]:
+    """For each task the fewest others that it must wait for.
+
+    Two tasks that touch the same bytes, one of them writing, are done in the given order. What a stream has waited for
+    it need not wait for again, nor for what that had waited for (vector clocks).
+    """
+    touched: list[tuple[int, Value, bool]] = []  # (task, value, whether it was written)
+    position: dict[StreamName, int] = defaultdict(int)
+    clocks: list[dict[StreamName, int]] = []  # of each task: how far each stream is done when it is
+    now: dict[StreamName, dict[StreamName, int]] = defaultdict(dict)
+    result = []
+    for index, (stream, ins, outs) in enumerate(zip(streams, reads, writes, strict=True)):
+        needed = set()
+        for earlier, value, written in touched:
+            for other, writing in (*((v, False) for v in ins), *((v, True) for v in outs)):
+                if (written or writing) and _same_bytes(value, other, slots):
+                    needed.add(earlier)
+        clock = now[stream]
+        waits = []
+        for earlier in sorted(needed, reverse=True):
+            there = streams[earlier]
+            if there != stream and clock.get(there, 0) < clocks[earlier][there]:
+                waits.append(earlier)
+                for name, done in clocks[earlier].items():
+                    clock[name] = max(clock.get(name, 0), done)
+        position[stream] += 1
+        clock[stream] = position[stream]
+        clocks.append(dict(clock))
+        result.append(tuple(sorted(waits)))
+        touched += [(index, value, False) for value in ins] + [(index, value, True) for value in outs]
+    return result
+
+
+def _same_bytes(first: Value, second: Value, slots: Mapping[Value, Slot]) -> bool:
+    if first is second:
+        return True
+    if first not in slots or second not in slots:
+        return False
+    a, b = slots[first], slots[second]
+    return (
+        a.stream == b.stream
+        and a.offset < b.offset + aligned(second.nbytes)
+        and b.offset < a.offset + aligned(first.nbytes)
+    )

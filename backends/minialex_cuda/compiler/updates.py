@@ -1,0 +1,184 @@
+"""The update of all parameters of a column at once: what `sgd_update` does to each, in one launch.
+
+Weights and momentum are brought into one block of memory, and gradients lie in a step's workspace. So a parameter is
+three offsets, and a table of them, written once, tells every thread where its numbers are.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minialex_cuda.compiler.schedule import aligned
+from minialex_cuda.ops.sgd_update import SHARE, updated
+from minialex_cuda.runtime.array import CudaArray, Memory, without_memory
+from minialex_cuda.runtime.kernel import kernel
+from minialex_cuda.runtime.place import Place
+
+LANES = 256
+EACH = 64
+"""A parameter is cut into chunks of `LANES` threads that take `EACH` elements at most, `LANES` apart."""
+
+CHUNK = LANES * EACH
+FIELDS = 7
+"""Of a parameter in the table: its first chunk, its elements, where (in elements) its weights, momentum and gradient
+begin, which rate it has, and where (in int64) its count goes."""
+
+_CHUNK, _SIZE, _WEIGHT, _MOMENTUM, _GRADIENT, _RATE, _SKIPPED = range(FIELDS)
+
+
+@kernel("parameters", "counts")
+def sgd_updates_kernel(i, parameters, gradients, counts, owners, table, rates, decays, momentum):
+    """Elements of one chunk, `LANES` apart: as `sgd_update_kernel`; counts[i] = how many were skipped."""
+    chunk = i // LANES
+    lane = i - chunk * LANES
+    row = owners[chunk] * FIELDS
+    first = (chunk - table[row + _CHUNK]) * CHUNK
+    size = table[row + _SIZE]
+    weight = table[row + _WEIGHT]
+    velocity = table[row + _MOMENTUM]
+    gradient = table[row + _GRADIENT]
+    epsilon = rates[table[row + _RATE]]
+    decay = decays[owners[chunk]]
+    count = 0
+    for e in range(first + lane, min(size, first + CHUNK), LANES):
+        new_w, new_v, finite = updated(
+            parameters[weight + e], parameters[velocity + e], gradients[gradient + e], epsilon, momentum, decay
+        )
+        if finite:
+            parameters[velocity + e] = new_v
+            parameters[weight + e] = new_w
+        else:
+            count += 1
+    counts[i] = count
+
+
+@kernel("sums")
+def share_kernel(i, counts, sums, share):
+    """sums[i] = Σ counts[i·share … i·share + share − 1]."""
+    total = 0
+    for j in range(i * share, (i + 1) * share):
+        total += counts[j]
+    sums[i] = total
+
+
+@kernel("skipped")
+def skipped_kernel(i, sums, skipped, table, chunks, share):
+    """The sum over the chunks of parameter i, to where its count goes."""
+    last = chunks if i == table.size // FIELDS - 1 else table[(i + 1) * FIELDS + _CHUNK]
+    total = 0
+    for j in range(table[i * FIELDS + _CHUNK] * share, last * share):
+        total += sums[j]
+    skipped[table[i * FIELDS + _SKIPPED]] = total
+
+
+def chunks_of(ws: Sequence[CudaArray]) -> list[int]:
+    """How many chunks each parameter has."""
+    return [-(-w.size // CHUNK) for w in ws]
+
+
+def together(on: Place, arrays: Sequence[CudaArray]) -> bool:
+    """Bring arrays into one block of memory, if they do not share one; True if they have other addresses now."""
+    if len({id(array.flat.memory) for array in arrays}) == 1:
+        return False
+    sizes = [aligned(array.flat.nbytes) for array in arrays]
+    memory = on.runtime.allocate(sum(sizes), on.device, on.stream)
+    offset = 0
+    for array, size in zip(arrays, sizes, strict=True):
+        there = CudaArray(on.runtime.flat(memory, offset, array.size, array.dtype), array.shape, array.dtype)
+        on.copy(array, there)
+        array.flat = there.flat
+        offset += size
+    return True
+
+
+def _later() -> CudaArray:
+    return without_memory((), np.uint8)
+
+
+@dataclass
+class Tables:
+    """What the kernels are given of a column's parameters, beside sizes; `fill` gives the arrays their memory.
+
+    Attributes:
+        rates: learning rates, which change from step to step
+        which: every parameter's number among them
+        weight_decays: of every parameter
+        parameters: the block of memory that weights and momentum lie in
+        gradients: that of the gradients
+        skipped: that of the counts
+        owners: of every chunk the parameter's number, int32
+        table: [parameters, `FIELDS`], int64
+        decays: `weight_decays` on the device
+    """
+
+    rates: CudaArray
+    which: Sequence[int]
+    weight_decays: Sequence[float]
+    parameters: CudaArray = field(default_factory=_later)
+    gradients: CudaArray = field(default_factory=_later)
+    skipped: CudaArray = field(default_factory=_later)
+    owners: CudaArray = field(default_factory=_later)
+    table: CudaArray = field(default_factory=_later)
+    decays: CudaArray = field(default_factory=_later)
+
+    @property
+    def arrays(self) -> tuple[CudaArray, ...]:
+        """Those that `fill` gives memory."""
+        return self.parameters, self.gradients, self.skipped, self.owners, self.table, self.decays
+
+    def fill(
+        self,
+        on: Place,
+        ws: Sequence[CudaArray],
+        vs: Sequence[CudaArray],
+        dws: Sequence[CudaArray],
+        skipped: Sequence[CudaArray],
+    ) -> None:
+        """The tables of parameters whose addresses are known by now."""
+        kind = ws[0].dtype
+        counts = chunks_of(ws)
+        columns: list[Any] = [np.cumsum([0, *counts[:-1]]), [w.size for w in ws]]
+        columns += [[array.flat.offset // kind.itemsize for array in arrays] for arrays in (ws, vs, dws)]
+        columns += [self.which, [array.flat.offset // 8 for array in skipped]]
+        for block, array in ((self.parameters, ws[0]), (self.gradients, dws[0]), (self.skipped, skipped[0])):
+            memory: Memory = array.flat.memory
+            block.flat = on.runtime.flat(memory, 0, memory.nbytes // array.dtype.itemsize, array.dtype)
+        for there, numbers in (
+            (self.owners, np.repeat(np.arange(len(ws), dtype=np.int32), counts)),
+            (self.table, np.ascontiguousarray(np.stack(columns, axis=1), np.int64)),
+            (self.decays, np.asarray(self.weight_decays, kind)),
+        ):
+            there.flat = on.empty(numbers.shape, numbers.dtype).flat
+            on.runtime.upload(on.stream, numbers, there.flat)
+
+
+def sgd_updates(
+    on: Place,
+    ws: Sequence[CudaArray],
+    vs: Sequence[CudaArray],
+    dws: Sequence[CudaArray],
+    tables: Tables,
+    *,
+    momentum: float,
+) -> list[CudaArray]:
+    """`sgd_update` of many parameters."""
+    skipped = [on.empty((), np.int64) for _ in ws]
+    chunks = sum(chunks_of(ws))
+    threads = chunks * LANES
+    counts, sums = on.scratch((threads,), np.uint8), on.scratch((threads // SHARE,), np.int64)
+    read = tables.owners, tables.table, tables.decays, tables.rates
+    on.launch(
+        sgd_updates_kernel, threads, tables.parameters, tables.gradients, counts, tables.owners, tables.table,
+        tables.rates, tables.decays, ws[0].dtype.type(momentum), touched=([*dws, *read], [*ws, *vs, counts]),
+    )  # fmt: skip
+    on.launch(share_kernel, sums.size, counts, sums, SHARE)
+    on.launch(
+        skipped_kernel, len(ws), sums, tables.skipped, tables.table, chunks, LANES // SHARE,
+        touched=([sums, tables.table], skipped),
+    )  # fmt: skip
+    return skipped

@@ -1,0 +1,87 @@
+"""Matrix products by cuBLAS, called directly: CuPy refuses them while a graph is captured.
+
+Every stream has a handle and a workspace of its own, so that results are the same bits every time and a captured
+product needs no memory. A handle is never given back, since that makes the host wait for the device, which nothing may
+while a graph is captured; there are as many as a backend has streams. Not yet run on a device.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from minialex.errors import ResourceError
+from minialex_cuda.runtime.protocol import Product
+
+WORKSPACE = 32 << 20
+"""Bytes, as NVIDIA advises for Hopper; more than older devices ask for."""
+
+OP_N, OP_T = 0, 1
+R_32F, R_64F = 0, 1
+COMPUTE = {"float32": 68, "tf32": 77, "bfloat16": 75}
+"""cublasComputeType_t: 32F, 32F_FAST_TF32, 32F_FAST_16BF. Operands are rounded as named, sums are in float32."""
+COMPUTE_64F = 70
+DEFAULT_ALGORITHM = -1
+
+
+def library() -> ctypes.CDLL:
+    """The cuBLAS that CuPy's wheels brought, or the system's."""
+    from cuda.pathfinder import load_nvidia_dynamic_lib
+
+    return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
+
+
+class Multiplier:
+    """cuBLAS for one stream. Made while the stream's device is the current one.
+
+    Args:
+        stream: address of the stream
+        workspace: address of `WORKSPACE` bytes on its device
+    """
+
+    def __init__(self, stream: int, workspace: int) -> None:
+        self._library = library()
+        self._handle = ctypes.c_void_p()
+        self._call("cublasCreate_v2", ctypes.byref(self._handle))
+        self._call("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream))
+        self._call("cublasSetWorkspace_v2", self._handle, ctypes.c_void_p(workspace), ctypes.c_size_t(WORKSPACE))
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        status = getattr(self._library, name)(*arguments)
+        if status:
+            raise ResourceError(f"cuBLAS failed: {name} gave status {status}; see cublasStatus_t in NVIDIA's manual")
+
+    def multiply(self, a: int, b: int, out: int, dtype: np.dtype[Any], product: Product) -> None:
+        """out = a · b at these addresses, all of one dtype.
+
+        cuBLAS counts in columns. What lies in memory as out [m,n] in rows is outᵀ in columns, and outᵀ = bᵀ aᵀ: so b
+        comes first, and nothing is transposed that was not before.
+        """
+        m, n, k = product.m, product.n, product.k
+        double = dtype == np.float64
+        kind = R_64F if double else R_32F
+        number = ctypes.c_double if double else ctypes.c_float
+        self._call(
+            "cublasGemmEx",
+            self._handle,
+            ctypes.c_int(OP_T if product.transpose_b else OP_N),
+            ctypes.c_int(OP_T if product.transpose_a else OP_N),
+            ctypes.c_int(n),
+            ctypes.c_int(m),
+            ctypes.c_int(k),
+            ctypes.byref(number(1.0)),
+            ctypes.c_void_p(b),
+            ctypes.c_int(kind),
+            ctypes.c_int(k if product.transpose_b else n),
+            ctypes.c_void_p(a),
+            ctypes.c_int(kind),
+            ctypes.c_int(m if product.transpose_a else k),
+            ctypes.byref(number(1.0 if product.accumulate else 0.0)),
+            ctypes.c_void_p(out),
+            ctypes.c_int(kind),
+            ctypes.c_int(n),
+            ctypes.c_int(COMPUTE_64F if double else COMPUTE[product.precision]),
+            ctypes.c_int(DEFAULT_ALGORITHM),
+        )

@@ -1,0 +1,223 @@
+"""The runtime of GPUs: memory, streams, events and graphs by CuPy, kernels by Numba CUDA, products by cuBLAS.
+
+It has **not yet been run on a device**, only by the real CuPy and Numba on a pretend driver (`tests/cuda/pretend`). Its
+rules: one non-blocking stream a queue, copies between devices on a stream and ordered by events, memory that is given
+back to its own stream alone, and no call that waits unless it says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cupy
+import numpy as np
+from cupy.cuda import runtime as cuda_runtime
+from numba import cuda as numba_cuda
+from numba.cuda.core import config as numba_config
+from numpy.typing import NDArray
+
+from minialex_cuda.runtime.array import Flat, Memory
+from minialex_cuda.runtime.cublas import WORKSPACE, Multiplier
+from minialex_cuda.runtime.cudnn import Convolutions
+from minialex_cuda.runtime.kernel import Kernel
+from minialex_cuda.runtime.protocol import Convolution, Product, Runtime, Touched
+
+THREADS = 256
+BLOCKS = 1 << 16
+"""Of one launch at most; the loops in kernels do the rest."""
+
+ALIGNED = 256
+"""No block is smaller: even an array without numbers has an address."""
+
+numba_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small networks have small layers
+
+
+def view(flat: Flat) -> Any:
+    """Numbers as Numba's kernels take them; asked for while their device is the current one."""
+    if flat.view is None:
+        flat.view = numba_cuda.as_cuda_array(flat.raw, sync=False)
+    return flat.view
+
+
+def address(flat: Flat) -> int:
+    """Where numbers begin."""
+    return int(flat.raw.data.ptr)
+
+
+@dataclass
+class Staging:
+    """Pinned host memory that uploads of one size go through; the second one of a size is the first to use it."""
+
+    seen: Counter[int] = field(default_factory=Counter)
+    blocks: dict[int, list[tuple[Any, NDArray[np.uint8]]]] = field(default_factory=dict)
+
+    def block(self, nbytes: int) -> tuple[Any, NDArray[np.uint8]] | None:
+        """(event, memory) whose last copy is done; None for a size that has not come before."""
+        self.seen[nbytes] += 1
+        if self.seen[nbytes] == 1:
+            return None
+        blocks = self.blocks.setdefault(nbytes, [])
+        for position, (event, _) in enumerate(blocks):
+            if event.done:
+                return blocks.pop(position)
+        pointer = cupy.cuda.alloc_pinned_memory(nbytes)
+        return cupy.cuda.Event(disable_timing=True), np.frombuffer(pointer, np.uint8, nbytes)
+
+    def give_back(self, nbytes: int, block: tuple[Any, NDArray[np.uint8]]) -> None:
+        """To be used again once its event is done."""
+        self.blocks[nbytes].append(block)
+
+
+@dataclass
+class DeviceStream:
+    """A stream with what works on it: CuPy's and Numba's view of it, cuBLAS, pinned memory."""
+
+    index: int
+    stream: Any
+    view: Any
+    workspace: Any
+    multiplier: Multiplier | None = None
+    staging: Staging = field(default_factory=Staging)
+
+
+class DeviceRuntime(Runtime):
+    """The GPUs that this process may use."""
+
+    def __init__(self) -> None:
+        super().__init__(cuda_runtime.getDeviceCount())
+        self._convolutions: dict[str, Convolutions] = {}
+        self._reached: set[tuple[int, int]] = set()
+
+    def stream(self, device: str) -> DeviceStream:
+        index = self.devices.index(device)
+        with cupy.cuda.Device(index):
+            stream = cupy.cuda.Stream(non_blocking=True)
+            return DeviceStream(index, stream, numba_cuda.external_stream(stream.ptr), None)
+
+    def allocate(self, nbytes: int, device: str, stream: DeviceStream) -> Memory:
+        try:
+            with cupy.cuda.Device(stream.index), stream.stream:
+                raw = cupy.empty(max(nbytes, ALIGNED), cupy.uint8)
+        except cupy.cuda.memory.OutOfMemoryError:
+            raise MemoryError(f"{device}: needed {nbytes:,} bytes more, {self.free(device):,} are free") from None
+        return Memory(raw, nbytes, device, self._in_use)
+
+    def upload(self, stream: DeviceStream, source: NDArray[Any], target: Flat) -> None:
+        nbytes = source.nbytes
+        with cupy.cuda.Device(stream.index), stream.stream:
+            block = stream.staging.block(nbytes)
+            if block is None:  # from pageable memory: the host waits until the numbers are taken
+                target.raw.set(source.reshape(-1), stream=stream.stream)
+                return
+            event, pinned = block
+            np.copyto(pinned, source.reshape(-1).view(np.uint8))
+            host_to_device = cuda_runtime.memcpyHostToDevice
+            cuda_runtime.memcpyAsync(address(target), pinned.ctypes.data, nbytes, host_to_device, stream.stream.ptr)
+            stream.stream.record(event)
+            stream.staging.give_back(nbytes, block)
+
+    def download(self, stream: DeviceStream, source: Flat) -> NDArray[Any]:
+        with cupy.cuda.Device(stream.index), stream.stream:
+            found: NDArray[Any] = source.raw.get(stream=stream.stream)  # waits for it
+        return found
+
+    def clear(self, stream: DeviceStream, target: Flat) -> None:
+        with cupy.cuda.Device(stream.index):
+            cuda_runtime.memsetAsync(address(target), 0, target.nbytes, stream.stream.ptr)
+
+    def copy(self, stream: DeviceStream, source: Flat, target: Flat) -> None:
+        there, here = (self.devices.index(flat.memory.device) for flat in (source, target))
+        with cupy.cuda.Device(stream.index):
+            if there == here:
+                kind = cuda_runtime.memcpyDeviceToDevice
+                cuda_runtime.memcpyAsync(address(target), address(source), source.nbytes, kind, stream.stream.ptr)
+            else:
+                self._reach(there, here)
+                cuda_runtime.memcpyPeerAsync(
+                    address(target), here, address(source), there, source.nbytes, stream.stream.ptr
+                )
+
+    def _reach(self, *pair: int) -> None:
+        """Let two devices reach each other's memory, if they can: else the driver copies through the host's."""
+        for device, peer in (pair, pair[::-1]):
+            if (device, peer) in self._reached:
+                continue
+            self._reached.add((device, peer))
+            reason = "they cannot reach each other's memory"
+            if cuda_runtime.deviceCanAccessPeer(device, peer):
+                try:
+                    with cupy.cuda.Device(device):
+                        cuda_runtime.deviceEnablePeerAccess(peer)
+                    continue
+                except cuda_runtime.CUDARuntimeError as error:
+                    if "PeerAccessAlreadyEnabled" in str(error):
+                        continue
+                    reason = str(error)
+            logging.getLogger("minialex").warning(
+                "copies from cuda:%d to cuda:%d go through the host's memory, which is slower: %s", device, peer, reason
+            )
+
+    def launch(
+        self, stream: DeviceStream, kernel: Kernel, count: int, arguments: Sequence[Any], touched: Touched | None = None
+    ) -> None:
+        blocks = min(-(-count // THREADS), BLOCKS)
+        with cupy.cuda.Device(stream.index):
+            plain = [view(a) if isinstance(a, Flat) else a for a in arguments]
+            kernel.device[blocks, THREADS, stream.view](count, *plain)
+
+    def multiply(self, stream: DeviceStream, a: Flat, b: Flat, out: Flat, product: Product) -> None:
+        with cupy.cuda.Device(stream.index):
+            if stream.multiplier is None:
+                with stream.stream:
+                    stream.workspace = cupy.empty(WORKSPACE, cupy.uint8)
+                stream.multiplier = Multiplier(stream.stream.ptr, stream.workspace.data.ptr)
+            stream.multiplier.multiply(address(a), address(b), address(out), out.raw.dtype, product)
+
+    def convolution_bytes(self, device: str, convolution: Convolution) -> int | None:
+        with cupy.cuda.Device(self.devices.index(device)):
+            if device not in self._convolutions:
+                self._convolutions[device] = Convolutions()
+            plan = self._convolutions[device].plan(convolution)
+        return None if plan is None else plan.workspace
+
+    def convolve(
+        self, stream: DeviceStream, convolution: Convolution, a: Flat, b: Flat, out: Flat, workspace: Flat
+    ) -> None:
+        addresses = map(address, (a, b, out, workspace))
+        with cupy.cuda.Device(stream.index):
+            self._convolutions[self.devices[stream.index]].run(stream.stream.ptr, convolution, *addresses)
+
+    def record(self, stream: DeviceStream) -> Any:
+        with cupy.cuda.Device(stream.index):
+            event = cupy.cuda.Event(disable_timing=True)
+            stream.stream.record(event)
+        return event
+
+    def wait(self, stream: DeviceStream, event: Any) -> None:
+        with cupy.cuda.Device(stream.index):
+            stream.stream.wait_event(event)
+
+    def synchronize(self, stream: DeviceStream) -> None:
+        with cupy.cuda.Device(stream.index):
+            stream.stream.synchronize()
+
+    def free(self, device: str) -> int:
+        with cupy.cuda.Device(self.devices.index(device)):
+            return int(cuda_runtime.memGetInfo()[0]) + int(cupy.get_default_memory_pool().free_bytes())
+
+    def begin_capture(self, stream: DeviceStream) -> bool:
+        with cupy.cuda.Device(stream.index), stream.stream:
+            stream.stream.begin_capture()
+        return True
+
+    def end_capture(self, stream: DeviceStream) -> Any:
+        with cupy.cuda.Device(stream.index), stream.stream:
+            return stream.stream.end_capture()
+
+    def replay(self, stream: DeviceStream, graph: Any) -> None:
+        with cupy.cuda.Device(stream.index):
+            graph.launch(stream=stream.stream)

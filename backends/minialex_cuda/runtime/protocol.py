@@ -1,0 +1,183 @@
+"""The runtime: the few things that are asked of a device. Everything else in this package is built on them.
+
+There are two: `minialex_cuda.runtime.device` (CuPy and Numba, for a GPU) and `minialex_cuda.runtime.fake` (NumPy and
+Numba, or Numba's CUDA simulator, on any machine). The backend's own code, its schedule and its kernels are the same on
+both.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.backend.arrays import Padding
+from minialex_cuda.runtime.array import Flat, Memory
+from minialex_cuda.runtime.kernel import Kernel
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
+
+Stream = Any
+"""A queue of work on one device: done in order, beside that of other streams."""
+
+Event = Any
+"""A moment in a stream, that another stream can wait for."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product, out [m,n] = a [m,k] · b [k,n], in row-major order.
+
+    Attributes:
+        m, n, k: sizes
+        transpose_a, transpose_b: whether a lies as [k,m], b as [n,k]
+        accumulate: whether it is added to what `out` holds
+        precision: what the operands of a float32 product are rounded to first; sums are in float32
+    """
+
+    m: int
+    n: int
+    k: int
+    transpose_a: bool = False
+    transpose_b: bool = False
+    accumulate: bool = False
+    precision: Precision = "float32"
+
+
+Touched = tuple[Sequence[Flat], Sequence[Flat]]
+"""What is read, what is written."""
+
+Kind = Literal["fprop", "dgrad", "wgrad"]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution for a library: forward, or one of its two gradients.
+
+    Attributes:
+        kind: what is computed: ``"fprop"`` y from x and w, ``"dgrad"`` dx from dy and w, ``"wgrad"`` dw from dy and x
+        N, C, H, W, K, R, S, P, Q, stride, padding: as in `Backend.conv2d`
+        precision: float32 and tf32 take float32 in N C H W; bfloat16 takes it as uint16 with the channels last; results
+            are float32 in the operands' order
+    """
+
+    kind: Kind
+    N: int
+    C: int
+    H: int
+    W: int
+    K: int
+    R: int
+    S: int
+    P: int
+    Q: int
+    stride: int
+    padding: Padding
+    precision: Precision
+
+
+class Runtime(ABC):
+    """What is asked of devices. Work on a stream is done later, in order; only what says so waits.
+
+    Attributes:
+        devices: names of the devices, ``"cuda:0"`` first
+    """
+
+    def __init__(self, devices: int) -> None:
+        self.devices = tuple(f"cuda:{index}" for index in range(devices))
+        self._in_use: Counter[str] = Counter()
+
+    def in_use(self, device: str) -> int:
+        """Bytes of memory that somebody holds."""
+        return self._in_use[device]
+
+    def flat(self, memory: Memory, offset: int, count: int, dtype: Any) -> Flat:
+        """Numbers within a block, from a byte on."""
+        kind = np.dtype(dtype)
+        return Flat(memory, offset, memory.raw[offset : offset + count * kind.itemsize].view(kind))
+
+    @abstractmethod
+    def stream(self, device: str) -> Stream:
+        """A new stream."""
+
+    @abstractmethod
+    def allocate(self, nbytes: int, device: str, stream: Stream) -> Memory:
+        """Memory for work on a stream; given back for other work of that stream when nobody holds it.
+
+        Raises:
+            MemoryError: With what was needed and what is free.
+        """
+
+    @abstractmethod
+    def free(self, device: str) -> int:
+        """Bytes of memory that could still be had."""
+
+    @abstractmethod
+    def upload(self, stream: Stream, source: NDArray[Any], target: Flat) -> None:
+        """From the host; `source` is contiguous, and may be changed as soon as this returns."""
+
+    @abstractmethod
+    def download(self, stream: Stream, source: Flat) -> NDArray[Any]:
+        """To the host, flat; waits for the stream."""
+
+    @abstractmethod
+    def clear(self, stream: Stream, target: Flat) -> None:
+        """Zeros."""
+
+    @abstractmethod
+    def copy(self, stream: Stream, source: Flat, target: Flat) -> None:
+        """From one place to another, on one device or from device to device."""
+
+    @abstractmethod
+    def launch(
+        self, stream: Stream, kernel: Kernel, count: int, arguments: Sequence[Any], touched: Touched | None = None
+    ) -> None:
+        """A kernel over ``count`` > 0 indices; arguments are `Flat` or numbers.
+
+        What is read and written are the arguments, unless `touched` tells that it is parts of them.
+        """
+
+    @abstractmethod
+    def multiply(self, stream: Stream, a: Flat, b: Flat, out: Flat, product: Product) -> None:
+        """A matrix product with m, n, k > 0."""
+
+    @abstractmethod
+    def convolution_bytes(self, device: str, convolution: Convolution) -> int | None:
+        """Bytes of scratch memory for a convolution by a library, or None where there is none that can do it."""
+
+    @abstractmethod
+    def convolve(self, stream: Stream, convolution: Convolution, a: Flat, b: Flat, out: Flat, workspace: Flat) -> None:
+        """A convolution by the library; operands in the order that `Convolution.kind` names them."""
+
+    @abstractmethod
+    def record(self, stream: Stream) -> Event:
+        """This moment of a stream."""
+
+    @abstractmethod
+    def wait(self, stream: Stream, event: Event) -> None:
+        """Let a stream's later work wait for an event; the host does not."""
+
+    @abstractmethod
+    def synchronize(self, stream: Stream) -> None:
+        """Let the host wait until all of a stream's work is done."""
+
+    @abstractmethod
+    def begin_capture(self, stream: Stream) -> bool:
+        """Begin to write down what is asked of a stream, and of those that wait for it, instead of doing it.
+
+        Nothing may be allocated, uploaded or waited for by the host meanwhile. False if there are no graphs.
+        """
+
+    @abstractmethod
+    def end_capture(self, stream: Stream) -> Any:
+        """What was written down, as a graph."""
+
+    @abstractmethod
+    def replay(self, stream: Stream, graph: Any) -> None:
+        """Do all of a graph's work."""

@@ -1,0 +1,228 @@
+"""Operations of one's own: plain functions on arrays that every backend with a method `apply` runs.
+
+An operation is two functions, forward and backward, written against an array namespace `xp` (`numpy`, or `cupy` on a
+GPU)::
+
+    def forward(xp, x, *, slope):
+        return xp.where(x > 0, x, slope * x)
+
+    def backward(xp, dy, x, *, slope):
+        return xp.where(x > 0, dy, slope * dy)
+
+    leaky_relu = register("leaky_relu", forward, backward)
+
+A layer calls ``leaky_relu(backend, x, slope=0.1)`` and ``leaky_relu.gradient(backend, dy, x, slope=0.1)``. What they
+promise is what the protocol's operations promise: arguments are never written, the same arguments give the same bits,
+and what the gradient needs is returned.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minialex.backend.arrays import Array
+from minialex.backend.program import flatten
+from minialex.backend.rules import FLOATS, RULES, Spec
+from minialex.errors import ConfigurationError
+
+Plain = Callable[..., Any]
+"""A function of the array namespace, of arrays by position, and of numbers by keyword."""
+
+
+Example = tuple[Sequence[tuple[int, ...]], Mapping[str, Any]]
+"""What an operation may be tried with: the shape of each array, and the numbers."""
+
+ROUNDINGS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """One direction of an operation: what `Backend.apply` is given.
+
+    Attributes:
+        name: in recorded programs
+        plain: the function itself
+        rule: gives the `Spec` of each result for arrays and numbers, or raises `ConfigurationError`
+        fast: functions that some backends run instead, by the backend's name
+        roundings: see `register`
+    """
+
+    name: str
+    plain: Plain
+    rule: Callable[..., Any]
+    fast: Mapping[str, Plain] = field(default_factory=dict)
+    roundings: int = ROUNDINGS
+
+    def compute(self, xp: Any, backend: str, *arrays: Any, **numbers: Any) -> Any:
+        """The results for arrays of the namespace `xp`, on the backend of that name.
+
+        Raises:
+            ConfigurationError: If the arguments do not fit, or the results are not what the rule says.
+        """
+        specs = self.rule(*arrays, **numbers)
+        results = self.fast.get(backend, self.plain)(xp, *arrays, **numbers)
+        found = [(tuple(xp.shape(a)), getattr(a, "dtype", None)) for a in flatten(results)]
+        wanted = [(spec.shape, spec.dtype) for spec in flatten(specs)]
+        if found != wanted:
+            raise ConfigurationError(f"{self.name} gave {_describe(found)}, expected {_describe(wanted)}")
+        return tuple(results) if isinstance(specs, tuple) else flatten(results)[0]
+
+
+def _describe(arrays: Sequence[tuple[tuple[int, ...], Any]]) -> str:
+    return ", ".join(f"{shape} {dtype}" for shape, dtype in arrays)
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """An operation with its gradient; see `register`.
+
+    Attributes:
+        name: of the operation
+        arrays: names of the arrays that forward takes
+        forward, backward: the two directions
+        examples: see `register`
+    """
+
+    name: str
+    arrays: tuple[str, ...]
+    forward: Function
+    backward: Function
+    examples: tuple[Example, ...] = ()
+
+    def __call__(self, backend: Any, *arrays: Array, **numbers: Any) -> Any:
+        """The result y on a backend; a tuple (y, saved, …) if the shape rule says more than one shape."""
+        return method(backend, self.forward.name)(*arrays, **numbers)
+
+    def gradient(self, backend: Any, dy: Array, *arrays: Array, **numbers: Any) -> Any:
+        """The gradient of forward's array, or a tuple with that of each.
+
+        Args:
+            backend: as of the forward call
+            dy: gradient of y
+            arrays: forward's arrays, then what it saved
+            numbers: as of the forward call
+        """
+        return method(backend, self.backward.name)(dy, *arrays, **numbers)
+
+
+OPERATIONS: dict[str, Operation] = {}
+"""What was registered, by name."""
+
+FUNCTIONS: dict[str, Function] = {}
+"""Both directions of what was registered, by their names in programs: ``gelu`` and ``gelu_backward``."""
+
+
+def register(
+    name: str,
+    forward: Plain,
+    backward: Plain,
+    *,
+    shape: Callable[..., Any] | None = None,
+    fast: Mapping[str, tuple[Plain, Plain]] | None = None,
+    arrays: Sequence[str] | None = None,
+    examples: Sequence[Example] = (),
+    roundings: int = ROUNDINGS,
+) -> Operation:
+    """Make two plain functions an operation of all backends.
+
+    Args:
+        name: of the operation; its gradient is called NAME_backward
+        forward: ``forward(xp, x, …, *, numbers)`` -> y, or (y, saved, …)
+        backward: ``backward(xp, dy, x, …, saved, …, *, numbers)`` -> the gradient of forward's array, or a tuple with
+            that of each; of the shape and dtype of the array
+        shape: ``shape(x, …, *, numbers)`` -> y's shape, or a list of those of y and of what is saved (a `Spec` where
+            the dtype is another one); it sees only ``shape`` and ``dtype``, and raises `ConfigurationError` for
+            what does not fit. Without it y has the shape of the first array.
+        fast: by a backend's name, a pair (forward, backward) that it runs instead
+        arrays: names of forward's arrays; without it those of its parameters by position
+        examples: what the conformance kit tries it with: pairs of the arrays' shapes and the numbers, such as
+            ``([(2, 3, 4, 5)], {"slope": 0.1})``
+        roundings: how far a backend's numbers may be from the exact ones, in roundings of a result's largest element
+
+    Returns:
+        The operation, to be called with a backend.
+
+    Raises:
+        ConfigurationError: If the name is taken, or forward does not say which arrays it takes.
+    """
+    if arrays is None:
+        kinds = list(inspect.signature(forward).parameters.values())[1:]
+        if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in kinds):
+            raise ConfigurationError(f"operation '{name}': forward must name the arrays that it takes, not *arrays")
+        arrays = [parameter.name for parameter in kinds if parameter.kind is not parameter.KEYWORD_ONLY]
+    if not arrays:
+        raise ConfigurationError(f"operation '{name}': forward must take the namespace and at least one array")
+    names = tuple(arrays)
+
+    def rule(*given: Any, **numbers: Any) -> Any:
+        if len(given) != len(names):
+            raise ConfigurationError(f"{name}: expected {len(names)} arrays ({', '.join(names)}), got {len(given)}")
+        dtypes = {np.dtype(array.dtype) for array in given}
+        if len(dtypes) != 1 or next(iter(dtypes)).name not in FLOATS:
+            what = _describe([(tuple(array.shape), array.dtype) for array in given])
+            raise ConfigurationError(f"{name}: expected float32 or float64, all alike; got {what}")
+        (dtype,) = dtypes
+        made = given[0].shape if shape is None else shape(*given, **numbers)
+        if isinstance(made, Spec) or all(isinstance(n, int | np.integer) for n in made):
+            return made if isinstance(made, Spec) else Spec(tuple(made), dtype)
+        return tuple(one if isinstance(one, Spec) else Spec(tuple(one), dtype) for one in made)
+
+    def backward_rule(dy: Any, *given: Any, **numbers: Any) -> Any:
+        specs = flatten(rule(*given[: len(names)], **numbers))
+        saved = [(f"saved array {number}", array) for number, array in enumerate(given[len(names) :])]
+        for (what, array), spec in zip([("dy", dy), *saved], specs, strict=False):
+            if tuple(array.shape) != spec.shape or np.dtype(array.dtype) != spec.dtype:
+                got = _describe([(tuple(array.shape), array.dtype)])
+                raise ConfigurationError(f"{name}_backward: expected {what} {spec.shape} {spec.dtype}, got {got}")
+        if len(given) != len(names) + len(specs) - 1:
+            raise ConfigurationError(
+                f"{name}_backward: expected {len(names) + len(specs) - 1} arrays after dy, got {len(given)}"
+            )
+        made = tuple(Spec(tuple(array.shape), np.dtype(array.dtype)) for array in given[: len(names)])
+        return made if len(made) > 1 else made[0]
+
+    fast = fast or {}
+    operation = Operation(
+        name,
+        names,
+        Function(name, forward, rule, {key: pair[0] for key, pair in fast.items()}, roundings),
+        Function(f"{name}_backward", backward, backward_rule, {key: pair[1] for key, pair in fast.items()}, roundings),
+        tuple(examples),
+    )
+    for function in (operation.forward, operation.backward):
+        known = FUNCTIONS.get(function.name)
+        # a cell of a notebook that is run again defines its operation again
+        if function.name in RULES or (known and known.plain.__module__ != function.plain.__module__):
+            raise ConfigurationError(f"there is an operation '{function.name}' already: call yours otherwise")
+    OPERATIONS[name] = operation
+    FUNCTIONS.update({function.name: function for function in (operation.forward, operation.backward)})
+    return operation
+
+
+def method(backend: Any, name: str) -> Callable[..., Any]:
+    """What performs an operation of that name on a backend: its own method, or `Backend.apply` of a registered one.
+
+    Raises:
+        ConfigurationError: If the operation is a registered one, and the backend runs none.
+    """
+    function = FUNCTIONS.get(name)
+    if function is None:
+        own: Callable[..., Any] = getattr(backend, name)
+        return own
+    if not hasattr(backend, "apply"):
+        raise ConfigurationError(
+            f"the {backend.name} backend runs the protocol's operations alone, and '{name}' is none: "
+            "it has no method 'apply'"
+        )
+    return partial(backend.apply, function)
+
+
+def rule_of(name: str) -> Callable[..., Any]:
+    """The rule (`minialex.backend.rules`) of an operation of the protocol or a registered one."""
+    return FUNCTIONS[name].rule if name in FUNCTIONS else RULES[name]

@@ -1,0 +1,212 @@
+"""Checks of what somebody adds: a registered operation, and a layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from hypothesis import settings
+
+from minialex.backend.operations import OPERATIONS, Example
+from minialex.backend.program import flatten
+from minialex.backend.protocol import Backend
+from minialex.conformance.case import Array, reference
+from minialex.conformance.checks import CHECKS, PROFILES, check_operation, dtypes, expect
+from minialex.conformance.compare import same_bits
+from minialex.errors import ConfigurationError, nearest
+from minialex.network.layers import ArrayLayer, Context, Layer
+
+STEP = 2.0**-14
+"""Of central differences in float64: their error is of the size of its square."""
+
+LOOSE = 1e-6
+"""Which part of a derivative along a direction the difference may be away from it."""
+
+Forward = Callable[[Backend, Mapping[str, Any]], tuple[Any, Any]]
+Backward = Callable[[Backend, Any, Any], Mapping[str, Any]]
+
+
+def check_registered(backend: Backend, name: str, profile: settings = PROFILES["ci"]) -> None:
+    """A registered operation on a backend: what the kit checks of the protocol's operations, and its gradient.
+
+    Args:
+        backend: that runs it
+        name: of the operation; it must have been registered with examples
+        profile: how many examples
+
+    Raises:
+        ConfigurationError: If there is no such operation, or it has no examples.
+    """
+    check_operation(backend, name, profile)
+    check_operation(backend, f"{name}_backward", profile)
+    check_gradient(name)
+
+
+def check_of(name: str) -> Callable[..., None]:
+    """The check of a name of the protocol or of a registered operation, called with a backend and a profile.
+
+    Raises:
+        ConfigurationError: If there is neither.
+    """
+    if name in CHECKS:
+        return CHECKS[name]
+    if name not in OPERATIONS:
+        hint = nearest(name, [*CHECKS, *OPERATIONS])
+        raise ConfigurationError(f"the protocol has no operation '{name}', and none was registered.{hint}")
+    return lambda backend, profile=PROFILES["ci"]: check_registered(backend, name, profile)
+
+
+def check_gradient(name: str, examples: Sequence[Example] = (), fixed: Sequence[str] = ()) -> None:
+    """A registered operation's gradient, in float64 on the reference, against central differences.
+
+    Args:
+        name: of the operation
+        examples: shapes and numbers, instead of those that it was registered with
+        fixed: names of arrays of which the operation gives no gradient (state that is not learned)
+    """
+    operation = OPERATIONS[name]
+    for shapes, numbers in examples or operation.examples:
+
+        def forward(on: Backend, arrays: Mapping[str, Any], given: Mapping[str, Any] = numbers) -> tuple[Any, Any]:
+            y, *saved = flatten(operation(on, *arrays.values(), **given))
+            return y, (*arrays.values(), *saved)
+
+        def backward(on: Backend, dy: Any, saved: Any, given: Mapping[str, Any] = numbers) -> Mapping[str, Any]:
+            gradients = flatten(operation.gradient(on, dy, *saved, **given))
+            return dict(zip(operation.arrays, gradients, strict=True))
+
+        _differences(name, dict(zip(operation.arrays, shapes, strict=True)), forward, backward, fixed)
+
+
+def _differences(
+    name: str, shapes: Mapping[str, tuple[int, ...]], forward: Forward, backward: Backward, fixed: Sequence[str]
+) -> None:
+    """The gradient of ⟨weights, y⟩ along a random direction of every array, against central differences."""
+    on, random = reference(), np.random.default_rng(0)
+    device = on.devices[0]
+    arrays = {key: 0.5 + random.random(shape) if key in fixed else random.standard_normal(shape)
+              for key, shape in shapes.items()}  # fmt: skip
+
+    def run(given: Mapping[str, Array]) -> tuple[Any, Any]:
+        return forward(on, {key: on.to_device(array, device) for key, array in given.items()})
+
+    y, saved = run(arrays)
+    weights = random.standard_normal(y.shape)
+    gradients = backward(on, on.to_device(weights, device), saved)
+    for key, array in arrays.items():
+        if key in fixed or not array.size:
+            continue
+        direction = random.standard_normal(array.shape)
+        claimed = float(np.sum(on.to_numpy(gradients[key]) * direction))
+        size = float(np.sum(np.abs(on.to_numpy(gradients[key]) * direction))) + 1e-9
+
+        def along(t: float, key: str = key, array: Array = array, direction: Array = direction) -> float:
+            moved = {**arrays, key: array + t * direction}
+            return float(np.sum(weights * on.to_numpy(run(moved)[0])))
+
+        # a kink between the two points spoils one difference: some lie close, some far
+        seen = [(along(h) - along(-h)) / (2 * h) for h in (STEP, STEP / 8, STEP / 64, STEP / 512)]
+        near = min(abs(claimed - difference) for difference in seen)
+        expect(
+            near <= LOOSE * size,
+            name,
+            f"its gradient of '{key}' {shapes[key]} is {claimed:.9g} along a direction, differences say {seen[1]:.9g}",
+        )
+
+
+def check_layer(
+    backend: Backend,
+    layer: Layer,
+    shape: tuple[int, ...],
+    *,
+    columns: int = 1,
+    batch: int = 3,
+    profile: settings = PROFILES["ci"],
+) -> None:
+    """A layer on a backend: shapes, gradients, agreement with the reference, nothing written, the same bits again.
+
+    Args:
+        backend: that runs it
+        layer: the layer
+        shape: of its input, without N
+        columns: how many columns compute it
+        batch: images of a batch
+        profile: how many examples of its operation, where it is an `ArrayLayer`
+
+    Raises:
+        Disagreement: With what is wrong.
+    """
+    sizes = layer.parameters(shape, 0, columns)
+    shapes = {"x": (batch, *shape), **{name: parameter.shape for name, parameter in sizes.items()}}
+    fixed = [name for name, parameter in sizes.items() if not parameter.learned]
+    for training in (True, False):
+        context = Context(training, columns=columns)
+
+        def forward(on: Backend, arrays: Mapping[str, Any], now: Context = context) -> tuple[Any, Any]:
+            own = {name: arrays[name] for name in sizes}
+            y, saved = layer.forward(on, own, arrays["x"], now)
+            return y, (own, saved)
+
+        def backward(on: Backend, dy: Any, saved: Any, now: Context = context) -> Mapping[str, Any]:
+            own, kept = saved
+            dx, gradients = layer.backward(on, own, kept, dy, now)
+            return {"x": dx, **gradients}
+
+        if training:
+            _differences(layer.name, shapes, forward, backward, fixed)
+        _agrees(backend, layer, shapes, columns, forward, backward if training else None, fixed)
+    if isinstance(layer, ArrayLayer):
+        given = [(list(shapes.values()), {"layer": layer, "columns": columns, "training": True})]
+        for name in (layer.operation.name, f"{layer.operation.name}_backward"):
+            check_operation(
+                backend, name, settings(profile, max_examples=min(10, profile.max_examples)), examples=given
+            )
+
+
+def _agrees(
+    backend: Backend,
+    layer: Layer,
+    shapes: Mapping[str, tuple[int, ...]],
+    columns: int,
+    forward: Forward,
+    backward: Backward | None,
+    fixed: Sequence[str],
+) -> None:
+    """Forward and, if given, backward on a backend's devices as on the reference, in every dtype."""
+    wanted = (shapes["x"][0], *layer.output_shape(shapes["x"][1:], columns))
+    for dtype in dtypes(backend):
+        random = np.random.default_rng(1)
+        arrays = {key: (0.5 + random.random(shape) if key in fixed else random.standard_normal(shape)).astype(dtype)
+                  for key, shape in shapes.items()}  # fmt: skip
+        dy = random.standard_normal(wanted).astype(dtype)
+
+        def run(on: Backend, device: str, wide: bool = False) -> dict[str, Array]:
+            there = {
+                key: on.to_device(a.astype(np.float64) if wide else a, device)
+                for key, a in {**arrays, "dy": dy}.items()  # noqa: B023 - called within the loop
+            }
+            of_y = there.pop("dy")
+            y, saved = forward(on, there)
+            expect(tuple(y.shape) == wanted, layer.name, f"gave {tuple(y.shape)}, its output_shape says {wanted}")
+            results = {"y": y} | ({f"d{k}": g for k, g in backward(on, of_y, saved).items()} if backward else {})
+            found = {key: on.to_numpy(result) for key, result in results.items()}
+            for key, array in there.items():
+                same = same_bits(on.to_numpy(array), arrays[key].astype(np.float64) if wide else arrays[key])  # noqa: B023
+                expect(same, layer.name, f"wrote into '{key}'")
+            return found
+
+        exact = run(reference(), reference().devices[0], wide=True)
+        first = run(backend, backend.devices[0])
+        allowed = 64 * float(np.finfo(dtype).eps) * math.sqrt(max(math.prod(shape) for shape in shapes.values()))
+        for key, result in first.items():
+            error = float(np.max(np.abs(result - exact[key]), initial=0.0))
+            limit = allowed * (1 + float(np.max(np.abs(exact[key]), initial=0.0)))
+            expect(result.dtype == dtype, layer.name, f"'{key}' is {result.dtype}, expected {dtype}")
+            expect(
+                error <= limit, layer.name, f"'{key}' in {dtype} is {error:.3g} from the reference, allowed {limit:.3g}"
+            )
+        for device in backend.devices:
+            for key, result in run(backend, device).items():
+                expect(same_bits(result, first[key]), layer.name, f"'{key}' has other bits a second time, on {device}")

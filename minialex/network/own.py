@@ -1,0 +1,122 @@
+"""Networks of one's own by name: ``mine.py:net``, ``package.module:net``, or what a package announces.
+
+A network is a `Network`, or a function from a recipe's `NetworkFields` (its crop, classes and columns) to one. A
+package announces one with two lines in its ``pyproject.toml``::
+
+    [project.entry-points."minialex.networks"]
+    leaky = "their_package:network"
+
+The recipe of a run keeps the name, and whoever opens the run imports the network by it: open only what you would run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from minialex.backend.imports import find
+from minialex.errors import ConfigurationError, nearest
+from minialex.network.layers import Linear
+from minialex.network.network import Network
+from minialex.recipe.fields import NETWORKS, NetworkFields, is_own
+
+Maker = Callable[[NetworkFields], Network]
+_here: dict[str, Network | Maker] = {}
+
+
+@cache
+def installed() -> dict[str, EntryPoint]:
+    """The networks that packages announce, by name."""
+    return {point.name: point for point in entry_points(group=NETWORKS)}
+
+
+def load(model: str) -> Network | Maker:
+    """The network, or the function that makes it, of a recipe's field `model`.
+
+    Raises:
+        ConfigurationError: If it is not there (any more), or something else.
+    """
+    if model in _here:
+        network = _here[model]
+    elif model.startswith("session:"):
+        raise ConfigurationError(
+            f"no network '{model}': it was an object of a Python session that is over; write it into a file"
+        )
+    else:
+        network = find("network", installed()[model].value if model in installed() else model)
+    if not isinstance(network, Network) and (isinstance(network, type) or not callable(network)):
+        what = "a Network or a function from NetworkFields to one"
+        raise ConfigurationError(f"network '{model}' is a {type(network).__name__}, expected {what}")
+    return network
+
+
+def build(fields: NetworkFields) -> Network:
+    """The network that a recipe names; its last layer is as wide as there are classes.
+
+    Raises:
+        ConfigurationError: If it is not there, takes other images than the recipe cuts, or has other outputs.
+    """
+    model = fields.model
+    made = load(model)
+    network = made if isinstance(made, Network) else made(fields)
+    if not isinstance(network, Network):
+        raise ConfigurationError(f"network '{model}' made a {type(network).__name__}, expected a Network")
+    last = network.layers[-1] if network.layers else None
+    if isinstance(last, Linear) and fields.classes:
+        network = replace(network, layers=(*network.layers[:-1], replace(last, features=fields.classes)))
+    if network.input_shape != (3, fields.crop, fields.crop):
+        size = " × ".join(map(str, network.input_shape))
+        raise ConfigurationError(
+            f"network '{model}' takes images of {size}, the recipe cuts 3 × {fields.crop} × {fields.crop}: "
+            f"set crop to {network.input_shape[-1]}"
+        )
+    stage = network.stages(fields.columns)[-1]
+    outputs = stage.output[0] * stage.pieces
+    if len(stage.output) != 1 or (fields.classes and outputs != fields.classes):
+        raise ConfigurationError(
+            f"network '{model}' gives {stage.output} for an image, expected {fields.classes} classes"
+        )
+    names = [layer.name for layer in network.layers]
+    for field in ("layer_rates", "init_layers"):
+        for layer in getattr(fields, field, ()):
+            if layer not in names:
+                raise ConfigurationError(f"recipe field '{field}': no layer '{layer}'.{nearest(layer, names)}")
+    return network
+
+
+def name_of(network: Network | Maker | str) -> str:
+    """The text that a recipe keeps for a network: a file is named from the root on, so that it is found from elsewhere.
+
+    An object is named after the module that it is in, or else for as long as this process lives.
+    """
+    if isinstance(network, str):
+        place, _, name = network.rpartition(":")
+        return f"{Path(place).expanduser().resolve()}:{name}" if place.endswith(".py") else network
+    for module in list(sys.modules.values()):
+        for name, value in list(vars(module).items()) if hasattr(module, "__dict__") else ():
+            if value is network and not name.startswith("_"):
+                if module.__name__ != "__main__":
+                    return f"{module.__name__}:{name}"
+                if getattr(module, "__file__", None):
+                    return f"{Path(module.__file__ or '').resolve()}:{name}"
+    name = f"session:{getattr(network, 'name', getattr(network, '__name__', 'network'))}"
+    _here[name] = network
+    return name
+
+
+def changes_for(network: Network | Maker | str) -> dict[str, Any]:
+    """The fields of a recipe that follow from a network: its name and, if it says so, the size of its images.
+
+    Raises:
+        ConfigurationError: See `load`.
+    """
+    model = name_of(network)
+    if not is_own(model):
+        return {"model": model}
+    found = load(model)
+    return {"model": model, **({"crop": found.input_shape[1]} if isinstance(found, Network) else {})}

@@ -1,0 +1,180 @@
+"""What a recipe may vary about a network: each a function from network to network, and `build`, which does all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from minialex.errors import ConfigurationError, nearest
+from minialex.network import own
+from minialex.network.layers import (
+    Conv2d,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    LocalResponseNorm,
+    MaxPool2d,
+    ReLU,
+    SpatialResponseNorm,
+    Tanh,
+)
+from minialex.network.models import MODELS, ONE_SIDED, around, he
+from minialex.network.network import Network
+from minialex.recipe.fields import NetworkFields, is_own
+
+CONV1_PADDING = {"one-sided": ONE_SIDED, "symmetric": around(2), "none": around(0)}
+
+
+def build(fields: NetworkFields) -> Network:
+    """The network that a recipe describes.
+
+    Raises:
+        ConfigurationError: If there is no such model, or a layer does not fit; the message begins with its name.
+    """
+    if is_own(fields.model):
+        return own.build(fields)
+    if fields.model not in MODELS:
+        raise ConfigurationError(f"no model '{fields.model}'.{nearest(fields.model, MODELS)}")
+    network = MODELS[fields.model]
+    for vary in (sized, with_sixth, connected, normalised, pooled, with_neurons, with_dropout, shortened, initialised):
+        network = vary(network, fields)
+    network.stages(fields.columns)  # says at once what does not fit
+    return network
+
+
+def each(network: Network, change: Callable[[Layer], Iterable[Layer]]) -> Network:
+    """A network with some layers, none or several, in the place of each."""
+    return replace(network, layers=tuple(new for layer in network.layers for new in change(layer)))
+
+
+def blocks(network: Network) -> list[list[Layer]]:
+    """The layers in groups: a convolutional or full layer (or the flattening) and all that follows until the next."""
+    groups: list[list[Layer]] = []
+    for layer in network.layers:
+        if isinstance(layer, Conv2d | Linear | Flatten) or not groups:
+            groups.append([])
+        groups[-1].append(layer)
+    return groups
+
+
+def sized(network: Network, fields: NetworkFields) -> Network:
+    """The sizes: of the crop, of the layers, of their padding, and the number of classes."""
+    names = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+    widths = dict(zip(names, (*fields.kernels, *fields.features, fields.classes), strict=True))
+    paddings = {name: around(rows) for name, rows in zip(names[1:5], fields.paddings, strict=True)}
+
+    def change(layer: Layer) -> list[Layer]:
+        if isinstance(layer, Conv2d):
+            padding = CONV1_PADDING[fields.conv1_padding] if layer.padding == ONE_SIDED else layer.padding
+            return [replace(layer, kernels=widths[layer.name], padding=paddings.get(layer.name, padding))]
+        return [replace(layer, features=widths[layer.name])] if isinstance(layer, Linear) else [layer]
+
+    return replace(each(network, change), input_shape=(3, fields.crop, fields.crop))
+
+
+def with_sixth(network: Network, fields: NetworkFields) -> Network:
+    """The convolutional layer over pool5 of the networks that were trained on 22,000 classes first (section 6)."""
+    sixth = Conv2d("conv6", fields.conv6, 3, padding=around(1), bias=1, sees="all")
+    added = [sixth, ReLU("relu_conv6")] if fields.conv6 else []  # relu6 is fc6's
+    return each(network, lambda layer: [*added, layer] if isinstance(layer, Flatten) else [layer])
+
+
+def connected(network: Network, fields: NetworkFields) -> Network:
+    """Where columns read each other (section 3.2): as in the paper, never before the last layer, or everywhere."""
+    last, everywhere = network.layers[-1].name, fields.connect == "everywhere"
+
+    def change(layer: Layer) -> list[Layer]:
+        learns = isinstance(layer, Conv2d | Linear) and layer.name != last
+        return [replace(layer, sees="all" if everywhere else "own") if learns else layer]
+
+    return network if fields.connect == "paper" else each(network, change)
+
+
+def normalised(network: Network, fields: NetworkFields) -> Network:
+    """Which layers are normalised (section 3.3), how, and where: after ReLU, before the first, after pooling."""
+    layers: list[Layer] = []
+    for convolution, *block in blocks(network):
+        norms: list[Layer] = []
+        number = convolution.name[-1]
+        if convolution.name in fields.norm_layers:
+            norms.append(
+                LocalResponseNorm(
+                    f"norm{number}",
+                    size=fields.norm_size,
+                    k=fields.norm_k,
+                    alpha=fields.norm_alpha,
+                    beta=fields.norm_beta,
+                    alpha_over_n=fields.norm_alpha_over_n,
+                    sees="all" if fields.norm_scope == "all" else "own",
+                )
+            )
+        if convolution.name == "conv2" and fields.spatial_norm:
+            norms.append(SpatialResponseNorm("spatial2"))
+        rest = [layer for layer in block if not isinstance(layer, LocalResponseNorm)]
+        place = 1  # after the ReLU
+        if fields.norm_place == "before-relu-1" and convolution.name == "conv1":
+            place = 0
+        elif fields.norm_place == "after-pool":
+            place = len(rest)
+        layers += [convolution, *rest[:place], *norms, *rest[place:]]
+    return replace(network, layers=tuple(layers))
+
+
+def pooled(network: Network, fields: NetworkFields) -> Network:
+    """The windows of pooling (section 3.4)."""
+    windows: dict[str, Any] = {
+        "size": fields.pool_size,
+        "stride": fields.pool_stride,
+        "ceil": fields.pool_ceil,
+        "ties": fields.pool_ties,
+    }
+    return each(network, lambda layer: [replace(layer, **windows) if isinstance(layer, MaxPool2d) else layer])
+
+
+def with_neurons(network: Network, fields: NetworkFields) -> Network:
+    """The non-linearity (section 3.1)."""
+
+    def change(layer: Layer) -> list[Layer]:
+        return [Tanh(layer.name.replace("relu", "tanh")) if isinstance(layer, ReLU) else layer]
+
+    return network if fields.activation == "relu" else each(network, change)
+
+
+def with_dropout(network: Network, fields: NetworkFields) -> Network:
+    """Dropout (section 4.2): its rate, how it is scaled, and whether it comes after or before the full layer."""
+    settings: dict[str, Any] = {"rate": fields.dropout, "mode": fields.dropout_mode}
+    layers: list[Layer] = []
+    for block in blocks(network):
+        drop = [replace(layer, **settings) for layer in block if isinstance(layer, Dropout)]
+        rest = [layer for layer in block if not isinstance(layer, Dropout)]
+        drop = drop if fields.dropout else []
+        layers += [*drop, *rest] if fields.dropout_place == "before" else [*rest, *drop]
+    return replace(network, layers=tuple(layers))
+
+
+def shortened(network: Network, fields: NetworkFields) -> Network:
+    """Without the convolutional layers of `omit` (section 7), their ReLUs and normalisations; their pooling stays."""
+    layers: list[Layer] = []
+    for block in blocks(network):
+        gone = block[0].name in fields.omit
+        layers += [layer for layer in block if isinstance(layer, MaxPool2d)] if gone else block
+    return replace(network, layers=tuple(layers))
+
+
+def initialised(network: Network, fields: NetworkFields) -> Network:
+    """The weights and biases that training begins with (section 5)."""
+    stds = {"conv1": fields.std, "conv2": fields.std, "fc6": fields.std_full, "fc7": fields.std_full, "fc8": fields.std}
+    last = network.layers[-1].name
+
+    def change(layer: Layer) -> list[Layer]:
+        if not isinstance(layer, Conv2d | Linear):
+            return [layer]
+        std = stds.get(layer.name, fields.std_middle)
+        if fields.init == "he" and layer.name != last:
+            std = he(seen[layer.name] * (layer.size**2 if isinstance(layer, Conv2d) else 1))
+        return [replace(layer, std=std, bias=fields.bias if layer.bias else 0.0)]
+
+    seen = {stage.layer.name: stage.seen[0] for stage in network.stages(fields.columns)}
+    return each(network, change)

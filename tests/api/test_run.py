@@ -1,0 +1,148 @@
+"""Training from Python: the same bits as the command line, stopped and gone on with, shown in a notebook."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minialex
+from minialex.cli.app import run as command
+from minialex.errors import CheckpointError, ConfigurationError
+from minialex.training.loop import Listener
+
+ROOT = Path(minialex.__file__).parents[1]
+
+
+def files(run: Path) -> dict[str, bytes]:
+    """Weights and momentum of all checkpoints, byte for byte."""
+    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("checkpoints/*/*.safetensors"))}
+
+
+def test_python_and_the_command_line_give_the_same_bytes(there: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    words = [word for name, value in tiny.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert command(["train", "--recipe", "shapes", *words, "--out", str(tmp_path / "run")]) == 0
+    assert files(tmp_path / "run") == files(there / "runs" / "shapes")
+    for name in ("recipe.toml", "data.json", "data.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (there / "runs" / "shapes" / name).read_bytes()
+
+
+def test_an_interrupt_saves_and_resuming_gives_the_bits_of_a_whole_run(
+    there: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stepped(self: Listener, step: int, *_: float) -> None:
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("minialex.training.display.TrainingDisplay.stepped", stepped)
+    run = minialex.train("shapes", **tiny, out=tmp_path / "run")
+    assert run.stopped == "Ctrl-C"
+    assert "stopped by Ctrl-C" in repr(run)
+    assert run.metrics[-1]["message"] == "stopped by Ctrl-C"
+    assert run.report().read_text(encoding="utf-8").count("<img") > 0
+    monkeypatch.undo()
+    whole = minialex.TrainingRun(tmp_path / "run").resume(progress=False)
+    assert whole.stopped == ""
+    found, expected = files(tmp_path / "run"), files(there / "runs" / "shapes")
+    last = sorted(expected)[-2:]
+    assert {name: found[name] for name in last} == {name: expected[name] for name in last}
+
+
+def test_what_a_run_knows(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = minialex.TrainingRun("runs/shapes")
+    kinds = [record["kind"] for record in run.metrics]
+    assert kinds.count("validation") == run.recipe.epochs == 2
+    assert "2 epochs, validation top-1 error" in repr(run)
+    assert run.evaluate().error(1) == min(r["top1_error"] for r in run.metrics if r["kind"] == "validation")
+    assert repr(run.evaluate()).startswith("<32 images: top-1 error ")
+    assert run.report().is_file()
+    assert run.net is run.net
+    with pytest.raises(CheckpointError, match="no run at"):
+        minialex.TrainingRun("runs/nothing")
+    with pytest.raises(CheckpointError, match="another network"):
+        run.resume(kernels=(8,) * 5)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_loaded_data_set_and_a_network_to_begin_with(there: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    images = minialex.data.load("shapes", train_images=64, validation_images=16, seed=3)
+    changes = {**tiny, "epochs": 1}
+    run = minialex.train(data=images, init="runs/shapes", **changes, out=tmp_path / "run", progress=False)
+    assert run.recipe.init_from == str(there / "runs" / "shapes")
+    assert len(run.evaluate().labels) == 16
+    whole = minialex.train(minialex.load_recipe("shapes", **changes), data=images, out=tmp_path / "2", progress=False)
+    assert len(whole.evaluate(views=10).labels) == 16
+    with pytest.raises(ConfigurationError, match="Did you mean 'epochs'"):
+        minialex.train("shapes", epoch=1)
+
+
+def test_a_plain_script_gets_lines(tiny: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    minialex.train("shapes", **{**tiny, "epochs": 1}, out=tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "96 training and 32 validation images" in out
+    assert "epoch   1  training loss" in out
+
+
+def test_the_loop_of_ones_own(tmp_path: Path) -> None:
+    text = (ROOT / "examples" / "train.py").read_text(encoding="utf-8")
+    small = text.replace("train_images=4000, validation_images=500", "train_images=96, validation_images=20")
+    small = small.replace('load_recipe("shapes")', 'load_recipe("shapes", backend="numpy", kernels=(4,) * 5)')
+    assert small.count("(4,)") == small.count("=96") == 1
+    assert len([line for line in text.splitlines() if line.strip()]) <= 25
+    (tmp_path / "train.py").write_text(small, encoding="utf-8")
+    out = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert out.count("validation error") == 4
+    assert np.load(tmp_path / "weights.npz")["conv1.weight"].shape == (4, 3, 5, 5)
+
+
+def outputs(client: Any, code: str, interrupt: Any = None) -> list[dict[str, Any]]:
+    """What a cell shows, with the kernel interrupted when its first step is shown."""
+    wanted = client.execute(code)
+    found = []
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            message = client.get_iopub_msg(timeout=120)
+        except queue.Empty:
+            break
+        if message["parent_header"].get("msg_id") != wanted:
+            continue
+        content = message["content"]
+        found.append(content)
+        if interrupt and "<progress" in content.get("data", {}).get("text/html", ""):
+            interrupt()
+            interrupt = None
+        if content.get("execution_state") == "idle":
+            return found
+    raise AssertionError(f"the cell did not end: {found}")
+
+
+def test_a_notebook_shows_bar_and_curves_and_its_interrupt_saves(tiny: dict[str, Any], tmp_path: Path) -> None:
+    manager_module = pytest.importorskip("jupyter_client.manager")
+    pytest.importorskip("ipykernel")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    manager, client = manager_module.start_new_kernel(kernel_name="python3", cwd=os.fspath(tmp_path), env=environment)
+    try:
+        changes = ", ".join(f"{name}={value!r}" for name, value in {**tiny, "epochs": 500}.items())
+        told = outputs(client, "import minialex\nprint(minialex.__version__)")
+        assert any(minialex.__version__ in content.get("text", "") for content in told)
+        cell = f"run = minialex.train('shapes', {changes}, out='run', live=True)"
+        told = outputs(client, cell, manager.interrupt_kernel)
+        assert not [content for content in told if "ename" in content], told
+        shown = [content["data"] for content in told if "data" in content]
+        assert any("<progress" in data.get("text/html", "") for data in shown)
+        assert any("image/png" in data for data in shown)
+        told = outputs(client, "run.stopped, run.result.progress.step > 0")
+        (answer,) = (content["data"]["text/plain"] for content in told if "data" in content)
+        assert answer == "('Ctrl-C', True)"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)

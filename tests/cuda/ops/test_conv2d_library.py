@@ -1,0 +1,105 @@
+"""Convolutions by a library: a pretend one, NumPy's, stands in for cuDNN, so that all around its calls is tested."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minialex.conformance import steps
+from minialex.conformance.compare import same_bits
+from minialex_cuda import CudaBackend
+from minialex_cuda.ops import conv2d_library as library
+from minialex_cuda.runtime.array import CudaArray, Flat
+from minialex_cuda.runtime.fake import FakeRuntime, FakeStream, rounded
+from minialex_cuda.runtime.protocol import PRECISIONS, Convolution
+from minialex_numpy.conv2d import conv2d, conv2d_backward
+
+
+class LibraryRuntime(FakeRuntime):
+    """The host's runtime with a library of convolutions that takes and gives what cuDNN does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[Convolution] = []
+
+    def convolution_bytes(self, device: str, convolution: Convolution) -> int | None:
+        return 100
+
+    def convolve(
+        self, stream: FakeStream, convolution: Convolution, a: Flat, b: Flat, out: Flat, workspace: Flat
+    ) -> None:
+        it = convolution
+        self.done.append(it)
+        image, kernels, maps = (it.N, it.C, it.H, it.W), (it.K, it.C, it.R, it.S), (it.N, it.K, it.P, it.Q)
+        numbers: dict[str, Any] = {"stride": it.stride, "padding": it.padding}
+        last = it.precision == "bfloat16"
+        first, second, target = a.raw, b.raw, out.raw
+
+        def read(raw: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
+            if not last:
+                assert raw.dtype == np.float32
+                return rounded(raw, it.precision).reshape(dims)
+            assert raw.dtype == np.uint16
+            wide = (raw.astype(np.uint32) << 16).view(np.float32)
+            N, C, H, W = dims
+            return np.ascontiguousarray(wide.reshape(N, H, W, C).transpose(0, 3, 1, 2))
+
+        def work() -> None:
+            with np.errstate(all="ignore"):
+                if it.kind == "fprop":
+                    made = conv2d(read(first, image), read(second, kernels), np.zeros(it.K, np.float32), **numbers)
+                elif it.kind == "dgrad":
+                    anything = np.zeros(image, np.float32)
+                    dy, w = read(first, maps), read(second, kernels)
+                    made = conv2d_backward(dy, anything, w, **numbers, need_dx=True)[0]
+                else:
+                    anything = np.zeros(kernels, np.float32)
+                    dy, x = read(first, maps), read(second, image)
+                    made = conv2d_backward(dy, x, anything, **numbers, need_dx=False)[1]
+            target[:] = (made.transpose(0, 2, 3, 1) if last else made).reshape(-1)
+
+        stream.do("convolve", work, (a, b), (out, workspace))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_compiled_steps_conform(monkeypatch: pytest.MonkeyPatch, precision: Any) -> None:
+    runtime = LibraryRuntime()
+    monkeypatch.setattr(steps, "STEPS", 1)
+    steps.check_steps(CudaBackend(runtime=runtime, precision=precision), ("float32",))
+    assert {done.kind for done in runtime.done} == {"fprop", "dgrad", "wgrad"}
+    if precision == "bfloat16":
+        assert all(done.C % 8 == done.K % 8 == 0 for done in runtime.done)
+
+
+def test_patches_and_library_agree() -> None:
+    """Walked with patches and compiled with the library, from the same weights: near each other, and not the same."""
+    recorded = steps.program_of("train", "float32", ("cuda:0", "cuda:1"), ("cuda:0", "cuda:1"), more=True)
+    runs = [
+        steps.compile_on(CudaBackend(runtime=kind()), recorded, steps.data("float32"))
+        for kind in (FakeRuntime, LibraryRuntime)
+    ]
+    assert runs[0] is not None
+    assert runs[1] is not None
+    for first, second in zip(*runs, strict=True):
+        for name, array in first.items():
+            if name.startswith("mask/"):
+                assert same_bits(array, second[name])
+            else:
+                np.testing.assert_allclose(array, second[name], rtol=2e-3, atol=2e-4, err_msg=name)
+
+
+def test_bfloat16_is_rounded_as_it_should_be() -> None:
+    backend = CudaBackend(runtime=FakeRuntime(), precision="bfloat16")
+    random = np.random.default_rng(0)
+    x = random.standard_normal((2, 3, 4, 5)).astype(np.float32)
+    x.reshape(-1)[:7] = [0.0, -0.0, np.inf, -np.inf, np.nan, 1 + 2**-8, 3.4e38]
+    x.view(np.uint32).reshape(-1)[7] = 0x7F800001  # a NaN whose upper half is that of infinity
+    place = backend.place("cuda:0")
+    there: CudaArray = backend.to_device(x, "cuda:0")
+    found = backend.to_numpy(library.narrow(place, there, 2)).reshape(2, 20, 8)
+    wide = (found.astype(np.uint32) << 16).view(np.float32)
+    assert (wide[:, :, 3:] == 0).all()
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(wide[:, :, :3].transpose(0, 2, 1).reshape(x.shape), rounded(x, "bfloat16"))

@@ -1,0 +1,128 @@
+"""Networks of one's own: found by file, module, entry point or object, and refused where they do not fit."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from minialex.errors import ConfigurationError
+from minialex.network import own, variants
+from minialex.network.layers import ArrayLayer, Conv2d, Flatten, Linear, Parameter
+from minialex.network.network import Network
+from minialex.recipe.toml import load, parse
+
+MINE = """
+from minialex.network.layers import Conv2d, Flatten, Linear, ReLU
+from minialex.network.network import Network
+
+net = Network("mine", (3, 32, 32), (
+    Conv2d("conv1", 8, 5, stride=4), ReLU("relu1"), Flatten("flatten"), Linear("fc2", 10, sees="all", on="first"),
+))
+
+def maker(fields):
+    return Network("made", (3, fields.crop, fields.crop), (
+        Conv2d("conv1", 8, 5), Flatten("flatten"), Linear("fc2", fields.classes, sees="all", on="first")))
+
+def wrong(fields):
+    return [net]
+"""
+SMALL = load("small").replace(classes=4)
+LITERAL = Network("here", (3, 28, 28), (Conv2d("conv1", 8, 5), Flatten("flatten"), Linear("fc2", 10)))
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "mine_net.py").write_text(MINE)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_a_file_is_named_from_the_root_on_and_brings_the_size_of_its_images(tmp_path):
+    changes = own.changes_for("mine_net.py:net")
+    assert changes == {"model": f"{tmp_path / 'mine_net.py'}:net", "crop": 32}
+    network = variants.build(SMALL.replace(**changes))
+    assert (network.name, network.layers[-1]) == ("mine", Linear("fc2", 4, sees="all", on="first"))
+    again = parse(SMALL.replace(**changes).to_toml(), "a run's recipe")
+    assert variants.build(again) == network
+
+
+def test_a_function_is_given_the_fields():
+    network = variants.build(SMALL.replace(**own.changes_for("mine_net:maker")))
+    assert (network.input_shape, network.layers[-1].features) == ((3, 28, 28), 4)
+
+
+def test_an_entry_point(monkeypatch):
+    point = EntryPoint("theirs", "mine_net:maker", "minialex.networks")
+    points = type("Points", (list,), {"names": {"theirs"}})([point])
+    monkeypatch.setattr("minialex.network.own.entry_points", lambda group: points)
+    monkeypatch.setattr("minialex.recipe.fields.entry_points", lambda group: points)
+    own.installed.cache_clear()
+    try:
+        assert variants.build(SMALL.replace(model="theirs")).name == "made"
+        with pytest.raises(ConfigurationError, match=r"expected one of alexnet, alexnet_small, theirs, FILE.py:NAME"):
+            SMALL.replace(model="theris")
+    finally:
+        own.installed.cache_clear()
+
+
+def test_an_object_is_named_after_its_module_or_for_as_long_as_the_session_lives():
+    assert own.changes_for(own.load("mine_net:net"))["model"] == "mine_net:net"
+    local = Network("local", (3, 28, 28), LITERAL.layers)
+    changes = own.changes_for(local)
+    assert changes == {"model": "session:local", "crop": 28}
+    assert variants.build(SMALL.replace(**changes)).name == "local"
+    del own._here["session:local"]
+    with pytest.raises(ConfigurationError, match="was an object of a Python session that is over"):
+        variants.build(SMALL.replace(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model": "mine_net.py:net"}, r"takes images of 3 × 32 × 32, the recipe cuts 3 × 28 × 28: set crop to 32"),
+        ({"model": "mine_net.py:wrong"}, "made a list, expected a Network"),
+        ({"model": "mine_net.py:MINE"}, "has no 'MINE'"),
+        ({"model": "mine_net.py:Network"}, "is a type, expected a Network or a function"),
+        ({"model": "gone.py:net"}, "there is no such file"),
+        ({"model": "mine_net:maker", "layer_rates": {"fc8": 0.0}}, "recipe field 'layer_rates': no layer 'fc8'"),
+    ],
+)
+def test_what_does_not_fit_is_said(changes, reason):
+    with pytest.raises(ConfigurationError, match=reason):
+        variants.build(SMALL.replace(**changes))
+
+
+def test_the_outputs_are_the_classes():
+    class Twice(ArrayLayer):
+        def output_shape(self, shape, columns):
+            return (2 * shape[0],)
+
+        def compute(self, xp, x):
+            return xp.concatenate([x, x], axis=1)
+
+        def gradient(self, xp, dy, x):
+            return dy[:, : x.shape[1]] + dy[:, x.shape[1] :]
+
+    network = Network("wide", (3, 28, 28), (*LITERAL.layers, Twice("twice")))
+    with pytest.raises(ConfigurationError, match=r"gives \(10,\) for an image, expected 4 classes"):
+        variants.build(SMALL.replace(**own.changes_for(network)))
+
+
+def test_what_learns_before_columns_are_divided_is_refused():
+    class Scaled(ArrayLayer):
+        def parameters(self, shape, column, columns):
+            return {"weight": Parameter((shape[0],), constant=1.0)}
+
+        def compute(self, xp, x, weight):
+            return x * weight[:, None, None]
+
+    network = Network("early", (3, 28, 28), (Scaled("scaled"), *LITERAL.layers))
+    assert network.stages(1)
+    with pytest.raises(ConfigurationError, match="layer 'scaled': it would learn the same in each of 2 columns"):
+        network.stages(2)
