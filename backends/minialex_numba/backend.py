@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import final
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, final
 
 from minialex import host
 from minialex.backend import Array
 from minialex.program import CompiledStep, Program
-from minialex_numba import augment as augmentation
-from minialex_numba import conv2d as convolution
-from minialex_numba import dropout as dropping
-from minialex_numba import elementwise
-from minialex_numba import linear as full
-from minialex_numba import local_response_norm as channels
-from minialex_numba import max_pool2d as pooling
-from minialex_numba import pool as threading
-from minialex_numba import sgd_update as descent
-from minialex_numba import softmax_cross_entropy as cost
-from minialex_numba import spatial_response_norm as places
-from minialex_numba import step as steps
-from minialex_numba.operation import operation
+from minialex_numba.compiler import step
+from minialex_numba.ops import augment as augmentation
+from minialex_numba.ops import conv2d as convolution
+from minialex_numba.ops import dropout as dropping
+from minialex_numba.ops import elementwise
+from minialex_numba.ops import linear as full
+from minialex_numba.ops import local_response_norm as channels
+from minialex_numba.ops import max_pool2d as pooling
+from minialex_numba.ops import sgd_update as descent
+from minialex_numba.ops import softmax_cross_entropy as cost
+from minialex_numba.ops import spatial_response_norm as places
+from minialex_numba.runtime.threads import threads as threads_for
+
+
+class operation(host.operation):  # noqa: N801 - used as a decorator
+    """Turn a function ``(threads, arrays …, numbers …)`` into a backend's method of the same other parameters."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        signature = inspect.signature(function)
+        self.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Callable[..., Any]:
+        if instance is None:
+            return self
+        bound = host.operation(partial(self.function, instance.threads))
+        bound.name, bound.rule = self.name, self.rule
+        return bound.call
 
 
 @final
@@ -29,15 +46,14 @@ class NumbaBackend:
 
     Its devices ``cpu:0`` and ``cpu:1`` are pretend devices (see `minialex.host`): the same memory under two tags.
 
-    Parameters
-    ----------
-    threads : how many threads compute, by default one a core; results are the same bits for any number
+    Args:
+        threads: how many threads compute, by default one a core; results are the same bits for any number
     """
 
     name = "numba"
 
     def __init__(self, *, threads: int | None = None) -> None:
-        self.pool = threading.pool(threads)
+        self.threads = threads_for(threads)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -81,5 +97,5 @@ class NumbaBackend:
     augment = operation(augmentation.augment)
 
     def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
-        """The whole step on buffers that are allocated once (see `minialex_numba.step`); it holds `nbytes` of them."""
-        return steps.compile_step(self.pool, program, bindings)
+        """The whole step on buffers that are allocated once (see `minialex_numba.compiler`); it holds `nbytes` of them."""
+        return step.compile_step(self.threads, program, bindings)

@@ -2,7 +2,8 @@
 
 A kernel takes ``(worker, begin, end, *arguments)`` and does the items begin … end − 1 of its work; which thread does
 an item never changes its result, so results are the same bits for any number of threads. `worker` numbers the
-threads, for scratch memory of their own.
+threads, for scratch memory of their own. What belongs together is one argument, a tuple: Numba takes plain ones
+from Python as quickly as their numbers one by one, and named ones several times more slowly, so they are made plain.
 """
 
 from __future__ import annotations
@@ -60,11 +61,11 @@ class _Work:
         self.wake.put(worker)
 
 
-class Pool:
+class Threads:
     """A number of threads, the caller's among them; the others wait for work and end with the process."""
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
+    def __init__(self, count: int) -> None:
+        self.count = count
         self._process = 0
         # by process: the work that the threads share; a reference that goes with it, however Ctrl-C ends it
         self._shared: weakref.WeakValueDictionary[int, _Work] = weakref.WeakValueDictionary()
@@ -73,14 +74,16 @@ class Pool:
     def run(self, kernel: Kernel, items: int, *arguments: Any, grain: int = 1, pieces: int | None = None) -> None:
         """Do all items of a kernel.
 
-        Parameters
-        ----------
-        items : how many there are
-        grain : the smallest number of items worth a piece of its own
-        pieces : how many pieces to cut them into, instead of some for each thread
+        Args:
+            kernel: a compiled kernel, or any function of the same parameters
+            items: how many there are
+            arguments: the kernel's, after the first three
+            grain: the smallest number of items worth a piece of its own
+            pieces: how many pieces to cut them into, instead of some for each thread
         """
         if items <= 0:
             return
+        arguments = tuple(tuple(argument) if isinstance(argument, tuple) else argument for argument in arguments)
         if pieces is None:
             pieces = max(1, min(items // max(grain, 1), self._pieces(kernel, items)))
         began = time.perf_counter()
@@ -88,15 +91,15 @@ class Pool:
         process = os.getpid()
         try:
             # another Python thread may be computing: then this one works alone
-            if self.threads == 1 or pieces == 1 or self._shared.setdefault(process, work) is not work:
+            if self.count == 1 or pieces == 1 or self._shared.setdefault(process, work) is not work:
                 work.take_part(0)
             else:
-                self._share(work, min(self.threads, pieces) - 1)
+                self._share(work, min(self.count, pieces) - 1)
         finally:  # Ctrl-C may come between any two steps, so what was done is looked up
             if self._shared.get(process) is work:
                 del self._shared[process]
         seconds = time.perf_counter() - began
-        self._seconds[id(kernel), items] = seconds * (self.threads if pieces > 1 else 1)
+        self._seconds[id(kernel), items] = seconds * (self.count if pieces > 1 else 1)
         if work.errors:
             raise work.errors[0]
 
@@ -106,14 +109,14 @@ class Pool:
         Handing a piece to a thread takes some microseconds, waking a thread some tens of them.
         """
         seconds = self._seconds.get((id(kernel), items), math.inf)
-        return 1 if seconds < ALONE else self.threads if seconds < SHORT else 4 * self.threads
+        return 1 if seconds < ALONE else self.count if seconds < SHORT else 4 * self.count
 
     def _share(self, work: _Work, helpers: int) -> None:
         try:
             self._start()
             for worker in range(helpers):
                 self._orders[worker].put(work)
-            work.take_part(self.threads - 1)
+            work.take_part(self.count - 1)
         except KeyboardInterrupt as error:
             work.errors.append(error)
         # Whoever begins from now on finds nothing to do; those that have begun may still write into the arrays.
@@ -129,7 +132,7 @@ class Pool:
     def _start(self) -> None:
         if self._process == os.getpid():  # the threads of a process do not follow it through a fork
             return
-        self._orders: list[SimpleQueue[_Work]] = [SimpleQueue() for _ in range(self.threads - 1)]
+        self._orders: list[SimpleQueue[_Work]] = [SimpleQueue() for _ in range(self.count - 1)]
         for worker, orders in enumerate(self._orders):
             threading.Thread(target=_serve, args=(worker, orders), name=f"minialex-{worker}", daemon=True).start()
         self._process = os.getpid()
@@ -143,8 +146,8 @@ def _serve(worker: int, orders: SimpleQueue[_Work]) -> None:
 
 
 @lru_cache(maxsize=16)
-def pool(threads: int | None) -> Pool:
-    """The pool of so many threads, by default one a core."""
-    if threads is not None and threads < 1:
-        raise ConfigurationError(f"--threads must be at least 1, got {threads}")
-    return Pool(threads or cores())
+def threads(count: int | None) -> Threads:
+    """So many threads, by default one a core; the same ones for all who ask for as many."""
+    if count is not None and count < 1:
+        raise ConfigurationError(f"--threads must be at least 1, got {count}")
+    return Threads(count or cores())

@@ -7,19 +7,36 @@ between one place's channels and the next's, so that one long loop sums all wind
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minialex_numba.kernels import kernel
-from minialex_numba.layout import Floats, channels_first, channels_last, empty
-from minialex_numba.pool import Pool
-from minialex_numba.products import lanes as lanes_of
-from minialex_numba.products import up
-from minialex_numba.simd import WHOLE, lanes, load, multiply_add, root, spread, store, where_more
+from minialex.program import Value
+from minialex_numba.runtime.buffers import Bind, Buffers, row_count
+from minialex_numba.runtime.jit import kernel
+from minialex_numba.runtime.layout import Floats, channels_first, channels_last, empty, empty_rows
+from minialex_numba.runtime.threads import Threads
+from minialex_numba.runtime.tiles import lanes as lanes_of
+from minialex_numba.runtime.tiles import up
+from minialex_numba.runtime.vector import WHOLE, lanes, load, multiply_add, root, spread, store, where_more
 
 BLOCK = 32
 """Places that are worked on at a time."""
+
+
+class Norm(NamedTuple):
+    """The numbers of a normalisation."""
+
+    size: int
+    k: Any
+    alpha: Any
+    beta: Any
+
+    def of(self, dtype: Any) -> Norm:
+        """They in a dtype."""
+        number = np.dtype(dtype).type
+        return Norm(self.size, number(self.k), number(self.alpha), number(self.beta))
 
 
 def scratch_size(C: int, size: int, dtype: Any) -> int:
@@ -47,8 +64,9 @@ def inverse_power(x, x0, y, y0, count, beta, invert):
 
 
 @kernel
-def spread_squares(x, x0, ldx, C, places, squares, s0, size, before):
+def spread_squares(x, C, places, squares, s0, size, before):
     """Squares of x, after `before` zeros; size // 2 zeros follow each place's channels."""
+    x, x0, ldx = x
     pitch = C + size // 2
     store(squares, s0, spread(x, 0), WHOLE)
     for i in range(lanes(x), before, lanes(x)):
@@ -75,23 +93,26 @@ def window_sum(x, a, size):
 
 
 @kernel
-def scales(x, x0, ldx, C, places, size, k, alpha, scratch, squares, sums):
+def scales(x, C, places, norm, scratch, squares, sums):
     """scratch[sums …] = k + α · Σ x² of `places` places, C + size // 2 numbers apart."""
+    size, k, alpha, _ = norm
     pitch = C + size // 2
-    spread_squares(x, x0, ldx, C, places, scratch, squares, size, size // 2)
-    constant, factor = spread(x, k), spread(x, alpha)
-    for i in range(0, places * pitch, lanes(x)):
+    spread_squares(x, C, places, scratch, squares, size, size // 2)
+    constant, factor = spread(scratch, k), spread(scratch, alpha)
+    for i in range(0, places * pitch, lanes(scratch)):
         store(scratch, sums + i, multiply_add(factor, window_sum(scratch, squares + i, size), constant), WHOLE)
 
 
 @kernel
-def normalise(x, x0, ldx, C, places, size, k, alpha, beta, y, y0, ldy, scale, scale0, keep, scratch, s0, room):
+def normalise(x, C, places, norm, y, scale, scale0, keep, scratch, s0, room):
     """y = x · scale^(−β) for at most `BLOCK` places; with `keep` the scale is written too, C numbers a place."""
     third = room // 3
+    size, _, _, beta = norm
     pitch = C + size // 2
     sums, powers = s0 + third, s0 + 2 * third
-    scales(x, x0, ldx, C, places, size, k, alpha, scratch, s0, sums)
+    scales(x, C, places, norm, scratch, s0, sums)
     inverse_power(scratch, sums, scratch, powers, places * pitch, beta, False)
+    (x, x0, ldx), (y, y0, ldy) = x, y
     for p in range(places):
         a, b, d = x0 + p * ldx, y0 + p * ldy, p * pitch
         for c in range(0, C, lanes(x)):
@@ -102,32 +123,31 @@ def normalise(x, x0, ldx, C, places, size, k, alpha, beta, y, y0, ldy, scale, sc
 
 
 @kernel
-def denormalise(
-    dy, dy0, lddy, x, x0, ldx, scale, scale0, given, C, places, size, k, alpha, beta, relu, dx, dx0, lddx, scratch, s0,
-    room
-):  # fmt: skip
+def denormalise(dy, x, scale, scale0, given, C, places, norm, relu, dx, scratch, s0, room):
     """The gradient for at most `BLOCK` places. With `given` the scale is read, else it is computed anew; with `relu`
     the gradient is 0 where x is not positive."""
+    size, _, alpha, beta = norm
     before = size // 2
     after = size - 1 - before
     pitch = C + size // 2
     third = room // 3
     sums, powers = s0 + third, s0 + 2 * third
-    zero = spread(x, 0)
-    factor = spread(x, -(x.dtype.type(2) * alpha * beta))
+    zero = spread(scratch, 0)
+    factor = spread(scratch, -(scratch.dtype.type(2) * alpha * beta))
     if given:
         for p in range(places):
             a, d = scale0 + p * C, sums + p * pitch
-            for c in range(0, C, lanes(x)):
+            for c in range(0, C, lanes(scratch)):
                 store(scratch, d + c, load(scale, a + c, C - c), C - c)
             for c in range(C, pitch):
-                scratch[d + c] = x.dtype.type(1)
+                scratch[d + c] = scratch.dtype.type(1)
     else:
-        scales(x, x0, ldx, C, places, size, k, alpha, scratch, s0, sums)
+        scales(x, C, places, norm, scratch, s0, sums)
     inverse_power(scratch, sums, scratch, powers, places * pitch, beta, True)
     if given or before != after:  # else the zeros between the places are where the squares' are
-        for i in range(0, after + places * pitch, lanes(x)):
+        for i in range(0, after + places * pitch, lanes(scratch)):
             store(scratch, s0 + i, zero, WHOLE)
+    (dy, dy0, lddy), (x, x0, ldx), (dx, dx0, lddx) = dy, x, dx
     for p in range(places):
         a, b, d = x0 + p * ldx, dy0 + p * lddy, p * pitch
         e = s0 + after + d
@@ -144,52 +164,72 @@ def denormalise(
 
 
 @kernel
-def forward_kernel(worker, begin, end, x, x0, ldx, C, size, k, alpha, beta, y, y0, ldy, scale, keep, scratch, room):
-    """Items are places."""
+def forward_kernel(worker, begin, end, x, C, norm, y, scale, scratch, room):
+    """Items are places; the scale is written if there is room for it."""
+    (x, x0, ldx), (y, y0, ldy) = x, y
     for first in range(begin, end, BLOCK):
         places = min(BLOCK, end - first)
         normalise(
-            x, x0 + first * ldx, ldx, C, places, size, k, alpha, beta, y, y0 + first * ldy, ldy, scale, first * C, keep,
+            (x, x0 + first * ldx, ldx), C, places, norm, (y, y0 + first * ldy, ldy), scale, first * C, scale.size > 0,
             scratch, worker * room, room,
         )  # fmt: skip
 
 
 @kernel
-def backward_kernel(
-    worker, begin, end, dy, dy0, lddy, x, x0, ldx, scale, given, C, size, k, alpha, beta, relu, dx, dx0, lddx, scratch, room
-):  # fmt: skip
-    """Items are places; see `denormalise`."""
+def backward_kernel(worker, begin, end, dy, x, scale, C, norm, relu, dx, scratch, room):
+    """Items are places; the scale is computed anew if it is empty. See `denormalise`."""
+    (dy, dy0, lddy), (x, x0, ldx), (dx, dx0, lddx) = dy, x, dx
     for first in range(begin, end, BLOCK):
         places = min(BLOCK, end - first)
         denormalise(
-            dy, dy0 + first * lddy, lddy, x, x0 + first * ldx, ldx, scale, first * C, given, C, places, size, k, alpha,
-            beta, relu, dx, dx0 + first * lddx, lddx, scratch, worker * room, room,
+            (dy, dy0 + first * lddy, lddy), (x, x0 + first * ldx, ldx), scale, first * C, scale.size > 0, C, places,
+            norm, relu, (dx, dx0 + first * lddx, lddx), scratch, worker * room, room,
         )  # fmt: skip
 
 
 def local_response_norm(
-    pool: Pool, x: Floats, *, size: int, k: float, alpha: float, beta: float
+    threads: Threads, x: Floats, *, size: int, k: float, alpha: float, beta: float
 ) -> tuple[Floats, Floats]:
     """y = x · scale^(−β), scale[c] = k + α · Σ_{c' in the window of c} x[c']²; returns y and scale."""
     N, C, H, W = x.shape
-    last, y, scale = channels_last(pool, x), empty(x.size, x.dtype), empty(x.size, x.dtype)
-    room = scratch_size(C, size, x.dtype)
-    scratch = np.zeros(pool.threads * room, x.dtype)
-    numbers = tuple(x.dtype.type(value) for value in (k, alpha, beta))
-    pool.run(forward_kernel, N * H * W, last, 0, C, C, size, *numbers, y, 0, C, scale, True, scratch, room, grain=BLOCK)
-    return channels_first(pool, y, x.shape), channels_first(pool, scale, x.shape)
+    y, scale = empty_rows(x.shape, x.dtype), empty_rows(x.shape, x.dtype)
+    room, norm = scratch_size(C, size, x.dtype), Norm(size, k, alpha, beta).of(x.dtype)
+    scratch = np.zeros(threads.count * room, x.dtype)
+    arguments = channels_last(threads, x), C, norm, y, scale.data, scratch, room
+    threads.run(forward_kernel, N * H * W, *arguments, grain=BLOCK)
+    return channels_first(threads, y, x.shape), channels_first(threads, scale, x.shape)
 
 
 def local_response_norm_backward(
-    pool: Pool, dy: Floats, x: Floats, y: Floats, scale: Floats, *, size: int, alpha: float, beta: float
+    threads: Threads, dy: Floats, x: Floats, y: Floats, scale: Floats, *, size: int, alpha: float, beta: float
 ) -> Floats:
     """dx[c] = dy[c] · scale[c]^(−β) − 2αβ · x[c] · Σ_{c': c in the window of c'} dy[c'] · y[c'] / scale[c']."""
     del y  # x · scale^(−β), which is computed anew
     N, C, H, W = x.shape
-    dx = empty(x.size, x.dtype)
-    room = scratch_size(C, size, x.dtype)
-    scratch = np.zeros(pool.threads * room, x.dtype)
-    arrays = channels_last(pool, dy), 0, C, channels_last(pool, x), 0, C, channels_last(pool, scale), True
-    numbers = tuple(x.dtype.type(value) for value in (0, alpha, beta))
-    pool.run(backward_kernel, N * H * W, *arrays, C, size, *numbers, False, dx, 0, C, scratch, room, grain=BLOCK)
-    return channels_first(pool, dx, x.shape)
+    dx = empty_rows(x.shape, x.dtype)
+    room, norm = scratch_size(C, size, x.dtype), Norm(size, 0, alpha, beta).of(x.dtype)
+    scratch = np.zeros(threads.count * room, x.dtype)
+    slopes, source, scales = (channels_last(threads, array) for array in (dy, x, scale))
+    arguments = slopes, source, scales.data, C, norm, False, dx, scratch, room
+    threads.run(backward_kernel, N * H * W, *arguments, grain=BLOCK)
+    return channels_first(threads, dx, x.shape)
+
+
+def local_response_norm_node(
+    on: Buffers, results: Sequence[Value], x: Value, *, size: int, k: float, alpha: float, beta: float
+) -> Bind:
+    """The scale is not kept."""
+    C, room, norm = x.shape[1], scratch_size(x.shape[1], size, on.dtype), Norm(size, k, alpha, beta).of(on.dtype)
+    scratch = on.scratch(on.threads.count * room)
+    arguments = x, C, norm, results[0], empty(0, on.dtype), scratch, room
+    return on.launch(forward_kernel, row_count(x), *arguments, grain=BLOCK)
+
+
+def local_response_norm_backward_node(
+    on: Buffers, results: Sequence[Value], dy: Value, x: Value, *, norm: Norm, relu: bool = False
+) -> Bind:
+    """The scale is computed anew; with `relu` the gradient of the ReLU that made x is taken, too."""
+    C, room = x.shape[1], scratch_size(x.shape[1], norm.size, on.dtype)
+    scratch = on.scratch(on.threads.count * room)
+    arguments = dy, x, empty(0, on.dtype), C, norm.of(on.dtype), relu, results[0], scratch, room
+    return on.launch(backward_kernel, row_count(x), *arguments, grain=BLOCK)

@@ -1,9 +1,9 @@
 """`kernel`: Numba's compiler with a cache on disk that is never in the way.
 
-Kernels run without Python's lock, so that threads can share the work (`minialex_numba.pool`). They are compiled at
-their first call for each dtype and kept on disk: under ``NUMBA_CACHE_DIR`` if that is set, else in the user's cache
-folder, in a folder named after the sources of this package, so that no kernel of another version is ever loaded.
-Where no folder can be written, kernels are compiled anew in each process, and a notice says so.
+Kernels run without Python's lock, so that threads can share the work (`minialex_numba.runtime.threads`). They are
+compiled at their first call for each dtype and kept on disk: under ``NUMBA_CACHE_DIR`` if that is set, else in the
+user's cache folder, in a folder named after the sources of this package, so that no kernel of another version is ever
+loaded. Where no folder can be written, kernels are compiled anew in each process, and a notice says so.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def candidates() -> list[Path]:
 def cache_folder() -> str | None:
     """The folder of this version's kernels, made if need be; None, with one notice, if none can be written."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
+    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(source.read_bytes())
     for folder in candidates():
         try:
