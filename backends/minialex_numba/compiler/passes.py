@@ -12,7 +12,6 @@ an entry a column that is served; see the node functions for all arguments.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from typing import Any
 
 from minialex.program import Call, Program, Value, values
@@ -194,9 +193,7 @@ def _fuse_normalisation(rewrite: Rewrite, norm: Call) -> None:
 
 def _needs_winner_alone(reader: Call, y: Value) -> bool:
     """Whether a reader of what is pooled is the gradient of a pooling that asks for it only to find the winners."""
-    return (
-        reader.operation == "max_pool2d_backward" and reader.kwargs["ties"] == "first" and reader.args[0] is not y
-    )
+    return reader.operation == "max_pool2d_backward" and reader.kwargs["ties"] == "first" and reader.args[0] is not y
 
 
 def _keep_winner(rewrite: Rewrite, pool: Call) -> None:

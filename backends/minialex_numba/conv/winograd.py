@@ -79,9 +79,7 @@ def transform(
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, _, _, out_, out0, out_step, x_, x0, x_step = arguments
         target, source = Pointer(context, builder, out, out_), Pointer(context, builder, x, x_)
-        inputs = [
-            source.load(builder.add(x0, builder.mul(x_step, ir.Constant(I64, j)))) for j in range(len(matrix[0]))
-        ]
+        inputs = [source.load(builder.add(x0, builder.mul(x_step, ir.Constant(I64, j)))) for j in range(len(matrix[0]))]
         for i, row in enumerate(matrix):
             total = None
             for coefficient, value in zip(row, inputs, strict=True):
@@ -113,6 +111,23 @@ def transform_tile(which, ms, rs, high, broad, out, out0, out_row, out_step, x, 
         transform(which, ms, rs, out, out0 + i * out_row, out_step, scratch, small + i * broad * lane, lane)
 
 
+@kernel(inline="always")
+def transform_row(
+    which, ms, rs, x, size, top, left, first, step, broad, across, out, t, distance, wide, scratch, image
+):
+    """A row of `across` tiles, `step` apart and broad × broad, of an image from its row `first` on, `wide` channels each,
+    to out[t + frequency · distance + tile · wide + channel]."""
+    n = len(ms) + len(rs) - 1
+    pixels = (across - 1) * step + broad
+    gather(x, size, top, left, 1, first, first + broad, pixels, scratch, image, wide)
+    for q in range(across):
+        for c in range(0, wide, vector_lanes(scratch)):
+            transform_tile(
+                which, ms, rs, n, broad, out, t + q * wide + c, n * distance, distance,
+                scratch, image + q * step * wide + c, pixels * wide, wide, scratch, image + broad * pixels * wide,
+            )  # fmt: skip
+
+
 @kernel
 def weights_kernel(worker, begin, end, ms, rs, packed, C, blocks, out, wide, scratch):
     """Kernels from the order of `pack_kernel` to out[frequency][block][c][k in block]; items are (block, c)."""
@@ -135,17 +150,16 @@ def forward_kernel(
 ):  # fmt: skip
     """Items are rows of tiles, image after image; `chunk` of them are transformed at a time."""
     (x, x0, ldx), (like, like0, ldlike), (y, y0, ldy), g = x, like, y, Geometry(*geometry)
-    C, K, P, Q, size = g.C, g.K, g.P, g.Q, (g.C, g.H, g.W)
+    C, K, P, Q = g.C, g.K, g.P, g.Q
     m = len(ms)
     n = m + len(rs) - 1
     lane = vector_lanes(x)
     Cp = (C + lane - 1) // lane * lane
     Kp = (K + wide - 1) // wide * wide
     down, across = (P + m - 1) // m, (Q + m - 1) // m
-    pixels = across * m + len(rs) - 1
     most = (chunk * across + ROWS - 1) // ROWS * ROWS
     image = worker * room
-    small = image + n * pixels * Cp
+    small = image + n * (across * m + len(rs) - 1) * Cp
     inputs = small + 2 * n * n * lane
     size_in = most * Cp + lane
     outputs = inputs + n * n * size_in
@@ -155,15 +169,10 @@ def forward_kernel(
         tiles = (last - first) * across
         for item in range(first, last):
             picture, p = divmod(item, down)
-            source = (x, x0 + picture * g.H * g.W * ldx, ldx)
-            gather(source, size, g.top, g.left, 1, p * m, p * m + n, pixels, scratch, image, Cp)
-            for q in range(across):
-                t = inputs + ((item - first) * across + q) * Cp
-                for c in range(0, Cp, lane):
-                    transform_tile(
-                        INPUT, ms, rs, n, n, scratch, t + c, n * size_in, size_in,
-                        scratch, image + q * m * Cp + c, pixels * Cp, Cp, scratch, small,
-                    )  # fmt: skip
+            transform_row(
+                INPUT, ms, rs, (x, x0 + picture * g.H * g.W * ldx, ldx), (C, g.H, g.W), g.top, g.left, p * m, m, n, across,
+                scratch, inputs + (item - first) * across * Cp, size_in, Cp, scratch, image,
+            )  # fmt: skip
         for f in range(n * n):
             for k in range(0, Kp, wide):
                 b = (f * Kp + k) * C
@@ -199,22 +208,13 @@ def inputs_kernel(worker, begin, end, ms, rs, first, x, geometry, most, Cp, out,
     (x, x0, ldx), g = x, Geometry(*geometry)
     m = len(ms)
     n = m + len(rs) - 1
-    lane = vector_lanes(x)
     down, across = (g.P + m - 1) // m, (g.Q + m - 1) // m
-    pixels = across * m + len(rs) - 1
-    image = worker * room
-    size = most * Cp + lane
     for item in range(begin, end):
         picture, p = divmod(first + item, down)
-        source = (x, x0 + picture * g.H * g.W * ldx, ldx)
-        gather(source, (g.C, g.H, g.W), g.top, g.left, 1, p * m, p * m + n, pixels, scratch, image, Cp)
-        for q in range(across):
-            t = (item * across + q) * Cp
-            for c in range(0, Cp, lane):
-                transform_tile(
-                    INPUT, ms, rs, n, n, out, t + c, n * size, size,
-                    scratch, image + q * m * Cp + c, pixels * Cp, Cp, scratch, image + n * pixels * Cp,
-                )  # fmt: skip
+        transform_row(
+            INPUT, ms, rs, (x, x0 + picture * g.H * g.W * ldx, ldx), (g.C, g.H, g.W), g.top, g.left, p * m, m, n, across,
+            out, item * across * Cp, most * Cp + vector_lanes(x), Cp, scratch, worker * room,
+        )  # fmt: skip
 
 
 @kernel
@@ -222,29 +222,20 @@ def slopes_kernel(worker, begin, end, ms, rs, first, dy, geometry, most, Kp, out
     """Tiles of dy, as the kernels of F(r, m), to out[frequency][tile][k]; and their sums, for the biases, a row each."""
     (dy, dy0, lddy), g = dy, Geometry(*geometry)
     m = len(ms)
-    n = m + len(rs) - 1
     lane = vector_lanes(dy)
     down, across = (g.P + m - 1) // m, (g.Q + m - 1) // m
-    pixels = across * m
     image = worker * room
-    size = most * Kp + lane
     for item in range(begin, end):
         picture, p = divmod(first + item, down)
-        source = (dy, dy0 + picture * g.P * g.Q * lddy, lddy)
-        gather(source, (g.K, g.P, g.Q), 0, 0, 1, p * m, p * m + m, pixels, scratch, image, Kp)
-        b = (first + item) * Kp
+        transform_row(
+            KERNEL, rs, ms, (dy, dy0 + picture * g.P * g.Q * lddy, lddy), (g.K, g.P, g.Q), 0, 0, p * m, m, m, across,
+            out, item * across * Kp, most * Kp + lane, Kp, scratch, image,
+        )  # fmt: skip
         for k in range(0, Kp, lane):
             total = spread(dy, 0)
-            for place in range(m * pixels):
+            for place in range(m * m * across):
                 total = total + load(scratch, image + place * Kp + k, WHOLE)
-            store(bias, b + k, total, WHOLE)
-        for q in range(across):
-            t = (item * across + q) * Kp
-            for k in range(0, Kp, lane):
-                transform_tile(
-                    KERNEL, rs, ms, n, m, out, t + k, n * size, size,
-                    scratch, image + q * m * Kp + k, pixels * Kp, Kp, scratch, image + m * pixels * Kp,
-                )  # fmt: skip
+            store(bias, (first + item) * Kp + k, total, WHOLE)
 
 
 @kernel
@@ -405,9 +396,7 @@ class WeightGradient:
         parts = max(1, min(self.Crows // ROWS_ACROSS, -(-8 * self.threads.count // frequencies)))
         for first in range(0, self.items, self.chunk):
             items = min(self.chunk, self.items - first)
-            run(
-                inputs_kernel, items, *lengths, first, x, g, self.most, self.Cp, self.inputs, self.scratch, self.size
-            )
+            run(inputs_kernel, items, *lengths, first, x, g, self.most, self.Cp, self.inputs, self.scratch, self.size)
             run(
                 slopes_kernel, items, *lengths, first, dy, g, self.most, self.Kp, self.slopes, self.bias, self.scratch,
                 self.size,

@@ -11,7 +11,7 @@ from minialex.program import Value
 from minialex.shapes import conv_size
 from minialex_numba.conv import direct, winograd
 from minialex_numba.conv.direct import Geometry, geometry
-from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, row_width
+from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task
 from minialex_numba.runtime.layout import Floats, Rows, channels_first, channels_last, empty, empty_rows
 from minialex_numba.runtime.threads import Threads
 from minialex_numba.runtime.tiles import up
@@ -72,10 +72,14 @@ def _sizes(x: Value, y: Value, ws: Sequence[Value], stride: int, padding: Paddin
     return geometry(x.shape, shape, ws[0].shape[2:], stride, padding)
 
 
+def _tiled(sizes: Geometry) -> bool:
+    """Whether Winograd's convolution is the quicker one."""
+    return sizes.N >= FEW_IMAGES and winograd.fits(sizes)
+
+
 def _engine(on: Buffers, sizes: Geometry) -> direct.Convolution | winograd.Convolution:
-    """The quicker one."""
-    tiled = sizes.N >= FEW_IMAGES and winograd.fits(sizes)
-    return (winograd if tiled else direct).Convolution(on.threads, sizes, on.dtype)
+    kind = winograd.Convolution if _tiled(sizes) else direct.Convolution
+    return kind(on.threads, sizes, on.dtype)
 
 
 def conv2d_node(
@@ -121,8 +125,8 @@ def conv2d_backward_node(
     dx, *gradients = results
     dws, dbs = gradients[: len(ws)], gradients[len(ws) :]
     sizes = _sizes(x, dys[0], ws, stride, padding)
-    tiled = sizes.N >= FEW_IMAGES and winograd.fits(sizes)
-    gradient = (winograd if tiled else direct).WeightGradient(on.threads, sizes, on.dtype)
+    kind = winograd.WeightGradient if _tiled(sizes) else direct.WeightGradient
+    gradient = kind(on.threads, sizes, on.dtype)
     engine = _engine(on, sizes.of_input_gradient) if dx else None
     scratch = on.scratch(max(up(gradient.room, 16), engine.work + engine.weights if engine else 0))
 

@@ -131,7 +131,7 @@ def copy_kernel(worker, begin, end, width, x, y):
 
 def elementwise(threads: Threads, kernel: Kernel, *arguments: Any) -> Floats:
     """An array like the first, made by a kernel of this kind from arrays and numbers."""
-    y = np.empty_like(arguments[0])
+    y: Floats = np.empty_like(arguments[0])
     given = [one_row(a) if isinstance(a, np.ndarray) else y.dtype.type(a) for a in arguments]
     threads.run(kernel, y.size, y.size, *given, one_row(y), grain=GRAIN)
     return y
@@ -149,7 +149,8 @@ def elementwise_node(kernel: Kernel) -> Callable[..., Bind]:
 
 def tanh_kernel_of(dtype: np.dtype[Any]) -> Kernel:
     """The kernel for numbers of a dtype."""
-    return tanh32_kernel if dtype == np.float32 else tanh_kernel
+    chosen: Kernel = tanh32_kernel if dtype == np.float32 else tanh_kernel
+    return chosen
 
 
 def tanh_node(on: Buffers, results: Sequence[Value], x: Value) -> Bind:

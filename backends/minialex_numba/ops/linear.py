@@ -12,16 +12,30 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minialex.program import Value
 from minialex_numba.ops.sgd_update import Rates, update
-from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, Whole, in_order
+from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, in_order
 from minialex_numba.runtime.jit import kernel
 from minialex_numba.runtime.layout import Floats, Rows, empty, rows
 from minialex_numba.runtime.threads import Threads
-from minialex_numba.runtime.tiles import ACROSS, ROWS, ROWS_ACROSS, finish, row_table, tile_across, tile_along, up, width
+from minialex_numba.runtime.tiles import (
+    ACROSS,
+    ROWS,
+    ROWS_ACROSS,
+    finish,
+    row_table,
+    tile_across,
+    tile_along,
+    up,
+    width,
+)
 from minialex_numba.runtime.tiles import lanes as lanes_of
 from minialex_numba.runtime.vector import WHOLE, lanes, load, multiply_add, spread, store, total
+
+Sizes = tuple[int, int, int]
+"""N, K and D."""
 
 FEW = 4
 """Images up to which a row of w times each of them is quicker than tiles."""
@@ -211,82 +225,77 @@ def bias_gradient_kernel(worker, begin, end, dy, N, db):
             db[k] += dy[a + k]
 
 
-class Forward:
-    """y [N,K] = x [N,D] times w [K,D], and the bias, perhaps rectified."""
+def forward(threads: Threads, sizes: Sizes, x: Rows, w: Floats, b: Floats, relu: bool, y: Rows) -> Task:
+    """y [N,K] = x [N,D] times w [K,D], flat, and the bias, perhaps rectified."""
+    N, K, D = sizes
+    run = threads.run
+    if N <= FEW and K >= 4:
+        grain = max(1, (1 << 14) // max(D, 1))
+        return lambda feed: run(few_kernel, -(-K // 4), w, sizes, x, b, relu, y, grain=grain)
+    wide = width(w.dtype)
+    blocks = -(-N // wide)
+    packed = empty(blocks * D * wide, w.dtype)
+    table = row_table(np.arange(K, dtype=np.int64) * D)
+    scratch = empty(threads.count * TILES * ROWS * blocks * wide, w.dtype)
 
-    def __init__(self, threads: Threads, N: int, K: int, D: int, dtype: Any) -> None:
-        self.threads, self.sizes = threads, (N, K, D)
-        self.blocks = -(-N // width(dtype))
-        self.tiled = N > FEW or K < 4
-        if self.tiled:
-            self.packed = empty(self.blocks * D * width(dtype), dtype)
-            self.table = row_table(np.arange(K, dtype=np.int64) * D)
-            self.scratch = empty(threads.count * TILES * ROWS * self.blocks * width(dtype), dtype)
+    def task(feed: Feed) -> None:
+        run(pack_images_kernel, blocks * -(-D // 64), x, N, D, packed, grain=4)
+        run(forward_kernel, -(-K // (TILES * ROWS)), w, sizes, packed, table, b, relu, y, scratch)
 
-    def run(self, x: Rows, w: Floats, b: Floats, relu: bool, y: Rows) -> None:
-        """w is flat."""
-        run, (N, K, D) = self.threads.run, self.sizes
-        if not self.tiled:
-            run(few_kernel, -(-K // 4), w, self.sizes, x, b, relu, y, grain=max(1, (1 << 14) // max(D, 1)))
-            return
-        run(pack_images_kernel, self.blocks * -(-D // 64), x, N, D, self.packed, grain=4)
-        items = -(-K // (TILES * ROWS))
-        run(forward_kernel, items, w, self.sizes, self.packed, self.table, b, relu, y, self.scratch)
+    return task
 
 
-class InputGradient:
-    """dx [N,D] (+)= dy [N,K], rows `distance` apart, times w [K,D]; 0 where a mask is not positive."""
+def input_gradient(
+    threads: Threads, sizes: Sizes, dy: Rows, w: Floats, dx: Rows, accumulate: bool = False, mask: Rows | None = None
+) -> Task:
+    """dx [N,D] (+)= dy [N,K] times w [K,D], flat; 0 where a mask is not positive."""
+    N, _, D = sizes
+    table = row_table(np.arange(N, dtype=np.int64) * dy.distance)
+    scratch = empty(threads.count * BLOCK * (BLOCK + up(N, ROWS)), w.dtype)
+    nothing = np.zeros(lanes_of(w.dtype), w.dtype)
+    arguments = dy, sizes, table, w, nothing, int(accumulate), mask or dx, int(mask is not None), dx, scratch
+    return lambda feed: threads.run(input_gradient_kernel, -(-D // BLOCK), *arguments)
 
-    def __init__(self, threads: Threads, N: int, K: int, D: int, distance: int, dtype: Any) -> None:
-        self.threads, self.sizes = threads, (N, K, D)
-        self.table = row_table(np.arange(N, dtype=np.int64) * distance)
-        self.scratch = empty(threads.count * BLOCK * (BLOCK + up(N, ROWS)), dtype)
-        self.nothing = np.zeros(lanes_of(dtype), dtype)
 
-    def run(self, dy: Rows, w: Floats, dx: Rows, accumulate: bool = False, mask: Rows | None = None) -> None:
-        """w is flat."""
-        self.threads.run(
-            input_gradient_kernel, -(-self.sizes[2] // BLOCK), dy, self.sizes, self.table, w, self.nothing,
-            int(accumulate), mask or dx, int(mask is not None), dx, self.scratch,
+def packed_rows(threads: Threads, x: Rows, N: int, D: int, wide: int) -> tuple[Floats, Task]:
+    """x [N,D] as `tile_across` reads it, in panels of `wide` features, and what packs it."""
+    packed = empty(N * up(D, wide), x.data.dtype)
+    return packed, lambda feed: threads.run(pack_rows_kernel, -(-D // wide), x, N, D, wide, packed, grain=4)
+
+
+def weight_gradient(
+    threads: Threads, sizes: Sizes, dy: Rows, xs: Floats, result: NDArray[Any],
+    updated: tuple[Floats, Floats, Rates] | None = None,
+) -> Task:  # fmt: skip
+    """The result is dw [K,D] = dyᵀ [K,N] times x [N,D], from packed x; or, with `updated` = (w, v, rates), how many
+    elements of w were skipped in its update."""
+    N, K, D = sizes
+    dtype = dy.data.dtype
+    dys, pack = packed_rows(threads, dy, N, K, ROWS_ACROSS)
+    blocks = -(-D // BLOCK)
+    parts = max(1, min(-(-16 // blocks), -(-K // ROWS_ACROSS)))  # the same for any number of threads
+    skipped = np.zeros(blocks * parts, np.int64)
+    scratch = empty(threads.count * ROWS_ACROSS * width(dtype), dtype)
+    w, v, rates = updated or (result, result, Rates(0, 0, 0))
+    dw = w if updated else result
+
+    def task(feed: Feed) -> None:
+        pack(feed)
+        threads.run(
+            weight_gradient_kernel, len(skipped), dys, xs, sizes, parts, dw, w, v, updated is not None,
+            rates.current(dtype, feed), skipped, scratch,
         )  # fmt: skip
+        if updated:
+            result[0] = skipped.sum()
 
-
-class WeightGradient:
-    """dw [K,D] = dyᵀ [K,N] times x [N,D]; or, instead of writing it, the update of w and its momentum v."""
-
-    def __init__(self, threads: Threads, N: int, K: int, D: int, dtype: Any) -> None:
-        self.threads, self.sizes = threads, (N, K, D)
-        self.dys = empty(N * up(K, ROWS_ACROSS), dtype)
-        self.xs = empty(N * up(D, width(dtype)), dtype)
-        blocks = -(-D // BLOCK)
-        self.parts = max(1, min(-(-16 // blocks), -(-K // ROWS_ACROSS)))  # the same for any number of threads
-        self.skipped = np.zeros(blocks * self.parts, np.int64)
-        self.scratch = empty(threads.count * ROWS_ACROSS * width(dtype), dtype)
-
-    def pack_input(self, x: Rows) -> None:
-        """Lay x out for `run`."""
-        N, _, D = self.sizes
-        wide = width(self.xs.dtype)
-        self.threads.run(pack_rows_kernel, -(-D // wide), x, N, D, wide, self.xs, grain=4)
-
-    def run(self, dy: Rows, dw: Floats, update: tuple[Floats, Floats, Rates] | None = None) -> int:
-        """dw is flat; `update` is (w, v, rates). Returns how many elements were not updated."""
-        run, (N, K, _) = self.threads.run, self.sizes
-        run(pack_rows_kernel, -(-K // ROWS_ACROSS), dy, N, K, ROWS_ACROSS, self.dys, grain=4)
-        zero = dw.dtype.type(0)
-        w, v, rates = update or (dw, dw, Rates(zero, zero, zero))
-        run(
-            weight_gradient_kernel, len(self.skipped), self.dys, self.xs, self.sizes, self.parts, dw, w, v,
-            update is not None, rates, self.skipped, self.scratch,
-        )  # fmt: skip
-        return int(self.skipped.sum())
+    return task
 
 
 def linear(threads: Threads, x: Floats, w: Floats, b: Floats) -> Floats:
     """y[n,k] = b[k] + Σ_d w[k,d] · x[n,d]."""
     (N, D), K = x.shape, w.shape[0]
     y = np.empty((N, K), x.dtype)
-    Forward(threads, N, K, D, x.dtype).run(rows(x), w.reshape(-1), b, False, rows(y))
+    forward(threads, (N, K, D), rows(x), w.reshape(-1), b, False, rows(y))({})
     return y
 
 
@@ -299,75 +308,46 @@ def linear_backward(
     dx = np.zeros_like(x) if need_dx else None
     if N and K and D:
         if dx is not None:
-            InputGradient(threads, N, K, D, K, x.dtype).run(rows(dy), w.reshape(-1), rows(dx))
-        gradient = WeightGradient(threads, N, K, D, x.dtype)
-        gradient.pack_input(rows(x))
-        gradient.run(rows(dy), dw.reshape(-1))
+            input_gradient(threads, (N, K, D), rows(dy), w.reshape(-1), rows(dx))({})
+        xs, pack = packed_rows(threads, rows(x), N, D, width(x.dtype))
+        in_order(pack, weight_gradient(threads, (N, K, D), rows(dy), xs, dw.reshape(-1)))({})
     threads.run(bias_gradient_kernel, K, rows(dy), N, db, grain=64)
     return dx, dw, db
 
 
-def linear_node(
-    on: Buffers, results: Sequence[Value], x: Value, w: Value, b: Value, *, relu: bool = False
-) -> Bind:
+def linear_node(on: Buffers, results: Sequence[Value], x: Value, w: Value, b: Value, *, relu: bool = False) -> Bind:
     """One column's layer."""
-
-    def bind() -> Task:
-        engine = Forward(on.threads, x.shape[0], *w.shape, on.dtype)
-        source, target = on.rows(x), on.rows(results[0])
-        weights, bias = on.array(w).data.reshape(-1), on.array(b).data
-        return lambda feed: engine.run(source, weights, bias, relu, target)
-
-    return bind
+    (N, D), K = x.shape, w.shape[0]
+    return lambda: forward(
+        on.threads, (N, K, D), on.rows(x), on.array(w).data.reshape(-1), on.array(b).data, relu, on.rows(results[0])
+    )
 
 
 def linear_backward_node(
     on: Buffers, results: Sequence[Value | None], dys: Sequence[Value], x: Value, ws: Sequence[Value],
     vs: Sequence[Value] = (), *, need_dx: bool, like: Value | None = None, rates: Sequence[Rates] = (),
 ) -> Bind:  # fmt: skip
-    """All columns that read x: dx is the sum of their gradients, and goes through the gradient of the ReLU that made x
-    with `like`. Results are dx (or None), then the dw, or with momentum `vs` and their `rates`, how many elements of w
+    """All columns that read x: dx is the sum of their gradients, and with `like` goes through the gradient of the ReLU
+    that made x. Results are dx (or None), then the dw, or with momentum `vs` and their `rates`, how many elements of w
     were skipped in the update; then the db."""
     del need_dx
-    dx, *gradients = results
-    count, (N, D) = len(ws), x.shape
+    (dx, *gradients), (N, D), threads = results, x.shape, on.threads
 
-    def input_gradient(i: int, dx: Value) -> Bind:
-        def bind() -> Task:
-            dy, target, weights = on.rows(dys[i]), on.rows(dx), on.array(ws[i]).data.reshape(-1)
-            mask = on.rows(like) if like and i == count - 1 else None
-            engine = InputGradient(on.threads, N, ws[i].shape[0], D, dy.distance, on.dtype)
-            return lambda feed: engine.run(dy, weights, target, accumulate=i > 0, mask=mask)
+    def bind() -> Task:
+        sizes = [(N, w.shape[0], D) for w in ws]
+        slopes, weights = [on.rows(dy) for dy in dys], [on.array(w).data.reshape(-1) for w in ws]
+        tasks: list[Task] = []
+        if dx:
+            target, masks = on.rows(dx), [None] * (len(ws) - 1) + [on.rows(like) if like else None]
+            for i, mask in enumerate(masks):
+                tasks.append(input_gradient(threads, sizes[i], slopes[i], weights[i], target, i > 0, mask))
+        xs, pack = packed_rows(threads, on.rows(x), N, D, width(on.dtype))
+        tasks.append(pack)
+        wholes = [on.whole(value) for value in gradients if value]
+        for i, (result, db) in enumerate(zip(wholes[: len(ws)], wholes[len(ws) :], strict=True)):
+            updated = (weights[i], on.array(vs[i]).data.reshape(-1), rates[i]) if rates else None
+            tasks.append(weight_gradient(threads, sizes[i], slopes[i], xs, result, updated))
+            tasks.append(on.launch(bias_gradient_kernel, db.size, dys[i], N, db, grain=64)())
+        return in_order(*tasks)
 
-        return bind
-
-    engines: dict[int, WeightGradient] = {}  # by K: columns of one size have x packed once
-
-    def weight_gradient(i: int, result: Value) -> Bind:
-        def bind() -> Task:
-            K = ws[i].shape[0]
-            is_packed = K in engines
-            engine = engines.setdefault(K, WeightGradient(on.threads, N, K, D, on.dtype))
-            source, dy, target = on.rows(x), on.rows(dys[i]), on.whole(result)
-            weights, momentum = (on.array(value[i]).data.reshape(-1) if value else None for value in (ws, vs))
-
-            def task(feed: Feed) -> None:
-                if not is_packed:
-                    engine.pack_input(source)
-                if weights is None or momentum is None:
-                    engine.run(dy, target)
-                else:
-                    now = rates[i].current(on.dtype, feed)
-                    target[0] = engine.run(dy, weights, (weights, momentum, now))
-
-            return task
-
-        return bind
-
-    parts = [input_gradient(i, dx) for i in range(count)] if dx else []
-    for i, (dy, result, db) in enumerate(zip(dys, gradients[:count], gradients[count:], strict=True)):
-        if result and db:
-            parts += [
-                weight_gradient(i, result), on.launch(bias_gradient_kernel, dy.shape[1], dy, N, Whole(db), grain=64)
-            ]  # fmt: skip
-    return in_order(*parts)
+    return bind

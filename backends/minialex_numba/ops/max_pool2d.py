@@ -46,7 +46,8 @@ class Windows(NamedTuple):
 
 def windows_of(x: tuple[int, ...], y: tuple[int, ...], size: int, stride: int) -> Windows:
     """The windows of images of shape x that are pooled to shape y."""
-    return Windows(*x[1:], size, stride, *y[2:], int(np.iinfo(winner_dtype(size)).max))
+    (_, C, H, W), (P, Q) = x, y[2:]
+    return Windows(C, H, W, size, stride, P, Q, int(np.iinfo(winner_dtype(size)).max))
 
 
 def winner_dtype(size: int) -> Any:

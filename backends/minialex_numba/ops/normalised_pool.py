@@ -91,9 +91,7 @@ def normalised_pool_node(
     room = forward_room(C, W, size, norm.size, on.dtype)
     parts = max(1, min(windows.P, -(-4 * on.threads.count // N)))
     scratch = on.scratch(on.threads.count * room)
-    return on.launch(
-        forward_kernel, N * parts, parts, x, windows, norm.of(on.dtype), y, winner, scratch, room
-    )
+    return on.launch(forward_kernel, N * parts, parts, x, windows, norm.of(on.dtype), y, winner, scratch, room)
 
 
 def normalised_pool_backward_node(

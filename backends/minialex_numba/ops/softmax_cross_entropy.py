@@ -91,8 +91,6 @@ def softmax_cross_entropy_backward_node(on: Buffers, results: Sequence[Value], p
 
     def bind() -> Task:
         source, target = on.rows(probs), on.rows(results[0])
-        return lambda feed: on.threads.run(
-            backward_kernel, N, source, K, feed[label_name].data, size, target, grain=8
-        )
+        return lambda feed: on.threads.run(backward_kernel, N, source, K, feed[label_name].data, size, target, grain=8)
 
     return bind

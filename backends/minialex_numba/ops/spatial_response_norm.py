@@ -120,7 +120,6 @@ def spatial_response_norm_backward_node(
     N, *shape = x.shape
     norm, scales = Norm(size, 0, alpha, beta).of(on.dtype), Whole(scale)
     share, scratch = on.scratch(math.prod(x.shape)), on.scratch(2 * on.threads.count * shape[0])
-    return in_order(
-        on.launch(share_kernel, row_count(x), dy, x, scales, shape[0], norm.beta, share, grain=64),
-        on.launch(backward_kernel, N * shape[1], dy, x, scales, share, tuple(shape), norm, results[0], scratch),
-    )
+    first = on.launch(share_kernel, row_count(x), dy, x, scales, shape[0], norm.beta, share, grain=64)
+    second = on.launch(backward_kernel, N * shape[1], dy, x, scales, share, tuple(shape), norm, results[0], scratch)
+    return lambda: in_order(first(), second())

@@ -181,16 +181,11 @@ def current(option: Any, feed: Feed) -> Any:
     return feed[option.name] if isinstance(option, Symbol) else option
 
 
-def in_order(*binds: Bind) -> Bind:
-    """Several nodes as one."""
+def in_order(*tasks: Task) -> Task:
+    """Several tasks as one."""
 
-    def bind() -> Task:
-        tasks = [bind() for bind in binds]
+    def task(feed: Feed) -> None:
+        for part in tasks:
+            part(feed)
 
-        def task(feed: Feed) -> None:
-            for part in tasks:
-                part(feed)
-
-        return task
-
-    return bind
+    return task

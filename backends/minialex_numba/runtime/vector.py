@@ -117,7 +117,9 @@ def _first_lanes(builder: Any, n: Any, count: int) -> Any:
     """Which of `count` lanes are below n, as a vector of bits."""
     most = builder.select(builder.icmp_signed("<", n, ir.Constant(I64, count)), n, ir.Constant(I64, count))
     kind = ir.VectorType(I32, count)
-    return builder.icmp_signed("<", ir.Constant(kind, list(range(count))), fill(builder, builder.trunc(most, I32), kind))
+    return builder.icmp_signed(
+        "<", ir.Constant(kind, list(range(count))), fill(builder, builder.trunc(most, I32), kind)
+    )
 
 
 def _finite(builder: Any, a: Any) -> Any:

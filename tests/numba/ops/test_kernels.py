@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from minialex.shapes import conv_size, pool_size
-from minialex_numba import direct, local_response_norm, max_pool2d, normalised_pool
-from minialex_numba.layout import empty
-from minialex_numba.pool import pool
-from minialex_numba.products import up
+from minialex_numba.conv import direct
+from minialex_numba.ops import local_response_norm, max_pool2d, normalised_pool
+from minialex_numba.ops.local_response_norm import Norm
+from minialex_numba.runtime.layout import Rows, empty
+from minialex_numba.runtime.threads import threads as threads_for
+from minialex_numba.runtime.tiles import up
 from minialex_numpy.conv2d import conv2d, conv2d_backward
 
 Array = np.ndarray[Any, Any]
@@ -24,19 +26,19 @@ def last(x: Array) -> Array:
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
 
-def sliced(x: Array, before: int, after: int) -> tuple[Array, int, int]:
-    """x [N,C,H,W] as channels of a wider array N H W C: the flat array, the first number, the distance of places."""
+def sliced(x: Array, before: int, after: int) -> Rows:
+    """x [N,C,H,W] as channels of a wider array N H W C."""
     N, C, H, W = x.shape
     wide = np.full((N, H, W, before + C + after), UNTOUCHED, x.dtype)
     wide[..., before : before + C] = last(x)
-    return wide.reshape(-1), before, before + C + after
+    return Rows(wide.reshape(-1), before, before + C + after)
 
 
-def room_for(shape: tuple[int, ...], dtype: str, before: int, after: int) -> tuple[Array, int, int]:
+def room_for(shape: tuple[int, ...], dtype: str, before: int, after: int) -> Rows:
     return sliced(np.full(shape, UNTOUCHED, dtype), before, after)
 
 
-def read(place: tuple[Array, int, int], shape: tuple[int, ...]) -> Array:
+def read(place: Rows, shape: tuple[int, ...]) -> Array:
     """What a slice holds, as [N,C,H,W]; nothing beside it may have been written."""
     N, C, H, W = shape
     flat, first, ld = place
@@ -62,71 +64,48 @@ def read(place: tuple[Array, int, int], shape: tuple[int, ...]) -> Array:
 def test_normalised_pooling_has_the_bits_of_its_parts(
     C: int, H: int, W: int, window: int, stride: int, ceil: bool, size: int, parts: int, relu: bool, dtype: str
 ) -> None:
-    threads, N = pool(3), 2
+    threads, N = threads_for(3), 2
     P, Q = (pool_size(n, window, stride, ceil) for n in (H, W))
     random = np.random.default_rng(C)
     x = np.maximum(random.standard_normal((N, C, H, W)), 0 if relu else -9).astype(dtype)
     dy = random.standard_normal((N, C, P, Q)).astype(dtype)
-    k, alpha, beta = (np.dtype(dtype).type(value) for value in (2.0, 0.3, 0.75))
-    kind = max_pool2d.winner_dtype(window)
-    nobody = int(np.iinfo(kind).max)
+    norm, windows = Norm(size, 2.0, 0.3, 0.75).of(dtype), max_pool2d.windows_of(x.shape, dy.shape, window, stride)
+    kind, nothing = max_pool2d.winner_dtype(window), np.empty(0, dtype)
     room = local_response_norm.scratch_size(C, size, dtype)
     scratch = empty(3 * room, dtype)
 
     source = sliced(x, 3, 2)
-    normed, apart = np.empty(x.size, dtype), np.full(dy.size, UNTOUCHED, dtype)
+    normed, apart = Rows(np.empty(x.size, dtype), 0, C), Rows(np.full(dy.size, UNTOUCHED, dtype), 0, C)
     winners = np.zeros(dy.size, kind)
     threads.run(
-        local_response_norm.forward_kernel, N * H * W, *source, C, size, k, alpha, beta, normed, 0, C, scratch, False,
-        scratch, room, grain=local_response_norm.BLOCK,
+        local_response_norm.forward_kernel, N * H * W, source, C, norm, normed, nothing, scratch, room,
+        grain=local_response_norm.BLOCK,
     )  # fmt: skip
-    threads.run(
-        max_pool2d.forward_kernel,
-        N * P,
-        normed,
-        0,
-        C,
-        C,
-        H,
-        W,
-        window,
-        stride,
-        P,
-        Q,
-        apart,
-        0,
-        C,
-        winners,
-        nobody,
-        True,
-    )
+    threads.run(max_pool2d.forward_kernel, N * P, normed, windows, apart, winners)
     fused, fused_winners = room_for(dy.shape, dtype, 1, 4), np.zeros(dy.size, kind)
     own = normalised_pool.forward_room(C, W, window, size, np.dtype(dtype))
     threads.run(
-        normalised_pool.forward_kernel, N * parts, parts, *source, C, H, W, window, stride, P, Q, size, k, alpha, beta,
-        *fused, fused_winners, nobody, True, np.full(3 * own, np.nan, dtype), own,
+        normalised_pool.forward_kernel, N * parts, parts, source, windows, norm, fused, fused_winners,
+        np.full(3 * own, np.nan, dtype), own,
     )  # fmt: skip
-    assert last(read(fused, dy.shape)).tobytes() == apart.tobytes()
+    assert last(read(fused, dy.shape)).tobytes() == apart.data.tobytes()
     assert fused_winners.tobytes() == winners.tobytes()
 
     slopes = sliced(dy, 2, 0)
-    pooled, expected = np.empty(x.size, dtype), np.empty(x.size, dtype)
+    pooled, expected = (Rows(np.empty(x.size, dtype), 0, C) for _ in range(2))
+    threads.run(max_pool2d.backward_kernel, N * H, slopes, winners, slopes, slopes, False, False, windows, pooled)
     threads.run(
-        max_pool2d.backward_kernel, N * H, *slopes, winners, *slopes, *slopes, False, False, C, H, W, window, stride, P,
-        Q, pooled, 0, C,
-    )  # fmt: skip
-    threads.run(
-        local_response_norm.backward_kernel, N * H * W, pooled, 0, C, *source, scratch, False, C, size, k, alpha, beta,
-        relu, expected, 0, C, scratch, room, grain=local_response_norm.BLOCK,
+        local_response_norm.backward_kernel, N * H * W, pooled, source, nothing, C, norm, relu, expected, scratch, room,
+        grain=local_response_norm.BLOCK,
     )  # fmt: skip
     found = room_for(x.shape, dtype, 0, 3)
     own = normalised_pool.backward_room(C, size, np.dtype(dtype))
     threads.run(
-        normalised_pool.backward_kernel, N * H, *slopes, winners, *source, relu, C, H, W, window, stride, P, Q, size, k,
-        alpha, beta, *found, np.full(3 * own, np.nan, dtype), own,
+        normalised_pool.backward_kernel, N * H, slopes, winners, source, relu, windows, norm, found,
+        np.full(3 * own, np.nan, dtype), own,
     )  # fmt: skip
     dx = last(read(found, x.shape))
-    np.testing.assert_array_equal(dx.reshape(-1), expected)
+    np.testing.assert_array_equal(dx.reshape(-1), expected.data)
     if relu:
         assert (dx[last(x) <= 0] == 0).all()
         assert dx.any()
@@ -145,8 +124,7 @@ CONVOLUTIONS = [  # C, K of each column, R, stride, padding, H, W
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
 def test_direct_convolutions_of_slices_and_joined_columns(case: Any, dtype: str) -> None:
     C, columns, R, stride, padding, H, W = case
-    threads, N, K = pool(3), 3, sum(columns)
-    (top, _), (left, _) = padding
+    threads, N, K = threads_for(3), 3, sum(columns)
     P, Q = conv_size(H, R, stride, padding[0]), conv_size(W, R, stride, padding[1])
     random = np.random.default_rng(K)
     x, dy = random.standard_normal((N, C, H, W)), random.standard_normal((N, K, P, Q))
@@ -161,29 +139,28 @@ def test_direct_convolutions_of_slices_and_joined_columns(case: Any, dtype: str)
     assert exact_dx is not None
     near = {"rtol": 0, "atol": 200 * np.finfo(dtype).eps * max(1, float(np.abs(exact_dw).max()) ** 0.5)}
 
-    source, flat = sliced(x, 4, 1), [w.reshape(-1) for w in ws]
+    source, sizes = sliced(x, 4, 1), direct.geometry(x.shape, exact.shape, (R, R), stride, padding)
     for relu in (False, True):
-        engine = direct.Convolution(threads, N, C, H, W, K, R, R, top, left, P, Q, stride, 1, np.dtype(dtype))
+        engine = direct.Convolution(threads, sizes, np.dtype(dtype))
         engine.use(np.full(engine.weights, np.nan, dtype), np.full(engine.work, np.nan, dtype))
-        engine.pack(flat, ws[0].shape, turned=False)
+        engine.pack(ws, turned=False)
         bias = np.concatenate([b, np.full(engine.nothing.size - K, np.nan, dtype)])
         y = room_for(exact.shape, dtype, 2, 3)
-        engine.run(*source, bias, relu, *y)
+        engine.run(source, bias, relu, y)
         np.testing.assert_allclose(read(y, exact.shape), np.maximum(exact, 0) if relu else exact, **near)
 
     slopes = sliced(dy, 1, 5)
-    above, before = direct.input_padding(padding, R, R)
     for mask in (None, sliced(like, 0, 2)):
-        engine = direct.Convolution(threads, N, K, P, Q, C, R, R, above, before, H, W, 1, stride, np.dtype(dtype))
+        engine = direct.Convolution(threads, sizes.of_input_gradient, np.dtype(dtype))
         engine.use(np.full(engine.weights, np.nan, dtype), np.full(engine.work, np.nan, dtype))
-        engine.pack(flat, ws[0].shape, turned=True)
+        engine.pack(ws, turned=True)
         dx = room_for(x.shape, dtype, 5, 0)
-        engine.run(*slopes, None, False, *dx, mask=mask)
+        engine.run(slopes, engine.nothing, False, dx, mask=mask)
         np.testing.assert_allclose(read(dx, x.shape), exact_dx * (like > 0) if mask else exact_dx, **near)
 
-    gradient = direct.WeightGradient(threads, N, C, H, W, K, R, R, top, left, P, Q, stride, np.dtype(dtype))
+    gradient = direct.WeightGradient(threads, sizes, np.dtype(dtype))
     gradient.use(np.full(up(gradient.room, 16), np.nan, dtype))
     dws, dbs = [np.full(w.size, np.nan, dtype) for w in ws], [np.full(k, np.nan, dtype) for k in columns]
-    gradient.run(*slopes, *source, dws, dbs)
+    gradient.run(slopes, source, dws, dbs)
     np.testing.assert_allclose(np.concatenate(dws).reshape(exact_dw.shape), exact_dw, **near)
     np.testing.assert_allclose(np.concatenate(dbs), exact_db, **near)

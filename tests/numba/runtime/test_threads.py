@@ -1,4 +1,4 @@
-"""The pool of threads: every item once, whoever does it, whatever goes wrong."""
+"""Threads: every item once, whoever does it, whatever goes wrong."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ import pytest
 
 from minialex import cli
 from minialex.errors import ConfigurationError
-from minialex_numba import NumbaBackend, elementwise
-from minialex_numba.pool import Pool, cores, pool
+from minialex_numba import NumbaBackend
+from minialex_numba.ops import elementwise
+from minialex_numba.runtime.threads import Threads, cores
+from minialex_numba.runtime.threads import threads as threads_for
 
 
 def count(worker: int, begin: int, end: int, counts: Any, workers: Any) -> None:
@@ -36,7 +38,7 @@ def count(worker: int, begin: int, end: int, counts: Any, workers: Any) -> None:
     (16, {"pieces": 16}),
 ])  # fmt: skip
 def test_every_item_is_done_once(threads: int, items: int, options: dict[str, int]) -> None:
-    threads_of = Pool(threads)
+    threads_of = Threads(threads)
     counts, workers = np.zeros(items + 1, int), np.full(items + 1, -1)
     for _ in range(3):
         threads_of.run(count, items, counts, workers, **options)
@@ -54,7 +56,7 @@ def test_threads_share_the_work(threads: int) -> None:
         together.wait(30)
         numbers.add((worker, threading.get_ident()))
 
-    Pool(threads).run(kernel, threads, pieces=threads)
+    Threads(threads).run(kernel, threads, pieces=threads)
     assert {worker for worker, _ in numbers} == set(range(threads))
     assert len({thread for _, thread in numbers}) == threads
     assert threading.get_ident() in {thread for _, thread in numbers}
@@ -67,12 +69,12 @@ def test_an_error_reaches_the_caller(threads: int, bad: int) -> None:
         if begin <= bad < end:
             raise ArithmeticError(f"item {bad}")
 
-    threads_of = Pool(threads)
+    threads_of = Threads(threads)
     for _ in range(3):
         with pytest.raises(ArithmeticError, match=f"item {bad}"):
             threads_of.run(kernel, 13, pieces=13)
         counts, workers = np.zeros(13, int), np.zeros(13, int)
-        threads_of.run(count, 13, counts, workers)  # and the pool goes on
+        threads_of.run(count, 13, counts, workers)  # and they go on
         assert counts.tolist() == [1] * 13
 
 
@@ -86,7 +88,7 @@ def test_an_error_waits_for_the_others() -> None:
         done.append(begin)
 
     with pytest.raises(ArithmeticError):
-        Pool(2).run(kernel, 2, pieces=2)
+        Threads(2).run(kernel, 2, pieces=2)
     assert done in ([], [1])  # nothing is still at work
     before = list(done)
     time.sleep(0.1)
@@ -94,7 +96,7 @@ def test_an_error_waits_for_the_others() -> None:
 
 
 def test_a_kernel_that_calls_another_kernel() -> None:
-    threads_of = Pool(3)
+    threads_of = Threads(3)
     counts = np.zeros((6, 11), int)
 
     def outer(worker: int, begin: int, end: int) -> None:
@@ -136,7 +138,7 @@ def _in_child(backend: NumbaBackend, x: Any, results: Any) -> None:
 def test_a_forked_child_computes() -> None:
     backend = NumbaBackend(threads=3)
     x = backend.to_device(np.arange(-5000.0, 50_000.0), "cpu:0")
-    expected = backend.relu(x).data.sum()  # the pool's threads are at work in the parent
+    expected = backend.relu(x).data.sum()  # the threads are at work in the parent
     context = multiprocessing.get_context("fork")
     results = context.SimpleQueue()
     children = [context.Process(target=_in_child, args=(backend, x, results)) for _ in range(2)]
@@ -167,8 +169,8 @@ def _alarm() -> Iterator[None]:
 @pytest.mark.parametrize("threads", [1])  # with more it is slow or loses interrupts: open
 @pytest.mark.parametrize("pause", [0.0, 0.002])
 @pytest.mark.usefixtures("_alarm")
-def test_ctrl_c_does_not_break_the_pool(threads: int, pause: float) -> None:
-    threads_of = Pool(threads)
+def test_ctrl_c_does_not_break_them(threads: int, pause: float) -> None:
+    threads_of = Threads(threads)
     busy: set[int] = set()
 
     def kernel(worker: int, begin: int, end: int) -> None:
@@ -198,9 +200,9 @@ def test_ctrl_c_does_not_break_the_pool(threads: int, pause: float) -> None:
 
 
 def test_how_many_threads_there_are() -> None:
-    assert pool(None).threads == cores() >= 1
-    assert pool(3) is pool(3)
-    assert NumbaBackend(threads=3).pool.threads == 3
+    assert threads_for(None).count == cores() >= 1
+    assert threads_for(3) is threads_for(3)
+    assert NumbaBackend(threads=3).threads.count == 3
     for threads in (0, -1):
         with pytest.raises(ConfigurationError, match=f"--threads must be at least 1, got {threads}"):
             NumbaBackend(threads=threads)

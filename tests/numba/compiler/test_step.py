@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +15,16 @@ import minialex.step
 from minialex import models
 from minialex.columns import Placement
 from minialex.data.statistics import Statistics
-from minialex.program import Program
+from minialex.program import Call, Value, values
 from minialex.recipe import Recipe, load
 from minialex.schedule import Moment
 from minialex.session import Session
 from minialex.step import Plan, make_step, record, walk_step
-from minialex_numba import NumbaBackend, direct, graph, step, winograd
+from minialex_numba import NumbaBackend
+from minialex_numba.compiler import graph, memory, step
+from minialex_numba.conv import direct, winograd
+from minialex_numba.ops import conv2d, linear
+from minialex_numba.runtime.buffers import Slices, row_width
 from minialex_numpy import NumpyBackend
 
 Array = np.ndarray[Any, Any]
@@ -104,21 +108,21 @@ def assert_same_bits(run: list[Any], wanted: list[Any]) -> None:
 # ---- what is fused ------------------------------------------------------------------------------------------------
 
 
-def nodes_of(program: Program) -> list[graph.Node]:
-    return graph.build(program).nodes
+Built = tuple[Sequence[Call], Slices]
 
 
 @pytest.fixture(scope="module")
-def training_nodes() -> list[graph.Node]:
-    return nodes_of(record(Plan(models.alexnet(), TWO), "train", 128, TWO))
+def training() -> Built:
+    program, slices = graph.build(record(Plan(models.alexnet(), TWO), "train", 128, TWO))
+    return program.calls, slices
 
 
-def by_kind(nodes: list[graph.Node], kind: str) -> list[graph.Node]:
-    return [node for node in nodes if node.kind == kind]
+def by_operation(calls: Sequence[Call], operation: str) -> list[Call]:
+    return [call for call in calls if call.operation == operation]
 
 
-def test_alexnets_training_step_is_fused(training_nodes: list[graph.Node]) -> None:
-    found = Counter(node.kind for node in training_nodes)
+def test_alexnets_training_step_is_fused(training: Built) -> None:
+    found = Counter(call.operation for call in training[0])
     assert found == {
         "augment": 1,
         "conv2d": 8,  # one each for conv1 and conv3, two for each of the others
@@ -139,57 +143,63 @@ def test_alexnets_training_step_is_fused(training_nodes: list[graph.Node]) -> No
     }
 
 
-def test_alexnets_columns_are_joined(training_nodes: list[graph.Node]) -> None:
-    for kind in ("conv2d", "conv2d_backward"):
-        joined = {node.where[0]: len(node.inputs["w"]) for node in by_kind(training_nodes, kind)}
+def test_alexnets_columns_are_joined(training: Built) -> None:
+    calls, slices = training
+    for operation, weights in (("conv2d", 1), ("conv2d_backward", 2)):
+        joined = {call.layer: len(call.args[weights]) for call in by_operation(calls, operation)}
         assert joined == {"conv1": 2, "conv2": 1, "conv3": 2, "conv4": 1, "conv5": 1}
-    assert {n.where[0]: len(n.inputs["w"]) for n in by_kind(training_nodes, "linear_backward")} == {
+    assert {call.layer: len(call.args[2]) for call in by_operation(calls, "linear_backward")} == {
         "fc6": 2,
         "fc7": 2,
         "fc8": 1,
     }
-    for node in by_kind(training_nodes, "conv2d"):
-        assert graph._adjacent(node.outputs["y"])
-    for node in by_kind(training_nodes, "conv2d_backward"):
-        assert graph._adjacent(node.inputs["dy"])
+    for call in by_operation(calls, "conv2d"):
+        assert slices.are_adjacent(values(call.results))
+    for call in by_operation(calls, "conv2d_backward"):
+        assert slices.are_adjacent(call.args[0])
 
 
-def test_alexnets_rectifiers_and_updates_are_fused(training_nodes: list[graph.Node]) -> None:
-    for kind in ("conv2d", "linear"):
-        assert {node.where[0] for node in by_kind(training_nodes, kind) if not node.flags.get("relu")} <= {"fc8"}
+def test_alexnets_rectifiers_and_updates_are_fused(training: Built) -> None:
+    calls, _ = training
+    for operation in ("conv2d", "linear"):
+        assert {call.layer for call in by_operation(calls, operation) if not call.kwargs.get("relu")} <= {"fc8"}
     masked = {
-        (node.kind, node.where[0])
-        for node in training_nodes
-        if node.kind.endswith("_backward") and node.flags.get("relu")
+        (call.operation, call.layer)
+        for call in calls
+        if call.operation.endswith("_backward") and ("like" in call.kwargs or call.kwargs.get("relu"))
     }
-    assert {layer for kind, layer in masked if kind == "conv2d_backward"} == {"conv4", "conv5"}
-    assert {kind for kind, _ in masked} == {"conv2d_backward", "max_pool2d_backward", "normalised_pool_backward"}
-    assert all(
-        node.flags.get("relu")
-        for kind in ("max_pool2d_backward", "normalised_pool_backward")
-        for node in by_kind(training_nodes, kind)
-    )
-    assert all(len(n.flags["update"]) == len(n.inputs["w"]) for n in by_kind(training_nodes, "linear_backward"))
-    assert {node.where[0] for node in by_kind(training_nodes, "relu_backward")} == {"relu6", "relu7"}
+    assert {layer for operation, layer in masked if operation == "conv2d_backward"} == {"conv4", "conv5"}
+    assert {operation for operation, _ in masked} == {
+        "conv2d_backward", "max_pool2d_backward", "normalised_pool_backward",
+    }  # fmt: skip
+    assert all("like" in call.kwargs for call in by_operation(calls, "max_pool2d_backward"))
+    assert all(call.kwargs["relu"] for call in by_operation(calls, "normalised_pool_backward"))
+    assert all(len(c.kwargs["rates"]) == len(c.args[2]) for c in by_operation(calls, "linear_backward"))
+    assert {call.layer for call in by_operation(calls, "relu_backward")} == {"relu6", "relu7"}
 
 
 def test_alexnets_inference_step_keeps_nothing_for_a_gradient() -> None:
-    nodes = nodes_of(record(Plan(models.alexnet(), TWO), "infer", 128, TWO))
-    assert Counter(node.kind for node in nodes)["normalised_pool"] == 4
-    assert not {node.kind for node in nodes} & {"relu", "local_response_norm", "concat", "copy", "add", "copy_to"}
-    assert not any("winner" in node.outputs for node in nodes)
+    calls = graph.build(record(Plan(models.alexnet(), TWO), "infer", 128, TWO))[0].calls
+    pools = by_operation(calls, "normalised_pool")
+    assert len(pools) == 4
+    assert not {c.operation for c in calls} & {"relu", "local_response_norm", "concat", "copy", "add", "copy_to"}
+    assert not any(len(pool.results) > 1 for pool in pools), "the winners are kept"
 
 
-def test_a_channel_is_written_before_it_is_read(training_nodes: list[graph.Node]) -> None:
+def test_a_channel_is_written_before_it_is_read(training: Built) -> None:
+    def channels(value: Value) -> set[tuple[int, int]]:
+        first = slices.first(value)
+        assert first + row_width(value) <= row_width(slices.root(value))
+        return {(id(slices.root(value)), first + channel) for channel in range(row_width(value))}
+
+    calls, slices = training
     written: set[tuple[int, int]] = set()
-    for node in training_nodes:
-        for tensor in node.read():
-            if not tensor.root.source:
-                channels = range(tensor.first, tensor.first + tensor.width)
-                assert all((id(tensor.root), channel) in written for channel in channels), (node.kind, node.where)
-        for tensor in node.written():
-            assert tensor.first + tensor.width <= tensor.root.width
-            written |= {(id(tensor.root), tensor.first + channel) for channel in range(tensor.width)}
+    for call in calls:
+        for value in values((call.args, call.kwargs)):
+            if slices.root(value) not in slices.names:
+                assert channels(value) <= written, call
+        for value in values(call.results):
+            written |= channels(value)
 
 
 # ---- the same bits ------------------------------------------------------------------------------------------------
@@ -226,8 +236,9 @@ def test_same_bits_whatever_was_in_memory(
         made.view(np.uint8)[...] = 0xFF  # not a number, of any size
         return made
 
-    empty = step.empty
-    monkeypatch.setattr(step, "empty", dirty)
+    empty = memory.empty
+    for module in (memory, conv2d, linear):
+        monkeypatch.setattr(module, "empty", dirty)
     at = session(SMALL.replace(dtype="float32"), numba_backend)
     run = train(at, compiled(at), count=3)
     assert_same_bits(run, reference_run)
@@ -280,24 +291,22 @@ def test_after_the_first_step_next_to_nothing_is_allocated(numba_backend: NumbaB
 
 def test_arrays_that_live_at_the_same_time_do_not_overlap(numba_backend: NumbaBackend) -> None:
     at = session(SMALL, numba_backend)
-    program = record(at.plan, "train", BATCH, numba_backend.devices)
-    made = graph.build(program)
-    builder = step._Builder(numba_backend.pool, program, made, at.bound, keep_weights=False)
-    lives: dict[graph.Tensor, list[int]] = {}
-    for number, node in enumerate(made.nodes):
-        tensors = [*node.read(), *node.written(), *([builder.scratch[node]] if node in builder.scratch else [])]
-        for tensor in tensors:
-            if not tensor.root.source:
-                lives.setdefault(tensor.root, []).append(number)
-    for tensor, _ in made.outputs.values():
-        lives[tensor.root].append(len(made.nodes))
+    made = compiled(at)
+    slices, arrays = made.slices, made.buffers.memory
+    lives: dict[Value, list[int]] = {}
+    for number, call in enumerate(made.program.calls):
+        for value in [*values((call.args, call.kwargs)), *values(call.results), *made.scratches[number]]:
+            if slices.root(value) not in slices.names:
+                lives.setdefault(slices.root(value), []).append(number)
+    for value in made.program.outputs.values():
+        lives[slices.root(value)].append(len(made.program.calls))
     held = list(lives)
-    total = sum(builder.memory[tensor].nbytes for tensor in held)
-    assert builder.nbytes < 0.8 * total  # memory is shared
+    total = sum(arrays[value].nbytes for value in held)
+    assert made.nbytes < 0.8 * total  # memory is shared
     for i, first in enumerate(held):
         for second in held[:i]:
             if min(lives[first]) <= max(lives[second]) and min(lives[second]) <= max(lives[first]):
-                assert not np.may_share_memory(builder.memory[first], builder.memory[second])
+                assert not np.may_share_memory(arrays[first], arrays[second])
 
 
 # ---- weights that were packed ------------------------------------------------------------------------------------

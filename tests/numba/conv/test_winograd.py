@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minialex.conformance import winograd as kit
-from minialex_numba import winograd, winograd_matrices
-from minialex_numba.layout import channels_first, channels_last, empty
-from minialex_numba.pool import Pool, pool
-from minialex_numba.products import up
+from minialex_numba.conv import winograd, winograd_matrices
+from minialex_numba.conv.direct import geometry
+from minialex_numba.runtime.layout import channels_first, channels_last, empty, empty_rows
+from minialex_numba.runtime.threads import Threads
+from minialex_numba.runtime.threads import threads as threads_for
+from minialex_numba.runtime.tiles import up
 from minialex_numpy.conv2d import conv2d, conv2d_backward
 
 Array = np.ndarray[Any, Any]
@@ -32,18 +34,20 @@ def test_the_matrices_make_a_convolution(m: int, r: int) -> None:
     np.testing.assert_allclose(outputs @ ((kernels @ g) * (inputs @ d)), np.correlate(d, g), rtol=1e-12)
 
 
-def forward(threads: Pool, x: Array, w: Array, b: Array, padding: Any, turned: bool = False) -> Array:
-    N, C, H, W = x.shape
+def forward(threads: Threads, x: Array, w: Array, b: Array, padding: Any, turned: bool = False) -> Array:
+    N, _, H, W = x.shape
     r = w.shape[2]
     K = w.shape[1] if turned else len(w)
     P, Q = (n + sum(pad) - r + 1 for n, pad in zip((H, W), padding, strict=True))
-    engine = winograd.Convolution(threads, N, C, H, W, K, r, padding[0][0], padding[1][0], P, Q, x.dtype)
+    sizes = geometry(x.shape, (N, K, P, Q), (r, r), 1, padding)
+    engine = winograd.Convolution(threads, sizes, x.dtype)
     engine.use(empty(engine.weights, x.dtype), np.full(engine.work, np.nan, x.dtype))
-    engine.pack([w.reshape(-1)], w.shape, turned=turned)
+    engine.pack([w], turned=turned)
     bias = np.zeros_like(engine.nothing)
     bias[:K] = b
-    y = np.full(N * P * Q * K, np.nan, x.dtype)
-    engine.run(channels_last(threads, x), 0, C, bias, False, y, 0, K)
+    y = empty_rows((N, K, P, Q), x.dtype)
+    y.data[:] = np.nan
+    engine.run(channels_last(threads, x), bias, False, y)
     return channels_first(threads, y, (N, K, P, Q))
 
 
@@ -71,7 +75,7 @@ def test_forward_and_the_gradient_of_the_input(sizes: Any) -> None:
     exact = conv2d(x.astype(np.float64), w.astype(np.float64), b.astype(np.float64), stride=1, padding=padding)
     limit = kit.bound(x, w, padding, transforms(winograd.TILES[r], r), dtype)
     u = np.finfo(dtype).eps
-    y = forward(pool(2), x, w, b, padding)
+    y = forward(threads_for(2), x, w, b, padding)
     assert np.all(np.abs(y - exact) <= limit + u * (np.abs(exact) + np.abs(b)[:, None, None]))
 
     dy = exact.astype(dtype)
@@ -82,7 +86,7 @@ def test_forward_and_the_gradient_of_the_input(sizes: Any) -> None:
     turned = np.ascontiguousarray(w[:, :, ::-1, ::-1].swapaxes(0, 1))
     around = tuple((r - 1 - above, r - 1 - below) for above, below in padding)
     limit = kit.bound(dy, turned, around, transforms(winograd.TILES[r], r), dtype)
-    found = forward(pool(2), dy, w, np.zeros(x.shape[1], dtype), around, turned=True)
+    found = forward(threads_for(2), dy, w, np.zeros(x.shape[1], dtype), around, turned=True)
     assert np.all(np.abs(found - dx) <= limit)
 
 
@@ -97,10 +101,10 @@ def test_the_gradient_of_the_weights(sizes: Any) -> None:
     _, exact, of_biases = conv2d_backward(
         dy.astype(np.float64), x.astype(np.float64), w.astype(np.float64), stride=1, padding=padding, need_dx=False
     )
-    engine = winograd.WeightGradient(pool(2), N, C, H, W, K, r, padding[0][0], padding[1][0], P, Q, x.dtype)
+    engine = winograd.WeightGradient(threads_for(2), geometry(x.shape, dy.shape, (r, r), 1, padding), x.dtype)
     engine.use(np.full(up(engine.room, 16), np.nan, dtype))
     dw, db = np.full(w.size, np.nan, dtype), np.full(K, np.nan, dtype)
-    engine.run(channels_last(pool(2), dy), 0, K, channels_last(pool(2), x), 0, C, [dw], [db])
+    engine.run(channels_last(threads_for(2), dy), channels_last(threads_for(2), x), [dw], [db])
 
     # a tile of dy is the kernel: the gradient is the sum over tiles of convolutions of x by tiles of dy
     m = winograd.TILES[r]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex_numba import simd
-from minialex_numba.kernels import kernel
-from minialex_numba.products import lanes as lanes_of
+from minialex_numba.runtime import vector
+from minialex_numba.runtime.jit import kernel
+from minialex_numba.runtime.tiles import lanes as lanes_of
 
 Array = np.ndarray[Any, Any]
 DTYPES = ["float32", "float64"]
@@ -22,40 +22,40 @@ GUARD = 40
 
 @kernel
 def _lanes(x):  # type: ignore[no-untyped-def]
-    return simd.lanes(x)
+    return vector.lanes(x)
 
 
 @kernel
 def _copy(x, i, n, y, j, m):  # type: ignore[no-untyped-def]
-    simd.store(y, j, simd.load(x, i, n), m)
+    vector.store(y, j, vector.load(x, i, n), m)
 
 
 @kernel
 def _counts(x, i, like, y, z, n):  # type: ignore[no-untyped-def]
-    v = simd.load_counts(x, i, simd.load(like, 0, simd.WHOLE), n)
-    simd.store(y, GUARD, v, simd.WHOLE)
-    simd.store_counts(z, i, v, n)
+    v = vector.load_counts(x, i, vector.load(like, 0, vector.WHOLE), n)
+    vector.store(y, GUARD, v, vector.WHOLE)
+    vector.store_counts(z, i, v, n)
 
 
 @kernel
 def _choose(a, b, yes, no, out):  # type: ignore[no-untyped-def]
-    width = simd.lanes(a)
+    width = vector.lanes(a)
     for i in range(0, a.size, width):
         n = a.size - i
-        first, second = simd.load(a, i, n), simd.load(b, i, n)
-        then, otherwise = simd.load(yes, i, n), simd.load(no, i, n)
-        simd.store(out[0], i, simd.where_more(first, second, then, otherwise), n)
-        simd.store(out[1], i, simd.where_same(first, second, then, otherwise), n)
-        simd.store(out[2], i, simd.where_wins(first, second, then, otherwise), n)
-        simd.store(out[3], i, simd.where_finite(first, then, otherwise), n)
-        simd.store(out[4], i, simd.root(first), n)
-        simd.store(out[5], i, (first + second) * then / (otherwise - second), n)
-        simd.store(out[6], i, simd.spread(a, 3), n)
+        first, second = vector.load(a, i, n), vector.load(b, i, n)
+        then, otherwise = vector.load(yes, i, n), vector.load(no, i, n)
+        vector.store(out[0], i, vector.where_more(first, second, then, otherwise), n)
+        vector.store(out[1], i, vector.where_same(first, second, then, otherwise), n)
+        vector.store(out[2], i, vector.where_wins(first, second, then, otherwise), n)
+        vector.store(out[3], i, vector.where_finite(first, then, otherwise), n)
+        vector.store(out[4], i, vector.root(first), n)
+        vector.store(out[5], i, (first + second) * then / (otherwise - second), n)
+        vector.store(out[6], i, vector.spread(a, 3), n)
 
 
 @kernel
 def _total(x, n):  # type: ignore[no-untyped-def]
-    return simd.total(simd.load(x, 0, n)), simd.count_finite(simd.load(x, 0, simd.WHOLE), n)
+    return vector.total(vector.load(x, 0, n)), vector.count_finite(vector.load(x, 0, vector.WHOLE), n)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -63,8 +63,8 @@ def test_tails(dtype: str) -> None:
     width = _lanes(np.zeros(1, dtype))
     assert width == lanes_of(dtype)
     x = np.arange(1, 101).astype(dtype)
-    for n in [*range(width + 2), width * 3, simd.WHOLE]:
-        for m in (0, 1, width - 1, width, simd.WHOLE):
+    for n in [*range(width + 2), width * 3, vector.WHOLE]:
+        for m in (0, 1, width - 1, width, vector.WHOLE):
             y = np.full(2 * GUARD + width, -1, dtype)
             _copy(x, 3, n, y, GUARD, m)
             loaded = np.zeros(width, dtype)
@@ -80,12 +80,12 @@ def test_a_tail_at_the_end_of_memory_is_not_read_beyond() -> None:
 import ctypes, mmap
 import numba
 import numpy as np
-from minialex_numba import simd
-from minialex_numba.products import lanes
+from minialex_numba.runtime import vector
+from minialex_numba.runtime.tiles import lanes
 
 @numba.njit
 def copy(x, i, n, y):
-    simd.store(y, i, simd.load(x, i, n), n)
+    vector.store(y, i, vector.load(x, i, n), n)
 
 libc = ctypes.CDLL(None, use_errno=True)
 page = mmap.PAGESIZE
@@ -176,10 +176,11 @@ def test_totals_and_counts_of_finite_numbers(dtype: str) -> None:
 OPERATIONS = """
 import sys
 import numpy as np
-from minialex_numba import NumbaBackend, vectors
+from minialex_numba import NumbaBackend
+from minialex_numba.runtime import vector
 from minialex_numpy import NumpyBackend
 
-print(vectors.BYTES, vectors.REGISTERS)
+print(vector.BYTES, vector.REGISTERS)
 numba, numpy = NumbaBackend(threads=2), NumpyBackend()
 random = np.random.default_rng(0)
 

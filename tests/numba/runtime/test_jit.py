@@ -25,7 +25,7 @@ logging.getLogger("minialex.numba").addHandler(Listen())
 with event.install_recorder("numba:compile") as compiled:
     import numpy as np
     from minialex_numba import NumbaBackend
-    from minialex_numba.kernels import cache_folder
+    from minialex_numba.runtime.jit import cache_folder
 
     backend = NumbaBackend(threads=2)
     x = backend.to_device(np.arange(-8.0, 9.0), "cpu:0")
