@@ -9,7 +9,7 @@ Lanes beyond n compute something that nobody looks at.
         store(y, b + c, where_more(load(x, a + c, C - c), zero, one, zero), C - c)
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 from __future__ import annotations
 
 import operator
@@ -21,20 +21,13 @@ import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numba
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils as untyped_cgutils
-from numba.core.datamodel import models as untyped_models
-from numba.core.datamodel import register_default as untyped_register
-from numba.core.imputils import lower_builtin as untyped_lower
-from numba.core.typing import templates as untyped_templates
+from numba.core import cgutils
+from numba.core.datamodel import models, register_default
+from numba.core.imputils import lower_builtin
+from numba.core.typing import templates
 from numba.extending import intrinsic as untyped_intrinsic
 
-config: Any = numba.config
 intrinsic: Any = untyped_intrinsic
-cgutils: Any = untyped_cgutils
-models: Any = untyped_models
-register_default: Any = untyped_register
-lower_builtin: Any = untyped_lower
-templates: Any = untyped_templates
 
 WHOLE = 1 << 20
 """As many numbers as a vector has, whatever it has: no tail."""
@@ -44,9 +37,9 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 
 def _bytes_and_registers() -> tuple[int, int]:
     """Bytes of a vector and number of vector registers that this processor has."""
-    if config.CPU_FEATURES is not None:
-        features = {word[1:]: word[0] == "+" for word in config.CPU_FEATURES.split(",") if word}
-    elif config.CPU_NAME == "generic":
+    if numba.config.CPU_FEATURES is not None:
+        features = {word[1:]: word[0] == "+" for word in numba.config.CPU_FEATURES.split(",") if word}
+    elif numba.config.CPU_NAME == "generic":
         features = {}
     else:
         features = dict(llvm.get_host_cpu_features())
