@@ -1,4 +1,4 @@
-"""The Numba backend: the table of its operations, each a plain function in the file of its name."""
+"""The Numba backend: the table of its operations, each a node in the file of its name (see `minialex_numba.ops`)."""
 
 from __future__ import annotations
 
@@ -8,34 +8,31 @@ from functools import partial
 from typing import Any, final
 
 from minialex import host
-from minialex.backend import Array
+from minialex.backend import Array, Backend
 from minialex.program import CompiledStep, Program
 from minialex_numba.compiler import step
-from minialex_numba.ops import augment as augmentation
-from minialex_numba.ops import conv2d as convolution
-from minialex_numba.ops import dropout as dropping
-from minialex_numba.ops import elementwise
-from minialex_numba.ops import linear as full
-from minialex_numba.ops import local_response_norm as channels
-from minialex_numba.ops import max_pool2d as pooling
-from minialex_numba.ops import sgd_update as descent
-from minialex_numba.ops import softmax_cross_entropy as cost
-from minialex_numba.ops import spatial_response_norm as places
+from minialex_numba.ops import NODES
+from minialex_numba.runtime.alone import run_alone
 from minialex_numba.runtime.threads import threads as threads_for
 
 
-class operation(host.operation):  # noqa: N801 - used as a decorator
-    """Turn a function ``(threads, arrays …, numbers …)`` into a backend's method of the same other parameters."""
+class operation(host.operation):  # noqa: N801 - as the class that it is one of
+    """A backend's method of the protocol's parameters, which runs the node of its name."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
-        signature = inspect.signature(function)
-        self.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
+    def __init__(self, *, flat: bool = False) -> None:
+        self.flat = flat
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        super().__set_name__(owner, name)
+        method = getattr(Backend, name)
+        self.__doc__ = method.__doc__
+        parameters = list(inspect.signature(method).parameters.values())[1:]
+        self.__signature__ = inspect.Signature(parameters)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Callable[..., Any]:
         if instance is None:
             return self
-        bound = host.operation(partial(self.function, instance.threads))
+        bound = host.operation(partial(run_alone, instance.threads, NODES[self.name], self.rule, self.flat))
         bound.name, bound.rule = self.name, self.rule
         return bound.call
 
@@ -69,32 +66,32 @@ class NumbaBackend:
     reshape = host.operation(host.reshape)
     concat = host.operation(host.concat)
     split = host.operation(host.split)
-    add = operation(elementwise.add)
-    scale = operation(elementwise.scale)
 
     def synchronize(self, device: str) -> None:
         """Nothing to wait for: operations return when they are done."""
 
-    conv2d = operation(convolution.conv2d)
-    conv2d_backward = operation(convolution.conv2d_backward)
-    linear = operation(full.linear)
-    linear_backward = operation(full.linear_backward)
-    relu = operation(elementwise.relu)
-    relu_backward = operation(elementwise.relu_backward)
-    tanh = operation(elementwise.tanh)
-    tanh_backward = operation(elementwise.tanh_backward)
-    max_pool2d = operation(pooling.max_pool2d)
-    max_pool2d_backward = operation(pooling.max_pool2d_backward)
-    local_response_norm = operation(channels.local_response_norm)
-    local_response_norm_backward = operation(channels.local_response_norm_backward)
-    spatial_response_norm = operation(places.spatial_response_norm)
-    spatial_response_norm_backward = operation(places.spatial_response_norm_backward)
-    dropout = operation(dropping.dropout)
-    dropout_backward = operation(dropping.dropout_backward)
-    softmax_cross_entropy = operation(cost.softmax_cross_entropy)
-    softmax_cross_entropy_backward = operation(cost.softmax_cross_entropy_backward)
-    sgd_update = operation(descent.sgd_update)
-    augment = operation(augmentation.augment)
+    add = operation(flat=True)
+    scale = operation(flat=True)
+    conv2d = operation()
+    conv2d_backward = operation()
+    linear = operation()
+    linear_backward = operation()
+    relu = operation(flat=True)
+    relu_backward = operation(flat=True)
+    tanh = operation(flat=True)
+    tanh_backward = operation(flat=True)
+    max_pool2d = operation()
+    max_pool2d_backward = operation()
+    local_response_norm = operation()
+    local_response_norm_backward = operation()
+    spatial_response_norm = operation()
+    spatial_response_norm_backward = operation()
+    dropout = operation(flat=True)
+    dropout_backward = operation(flat=True)
+    softmax_cross_entropy = operation()
+    softmax_cross_entropy_backward = operation()
+    sgd_update = operation()
+    augment = operation()
 
     def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
         """The whole step on buffers that are allocated once (see `minialex_numba.compiler`); it holds `nbytes` of them."""

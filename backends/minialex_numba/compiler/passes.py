@@ -43,7 +43,7 @@ def fuse(program: Program) -> Program:
     for call in rewrite.of("max_pool2d", "normalised_pool"):
         _keep_winner(rewrite, call)
     _fuse_backward(rewrite)
-    if any("norm" not in call.kwargs for call in rewrite.of("local_response_norm_backward")):
+    if any("k" not in call.kwargs for call in rewrite.of("local_response_norm_backward")):
         raise Unsupported("the gradient of a normalisation that is not there")
     return rewrite.program
 
@@ -173,11 +173,10 @@ def _fuse_normalisation(rewrite: Rewrite, norm: Call) -> None:
     y, scale = norm.results
     assert y is not None
     assert scale is not None
-    numbers = Norm(**norm.kwargs)
     for reader in rewrite.readers(scale):
         if reader.operation != "local_response_norm_backward":
             raise Unsupported("a scale that is read")
-        rewrite.replace([reader], reader.operation, reader.args[:2], {"norm": numbers}, reader.results)
+        rewrite.replace([reader], reader.operation, reader.args[:2], norm.kwargs, reader.results)
     if rewrite.is_output(scale):
         raise Unsupported("a scale that is read")
     alone = rewrite.replace([norm], norm.operation, norm.args, norm.kwargs, (y,))
@@ -187,7 +186,7 @@ def _fuse_normalisation(rewrite: Rewrite, norm: Call) -> None:
     if len(pools) != 1 or rewrite.is_output(y) or not all(_needs_winner_alone(reader, y) for reader in others):
         return
     (pool,) = pools
-    kwargs = {"norm": numbers, **pool.kwargs}
+    kwargs = {"norm": Norm(**norm.kwargs), **pool.kwargs}
     rewrite.replace([alone, pool], "normalised_pool", norm.args, kwargs, pool.results)
 
 
@@ -214,7 +213,7 @@ def _fuse_backward(rewrite: Rewrite) -> None:
     for unpool in rewrite.of("max_pool2d_backward"):
         norm = rewrite.sole_reader(unpool.results[0], "local_response_norm_backward", 0)
         if norm and unpool.kwargs["ties"] == "first":
-            kwargs = {**norm.kwargs, "size": unpool.kwargs["size"], "stride": unpool.kwargs["stride"]}
+            kwargs = {"norm": Norm(**norm.kwargs), "size": unpool.kwargs["size"], "stride": unpool.kwargs["stride"]}
             args = *unpool.args, norm.args[1]
             rewrite.replace([unpool, norm], "normalised_pool_backward", args, kwargs, norm.results)
     for call in rewrite.of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,77 +14,13 @@ from minialex.host import HostArray
 from minialex.program import Call, Program, Value, Watch, values
 from minialex_numba.compiler import memory
 from minialex_numba.compiler.graph import build
-from minialex_numba.ops import (
-    augment,
-    conv2d,
-    dropout,
-    elementwise,
-    linear,
-    local_response_norm,
-    max_pool2d,
-    normalised_pool,
-    sgd_update,
-    softmax_cross_entropy,
-    spatial_response_norm,
-)
-from minialex_numba.ops.elementwise import elementwise_node
+from minialex_numba.ops import NODES
 from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Slices, Task, Unsupported, row_count, row_width
-from minialex_numba.runtime.layout import Rows, channels_first_kernel, channels_last_kernel, items
+from minialex_numba.runtime.layout import Rows, channels_first_kernel, items
 from minialex_numba.runtime.threads import Threads
 
 LITTLE = 1 << 31
 """Multiply-adds of a step below which each thread computes a column of its own."""
-
-
-def _reshape_node(on: Buffers, results: Sequence[Value], x: Value, shape: tuple[int, ...]) -> Bind:
-    """From images to features and back."""
-    y = results[0]
-    if {len(x.shape), len(shape)} != {2, 4}:
-        raise Unsupported(f"reshape {x.shape} to {shape}")
-    N, C, *places = max(x.shape, y.shape, key=len)
-    kernel = channels_first_kernel if len(x.shape) == 4 else channels_last_kernel
-    return on.launch(kernel, items(N, math.prod(places)), x, y, C, math.prod(places))
-
-
-def _zeros_node(on: Buffers, results: Sequence[Value], *_: Any) -> Bind:
-    def bind() -> Task:
-        flat, first, distance = on.rows(results[0])
-        rows = flat.reshape(-1, distance)[:, first : first + row_width(results[0])]
-        return lambda feed: rows.fill(0)
-
-    return bind
-
-
-NODES: dict[str, Callable[..., Bind]] = {
-    "add": elementwise_node(elementwise.add_kernel),
-    "augment": augment.augment_node,
-    "conv2d": conv2d.conv2d_node,
-    "conv2d_backward": conv2d.conv2d_backward_node,
-    "copy": elementwise_node(elementwise.copy_kernel),
-    "dropout": dropout.dropout_node,
-    "dropout_backward": dropout.dropout_backward_node,
-    "linear": linear.linear_node,
-    "linear_backward": linear.linear_backward_node,
-    "local_response_norm": local_response_norm.local_response_norm_node,
-    "local_response_norm_backward": local_response_norm.local_response_norm_backward_node,
-    "max_pool2d": max_pool2d.max_pool2d_node,
-    "max_pool2d_backward": max_pool2d.max_pool2d_backward_node,
-    "normalised_pool": normalised_pool.normalised_pool_node,
-    "normalised_pool_backward": normalised_pool.normalised_pool_backward_node,
-    "relu": elementwise_node(elementwise.relu_kernel),
-    "relu_backward": elementwise_node(elementwise.relu_backward_kernel),
-    "reshape": _reshape_node,
-    "scale": elementwise_node(elementwise.scale_kernel),
-    "sgd_update": sgd_update.sgd_update_node,
-    "softmax_cross_entropy": softmax_cross_entropy.softmax_cross_entropy_node,
-    "softmax_cross_entropy_backward": softmax_cross_entropy.softmax_cross_entropy_backward_node,
-    "spatial_response_norm": spatial_response_norm.spatial_response_norm_node,
-    "spatial_response_norm_backward": spatial_response_norm.spatial_response_norm_backward_node,
-    "tanh": elementwise.tanh_node,
-    "tanh_backward": elementwise_node(elementwise.tanh_backward_kernel),
-    "zeros": _zeros_node,
-}
-"""The node function of each operation (see `minialex_numba.runtime.buffers`)."""
 
 
 def compile_step(threads: Threads, program: Program, bindings: Mapping[str, Array]) -> Step | None:

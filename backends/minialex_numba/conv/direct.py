@@ -259,7 +259,7 @@ class Convolution:
         self.wide = wide = narrowest(K, dtype)
         rows, across = (P - 1) * stride + R, (Q - 1) * stride + S
         blocks = -(-K // wide)
-        self.groups = min(blocks, max(1, 4 * threads.count // N))
+        self.groups = min(blocks, max(1, 4 * threads.count // max(N, 1)))
         p, q = np.divmod(np.arange(P * Q, dtype=np.int64), Q)
         self.table = row_table((p * stride * across + q * stride) * C)
         self.size = up(rows * across * C + ROWS * wide, 16)
@@ -297,7 +297,7 @@ class WeightGradient:
         self.run_length = up(S * C, ROWS_ACROSS)
         self.size = up(R * self.run_length * self.Kp + self.Kp, 16)
         # fewer groups where the weights are large: sums of 32 MB at most
-        self.groups = max(1, min(N, GROUPS, (32 << 20) // (self.size * np.dtype(dtype).itemsize)))
+        self.groups = max(1, min(N, GROUPS, (32 << 20) // max(1, self.size * np.dtype(dtype).itemsize)))
         rows, across = (P - 1) * stride + R, (Q - 1) * stride + S
         self.scratch_size = up(rows * across * C + ROWS_ACROSS + P * Q * self.Kp, 16)
         self.room = self.groups * self.size + threads.count * self.scratch_size + lanes(dtype)

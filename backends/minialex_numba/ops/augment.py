@@ -5,61 +5,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from minialex.program import Value
 from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, Unsupported
 from minialex_numba.runtime.jit import kernel
-from minialex_numba.runtime.layout import Floats
-from minialex_numba.runtime.threads import Threads
 
 
 @kernel
 def augment_kernel(
-    worker, begin, end, images, shape, mean, follows, shift, top, left, flip, crop, factor, y, strides
+    worker, begin, end, images, shape, mean, follows, shift, top, left, flip, crop, factor, y, distance
 ):  # fmt: skip
-    """Items are rows of crops; `shape` is that of the images, (C, H, W), and numbers of y are `strides` = (image,
-    channel, pixel) apart."""
-    (C, H, W), (image, channel, pixel) = shape, strides
+    """Items are rows of crops; `shape` is that of the images, (C, H, W), and pixels of y, channels last, are `distance`
+    apart."""
+    C, H, W = shape
     kind = mean.dtype.type
     for item in range(begin, end):
         n, i = divmod(item, crop)
         for c in range(C):
             a = ((n * C + c) * H + top[n] + i) * W + left[n]
             m = (c * H + top[n] + i) * W + left[n] if follows else (c * crop + i) * crop
-            b = n * image + c * channel + i * crop * pixel
+            b = item * crop * distance + c
             colour = shift[n * C + c]
             if not flip[n]:
                 for j in range(crop):
-                    y[b + j * pixel] = factor * (kind(images[a + j]) + colour - mean[m + j])
+                    y[b + j * distance] = factor * (kind(images[a + j]) + colour - mean[m + j])
             elif follows:
                 for j in range(crop):
-                    y[b + j * pixel] = factor * (kind(images[a + crop - 1 - j]) + colour - mean[m + crop - 1 - j])
+                    y[b + j * distance] = factor * (kind(images[a + crop - 1 - j]) + colour - mean[m + crop - 1 - j])
             else:
                 for j in range(crop):
-                    y[b + j * pixel] = factor * (kind(images[a + crop - 1 - j]) + colour - mean[m + j])
+                    y[b + j * distance] = factor * (kind(images[a + crop - 1 - j]) + colour - mean[m + j])
 
 
 def augment(
-    threads: Threads, images: NDArray[np.uint8], mean: Floats, shift: Floats, top: NDArray[np.int32],
-    left: NDArray[np.int32], flip: NDArray[np.uint8], *, crop: int, factor: float, mean_follows: bool,
-) -> Floats:  # fmt: skip
-    """y = factor · (image at the crop, reflected where flip is 1, + shift − mean); see the protocol for the indices."""
-    N, C, H, W = images.shape
-    y = np.empty((N, C, crop, crop), mean.dtype)
-    threads.run(
-        augment_kernel, N * crop, images.reshape(-1), (C, H, W), mean.reshape(-1), mean_follows, shift.reshape(-1),
-        top, left, flip, crop, mean.dtype.type(factor), y.reshape(-1), (C * crop * crop, crop * crop, 1), grain=16,
-    )  # fmt: skip
-    return y
-
-
-def augment_node(
     on: Buffers, results: Sequence[Value], images: Value, mean: Value, *draws: Value, crop: int, factor: float,
     mean_follows: bool,
 ) -> Bind:  # fmt: skip
-    """The input of the network, channels last."""
+    """y = factor · (image at the crop, reflected where flip is 1, + shift − mean); see the protocol for the indices."""
     names = [on.fed_name(value) for value in (images, *draws)]
     N, *shape = images.shape
 
@@ -67,13 +48,13 @@ def augment_node(
         target, first, distance = on.rows(results[0])
         if first:
             raise Unsupported("images in a slice")
-        average, strides = on.array(mean).data.reshape(-1), (crop * crop * distance, 1, distance)
+        average = on.array(mean).data.reshape(-1)
 
         def task(feed: Feed) -> None:
             pixels, shift, top, left, flip = (feed[name].data for name in names)
             on.threads.run(
                 augment_kernel, N * crop, pixels.reshape(-1), tuple(shape), average, mean_follows, shift.reshape(-1),
-                top, left, flip, crop, on.number(factor), target, strides, grain=16,
+                top, left, flip, crop, on.number(factor), target, distance, grain=16,
             )  # fmt: skip
 
         return task

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minialex.philox import MULTIPLIER_0, MULTIPLIER_1, ROUNDS, WEYL_0, WEYL_1, Stream
 from minialex.program import Value
-from minialex_numba.ops.elementwise import GRAIN, elementwise, elementwise_node, spans
-from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, current, row_width
+from minialex_numba.ops.elementwise import GRAIN, node, spans
+from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, current, in_order, row_width
 from minialex_numba.runtime.jit import kernel
-from minialex_numba.runtime.layout import Floats, Rows
+from minialex_numba.runtime.layout import Rows
 from minialex_numba.runtime.threads import Threads
 
 _LOW = np.uint64(0xFFFFFFFF)
@@ -83,39 +82,22 @@ def draw(threads: Threads, mask: Rows, N: int, places: int, C: int, rate: float,
     )  # fmt: skip
 
 
-def dropout(
-    threads: Threads, x: Floats, *, rate: float, factor: float, stream: Stream
-) -> tuple[Floats, NDArray[np.uint8]]:
-    """y = factor · x where the Philox word of (sample, element) is at least rate · 2³², else 0; returns y and mask."""
-    mask = np.empty(x.shape, np.uint8)
-    E = math.prod(x.shape[1:])
-    draw(threads, Rows(mask.reshape(-1), 0, E), x.shape[0], 1, E, rate, stream)
-    return elementwise(threads, apply_kernel, x, mask, factor), mask
+dropout_backward = node(apply_kernel)
+"""dx = factor · dy where the unit spoke, else 0."""
 
 
-def dropout_backward(threads: Threads, dy: Floats, mask: NDArray[np.uint8], *, factor: float) -> Floats:
-    """dx = factor · dy where the unit spoke, else 0."""
-    return elementwise(threads, apply_kernel, dy, mask, factor)
-
-
-dropout_backward_node = elementwise_node(apply_kernel)
-
-
-def dropout_node(
-    on: Buffers, results: Sequence[Value], x: Value, *, rate: float, factor: float, stream: Stream
-) -> Bind:
-    """Draw the mask of the step, and apply it."""
+def dropout(on: Buffers, results: Sequence[Value], x: Value, *, rate: float, factor: float, stream: Stream) -> Bind:
+    """y = factor · x where the Philox word of (sample, element) is at least rate · 2³², else 0; results are y and mask."""
     y, mask = results
-    apply = dropout_backward_node(on, [y], x, mask, factor=factor)
+    apply = dropout_backward(on, [y], x, mask, factor=factor)
 
     def bind() -> Task:
-        applied, silent = apply(), on.rows(mask)
+        silent = on.rows(mask)
         shape = x.shape[0], math.prod(x.shape[2:]), row_width(x)
 
-        def task(feed: Feed) -> None:
+        def draw_mask(feed: Feed) -> None:
             draw(on.threads, silent, *shape, rate, replace(stream, step=current(stream.step, feed)))
-            applied(feed)
 
-        return task
+        return in_order(draw_mask, apply())
 
     return bind

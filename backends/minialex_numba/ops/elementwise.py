@@ -1,7 +1,6 @@
 """Operations on one element at a time: relu, tanh, scale, add.
 
-Every kernel works on rows of `width` numbers and counts its items in numbers, row after row; a contiguous array is
-one row.
+Every kernel works on rows of `width` numbers and counts its items in numbers, row after row.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -15,8 +14,7 @@ import numpy as np
 from minialex.program import Value
 from minialex_numba.runtime.buffers import Bind, Buffers, row_count, row_width
 from minialex_numba.runtime.jit import kernel
-from minialex_numba.runtime.layout import Floats, one_row
-from minialex_numba.runtime.threads import Kernel, Threads
+from minialex_numba.runtime.threads import Kernel
 
 GRAIN = 1 << 14
 
@@ -129,60 +127,24 @@ def copy_kernel(worker, begin, end, width, x, y):
             y[b + i] = x[a + i]
 
 
-def elementwise(threads: Threads, kernel: Kernel, *arguments: Any) -> Floats:
-    """An array like the first, made by a kernel of this kind from arrays and numbers."""
-    y: Floats = np.empty_like(arguments[0])
-    given = [one_row(a) if isinstance(a, np.ndarray) else y.dtype.type(a) for a in arguments]
-    threads.run(kernel, y.size, y.size, *given, one_row(y), grain=GRAIN)
-    return y
+def node(kernel: Kernel) -> Callable[..., Bind]:
+    """The node of such a kernel: arrays and numbers to one array."""
 
-
-def elementwise_node(kernel: Kernel) -> Callable[..., Bind]:
-    """The node function of such a kernel."""
-
-    def node(on: Buffers, results: Sequence[Value], x: Value, *arguments: Any, **numbers: float) -> Bind:
+    def elementwise(on: Buffers, results: Sequence[Value], x: Value, *arguments: Any, **numbers: float) -> Bind:
         given = [a if isinstance(a, Value) else on.number(a) for a in (x, *arguments, *numbers.values())]
         return on.launch(kernel, row_count(x) * row_width(x), row_width(x), *given, *results, grain=GRAIN)
 
-    return node
+    return elementwise
 
 
-def tanh_kernel_of(dtype: np.dtype[Any]) -> Kernel:
-    """The kernel for numbers of a dtype."""
-    chosen: Kernel = tanh32_kernel if dtype == np.float32 else tanh_kernel
-    return chosen
+relu = node(relu_kernel)
+relu_backward = node(relu_backward_kernel)
+tanh_backward = node(tanh_backward_kernel)
+scale = node(scale_kernel)
+add = node(add_kernel)
+copy = node(copy_kernel)
 
 
-def tanh_node(on: Buffers, results: Sequence[Value], x: Value) -> Bind:
-    """The node function of tanh."""
-    return elementwise_node(tanh_kernel_of(on.dtype))(on, results, x)
-
-
-def relu(threads: Threads, x: Floats) -> Floats:
-    """y = max(x, 0)."""
-    return elementwise(threads, relu_kernel, x)
-
-
-def relu_backward(threads: Threads, dy: Floats, y: Floats) -> Floats:
-    """dx = dy where the unit was on (y > 0), else 0."""
-    return elementwise(threads, relu_backward_kernel, dy, y)
-
-
-def tanh(threads: Threads, x: Floats) -> Floats:
+def tanh(on: Buffers, results: Sequence[Value], x: Value) -> Bind:
     """y = tanh x."""
-    return elementwise(threads, tanh_kernel_of(x.dtype), x)
-
-
-def tanh_backward(threads: Threads, dy: Floats, y: Floats) -> Floats:
-    """dx = dy · (1 − y²)."""
-    return elementwise(threads, tanh_backward_kernel, dy, y)
-
-
-def scale(threads: Threads, x: Floats, factor: float) -> Floats:
-    """factor · x."""
-    return elementwise(threads, scale_kernel, x, factor)
-
-
-def add(threads: Threads, x: Floats, y: Floats) -> Floats:
-    """x + y."""
-    return elementwise(threads, add_kernel, x, y)
+    return node(tanh32_kernel if on.dtype == np.float32 else tanh_kernel)(on, results, x)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from minialex.program import Value
 from minialex_numba.ops.sgd_update import Rates, update
-from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, in_order
+from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, in_order, listed
 from minialex_numba.runtime.jit import kernel
-from minialex_numba.runtime.layout import Floats, Rows, empty, rows
+from minialex_numba.runtime.layout import Floats, Rows, empty
 from minialex_numba.runtime.threads import Threads
 from minialex_numba.runtime.tiles import (
     ACROSS,
@@ -117,7 +117,7 @@ def forward_kernel(worker, begin, end, w, sizes, packed, table, bias, relu, y, s
         first = item * TILES * ROWS
         tiles = min(TILES, (K - first + ROWS - 1) // ROWS)
         base = worker * room
-        for d in range(0, D, DEPTH):
+        for d in range(0, max(D, 1), DEPTH):  # without features, zeros
             depth = min(DEPTH, D - d)
             for block in range(blocks):
                 for tile in range(tiles):
@@ -152,7 +152,7 @@ def input_gradient_kernel(worker, begin, end, dy, sizes, table, w, nothing, accu
             for n in range(N):
                 for d in range(features):
                     scratch[out + n * BLOCK + d] = dx[dx0 + n * lddx + first + d]
-        for k0 in range(0, K, BLOCK):
+        for k0 in range(0, max(K, 1), BLOCK):
             depth = min(BLOCK, K - k0)
             for k in range(depth):
                 a = (k0 + k) * D + first
@@ -273,7 +273,7 @@ def weight_gradient(
     dtype = dy.data.dtype
     dys, pack = packed_rows(threads, dy, N, K, ROWS_ACROSS)
     blocks = -(-D // BLOCK)
-    parts = max(1, min(-(-16 // blocks), -(-K // ROWS_ACROSS)))  # the same for any number of threads
+    parts = max(1, min(-(-16 // max(blocks, 1)), -(-K // ROWS_ACROSS)))  # the same for any number of threads
     skipped = np.zeros(blocks * parts, np.int64)
     scratch = empty(threads.count * ROWS_ACROSS * width(dtype), dtype)
     w, v, rates = updated or (result, result, Rates(0, 0, 0))
@@ -291,45 +291,25 @@ def weight_gradient(
     return task
 
 
-def linear(threads: Threads, x: Floats, w: Floats, b: Floats) -> Floats:
-    """y[n,k] = b[k] + Σ_d w[k,d] · x[n,d]."""
-    (N, D), K = x.shape, w.shape[0]
-    y = np.empty((N, K), x.dtype)
-    forward(threads, (N, K, D), rows(x), w.reshape(-1), b, False, rows(y))({})
-    return y
-
-
-def linear_backward(
-    threads: Threads, dy: Floats, x: Floats, w: Floats, *, need_dx: bool
-) -> tuple[Floats | None, Floats, Floats]:
-    """dx = dy w;  dw = dyᵀ x;  db = Σ_n dy[n]."""
-    (N, D), K = x.shape, w.shape[0]
-    dw, db = np.zeros_like(w), np.zeros(K, x.dtype)
-    dx = np.zeros_like(x) if need_dx else None
-    if N and K and D:
-        if dx is not None:
-            input_gradient(threads, (N, K, D), rows(dy), w.reshape(-1), rows(dx))({})
-        xs, pack = packed_rows(threads, rows(x), N, D, width(x.dtype))
-        in_order(pack, weight_gradient(threads, (N, K, D), rows(dy), xs, dw.reshape(-1)))({})
-    threads.run(bias_gradient_kernel, K, rows(dy), N, db, grain=64)
-    return dx, dw, db
-
-
-def linear_node(on: Buffers, results: Sequence[Value], x: Value, w: Value, b: Value, *, relu: bool = False) -> Bind:
-    """One column's layer."""
+def linear(on: Buffers, results: Sequence[Value], x: Value, w: Value, b: Value, *, relu: bool = False) -> Bind:
+    """y[n,k] = b[k] + Σ_d w[k,d] · x[n,d], perhaps rectified."""
     (N, D), K = x.shape, w.shape[0]
     return lambda: forward(
         on.threads, (N, K, D), on.rows(x), on.array(w).data.reshape(-1), on.array(b).data, relu, on.rows(results[0])
     )
 
 
-def linear_backward_node(
-    on: Buffers, results: Sequence[Value | None], dys: Sequence[Value], x: Value, ws: Sequence[Value],
+def linear_backward(
+    on: Buffers, results: Sequence[Value | None], dy: Value | list[Value], x: Value, w: Value | list[Value],
     vs: Sequence[Value] = (), *, need_dx: bool, like: Value | None = None, rates: Sequence[Rates] = (),
 ) -> Bind:  # fmt: skip
-    """All columns that read x: dx is the sum of their gradients, and with `like` goes through the gradient of the ReLU
+    """dx = dy w;  dw = dyᵀ x;  db = Σ_n dy[n].
+
+    For all columns that read x: dx is the sum of their gradients, and with `like` goes through the gradient of the ReLU
     that made x. Results are dx (or None), then the dw, or with momentum `vs` and their `rates`, how many elements of w
-    were skipped in the update; then the db."""
+    were skipped in the update; then the db.
+    """
+    dys, ws = listed(dy), listed(w)
     del need_dx
     (dx, *gradients), (N, D), threads = results, x.shape, on.threads
 

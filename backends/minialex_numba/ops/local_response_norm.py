@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minialex.program import Value
-from minialex_numba.runtime.buffers import Bind, Buffers, row_count
+from minialex_numba.runtime.buffers import Bind, Buffers, Compact, row_count
 from minialex_numba.runtime.jit import kernel
-from minialex_numba.runtime.layout import Floats, channels_first, channels_last, empty, empty_rows
-from minialex_numba.runtime.threads import Threads
+from minialex_numba.runtime.layout import empty
 from minialex_numba.runtime.tiles import lanes as lanes_of
 from minialex_numba.runtime.tiles import up
 from minialex_numba.runtime.vector import WHOLE, lanes, load, multiply_add, root, spread, store, where_more
@@ -188,48 +187,29 @@ def backward_kernel(worker, begin, end, dy, x, scale, C, norm, relu, dx, scratch
 
 
 def local_response_norm(
-    threads: Threads, x: Floats, *, size: int, k: float, alpha: float, beta: float
-) -> tuple[Floats, Floats]:
-    """y = x · scale^(−β), scale[c] = k + α · Σ_{c' in the window of c} x[c']²; returns y and scale."""
-    N, C, H, W = x.shape
-    y, scale = empty_rows(x.shape, x.dtype), empty_rows(x.shape, x.dtype)
-    room, norm = scratch_size(C, size, x.dtype), Norm(size, k, alpha, beta).of(x.dtype)
-    scratch = np.zeros(threads.count * room, x.dtype)
-    arguments = channels_last(threads, x), C, norm, y, scale.data, scratch, room
-    threads.run(forward_kernel, N * H * W, *arguments, grain=BLOCK)
-    return channels_first(threads, y, x.shape), channels_first(threads, scale, x.shape)
-
-
-def local_response_norm_backward(
-    threads: Threads, dy: Floats, x: Floats, y: Floats, scale: Floats, *, size: int, alpha: float, beta: float
-) -> Floats:
-    """dx[c] = dy[c] · scale[c]^(−β) − 2αβ · x[c] · Σ_{c': c in the window of c'} dy[c'] · y[c'] / scale[c']."""
-    del y  # x · scale^(−β), which is computed anew
-    N, C, H, W = x.shape
-    dx = empty_rows(x.shape, x.dtype)
-    room, norm = scratch_size(C, size, x.dtype), Norm(size, 0, alpha, beta).of(x.dtype)
-    scratch = np.zeros(threads.count * room, x.dtype)
-    slopes, source, scales = (channels_last(threads, array) for array in (dy, x, scale))
-    arguments = slopes, source, scales.data, C, norm, False, dx, scratch, room
-    threads.run(backward_kernel, N * H * W, *arguments, grain=BLOCK)
-    return channels_first(threads, dx, x.shape)
-
-
-def local_response_norm_node(
     on: Buffers, results: Sequence[Value], x: Value, *, size: int, k: float, alpha: float, beta: float
 ) -> Bind:
-    """The scale is not kept."""
+    """y = x · scale^(−β), scale[c] = k + α · Σ_{c' in the window of c} x[c']².
+
+    Results are y and, if it is read, the scale.
+    """
+    y, *scales = results
     C, room, norm = x.shape[1], scratch_size(x.shape[1], size, on.dtype), Norm(size, k, alpha, beta).of(on.dtype)
-    scratch = on.scratch(on.threads.count * room)
-    arguments = x, C, norm, results[0], empty(0, on.dtype), scratch, room
+    scale = Compact(scales[0]) if scales else empty(0, on.dtype)
+    arguments = x, C, norm, y, scale, on.scratch(on.threads.count * room), room
     return on.launch(forward_kernel, row_count(x), *arguments, grain=BLOCK)
 
 
-def local_response_norm_backward_node(
-    on: Buffers, results: Sequence[Value], dy: Value, x: Value, *, norm: Norm, relu: bool = False
-) -> Bind:
-    """The scale is computed anew; with `relu` the gradient of the ReLU that made x is taken, too."""
-    C, room = x.shape[1], scratch_size(x.shape[1], norm.size, on.dtype)
-    scratch = on.scratch(on.threads.count * room)
-    arguments = dy, x, empty(0, on.dtype), C, norm.of(on.dtype), relu, results[0], scratch, room
+def local_response_norm_backward(
+    on: Buffers, results: Sequence[Value], dy: Value, x: Value, *read: Value, size: int, alpha: float, beta: float,
+    k: float = 0, relu: bool = False,
+) -> Bind:  # fmt: skip
+    """dx[c] = dy[c] · scale[c]^(−β) − 2αβ · x[c] · Σ_{c': c in the window of c'} dy[c'] · y[c'] / scale[c'].
+
+    Reads y, which is computed anew, and the scale; or neither but is given k. With `relu` the gradient of the ReLU that
+    made x is taken, too.
+    """
+    C, room, norm = x.shape[1], scratch_size(x.shape[1], size, on.dtype), Norm(size, k, alpha, beta).of(on.dtype)
+    scale = Compact(read[1]) if read else empty(0, on.dtype)
+    arguments = dy, x, scale, C, norm, relu, results[0], on.scratch(on.threads.count * room), room
     return on.launch(backward_kernel, row_count(x), *arguments, grain=BLOCK)

@@ -6,18 +6,16 @@ The gradient is gathered: every place of x looks at the windows that hold it, so
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minialex.program import Value
-from minialex.shapes import pool_size
-from minialex_numba.runtime.buffers import Bind, Buffers, Whole
+from minialex_numba.runtime.buffers import Bind, Buffers, Compact, in_order
 from minialex_numba.runtime.jit import kernel
-from minialex_numba.runtime.layout import Floats, Rows, channels_first, channels_last, empty, empty_rows
-from minialex_numba.runtime.threads import Threads
+from minialex_numba.runtime.layout import Rows, empty
 from minialex_numba.runtime.vector import (
     lanes,
     load,
@@ -144,57 +142,39 @@ def backward_kernel(worker, begin, end, dy, winner, x, y, every, relu, windows, 
         )  # fmt: skip
 
 
-def _forward(threads: Threads, x: Rows, N: int, windows: Windows, keep: bool) -> tuple[Rows, NDArray[Any]]:
-    shape = N, windows.C, windows.P, windows.Q
-    y = empty_rows(shape, x.data.dtype)
-    winner = empty(y.data.size if keep else 0, winner_dtype(windows.size))
-    threads.run(forward_kernel, N * windows.P, x, windows, y, winner)
-    return y, winner
+def max_pool2d(on: Buffers, results: Sequence[Value | None], x: Value, *, size: int, stride: int, ceil: bool) -> Bind:
+    """y[n,c,p,q] = the largest x in the window that begins at (p·stride, q·stride).
 
-
-def max_pool2d(threads: Threads, x: Floats, *, size: int, stride: int, ceil: bool) -> Floats:
-    """y[n,c,p,q] = the largest x in the window that begins at (p·stride, q·stride)."""
-    N, C, H, W = x.shape
-    shape = N, C, *(pool_size(n, size, stride, ceil) for n in (H, W))
-    y, _ = _forward(threads, channels_last(threads, x), N, windows_of(x.shape, shape, size, stride), False)
-    return channels_first(threads, y, shape)
-
-
-def max_pool2d_backward(
-    threads: Threads, dy: Floats, x: Floats, y: Floats, *, size: int, stride: int, ceil: bool, ties: str
-) -> Floats:
-    """Each window gives its dy to its maximum: the first in row order, or with ties = "all" to each of them."""
+    Results are y and, if the way back reads them, the winners.
+    """
     del ceil  # the size of y says it
-    N, _, H, _ = x.shape
-    windows = windows_of(x.shape, y.shape, size, stride)
-    last, slopes = channels_last(threads, x), channels_last(threads, dy)
-    largest, winner = _forward(threads, last, N, windows, True)
-    dx = empty_rows(x.shape, x.dtype)
-    threads.run(backward_kernel, N * H, slopes, winner, last, largest, ties == "all", False, windows, dx)
-    return channels_first(threads, dx, x.shape)
-
-
-def max_pool2d_node(
-    on: Buffers, results: Sequence[Value | None], x: Value, *, size: int, stride: int, ceil: bool
-) -> Bind:
-    """Results are y and, if the way back reads them, the winners."""
-    del ceil
     y, *winners = results
     assert y is not None
-    winner = Whole(winners[0]) if winners and winners[0] else empty(0, winner_dtype(size))
+    winner = Compact(winners[0]) if winners and winners[0] else empty(0, winner_dtype(size))
     windows = windows_of(x.shape, y.shape, size, stride)
     return on.launch(forward_kernel, x.shape[0] * windows.P, x, windows, y, winner)
 
 
-def max_pool2d_backward_node(
+def max_pool2d_backward(
     on: Buffers, results: Sequence[Value], dy: Value, *read: Value, size: int, stride: int, ceil: bool, ties: str,
     like: Value | None = None,
 ) -> Bind:  # fmt: skip
-    """Reads x and y where ties = "all", else the winners; with `like` the ReLU's gradient is taken, too."""
+    """Each window gives its dy to its maximum: the first in row order, or with ties = "all" to each of them.
+
+    Reads x and y, or, where ties = "first", perhaps the winners; with `like` the ReLU's gradient is taken, too.
+    """
     del ceil
     every, dx = ties == "all", results[0]
-    x, y = read if every else (like or dy, dy)
-    winner = empty(0, np.uint8) if every else Whole(read[0])
     windows = windows_of(dx.shape, dy.shape, size, stride)
     N, _, H, _ = dx.shape
-    return on.launch(backward_kernel, N * H, dy, winner, x, y, every, like is not None, windows, dx)
+    if len(read) == 1:
+        winner: Any = Compact(read[0])
+    else:
+        winner = empty(0 if every else math.prod(dy.shape), winner_dtype(size))
+    x, y = read if every else (like or dy, dy)
+    gather = on.launch(backward_kernel, N * H, dy, winner, x, y, every, like is not None, windows, dx)
+    if every or len(read) == 1:
+        return gather
+    largest = Rows(empty(math.prod(dy.shape), on.dtype), 0, windows.C)
+    find = on.launch(forward_kernel, N * windows.P, read[0], windows, largest, winner)
+    return lambda: in_order(find(), gather())

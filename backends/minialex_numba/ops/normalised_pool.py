@@ -13,7 +13,7 @@ from typing import Any
 from minialex.program import Value
 from minialex_numba.ops.local_response_norm import BLOCK, Norm, denormalise, normalise, scratch_size
 from minialex_numba.ops.max_pool2d import Windows, gather_windows, pool_row, windows_of, winner_dtype
-from minialex_numba.runtime.buffers import Bind, Buffers, Whole
+from minialex_numba.runtime.buffers import Bind, Buffers, Compact
 from minialex_numba.runtime.jit import kernel
 from minialex_numba.runtime.layout import empty
 from minialex_numba.runtime.tiles import up
@@ -79,14 +79,14 @@ def backward_kernel(worker, begin, end, dy, winner, x, relu, windows, norm, dx, 
             )  # fmt: skip
 
 
-def normalised_pool_node(
+def normalised_pool(
     on: Buffers, results: Sequence[Value | None], x: Value, *, norm: Norm, size: int, stride: int, ceil: bool
 ) -> Bind:
     """Results are y and, if the way back reads them, the winners."""
     del ceil
     y, *winners = results
     assert y is not None
-    winner = Whole(winners[0]) if winners and winners[0] else empty(0, winner_dtype(size))
+    winner = Compact(winners[0]) if winners and winners[0] else empty(0, winner_dtype(size))
     (N, C, _, W), windows = x.shape, windows_of(x.shape, y.shape, size, stride)
     room = forward_room(C, W, size, norm.size, on.dtype)
     parts = max(1, min(windows.P, -(-4 * on.threads.count // N)))
@@ -94,7 +94,7 @@ def normalised_pool_node(
     return on.launch(forward_kernel, N * parts, parts, x, windows, norm.of(on.dtype), y, winner, scratch, room)
 
 
-def normalised_pool_backward_node(
+def normalised_pool_backward(
     on: Buffers, results: Sequence[Value], dy: Value, winner: Value, x: Value, *, norm: Norm, size: int, stride: int,
     relu: bool = False,
 ) -> Bind:  # fmt: skip
@@ -102,5 +102,5 @@ def normalised_pool_backward_node(
     N, C, H, _ = x.shape
     room = backward_room(C, norm.size, on.dtype)
     windows, scratch = windows_of(x.shape, dy.shape, size, stride), on.scratch(on.threads.count * room)
-    arguments = dy, Whole(winner), x, relu, windows, norm.of(on.dtype), results[0], scratch, room
+    arguments = dy, Compact(winner), x, relu, windows, norm.of(on.dtype), results[0], scratch, room
     return on.launch(backward_kernel, N * H, *arguments)

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minialex.program import Value
 from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, current
 from minialex_numba.runtime.jit import kernel
-from minialex_numba.runtime.layout import Floats
-from minialex_numba.runtime.threads import Threads
 from minialex_numba.runtime.vector import count_finite, lanes, load, multiply_add, spread, store, where_finite
 
 PIECE = 1 << 15
@@ -56,20 +53,10 @@ def update_kernel(worker, begin, end, w, v, dw, rates, skipped):
 
 
 def sgd_update(
-    threads: Threads, w: Floats, v: Floats, dw: Floats, *, learning_rate: float, momentum: float, weight_decay: float
-) -> NDArray[np.int64]:
-    """v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v, in place; returns how many elements were skipped, not finite."""
-    skipped = np.zeros(-(-w.size // PIECE), np.int64)
-    rates = Rates(learning_rate, momentum, weight_decay).current(w.dtype, {})
-    threads.run(update_kernel, skipped.size, w.reshape(-1), v.reshape(-1), dw.reshape(-1), rates, skipped)
-    return np.array(skipped.sum(), np.int64)
-
-
-def sgd_update_node(
     on: Buffers, results: Sequence[Value], w: Value, v: Value, dw: Value, *, learning_rate: Any, momentum: Any,
     weight_decay: Any,
 ) -> Bind:  # fmt: skip
-    """The update of one parameter."""
+    """v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v, in place; the result is how many elements were skipped, not finite."""
 
     def bind() -> Task:
         arrays = [on.array(w).data.reshape(-1), on.array(v).data.reshape(-1), on.whole(dw)]

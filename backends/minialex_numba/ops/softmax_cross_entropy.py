@@ -6,13 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minialex.program import Value
 from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task
 from minialex_numba.runtime.jit import kernel
-from minialex_numba.runtime.layout import Floats, rows
-from minialex_numba.runtime.threads import Threads
 
 
 @kernel
@@ -51,24 +48,8 @@ def backward_kernel(worker, begin, end, probs, K, labels, N, dlogits):
             dlogits[b + label] = probs[a + label] / N - one / N
 
 
-def softmax_cross_entropy(threads: Threads, logits: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def softmax_cross_entropy(on: Buffers, results: Sequence[Value], logits: Value, labels: Value) -> Bind:
     """loss = −(1/N) Σ_n log probs[n, label n]; the largest logit is taken off first, so that nothing overflows."""
-    N, K = logits.shape
-    losses, probs = np.empty(N, logits.dtype), np.empty_like(logits)
-    threads.run(forward_kernel, N, rows(logits), K, labels, losses, rows(probs), grain=8)
-    return np.asarray(losses.mean(), logits.dtype), probs
-
-
-def softmax_cross_entropy_backward(threads: Threads, probs: Floats, labels: NDArray[np.int64]) -> Floats:
-    """dlogits[n,k] = (probs[n,k] − [k = label n]) / N."""
-    N, K = probs.shape
-    dlogits = np.empty_like(probs)
-    threads.run(backward_kernel, N, rows(probs), K, labels, probs.dtype.type(N), rows(dlogits), grain=8)
-    return dlogits
-
-
-def softmax_cross_entropy_node(on: Buffers, results: Sequence[Value], logits: Value, labels: Value) -> Bind:
-    """The losses of all images, and their mean."""
     loss, probs = results
     (N, K), label_name = logits.shape, on.fed_name(labels)
 
@@ -85,8 +66,8 @@ def softmax_cross_entropy_node(on: Buffers, results: Sequence[Value], logits: Va
     return bind
 
 
-def softmax_cross_entropy_backward_node(on: Buffers, results: Sequence[Value], probs: Value, labels: Value) -> Bind:
-    """The gradient of the logits."""
+def softmax_cross_entropy_backward(on: Buffers, results: Sequence[Value], probs: Value, labels: Value) -> Bind:
+    """dlogits[n,k] = (probs[n,k] − [k = label n]) / N."""
     (N, K), label_name, size = probs.shape, on.fed_name(labels), on.number(probs.shape[0])
 
     def bind() -> Task:

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 
 from minialex.program import Value
 from minialex_numba.ops.local_response_norm import Norm, inverse_power
-from minialex_numba.runtime.buffers import Bind, Buffers, Whole, in_order, row_count
+from minialex_numba.runtime.buffers import Bind, Buffers, Compact, in_order, row_count
 from minialex_numba.runtime.jit import kernel
-from minialex_numba.runtime.layout import Floats, channels_first, channels_last, empty, empty_rows
-from minialex_numba.runtime.threads import Threads
 
 
 @kernel
@@ -27,8 +25,8 @@ def forward_kernel(worker, begin, end, x, shape, norm, y, scale, scratch):
             for c in range(C):
                 scratch[s + c] = 0
             for row in rows:
-                for column in range(max(0, j - before), min(W, j - before + size)):
-                    a = x0 + ((n * H + row) * W + column) * ldx
+                for near in range(max(0, j - before), min(W, j - before + size)):
+                    a = x0 + ((n * H + row) * W + near) * ldx
                     for c in range(C):
                         scratch[s + c] += x[a + c] * x[a + c]
             d = (item * W + j) * C
@@ -65,8 +63,8 @@ def backward_kernel(worker, begin, end, dy, x, scale, share, shape, norm, dx, sc
             for c in range(C):
                 scratch[s + c] = 0
             for row in range(max(0, i - after), min(H, i - after + size)):
-                for column in range(max(0, j - after), min(W, j - after + size)):
-                    a = ((n * H + row) * W + column) * C
+                for near in range(max(0, j - after), min(W, j - after + size)):
+                    a = ((n * H + row) * W + near) * C
                     for c in range(C):
                         scratch[s + c] += share[a + c]
             place = item * W + j
@@ -77,48 +75,23 @@ def backward_kernel(worker, begin, end, dy, x, scale, share, shape, norm, dx, sc
 
 
 def spatial_response_norm(
-    threads: Threads, x: Floats, *, size: int, k: float, alpha: float, beta: float
-) -> tuple[Floats, Floats]:
-    """y = x · scale^(−β), scale[i,j] = k + α · Σ_{the window of i,j} x²; returns y and scale."""
-    N, C, H, W = x.shape
-    y, scale = empty_rows(x.shape, x.dtype), empty_rows(x.shape, x.dtype)
-    norm, scratch = Norm(size, k, alpha, beta).of(x.dtype), empty(threads.count * C, x.dtype)
-    threads.run(forward_kernel, N * H, channels_last(threads, x), (C, H, W), norm, y, scale.data, scratch)
-    return channels_first(threads, y, x.shape), channels_first(threads, scale, x.shape)
-
-
-def spatial_response_norm_backward(
-    threads: Threads, dy: Floats, x: Floats, y: Floats, scale: Floats, *, size: int, alpha: float, beta: float
-) -> Floats:
-    """dx = dy · scale^(−β) − 2αβ · x · Σ_{places whose window holds this one} dy · y / scale."""
-    del y  # x · scale^(−β), which is computed anew
-    N, C, H, W = x.shape
-    share, scratch = empty(x.size, x.dtype), empty(2 * threads.count * C, x.dtype)
-    dx, norm = empty_rows(x.shape, x.dtype), Norm(size, 0, alpha, beta).of(x.dtype)
-    slopes, source, scales = (channels_last(threads, array) for array in (dy, x, scale))
-    threads.run(share_kernel, N * H * W, slopes, source, scales.data, C, norm.beta, share, grain=64)
-    threads.run(backward_kernel, N * H, slopes, source, scales.data, share, (C, H, W), norm, dx, scratch)
-    return channels_first(threads, dx, x.shape)
-
-
-def spatial_response_norm_node(
     on: Buffers, results: Sequence[Value], x: Value, *, size: int, k: float, alpha: float, beta: float
 ) -> Bind:
-    """Makes y and the scale."""
+    """y = x · scale^(−β), scale[i,j] = k + α · Σ_{the window of i,j} x²; results are y and scale."""
     y, scale = results
     N, *shape = x.shape
     norm, scratch = Norm(size, k, alpha, beta).of(on.dtype), on.scratch(on.threads.count * shape[0])
-    return on.launch(forward_kernel, N * shape[1], x, tuple(shape), norm, y, Whole(scale), scratch)
+    return on.launch(forward_kernel, N * shape[1], x, tuple(shape), norm, y, Compact(scale), scratch)
 
 
-def spatial_response_norm_backward_node(
+def spatial_response_norm_backward(
     on: Buffers, results: Sequence[Value], dy: Value, x: Value, y: Value, scale: Value, *, size: int, alpha: float,
     beta: float,
 ) -> Bind:  # fmt: skip
-    """First everybody's share, then their sums."""
-    del y
+    """dx = dy · scale^(−β) − 2αβ · x · Σ_{places whose window holds this one} dy · y / scale."""
+    del y  # x · scale^(−β), which is computed anew
     N, *shape = x.shape
-    norm, scales = Norm(size, 0, alpha, beta).of(on.dtype), Whole(scale)
+    norm, scales = Norm(size, 0, alpha, beta).of(on.dtype), Compact(scale)
     share, scratch = on.scratch(math.prod(x.shape)), on.scratch(2 * on.threads.count * shape[0])
     first = on.launch(share_kernel, row_count(x), dy, x, scales, shape[0], norm.beta, share, grain=64)
     second = on.launch(backward_kernel, N * shape[1], dy, x, scales, share, tuple(shape), norm, results[0], scratch)

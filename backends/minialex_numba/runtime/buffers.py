@@ -1,9 +1,10 @@
 """What an operation of a compiled step is made of, and the memory that its arrays lie in.
 
-An operation is compiled by a function of its file, ``NAME_node(on, results, *arguments, **options)``: the arguments are
-those of the protocol's operation (or of a fused one, see `minialex_numba.compiler.passes`), with the program's `Value`s in
-place of arrays, and `on` is the step's `Buffers`. It says there what scratch memory the operation needs and returns
-a function that is called once when all memory has been given out, and makes the task that runs in every step.
+An operation is one function of its file, its node ``NAME(on, results, *arguments, **options)``: the arguments are those of
+the protocol's operation (or of a fused one, see `minialex_numba.compiler.passes`), with a program's `Value`s in place of
+arrays, and `on` is the step's `Buffers`. It says there what scratch memory the operation needs and returns a function
+that is called once when all memory has been given out, and makes the task that runs in every step. An operation that
+is called by itself is the same node with buffers of its own (`minialex_numba.runtime.alone`).
 """
 
 from __future__ import annotations
@@ -41,7 +42,13 @@ def row_count(value: Value) -> int:
 
 
 class Whole(NamedTuple):
-    """An argument of a launch that is passed as a flat array, not as rows."""
+    """An argument of a launch that is passed as a flat array, in the order that the protocol has."""
+
+    value: Value
+
+
+class Compact(NamedTuple):
+    """An argument of a launch that is passed as the flat array of its rows, which is no slice."""
 
     value: Value
 
@@ -112,6 +119,7 @@ class Buffers:
         slices: of the step's values
         bindings: the arrays that live longer than a step, by name
         constant_weights: whether no node writes them, so that what is made of them can be kept
+        is_step: whether this is a compiled step, which is quicker and less exact (see `conv.winograd`)
         memory: flat arrays of roots and of scratch memory, when all has been given out
         scratches: scratch memory that was asked for since this was last emptied
     """
@@ -121,6 +129,7 @@ class Buffers:
     slices: Slices
     bindings: Mapping[str, HostArray]
     constant_weights: bool
+    is_step: bool = True
     memory: dict[Value, NDArray[Any]] = field(default_factory=dict)
     scratches: list[Value] = field(default_factory=list)
 
@@ -155,11 +164,15 @@ class Buffers:
             raise Unsupported(f"'{self.slices.names[root]}' is read by an unexpected operation")
         return Rows(self.memory[root], self.slices.first(value), row_width(root))
 
-    def whole(self, value: Value) -> NDArray[Any]:
-        """The flat array of a value that is no slice."""
+    def compact(self, value: Value) -> NDArray[Any]:
+        """The flat array of rows that are no slice."""
         if value in self.slices.parents:
             raise Unsupported("a slice where a whole array is needed")
         return self.rows(value).data
+
+    def whole(self, value: Value) -> NDArray[Any]:
+        """The flat array of a value that is no slice and no images, and so has the protocol's order."""
+        return self.compact(value)
 
     def launch(self, kernel: Kernel, items: int, *arguments: Any, grain: int = 1, pieces: int | None = None) -> Bind:
         """One kernel as a node: see `Threads.run`. Values are passed as their rows, or as `Whole`."""
@@ -173,6 +186,8 @@ class Buffers:
     def _argument(self, argument: Any) -> Any:
         if isinstance(argument, Whole):
             return self.whole(argument.value)
+        if isinstance(argument, Compact):
+            return self.compact(argument.value)
         return self.rows(argument) if isinstance(argument, Value) else argument
 
 
@@ -189,3 +204,8 @@ def in_order(*tasks: Task) -> Task:
             part(feed)
 
     return task
+
+
+def listed(values: Value | list[Value]) -> list[Value]:
+    """The values of all columns of a joined operation, or of one."""
+    return values if isinstance(values, list) else [values]

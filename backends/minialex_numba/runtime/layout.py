@@ -45,16 +45,6 @@ def empty(size: int, dtype: Any) -> NDArray[Any]:
     return room[begin : begin + size * itemsize].view(dtype)
 
 
-def rows(x: NDArray[Any]) -> Rows:
-    """A matrix as its rows."""
-    return Rows(x.reshape(-1), 0, x.shape[1])
-
-
-def one_row(x: NDArray[Any]) -> Rows:
-    """An array as one row of all its numbers."""
-    return Rows(x.reshape(-1), 0, 0)
-
-
 @kernel
 def channels_last_kernel(worker, begin, end, x, y, C, places):
     """From rows of images [N, C · places] to rows of places [N · places, C]; see `items`."""
@@ -106,8 +96,3 @@ def channels_first(threads: Threads, x: Rows, shape: tuple[int, ...]) -> NDArray
     y = np.empty(shape, x.data.dtype)
     threads.run(channels_first_kernel, items(N, H * W), x, Rows(y.reshape(-1), 0, C * H * W), C, H * W)
     return y
-
-
-def empty_rows(shape: tuple[int, ...], dtype: Any) -> Rows:
-    """Room for [N,C,H,W], channels last."""
-    return Rows(empty(int(np.prod(shape)), dtype), 0, shape[1])

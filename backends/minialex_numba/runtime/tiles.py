@@ -8,7 +8,7 @@ vectors of the one factor and one number of the other, spread out. Where a facto
 (`narrowest`); both loops are compiled, and which one runs is an argument.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 from __future__ import annotations
 
 from typing import Any

@@ -68,7 +68,7 @@ class Vector(types.Type):
 
 
 @register_default(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Vector) -> None:
         super().__init__(manager, kind, kind.llvm)
 
@@ -281,7 +281,7 @@ def _lane_by_lane(name: str, operands: int, generate: Callable[..., Any]) -> Any
 
     template.__name__ = template.__qualname__ = name
     names = ["typing", *"abcd"[:operands]]  # Numba wants to know how many there are
-    template.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names])  # type: ignore[attr-defined]
+    template.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names])
     return intrinsic(template)
 
 
@@ -342,7 +342,7 @@ def count_finite(typing: Any, a: Any, n: Any) -> Any:
 
 
 def _arithmetic(function: Any, instruction: str) -> None:
-    class Template(templates.AbstractTemplate):  # type: ignore[misc]
+    class Template(templates.AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
                 return templates.signature(args[0], *args)
