@@ -11,7 +11,7 @@ import numpy as np
 
 from minialex.philox import MULTIPLIER_0, MULTIPLIER_1, ROUNDS, WEYL_0, WEYL_1, Stream
 from minialex.program import Value
-from minialex_numba.ops.elementwise import GRAIN, node, spans
+from minialex_numba.ops.elementwise import GRAIN, node, span
 from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, current, in_order, row_width
 from minialex_numba.runtime.jit import kernel
 from minialex_numba.runtime.layout import Rows
@@ -67,10 +67,12 @@ def apply_kernel(worker, begin, end, width, x, mask, factor, y):
     """y = factor · x where the mask is 1, else 0; see `minialex_numba.ops.elementwise`."""
     (x, x0, ldx), (mask, mask0, ldm), (y, y0, ldy) = x, mask, y
     zero = x.dtype.type(0)
-    for row, first, count in spans(begin, end, width):
+    while begin < end:
+        row, first, count = span(begin, end, width)
         a, b, c = x0 + row * ldx + first, mask0 + row * ldm + first, y0 + row * ldy + first
         for i in range(count):
             y[c + i] = x[a + i] * factor if mask[b + i] else zero
+        begin += count
 
 
 def draw(threads: Threads, mask: Rows, N: int, places: int, C: int, rate: float, stream: Stream) -> None:

@@ -34,51 +34,55 @@ N, D = _lambert(13)  # all positive, so nothing cancels: within 5.1e-8 of tanh x
 LARGEST = 9.2  # from 9.02 on, the float32 nearest to tanh x is 1
 
 
-@kernel
-def spans(begin, end, width):
-    """The pieces of rows that the items begin … end − 1 are: (row, first number, how many)."""
-    while begin < end:
-        row, first = divmod(begin, width)
-        count = min(width - first, end - begin)
-        yield row, first, count
-        begin += count
+@kernel(inline="always")
+def span(begin, end, width):
+    """The items from `begin` on that lie in one row: its number, the first number in it, and how many they are."""
+    row, first = divmod(begin, width)
+    return row, first, min(width - first, end - begin)
 
 
 @kernel
 def relu_kernel(worker, begin, end, width, x, y):
     (x, x0, ldx), (y, y0, ldy) = x, y
     zero = x.dtype.type(0)
-    for row, first, count in spans(begin, end, width):
+    while begin < end:
+        row, first, count = span(begin, end, width)
         a, b = x0 + row * ldx + first, y0 + row * ldy + first
         for i in range(count):
             value = x[a + i]
             y[b + i] = zero if value <= zero else value  # not a number stays
+        begin += count
 
 
 @kernel
 def relu_backward_kernel(worker, begin, end, width, dy, y, dx):
     (dy, dy0, lddy), (y, y0, ldy), (dx, dx0, lddx) = dy, y, dx
     zero = y.dtype.type(0)
-    for row, first, count in spans(begin, end, width):
+    while begin < end:
+        row, first, count = span(begin, end, width)
         a, b, c = dy0 + row * lddy + first, y0 + row * ldy + first, dx0 + row * lddx + first
         for i in range(count):
             dx[c + i] = dy[a + i] if y[b + i] > zero else zero
+        begin += count
 
 
 @kernel
 def tanh_kernel(worker, begin, end, width, x, y):
     (x, x0, ldx), (y, y0, ldy) = x, y
-    for row, first, count in spans(begin, end, width):
+    while begin < end:
+        row, first, count = span(begin, end, width)
         a, b = x0 + row * ldx + first, y0 + row * ldy + first
         for i in range(count):
             y[b + i] = np.tanh(x[a + i])
+        begin += count
 
 
 @kernel
 def tanh32_kernel(worker, begin, end, width, x, y):
     # a library's tanh is called number by number; this is straight arithmetic in float64, eight numbers at once
     (x, x0, ldx), (y, y0, ldy) = x, y
-    for row, first, count in spans(begin, end, width):
+    while begin < end:
+        row, first, count = span(begin, end, width)
         a, b = x0 + row * ldx + first, y0 + row * ldy + first
         for i in range(count):
             v = np.float64(x[a + i])
@@ -88,43 +92,52 @@ def tanh32_kernel(worker, begin, end, width, x, y):
             n = N[0] + z * (N[1] + z * (N[2] + z * (N[3] + z * (N[4] + z * (N[5] + z * N[6])))))
             d = D[0] + z * (D[1] + z * (D[2] + z * (D[3] + z * (D[4] + z * (D[5] + z * D[6])))))
             y[b + i] = np.float32(v * n / d)
+        begin += count
 
 
 @kernel
 def tanh_backward_kernel(worker, begin, end, width, dy, y, dx):
     (dy, dy0, lddy), (y, y0, ldy), (dx, dx0, lddx) = dy, y, dx
     one = y.dtype.type(1)
-    for row, first, count in spans(begin, end, width):
+    while begin < end:
+        row, first, count = span(begin, end, width)
         a, b, c = dy0 + row * lddy + first, y0 + row * ldy + first, dx0 + row * lddx + first
         for i in range(count):
             dx[c + i] = dy[a + i] * (one - y[b + i] * y[b + i])
+        begin += count
 
 
 @kernel
 def scale_kernel(worker, begin, end, width, x, factor, y):
     (x, x0, ldx), (y, y0, ldy) = x, y
-    for row, first, count in spans(begin, end, width):
+    while begin < end:
+        row, first, count = span(begin, end, width)
         a, b = x0 + row * ldx + first, y0 + row * ldy + first
         for i in range(count):
             y[b + i] = x[a + i] * factor
+        begin += count
 
 
 @kernel
 def add_kernel(worker, begin, end, width, x, z, y):
     (x, x0, ldx), (z, z0, ldz), (y, y0, ldy) = x, z, y
-    for row, first, count in spans(begin, end, width):
+    while begin < end:
+        row, first, count = span(begin, end, width)
         a, b, c = x0 + row * ldx + first, z0 + row * ldz + first, y0 + row * ldy + first
         for i in range(count):
             y[c + i] = x[a + i] + z[b + i]
+        begin += count
 
 
 @kernel
 def copy_kernel(worker, begin, end, width, x, y):
     (x, x0, ldx), (y, y0, ldy) = x, y
-    for row, first, count in spans(begin, end, width):
+    while begin < end:
+        row, first, count = span(begin, end, width)
         a, b = x0 + row * ldx + first, y0 + row * ldy + first
         for i in range(count):
             y[b + i] = x[a + i]
+        begin += count
 
 
 def node(kernel: Kernel) -> Callable[..., Bind]:
