@@ -26,7 +26,7 @@ class Rates(NamedTuple):
 
     def current(self, dtype: np.dtype[Any], feed: Feed) -> Rates:
         """What they are in a step, in a dtype."""
-        return Rates(*(dtype.type(current(rate, feed)) for rate in self))
+        return Rates(*[dtype.type(current(rate, feed)) for rate in self])
 
 
 @kernel

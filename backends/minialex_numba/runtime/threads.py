@@ -83,7 +83,7 @@ class Threads:
         """
         if items <= 0:
             return
-        arguments = tuple(tuple(argument) if isinstance(argument, tuple) else argument for argument in arguments)
+        arguments = tuple([tuple(argument) if isinstance(argument, tuple) else argument for argument in arguments])
         if pieces is None:
             pieces = max(1, min(items // max(grain, 1), self._pieces(kernel, items)))
         began = time.perf_counter()
