@@ -49,7 +49,7 @@ from minialex.data.dataset import ArraySplit  # noqa: E402
 from minialex.data.loader import Batch, batches  # noqa: E402
 from minialex.data.statistics import Statistics  # noqa: E402
 from minialex.doctor import devices, processor  # noqa: E402
-from minialex.engine.schedule import moment  # noqa: E402
+from minialex.engine.schedule import epoch_rates  # noqa: E402
 from minialex.engine.session import Session  # noqa: E402
 from minialex.errors import MinialexError  # noqa: E402
 from minialex.network import variants  # noqa: E402
@@ -88,7 +88,7 @@ class Ours:
         placement = (device,) * recipe.columns
         self.session = Session(recipe, backend, placement, Statistics(mean, np.eye(3) * 5000.0), weights)
         self.recipe, self.device, self.done = recipe, device, 0
-        self.now = moment(recipe, 1, ())
+        self.now = epoch_rates(recipe, 1, ())
         self.feed = self.session.training_feed(*bench.random_batch(recipe, recipe.batch_size), 0, self.now)
         self.step = self.session.step("train", recipe.batch_size)
 

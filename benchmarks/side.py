@@ -20,7 +20,7 @@ from minialex.backend import registry
 from minialex.data import DataSet, batches, epoch_order, load
 from minialex.data.dataset import statistics_of
 from minialex.data.statistics import Statistics
-from minialex.engine.schedule import moment
+from minialex.engine.schedule import epoch_rates
 from minialex.engine.session import Session
 from minialex.network import variants
 from minialex.recipe.fields import Recipe
@@ -77,7 +77,7 @@ class Ours:
         if self.trained is None:
             placement = (self.backend.devices[0],) * recipe.columns
             self.trained = Session(recipe, self.backend, placement, statistics_of(data.train))
-        session, now, size = self.trained, moment(recipe, number, ()), recipe.batch_size
+        session, now, size = self.trained, epoch_rates(recipe, number, ()), recipe.batch_size
         began = time.perf_counter()
         order = epoch_order(len(data.train), seed=recipe.seed, epoch=number)[: steps * size]
         with closing(batches(data.train, order, size)) as source:

@@ -3,14 +3,14 @@
 import numpy as np
 
 import minialex
-from minialex.engine.schedule import moment
+from minialex.engine.schedule import epoch_rates
 from minialex.evaluation.errors import evaluate
 
 BATCH, EPOCHS = 32, 4
 
 images = minialex.data.load("shapes", train_images=4000, validation_images=500)
 session = minialex.new_session(minialex.load_recipe("shapes"), images)  # AlexNet in two columns, for 32 × 32 pixels
-rates = moment(session.recipe, epoch=1, errors=[])  # learning rate, and how far colours are shifted
+rates = epoch_rates(session.recipe, epoch=1, errors=[])  # learning rate, and how far colours are shifted
 random = np.random.default_rng(0)
 
 step = 0

@@ -24,11 +24,11 @@ from minialex.recipe import toml as recipe
 # > "removing any of the middle layers results in a loss of about 2% for the top-1 performance of the network. So the depth
 # > really is important for achieving our results." (section 7)
 #
-# In minialex a layer is taken away with a field of the recipe, `omit`. A block is made like this; what is omitted is simply
-# not there, and what follows sees what came before:
+# In minialex a layer is taken away with a field of the recipe, `omit`: a function from network to network takes it out, with
+# its ReLU. What is omitted is simply not there, and what follows sees what came before:
 
 # %%
-show.source(models._block)
+show.source(variants.shortened)
 
 # %%
 paper = recipe.load("alexnet-2012")

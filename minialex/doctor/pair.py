@@ -26,7 +26,7 @@ from minialex.backend.findings import Check, Copy
 from minialex.backend.protocol import Backend
 from minialex.data.statistics import Statistics
 from minialex.engine.columns import Placement
-from minialex.engine.schedule import moment
+from minialex.engine.schedule import epoch_rates
 from minialex.engine.session import Session
 from minialex.errors import MinialexError
 from minialex.recipe.fields import Recipe
@@ -84,7 +84,7 @@ def trained(
     labels = random.integers(0, recipe.classes, N, np.int64)
     statistics = Statistics(np.full((3, size, size), 127.5, np.float32), np.eye(3) * 5000.0)
     session = Session(recipe, backend, placement, statistics)
-    now = moment(recipe, 1, ())
+    now = epoch_rates(recipe, 1, ())
     for step in range(steps):
         session.train(images, labels, step, now)
         progress(step + 1)

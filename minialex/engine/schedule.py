@@ -10,7 +10,7 @@ from minialex.recipe.fields import Recipe
 
 
 @dataclass(frozen=True)
-class Moment:
+class EpochRates:
     """What holds during one epoch.
 
     Attributes:
@@ -31,7 +31,7 @@ class Moment:
         return frozenset(layer for layer, rate in self.layer_rates.items() if rate == 0)
 
 
-def moment(recipe: Recipe, epoch: int, errors: Sequence[float]) -> Moment:
+def epoch_rates(recipe: Recipe, epoch: int, errors: Sequence[float]) -> EpochRates:
     """What holds in an epoch.
 
     Args:
@@ -65,7 +65,7 @@ def moment(recipe: Recipe, epoch: int, errors: Sequence[float]) -> Moment:
                 layer_rates.update(entry.get("layer_rates", {}))
     if epoch <= recipe.warmup_epochs:
         rate *= epoch / (recipe.warmup_epochs + 1)
-    return Moment(rate, colour, layer_rates, finished)
+    return EpochRates(rate, colour, layer_rates, finished)
 
 
 def _cuts(errors: Sequence[float], patience: int, min_improvement: float) -> int:
@@ -80,7 +80,7 @@ def _cuts(errors: Sequence[float], patience: int, min_improvement: float) -> int
     return cuts
 
 
-def parameter_rate(recipe: Recipe, now: Moment, layer: str, array: str) -> float:
+def parameter_rate(recipe: Recipe, now: EpochRates, layer: str, array: str) -> float:
     """The learning rate of one of a layer's arrays at a moment.
 
     Biases take `bias_rate_factor` times the weights' rate, or of the rate at the beginning if `bias_rate_fixed`.

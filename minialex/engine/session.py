@@ -17,7 +17,7 @@ from minialex.backend.protocol import Backend
 from minialex.data.draws import Draws, centre_crop_offset, ten_crop_offsets, training_draws
 from minialex.data.statistics import Statistics
 from minialex.engine.columns import Placement
-from minialex.engine.schedule import Moment, parameter_rate
+from minialex.engine.schedule import EpochRates, parameter_rate
 from minialex.engine.step import Kind, Plan, make_step, output_name, rate_name, walk_step
 from minialex.errors import ConfigurationError, ResourceError, nearest
 from minialex.network import variants
@@ -177,7 +177,7 @@ class Session:
         return feed
 
     def training_feed(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: EpochRates
     ) -> dict[ArrayName, Any]:
         """The feed of one training step: the batch with its crops, reflections and colours drawn, and the rates."""
         recipe = self.recipe
@@ -212,7 +212,7 @@ class Session:
         offsets = (np.full(N, top, np.int32), np.full(N, left, np.int32), np.full(N, flip, np.uint8))
         return self.feed(images, labels, Draws(*offsets, np.zeros((N, 3), np.float32)))
 
-    def upload(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment) -> Feed:
+    def upload(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: EpochRates) -> Feed:
         """Send a training step's batch to the devices.
 
         Args:
@@ -246,7 +246,7 @@ class Session:
         )
         return Outcome(float(to_numpy(pending[LOSS])), to_numpy(pending[PROBS]), skipped)
 
-    def train(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: Moment) -> Outcome:
+    def train(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: EpochRates) -> Outcome:
         """One whole training step on a batch: `upload`, `start`, `finish`."""
         return self.finish(self.start(self.upload(images, labels, step, now)))
 

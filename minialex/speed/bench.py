@@ -24,7 +24,7 @@ from minialex.backend.program import CompiledStep
 from minialex.backend.protocol import Backend
 from minialex.data.statistics import Statistics
 from minialex.engine.columns import Placement
-from minialex.engine.schedule import moment
+from minialex.engine.schedule import epoch_rates
 from minialex.engine.session import Session, view_offsets
 from minialex.engine.step import Kind, record
 from minialex.recipe.fields import Recipe
@@ -160,7 +160,7 @@ class Subject:
         self.session = session
         self.kind: Kind = kind
         self.images, self.labels = random_batch(session.recipe, batch_size)
-        self.now = dataclasses.replace(moment(session.recipe, 1, ()), learning_rate=TINY_RATE)
+        self.now = dataclasses.replace(epoch_rates(session.recipe, 1, ()), learning_rate=TINY_RATE)
         self.done = 0
         self.works = works(record(session.plan, kind, batch_size, session.backend.devices))
 

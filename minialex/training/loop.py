@@ -16,7 +16,7 @@ from minialex.backend.protocol import Backend
 from minialex.data import DataSet, Split, batches, epoch_order
 from minialex.data.dataset import statistics_of
 from minialex.engine.columns import Placement
-from minialex.engine.schedule import Moment, moment
+from minialex.engine.schedule import EpochRates, epoch_rates
 from minialex.engine.session import Outcome, Session
 from minialex.errors import CheckpointError, NumericalError
 from minialex.evaluation.errors import Evaluation, evaluate
@@ -62,14 +62,14 @@ class StepResult(NamedTuple):
         return not self.outcome.skipped and math.isfinite(self.outcome.loss)
 
 
-def epoch_steps(session: Session, split: Split, step: int, now: Moment) -> Generator[StepResult, None, None]:
+def epoch_steps(session: Session, split: Split, step: int, now: EpochRates) -> Generator[StepResult, None, None]:
     """Train from a step to the end of its epoch; the next batch is read and sent while the devices compute.
 
     Args:
         session: is trained in place, by its recipe's order, batches and draws
         split: the training images
         step: of the whole run, counted from 0
-        now: what holds in this epoch (see `minialex.engine.schedule.moment`)
+        now: what holds in this epoch (see `minialex.engine.schedule.epoch_rates`)
 
     Yields:
         What each step did.
@@ -268,7 +268,7 @@ class Training:
                 if len(progress.errors) < self.epoch - 1:
                     evaluation = self.validate(stop)
                     continue
-                now = moment(self.recipe, self.epoch, progress.errors)
+                now = epoch_rates(self.recipe, self.epoch, progress.errors)
                 if now.finished:
                     break
                 self.train_epoch(now, stop)
@@ -279,7 +279,7 @@ class Training:
                 return Result(progress, stop.requested, stop.exit_code, None)
         return Result(progress, "", 0, evaluation or self.evaluate(lambda: False))  # resumed when all was done
 
-    def train_epoch(self, now: Moment, stop: StopRequest) -> None:
+    def train_epoch(self, now: EpochRates, stop: StopRequest) -> None:
         """Steps to the end of the epoch, or until a stop is requested."""
         progress, every = self.progress, self.recipe.checkpoint_steps
         with closing(epoch_steps(self.session, self.data.train, progress.step, now)) as results:
@@ -335,7 +335,7 @@ class Training:
         """Warn of layers that nothing passes any more."""
         indices = np.arange(min(PROBE_IMAGES, len(self.data.train)))
         images, labels = self.data.train.read(indices), np.asarray(self.data.train.labels)[indices]
-        now = moment(self.recipe, self.epoch, self.progress.errors)
+        now = epoch_rates(self.recipe, self.epoch, self.progress.errors)
         try:
             feed = self.session.training_feed(images, labels, self.progress.step, now)
             warning = dead_units_warning(dead_units(self.session, feed), self.recipe)
@@ -345,7 +345,7 @@ class Training:
         if warning:
             self.warn(warning)
 
-    def fail(self, result: StepResult, now: Moment) -> None:
+    def fail(self, result: StepResult, now: EpochRates) -> None:
         """Say where values first were not finite, and end."""
         skipped = [str(name) for name in result.outcome.skipped]
         feed = self.session.training_feed(result.images, result.labels, result.number - 1, now)
@@ -371,7 +371,7 @@ class Training:
             best=best,
         )
 
-    def record_steps(self, now: Moment | None = None) -> None:
+    def record_steps(self, now: EpochRates | None = None) -> None:
         """Write the steps since the last time as one training record."""
         if not self.steps:
             return

@@ -15,7 +15,7 @@ import pytest
 from minialex.backend import registry
 from minialex.backend.program import ArrayName
 from minialex.data.statistics import Statistics
-from minialex.engine.schedule import Moment
+from minialex.engine.schedule import EpochRates
 from minialex.errors import ResourceError
 from minialex.network import models, variants
 from minialex.recipe.toml import load
@@ -65,7 +65,7 @@ def test_the_peer_is_the_same_network(gpu, compiled):
     recipe = load("small").replace(**TINY, norm_alpha=0.1)
     ours = bench.random_session(recipe, registry.load("numpy"), ("cpu:0", "cpu:0"))
     images, labels = bench.random_batch(recipe, 4)
-    now = Moment(learning_rate=1.0, layer_rates={}, colour=recipe.colour, finished=False)
+    now = EpochRates(learning_rate=1.0, layer_rates={}, colour=recipe.colour, finished=False)
     before = ours.weights()
     draws = ours.training_feed(images, labels, 3, now)
     take = ours.backend.to_numpy

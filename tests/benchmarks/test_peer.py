@@ -11,7 +11,7 @@ import pytest
 
 from minialex.backend import registry
 from minialex.data.statistics import Statistics
-from minialex.engine.schedule import Moment
+from minialex.engine.schedule import EpochRates
 from minialex.network import variants
 from minialex.recipe.toml import load
 from minialex.speed import bench
@@ -74,7 +74,7 @@ def test_same_step():
     ours, theirs, images, labels = pair(recipe)
     images = np.concatenate([images, images[..., ::-1]], axis=3)[..., 16:48]  # reflected, they are themselves
     before = ours.weights()
-    now = Moment(recipe.learning_rate, 0.0, {})
+    now = EpochRates(recipe.learning_rate, 0.0, {})
     for step in range(2):
         expected = ours.train(np.ascontiguousarray(images), labels, step, now).loss
         loss = theirs.train(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels))

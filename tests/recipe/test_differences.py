@@ -10,7 +10,7 @@ from minialex.backend.program import ArrayName
 from minialex.data import epoch_order
 from minialex.data.draws import Draws, training_draws
 from minialex.data.statistics import Statistics
-from minialex.engine.schedule import moment, parameter_rate
+from minialex.engine.schedule import epoch_rates, parameter_rate
 from minialex.engine.session import Session
 from minialex.network import variants
 from minialex.network.layers import Conv2d, LocalResponseNorm, MaxPool2d, ReLU, SpatialResponseNorm
@@ -156,7 +156,7 @@ def test_13_scale_of_the_colour_shift() -> None:
 def test_17_18_rates_and_schedule() -> None:
     names = ["conv2.weight", "conv2.bias"]
     first = {
-        name: {n: parameter_rate(r, moment(r, 1, []), *n.split(".")) for n in names}
+        name: {n: parameter_rate(r, epoch_rates(r, 1, []), *n.split(".")) for n in names}
         for name, r in (("alexnet-2012", PAPER), ("code145", CODE))
     }
     assert first == {
@@ -164,8 +164,8 @@ def test_17_18_rates_and_schedule() -> None:
         "code145": {"conv2.weight": 0.01, "conv2.bias": 0.002},
     }
     improving = [0.9 - 0.005 * epoch for epoch in range(60)]
-    assert moment(PAPER, 61, improving).learning_rate == 0.01  # no plateau, no cut
-    assert moment(CODE, 61, improving).learning_rate == 0.0001
+    assert epoch_rates(PAPER, 61, improving).learning_rate == 0.01  # no plateau, no cut
+    assert epoch_rates(CODE, 61, improving).learning_rate == 0.0001
 
 
 def test_22_ties() -> None:

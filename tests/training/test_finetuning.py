@@ -231,7 +231,7 @@ def test_compiled_steps_with_frozen_layers_are_the_references(frozen: dict[str, 
     """The Numba backend compiles the shorter program: frozen layers keep their bits, the others learn as elsewhere."""
     from minialex.data import load as load_data
     from minialex.data.dataset import statistics_of
-    from minialex.engine.schedule import moment
+    from minialex.engine.schedule import epoch_rates
 
     recipe = load("shapes").replace(classes=10, layer_rates=frozen, batch_size=16)
     data = load_data("shapes", size=32, train_images=64, validation_images=16).train
@@ -242,7 +242,7 @@ def test_compiled_steps_with_frozen_layers_are_the_references(frozen: dict[str, 
         before = session.weights()
         for step in range(3):
             indices = np.arange(16 * step, 16 * step + 16)
-            session.train(data.read(indices), data.labels[indices], step, moment(recipe, 1, []))
+            session.train(data.read(indices), data.labels[indices], step, epoch_rates(recipe, 1, []))
         found[name] = session.weights()
         for layer in (*LAYERS, "fc8"):
             assert same(before, found[name], layer) == (layer in frozen), (name, layer)

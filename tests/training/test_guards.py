@@ -9,7 +9,7 @@ import numpy as np
 from minialex.backend import registry
 from minialex.data import load
 from minialex.data.dataset import statistics_of
-from minialex.engine.schedule import moment
+from minialex.engine.schedule import epoch_rates
 from minialex.engine.session import Session
 from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load as load_recipe
@@ -25,7 +25,7 @@ def session(recipe: Recipe = RECIPE) -> Session:
 
 
 def feed(opened: Session) -> dict[str, object]:
-    now = moment(opened.recipe, 1, [])
+    now = epoch_rates(opened.recipe, 1, [])
     return opened.training_feed(DATA.train.read(INDICES), DATA.train.labels[INDICES], 0, now)
 
 

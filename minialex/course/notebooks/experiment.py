@@ -11,7 +11,7 @@ import numpy as np
 from minialex.backend.protocol import Backend
 from minialex.data import DataSet, Split, load
 from minialex.engine.opening import new_session as start
-from minialex.engine.schedule import moment
+from minialex.engine.schedule import epoch_rates
 from minialex.engine.session import Session
 from minialex.errors import DataNotFound
 from minialex.evaluation.errors import Evaluation, evaluate
@@ -98,7 +98,7 @@ def train(
     recipe = session.recipe
     found = Trained(session)
     for epoch in range(1, recipe.epochs + 1):
-        now = moment(recipe, epoch, found.validation_errors)
+        now = epoch_rates(recipe, epoch, found.validation_errors)
         with closing(epoch_steps(session, data.train, found.steps, now)) as results:
             for result in results:
                 found.losses.append(result.outcome.loss)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from minialex.backend import registry
-from minialex.engine.schedule import moment
+from minialex.engine.schedule import epoch_rates
 from minialex.recipe.toml import load
 from minialex.site import plateau as recorded
 from minialex.site import signal as measured
@@ -132,7 +132,7 @@ def schedule() -> Drawing:
     """The learning rate of the run of 2012, epoch by epoch, as the recipe ``code145`` replays it."""
     recipe = load("code145")
     epochs = range(1, recipe.epochs + 1)
-    rates = [moment(recipe, epoch, []).learning_rate for epoch in epochs]
+    rates = [epoch_rates(recipe, epoch, []).learning_rate for epoch in epochs]
     cuts = [epoch for epoch, a, b in zip(epochs, [rates[0], *rates], rates, strict=False) if b < a]
     drawing = Drawing(
         "schedule",

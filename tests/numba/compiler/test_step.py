@@ -15,7 +15,7 @@ import minialex.engine.step
 from minialex.backend.program import ArrayName, Call, Value, values
 from minialex.data.statistics import Statistics
 from minialex.engine.columns import Placement
-from minialex.engine.schedule import Moment
+from minialex.engine.schedule import EpochRates
 from minialex.engine.session import Session
 from minialex.engine.step import Plan, make_step, record, walk_step
 from minialex.network import models
@@ -59,15 +59,15 @@ def batch(recipe: Recipe, seed: int, count: int = BATCH) -> tuple[Array, Array]:
     return random.integers(0, 256, (count, 3, size, size)).astype(np.uint8), random.integers(0, recipe.classes, count)
 
 
-def moment(**layer_rates: float) -> Moment:
-    return Moment(0.05, 0.1, layer_rates)
+def moment(**layer_rates: float) -> EpochRates:
+    return EpochRates(0.05, 0.1, layer_rates)
 
 
 def fetch(arrays: Mapping[str, Any]) -> dict[str, Array]:
     return {name: array.data.copy() for name, array in arrays.items()}
 
 
-def train(at: Session, steps: Any, now: Moment | None = None, count: int = 2, watch: Any = None) -> list[Any]:
+def train(at: Session, steps: Any, now: EpochRates | None = None, count: int = 2, watch: Any = None) -> list[Any]:
     """Outputs, and all weights and momentum, after each step of a compiled or walked training step."""
     runs = []
     for number in range(count):
@@ -486,7 +486,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def check_against_walking(recipe: Recipe, backend: NumbaBackend, now: Moment | None = None) -> tuple[Session, Session]:
+def check_against_walking(
+    recipe: Recipe, backend: NumbaBackend, now: EpochRates | None = None
+) -> tuple[Session, Session]:
     now = now or moment()
     ours, theirs = session(recipe, backend), session(recipe, NumpyBackend())
     found = train(ours, compiled(ours, frozen=now.frozen), now)
