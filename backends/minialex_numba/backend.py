@@ -1,26 +1,41 @@
-"""The Numba backend: the table of its operations, each a plain function in the file of its name."""
+"""The Numba backend: the table of its operations, each a node in the file of its name (see `minialex_numba.ops`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import final
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, final
 
 from minialex.backend import pretend
 from minialex.backend.arrays import Array
 from minialex.backend.program import ArrayName, CompiledStep, Program
-from minialex_numba import augment as augmentation
-from minialex_numba import conv2d as convolution
-from minialex_numba import dropout as dropping
-from minialex_numba import elementwise
-from minialex_numba import linear as full
-from minialex_numba import local_response_norm as channels
-from minialex_numba import max_pool2d as pooling
-from minialex_numba import pool as threading
-from minialex_numba import sgd_update as descent
-from minialex_numba import softmax_cross_entropy as cost
-from minialex_numba import spatial_response_norm as places
-from minialex_numba import step as steps
-from minialex_numba.operation import operation
+from minialex.backend.protocol import Backend
+from minialex_numba.compiler import step
+from minialex_numba.ops import NODES
+from minialex_numba.runtime.alone import run_alone
+from minialex_numba.runtime.threads import threads as threads_for
+
+
+class operation(pretend.operation):  # noqa: N801 - as the class that it is one of
+    """A backend's method of the protocol's parameters, which runs the node of its name."""
+
+    def __init__(self, *, flat: bool = False) -> None:
+        self.flat = flat
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        super().__set_name__(owner, name)
+        method = getattr(Backend, name)
+        self.__doc__ = method.__doc__
+        parameters = list(inspect.signature(method).parameters.values())[1:]
+        self.__signature__ = inspect.Signature(parameters)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Callable[..., Any]:
+        if instance is None:
+            return self
+        bound = pretend.operation(partial(run_alone, instance.threads, NODES[self.name], self.rule, self.flat))
+        bound.name, bound.rule = self.name, self.rule
+        return bound.call
 
 
 @final
@@ -38,7 +53,7 @@ class NumbaBackend:
     keeps_kernels = True
 
     def __init__(self, *, threads: int | None = None) -> None:
-        self.pool = threading.pool(threads)
+        self.threads = threads_for(threads)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -55,33 +70,33 @@ class NumbaBackend:
     reshape = pretend.operation(pretend.reshape)
     concat = pretend.operation(pretend.concat)
     split = pretend.operation(pretend.split)
-    add = operation(elementwise.add)
-    scale = operation(elementwise.scale)
 
     def synchronize(self, device: str) -> None:
         """Nothing to wait for: operations return when they are done."""
 
-    conv2d = operation(convolution.conv2d)
-    conv2d_backward = operation(convolution.conv2d_backward)
-    linear = operation(full.linear)
-    linear_backward = operation(full.linear_backward)
-    relu = operation(elementwise.relu)
-    relu_backward = operation(elementwise.relu_backward)
-    tanh = operation(elementwise.tanh)
-    tanh_backward = operation(elementwise.tanh_backward)
-    max_pool2d = operation(pooling.max_pool2d)
-    max_pool2d_backward = operation(pooling.max_pool2d_backward)
-    local_response_norm = operation(channels.local_response_norm)
-    local_response_norm_backward = operation(channels.local_response_norm_backward)
-    spatial_response_norm = operation(places.spatial_response_norm)
-    spatial_response_norm_backward = operation(places.spatial_response_norm_backward)
-    dropout = operation(dropping.dropout)
-    dropout_backward = operation(dropping.dropout_backward)
-    softmax_cross_entropy = operation(cost.softmax_cross_entropy)
-    softmax_cross_entropy_backward = operation(cost.softmax_cross_entropy_backward)
-    sgd_update = operation(descent.sgd_update)
-    augment = operation(augmentation.augment)
+    add = operation(flat=True)
+    scale = operation(flat=True)
+    conv2d = operation()
+    conv2d_backward = operation()
+    linear = operation()
+    linear_backward = operation()
+    relu = operation(flat=True)
+    relu_backward = operation(flat=True)
+    tanh = operation(flat=True)
+    tanh_backward = operation(flat=True)
+    max_pool2d = operation()
+    max_pool2d_backward = operation()
+    local_response_norm = operation()
+    local_response_norm_backward = operation()
+    spatial_response_norm = operation()
+    spatial_response_norm_backward = operation()
+    dropout = operation(flat=True)
+    dropout_backward = operation(flat=True)
+    softmax_cross_entropy = operation()
+    softmax_cross_entropy_backward = operation()
+    sgd_update = operation()
+    augment = operation()
 
     def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
-        """The whole step on buffers that are allocated once (see `minialex_numba.step`); it holds `nbytes` of them."""
-        return steps.compile_step(self.pool, program, bindings)
+        """The whole step on buffers that are allocated once (see `minialex_numba.compiler`); it holds `nbytes` of them."""
+        return step.compile_step(self.threads, program, bindings)

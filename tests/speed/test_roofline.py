@@ -9,7 +9,7 @@ import pytest
 from minialex.engine.step import Plan, record
 from minialex.engine.summary import PAPER_TOTALS, summarise
 from minialex.network import models
-from minialex.recipe.fields import load
+from minialex.recipe.toml import load
 from minialex.speed.plan import Pass, lay_out
 from minialex.speed.roofline import Peaks, Work, works
 

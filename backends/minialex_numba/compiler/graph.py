@@ -1,0 +1,75 @@
+"""A fused program with its slices: which values are parts of others.
+
+A column's channels are a slice of all channels, so `concat` and `split` cost nothing; only what cannot be a slice is copied.
+"""
+
+from __future__ import annotations
+
+from minialex.backend.program import Call, Program, Value
+from minialex.backend.rewrite import Rewrite
+from minialex_numba.compiler.passes import fuse
+from minialex_numba.runtime.buffers import Slices, row_width
+
+
+def build(program: Program) -> tuple[Program, Slices]:
+    """The fused program without `concat` and `split`, and the slices.
+
+    Raises:
+        Unsupported: if the program has something that the kernels of compiled steps do not do
+    """
+    rewrite = Rewrite(fuse(program))
+    names = {value: name for name, value in (program.bound | program.fed).items()}
+    slices = Slices(names, set(program.bound.values()))
+    for call in rewrite.of("split"):
+        whole, _ = call.args
+        offset = 0
+        for piece in call.results:
+            if piece:
+                slices.parents[piece] = whole, offset
+                offset += row_width(piece)
+        rewrite.remove(call)
+    for call in rewrite.of("conv2d"):
+        if len(call.results) > 1:
+            slices.join([y for y in call.results if y])
+    for call in reversed(rewrite.of("conv2d_backward")):
+        if len(call.args[0]) > 1:
+            _side_by_side(rewrite, slices, call)
+    for call in reversed(rewrite.of("concat")):
+        _concatenate(rewrite, slices, call)
+    return rewrite.program, slices
+
+
+def _concatenate(rewrite: Rewrite, slices: Slices, call: Call) -> None:
+    """Parts become slices of the whole, or are copied there."""
+    (parts,), (whole,) = call.args, call.results
+    assert whole is not None
+    offset = 0
+    for part in parts:
+        if slices.is_free(part) and slices.root(whole) is not part:
+            slices.parents[part] = whole, offset
+        else:
+            copy = rewrite.value(part.shape, part.dtype, part.device)
+            slices.parents[copy] = whole, offset
+            _copy(rewrite, part, copy, call)
+        offset += row_width(part)
+    rewrite.remove(call)
+
+
+def _side_by_side(rewrite: Rewrite, slices: Slices, call: Call) -> None:
+    """Make the gradients that a joined convolution reads slices of one; copies where they are slices of others."""
+    parts, *others = call.args
+    if slices.are_adjacent(parts):
+        return
+    if len(set(parts)) == len(parts) and all(map(slices.is_free, parts)):
+        slices.join(parts)
+        return
+    copies = [rewrite.value(part.shape, part.dtype, part.device) for part in parts]
+    slices.join(copies)
+    for part, copy in zip(parts, copies, strict=True):
+        _copy(rewrite, part, copy, call)
+    rewrite.replace([call], call.operation, (copies, *others), call.kwargs, call.results)
+
+
+def _copy(rewrite: Rewrite, source: Value, target: Value, before: Call) -> None:
+    where = before.layer, before.column, before.phase
+    rewrite.insert_before(before, Call("copy", (source,), {}, (target,), *where))

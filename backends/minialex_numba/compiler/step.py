@@ -1,0 +1,183 @@
+"""Compiled steps: a fused program's calls as tasks on buffers that are allocated once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minialex.backend.arrays import Array
+from minialex.backend.pretend import HostArray
+from minialex.backend.program import ArrayName, Call, Program, Value, Watch, values
+from minialex_numba.compiler import memory
+from minialex_numba.compiler.graph import build
+from minialex_numba.ops import NODES
+from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Slices, Task, Unsupported, row_count, row_width
+from minialex_numba.runtime.layout import Rows, channels_first_kernel, items
+from minialex_numba.runtime.threads import Threads
+
+LITTLE = 1 << 31
+"""Multiply-adds of a step below which each thread computes a column of its own."""
+
+
+def compile_step(threads: Threads, program: Program, bindings: Mapping[ArrayName, Array]) -> Step | None:
+    """The step that a program stands for, or None if it has something that kernels of compiled steps do not do."""
+    try:
+        return Step(threads, program, bindings)
+    except Unsupported:
+        return None
+
+
+class Step:
+    """A step of training or inference; see `minialex.backend.program.CompiledStep`.
+
+    Attributes:
+        program: what it does, fused
+        slices: of the program's values
+        buffers: its arrays
+        nbytes: bytes of the buffers that it holds
+    """
+
+    def __init__(self, threads: Threads, program: Program, bindings: Mapping[ArrayName, Array]) -> None:
+        dtypes = {value.dtype for value in program.bound.values() if value.dtype.kind == "f"}
+        if len(dtypes) != 1:
+            raise Unsupported("several dtypes")
+        self.program, self.slices = build(program)
+        calls = self.program.calls
+        written = {name for call in calls for name in _written_in_place(call, self.slices)}
+        self.written = [bindings[name] for name in sorted(written)]
+        self.buffers = buffers = Buffers(threads, dtypes.pop(), self.slices, bindings, constant_weights=not written)
+        binds: list[Bind] = []
+        self.scratches: dict[int, list[Value]] = {}
+        for position, call in enumerate(calls):
+            if call.operation not in NODES:
+                raise Unsupported(call.operation)
+            binds.append(NODES[call.operation](buffers, call.results, *call.args, **call.kwargs))
+            self.scratches[position], buffers.scratches = buffers.scratches, []
+        columns = max((call.column for call in calls), default=0) + 1
+        side_by_side = columns == threads.count > 1 and _multiply_adds(calls) < LITTLE
+        segments = _segments(calls, self.slices) if side_by_side else [[position] for position in range(len(calls))]
+        lives = memory.lifetimes(self.program, self.slices, segments, self.scratches)
+        buffers.memory, self.nbytes = memory.allocate(lives)
+        self.tasks = [bind() for bind in binds]
+        self.work = [self._together(segment) for segment in segments]
+        self.outputs: dict[ArrayName, HostArray] = {}
+        self.fetch: list[Task] = []
+        for name, value in self.program.outputs.items():
+            self._return(name, value)
+
+    def __call__(self, feed: Feed, watch: Watch | None = None) -> dict[ArrayName, Array]:
+        """Run all tasks."""
+        with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
+            if watch is None:
+                for work in self.work:
+                    work(feed)
+            else:
+                self._watched(feed, watch)
+            for fetch in self.fetch:
+                fetch(feed)
+        for array in self.written:
+            array.version += 1
+        return dict(self.outputs)
+
+    def _watched(self, feed: Feed, watch: Watch) -> None:
+        before = None
+        for call, task in zip(self.program.calls, self.tasks, strict=True):
+            where = call.layer, call.column, call.phase
+            if where != before:
+                watch(*where)
+                before = where
+            task(feed)
+
+    def _together(self, segment: Sequence[int]) -> Task:
+        """The calls of a segment as one task: each column's on a thread of its own."""
+        columns: dict[int, list[Task]] = {}
+        for position in segment:
+            columns.setdefault(self.program.calls[position].column, []).append(self.tasks[position])
+        branches = list(columns.values())
+        if len(branches) == 1:
+            return partial(_run_branches, 0, 0, 1, branches)
+        run = self.buffers.threads.run
+        return lambda feed: run(_run_branches, len(branches), branches, feed, pieces=len(branches))
+
+    def _return(self, name: ArrayName, value: Value) -> None:
+        """An output, and what brings it into its form after every step."""
+        if value in self.slices.names:
+            raise Unsupported("an output that is given")
+        rows = self.buffers.rows(value)
+        if len(value.shape) < 2 or (len(value.shape) == 2 and rows.distance == row_width(value)):
+            array = rows.data[: math.prod(value.shape)].reshape(value.shape)
+        else:
+            array = np.empty(value.shape, value.dtype)
+            self.fetch.append(self._fetch(value, rows, array))
+        self.outputs[name] = HostArray(array, value.device)
+
+    def _fetch(self, value: Value, rows: Rows, array: np.ndarray[Any, Any]) -> Task:
+        N, C, *others = value.shape
+        places = math.prod(others)
+        if value.dtype == np.uint8:
+            flat, first, distance = rows
+            source = flat.reshape(N, places, distance)[:, :, first : first + C].transpose(0, 2, 1)
+            return lambda feed: np.copyto(array.reshape(N, C, places), source)
+        target = Rows(array.reshape(-1), 0, C * places)
+        run = self.buffers.threads.run
+        return lambda feed: run(channels_first_kernel, items(N, places), rows, target, C, places)
+
+
+def _run_branches(worker: int, begin: int, end: int, branches: list[list[Task]], feed: Feed) -> None:
+    for branch in branches[begin:end]:
+        for task in branch:
+            task(feed)
+
+
+def _written_in_place(call: Call, slices: Slices) -> list[ArrayName]:
+    """Names of the bound arrays that a call writes."""
+    if call.operation == "sgd_update":
+        return [slices.names[value] for value in call.args[:2]]
+    if call.operation == "linear_backward" and len(call.args) == 4:
+        return [slices.names[value] for value in values(call.args[2:])]
+    return []
+
+
+def _multiply_adds(calls: Sequence[Call]) -> int:
+    """Multiply-adds of convolutions and full layers."""
+    count = 0
+    for call in calls:
+        if call.operation in ("conv2d", "linear"):
+            count += row_count(values(call.results)[0]) * sum(math.prod(w.shape) for w in values(call.args[1]))
+        elif call.operation in ("conv2d_backward", "linear_backward"):
+            count += 2 * row_count(call.args[0][0]) * sum(math.prod(w.shape) for w in call.args[2])
+    return count
+
+
+def _segments(calls: Sequence[Call], slices: Slices) -> list[list[int]]:
+    """Positions of calls in segments within which no column touches what another one makes.
+
+    Where kernels are over so soon that waking the other threads costs as much, each thread works on a column of its
+    own, and they meet only where columns read each other.
+    """
+    segments: list[list[int]] = []
+    alone = True
+    for position, call in enumerate(calls):
+        joined = call.operation in ("augment", "copy", "zeros") or any(
+            isinstance(argument, list) and len(argument) > 1 for argument in call.args
+        )
+        if alone or joined or _meets(call, [calls[other] for other in segments[-1]], slices):
+            segments.append([position])
+        else:
+            segments[-1].append(position)
+        alone = joined
+    return segments
+
+
+def _meets(call: Call, segment: Sequence[Call], slices: Slices) -> bool:
+    """Whether a call touches what another column's calls of a segment write, or they what it writes."""
+    others = [other for other in segment if other.column != call.column]
+    written = [value for other in others for value in values(other.results)]
+    reached = [value for other in others for value in memory.touched(other)]
+    return any(slices.overlap(a, b) for a in memory.touched(call) for b in written) or any(
+        slices.overlap(a, b) for a in values(call.results) for b in reached
+    )

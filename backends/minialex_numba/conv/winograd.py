@@ -1,0 +1,415 @@
+# mypy: disable-error-code="no-untyped-def"
+"""Winograd's convolutions: square kernels of r × r at stride 1, in tiles of m × m outputs.
+
+A tile of the input and a kernel are each transformed to n × n numbers, n = m + r − 1; there the convolution is a
+product number by number, and summed over channels it is n² matrix products of ordinary size: [tiles, C] times [C, K]. In
+place of m²·r² multiplications a tile and pair of channels takes n². The gradient of the input is the convolution of
+dy by the turned kernels; that of the weights is the same with m and r in each other's place: tiles of dy are the kernels.
+
+The rounding error is larger than a plain sum's (`minialex_numba.conv.winograd_matrices`), and a tile's largest numbers
+make it for all of the tile: so operations called one by one do without, and compiled steps use it.
+
+Kernels are given m and r as two tuples of so many zeros: a tuple's length is part of its type, so that the transforms
+and their loops are compiled for them.
+
+Sources: Winograd, "Arithmetic complexity of computations", 1980; Lavin and Gray, "Fast algorithms for convolutional
+neural networks", CVPR 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+
+from minialex_numba.conv.direct import Geometry, gather, pack
+from minialex_numba.conv.winograd_matrices import INPUT, KERNEL, OUTPUT, matrices
+from minialex_numba.runtime.jit import kernel
+from minialex_numba.runtime.layout import Floats, Rows
+from minialex_numba.runtime.threads import Threads
+from minialex_numba.runtime.tiles import (
+    ROWS,
+    ROWS_ACROSS,
+    finish,
+    lanes,
+    narrowest,
+    row_table,
+    tile_across,
+    tile_along,
+    up,
+)
+from minialex_numba.runtime.vector import (
+    I64,
+    WHOLE,
+    Pointer,
+    fused_multiply_add,
+    intrinsic,
+    is_floats,
+    load,
+    spread,
+    store,
+)
+from minialex_numba.runtime.vector import lanes as vector_lanes
+
+TILES = {3: 5, 5: 4}
+"""For kernels of r × r, the m of the tiles (see `winograd_matrices.POINTS`)."""
+CACHE = 6 << 20
+"""Bytes of transformed tiles that one thread works on at a time."""
+CHUNK = 20 << 20
+"""Bytes of transformed tiles that all threads work on at a time, for the gradient of the weights."""
+
+
+@intrinsic(prefer_literal=True)
+def transform(
+    typing: Any, which: Any, ms: Any, rs: Any, out: Any, out0: Any, out_step: Any, x: Any, x0: Any, x_step: Any
+) -> Any:  # fmt: skip
+    """out[out0 + i·out_step + l] = Σ_j matrix[i, j] · x[x0 + j·x_step + l], for the lanes l of one vector.
+
+    The matrix is one of `winograd_matrices.matrices(m, r)`, m and r the lengths of two tuples: ``which`` is its index.
+    """
+    if not (is_floats(out) and out == x and isinstance(which, types.IntegerLiteral)):
+        return None
+    matrix = matrices(len(ms), len(rs))[which.literal_value]
+    n = [types.intp] * 2
+    signature = types.void(which, ms, rs, out, *n, x, *n)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, _, _, out_, out0, out_step, x_, x0, x_step = arguments
+        target, source = Pointer(context, builder, out, out_), Pointer(context, builder, x, x_)
+        inputs = [source.load(builder.add(x0, builder.mul(x_step, ir.Constant(I64, j)))) for j in range(len(matrix[0]))]
+        for i, row in enumerate(matrix):
+            total = None
+            for coefficient, value in zip(row, inputs, strict=True):
+                if coefficient == 0:
+                    continue
+                factor = target.fill(ir.Constant(target.number, float(coefficient)))
+                if total is None:
+                    total = value if coefficient == 1 else builder.fmul(factor, value)
+                elif coefficient == 1:
+                    total = builder.fadd(total, value)
+                elif coefficient == -1:
+                    total = builder.fsub(total, value)
+                else:
+                    total = fused_multiply_add(builder, factor, value, total)
+            assert total is not None  # no row of these matrices is all zeros
+            target.store(total, builder.add(out0, builder.mul(out_step, ir.Constant(I64, i))))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@kernel(inline="always")
+def transform_tile(which, ms, rs, high, broad, out, out0, out_row, out_step, x, x0, x_row, x_step, scratch, small):
+    """matrix · tile · matrixᵀ for one vector of channels: `broad` numbers a row of the tile, `high` rows of the result."""
+    lane = vector_lanes(x)
+    for j in range(broad):
+        transform(which, ms, rs, scratch, small + j * lane, broad * lane, x, x0 + j * x_step, x_row)
+    for i in range(high):
+        transform(which, ms, rs, out, out0 + i * out_row, out_step, scratch, small + i * broad * lane, lane)
+
+
+@kernel(inline="always")
+def transform_row(
+    which, ms, rs, x, size, top, left, first, step, broad, across, out, t, distance, wide, scratch, image
+):
+    """A row of `across` tiles, `step` apart and broad × broad, of an image from its row `first` on, `wide` channels each,
+    to out[t + frequency · distance + tile · wide + channel]."""
+    n = len(ms) + len(rs) - 1
+    pixels = (across - 1) * step + broad
+    gather(x, size, top, left, 1, first, first + broad, pixels, scratch, image, wide)
+    for q in range(across):
+        for c in range(0, wide, vector_lanes(scratch)):
+            transform_tile(
+                which, ms, rs, n, broad, out, t + q * wide + c, n * distance, distance,
+                scratch, image + q * step * wide + c, pixels * wide, wide, scratch, image + broad * pixels * wide,
+            )  # fmt: skip
+
+
+@kernel
+def weights_kernel(worker, begin, end, ms, rs, packed, C, blocks, out, wide, scratch):
+    """Kernels from the order of `pack_kernel` to out[frequency][block][c][k in block]; items are (block, c)."""
+    r = len(rs)
+    n = len(ms) + r - 1
+    lane = vector_lanes(packed)
+    small = worker * n * n * lane
+    for item in range(begin, end):
+        block, c = divmod(item, C)
+        for v in range(0, wide, lane):
+            transform_tile(
+                KERNEL, ms, rs, n, r, out, (block * C + c) * wide + v, n * blocks * C * wide, blocks * C * wide,
+                packed, (block * r * r * C + c) * wide + v, r * C * wide, C * wide, scratch, small,
+            )  # fmt: skip
+
+
+@kernel
+def forward_kernel(
+    worker, begin, end, ms, rs, x, weights, bias, relu, like, masked, y, geometry, chunk, table, wide, scratch, room
+):  # fmt: skip
+    """Items are rows of tiles, image after image; `chunk` of them are transformed at a time."""
+    (x, x0, ldx), (like, like0, ldlike), (y, y0, ldy), g = x, like, y, Geometry(*geometry)
+    C, K, P, Q = g.C, g.K, g.P, g.Q
+    m = len(ms)
+    n = m + len(rs) - 1
+    lane = vector_lanes(x)
+    Cp = (C + lane - 1) // lane * lane
+    Kp = (K + wide - 1) // wide * wide
+    down, across = (P + m - 1) // m, (Q + m - 1) // m
+    most = (chunk * across + ROWS - 1) // ROWS * ROWS
+    image = worker * room
+    small = image + n * (across * m + len(rs) - 1) * Cp
+    inputs = small + 2 * n * n * lane
+    size_in = most * Cp + lane
+    outputs = inputs + n * n * size_in
+    size_out = most * Kp + lane
+    for first in range(begin, end, chunk):
+        last = min(first + chunk, end)
+        tiles = (last - first) * across
+        for item in range(first, last):
+            picture, p = divmod(item, down)
+            transform_row(
+                INPUT, ms, rs, (x, x0 + picture * g.H * g.W * ldx, ldx), (C, g.H, g.W), g.top, g.left, p * m, m, n, across,
+                scratch, inputs + (item - first) * across * Cp, size_in, Cp, scratch, image,
+            )  # fmt: skip
+        for f in range(n * n):
+            for k in range(0, Kp, wide):
+                b = (f * Kp + k) * C
+                for row in range(0, tiles, ROWS):
+                    tile_along(
+                        scratch, table, row, inputs + f * size_in, 1, 0, C, weights, b,
+                        scratch, outputs + f * size_out + row * Kp + k, Kp, 0, wide,
+                    )  # fmt: skip
+        for item in range(first, last):
+            picture, p = divmod(item, down)
+            high = min(m, P - p * m)
+            for q in range(across):
+                t = outputs + ((item - first) * across + q) * Kp
+                broad = min(m, Q - q * m)
+                place = (picture * P + p * m) * Q + q * m
+                for k in range(0, K, lane):
+                    result = small + n * n * lane
+                    transform_tile(
+                        OUTPUT, ms, rs, high, n, scratch, result, m * lane, lane,
+                        scratch, t + k, n * size_out, size_out, scratch, small,
+                    )  # fmt: skip
+                    for i in range(high):
+                        for j in range(broad):
+                            a = result + (i * m + j) * lane
+                            b = y0 + (place + i * Q + j) * ldy + k
+                            d = like0 + (place + i * Q + j) * ldlike + k
+                            finish(y, b, scratch, a, bias, k, relu, like, d, masked, K - k)
+
+
+@kernel
+def inputs_kernel(worker, begin, end, ms, rs, first, x, geometry, most, Cp, out, scratch, room):
+    """Tiles of x to out[frequency][tile][c]; items are rows of tiles, counted from `first`."""
+    (x, x0, ldx), g = x, Geometry(*geometry)
+    m = len(ms)
+    n = m + len(rs) - 1
+    down, across = (g.P + m - 1) // m, (g.Q + m - 1) // m
+    for item in range(begin, end):
+        picture, p = divmod(first + item, down)
+        transform_row(
+            INPUT, ms, rs, (x, x0 + picture * g.H * g.W * ldx, ldx), (g.C, g.H, g.W), g.top, g.left, p * m, m, n, across,
+            out, item * across * Cp, most * Cp + vector_lanes(x), Cp, scratch, worker * room,
+        )  # fmt: skip
+
+
+@kernel
+def slopes_kernel(worker, begin, end, ms, rs, first, dy, geometry, most, Kp, out, bias, scratch, room):
+    """Tiles of dy, as the kernels of F(r, m), to out[frequency][tile][k]; and their sums, for the biases, a row each."""
+    (dy, dy0, lddy), g = dy, Geometry(*geometry)
+    m = len(ms)
+    lane = vector_lanes(dy)
+    down, across = (g.P + m - 1) // m, (g.Q + m - 1) // m
+    image = worker * room
+    for item in range(begin, end):
+        picture, p = divmod(first + item, down)
+        transform_row(
+            KERNEL, rs, ms, (dy, dy0 + picture * g.P * g.Q * lddy, lddy), (g.K, g.P, g.Q), 0, 0, p * m, m, m, across,
+            out, item * across * Kp, most * Kp + lane, Kp, scratch, image,
+        )  # fmt: skip
+        for k in range(0, Kp, lane):
+            total = spread(dy, 0)
+            for place in range(m * m * across):
+                total = total + load(scratch, image + place * Kp + k, WHOLE)
+            store(bias, (first + item) * Kp + k, total, WHOLE)
+
+
+@kernel
+def multiply_kernel(
+    worker, begin, end, inputs, size_in, Cp, C, Crows, slopes, size_out, Kp, tiles, parts, sums, accumulate, wide
+):  # fmt: skip
+    """sums[frequency] [c,k] (+)= Σ_tiles inputs · slopes; items are (frequency, part of the channels)."""
+    blocks = Crows // ROWS_ACROSS
+    for item in range(begin, end):
+        f, part = divmod(item, parts)
+        for k in range(0, Kp, wide):
+            for block in range(part * blocks // parts, (part + 1) * blocks // parts):
+                c = block * ROWS_ACROSS
+                tile_across(
+                    inputs, f * size_in + c, 0, Cp, slopes, f * size_out + k, 0, Kp, 1, tiles,
+                    sums, (f * Crows + c) * Kp + k, Kp, accumulate, wide,
+                )  # fmt: skip
+
+
+@kernel
+def gradient_kernel(worker, begin, end, ms, rs, sums, C, Crows, Kp, dw, k0, K, scratch):
+    """dw [k,C,r,r] of the kernels k0 … k0 + K − 1 from sums[frequency][c][k]; items are the c."""
+    r = len(rs)
+    n = len(ms) + r - 1
+    lane = vector_lanes(sums)
+    small = worker * (n + r) * n * lane
+    done = small + n * n * lane
+    for c in range(begin, end):
+        for k in range(k0 // lane * lane, k0 + K, lane):
+            transform_tile(
+                OUTPUT, rs, ms, r, n, scratch, done, r * lane, lane,
+                sums, c * Kp + k, n * Crows * Kp, Crows * Kp, scratch, small,
+            )  # fmt: skip
+            for place_k in range(max(k, k0), min(k + lane, k0 + K)):
+                b = ((place_k - k0) * C + c) * r * r
+                for place in range(r * r):
+                    dw[b + place] = scratch[done + place * lane + place_k - k]
+
+
+@kernel
+def bias_kernel(worker, begin, end, bias, rows, Kp, k0, db):
+    """db[k] = Σ_rows bias[row, k0 + k]; items are the k."""
+    for k in range(begin, end):
+        db[k] = 0
+    for row in range(rows):
+        for k in range(begin, end):
+            db[k] += bias[row * Kp + k0 + k]
+
+
+def fits(geometry: Geometry) -> bool:
+    """Whether there are tiles for such a convolution, and enough channels for them to pay."""
+    R, S, stride, dilation = geometry.R, geometry.S, geometry.stride, geometry.dilation
+    return R == S and R in TILES and stride == dilation == 1 and geometry.C >= 8 and geometry.K >= 8
+
+
+def _lengths(r: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return (0,) * TILES[r], (0,) * r
+
+
+class Convolution:
+    """As `direct.Convolution`, for stride 1."""
+
+    def __init__(self, threads: Threads, geometry: Geometry, dtype: Any) -> None:
+        self.threads, self.geometry = threads, geometry
+        N, C, _, _, K, r, _, _, _, P, Q, _, _ = geometry
+        m = TILES[r]
+        n = m + r - 1
+        lane = lanes(dtype)
+        self.wide = wide = narrowest(K, dtype)
+        down, across = -(-P // m), -(-Q // m)
+        Cp, Kp = up(C, lane), up(K, wide)
+        self.items = N * down
+        bytes_a_tile = n * n * (Cp + Kp) * np.dtype(dtype).itemsize
+        self.chunk = _chunk(max(1, min(CACHE // bytes_a_tile, -(-self.items * across // threads.count))), across)
+        most = up(self.chunk * across, ROWS)
+        self.table = row_table(np.arange(most, dtype=np.int64) * Cp)
+        pixels = across * m + r - 1
+        transformed = n * n * (most * Cp + lane) + n * n * (most * Kp + lane)
+        self.size = up(n * pixels * Cp + 2 * n * n * lane + transformed, 16)
+        self.blocks = Kp // wide
+        self.weights = n * n * self.blocks * C * wide
+        self.packed = r * r * self.blocks * C * wide
+        self.work = max(self.packed + threads.count * n * n * lane, threads.count * self.size)
+        self.nothing = np.zeros(Kp, dtype)
+
+    def use(self, packed: Floats, scratch: Floats) -> None:
+        """Keep transformed weights in a memory of `weights` numbers, and work in one of `work` numbers."""
+        self.memory, self.scratch = packed, scratch
+
+    def pack(self, ws: Sequence[Floats], turned: bool) -> None:
+        """See `direct.pack`; the packed kernels are transformed."""
+        packed, scratch = self.scratch[: self.packed], self.scratch[self.packed :]
+        pack(self.threads, ws, turned, packed, self.wide)
+        self.threads.run(
+            weights_kernel, self.blocks * self.geometry.C, *_lengths(self.geometry.R), packed, self.geometry.C,
+            self.blocks, self.memory, self.wide, scratch, grain=8,
+        )  # fmt: skip
+
+    def run(self, x: Rows, bias: Floats, relu: bool, y: Rows, mask: Rows | None = None) -> None:
+        """See `direct.Convolution.run`."""
+        self.threads.run(
+            forward_kernel, self.items, *_lengths(self.geometry.R), x, self.memory, bias, int(relu), mask or y,
+            int(mask is not None), y, self.geometry, self.chunk, self.table, self.wide, self.scratch, self.size,
+            pieces=-(-self.items // self.chunk),
+        )  # fmt: skip
+
+
+def _chunk(most: int, across: int) -> int:
+    """Rows of tiles at a time, so that at most `most` tiles fill the products' tiles of `ROWS` rows best."""
+
+    def waste(rows: int) -> float:
+        return up(rows * across, ROWS) / (rows * across)
+
+    largest = max(1, most // across)
+    return min(range(max(1, largest // 2), largest + 1), key=lambda rows: (round(waste(rows), 2), -rows))
+
+
+class WeightGradient:
+    """As `direct.WeightGradient`, for stride 1."""
+
+    def __init__(self, threads: Threads, geometry: Geometry, dtype: Any) -> None:
+        self.threads, self.geometry = threads, geometry
+        N, C, _, _, K, r, _, _, _, P, Q, _, _ = geometry
+        m = TILES[r]
+        self.n = n = m + r - 1
+        lane = lanes(dtype)
+        self.wide = narrowest(K, dtype)
+        down, self.across = -(-P // m), -(-Q // m)
+        self.Cp, self.Kp, self.Crows = up(C, lane), up(K, self.wide), up(C, ROWS_ACROSS)
+        self.items = N * down
+        itemsize = np.dtype(dtype).itemsize
+        self.chunk = max(1, min(self.items, CHUNK // (n * n * (self.Cp + self.Kp) * itemsize * self.across)))
+        self.most = self.chunk * self.across
+        self.size_in, self.size_out = self.most * self.Cp + lane, self.most * self.Kp + lane
+        x_room = n * (self.across * m + r - 1) * self.Cp + n * n * lane
+        dy_room = m * self.across * m * self.Kp + n * m * lane
+        self.size = up(max(x_room, dy_room, (n + r) * n * lane), 16)
+        self.rooms = [
+            n * n * self.size_in + up(ROWS_ACROSS, 16),
+            n * n * self.size_out,
+            n * n * self.Crows * self.Kp,
+            self.items * self.Kp,
+            threads.count * self.size,
+        ]
+        self.room = sum(self.rooms)
+
+    def use(self, memory: Floats) -> None:
+        """Work in this memory of `room` numbers."""
+        ends = np.cumsum(self.rooms)
+        self.inputs, self.slopes, self.sums, self.bias, self.scratch = (
+            memory[end - size : end] for end, size in zip(ends.tolist(), self.rooms, strict=True)
+        )
+
+    def run(self, dy: Rows, x: Rows, dws: Sequence[Floats], dbs: Sequence[Floats]) -> None:
+        """See `direct.WeightGradient.run`."""
+        run, g, lengths = self.threads.run, self.geometry, _lengths(self.geometry.R)
+        frequencies = self.n * self.n
+        parts = max(1, min(self.Crows // ROWS_ACROSS, -(-8 * self.threads.count // frequencies)))
+        for first in range(0, self.items, self.chunk):
+            items = min(self.chunk, self.items - first)
+            run(inputs_kernel, items, *lengths, first, x, g, self.most, self.Cp, self.inputs, self.scratch, self.size)
+            run(
+                slopes_kernel, items, *lengths, first, dy, g, self.most, self.Kp, self.slopes, self.bias, self.scratch,
+                self.size,
+            )  # fmt: skip
+            run(
+                multiply_kernel, frequencies * parts, self.inputs, self.size_in, self.Cp, g.C, self.Crows, self.slopes,
+                self.size_out, self.Kp, items * self.across, parts, self.sums, int(first > 0), self.wide,
+            )  # fmt: skip
+        k0 = 0
+        for dw, db in zip(dws, dbs, strict=True):
+            run(
+                gradient_kernel, g.C, *lengths, self.sums, g.C, self.Crows, self.Kp, dw, k0, db.size, self.scratch,
+                grain=4,
+            )  # fmt: skip
+            run(bias_kernel, db.size, self.bias, self.items, self.Kp, k0, db, grain=64)
+            k0 += db.size

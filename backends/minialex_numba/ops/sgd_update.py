@@ -1,0 +1,73 @@
+"""The update rule in one pass over weight, momentum and gradient."""
+
+# mypy: disable-error-code="no-untyped-def"
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minialex.backend.program import Value
+from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, current
+from minialex_numba.runtime.jit import kernel
+from minialex_numba.runtime.vector import count_finite, lanes, load, multiply_add, spread, store, where_finite
+
+PIECE = 1 << 15
+"""Elements of one item."""
+
+
+class Rates(NamedTuple):
+    """The numbers of the update rule; in a program they may be symbols."""
+
+    learning_rate: Any
+    momentum: Any
+    weight_decay: Any
+
+    def current(self, dtype: np.dtype[Any], feed: Feed) -> Rates:
+        """What they are in a step, in a dtype."""
+        return Rates(*[dtype.type(current(rate, feed)) for rate in self])
+
+
+@kernel
+def update(w, v, i, dw, j, count, rates):
+    """The new v and w of `count` elements from i; returns how many would not be finite and were skipped."""
+    rate, momentum, decay = rates
+    times, step, pull = spread(w, momentum), spread(w, -rate), spread(w, -(decay * rate))
+    skipped = 0
+    for c in range(0, count, lanes(w)):
+        old_w, old_v = load(w, i + c, count - c), load(v, i + c, count - c)
+        new_v = multiply_add(times, old_v, multiply_add(pull, old_w, step * load(dw, j + c, count - c)))
+        new_w = old_w + new_v
+        store(v, i + c, where_finite(new_w, new_v, old_v), count - c)
+        store(w, i + c, where_finite(new_w, new_w, old_w), count - c)
+        skipped += min(lanes(w), count - c) - count_finite(new_w, count - c)
+    return skipped
+
+
+@kernel
+def update_kernel(worker, begin, end, w, v, dw, rates, skipped):
+    for item in range(begin, end):
+        first = item * PIECE
+        skipped[item] = update(w, v, first, dw, first, min(PIECE, w.size - first), rates)
+
+
+def sgd_update(
+    on: Buffers, results: Sequence[Value], w: Value, v: Value, dw: Value, *, learning_rate: Any, momentum: Any,
+    weight_decay: Any,
+) -> Bind:  # fmt: skip
+    """v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v, in place; the result is how many elements were skipped, not finite."""
+
+    def bind() -> Task:
+        arrays = [on.array(w).data.reshape(-1), on.array(v).data.reshape(-1), on.whole(dw)]
+        skipped = on.whole(results[0])
+        counts = np.zeros(-(-arrays[0].size // PIECE), np.int64)
+        rates = Rates(learning_rate, momentum, weight_decay)
+
+        def task(feed: Feed) -> None:
+            on.threads.run(update_kernel, counts.size, *arrays, rates.current(on.dtype, feed), counts)
+            skipped[0] = counts.sum()
+
+        return task
+
+    return bind

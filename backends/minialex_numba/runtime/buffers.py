@@ -1,0 +1,211 @@
+"""What an operation of a compiled step is made of, and the memory that its arrays lie in.
+
+An operation is one function of its file, its node ``NAME(on, results, *arguments, **options)``: the arguments are those of
+the protocol's operation (or of a fused one, see `minialex_numba.compiler.passes`), with a program's `Value`s in place of
+arrays, and `on` is the step's `Buffers`. It says there what scratch memory the operation needs and returns a function
+that is called once when all memory has been given out, and makes the task that runs in every step. An operation that
+is called by itself is the same node with buffers of its own (`minialex_numba.runtime.alone`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.backend.pretend import HostArray
+from minialex.backend.program import ArrayName, Symbol, Value
+from minialex_numba.runtime.layout import Rows
+from minialex_numba.runtime.threads import Kernel, Threads
+
+Feed = Mapping[ArrayName, Any]
+Task = Callable[[Feed], None]
+Bind = Callable[[], Task]
+
+
+class Unsupported(Exception):
+    """A program that is not compiled: its layers are walked."""
+
+
+def row_width(value: Value) -> int:
+    """Numbers of a row: channels, or features."""
+    return value.shape[1] if len(value.shape) > 1 else 1
+
+
+def row_count(value: Value) -> int:
+    """Rows: places of all images, or images."""
+    return math.prod(value.shape) // max(row_width(value), 1)
+
+
+class Whole(NamedTuple):
+    """An argument of a launch that is passed as a flat array, in the order that the protocol has."""
+
+    value: Value
+
+
+class Compact(NamedTuple):
+    """An argument of a launch that is passed as the flat array of its rows, which is no slice."""
+
+    value: Value
+
+
+@dataclass(eq=False)
+class Slices:
+    """Which values are slices of others: some of their channels, side by side.
+
+    Attributes:
+        names: of the values that are bound or fed
+        bound: those of them that are bound
+        parents: the value that another one is a slice of, and its first channel there
+    """
+
+    names: dict[Value, ArrayName]
+    bound: set[Value]
+    parents: dict[Value, tuple[Value, int]] = field(default_factory=dict)
+
+    def root(self, value: Value) -> Value:
+        """The value that has the memory."""
+        while value in self.parents:
+            value = self.parents[value][0]
+        return value
+
+    def first(self, value: Value) -> int:
+        """The first channel within the root."""
+        first = 0
+        while value in self.parents:
+            value, offset = self.parents[value]
+            first += offset
+        return first
+
+    def is_free(self, value: Value) -> bool:
+        """Whether it may still become a slice of another."""
+        return value not in self.names and value not in self.parents
+
+    def join(self, parts: list[Value]) -> None:
+        """Make values slices of a new one, side by side."""
+        N, _, *places = parts[0].shape
+        offsets = np.cumsum([0, *map(row_width, parts)]).tolist()
+        whole = Value(0, (N, offsets.pop(), *places), parts[0].dtype, parts[0].device)
+        self.parents.update((part, (whole, offset)) for part, offset in zip(parts, offsets, strict=True))
+
+    def are_adjacent(self, parts: list[Value]) -> bool:
+        """Whether values are slices of one, side by side."""
+        place = self.first(parts[0])
+        for part in parts:
+            if self.root(part) is not self.root(parts[0]) or self.first(part) != place:
+                return False
+            place += row_width(part)
+        return True
+
+    def overlap(self, a: Value, b: Value) -> bool:
+        """Whether two values have a channel in common."""
+        if self.root(a) is not self.root(b):
+            return False
+        first, second = self.first(a), self.first(b)
+        return first < second + row_width(b) and second < first + row_width(a)
+
+
+@dataclass(eq=False)
+class Buffers:
+    """What node functions ask for.
+
+    Attributes:
+        threads: that share the work
+        dtype: of all floating numbers
+        slices: of the step's values
+        bindings: the arrays that live longer than a step, by name
+        constant_weights: whether no node writes them, so that what is made of them can be kept
+        is_step: whether this is a compiled step, which is quicker and less exact (see `conv.winograd`)
+        memory: flat arrays of roots and of scratch memory, when all has been given out
+        scratches: scratch memory that was asked for since this was last emptied
+    """
+
+    threads: Threads
+    dtype: np.dtype[Any]
+    slices: Slices
+    bindings: Mapping[ArrayName, HostArray]
+    constant_weights: bool
+    is_step: bool = True
+    memory: dict[Value, NDArray[Any]] = field(default_factory=dict)
+    scratches: list[Value] = field(default_factory=list)
+
+    def number(self, value: float) -> Any:
+        """A number of the step's dtype."""
+        return self.dtype.type(value)
+
+    def scratch(self, numbers: int) -> Whole:
+        """Memory for as long as the node runs."""
+        self.scratches.append(Value(0, (max(numbers, 1),), self.dtype, ""))
+        return Whole(self.scratches[-1])
+
+    def array(self, value: Value) -> HostArray:
+        """The array that is bound to a value."""
+        if value not in self.slices.bound:
+            raise Unsupported("a weight that is not bound")
+        return self.bindings[self.slices.names[value]]
+
+    def fed_name(self, value: Value) -> ArrayName:
+        """Under which name a value is in the feed."""
+        name = self.slices.names.get(value)
+        if name is None or value in self.slices.bound:
+            raise Unsupported("an input that is not fed")
+        return name
+
+    def rows(self, value: Value) -> Rows:
+        """Where a value's rows are."""
+        root = self.slices.root(value)
+        if root in self.slices.bound:
+            return Rows(self.array(root).data.reshape(-1), 0, row_width(root))
+        if root in self.slices.names:
+            raise Unsupported(f"'{self.slices.names[root]}' is read by an unexpected operation")
+        return Rows(self.memory[root], self.slices.first(value), row_width(root))
+
+    def compact(self, value: Value) -> NDArray[Any]:
+        """The flat array of rows that are no slice."""
+        if value in self.slices.parents:
+            raise Unsupported("a slice where a whole array is needed")
+        return self.rows(value).data
+
+    def whole(self, value: Value) -> NDArray[Any]:
+        """The flat array of a value that is no slice and no images, and so has the protocol's order."""
+        return self.compact(value)
+
+    def launch(self, kernel: Kernel, items: int, *arguments: Any, grain: int = 1, pieces: int | None = None) -> Bind:
+        """One kernel as a node: see `Threads.run`. Values are passed as their rows, or as `Whole`."""
+
+        def bind() -> Task:
+            given = [self._argument(argument) for argument in arguments]
+            return lambda feed: self.threads.run(kernel, items, *given, grain=grain, pieces=pieces)
+
+        return bind
+
+    def _argument(self, argument: Any) -> Any:
+        if isinstance(argument, Whole):
+            return self.whole(argument.value)
+        if isinstance(argument, Compact):
+            return self.compact(argument.value)
+        return self.rows(argument) if isinstance(argument, Value) else argument
+
+
+def current(option: Any, feed: Feed) -> Any:
+    """A number, or what a symbol stands for now."""
+    return feed[option.name] if isinstance(option, Symbol) else option
+
+
+def in_order(*tasks: Task) -> Task:
+    """Several tasks as one."""
+
+    def task(feed: Feed) -> None:
+        for part in tasks:
+            part(feed)
+
+    return task
+
+
+def listed(values: Value | list[Value]) -> list[Value]:
+    """The values of all columns of a joined operation, or of one."""
+    return values if isinstance(values, list) else [values]

@@ -1,0 +1,104 @@
+"""`kernel`: Numba's compiler with a cache on disk that is never in the way.
+
+Kernels run without Python's lock, so that threads can share the work (`minialex_numba.runtime.threads`). They are
+compiled at their first call for each dtype and kept on disk: under ``NUMBA_CACHE_DIR`` if that is set, else in the
+user's cache folder, in a folder named after the sources of this package, so that no kernel of another version is ever
+loaded. Where no folder can be written, kernels are compiled anew in each process, and a notice says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba import njit
+
+logger = logging.getLogger("minialex.numba")
+
+
+def candidates() -> list[Path]:
+    """Folders that may hold compiled kernels, the preferred first."""
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return [Path(os.environ["NUMBA_CACHE_DIR"])]
+    if os.name == "nt":
+        return [Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "minialex" / "numba"]
+    return [Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minialex" / "numba"]
+
+
+@lru_cache(maxsize=1)
+def cache_folder() -> str | None:
+    """The folder of this version's kernels, made if need be; None, with one notice, if none can be written."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(source.read_bytes())
+    for folder in candidates():
+        try:
+            mine = folder / digest.hexdigest()[:16]
+            mine.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=mine):
+                return str(mine)
+        except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
+            logger.warning(
+                "compiled kernels cannot be kept in %s (%s); they are compiled anew in each run. Set NUMBA_CACHE_DIR to a"
+                " folder that can be written.",
+                folder,
+                error,
+            )
+    return None
+
+
+def kernel(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Compile a function at its first call for each kind of arguments, without Python's lock, cached on disk."""
+    if function is None:
+        return lambda function: kernel(function, **options)
+    folder = cache_folder()
+    if folder is None:
+        return njit(nogil=True, **options)(function)
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, folder
+    try:
+        compiled = njit(nogil=True, cache=True, **options)(function)
+    finally:
+        numba.config.CACHE_DIR = before
+    _forgive(compiled)
+    return compiled
+
+
+def _forgive(compiled: Any) -> None:
+    """A cache that is full, damaged or gone costs time, not the run."""
+    cache = compiled._cache
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_overload(*args: Any) -> Any:
+        try:
+            return load(*args)
+        except Exception as error:  # a damaged file may raise anything while it is unpickled
+            _notice("read", error)
+            with contextlib.suppress(Exception):
+                cache.flush()  # else a damaged index could not be written either, and would stay
+            return None
+
+    def save_overload(*args: Any) -> None:
+        try:
+            save(*args)
+        except Exception as error:
+            _notice("written", error)
+
+    cache.load_overload, cache.save_overload = load_overload, save_overload
+
+
+_noticed: set[str] = set()
+
+
+def _notice(what: str, error: Exception) -> None:
+    if what in _noticed:
+        return
+    _noticed.add(what)
+    logger.warning("the cache of compiled kernels could not be %s (%s); they are compiled again", what, error)
