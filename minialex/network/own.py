@@ -106,7 +106,8 @@ def name_of(network: Network | Maker | str) -> str:
         if value is network and not name.startswith("_")
     ]
     if names:
-        return min(names, key=len)  # of a package rather than of the module in it
+        home = f"{getattr(network, '__module__', '')}:"  # of a function; others may have imported it
+        return min(names, key=lambda name: (not name.startswith(home), len(name)))
     name = f"session:{getattr(network, 'name', getattr(network, '__name__', 'network'))}"
     _here[name] = network
     return name

@@ -72,7 +72,7 @@ def test_where_columns_live_changes_no_number(trained, tmp_path):
 def test_from_python_the_network_itself_is_given_and_found_again(tmp_path):
     options = {"data": "shapes", "train_images": 64, "validation_images": 32, "batch_size": 32, "epochs": 1}
     run_ = minialex.train(network=network, backend="numpy", out=tmp_path / "run", progress=False, **options)
-    assert run_.recipe.model == "minialex_layers:network"
+    assert run_.recipe.model == "minialex_layers.network:network"
     image = np.zeros((28, 28, 3), np.uint8)
     assert len(minialex.load(tmp_path / "run", backend="numpy").predict(image)) == 5
 
