@@ -9,6 +9,7 @@ from typing import Any, final
 
 from minialex.backend import pretend
 from minialex.backend.arrays import Array
+from minialex.backend.operations import layers_with_own, notice
 from minialex.backend.program import ArrayName, CompiledStep, Program
 from minialex.backend.protocol import Backend
 from minialex_numba.compiler import step
@@ -99,4 +100,8 @@ class NumbaBackend:
 
     def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
         """The whole step on buffers that are allocated once (see `minialex_numba.compiler`); it holds `nbytes` of them."""
-        return step.compile_step(self.threads, program, bindings)
+        made = step.compile_step(self.threads, program, bindings)
+        if layers := layers_with_own(program):
+            walked = "with operations of your own the step is not compiled: every operation runs by itself"
+            notice("computes in NumPy, on one core, inside the compiled step" if made else walked, *layers)
+        return made

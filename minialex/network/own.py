@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from minialex.backend.imports import find
@@ -97,13 +98,16 @@ def name_of(network: Network | Maker | str) -> str:
     if isinstance(network, str):
         place, _, name = network.rpartition(":")
         return f"{Path(place).expanduser().resolve()}:{name}" if place.endswith(".py") else network
-    for module in list(sys.modules.values()):
-        for name, value in list(vars(module).items()) if hasattr(module, "__dict__") else ():
-            if value is network and not name.startswith("_"):
-                if module.__name__ != "__main__":
-                    return f"{module.__name__}:{name}"
-                if getattr(module, "__file__", None):
-                    return f"{Path(module.__file__ or '').resolve()}:{name}"
+    names = [
+        f"{Path(module.__file__ or '').resolve() if module.__name__ == '__main__' else module.__name__}:{name}"
+        for module in list(sys.modules.values())
+        if isinstance(module, ModuleType) and (module.__name__ != "__main__" or getattr(module, "__file__", None))
+        for name, value in list(vars(module).items())
+        if value is network and not name.startswith("_")
+    ]
+    if names:
+        home = f"{getattr(network, '__module__', '')}:"  # of a function; others may have imported it
+        return min(names, key=lambda name: (not name.startswith(home), len(name)))
     name = f"session:{getattr(network, 'name', getattr(network, '__name__', 'network'))}"
     _here[name] = network
     return name

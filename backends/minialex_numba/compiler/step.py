@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from minialex.backend.arrays import Array
+from minialex.backend.operations import FUNCTIONS
 from minialex.backend.pretend import HostArray
 from minialex.backend.program import ArrayName, Call, Program, Value, Watch, values
 from minialex_numba.compiler import memory
 from minialex_numba.compiler.graph import build
 from minialex_numba.ops import NODES
+from minialex_numba.ops.own import own
 from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Slices, Task, Unsupported, row_count, row_width
 from minialex_numba.runtime.layout import Rows, channels_first_kernel, items
 from minialex_numba.runtime.threads import Threads
@@ -53,9 +55,10 @@ class Step:
         binds: list[Bind] = []
         self.scratches: dict[int, list[Value]] = {}
         for position, call in enumerate(calls):
-            if call.operation not in NODES:
+            if call.operation not in NODES and call.operation not in FUNCTIONS:
                 raise Unsupported(call.operation)
-            binds.append(NODES[call.operation](buffers, call.results, *call.args, **call.kwargs))
+            node = own(call.operation) if call.operation in FUNCTIONS else NODES[call.operation]
+            binds.append(node(buffers, call.results, *call.args, **call.kwargs))
             self.scratches[position], buffers.scratches = buffers.scratches, []
         columns = max((call.column for call in calls), default=0) + 1
         side_by_side = columns == threads.count > 1 and _multiply_adds(calls) < LITTLE

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from minialex_layers import network
 
+import minialex
 from minialex.cli.app import run
 from minialex.runs import checkpoint
 from minialex.runs import weights_file as weights
@@ -65,6 +67,14 @@ def test_where_columns_live_changes_no_number(trained, tmp_path):
     placed = train(tmp_path / "two", "--backend", "numba", "--columns", "2", "--epochs", "2", "--devices", "0,1")
     for name, array in trained["numba", 2][1].items():
         np.testing.assert_array_equal(placed[name], array, err_msg=name)
+
+
+def test_from_python_the_network_itself_is_given_and_found_again(tmp_path):
+    options = {"data": "shapes", "train_images": 64, "validation_images": 32, "batch_size": 32, "epochs": 1}
+    run_ = minialex.train(network=network, backend="numpy", out=tmp_path / "run", progress=False, **options)
+    assert run_.recipe.model == "minialex_layers.network:network"
+    image = np.zeros((28, 28, 3), np.uint8)
+    assert len(minialex.load(tmp_path / "run", backend="numpy").predict(image)) == 5
 
 
 def test_commands_find_the_network_again(trained, tmp_path, capsys):

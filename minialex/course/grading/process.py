@@ -144,7 +144,7 @@ def grade(
     had = {result.operation for result in graded.results}
     graded.results += [Result(name, NOT_THEIRS) for name in OPERATIONS if name not in had]
     order = {name: index for index, name in enumerate(("signatures", *ORDER, "compile_step"))}
-    graded.results.sort(key=lambda result: order[result.operation])
+    graded.results.sort(key=lambda result: order.get(result.operation, len(order)))  # registered ones last
     return graded
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from minialex.backend import pretend, registry
+from minialex.backend import operations, pretend, registry
 from minialex.backend.pretend import operation
 from minialex.backend.protocol import MOVERS, OPERATIONS, Backend
 from minialex.backend.rules import RULES
@@ -141,6 +141,7 @@ def load(where: Source) -> Submission:
             _take_class(submission, kind)
         else:
             _take(submission, list(_modules(submission, where)), where.attribute)
+            _take_registered(submission)
     except Ambiguous:
         raise
     except BaseException as error:  # also SystemExit: it is the student's code that runs
@@ -260,6 +261,15 @@ def _take_functions(submission: Submission, modules: list[ModuleType]) -> None:
                 submission.own[name] = place
     submission.borrowed = {name: text for name, text in submission.borrowed.items() if name not in functions}
     _complete(submission, functions)
+
+
+def _take_registered(submission: Submission) -> None:
+    """Operations that the submission registered with examples, beside the protocol's."""
+    for added in operations.OPERATIONS.values():
+        for function in (added.forward, added.backward) if added.examples else ():
+            code = _code(function.plain)
+            if code is not None and submission.holds(code.co_filename):
+                submission.own[function.name] = submission.place(code.co_filename, code.co_firstlineno)
 
 
 def _complete(submission: Submission, functions: dict[str, Any]) -> None:

@@ -21,10 +21,12 @@ from typing import IO, Any
 from hypothesis import settings
 
 from minialex.backend import registry
+from minialex.backend.operations import FUNCTIONS, OPERATIONS, method
 from minialex.backend.protocol import Backend
 from minialex.conformance.case import Case, each
 from minialex.conformance.checks import CHECKS, NOTHING, PROFILES, check_case, check_operation
 from minialex.conformance.compare import Disagreement
+from minialex.conformance.own import check_gradient
 from minialex.conformance.strategies import STRATEGIES
 from minialex.course.grading.result import PASSED, Result, describe
 from minialex.course.grading.submission import ORDER, Ambiguous, Source, Submission, load
@@ -116,6 +118,7 @@ def main() -> None:
         send(kind="found", usage=str(error))
         return
     names = [name for name in ORDER if name in submission.own or name in submission.borrowed]
+    names += [name for name in submission.own if name not in ORDER]
     whole = not submission.completed and not submission.faults
     send(
         kind="found",
@@ -145,8 +148,10 @@ def grade(submission: Submission, name: str, profile: settings, seed: int | None
     watch = Watch(submission, result, send)
     began = time.monotonic()
     try:
-        if name in STRATEGIES:
+        if name in STRATEGIES or name in FUNCTIONS:
             check_operation(submission.backend, name, profile, check_case=watch.check, seed=seed)
+            if name in FUNCTIONS and name not in OPERATIONS:
+                check_gradient(name.removesuffix("_backward"))
         else:
             send(kind="busy", examples=0, call=name)
             CHECKS[name](submission.backend, profile)
@@ -223,7 +228,7 @@ class Watch:
 
         sys.setprofile(notice)
         try:
-            getattr(backend, case.operation)(*arrays.values(), **case.numbers)
+            method(backend, case.operation)(*arrays.values(), **case.numbers)
         finally:
             sys.setprofile(None)
 
