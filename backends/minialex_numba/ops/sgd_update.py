@@ -26,7 +26,7 @@ class Rates(NamedTuple):
 
     def current(self, dtype: np.dtype[Any], feed: Feed) -> tuple[Any, ...]:
         """What they are in a step, in a dtype."""
-        return tuple([dtype.type(current(rate, feed)) for rate in self])  # noqa: C409 - exactly as long: nothing is resized
+        return tuple([dtype.type(current(rate, feed)) for rate in self])  # a list: no tuple is resized
 
 
 @kernel
