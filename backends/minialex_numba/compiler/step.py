@@ -110,9 +110,9 @@ class Step:
         """An output, and what brings it into its form after every step."""
         if value in self.slices.names:
             raise Unsupported("an output that is given")
-        rows = self.buffers.rows(value)
-        if len(value.shape) < 2 or (len(value.shape) == 2 and rows.distance == row_width(value)):
-            array = rows.data[: math.prod(value.shape)].reshape(value.shape)
+        rows = flat, _, distance = self.buffers.rows(value)
+        if len(value.shape) < 2 or (len(value.shape) == 2 and distance == row_width(value)):
+            array = flat[: math.prod(value.shape)].reshape(value.shape)
         else:
             array = np.empty(value.shape, value.dtype)
             self.fetch.append(self._fetch(value, rows, array))
@@ -125,7 +125,7 @@ class Step:
             flat, first, distance = rows
             source = flat.reshape(N, places, distance)[:, :, first : first + C].transpose(0, 2, 1)
             return lambda feed: np.copyto(array.reshape(N, C, places), source)
-        target = Rows(array.reshape(-1), 0, C * places)
+        target = array.reshape(-1), 0, C * places
         run = self.buffers.threads.run
         return lambda feed: run(channels_first_kernel, items(N, places), rows, target, C, places)
 

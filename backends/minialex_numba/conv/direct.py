@@ -278,7 +278,7 @@ class Convolution:
         """`bias` is as long as `nothing`; y is 0 where the `mask` is not positive."""
         self.threads.run(
             forward_kernel, self.geometry.N * self.groups, x, self.packed, bias, int(relu), mask or y,
-            int(mask is not None), y, self.geometry, self.groups, self.table, self.wide, self.scratch, self.size,
+            int(mask is not None), y, tuple(self.geometry), self.groups, self.table, self.wide, self.scratch, self.size,
         )  # fmt: skip
 
 
@@ -310,7 +310,7 @@ class WeightGradient:
         """The kernels' gradients go to dws (flat) and dbs one after another."""
         g = self.geometry
         self.threads.run(
-            weight_gradient_kernel, self.groups, x, dy, g, self.groups, self.partial, self.size, self.wide,
+            weight_gradient_kernel, self.groups, x, dy, tuple(g), self.groups, self.partial, self.size, self.wide,
             self.scratch, self.scratch_size, pieces=self.groups,
         )  # fmt: skip
         k0 = 0

@@ -338,7 +338,7 @@ class Convolution:
         """See `direct.Convolution.run`."""
         self.threads.run(
             forward_kernel, self.items, *_lengths(self.geometry.R), x, self.memory, bias, int(relu), mask or y,
-            int(mask is not None), y, self.geometry, self.chunk, self.table, self.wide, self.scratch, self.size,
+            int(mask is not None), y, tuple(self.geometry), self.chunk, self.table, self.wide, self.scratch, self.size,
             pieces=-(-self.items // self.chunk),
         )  # fmt: skip
 
@@ -392,13 +392,26 @@ class WeightGradient:
     def run(self, dy: Rows, x: Rows, dws: Sequence[Floats], dbs: Sequence[Floats]) -> None:
         """See `direct.WeightGradient.run`."""
         run, g, lengths = self.threads.run, self.geometry, _lengths(self.geometry.R)
+        sizes = tuple(g)
         frequencies = self.n * self.n
         parts = max(1, min(self.Crows // ROWS_ACROSS, -(-8 * self.threads.count // frequencies)))
         for first in range(0, self.items, self.chunk):
             items = min(self.chunk, self.items - first)
-            run(inputs_kernel, items, *lengths, first, x, g, self.most, self.Cp, self.inputs, self.scratch, self.size)
             run(
-                slopes_kernel, items, *lengths, first, dy, g, self.most, self.Kp, self.slopes, self.bias, self.scratch,
+                inputs_kernel,
+                items,
+                *lengths,
+                first,
+                x,
+                sizes,
+                self.most,
+                self.Cp,
+                self.inputs,
+                self.scratch,
+                self.size,
+            )
+            run(
+                slopes_kernel, items, *lengths, first, dy, sizes, self.most, self.Kp, self.slopes, self.bias, self.scratch,
                 self.size,
             )  # fmt: skip
             run(

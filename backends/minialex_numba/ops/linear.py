@@ -250,7 +250,7 @@ def input_gradient(
 ) -> Task:
     """dx [N,D] (+)= dy [N,K] times w [K,D], flat; 0 where a mask is not positive."""
     N, _, D = sizes
-    table = row_table(np.arange(N, dtype=np.int64) * dy.distance)
+    table = row_table(np.arange(N, dtype=np.int64) * dy[2])
     scratch = empty(threads.count * BLOCK * (BLOCK + up(N, ROWS)), w.dtype)
     nothing = np.zeros(lanes_of(w.dtype), w.dtype)
     arguments = dy, sizes, table, w, nothing, int(accumulate), mask or dx, int(mask is not None), dx, scratch
@@ -259,7 +259,7 @@ def input_gradient(
 
 def packed_rows(threads: Threads, x: Rows, N: int, D: int, wide: int) -> tuple[Floats, Task]:
     """x [N,D] as `tile_across` reads it, in panels of `wide` features, and what packs it."""
-    packed = empty(N * up(D, wide), x.data.dtype)
+    packed = empty(N * up(D, wide), x[0].dtype)
     return packed, lambda feed: threads.run(pack_rows_kernel, -(-D // wide), x, N, D, wide, packed, grain=4)
 
 
@@ -270,7 +270,7 @@ def weight_gradient(
     """The result is dw [K,D] = dyᵀ [K,N] times x [N,D], from packed x; or, with `updated` = (w, v, rates), how many
     elements of w were skipped in its update."""
     N, K, D = sizes
-    dtype = dy.data.dtype
+    dtype = dy[0].dtype
     dys, pack = packed_rows(threads, dy, N, K, ROWS_ACROSS)
     blocks = -(-D // BLOCK)
     parts = max(1, min(-(-16 // max(blocks, 1)), -(-K // ROWS_ACROSS)))  # the same for any number of threads

@@ -15,7 +15,7 @@ import numpy as np
 from minialex.backend.program import Value
 from minialex_numba.runtime.buffers import Bind, Buffers, Compact, in_order
 from minialex_numba.runtime.jit import kernel
-from minialex_numba.runtime.layout import Rows, empty
+from minialex_numba.runtime.layout import empty
 from minialex_numba.runtime.vector import (
     lanes,
     load,
@@ -175,6 +175,6 @@ def max_pool2d_backward(
     gather = on.launch(backward_kernel, N * H, dy, winner, x, y, every, like is not None, windows, dx)
     if every or len(read) == 1:
         return gather
-    largest = Rows(empty(math.prod(dy.shape), on.dtype), 0, windows.C)
+    largest = empty(math.prod(dy.shape), on.dtype), 0, windows.C
     find = on.launch(forward_kernel, N * windows.P, read[0], windows, largest, winner)
     return lambda: in_order(find(), gather())

@@ -24,9 +24,9 @@ class Rates(NamedTuple):
     momentum: Any
     weight_decay: Any
 
-    def current(self, dtype: np.dtype[Any], feed: Feed) -> Rates:
+    def current(self, dtype: np.dtype[Any], feed: Feed) -> tuple[Any, ...]:
         """What they are in a step, in a dtype."""
-        return Rates(*[dtype.type(current(rate, feed)) for rate in self])
+        return tuple([dtype.type(current(rate, feed)) for rate in self])  # a list: no tuple is resized
 
 
 @kernel

@@ -50,8 +50,8 @@ class Alone(Buffers):
                 self.memory[value] = empty(math.prod(value.shape), value.dtype)
             else:
                 is_images = array.ndim == 4
-                self.memory[value] = channels_last(self.threads, array).data if is_images else array.reshape(-1)
-        return Rows(self.memory[value], 0, row_width(value))
+                self.memory[value] = channels_last(self.threads, array)[0] if is_images else array.reshape(-1)
+        return self.memory[value], 0, row_width(value)
 
     def whole(self, value: Value) -> NDArray[Any]:
         return self.arrays.setdefault(value, np.empty(value.shape, value.dtype)).reshape(-1)
@@ -62,7 +62,7 @@ class Alone(Buffers):
             return self.arrays[value]
         if len(value.shape) == 4:
             return channels_first(self.threads, self.rows(value), value.shape)
-        return self.rows(value).data.reshape(value.shape)
+        return self.rows(value)[0].reshape(value.shape)
 
 
 def run_alone(

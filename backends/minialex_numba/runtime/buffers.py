@@ -159,23 +159,24 @@ class Buffers:
         """Where a value's rows are."""
         root = self.slices.root(value)
         if root in self.slices.bound:
-            return Rows(self.array(root).data.reshape(-1), 0, row_width(root))
+            return self.array(root).data.reshape(-1), 0, row_width(root)
         if root in self.slices.names:
             raise Unsupported(f"'{self.slices.names[root]}' is read by an unexpected operation")
-        return Rows(self.memory[root], self.slices.first(value), row_width(root))
+        return self.memory[root], self.slices.first(value), row_width(root)
 
     def compact(self, value: Value) -> NDArray[Any]:
         """The flat array of rows that are no slice."""
         if value in self.slices.parents:
             raise Unsupported("a slice where a whole array is needed")
-        return self.rows(value).data
+        return self.rows(value)[0]
 
     def whole(self, value: Value) -> NDArray[Any]:
         """The flat array of a value that is no slice and no images, and so has the protocol's order."""
         return self.compact(value)
 
     def launch(self, kernel: Kernel, items: int, *arguments: Any, grain: int = 1, pieces: int | None = None) -> Bind:
-        """One kernel as a node: see `Threads.run`. Values are passed as their rows, or as `Whole`."""
+        """One kernel as a node: see `Threads.run`. Values are passed as their rows, unless they are `Whole` or
+        `Compact`, and named tuples as plain ones."""
 
         def bind() -> Task:
             given = [self._argument(argument) for argument in arguments]
@@ -188,7 +189,9 @@ class Buffers:
             return self.whole(argument.value)
         if isinstance(argument, Compact):
             return self.compact(argument.value)
-        return self.rows(argument) if isinstance(argument, Value) else argument
+        if isinstance(argument, Value):
+            return self.rows(argument)
+        return tuple(argument) if isinstance(argument, tuple) else argument
 
 
 def current(option: Any, feed: Feed) -> Any:

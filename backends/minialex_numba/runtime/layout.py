@@ -8,7 +8,7 @@ the width of the processor's vectors. Such an array is given to a kernel as `Row
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,18 +23,9 @@ ALIGNMENT = 64
 PLACES = 64  # that are moved at a time
 
 
-class Rows(NamedTuple):
-    """Rows of numbers in a flat array: the channels of each place, or the features of each image.
-
-    Attributes:
-        data: the flat array
-        first: index of the first number of the first row
-        distance: from row to row; more than a row's numbers where it is a slice of a wider one (``ldx`` in kernels)
-    """
-
-    data: NDArray[Any]
-    first: int
-    distance: int
+Rows = tuple[NDArray[Any], int, int]
+"""Rows of numbers in a flat array, the channels of each place or the features of each image: the array, the index of the
+first number, and the distance from row to row, which is more than a row's numbers where it is a slice of a wider one."""
 
 
 def empty(size: int, dtype: Any) -> NDArray[Any]:
@@ -85,14 +76,14 @@ def items(N: int, places: int) -> int:
 def channels_last(threads: Threads, x: NDArray[Any]) -> Rows:
     """x [N,C,H,W] as rows in the order N H W C."""
     N, C, H, W = x.shape
-    y = Rows(empty(x.size, x.dtype), 0, C)
-    threads.run(channels_last_kernel, items(N, H * W), Rows(x.reshape(-1), 0, C * H * W), y, C, H * W)
+    y = (empty(x.size, x.dtype), 0, C)
+    threads.run(channels_last_kernel, items(N, H * W), (x.reshape(-1), 0, C * H * W), y, C, H * W)
     return y
 
 
 def channels_first(threads: Threads, x: Rows, shape: tuple[int, ...]) -> NDArray[Any]:
     """The inverse: rows in the order N H W C as [N,C,H,W]."""
     N, C, H, W = shape
-    y = np.empty(shape, x.data.dtype)
-    threads.run(channels_first_kernel, items(N, H * W), x, Rows(y.reshape(-1), 0, C * H * W), C, H * W)
+    y = np.empty(shape, x[0].dtype)
+    threads.run(channels_first_kernel, items(N, H * W), x, (y.reshape(-1), 0, C * H * W), C, H * W)
     return y

@@ -2,8 +2,8 @@
 
 A kernel takes ``(worker, begin, end, *arguments)`` and does the items begin … end − 1 of its work; which thread does
 an item never changes its result, so results are the same bits for any number of threads. `worker` numbers the
-threads, for scratch memory of their own. What belongs together is one argument, a tuple: Numba takes plain ones
-from Python as quickly as their numbers one by one, and named ones several times more slowly, so they are made plain.
+threads, for scratch memory of their own. What belongs together is one argument, a plain tuple: Numba takes those from
+Python as quickly as their numbers one by one, and named ones several times more slowly; kernels give them names.
 """
 
 from __future__ import annotations
@@ -77,13 +77,12 @@ class Threads:
         Args:
             kernel: a compiled kernel, or any function of the same parameters
             items: how many there are
-            arguments: the kernel's, after the first three
+            arguments: the kernel's, after the first three; tuples among them are plain ones
             grain: the smallest number of items worth a piece of its own
             pieces: how many pieces to cut them into, instead of some for each thread
         """
         if items <= 0:
             return
-        arguments = tuple([tuple(argument) if isinstance(argument, tuple) else argument for argument in arguments])
         if pieces is None:
             pieces = max(1, min(items // max(grain, 1), self._pieces(kernel, items)))
         began = time.perf_counter()

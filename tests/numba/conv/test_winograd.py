@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from minialex.conformance import winograd as kit
 from minialex_numba.conv import winograd, winograd_matrices
 from minialex_numba.conv.direct import geometry
-from minialex_numba.runtime.layout import channels_first, channels_last, empty, empty_rows
+from minialex_numba.runtime.layout import channels_first, channels_last, empty
 from minialex_numba.runtime.threads import Threads
 from minialex_numba.runtime.threads import threads as threads_for
 from minialex_numba.runtime.tiles import up
@@ -45,8 +45,7 @@ def forward(threads: Threads, x: Array, w: Array, b: Array, padding: Any, turned
     engine.pack([w], turned=turned)
     bias = np.zeros_like(engine.nothing)
     bias[:K] = b
-    y = empty_rows((N, K, P, Q), x.dtype)
-    y.data[:] = np.nan
+    y = np.full(N * P * Q * K, np.nan, x.dtype), 0, K
     engine.run(channels_last(threads, x), bias, False, y)
     return channels_first(threads, y, (N, K, P, Q))
 

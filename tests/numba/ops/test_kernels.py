@@ -31,7 +31,7 @@ def sliced(x: Array, before: int, after: int) -> Rows:
     N, C, H, W = x.shape
     wide = np.full((N, H, W, before + C + after), UNTOUCHED, x.dtype)
     wide[..., before : before + C] = last(x)
-    return Rows(wide.reshape(-1), before, before + C + after)
+    return wide.reshape(-1), before, before + C + after
 
 
 def room_for(shape: tuple[int, ...], dtype: str, before: int, after: int) -> Rows:
@@ -69,13 +69,14 @@ def test_normalised_pooling_has_the_bits_of_its_parts(
     random = np.random.default_rng(C)
     x = np.maximum(random.standard_normal((N, C, H, W)), 0 if relu else -9).astype(dtype)
     dy = random.standard_normal((N, C, P, Q)).astype(dtype)
-    norm, windows = Norm(size, 2.0, 0.3, 0.75).of(dtype), max_pool2d.windows_of(x.shape, dy.shape, window, stride)
+    norm = tuple(Norm(size, 2.0, 0.3, 0.75).of(dtype))
+    windows = tuple(max_pool2d.windows_of(x.shape, dy.shape, window, stride))
     kind, nothing = max_pool2d.winner_dtype(window), np.empty(0, dtype)
     room = local_response_norm.scratch_size(C, size, dtype)
     scratch = empty(3 * room, dtype)
 
     source = sliced(x, 3, 2)
-    normed, apart = Rows(np.empty(x.size, dtype), 0, C), Rows(np.full(dy.size, UNTOUCHED, dtype), 0, C)
+    normed, apart = (np.empty(x.size, dtype), 0, C), (np.full(dy.size, UNTOUCHED, dtype), 0, C)
     winners = np.zeros(dy.size, kind)
     threads.run(
         local_response_norm.forward_kernel, N * H * W, source, C, norm, normed, nothing, scratch, room,
@@ -88,11 +89,11 @@ def test_normalised_pooling_has_the_bits_of_its_parts(
         normalised_pool.forward_kernel, N * parts, parts, source, windows, norm, fused, fused_winners,
         np.full(3 * own, np.nan, dtype), own,
     )  # fmt: skip
-    assert last(read(fused, dy.shape)).tobytes() == apart.data.tobytes()
+    assert last(read(fused, dy.shape)).tobytes() == apart[0].tobytes()
     assert fused_winners.tobytes() == winners.tobytes()
 
     slopes = sliced(dy, 2, 0)
-    pooled, expected = (Rows(np.empty(x.size, dtype), 0, C) for _ in range(2))
+    pooled, expected = (np.empty(x.size, dtype), 0, C), (np.empty(x.size, dtype), 0, C)
     threads.run(max_pool2d.backward_kernel, N * H, slopes, winners, slopes, slopes, False, False, windows, pooled)
     threads.run(
         local_response_norm.backward_kernel, N * H * W, pooled, source, nothing, C, norm, relu, expected, scratch, room,
@@ -105,7 +106,7 @@ def test_normalised_pooling_has_the_bits_of_its_parts(
         np.full(3 * own, np.nan, dtype), own,
     )  # fmt: skip
     dx = last(read(found, x.shape))
-    np.testing.assert_array_equal(dx.reshape(-1), expected.data)
+    np.testing.assert_array_equal(dx.reshape(-1), expected[0])
     if relu:
         assert (dx[last(x) <= 0] == 0).all()
         assert dx.any()
