@@ -76,7 +76,7 @@ check.brighter(brighter)
 # In minialex the paper's table *is* the code. This is read from the library's own file:
 
 # %%
-show.source(models)
+show.source("minialex.network.models.ALEXNET")
 
 # %% [markdown]
 # And this is what it comes to. *Output* is one column's piece, channels × rows × columns.

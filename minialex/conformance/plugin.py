@@ -86,7 +86,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a backend, and of the kit's own test one an operation."""
-    if metafunc.module.__name__.endswith("minialex.conformance.test_conformance"):
+    if metafunc.function.__module__.endswith("minialex.conformance.test_conformance"):
         metafunc.parametrize("operation", metafunc.config.stash[_checked])
     if "backend" in metafunc.fixturenames:
         names = list(metafunc.config.stash[_named] or registry.installed())

@@ -19,7 +19,7 @@ _CHUNK = 1 << 18  # initial values drawn at a time
 
 def split_name(name: str) -> tuple[str, str]:
     """The layer and the array of a state dictionary's name: ``("conv1", "weight")`` of ``"conv1.weight"``."""
-    layer, _, array = name.partition(".")
+    layer, _, array = name.rpartition(".")
     return layer, array
 
 

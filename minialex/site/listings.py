@@ -6,40 +6,15 @@ A page includes ``docs/made/code/minialex_numpy.relu.relu.py`` and gets the text
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
 import sys
-import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from pkgutil import resolve_name
 
-from minialex.errors import ConfigurationError
+from minialex.course.sources import source
 from minialex.storage.atomic import write_text
 
 _ASKED = re.compile(r"docs/made/code/([\w.]+)\.py")
-
-
-def source(name: str) -> str:
-    """The source of a function, class, method or constant by its dotted name.
-
-    Raises:
-        ConfigurationError: If there is none of that name.
-    """
-    try:
-        found = resolve_name(name)
-    except (ImportError, AttributeError):
-        raise ConfigurationError(f"a page asks for the source of '{name}', and there is nothing of that name") from None
-    if callable(found) and hasattr(found, "__qualname__"):
-        return textwrap.dedent(inspect.getsource(found))
-    module, _, constant = name.rpartition(".")
-    text = inspect.getsource(resolve_name(module))
-    for node in ast.parse(text).body:
-        targets = getattr(node, "targets", [getattr(node, "target", None)])
-        if any(isinstance(target, ast.Name) and target.id == constant for target in targets):
-            return f"{ast.get_source_segment(text, node)}\n"
-    raise ConfigurationError(f"a page asks for the source of '{name}', which is neither defined nor a constant")
 
 
 def asked(pages: Iterable[Path]) -> list[str]:

@@ -146,7 +146,7 @@ def test_what_whole_steps_may_differ_by_is_little(dtype, most):
 def test_results_of_a_run():
     results = conformance.run(registry.load("numpy"), ["relu", "synchronize"])
     assert [(r.operation, r.passed, r.message) for r in results] == [("relu", True, ""), ("synchronize", True, "")]
-    with pytest.raises(ConfigurationError, match=r"no operation 'rleu'\. Did you mean 'relu'"):
+    with pytest.raises(ConfigurationError, match=r"no operation 'rleu', .* Did you mean 'relu'"):
         conformance.run(registry.load("numpy"), ["rleu"])
     with pytest.raises(ConfigurationError, match="no profile 'dep'"):
         conformance.run(registry.load("numpy"), ["relu"], profile="dep")

@@ -16,7 +16,7 @@ from hypothesis import Phase, settings
 from minialex import conformance
 from minialex.backend import pretend
 from minialex.backend.pretend import HostArray, operation
-from minialex.backend.program import LABELS
+from minialex.backend.program import LABELS, PROBS
 from minialex.backend.recorder import interpret
 from minialex.backend.rules import pool_size
 from minialex.conformance.checks import CHECKS, PROFILES
@@ -1116,7 +1116,7 @@ def _(program, bindings):
 
 @compiled("an output left out")
 def _(program, bindings):
-    return lambda step: lambda feed: {name: array for name, array in step(feed).items() if name != "probs"}
+    return lambda step: lambda feed: {name: array for name, array in step(feed).items() if name != PROBS}
 
 
 @compiled("an operation in low precision")

@@ -12,6 +12,7 @@ from minialex.backend import registry
 from minialex.backend.arrays import Array
 from minialex.backend.program import CompiledStep, Program
 from minialex.backend.recorder import interpret
+from minialex.engine.step import output_name
 from minialex.errors import ConfigurationError
 from minialex.network.layers import SpatialResponseNorm
 
@@ -82,8 +83,8 @@ def test_a_compiled_step_gives_them_too(make_session, shapes) -> None:
     session._steps.clear()
     found = session.activations(images, ["fc7", "conv1"])
     (program,) = Compiling.programs
-    assert {name for name in program.outputs if name.startswith("layer/")} == {
-        f"layer/{layer}:{column}" for layer in ("conv1", "fc7") for column in (0, 1)
+    assert {name for name in program.outputs if name.role == "output"} == {
+        output_name(layer, column) for layer in ("conv1", "fc7") for column in (0, 1)
     }
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array)

@@ -8,13 +8,13 @@ import pytest
 
 from minialex.engine.step import Plan, record
 from minialex.engine.summary import PAPER_TOTALS, summarise
-from minialex.network import models
+from minialex.network import variants
 from minialex.recipe.toml import load
 from minialex.speed.plan import Pass, lay_out
 from minialex.speed.roofline import Peaks, Work, works
 
 PAPER = load("alexnet-2012")
-NETWORK = models.build(PAPER.network)
+NETWORK = variants.build(PAPER)
 N = 4
 
 
@@ -53,7 +53,7 @@ def test_bytes_are_each_array_once():
 @pytest.mark.parametrize("columns", [1, 2])
 def test_counts_are_those_of_shapes(columns):
     """Layers that multiply, counted from the recorded step for processors and for GPUs, and from shapes here."""
-    network = models.build(PAPER.network)
+    network = variants.build(PAPER)
     work = works(record(Plan(network, ("cpu:0",) * columns), "train", N, ("cpu:0",)))
     (passes,) = lay_out(network, (0,) * columns).work
     for stage in network.stages(columns):
@@ -80,7 +80,7 @@ def test_counts_are_those_of_shapes(columns):
 @pytest.mark.parametrize("columns", [1, 2])
 def test_normalisation_with_pooling_is_one_sweep_on_gpus(columns):
     """What is between them is neither written nor read; a processor's parts are counted apart."""
-    network = models.build(PAPER.network)
+    network = variants.build(PAPER)
     work = works(record(Plan(network, ("cpu:0",) * columns), "train", N, ("cpu:0",)))
     (passes,) = lay_out(network, (0,) * columns).work
     stages = {stage.layer.name: stage for stage in network.stages(columns)}
@@ -93,13 +93,13 @@ def test_normalisation_with_pooling_is_one_sweep_on_gpus(columns):
 
 def test_normalisation_over_all_columns():
     """Each column normalises what it gathered and pools its own piece; across an exchange nothing is one sweep."""
-    (passes,) = lay_out(models.build(load("caffe").replace(classes=10).network), (0, 0)).work
+    (passes,) = lay_out(variants.build(load("caffe").replace(classes=10)), (0, 0)).work
     before, after = 96 * 55 * 55, 96 * 27 * 27
     assert passes["norm1 + pool1"] == (
         Pass("forward", values=before + after),
         Pass("backward", values=3 * before + after),
     )
-    (apart,) = lay_out(models.build(load("caffenet").replace(classes=10).network), (0, 0)).work
+    (apart,) = lay_out(variants.build(load("caffenet").replace(classes=10)), (0, 0)).work
     assert {"pool1", "norm1"} <= set(apart)
 
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 import base64
 import inspect
 import math
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minialex import studies
+from minialex.course import sources
 from minialex.figures import pictures
 from minialex.screen.formats import clip
 
@@ -64,20 +67,26 @@ def text(markdown: str) -> Text:
     return Text(textwrap.dedent(markdown).strip())
 
 
-def source(*functions: Callable[..., Any] | type) -> Text:
-    """The source of functions or classes of the library, read from their files, never pasted.
+def source(*functions: Callable[..., Any] | type | str) -> Text:
+    """The source of functions, classes or (by their dotted names) constants of the library, read from their files.
 
     Raises:
         TypeError, OSError: As `inspect.getsource`: something that has no Python source.
     """
     files: dict[str, list[str]] = {}
-    wholes = [inspect.unwrap(function) for function in functions]
-    for whole in wholes:
-        file = Path(inspect.getsourcefile(whole) or "?")
-        code = textwrap.dedent(inspect.getsource(whole)).rstrip()
+    names = [name if isinstance(name, str) else _dotted(inspect.unwrap(name)) for name in functions]
+    for name in names:
+        whole = resolve_name(name)
+        home = whole.__module__ if callable(whole) else name.rpartition(".")[0]
+        file = Path(inspect.getsourcefile(sys.modules[home]) or "?")
+        code = sources.source(name).rstrip()
         files.setdefault(f"{file.parent.name}/{file.name}", []).append(code)
     parts = ["`{}`\n```python\n{}\n```".format(file, "\n\n\n".join(codes)) for file, codes in files.items()]
-    return Text("\n\n".join(parts), {"source": [f"{whole.__module__}:{whole.__qualname__}" for whole in wholes]})
+    return Text("\n\n".join(parts), {"source": names})
+
+
+def _dotted(whole: Any) -> str:
+    return f"{whole.__module__}.{whole.__qualname__}"
 
 
 def table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> Text:

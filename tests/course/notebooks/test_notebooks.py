@@ -1,7 +1,5 @@
 """The executed notebooks match their sources and what their outputs were made of; running them finds what is wrong."""
 
-import importlib
-import inspect
 import json
 import subprocess
 import sys
@@ -14,6 +12,7 @@ from minialex import studies as ablations
 from minialex.course import notebooks
 from minialex.course.notebooks import build, show
 from minialex.course.notebooks.build import NotebookError
+from minialex.course.sources import source as source_of
 
 FOLDER = Path(__file__).parents[3] / "notebooks"
 MADE = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
@@ -65,11 +64,7 @@ def test_shown_sources_are_the_present_ones(path):
     for output in shown:
         text = "".join(output["data"]["text/markdown"])
         for name in output["metadata"]["minialex"]["source"]:
-            module, _, qualified = name.partition(":")
-            thing = importlib.import_module(module)
-            for part in qualified.split("."):
-                thing = getattr(thing, part)
-            assert textwrap.dedent(inspect.getsource(thing)).rstrip() in text, f"{name} has changed: build {path.name}"
+            assert source_of(name).rstrip() in text, f"{name} has changed: build {path.name}"
 
 
 @pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)

@@ -84,7 +84,7 @@ def test_patches_and_library_agree() -> None:
     assert runs[1] is not None
     for first, second in zip(*runs, strict=True):
         for name, array in first.items():
-            if name.startswith("mask/"):
+            if name.role == "mask":
                 assert same_bits(array, second[name])
             else:
                 np.testing.assert_allclose(array, second[name], rtol=2e-3, atol=2e-4, err_msg=name)

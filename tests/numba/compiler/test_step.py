@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import minialex.engine.step
-from minialex.backend.program import ArrayName, Call, Value, values
+from minialex.backend.program import LOSS, PROBS, ArrayName, Call, Value, values
 from minialex.data.statistics import Statistics
 from minialex.engine.columns import Placement
 from minialex.engine.schedule import EpochRates
@@ -114,7 +114,7 @@ Built = tuple[Sequence[Call], Slices]
 
 @pytest.fixture(scope="module")
 def training() -> Built:
-    program, slices = graph.build(record(Plan(models.alexnet(), TWO), "train", 128, TWO))
+    program, slices = graph.build(record(Plan(models.ALEXNET, TWO), "train", 128, TWO))
     return program.calls, slices
 
 
@@ -180,7 +180,7 @@ def test_alexnets_rectifiers_and_updates_are_fused(training: Built) -> None:
 
 
 def test_alexnets_inference_step_keeps_nothing_for_a_gradient() -> None:
-    calls = graph.build(record(Plan(models.alexnet(), TWO), "infer", 128, TWO))[0].calls
+    calls = graph.build(record(Plan(models.ALEXNET, TWO), "infer", 128, TWO))[0].calls
     pools = by_operation(calls, "normalised_pool")
     assert len(pools) == 4
     assert not {c.operation for c in calls} & {"relu", "local_response_norm", "concat", "copy", "add", "copy_to"}
@@ -327,7 +327,7 @@ def test_inference_sees_new_weights(numba_backend: NumbaBackend, count: int) -> 
     before = found
     at.train(*batch(at.recipe, 0), 0, moment())
     found, wanted = infer(at, count=count)
-    assert np.max(np.abs(found["probs"] - before["probs"])) > 1e-6
+    assert np.max(np.abs(found[PROBS] - before[PROBS])) > 1e-6
     assert_near([found], [wanted], "float64")
 
     for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc8"):
@@ -336,7 +336,7 @@ def test_inference_sees_new_weights(numba_backend: NumbaBackend, count: int) -> 
         dw = numba_backend.to_device(np.random.default_rng(2).standard_normal(w.shape), "cpu:0")
         numba_backend.sgd_update(w, v, dw, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
         found, wanted = infer(at, count=count)
-        assert np.max(np.abs(found["probs"] - before["probs"])) > 1e-6, layer
+        assert np.max(np.abs(found[PROBS] - before[PROBS])) > 1e-6, layer
         assert_near([found], [wanted], "float64")
 
     at.train(*batch(at.recipe, 1), 1, moment())
@@ -401,7 +401,7 @@ def test_updates_that_are_not_finite_are_not_made(numba_backend: NumbaBackend, d
             np.testing.assert_array_equal(after[still], before[what][still])
             assert not np.array_equal(after[~still], before[what][~still])
     outcome = ours.train(*batch(recipe, 1), 1, moment())
-    assert set(outcome.kept) == set(spoilt)
+    assert set(outcome.skipped) == set(spoilt)
 
 
 def test_when_nothing_is_finite_all_weights_are_kept(numba_backend: NumbaBackend) -> None:
@@ -411,7 +411,7 @@ def test_when_nothing_is_finite_all_weights_are_kept(numba_backend: NumbaBackend
     before = fetch(ours.bound)
     feed = ours.training_feed(*batch(SMALL, 0), 0, moment())
     found, wanted = fetch(compiled(ours)(feed)), fetch(walked(theirs)(feed))
-    assert np.isnan([found["loss"], wanted["loss"]]).all()
+    assert np.isnan([found[LOSS], wanted[LOSS]]).all()
     kept, others = (
         {name.to("parameter"): int(count) for name, count in arrays.items() if name.role == "skipped"}
         for arrays in (found, wanted)
