@@ -50,6 +50,6 @@ def _view(on: Buffers, value: Value, like: Value | None) -> NDArray[Any]:
     if len(value.shape) < 2 or (like is not None and like in on.slices.bound):
         return on.whole(value)[: math.prod(value.shape)].reshape(value.shape)
     N, C, *places = value.shape
-    rows = on.rows(value)
-    columns = rows.data[: N * math.prod(places) * rows.distance].reshape(N, math.prod(places), rows.distance)
-    return np.moveaxis(columns[:, :, rows.first : rows.first + row_width(value)].reshape(N, *places, C), -1, 1)
+    data, first, distance = on.rows(value)
+    rows = data[: N * math.prod(places) * distance].reshape(N, math.prod(places), distance)
+    return np.moveaxis(rows[:, :, first : first + row_width(value)].reshape(N, *places, C), -1, 1)
