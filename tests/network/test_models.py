@@ -10,7 +10,7 @@ import pytest
 
 from minialex.engine.summary import PAPER_TOTALS, summarise
 from minialex.errors import ConfigurationError
-from minialex.network import models, variants
+from minialex.network import models, parameters, variants
 from minialex.network.parameters import initial_parameters, join_columns, split_columns, whole_shapes
 from minialex.recipe import toml as recipe
 from minialex.recipe.fields import NetworkFields
@@ -111,15 +111,17 @@ def test_initial_values_of_the_paper() -> None:
             assert abs(array.mean()) < 4 * 0.01 / math.sqrt(array.size), name
 
 
-def test_initial_values_do_not_depend_on_columns_or_on_other_layers() -> None:
-    network = variants.build(NetworkFields(model="alexnet_small", crop=28, classes=10, connect="everywhere"))
+def test_initial_values_do_not_depend_on_columns_or_on_other_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parameters, "_CHUNK", 1 << 8)  # so that narrow layers are drawn in several pieces, too
+    narrow = NetworkFields(
+        model="alexnet_small", crop=28, classes=8, connect="everywhere", kernels=(8, 12, 20, 20, 12), features=(28, 28)
+    )
+    network = variants.build(narrow)
     one, two, four = (join_columns(initial_parameters(network, columns, 3)) for columns in (1, 2, 4))
     for name in one:
         np.testing.assert_array_equal(one[name], two[name])
         np.testing.assert_array_equal(one[name], four[name])
-    shorter = variants.build(
-        NetworkFields(model="alexnet_small", crop=28, classes=10, connect="everywhere", omit=("conv4",))
-    )
+    shorter = variants.build(replace(narrow, omit=("conv4",)))
     np.testing.assert_array_equal(join_columns(initial_parameters(shorter, 2, 3))["conv5.weight"], two["conv5.weight"])
     assert not np.array_equal(one["conv3.weight"], join_columns(initial_parameters(network, 1, 4))["conv3.weight"])
 
