@@ -10,7 +10,7 @@ import pytest
 
 from minialex.engine.summary import PAPER_TOTALS, summarise
 from minialex.errors import ConfigurationError
-from minialex.network import models, parameters, variants
+from minialex.network import models, variants
 from minialex.network.parameters import initial_parameters, join_columns, split_columns, whole_shapes
 from minialex.recipe import toml as recipe
 from minialex.recipe.fields import NetworkFields
@@ -112,7 +112,7 @@ def test_initial_values_of_the_paper() -> None:
 
 
 def test_initial_values_do_not_depend_on_columns_or_on_other_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parameters, "_CHUNK", 1 << 8)  # so that narrow layers are drawn in several pieces, too
+    monkeypatch.setattr("minialex.network.parameters._CHUNK", 1 << 8)  # so that narrow layers are drawn in several pieces, too
     narrow = NetworkFields(
         model="alexnet_small", crop=28, classes=8, connect="everywhere", kernels=(8, 12, 20, 20, 12), features=(28, 28)
     )
