@@ -112,7 +112,8 @@ def test_initial_values_of_the_paper() -> None:
 
 
 def test_initial_values_do_not_depend_on_columns_or_on_other_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minialex.network.parameters._CHUNK", 1 << 8)  # so that narrow layers are drawn in several pieces, too
+    # so that narrow layers are drawn in several pieces, too
+    monkeypatch.setattr("minialex.network.parameters._CHUNK", 1 << 8)
     narrow = NetworkFields(
         model="alexnet_small", crop=28, classes=8, connect="everywhere", kernels=(8, 12, 20, 20, 12), features=(28, 28)
     )
