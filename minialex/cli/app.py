@@ -67,7 +67,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with the code that `minialex.errors` gives (see RELIABILITY in the docs)."""
+    """Run the command line and exit with the code that `minialex.errors` gives."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     sys.exit(run(arguments))
 

@@ -70,7 +70,7 @@ class Feed:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepOutcome:
     """What a training step did.
 
     Attributes:
@@ -236,7 +236,7 @@ class Session:
         with _memory(feed.batch_size):
             return step(feed.arrays)
 
-    def finish(self, pending: Mapping[ArrayName, Array]) -> Outcome:
+    def finish(self, pending: Mapping[ArrayName, Array]) -> StepOutcome:
         """Wait for a training step, and fetch what it did."""
         to_numpy = self.backend.to_numpy
         skipped = tuple(
@@ -244,9 +244,9 @@ class Session:
             for name, count in pending.items()
             if name.role == "skipped" and int(to_numpy(count)) > 0
         )
-        return Outcome(float(to_numpy(pending[LOSS])), to_numpy(pending[PROBS]), skipped)
+        return StepOutcome(float(to_numpy(pending[LOSS])), to_numpy(pending[PROBS]), skipped)
 
-    def train(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: EpochRates) -> Outcome:
+    def train(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: EpochRates) -> StepOutcome:
         """One whole training step on a batch: `upload`, `start`, `finish`."""
         return self.finish(self.start(self.upload(images, labels, step, now)))
 

@@ -17,7 +17,7 @@ from minialex.data import DataSet, Split, batches, epoch_order
 from minialex.data.dataset import statistics_of
 from minialex.engine.columns import Placement
 from minialex.engine.schedule import EpochRates, epoch_rates
-from minialex.engine.session import Outcome, Session
+from minialex.engine.session import StepOutcome, Session
 from minialex.errors import CheckpointError, NumericalError
 from minialex.evaluation.errors import Evaluation, evaluate
 from minialex.network import variants
@@ -48,7 +48,7 @@ class StepResult(NamedTuple):
     number: int
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
-    outcome: Outcome
+    outcome: StepOutcome
     seconds: float
 
     @property

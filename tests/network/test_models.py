@@ -1,4 +1,4 @@
-"""The paper's network in numbers, and the variants of it. Numbers: FACTS of the 2012 network, computed by hand."""
+"""The paper's network in numbers, and the variants of it. Numbers computed by hand."""
 
 from __future__ import annotations
 
