@@ -17,7 +17,7 @@ from minialex.data import DataSet, Split, batches, epoch_order
 from minialex.data.dataset import statistics_of
 from minialex.engine.columns import Placement
 from minialex.engine.schedule import EpochRates, epoch_rates
-from minialex.engine.session import StepOutcome, Session
+from minialex.engine.session import Session, StepOutcome
 from minialex.errors import CheckpointError, NumericalError
 from minialex.evaluation.errors import Evaluation, evaluate
 from minialex.network import variants
