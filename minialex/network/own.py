@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from itertools import count
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from minialex.backend.imports import find
@@ -93,22 +93,22 @@ def build(fields: NetworkFields) -> Network:
 def name_of(network: Network | Maker | str) -> str:
     """The text that a recipe keeps for a network: a file is named from the root on, so that it is found from elsewhere.
 
-    An object is named after the module that it is in, or else for as long as this process lives.
+    An object is named after the imported module that holds it, or else for as long as this process lives. A script is
+    never named by its file, since whoever opened the run would run the script again.
     """
     if isinstance(network, str):
         place, _, name = network.rpartition(":")
         return f"{Path(place).expanduser().resolve()}:{name}" if place.endswith(".py") else network
-    names = [
-        f"{Path(module.__file__ or '').resolve() if module.__name__ == '__main__' else module.__name__}:{name}"
-        for module in list(sys.modules.values())
-        if isinstance(module, ModuleType) and (module.__name__ != "__main__" or getattr(module, "__file__", None))
-        for name, value in list(vars(module).items())
-        if value is network and not name.startswith("_")
-    ]
-    if names:
-        home = f"{getattr(network, '__module__', '')}:"  # of a function; others may have imported it
-        return min(names, key=lambda name: (not name.startswith(home), len(name)))
-    name = f"session:{getattr(network, 'name', getattr(network, '__name__', 'network'))}"
+    for text, known in _here.items():
+        if known is network:
+            return text
+    for module in list(sys.modules.values()):
+        if getattr(module, "__name__", "__main__") != "__main__":
+            for name, value in list(getattr(module, "__dict__", {}).items()):
+                if value is network and not name.startswith("_"):
+                    return f"{module.__name__}:{name}"
+    title = f"session:{getattr(network, 'name', getattr(network, '__name__', 'network'))}"
+    name = next(name for n in count(1) if (name := title if n == 1 else f"{title}-{n}") not in _here)
     _here[name] = network
     return name
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 
 import pytest
 
 from minialex.errors import ConfigurationError
-from minialex.network import own, variants
+from minialex.network import models, own, variants
 from minialex.network.layers import ArrayLayer, Conv2d, Flatten, Linear, Parameter
 from minialex.network.network import Network
 from minialex.recipe.toml import load, parse
@@ -126,3 +127,13 @@ def test_what_learns_before_columns_are_divided_is_refused():
     assert network.stages(1)
     with pytest.raises(ConfigurationError, match="layer 'scaled': it would learn the same in each of 2 columns"):
         network.stages(2)
+
+
+def test_objects_of_a_session_are_told_apart_and_a_script_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (replace(models.ALEXNET_SMALL, layers=models.ALEXNET_SMALL.layers[:n]) for n in (3, 4))
+    monkeypatch.setattr(own, "_here", {})
+    monkeypatch.setitem(vars(sys.modules["__main__"]), "net", first)  # as in a script, which an import would run again
+    names = [own.name_of(network) for network in (first, second, first)]
+    assert names == ["session:alexnet_small", "session:alexnet_small-2", "session:alexnet_small"]
+    assert own.load(names[0]) is first
+    assert own.load(names[1]) is second
