@@ -118,7 +118,7 @@ class TrainingRun:
 
 
 def train(
-    recipe: Recipe | str | os.PathLike[str] | Network | None = None,
+    recipe: Recipe | str | os.PathLike[str] | Network | Maker | None = None,
     *,
     network: Network | Maker | str | None = None,
     data: str | os.PathLike[str] | DataSet | None = None,
@@ -163,7 +163,9 @@ def train(
         >>> print(run.report().name)
         report.html
     """
-    if isinstance(recipe, Network):
+    if isinstance(recipe, list | tuple):
+        raise ConfigurationError("expected a Network (minialex.network.network), not a list of layers")
+    if isinstance(recipe, Network) or callable(recipe):
         recipe, network = None, recipe
     if network is not None:
         fields = {**own.changes_for(network), **fields}

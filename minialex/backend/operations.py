@@ -30,7 +30,7 @@ import numpy as np
 from minialex.backend.arrays import Array
 from minialex.backend.program import Program, flatten
 from minialex.backend.rules import FLOATS, RULES, Spec
-from minialex.errors import ConfigurationError
+from minialex.errors import ConfigurationError, MinialexError
 
 Plain = Callable[..., Any]
 """A function of the array namespace, of arrays by position, and of numbers by keyword."""
@@ -64,10 +64,15 @@ class Function:
         """The results for arrays of the namespace `xp`, on the backend of that name.
 
         Raises:
-            ConfigurationError: If the arguments do not fit, or the results are not what the rule says.
+            ConfigurationError: If arguments do not fit, the function fails, or results are not what the rule says.
         """
         specs = self.rule(*arrays, **numbers)
-        results = self.fast.get(backend, self.plain)(xp, *arrays, **numbers)
+        try:
+            results = self.fast.get(backend, self.plain)(xp, *arrays, **numbers)
+        except (MinialexError, MemoryError):
+            raise
+        except Exception as error:  # whatever somebody's own arithmetic does wrong is its fault, not a bug of ours
+            raise ConfigurationError(f"{self.name} failed: {type(error).__name__}: {error}") from error
         found = [(tuple(xp.shape(a)), getattr(a, "dtype", None)) for a in flatten(results)]
         wanted = [(spec.shape, spec.dtype) for spec in flatten(specs)]
         if found != wanted:

@@ -7,6 +7,7 @@ is needed to write them.
 
 from __future__ import annotations
 
+import keyword
 from pathlib import Path
 
 from minialex.errors import ConfigurationError
@@ -24,6 +25,9 @@ def write(path: Path, weights: Weights) -> Path:
         ResourceError, ConfigurationError: If they cannot be written.
     """
     row = whole.whole_layers(weights, "PyTorch")
+    for name in (one.layer.name for one in row):
+        if not name.isidentifier() or keyword.iskeyword(name) or name in ("forward", "mean"):
+            raise ConfigurationError(f"layer '{name}' cannot be an attribute of a PyTorch module: give it another name")
     before = whole.preprocessing(weights)
     arrays = {f"{one.layer.name}.{name}": array for one in row for name, array in one.arrays.items()}
     module = path.with_suffix(".py")
