@@ -34,6 +34,8 @@ def docs(
     from minialex.screen.terminal import console
 
     screen = console()
+    if pyodide is not None:
+        server.pyodide_of(pyodide)  # say what is wrong before anything is built
     site = None if fresh else server.find()
     if site is None:
         root = server.source_tree()

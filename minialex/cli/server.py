@@ -66,8 +66,12 @@ class SiteHandler(http.server.SimpleHTTPRequestHandler):
         return io.BytesIO(body)
 
 
-def _pyodide(place: str) -> tuple[str, Path | None]:
-    """Pyodide's address for the pages, and the folder to serve where it lies on the disk."""
+def pyodide_of(place: str) -> tuple[str, Path | None]:
+    """Pyodide's address for the pages, and the folder to serve where it lies on the disk.
+
+    Raises:
+        ConfigurationError: If the folder has no Pyodide.
+    """
     if re.match(r"https?://", place):
         return place.rstrip("/") + "/", None
     folder = Path(place).expanduser()
@@ -97,7 +101,7 @@ def serve(site: Path, port: int, pyodide: str | None = None) -> http.server.Thre
     Raises:
         ConfigurationError: If the port is taken, or the folder has no Pyodide.
     """
-    address, folder = (None, None) if pyodide is None else _pyodide(pyodide)
+    address, folder = (None, None) if pyodide is None else pyodide_of(pyodide)
     handler = functools.partial(SiteHandler, directory=str(site), address=address, folder=folder)
     try:
         return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
@@ -122,5 +126,7 @@ def build(out: Path) -> None:
     command = [sys.executable, "-m", "minialex.site", "--build", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
+        if "ModuleNotFoundError" in done.stderr:
+            raise ConfigurationError("building the site needs more packages: pip install -e '.[docs]'")
         last = (done.stderr.strip().splitlines() or ["the site could not be built"])[-1].removeprefix("error: ")
         raise (ConfigurationError if done.returncode == ConfigurationError.exit_code else ResourceError)(last)

@@ -21,7 +21,7 @@ def test_a_source_is_the_file_s():
     data, metadata = show.source(relu, relu_backward)._repr_mimebundle_()
     assert "return np.maximum(x, 0)" in data["text/markdown"]
     assert "`minialex_numpy/relu.py`" in data["text/markdown"]
-    assert metadata == {"minialex": {"source": ["minialex_numpy.relu:relu", "minialex_numpy.relu:relu_backward"]}}
+    assert metadata == {"minialex": {"source": ["minialex_numpy.relu.relu", "minialex_numpy.relu.relu_backward"]}}
 
 
 def test_a_table_puts_numbers_to_the_right_and_keeps_bars_in_their_cells():
