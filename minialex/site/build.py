@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from minialex.cli.server import source_tree
@@ -34,9 +35,11 @@ def make() -> Iterator[str]:
     """Write ``docs/made``; yields what was done, in words.
 
     Raises:
-        ConfigurationError: Outside a source tree, or where nbconvert is missing.
+        ConfigurationError: Outside a source tree, or where mkdocs or nbconvert is missing.
     """
     root = _root()
+    if find_spec("mkdocs") is None:
+        raise ConfigurationError("mkdocs is not installed: pip install 'minialex[docs]'")
     made = root / "docs" / "made"
     yield f"{len(pages.write(made))} files of generated pages in {made}"
     yield f"{len(diagrams.write(made / 'diagrams'))} diagrams"
@@ -70,8 +73,6 @@ def build(out: Path) -> None:
         with _alone(root):
             list(make())
             done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, env=environment)
-        if "No module named mkdocs" in done.stderr:
-            raise ConfigurationError("mkdocs is not installed: pip install 'minialex[docs]'")
         if done.returncode:
             last = (done.stderr or done.stdout).strip().splitlines()[-1:]
             raise ResourceError(f"mkdocs could not build the site: {' '.join(last)}")

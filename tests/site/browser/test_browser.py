@@ -27,6 +27,7 @@ Ask = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, pyodide: Path, chromium: str) -> Path:
+    pytest.importorskip("mkdocs", reason="pip install 'minialex[docs]'")
     folder = tmp_path_factory.mktemp("browser") / "site"
     build.build(folder)
     return folder
