@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -55,6 +54,7 @@ def ablate(
     Finished runs are shared between studies; after Ctrl-C or a power cut the same command goes on.
     """
     from minialex.backend import registry
+    from minialex.screen.formats import shell
     from minialex.screen.terminal import console
     from minialex.storage import atomic
     from minialex.studies import measures, outcome
@@ -79,14 +79,15 @@ def ablate(
     registry.load(backend, threads=threads)  # say at once what cannot run
     student(1)  # likewise: intervals need SciPy
     atomic.make_folder(place.out / "runs")
-    again = shlex.join(["minialex", "ablate", *(word for word in sys.argv[1:] if word != "ablate")])
+    again = shell("minialex", "ablate", *(word for word in sys.argv[1:] if word != "ablate"))
     wishes = [job for one in chosen for job in runs_of(one, one.seeds[: seeds or None], calibrate)]
     todo = unfinished(wishes, place.out)
     screen = console()
     if todo and not collect:
         signal = train(screen, todo, place, min(at_once, len(todo)))
         if signal:
-            screen.print(f"stopped by {signal}; finished runs are kept, and begun ones go on when you run:\n  {again}")
+            screen.print(f"stopped by {signal}; finished runs are kept, and begun ones go on when you run:")
+            screen.print(f"  {again}")
             return EXIT_CODES[signal]
     networks = measures.Networks(
         registry.load(backend, threads=None if at_once > 1 else place.threads), spread[0] if spread else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -30,7 +31,9 @@ from minialex.cli.prepare import prepare
 from minialex.cli.recipe import recipe
 from minialex.cli.summary import summary
 from minialex.cli.train import train
-from minialex.errors import MinialexError
+from minialex.errors import ConfigurationError, MinialexError, ResourceError
+from minialex.screen import streams
+from minialex.screen.formats import clip
 
 app = typer.Typer(
     name="minialex",
@@ -68,8 +71,12 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code that `minialex.errors` gives."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    sys.exit(run(arguments))
+    streams.take_over()
+    code = run(sys.argv[1:] if arguments is None else list(arguments))
+    lost = streams.lost_output()
+    if lost is not None:
+        streams.complain("error", f"standard output cannot be written: {lost.strerror}")
+    sys.exit(code or (0 if lost is None else ResourceError.exit_code))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -79,30 +86,62 @@ def run(arguments: Sequence[str]) -> int:
         result: object = app(list(arguments) or ["--help"], standalone_mode=False)
         return result if isinstance(result, int) else 0
     except MinialexError as error:
-        return _say(error, error.exit_code, debug)
+        return _say(error, error.exit_code, str(error), debug)
     except typer.Abort:
         return 130
     except typer.Exit as error:
         return error.exit_code
     except KeyboardInterrupt:
-        print("error: interrupted; the last checkpoint is valid", file=sys.stderr)
+        streams.complain("error", "interrupted; the last checkpoint is valid")
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has gone
-        return 1
+    except OSError as error:
+        return _say(error, *_of_the_system(error), debug)
+    except ModuleNotFoundError as error:
+        return _say(error, *_of_an_import(error), debug)
     except MemoryError as error:
-        return _say(error, 6, debug, "out of memory; try a smaller --batch-size")
+        return _say(error, 6, "out of memory; try a smaller --batch-size", debug)
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's own complaint about the command line
-            return _say(error, 2, debug, error.format_message())
-        return _say(error, 1, debug, f"{type(error).__name__}: {error} (a bug in minialex: run again with --debug)")
+            return _say(error, 2, " ".join(error.format_message().split()), debug)
+        words = " ".join(str(error).split())
+        return _say(error, 1, f"{type(error).__name__}: {words} (a bug in minialex: run again with --debug)", debug)
 
 
-def _say(error: BaseException, code: int, debug: bool, text: str | None = None) -> int:
+def _say(error: BaseException, code: int, text: str, debug: bool) -> int:
     if debug:
         import traceback
 
         traceback.print_exception(error)
-    line = " ".join(str(error if text is None else text).split())
-    print(f"error: {line}", file=sys.stderr)
+    streams.complain("error", text)
     return code
+
+
+OF_A_PATH = (
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY,
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL, errno.ENXIO,
+)  # fmt: skip
+"""What the operating system says of a path that cannot be used, and no machine has failed."""
+
+
+def _of_the_system(error: OSError) -> tuple[int, str]:
+    """The exit code and the message for what no command has explained better."""
+    what = " and ".join(repr(clip(os.fsdecode(name), 200)) for name in (error.filename, error.filename2) if name)
+    text = f"{what}: {error.strerror or error}" if what else str(error.strerror or error)
+    if error.errno in OF_A_PATH:
+        return ConfigurationError.exit_code, f"{text}: check the path"
+    return ResourceError.exit_code, text
+
+
+EXTRAS = {
+    "hypothesis": "conformance", "pytest": "conformance", "faiss": "look", "pyarrow": "look", "scipy": "studies",
+    "onnx": "export", "google": "export", "jupytext": "notebooks", "nbformat": "notebooks", "nbclient": "notebooks",
+    "ipykernel": "notebooks", "cupy": "cuda", "cuda": "cuda", "cudnn": "cudnn", "mkdocs": "docs",
+}  # fmt: skip
+"""The extra that brings a package."""
+
+
+def _of_an_import(error: ModuleNotFoundError) -> tuple[int, str]:
+    """The exit code and the line that installs what is missing."""
+    package = (error.name or "").partition(".")[0]
+    extra = f"[{EXTRAS[package]}]" if package in EXTRAS else ""
+    return ConfigurationError.exit_code, f"the package '{package}' is not installed: pip install 'minialex{extra}'"

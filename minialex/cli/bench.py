@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,7 +37,7 @@ def bench(
     from minialex.figures import bench as figures
     from minialex.figures import pictures
     from minialex.recipe.toml import load
-    from minialex.screen.terminal import console
+    from minialex.screen.terminal import console, waiting
     from minialex.speed.bench import measure
     from minialex.speed.machine import describe
     from minialex.storage.atomic import write_json
@@ -53,16 +52,11 @@ def bench(
     subject = with_classes(load(recipe).replace(**changes))
     backend = machine.load(subject.precision)
     screen = console()
-    with screen.status("preparing") if screen.is_terminal else nullcontext() as status:
-
-        def show(what: str, done: int) -> None:
-            if status is not None:
-                status.update(f"{what} ({done} of {2 * repeats + 2} steps done)")
-
+    with waiting(screen, "preparing") as say:
         timings = measure(
             subject, backend, placement_of(backend, machine.devices, subject.columns),
             "train" if kind == "train" else "infer", repeats=repeats, threads=machine.threads, floors=floors,
-            progress=show,
+            progress=lambda what, done: say(f"{what} ({done} of {2 * repeats + 2} steps done)"),
         )  # fmt: skip
     screen.print(figures.title(timings), style="bold")
     console(least=110).print(figures.table(timings).rich())
@@ -93,11 +87,15 @@ def bench_data(name: str, recipe: Recipe, json: Path | None) -> None:
     first = rates["first_readings"]
     screen.print(
         f"data        {rates['data']}: {rates['images_in_set']:,} training images of {rates['image_size']} x "
-        f"{rates['image_size']}, {readable_size(rates['bytes_in_set'])}\n"
+        f"{rates['image_size']}, {readable_size(rates['bytes_in_set'])}"
+    )
+    screen.print(
         f"read        {rates['images']:,} images in {rates['seconds']:.1f} s, shuffled, batches of "
         f"{rates['batch_size']}, {rates['threads']} threads"
         + (f", {first:,} of them compared with their checksums" if first else "")
-        + f"\nrate        {rates['images_per_second']:,.0f} images/s, {rates['megabytes_per_second']:,.0f} MB/s; the "
+    )
+    screen.print(
+        f"rate        {rates['images_per_second']:,.0f} images/s, {rates['megabytes_per_second']:,.0f} MB/s; the "
         f"longest wait for a batch was {rates['slowest_batch_seconds']:.3f} s"
     )
     if json is not None:

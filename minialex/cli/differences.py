@@ -10,5 +10,5 @@ def differences() -> None:
     from minialex.screen.terminal import console
 
     header = ("", "about", "the paper", "the program", "fields", "note")
-    rows = [(str(p.number), p.topic, p.paper, p.program, "\n".join(p.fields), p.note) for p in DIFFERENCES]
+    rows = [(str(p.number), p.topic, p.paper, p.program, ", ".join(p.fields), p.note) for p in DIFFERENCES]
     console(least=130).print(Sheet("", header, rows, "l").rich(lines=True))

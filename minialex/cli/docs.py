@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -31,7 +30,7 @@ def docs(
     import webbrowser
 
     from minialex.cli import server
-    from minialex.screen.terminal import console
+    from minialex.screen.terminal import console, waiting
 
     screen = console()
     if pyodide is not None:
@@ -43,7 +42,7 @@ def docs(
             raise ConfigurationError(
                 "this installation has no built site: clone the source, pip install -e '.[docs]', and run it there"
             )
-        with screen.status("building the site") if screen.is_terminal else nullcontext():
+        with waiting(screen, "building the site"):
             server.build(root / "site")
         site = root / "site"
     with server.serve(site, port, pyodide) as running:

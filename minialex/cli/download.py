@@ -14,5 +14,6 @@ def download(
 ) -> None:
     """Fetch a data set from its official place and check it."""
     from minialex.data.download import fetch
+    from minialex.screen.terminal import console
 
-    print(fetch(name, folder))
+    console().print(str(fetch(name, folder)))

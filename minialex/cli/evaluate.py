@@ -36,7 +36,7 @@ def evaluate(
     from minialex.figures import pictures
     from minialex.runs import weights_file
     from minialex.screen.sheet import Sheet
-    from minialex.screen.terminal import console, metered
+    from minialex.screen.terminal import console, document, metered
 
     check_views(views)
     networks = [weights_file.find(path) for path in runs]
@@ -61,7 +61,7 @@ def evaluate(
         pictures.save(pictures.reliability(calibration.calibration(evaluation)), reliability)
     if json:
         about = {"networks": [str(path) for path in runs], "data": images.name, "views": views}
-        print(json_module.dumps({**about, **calibration.as_json(evaluation, names, titles)}, indent=1))
+        document(json_module.dumps({**about, **calibration.as_json(evaluation, names, titles)}, indent=1))
         return
     screen.print(Sheet("", ("", ""), summary(evaluation, runs, images.name, views), "l").rich(frame=False))
     if per_class:

@@ -9,6 +9,7 @@ import typer
 
 from minialex.cli.options import Network, OverwriteOption, refuse_existing
 from minialex.errors import ConfigurationError
+from minialex.screen.formats import shell
 
 FORMATS = (".safetensors", ".onnx", ".pt", ".pth")
 
@@ -21,6 +22,7 @@ def export(
     """Write a network's weights for others: a weights file, ONNX, or PyTorch; each with a model card."""
     from minialex.exchange import card, onnx_file, pytorch_module
     from minialex.runs import weights_file
+    from minialex.screen.terminal import console
     from minialex.storage import atomic
 
     if out.suffix not in FORMATS:
@@ -33,7 +35,10 @@ def export(
     weights = weights_file.find(run)
     if out.suffix == ".safetensors":
         weights_file.write(out, weights)
-        use = [f"minialex predict {out.name} IMAGE", f"minialex train --init {out.name} --data FOLDER"]
+        use = [
+            f"{shell('minialex', 'predict', Path(out.name))} IMAGE",
+            f"{shell('minialex', 'train', '--init', Path(out.name))} --data FOLDER",
+        ]
     elif out.suffix == ".onnx":
         onnx_file.write(out, weights)
         use = [
@@ -53,4 +58,4 @@ def export(
         ]
     atomic.write_text(page, card.card(weights, out, out.stat().st_size, use))
     for path in written:
-        print(path)
+        console().print(str(path))

@@ -39,7 +39,7 @@ def features(
     size = " × ".join(map(str, (manifest.images, *manifest.shape)))
     screen.print(f"{name} of {manifest.images:,} {split} images of {data_set.name}: {size} {manifest.dtype}")
     if format == "npy":
-        screen.print(f"read it with numpy.load('{folder}/features.npy', mmap_mode='r')")
+        screen.print(f"read it with numpy.load({str(folder / 'features.npy')!r}, mmap_mode='r')")
     else:
-        screen.print(f"read it with pyarrow.parquet.read_table('{folder}')")
+        screen.print(f"read it with pyarrow.parquet.read_table({str(folder)!r})")
     return 0

@@ -35,20 +35,21 @@ def grade(
         raise ConfigurationError('grading needs Hypothesis: pip install "minialex[conformance]"')
     from minialex.backend.protocol import OPERATIONS
     from minialex.course.grading import process, skeleton, table
-    from minialex.screen.terminal import console
+    from minialex.screen.formats import shell
+    from minialex.screen.terminal import console, waiting
     from minialex.storage.atomic import write_json
 
     operations = process.names(only or [])
     if new is not None:
         for path in skeleton.write(new, operations or OPERATIONS):
-            print(path)
-        print(f"fill them in, then: minialex grade {new}")
+            console().print(str(path))
+        console().print(f"fill them in, then: {shell('minialex', 'grade', new)}")
         return 0
     screen = console(least=0)
     limits = process.Limits(examples, seed, timeout, memory)
-    with screen.status("importing …") as status:
+    with waiting(screen, "importing …") as say:
         graded = process.grade(
-            theirs or "", operations or None, limits, lambda name, count: status.update(f"{name}, example {count}")
+            theirs or "", operations or None, limits, lambda name, count: say(f"{name}, example {count}")
         )
     table.show(screen, graded, points)
     if json is not None:

@@ -11,6 +11,7 @@ import typer
 
 from minialex.cli.options import OverwriteOption, refuse_existing
 from minialex.errors import CheckpointError, ConfigurationError
+from minialex.screen.formats import shell
 
 if TYPE_CHECKING:
     from minialex.runs.weights_file import Weights
@@ -31,8 +32,10 @@ def import_(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Make a weights file of other programs' weights; nothing in those files is run."""
+    from minialex.screen.terminal import console
+
     got = import_weights(source, out, recipe, class_names, mean, overwrite).recipe
-    print(f"{out}: {got.classes} classes, {got.columns} column(s); evaluate, predict and train take it")
+    console().print(f"{out}: {got.classes} classes, {got.columns} column(s); evaluate, predict and train take it")
 
 
 def import_weights(
@@ -69,7 +72,8 @@ def import_weights(
         weights = replace(weights, class_names=names, words=words)
     weights = replace(weights, origin={"from": f"the file {source.name}", **weights.origin})
     weights_file.write(out, weights)
-    use = [f"minialex predict {out.name} IMAGE", f"minialex evaluate {out.name} --data FOLDER"]
+    name = Path(out.name)
+    use = [f"{shell('minialex', 'predict', name)} IMAGE", f"{shell('minialex', 'evaluate', name)} --data FOLDER"]
     atomic.write_text(page, card.card(weights, out, out.stat().st_size, use))
     return weights
 

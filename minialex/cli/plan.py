@@ -44,7 +44,7 @@ def plan(
     from minialex.figures import pictures
     from minialex.figures import plan as figures
     from minialex.recipe.toml import load
-    from minialex.screen.terminal import console
+    from minialex.screen.terminal import console, document
     from minialex.speed.rates import read
 
     base = load(recipe).replace(**overrides(context.args))
@@ -59,10 +59,10 @@ def plan(
     batches = numbers(batch_size or str(base.batch_size), "--batch-size")
     tables, remarks = figures.tables(subject, names, batches), figures.remarks(subject, batches[-1])
     if json:
-        print(figures.as_json(subject, names, batches))
+        document(figures.as_json(subject, names, batches))
     elif markdown:
-        print("\n".join(table.markdown() for table in tables))
-        print("\n".join(f"{remark}\n" for remark in remarks))
+        document("\n".join(table.markdown() for table in tables))
+        document("\n".join(f"{remark}\n" for remark in remarks))
     else:
         screen = console(least=100)
         for table in tables:

@@ -21,7 +21,7 @@ def prepare(
     """Make a store of 256 x 256 images for training. Stopped or killed, the same command goes on."""
     from minialex.data.store import prepare as making
     from minialex.data.store import store as stores
-    from minialex.screen.formats import duration
+    from minialex.screen.formats import duration, shell
     from minialex.screen.terminal import console, metered
     from minialex.training.signals import StopRequest
 
@@ -58,9 +58,9 @@ def prepare(
         processes = f"{summary.workers} process{'es' if summary.workers > 1 else ''}"
         rate = summary.decoded / summary.seconds
         rows.append(("time", f"{duration(summary.seconds)}, {rate:,.0f} images/s with {processes}"))
-    rows.append(("check", f"minialex store check {store}"))
+    rows.append(("check", shell("minialex", "store", "check", store)))
     if stores.read_manifest(store).size == 256:
-        rows.append(("train", f"minialex train --recipe alexnet-2012 --data {store}"))
+        rows.append(("train", shell("minialex", "train", "--recipe", "alexnet-2012", "--data", store)))
     for label, text in rows:
         screen.print(f"{label:<19}{text}")
     return 0

@@ -12,10 +12,10 @@ def recipe(name: Annotated[str | None, typer.Argument(help="a recipe to print wh
     from minialex.recipe.fields import Recipe, fields
     from minialex.recipe.toml import built_in, load
     from minialex.screen.sheet import Sheet
-    from minialex.screen.terminal import console
+    from minialex.screen.terminal import console, document
 
     if name is not None:
-        print(load(name).to_toml(), end="")
+        document(load(name).to_toml().rstrip("\n"))
         return
     base = Recipe()
     rows = []

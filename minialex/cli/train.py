@@ -65,11 +65,11 @@ def train(
 
 def tell(run: TrainingRun, result: Result, screen: Console) -> None:
     """What came of a finished run; for a stopped one, how to go on."""
-    from minialex.screen.formats import duration
+    from minialex.screen.formats import duration, shell
 
     if result.evaluation is None:
         screen.print(f"stopped by {result.stopped} after step {result.progress.step}; go on with:")
-        screen.print(f"  minialex train --resume {run.path}")
+        screen.print("  " + shell("minialex", "train", "--resume", run.path))
         return
     screen.print(
         f"validation top-1 error {result.evaluation.words(1)}, top-5 {result.evaluation.error(5):.2%}, after "
@@ -77,5 +77,5 @@ def tell(run: TrainingRun, result: Result, screen: Console) -> None:
         f"guessing would be {100 * (1 - 1 / run.recipe.classes):.3g}%"
     )
     screen.print(f"report       {run.report()}")
-    screen.print(f"evaluate     minialex evaluate {run.path} --views 10")
-    screen.print(f"predict      minialex predict {run.path} IMAGE…")
+    screen.print("evaluate     " + shell("minialex", "evaluate", run.path, "--views", 10))
+    screen.print(f"predict      {shell('minialex', 'predict', run.path)} IMAGE…")

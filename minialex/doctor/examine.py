@@ -24,6 +24,7 @@ from minialex.engine.session import placement_of
 from minialex.errors import BackendUnavailable, ConfigurationError, MinialexError, ResourceError
 from minialex.recipe.fields import Recipe
 from minialex.screen.formats import amount
+from minialex.screen.terminal import console, waiting
 from minialex.speed import machine
 from minialex.speed.rates import Rates
 from minialex.storage import atomic
@@ -256,15 +257,15 @@ def show(report: Report, screen: Console) -> None:
     for area in areas:
         checks = [check for check in report.checks if check.area == area]
         title = TITLES.get(area, f"devices for --backend {area}")
-        screen.print(title, style="bold", highlight=False, markup=False)
+        screen.print(title, style="bold")
         for check in checks:
             missing = check.verdict == "problem" and area not in report.asked
             word = "missing" if missing else check.verdict
             line = Text.assemble(f"  {check.topic:<{width}}  ", (f"{word:<7}", STYLES[word]), f"  {check.found}")
-            screen.print(line, soft_wrap=True)
+            screen.print(line)
             if check.mend:
-                screen.print(Text(f"  {'':<{width}}  {'':<7}  → {check.mend}", "cyan"), soft_wrap=True)
-    screen.print(verdict(report), style="bold green" if report.works else "bold red", highlight=False, markup=False)
+                screen.print(Text(f"  {'':<{width}}  {'':<7}  → {check.mend}", "cyan"))
+    screen.print(verdict(report), style="bold green" if report.works else "bold red")
 
 
 def verdict(report: Report) -> str:
@@ -291,12 +292,11 @@ def run(
     path = report_path or (REPORT if devices is not None else None)
     if path is not None and not path.absolute().parent.is_dir():
         raise ConfigurationError(f"the report cannot be written to {path}: there is no folder {path.parent}")
-    screen = Console(soft_wrap=True)
-    quiet = Console(stderr=True)
-    with quiet.status("looking …") as status:
+    screen = console()
+    with waiting(console(stderr=True), "looking …") as say:
 
         def progress(what: str, done: int) -> None:
-            status.update(f"{what}{f', step {done:,}' if done else ' …'}")
+            say(f"{what}{f', step {done:,}' if done else ' …'}")
 
         report = examine(
             backend_name, devices, precision=precision, steps=steps, quick=quick, sources=sources, progress=progress
@@ -304,5 +304,5 @@ def run(
     show(report, screen)
     if path is not None:
         atomic.write_text(path, report.as_json(" ".join(["minialex", *sys.argv[1:]])))
-        screen.print(f"report: {path}", highlight=False, markup=False)
+        screen.print(f"report: {path}")
     return 0 if report.works else 6

@@ -10,6 +10,7 @@ from minialex.evaluation.errors import Evaluation
 from minialex.recipe.fields import Recipe
 from minialex.runs import checkpoint
 from minialex.runs.run_folder import RunPaths, read_metrics
+from minialex.screen.formats import shell
 from minialex.storage import atomic
 from minialex.training import finetuning
 
@@ -51,9 +52,9 @@ def write_report(paths: RunPaths, recipe: Recipe, data: DataSet, found: Evaluati
             ("classes", f"{len(data.class_names)}"),
             ("seed", f"{recipe.seed}"),
             *_beginning(paths),
-            ("evaluate", f"minialex evaluate {paths.folder} --views 10"),
-            ("predict", f"minialex predict {paths.folder} IMAGE…"),
-            ("go on", f"minialex train --resume {paths.folder} --epochs {recipe.epochs + 5}"),
+            ("evaluate", shell("minialex", "evaluate", paths.folder, "--views", 10)),
+            ("predict", f"{shell('minialex', 'predict', paths.folder)} IMAGE…"),
+            ("go on", shell("minialex", "train", "--resume", paths.folder, "--epochs", recipe.epochs + 5)),
         ),
         metrics=metrics,
         kernels=first,

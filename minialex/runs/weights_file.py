@@ -29,6 +29,7 @@ from minialex.recipe.toml import load as load_recipe
 from minialex.recipe.toml import parse
 from minialex.runs import checkpoint
 from minialex.runs.run_folder import Record, RunPaths, is_run, read_data, read_metrics
+from minialex.screen.formats import shell
 from minialex.storage import safetensors
 
 FORMAT = "minialex weights"
@@ -117,7 +118,7 @@ def read(path: Path) -> Weights:
 
 def _recipe_in(metadata: Mapping[str, str], path: Path) -> Recipe:
     if metadata.get("format") != FORMAT:
-        convert = f"`minialex import {path} OUT.safetensors` makes one of it that has one"
+        convert = f"`{shell('minialex', 'import', path, 'OUT.safetensors')}` makes one of it that has one"
         raise CheckpointError(f"{path} is a safetensors file without a minialex recipe: {convert}")
     if metadata.get("version") != VERSION:
         versions = f"version {metadata.get('version')!r} and this minialex reads {VERSION!r}"
@@ -165,7 +166,7 @@ def find(path: Path) -> Weights:
         _refuse_foreign(path)
         return read(path)
     if not path.is_dir():
-        raise CheckpointError(f"no run folder {path}; train one with `minialex train --out {path}`")
+        raise CheckpointError(f"no run folder {path}; train one with `{shell('minialex', 'train', '--out', path)}`")
     if (path / checkpoint.MANIFEST).is_file():
         home, saved = path.parent.parent, checkpoint.load(path)
     else:
@@ -202,7 +203,9 @@ def _refuse_foreign(path: Path) -> None:
     """Say what to do with a file of another program."""
     kind = kind_of(path)
     if kind != "safetensors":
-        raise CheckpointError(f"{path} is {KINDS[kind]}: first `minialex import {path} OUT.safetensors`")
+        raise CheckpointError(
+            f"{path} is {KINDS[kind]}: first `{shell('minialex', 'import', path, 'OUT.safetensors')}`"
+        )
 
 
 KINDS = {

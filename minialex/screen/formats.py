@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import math
+import os
+import shlex
+import subprocess
 import unicodedata
 
-TURNING = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Characters that turn the direction of writing: what follows them may look like something else."""
 
 
@@ -85,22 +89,71 @@ def plain(text: str, keep: str = "") -> str:
     """Return a text that can be shown, drawn and encoded anywhere, whatever a stranger put into it.
 
     Class names come from folders and archives, messages from files: a control character in them could move a
-    terminal's cursor or change its title. Control characters and line ends become spaces, halves of characters
-    become U+FFFD, marks that turn the direction of writing go.
+    terminal's cursor, change its title or begin a line of its own. Control characters, line ends, marks that turn the
+    direction of writing and halves of characters are written as Python writes them: ``\\x1b``, ``\\n``, ``\\u202e``.
+    Done twice it is as done once.
 
     Args:
         text: from outside
         keep: control characters that may stay, such as ``"\\n"``
     """
-    kept = []
-    for character in text:
-        kind = unicodedata.category(character)
-        if character in keep:
-            kept.append(character)
-        elif kind == "Cs" or (kind == "Cn" and ord(character) & 0xFFFE == 0xFFFE):
-            kept.append("\N{REPLACEMENT CHARACTER}")
-        elif kind in ("Cc", "Zl", "Zp"):
-            kept.append(" ")
-        elif character not in TURNING:
-            kept.append(character)
-    return "".join(kept)
+    if text.isprintable():
+        return text
+    return "".join(c if c in keep or c.isprintable() or not _obeyed(c) else _escape(c) for c in text)
+
+
+def _obeyed(character: str) -> bool:
+    """Whether a terminal would do something, or could not show it."""
+    kind = unicodedata.category(character)
+    nothing = kind == "Cn" and ord(character) & 0xFFFE == 0xFFFE
+    return kind in ("Cc", "Cs", "Zl", "Zp") or nothing or character in TURNING
+
+
+def _escape(character: str) -> str:
+    known = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character)
+    code = ord(character)
+    return known or (f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+
+
+def shell(*words: object) -> str:
+    """Return a command for a person to type or copy, every word quoted where the shell needs it.
+
+    Args:
+        words: texts; a path that begins with ``-`` is written as ``./-…``, which is no option
+    """
+    texts = [
+        f"./{word}" if isinstance(word, os.PathLike) and str(word).startswith("-") else str(word) for word in words
+    ]
+    if os.name == "nt":
+        return subprocess.list2cmdline(texts)
+    return " ".join(shlex.quote(text) if plain(text) == text else _ansi_c(text) for text in texts)
+
+
+def _ansi_c(text: str) -> str:
+    """A word as ``$'…'``, with the bytes of what cannot be shown."""
+    characters = (
+        "".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) if plain(c) != c else f"\\{c}" if c in "\\'" else c
+        for c in text
+    )
+    return f"$'{''.join(characters)}'"
+
+
+LIKE = {"×": "x", "–": "-", "—": "-", "−": "-", "→": "->", "·": "*", "µ": "u", "α": "alpha", "ε": "epsilon", "η": "eta",
+        "√": "sqrt", "≤": "<=", "≥": ">=", "’": "'", "“": '"', "”": '"'}  # fmt: skip
+"""What stands for our own signs where a terminal or file has only some of Unicode's."""
+
+
+def _replacement(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    known = (
+        LIKE.get(c) or unicodedata.normalize("NFKD", c).encode("ascii", "ignore").decode() or "?"
+        for c in error.object[error.start : error.end]
+    )
+    return "".join(known), error.end
+
+
+LIKENESS = "minialex.likeness"
+"""The name of a handler of encoding errors: what cannot be encoded is replaced by what looks like it, or by ``?``."""
+
+codecs.register_error(LIKENESS, _replacement)

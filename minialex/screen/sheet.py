@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from minialex.screen.formats import plain
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -29,30 +31,32 @@ class Sheet:
     total: Sequence[Sequence[str]] = ()
 
     def rich(self, *, frame: bool = True, lines: bool = False) -> Table:
-        """For a screen; `frame` draws lines around it, `lines` between its rows, too. Nothing in it is markup."""
+        """For a screen; `frame` draws lines around it, `lines` between its rows. No cell is markup, or has lines."""
         from rich.box import HEAVY_HEAD
         from rich.table import Table
         from rich.text import Text
 
         table = Table(
-            title=self.title or None, title_justify="left", title_style="bold", highlight=False, show_lines=lines,
+            title=Text(plain(self.title), "bold") if self.title else None, title_justify="left", show_lines=lines,
+            highlight=False,
             box=HEAVY_HEAD if frame else None, show_header=any(self.header),
         )  # fmt: skip
         for name, side in zip(self.header, self._sides(), strict=True):
-            table.add_column(Text(name), justify="left" if side == "l" else "right")
+            table.add_column(Text(plain(name)), justify="left" if side == "l" else "right")
         for row in self.rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(plain(cell)) for cell in row))
         if self.total:
             table.add_section()
         for row in self.total:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(plain(cell)) for cell in row))
         return table
 
     def markdown(self) -> str:
         """For a document; the title is a line above."""
         rule = ["---" if side == "l" else "---:" for side in self._sides()]
         rows = (self.header, rule, *self.rows, *self.total)
-        lines = [f"| {' | '.join(cell.strip() for cell in row)} |" for row in rows]
+        cells = [[plain(cell.strip()).replace("|", r"\|") for cell in row] for row in rows]
+        lines = [f"| {' | '.join(row)} |" for row in cells]
         return "\n".join(([self.title, ""] if self.title else []) + lines) + "\n"
 
     def _sides(self) -> str:

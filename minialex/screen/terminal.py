@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from minialex.screen.formats import duration
+from minialex.screen.formats import duration, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,19 +16,35 @@ QUIET_SECONDS = 20.0
 """Between plain lines where there is no terminal."""
 
 
-def console(least: int | None = None) -> Console:
-    """Standard output; made when it is needed, so that it follows a redirection. What is printed is never markup.
+def console(least: int | None = None, *, stderr: bool = False) -> Console:
+    """Standard output, or standard error; made when it is needed, so that it follows a redirection.
+
+    What is printed is never markup, and what a terminal would obey is escaped: see `minialex.screen.escaping`.
 
     Args:
         least: characters that a line has at least, for wide tables; None: lines are not broken
     """
-    from rich.console import Console
+    from minialex.screen import escaping
 
-    width = None if least is None else max(Console().width, least)
-    return Console(
-        width=width, soft_wrap=least is None, highlight=False, markup=False, emoji=False,
+    width = None if least is None else max(escaping.Console().width, least)
+    return escaping.Console(
+        width=width, stderr=stderr, soft_wrap=least is None, highlight=False, markup=False, emoji=False,
         force_jupyter=False,  # plain text in a notebook, too, which needs no widgets there
     )  # fmt: skip
+
+
+def document(text: str) -> None:
+    """Print lines as they are, for a file or another program: a recipe, JSON, Markdown."""
+    print(plain(text, keep="\n\t"))
+
+
+@contextmanager
+def waiting(screen: Console, what: str) -> Iterator[Callable[[str], None]]:
+    """A sign of life while something takes long, on a terminal only; the function that is given changes the words."""
+    from rich.text import Text
+
+    with screen.status(Text(plain(what))) as status:
+        yield lambda words: status.update(Text(plain(words)))
 
 
 class Meter:
@@ -57,7 +73,7 @@ class Meter:
         now = time.monotonic()
         if what not in self.begun:
             self.begun[what] = now, done
-            self.tasks[what] = self.progress.add_task(what, total=total, note="", completed=done)
+            self.tasks[what] = self.progress.add_task(plain(what), total=total, note="", completed=done)
         began, first = self.begun[what]
         rate = (done - first) / max(now - began, 1e-9)
         speed = f"{rate:,.0f} {self.unit}/s" if done > first else ""

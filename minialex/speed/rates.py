@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minialex.errors import ConfigurationError
+from minialex.screen.formats import shell
 
 PRECISIONS = {"float32": 4, "tf32": 4, "bfloat16": 2}
 """Precisions of a recipe, and the bytes of an activation (and of a gradient that crosses) in each."""
@@ -122,7 +123,8 @@ def read(path: Path) -> dict[str, Rates]:
     table = report.get("rates") if isinstance(report, dict) else None
     if not isinstance(table, dict) or not table:
         raise ConfigurationError(
-            f"{path} holds no measured rates; make it with `minialex doctor --report {path}` on the machine to plan for"
+            f"{path} holds no measured rates; make it with `{shell('minialex', 'doctor', '--report', path)}` on the "
+            "machine to plan for"
         )
     return {name: _checked(path, name, fields) for name, fields in table.items()}
 

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import unicodedata
+from pathlib import Path
+
 import pytest
 
-from minialex.screen.formats import amount, duration, long_time, milliseconds, percent, plain, readable_size, seconds
+from minialex.screen.formats import (
+    LIKENESS,
+    amount,
+    duration,
+    long_time,
+    milliseconds,
+    percent,
+    plain,
+    readable_size,
+    seconds,
+    shell,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,9 +44,31 @@ def test_times_and_amounts() -> None:
 
 
 def test_plain_text_has_no_control_or_turning_characters() -> None:
-    assert plain("a\x00b\nc\u2028d") == "a b c d"
-    assert plain("\x1b[2J\x9b31m\x07") == " [2J 31m ", "a terminal obeys none of it"
+    assert plain("a\x00b\nc\u2028d\r\t") == r"a\x00b\nc\u2028d\r\t"
+    assert plain("\x1b[2J\x9b31m\x07\x7f") == r"\x1b[2J\u009b31m\x07\x7f", "a terminal obeys none of it"
     assert plain("a\nb\tc", keep="\n\t") == "a\nb\tc"
-    assert plain("\u202eevil\u2066") == "evil"
-    assert plain("\udcff\ud800\ufffe") == "\N{REPLACEMENT CHARACTER}" * 3
-    assert plain("Füße 中文 🐈") == "Füße 中文 🐈"
+    assert plain("\u202eevil\u2066") == r"\u202eevil\u2066"
+    assert plain("\udcff\ud800\ufffe\U0001ffff") == r"\udcff\ud800\ufffe\U0001ffff"
+    assert plain("Füße 中文 🐈 3\N{NO-BREAK SPACE}% a\\b") == "Füße 中文 🐈 3\N{NO-BREAK SPACE}% a\\b"
+    every = "".join(map(chr, range(0x3000)))
+    assert plain(plain(every)) == plain(every)
+    assert not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in plain(every))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="bash's quoting")
+@pytest.mark.parametrize(
+    "name", ["a b", "it's", "[red]x", "$HOME`x`", "a\nb", "\x1b[31m\\'", "\udcff9", "é", "a\u202eb", ""]
+)
+def test_a_printed_command_means_what_was_printed(name: str) -> None:
+    text = shell("printf", "%s", name)
+    assert plain(text) == text
+    assert subprocess.run(["bash", "-c", text], capture_output=True, check=True).stdout == os.fsencode(name)
+
+
+def test_a_path_is_no_option() -> None:
+    assert shell("minialex", "predict", Path("-run"), "--views", 10) == "minialex predict ./-run --views 10"
+
+
+def test_what_an_encoding_lacks_is_replaced() -> None:
+    assert "5 × 5 … 3\N{NO-BREAK SPACE}% é 中".encode("ascii", LIKENESS) == b"5 x 5 ... 3 % e ?"
+    assert "5 × 5 √ é 中".encode("cp1252", LIKENESS) == "5 × 5 sqrt é ?".encode("cp1252")

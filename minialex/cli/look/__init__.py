@@ -23,4 +23,4 @@ for command in (kernels, activations, occlusion, translation, excite, neighbours
 @app.callback(invoke_without_command=True)
 def _help(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        typer.echo(context.get_help())

@@ -77,7 +77,7 @@ def _failure(result: Result) -> RenderableType:
             rows.add_row("differs at", Text(_places(example)))
         lines.append(rows)
     style = STYLES.get(result.status, "red")
-    return Panel(Group(*lines), title=result.operation, title_align="left", border_style=style)
+    return Panel(Group(*lines), title=Text(result.operation), title_align="left", border_style=style)
 
 
 def _array(array: dict[str, Any], style: str = "") -> Text:

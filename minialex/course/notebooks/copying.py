@@ -6,10 +6,10 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
-
 from minialex.course import notebooks
 from minialex.errors import DataError
+from minialex.screen.formats import shell
+from minialex.screen.terminal import console
 from minialex.storage import atomic
 
 
@@ -29,10 +29,11 @@ def title(path: Path) -> str:
 
 def list_titles() -> None:
     """Print every notebook's name and what it is about, and how to get them."""
-    screen = Console(soft_wrap=True, highlight=False)
+    screen = console()
     for path in notebooks.paths():
-        screen.print(f"{path.stem:<22} {title(path)}", markup=False)
-    screen.print("\nTo work with them: minialex notebooks FOLDER", markup=False)
+        screen.print(f"{path.stem:<22} {title(path)}")
+    screen.print()
+    screen.print("To work with them: minialex notebooks FOLDER")
 
 
 def copy(folder: Path, overwrite: bool) -> None:
@@ -41,7 +42,7 @@ def copy(folder: Path, overwrite: bool) -> None:
     Raises:
         ConfigurationError, ResourceError: If the folder cannot be made or written.
     """
-    screen = Console(soft_wrap=True, highlight=False)
+    screen = console()
     atomic.make_folder(folder)
     new, same, kept = [], [], []
     for path in notebooks.paths():
@@ -54,11 +55,11 @@ def copy(folder: Path, overwrite: bool) -> None:
             atomic.write_bytes(target, content)
             new.append(path.name)
     if new:
-        screen.print(f"copied to {folder}: {', '.join(new)}", markup=False)
+        screen.print(f"copied to {folder}: {', '.join(new)}")
     if same:
-        screen.print(f"there already: {', '.join(same)}", markup=False)
+        screen.print(f"there already: {', '.join(same)}")
     if kept:
-        screen.print(f"kept yours, which differ (--overwrite replaces them): {', '.join(kept)}", markup=False)
+        screen.print(f"kept yours, which differ (--overwrite replaces them): {', '.join(kept)}")
     if find_spec("jupyterlab") is None:
-        screen.print('JupyterLab is not installed here: pip install "minialex[notebooks]"', markup=False)
-    screen.print(f"open them with: jupyter lab {folder}", markup=False)
+        screen.print('JupyterLab is not installed here: pip install "minialex[notebooks]"')
+    screen.print(f"open them with: {shell('jupyter', 'lab', folder)}")

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from minialex.data.dataset import DataSet
 from minialex.data.statistics import Statistics
 from minialex.errors import ConfigurationError, DataError
+from minialex.screen.formats import shell
 from minialex.storage import atomic, safetensors
 
 MANIFEST = "store.json"
@@ -263,8 +264,11 @@ class StoreSplit:
             if not self._verified[index]:  # two threads may do this at once: they find the same
                 if zlib.crc32(out[row]) != self._crc32[index]:
                     path = images_path(self.folder, self.part, number)
-                    raise DataError(f"{path}: the image at byte {image * nbytes:,} is damaged (its CRC-32 differs); "
-                                    f"`minialex store check {self.folder}` looks for more.")  # fmt: skip
+                    check = shell("minialex", "store", "check", self.folder)
+                    raise DataError(
+                        f"{path}: the image at byte {image * nbytes:,} is damaged (its CRC-32 differs); `{check}` "
+                        "looks for more."
+                    )
                 self._verified[index] = True
         return out
 

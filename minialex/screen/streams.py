@@ -1,0 +1,86 @@
+"""What the program's lines on standard output and standard error go through, whatever they hold and whoever reads."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import sys
+import warnings
+from typing import TextIO
+
+from minialex.screen.formats import LIKENESS, plain
+
+
+class Outlet(io.FileIO):
+    """A standard stream that may end before the program does: its reader has gone, or its disk is full.
+
+    What is written after that is dropped, so that no work is lost with the lines that told of it.
+
+    Attributes:
+        lost: why lines were dropped; None if none were
+    """
+
+    lost: OSError | None = None
+
+    def write(self, data: object) -> int:
+        """Write bytes, or drop them."""
+        if self.lost is None:
+            try:
+                return super().write(data)  # type: ignore[arg-type]
+            except OSError as error:
+                self.lost = error
+        return memoryview(data).nbytes  # type: ignore[arg-type]
+
+
+def take_over() -> None:
+    """Put `Outlet` below standard output and standard error, and say warnings of libraries in a line of our own.
+
+    What the terminal's or the file's encoding lacks is replaced. A stream that was closed from the beginning stays
+    silent: its number is taken, or the next file that is opened would get it, and what libraries write there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper):  # closed from the beginning, or somebody's own
+            continue
+        stream.reconfigure(errors=LIKENESS)
+        if type(getattr(stream.buffer, "raw", stream.buffer)) is io.FileIO:  # a console of Windows is no file
+            outlet = Outlet(stream.fileno(), "wb", closefd=False)
+            ours = io.TextIOWrapper(
+                outlet if type(stream.buffer) is io.FileIO else io.BufferedWriter(outlet),  # python -u has no buffer
+                stream.encoding, LIKENESS, line_buffering=stream.line_buffering, write_through=stream.write_through,
+            )  # fmt: skip
+            setattr(sys, name, ours)
+    warnings.showwarning = _show
+
+
+def lost_output() -> OSError | None:
+    """Why lines on standard output were lost; None if none were, or if their reader has gone, who wants no more."""
+    if sys.stdout is None:
+        return None
+    with contextlib.suppress(ValueError):  # it was closed
+        sys.stdout.flush()
+    buffer = getattr(sys.stdout, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)
+    error = raw.lost if isinstance(raw, Outlet) else None
+    return None if error is None or error.errno in (errno.EPIPE, errno.EIO) else error
+
+
+def complain(kind: str, message: str) -> None:
+    """One line on standard error, such as ``error: …`` or ``warning: …``."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):  # nobody is there to be told
+            print(f"{kind}: {plain(message)}", file=sys.stderr, flush=True)
+
+
+def _show(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None,
+    line: str | None = None,
+) -> None:  # fmt: skip
+    complain("warning", " ".join(str(message).split()))
