@@ -269,7 +269,7 @@ def test_hostile_class_names_are_drawn_as_they_are(few: bool) -> None:
 
 
 def test_a_class_without_a_name_has_its_number() -> None:
-    assert pictures.name_of([" \x00 "], 0) == "class 0"
+    assert pictures.name_of(["  "], 0) == "class 0"
 
 
 def test_save_writes_the_same_png_every_time(tmp_path: Path) -> None:
