@@ -22,6 +22,7 @@ from minialex.cli.evaluate import evaluate
 from minialex.cli.export import export
 from minialex.cli.features import features
 from minialex.cli.grade import grade
+from minialex.cli.help import Groups
 from minialex.cli.import_ import import_
 from minialex.cli.notebooks import notebooks
 from minialex.cli.options import FIELDS, options
@@ -33,31 +34,34 @@ from minialex.cli.summary import summary
 from minialex.cli.train import train
 from minialex.errors import ConfigurationError, MinialexError, ResourceError
 from minialex.screen import streams
-from minialex.screen.formats import clip
 
 app = typer.Typer(
     name="minialex",
     help="AlexNet (Krizhevsky, Sutskever, Hinton 2012), whole: train it, evaluate it, look inside.",
-    add_completion=False,
+    cls=Groups,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
-def add(*commands: Callable[..., int | None], name: str | None = None, fields: bool = False) -> None:
+def add(group: str, *commands: Callable[..., int | None], name: str | None = None, fields: bool = False) -> None:
     """Make commands of functions; with `fields` they take recipe fields as options, too."""
     for command in commands:
-        app.command(name, context_settings=FIELDS if fields else None)(options(command))
+        app.command(name, context_settings=FIELDS if fields else None, rich_help_panel=group)(options(command))
 
 
-add(features)
-add(train, fields=True)
-add(evaluate, predict, export)
-add(import_, name="import")
-add(summary, bench, plan, fields=True)
-add(ablate, docs, doctor, backends, grade, recipe, differences, download, notebooks, prepare)
-app.add_typer(look.app, name="look")
-app.add_typer(store.app, name="store")
+add("Train", train, fields=True)
+add("Train", evaluate, predict, recipe, download, prepare)
+app.add_typer(look.app, name="look", rich_help_panel="Look inside")
+add("Look inside", summary, fields=True)
+add("Look inside", features, differences)
+add("Exchange weights", import_, name="import")
+add("Exchange weights", export)
+add("Measure", bench, plan, fields=True)
+add("Measure", ablate)
+add("Learn and teach", docs, notebooks, grade)
+add("Maintain", doctor, backends)
+app.add_typer(store.app, name="store", rich_help_panel="Maintain")
 
 
 @app.callback(invoke_without_command=True)
@@ -104,6 +108,8 @@ def run(arguments: Sequence[str]) -> int:
         if hasattr(error, "format_message"):  # typer's own complaint about the command line
             return _say(error, 2, " ".join(error.format_message().split()), debug)
         words = " ".join(str(error).split())
+        if words.startswith("Symlink loop"):  # a RuntimeError of pathlib's before Python 3.13
+            return _say(error, 2, f"{words}: check the path", debug)
         return _say(error, 1, f"{type(error).__name__}: {words} (a bug in minialex: run again with --debug)", debug)
 
 
@@ -112,9 +118,12 @@ def _say(error: BaseException, code: int, text: str, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
-    streams.complain("error", text)
+    streams.complain("error", text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}")
     return code
 
+
+LONGEST = 1500
+"""Characters of a message: a path may have thousands, and the end says what to do."""
 
 OF_A_PATH = (
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY,
@@ -125,7 +134,7 @@ OF_A_PATH = (
 
 def _of_the_system(error: OSError) -> tuple[int, str]:
     """The exit code and the message for what no command has explained better."""
-    what = " and ".join(repr(clip(os.fsdecode(name), 200)) for name in (error.filename, error.filename2) if name)
+    what = " and ".join(repr(os.fsdecode(name)) for name in (error.filename, error.filename2) if name)
     text = f"{what}: {error.strerror or error}" if what else str(error.strerror or error)
     if error.errno in OF_A_PATH:
         return ConfigurationError.exit_code, f"{text}: check the path"

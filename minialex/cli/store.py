@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
+from minialex.cli.help import Groups
 from minialex.cli.options import options
 from minialex.errors import DataError
 
 SHOWN = 20  # damages that are printed
 
-app = typer.Typer(help="Look after stores made by `minialex prepare`.")
+app = typer.Typer(help="Look after stores made by `minialex prepare`.", cls=Groups, rich_markup_mode=None)
 
 
 @app.command()

@@ -6,6 +6,7 @@ across the tables, so that each can be overridden by its name alone: ``minialex 
 
 from __future__ import annotations
 
+import codecs
 import json
 import tomllib
 from collections.abc import Iterable
@@ -44,9 +45,16 @@ def load(name: str) -> Recipe:
             f"no recipe '{name}'; there are {', '.join(built_in())}, or give a .toml file.{nearest(name, built_in())}"
         )
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read the recipe {path}: {error}") from None
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the recipe {path}: {error.strerror or error}") from None
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
+        raise ConfigurationError(f"cannot read the recipe {path}: it is UTF-16; save it as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
+    except UnicodeDecodeError as error:
+        where = f"line {data[: error.start].count(10) + 1}"
+        raise ConfigurationError(f"cannot read the recipe {path}: {where} is not UTF-8; save it as UTF-8") from None
     return parse(text, str(path))
 
 

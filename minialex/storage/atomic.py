@@ -21,6 +21,7 @@ import json
 import math
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -160,6 +161,10 @@ def write_stream(path: str | os.PathLike[str], chunks: Iterable[Any], *, needed:
         Its length in bytes and its SHA-256 in hexadecimal, that of the memory (see `write_new`).
     """
     path = Path(path)
+    with contextlib.suppress(OSError):  # what is wrong with the path is said below
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a rename would put a file in the place of /dev/null
+            raise ConfigurationError(f"cannot write {str(path)!r}: it is a device or a pipe; name a file")
     with translate_os_errors(path, needed=needed):
         temporary, file = _at_temporary_name(path, lambda name: open(name, "xb", buffering=0))  # noqa: SIM115 - closed below
         try:

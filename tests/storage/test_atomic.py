@@ -49,6 +49,19 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_device_or_a_pipe_is_never_replaced(tmp_path: Path, link: bool) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    path = tmp_path / "link" if link else pipe
+    if link:
+        path.symlink_to(pipe)
+    with pytest.raises(ConfigurationError, match="a device or a pipe"):
+        atomic.write_text(path, "x")
+    assert pipe.is_fifo()
+    assert path.is_symlink() == link
+
+
 def test_files_have_the_permissions_that_the_user_asks_for(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:

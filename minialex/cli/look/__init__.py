@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from minialex.cli.help import Groups
 from minialex.cli.look.activations import activations
 from minialex.cli.look.excite import excite
 from minialex.cli.look.kernels import kernels
@@ -14,6 +15,7 @@ from minialex.cli.options import options
 
 app = typer.Typer(
     help="Look inside a trained network: kernels, activations, what it depends on, what it finds similar.",
+    cls=Groups,
     rich_markup_mode=None,
 )
 for command in (kernels, activations, occlusion, translation, excite, neighbours):
