@@ -8,8 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from minialex.data import DataSet
-from minialex.engine.session import Session
 from minialex.screen.terminal import console
 from minialex.training.display import TrainingDisplay
 
@@ -48,15 +46,12 @@ class NotebookDisplay(TrainingDisplay):
             self.shown[kind] = display(data, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         self.drawn[kind] = time.monotonic()
 
-    def begin(self, session: Session, data: DataSet, steps_per_epoch: int, step: int) -> None:
-        super().begin(session, data, steps_per_epoch, step)
-        self.classes = len(data.class_names)
-
-    def bar(self, done: int, epoch: int, words: str, left: str) -> None:
-        if done == self.steps_per_epoch or time.monotonic() - self.drawn["bar"] > BAR_SECONDS:
-            text = f"epoch {epoch}/{self.epochs}  step {done}/{self.steps_per_epoch}  {words}  {left}"
-            meter = f'<progress value="{done}" max="{self.steps_per_epoch}"></progress>'
-            self.show("bar", {"text/plain": text, "text/html": f"{meter} {html.escape(text)}"})
+    def tell(self, what: str, done: int, total: int | None, note: str = "", unit: str = "steps") -> None:
+        if done == total or time.monotonic() - self.drawn["bar"] > BAR_SECONDS:
+            count = "" if total is None else f": {done:,} of {total:,} {unit}"
+            text = ", ".join(filter(None, (what + count, note)))
+            value = "" if total is None else f' value="{done}" max="{total}"'
+            self.show("bar", {"text/plain": text, "text/html": f"<progress{value}></progress> {html.escape(text)}"})
 
     def recorded(self, record: Mapping[str, Any]) -> None:
         super().recorded(record)

@@ -81,7 +81,7 @@ def summary(evaluation: Evaluation, runs: Sequence[Path], data: str, views: int)
         ("network" if len(runs) == 1 else f"average of {len(runs)}", ", ".join(map(str, runs))),
         ("data", f"{data}, {len(evaluation.labels):,} validation images, {plural(views, 'view')}"),
         ("top-1 error", evaluation.words(1)),
-        ("top-5 error", evaluation.words(5)),
+        *([("top-5 error", evaluation.words(5))] if evaluation.probs.shape[1] > 5 else []),
         ("loss", f"{evaluation.loss:.4f}"),
         ("calibration", f"expected error {measured.expected_error:.2%}; {tendency} by "
                         f"{abs(measured.overconfidence):.2%}"),
@@ -93,10 +93,12 @@ def class_table(evaluation: Evaluation, names: tuple[str, ...]) -> Sheet:
     from minialex.evaluation.calibration import by_class, name_of
     from minialex.screen.sheet import Sheet
 
+    top5 = evaluation.probs.shape[1] > 5
     rows = []
     for score in sorted(by_class(evaluation), key=lambda score: -score.top1_error):
         taken = "" if score.taken_for is None else f"{name_of(names, score.taken_for)} ({score.taken})"
-        shares = [f"{share:.1%}" for share in (score.top1_error, score.top5_error, score.probability)]
+        shares = [f"{share:.1%}" for share in (score.top1_error, *[score.top5_error] * top5, score.probability)]
         rows.append((name_of(names, score.label), f"{score.images:,}", *shares, taken))
-    header = ("class", "images", "top-1 error", "top-5 error", "probability", "most often taken for")
-    return Sheet("", header, rows, "lrrrrl")
+    errors = ("top-1 error", "top-5 error") if top5 else ("error",)
+    header = ("class", "images", *errors, "probability", "most often taken for")
+    return Sheet("", header, rows, "lr" + "r" * len(errors) + "rl")

@@ -45,8 +45,10 @@ def train(
     Without options: the small two-column AlexNet on generated shapes, about a minute on two cores.
     """
     from minialex.api import run as training
+    from minialex.screen import streams
     from minialex.screen.terminal import console
 
+    streams.go_on_without_output()
     fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "init": init,
               "backend": machine.backend, "devices": machine.devices}  # fmt: skip
     changes = overrides(context.args) | {name: value for name, value in fields.items() if value is not None}
@@ -65,17 +67,17 @@ def train(
 
 def tell(run: TrainingRun, result: Result, screen: Console) -> None:
     """What came of a finished run; for a stopped one, how to go on."""
-    from minialex.screen.formats import duration, shell
+    from minialex.screen.formats import duration, plural, shell
 
     if result.evaluation is None:
         screen.print(f"stopped by {result.stopped} after step {result.progress.step}; go on with:")
         screen.print("  " + shell("minialex", "train", "--resume", run.path))
         return
-    screen.print(
-        f"validation top-1 error {result.evaluation.words(1)}, top-5 {result.evaluation.error(5):.2%}, after "
-        f"{len(result.progress.errors)} epochs, {duration(result.progress.seconds)}; "
-        f"guessing would be {100 * (1 - 1 / run.recipe.classes):.3g}%"
-    )
+    evaluation, classes = result.evaluation, run.recipe.classes
+    screen.print(f"error        {evaluation.words(1)}; guessing: {100 * (1 - 1 / classes):.3g}%")
+    if classes > 5:
+        screen.print(f"top-5 error  {evaluation.words(5)}")
+    screen.print(f"trained      {plural(len(result.progress.errors), 'epoch')} in {duration(result.progress.seconds)}")
     screen.print(f"report       {run.report()}")
     screen.print("evaluate     " + shell("minialex", "evaluate", run.path, "--views", 10))
     screen.print(f"predict      {shell('minialex', 'predict', run.path)} IMAGE…")

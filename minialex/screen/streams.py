@@ -20,9 +20,11 @@ class Outlet(io.FileIO):
 
     Attributes:
         lost: why lines were dropped; None if none were
+        needed: whether lines are what the command is for; if not, their loss is said at once, and no failure
     """
 
     lost: OSError | None = None
+    needed = True
 
     def write(self, data: object) -> int:
         """Write bytes, or drop them."""
@@ -31,6 +33,9 @@ class Outlet(io.FileIO):
                 return super().write(data)  # type: ignore[arg-type]
             except OSError as error:
                 self.lost = error
+                if not self.needed:
+                    what = "nothing can be shown any more"
+                    complain("warning", f"{what} ({error.strerror}); the work goes on without")
         return memoryview(data).nbytes  # type: ignore[arg-type]
 
 
@@ -66,10 +71,22 @@ def lost_output() -> OSError | None:
         return None
     with contextlib.suppress(ValueError):  # it was closed
         sys.stdout.flush()
+    outlet = _outlet()
+    error = outlet.lost if outlet is not None and outlet.needed else None
+    return None if error is None or error.errno in (errno.EPIPE, errno.EIO) else error
+
+
+def go_on_without_output() -> None:
+    """What the program does from now on is worth more than its lines: that they are lost is no failure."""
+    outlet = _outlet()
+    if outlet is not None:
+        outlet.needed = False
+
+
+def _outlet() -> Outlet | None:
     buffer = getattr(sys.stdout, "buffer", None)
     raw = getattr(buffer, "raw", buffer)
-    error = raw.lost if isinstance(raw, Outlet) else None
-    return None if error is None or error.errno in (errno.EPIPE, errno.EIO) else error
+    return raw if isinstance(raw, Outlet) else None
 
 
 def complain(kind: str, message: str) -> None:

@@ -11,6 +11,7 @@ from minialex.screen.formats import duration, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import TaskID
 
 QUIET_SECONDS = 20.0
 """Between plain lines where there is no terminal."""
@@ -47,42 +48,59 @@ def waiting(screen: Console, what: str) -> Iterator[Callable[[str], None]]:
         yield lambda words: status.update(Text(plain(words)))
 
 
+def say(screen: Console, text: str, style: str | None = None) -> None:
+    """Print a sentence: on a terminal it is broken between words, elsewhere it is one line."""
+    screen.print(text, style=style, soft_wrap=not screen.is_terminal, highlight=False, markup=False)
+
+
 class Meter:
-    """How far long work is: bars on a terminal, a plain line now and then elsewhere."""
+    """How far long work is: a bar on a terminal, which goes when the next begins; a plain line now and then elsewhere.
+
+    Args:
+        screen: where it is shown; bars fit 80 columns
+        unit: of what is counted
+    """
 
     def __init__(self, screen: Console, unit: str = "images") -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
         self.screen, self.unit = screen, unit
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=8 if screen.width < 100 else 20),
             TextColumn("{task.fields[note]}", markup=False),
-            TimeRemainingColumn(),
             console=screen,
             transient=True,
             disable=not screen.is_terminal,
         )
-        self.tasks = {"": self.progress.add_task("", visible=False, note="")}
+        self.tasks: dict[str, TaskID] = {}
         self.begun: dict[str, tuple[float, int]] = {}
         self.printed = time.monotonic()
 
-    def tell(self, what: str, done: int, total: int | None = None, note: str | None = None) -> None:
-        """So many units of some work are done, of so many if that is known; the note is the speed if none is given."""
+    def tell(self, what: str, done: int, total: int | None = None, note: str = "", unit: str = "") -> None:
+        """So many units of some work are done, of so many if that is known; without a note, speed and time left."""
+        unit = unit or self.unit
+        short = bool(note) and self.screen.width < 100
         now = time.monotonic()
-        if what not in self.begun:
+        if what not in self.tasks:
+            for task in self.progress.tasks:
+                if task.finished or task.total is None:
+                    del self.tasks[next(name for name, known in self.tasks.items() if known == task.id)]
+                    self.progress.remove_task(task.id)
             self.begun[what] = now, done
             self.tasks[what] = self.progress.add_task(plain(what), total=total, note="", completed=done)
         began, first = self.begun[what]
         rate = (done - first) / max(now - began, 1e-9)
-        speed = f"{rate:,.0f} {self.unit}/s" if done > first else ""
-        self.progress.update(self.tasks[what], completed=done, total=total, note=speed if note is None else note)
-        if not self.screen.is_terminal and now - self.printed > QUIET_SECONDS:
+        if not note and rate > 0:
+            note = f"{rate:,.0f} {unit}/s" + (f", {duration((total - done) / rate)} left" if total else "")
+        if self.screen.is_terminal:
+            count = "" if short else f"{done:,}/{total:,}" if total else f"{done:,}" if done else ""
+            shown = ", ".join(filter(None, (count, note)))
+            self.progress.update(self.tasks[what], completed=done, total=total, note=shown)
+        elif now - self.printed > QUIET_SECONDS:
             self.printed = now
             count = f"{done:,} of {total:,}" if total else f"{done:,}"
-            left = f"{duration((total - done) / rate)} left" if total and rate > 0 else ""
-            self.screen.print(", ".join(filter(None, (f"{what}: {count} {self.unit}", left, speed))))
+            self.screen.print(", ".join(filter(None, (f"{what}: {count} {unit}", note))))
 
 
 @contextmanager
