@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minialex.cli.options import BatchOption, DataOption, Machine, PrecisionOption
+from minialex.cli.options import BatchOption, DataOption, Machine, PrecisionOption, check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,7 @@ def evaluate(
     from minialex.screen.terminal import console, document, metered
 
     check_views(views)
+    check_writable(reliability, "--reliability")
     networks = [weights_file.find(path) for path in runs]
     precisions = [precision_of(network.recipe, precision) for network in networks]
     backends = {name: machine.load(name) for name in dict.fromkeys(precisions)}

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from minialex.cli.options import check_writable
 from minialex.errors import ConfigurationError
 
 
@@ -39,6 +40,7 @@ def grade(
     from minialex.screen.terminal import console, waiting
     from minialex.storage.atomic import write_json
 
+    check_writable(json, "--json")
     operations = process.names(only or [])
     if new is not None:
         for path in skeleton.write(new, operations or OPERATIONS):

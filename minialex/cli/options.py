@@ -6,6 +6,7 @@ What a command needs besides its options is imported within it: ``minialex --hel
 from __future__ import annotations
 
 import inspect
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -121,10 +122,19 @@ def check_writable(path: Path | None, option: str, ending: str = "") -> None:
     """Say at once, before anything takes time, that a file cannot be written.
 
     Raises:
-        ConfigurationError: If its folder is missing, or a picture's name does not end as its format does.
+        ConfigurationError: If its folder is missing, it is no name for a file, or a picture's name does not end as its format
+            does.
     """
     if path is None:
         return
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        is_folder = False
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}: check the path") from None
+    if is_folder:
+        raise ConfigurationError(f"cannot write {path}: it is a folder; name a file")
     if not path.absolute().parent.is_dir():
         raise ConfigurationError(f"cannot write {path}: there is no folder {path.parent}")
     if ending and path.suffix.lower() != ending:

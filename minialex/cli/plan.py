@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minialex.cli.options import RecipeOption, overrides, with_classes
+from minialex.cli.options import RecipeOption, check_writable, overrides, with_classes
 from minialex.errors import ConfigurationError, nearest
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def plan(
     from minialex.speed.rates import read
 
     base = load(recipe).replace(**overrides(context.args))
+    check_writable(picture, "--picture", ".png")
     if json and markdown:
         raise ConfigurationError("give --json or --markdown, not both")
     measured = {} if rates is None else read(rates)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import minialex
 from minialex.errors import ConfigurationError, ResourceError
+from minialex.screen.streams import complain
 
 PACKAGE = Path(minialex.__file__).parent
 
@@ -54,6 +55,13 @@ class SiteHandler(http.server.SimpleHTTPRequestHandler):
 
     def send_head(self) -> IO[bytes] | None:  # type: ignore[override]
         """The site's settings with the reader's address of Pyodide in them; everything else as it lies there."""
+        try:
+            return self._found()
+        except (OSError, ValueError):  # no path can be made of what was asked for: a null byte, a name too long
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
+
+    def _found(self) -> IO[bytes] | None:
         settings = Path(super().translate_path(SETTINGS))
         if self.address is None or urlsplit(self.path).path != SETTINGS or not settings.is_file():
             return super().send_head()
@@ -64,6 +72,16 @@ class SiteHandler(http.server.SimpleHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
         return io.BytesIO(body)
+
+
+class SiteServer(http.server.ThreadingHTTPServer):
+    """A server that says in one line what went wrong, and nothing of readers who closed their page meanwhile."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A request could not be answered."""
+        error = sys.exception()
+        if not isinstance(error, ConnectionError | TimeoutError):
+            complain("warning", f"a request could not be answered: {type(error).__name__}: {error}")
 
 
 def pyodide_of(place: str) -> tuple[str, Path | None]:
@@ -104,7 +122,7 @@ def serve(site: Path, port: int, pyodide: str | None = None) -> http.server.Thre
     address, folder = (None, None) if pyodide is None else pyodide_of(pyodide)
     handler = functools.partial(SiteHandler, directory=str(site), address=address, folder=folder)
     try:
-        return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+        return SiteServer(("127.0.0.1", port), handler)
     except OSError as error:
         raise ConfigurationError(f"port {port} cannot be used ({error.strerror}): give another --port, or 0") from None
 

@@ -88,7 +88,7 @@ def test_a_plain_script_gets_lines(tiny: dict[str, Any], tmp_path: Path, capsys:
     minialex.train("shapes", **{**tiny, "epochs": 1}, out=tmp_path / "run")
     out = capsys.readouterr().out
     assert "96 training and 32 validation images" in out
-    assert "epoch   1  training loss" in out
+    assert "epoch  1  loss " in out
 
 
 def test_the_loop_of_ones_own(tmp_path: Path) -> None:
