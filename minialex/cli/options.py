@@ -122,8 +122,7 @@ def check_writable(path: Path | None, option: str, ending: str = "") -> None:
     """Say at once, before anything takes time, that a file cannot be written.
 
     Raises:
-        ConfigurationError: If its folder is missing, it is no name for a file, or a picture's name does not end as its format
-            does.
+        ConfigurationError: If its folder is missing, it is no name for a file, or a picture's name has another ending.
     """
     if path is None:
         return

@@ -31,7 +31,7 @@ INPUTS = {
     "look neighbours": ["@", "RUN @"],
     "summary": ["--recipe @", "--model @:net"],
     "features": ["@ new", "RUN new --layer @"],
-    "import": ["@ new.safetensors", "RUN/weights.safetensors @.safetensors"],
+    "import": ["@ new.safetensors"],
     "export": ["@ new.safetensors"],
     "bench": ["--recipe @", "--data @"],
     "plan": ["--recipe @", "--rates @"],
