@@ -30,6 +30,7 @@ from typing import Any
 
 import page
 
+from minialex.errors import MinialexError, ResourceError
 from minialex.speed import machine
 from minialex.speed.peaks import BLAS_THREADS
 from minialex.storage import atomic
@@ -134,8 +135,20 @@ class Benchmark:
         """The environment that makes PyTorch fastest, as measured last."""
         found = self.known.get("allocators")
         if found is None:
-            raise SystemExit("error: no allocator was chosen yet; run `python benchmarks/cpu.py --only allocators`")
+            raise ResourceError("no allocator was chosen yet: `python benchmarks/cpu.py --only allocators`")
         return dict(found["environments"][found["fastest"]])
+
+    def check(self, parts: Sequence[str]) -> None:
+        """Say at once, before anything is measured for minutes, what is missing for some of the parts."""
+        if "epoch" in parts:
+            count_images(self.data)
+        if "allocators" not in parts and TUNES & set(parts):
+            library = self.tuned.get("LD_PRELOAD")
+            if library and not loadable(library):
+                raise ResourceError(
+                    f"PyTorch was fastest with {library}, which is not installed here: install it, or choose again "
+                    "with `python benchmarks/cpu.py --only allocators`"
+                )
 
     def allocators(self) -> dict[str, Any]:
         """Which environment makes PyTorch's training step at batch 128 fastest."""
@@ -254,6 +267,7 @@ class Benchmark:
 
 
 PARTS = ("allocators", "train", "infer", "epoch", "reference", "parts", "starts")
+TUNES = {"train", "infer", "epoch", "parts"}  # what needs the allocator that was chosen
 
 
 def loadable(library: str) -> bool:
@@ -300,6 +314,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = [part for part in PARTS if not options.only or part in options.only]
     command = "python benchmarks/cpu.py" + "".join(f" --only {part}" for part in options.only or ())
     benchmark = Benchmark(options.threads, options.data, known)
+    try:
+        benchmark.check(chosen)
+    except MinialexError as error:
+        sys.exit(f"error: {error}")
     for part in chosen:
         began = time.perf_counter()
         say(f"{part} …")

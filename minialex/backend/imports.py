@@ -49,6 +49,15 @@ def load_module(what: str, place: str) -> ModuleType:
         return _of_file(what, Path(place)) if place.endswith(".py") else _of_name(place)
     except MinialexError:
         raise
+    except ModuleNotFoundError as error:
+        if not f"{place}.".startswith(f"{error.name}."):
+            raise ConfigurationError(
+                f"no {what} from '{place}', which needs '{error.name}': it is not installed"
+            ) from None
+        raise ConfigurationError(
+            f"no {what} from '{place}': there is no module of this name in {os.getcwd()} or where Python looks "
+            f"(PYTHONPATH, installed packages); go to its folder, or name its file: FOLDER/{error.name}.py"
+        ) from None
     except Exception as error:  # whatever somebody's own file does wrong is their reason, not our crash
         reason = f"{type(error).__name__}: {error}"
         raise ConfigurationError(f"no {what} from '{place}', which cannot be imported: {reason}") from error

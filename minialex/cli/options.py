@@ -108,7 +108,15 @@ def overrides(extra: Sequence[str]) -> dict[str, Any]:
                 raise ConfigurationError(f"option '--{option}' needs a value")
             value = words.pop(0)
         changes[name] = parse_value(name, value)
-    return changes
+    return {**of_network(changes["model"]), **changes} if "model" in changes else changes
+
+
+def of_network(model: str) -> dict[str, Any]:
+    """What follows from a network of somebody's own: its name as a recipe keeps it, the size of its images."""
+    from minialex.network import own
+    from minialex.recipe.fields import is_own
+
+    return own.changes_for(model) if is_own(model) else {}
 
 
 def with_classes(recipe: Recipe) -> Recipe:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from minialex.backend.program import Program, Value, values
 from minialex.engine.columns import Placement
 from minialex.engine.step import Plan, record
-from minialex.network import variants
+from minialex.network import own, variants
 from minialex.network.layers import Conv2d, Linear
 from minialex.network.network import Network
-from minialex.recipe.fields import Recipe
+from minialex.recipe.fields import Recipe, is_own
 
 PAPER_TOTALS = {"parameters": 60_965_224, "neurons": 659_272, "multiply_adds": 724_406_816}
 """The paper's network, computed from its table; the paper says "60 million parameters" and "650,000 neurons"."""
@@ -48,8 +48,11 @@ class Summary:
 
 
 def summarise(recipe: Recipe, batch_size: int | None = None) -> Summary:
-    """The summary of a recipe's network (with 1,000 classes where the recipe leaves them to the data)."""
-    if recipe.classes == 0:
+    """The summary of a recipe's network.
+
+    Where the recipe leaves the classes to the data, AlexNet has 1,000, a network of somebody's own as many as it says.
+    """
+    if recipe.classes == 0 and not (is_own(recipe.model) and isinstance(own.load(recipe.model), Network)):
         recipe = recipe.replace(classes=1000 if recipe.model == "alexnet" else 10)
     network = variants.build(recipe)
     batch_size = recipe.batch_size if batch_size is None else batch_size

@@ -275,6 +275,8 @@ def _checked(name: str, value: Any) -> Any:
     for number in numbers:
         if _is_number(number):
             _check_limits(name, number, metadata)
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigurationError(f"recipe field '{name}': a null character, which no name or path can have")
     choices = metadata["choices"]
     if choices and value not in choices and not (name == "model" and is_own(value)):
         more = (*entry_points(group=NETWORKS).names, "FILE.py:NAME", "MODULE:NAME") if name == "model" else ()

@@ -152,3 +152,24 @@ def test_precision_needs_float32() -> None:
         Recipe().replace(precision="tf32", dtype="float64")
     with pytest.raises(ConfigurationError, match="Did you mean 'bfloat16'"):
         Recipe().replace(precision="bf16")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_byte_order_mark_is_no_text(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "small"\n[images]\ndata = "Füße"\n', encoding=encoding)
+    assert load(str(path)) == load("small").replace(data="Füße")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+def test_a_recipe_that_is_not_utf_8_says_what_it_is(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes('base = "small"\n[images]\ndata = "Füße"\n'.encode(encoding))
+    what = "line 3 is not UTF-8" if encoding == "latin-1" else "it is UTF-16"
+    with pytest.raises(ConfigurationError, match=f"{what}; save it as UTF-8"):
+        load(str(path))
+
+
+def test_no_text_has_a_null_character() -> None:
+    with pytest.raises(ConfigurationError, match="a null character"):
+        parse('[images]\ndata = "a\\u0000b"\n', "x")
