@@ -193,11 +193,20 @@ def evaluate_together(
     )
 
 
-def data_for(net: TrainedNet, data: str | DataSet | None) -> DataSet:
-    """The data set that is meant: a network's own, one by name, or one that is there."""
+def data_for(net: TrainedNet, data: str | DataSet | None, part: str | None = None) -> DataSet:
+    """The data set that is meant: a network's own, one by name, or one that is there.
+
+    Args:
+        part: what is measured, see `minialex.data.load`; None: the validation images of the network's own data, of a
+            folder elsewhere its validation part if it has one, else all
+    """
     if isinstance(data, DataSet):
         return data
-    return load_data(net.weights.recipe if data is None else net.weights.recipe.replace(data=data))
+    recipe = net.weights.recipe
+    if part is None and (data is None or absolute(data) == recipe.data):
+        return load_data(recipe)
+    other = {} if data is None or absolute(data) == recipe.data else {"data": data, "validation_images": 0}
+    return load_data(recipe.replace(**other), part or "own")
 
 
 def check_views(views: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,12 +83,66 @@ class Subset:
         return self.whole.read(self.chosen[indices])
 
 
+class Joined:
+    """Two parts, one behind the other."""
+
+    def __init__(self, first: Split, second: Split) -> None:
+        self.first, self.second, self.size = first, second, first.size
+        self.labels = np.concatenate([first.labels, second.labels])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images at some indices, uint8 [n, 3, size, size]."""
+        indices = np.arange(len(self))[indices]
+        out = np.empty((len(indices), 3, self.size, self.size), np.uint8)
+        late = indices >= len(self.first)
+        out[~late] = self.first.read(indices[~late])
+        out[late] = self.second.read(indices[late] - len(self.first))
+        return out
+
+
+def unwrapped(split: Split) -> tuple[Split, NDArray[np.int64]]:
+    """The part that a part is taken from, and which of its images, int64 [N]."""
+    chosen = np.arange(len(split))
+    while isinstance(split, Subset):
+        chosen = split.chosen[chosen]
+        split = split.whole
+    return split, chosen
+
+
+def digest(split: Split) -> str:
+    """SHA-256 of which images a part holds, in hexadecimal: another image, order or class gives another one.
+
+    For files it is taken of their names, classes and bytes; for a store of its shards' checksums; for other data of
+    labels and pixels. It does not depend on where the data lie.
+
+    Raises:
+        DataError: an image that cannot be read
+    """
+    whole, chosen = unwrapped(split)
+    if hasattr(whole, "digest"):
+        return str(whole.digest(chosen))
+    found = hashlib.sha256(np.asarray(split.labels, np.int64).tobytes())
+    for block in _blocks(split):
+        found.update(split.read(block).tobytes())
+    return found.hexdigest()
+
+
 def some(split: Split, count: int | None, *, seed: int, purpose: str) -> Split:
     """At most `count` images of a part, chosen by Philox and kept in their order; the whole part for None."""
     if count is None or count >= len(split):
         return split
     order = philox.permutation(philox.Stream(seed, philox.purpose(purpose)), len(split))
     return Subset(split, np.sort(order[:count]))
+
+
+class LeftOut(NamedTuple):
+    """Something in a source that is not among the images, and why."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -99,6 +155,8 @@ class DataSet:
     class_names: tuple[str, ...]  # label i is `class_names[i]`, which tells classes apart (for ImageNet the WordNet id)
     words: tuple[str, ...] = ()  # what a person calls class i, where that is another thing than its name
     statistics: Statistics | None = None  # of the training part, where they are known already
+    notes: tuple[str, ...] = ()  # what a person should know before a run: how it was understood, what is not used
+    left_out: tuple[LeftOut, ...] = ()  # files of the source that are in neither part
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -113,7 +171,12 @@ def statistics_of(split: Split) -> Statistics:
         DataError: no images, or one that cannot be read
     """
     sums = Sums(split.size)
-    rows = max(1, _BLOCK_BYTES // (3 * split.size**2))
-    for start in range(0, len(split), rows):
-        sums.add(split.read(np.arange(start, min(start + rows, len(split)))))
+    for block in _blocks(split):
+        sums.add(split.read(block))
     return sums.statistics()
+
+
+def _blocks(split: Split) -> Iterator[NDArray[np.int64]]:
+    """The indices of a part, as many at a time as fit into little memory."""
+    rows = max(1, _BLOCK_BYTES // (3 * split.size**2))
+    return (np.arange(start, min(start + rows, len(split))) for start in range(0, len(split), rows))
