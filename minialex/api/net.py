@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from minialex.backend import registry
 from minialex.backend.protocol import Backend
-from minialex.data import DataSet
+from minialex.data import DataSet, absolute
 from minialex.data.images import from_array, from_pillow, read_image
 from minialex.engine.opening import load_data, precision_of, session_of, validation_for
 from minialex.errors import ConfigurationError
@@ -135,8 +135,13 @@ class TrainedNet:
 
     def pixels(self, images: Image) -> NDArray[np.uint8]:
         """Images as the network takes them: uint8 [N,3,S,S], scaled and cut to a square where they are not."""
-        size = self.weights.recipe.image_size
-        return np.stack([_pixels(image, size) for image in (images if _are_several(images) else [images])])
+        recipe = self.weights.recipe
+        return np.stack(
+            [
+                _pixels(image, recipe.image_size, recipe.resize)
+                for image in (images if _are_several(images) else [images])
+            ]
+        )
 
     def evaluate(self, *, views: int = 1, data: str | DataSet | None = None, batch_size: int = 100) -> Evaluation:
         """Errors on a validation set; see `evaluate_together`.
@@ -203,10 +208,9 @@ def data_for(net: TrainedNet, data: str | DataSet | None, part: str | None = Non
     if isinstance(data, DataSet):
         return data
     recipe = net.weights.recipe
-    if part is None and (data is None or absolute(data) == recipe.data):
-        return load_data(recipe)
-    other = {} if data is None or absolute(data) == recipe.data else {"data": data, "validation_images": 0}
-    return load_data(recipe.replace(**other), part or "own")
+    if data is None or absolute(data) == recipe.data:
+        return load_data(recipe, part or "")
+    return load_data(recipe.replace(data=data, train_images=0, validation_images=0), part or "own")
 
 
 def check_views(views: int) -> None:
@@ -219,9 +223,9 @@ def _are_several(images: Image) -> bool:
     return isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4
 
 
-def _pixels(image: Image, size: int) -> NDArray[np.uint8]:
+def _pixels(image: Image, size: int, resize: str) -> NDArray[np.uint8]:
     if isinstance(image, str | os.PathLike):
-        return read_image(image, size)
+        return read_image(image, size, resize)
     if hasattr(image, "getexif"):
-        return from_pillow(image, size)
-    return from_array(np.asarray(image), size)
+        return from_pillow(image, size, resize)
+    return from_array(np.asarray(image), size, resize)

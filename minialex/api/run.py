@@ -10,7 +10,7 @@ from typing import Any
 
 from minialex.api.net import TrainedNet, load
 from minialex.backend import registry
-from minialex.data import DataSet, absolute
+from minialex.data import DataSet, absolute, checked
 from minialex.data.store.store import is_store
 from minialex.engine.opening import load_data, prepare
 from minialex.engine.session import placement_of
@@ -238,11 +238,15 @@ def _carry_out(
     placement = placement_of(backend, recipe.devices or None, recipe.columns)
     recipe = recipe.replace(backend=name, devices=",".join(placement))
     variants.build(recipe.replace(classes=recipe.classes or 10))  # say what does not fit before data is read
-    data = given or load_data(recipe)
+    data = checked(given or load_data(recipe), skip_broken=recipe.skip_broken, tell=listener.warning)
+    for note in data.notes:
+        listener.note(note)
     recipe = prepare(recipe, data)
     # before there is a run, so that a network that does not fit leaves none behind
     start = finetuning.begin(recipe, data.class_names) if recipe.init_from and not resume else None
     with RunFolder.resume(path) if resume else RunFolder.create(path, recipe.to_toml()) as run:
+        if data.left_out:
+            atomic.write_bytes(run.paths.folder / "left-out.tsv", data.left_out_table())
         if resume and recipe != recipe_of(path):
             atomic.write_text(run.paths.recipe, recipe.to_toml())
         with listener:

@@ -68,6 +68,9 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code that `minialex.errors` gives."""
+    from minialex.data.images import quiet_decoders
+
+    quiet_decoders()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     sys.exit(run(arguments))
 

@@ -11,18 +11,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from minialex.data.dataset import ArraySplit, DataSet, Joined, LeftOut, Split, digest, some
+from minialex.data.dataset import ArraySplit, DataSet, Joined, LeftOut, Split, some
 from minialex.data.draws import epoch_order, ten_crop_offsets, training_draws
 from minialex.data.loader import batches
 from minialex.data.sets import cifar10, fashion_mnist, folder, lists
 from minialex.data.sets import figures as shapes
-from minialex.data.sets.folder import PARTS, checked
+from minialex.data.sets.folder import MEASURED, checked
 from minialex.data.statistics import Statistics
 from minialex.data.store import store
 from minialex.errors import ConfigurationError, DataError, nearest
 
 __all__ = [
-    "NAMES", "ArraySplit", "DataSet", "LeftOut", "Split", "Statistics", "absolute", "batches", "checked", "digest",
+    "NAMES", "ArraySplit", "DataSet", "LeftOut", "Split", "Statistics", "absolute", "batches", "checked",
     "epoch_order", "load", "ten_crop_offsets", "training_draws",
 ]  # fmt: skip
 
@@ -62,8 +62,8 @@ def load(
     for field, count in (("train_images", train_images), ("validation_images", validation_images)):
         if count is not None and count < 1:
             raise ConfigurationError(f"{field} = {count}; use 1 or more.")
-    if part not in ("", "own", *PARTS):
-        raise ConfigurationError(f"part = '{part}'; use {', '.join(PARTS)}.{nearest(part, PARTS)}")
+    if part not in ("", "own", *MEASURED):
+        raise ConfigurationError(f"part = '{part}'; use {', '.join(MEASURED)}.{nearest(part, MEASURED)}")
     whole: DataSet
     if name == "shapes":
         if colon:
@@ -78,7 +78,7 @@ def load(
         whole = (cifar10 if name == "cifar10" else fashion_mnist).load(place or None)
     else:
         whole = _folder(source, size, seed, resize, part)
-    if part in PARTS and len(whole.train):  # of a folder there is nothing but what is to be measured
+    if part in MEASURED and len(whole.train):  # of a folder there is nothing but what is to be measured
         whole = _measured(whole, part)
     train = some(whole.train, train_images, seed=seed, purpose="data/some/train")
     validation = some(whole.validation, validation_images, seed=seed, purpose="data/some/validation")
@@ -100,8 +100,10 @@ def _measured(whole: DataSet, part: str) -> DataSet:
     if part == "test":
         raise ConfigurationError(f"{whole.name} has no part 'test'; what it is tested on is its validation part.")
     if part == "train":
-        return replace(whole, validation=whole.train)
-    return replace(whole, validation=Joined(whole.train, whole.validation)) if part == "all" else whole
+        return replace(whole, validation=whole.train, measured=MEASURED[part])
+    if part == "all":
+        return replace(whole, validation=Joined(whole.train, whole.validation), measured=MEASURED[part])
+    return whole
 
 
 def _folder(source: str, size: int | None, seed: int, resize: str, part: str) -> DataSet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -112,24 +111,6 @@ def unwrapped(split: Split) -> tuple[Split, NDArray[np.int64]]:
     return split, chosen
 
 
-def digest(split: Split) -> str:
-    """SHA-256 of which images a part holds, in hexadecimal: another image, order or class gives another one.
-
-    For files it is taken of their names, classes and bytes; for a store of its shards' checksums; for other data of
-    labels and pixels. It does not depend on where the data lie.
-
-    Raises:
-        DataError: an image that cannot be read
-    """
-    whole, chosen = unwrapped(split)
-    if hasattr(whole, "digest"):
-        return str(whole.digest(chosen))
-    found = hashlib.sha256(np.asarray(split.labels, np.int64).tobytes())
-    for block in _blocks(split):
-        found.update(split.read(block).tobytes())
-    return found.hexdigest()
-
-
 def some(split: Split, count: int | None, *, seed: int, purpose: str) -> Split:
     """At most `count` images of a part, chosen by Philox and kept in their order; the whole part for None."""
     if count is None or count >= len(split):
@@ -157,11 +138,18 @@ class DataSet:
     statistics: Statistics | None = None  # of the training part, where they are known already
     notes: tuple[str, ...] = ()  # what a person should know before a run: how it was understood, what is not used
     left_out: tuple[LeftOut, ...] = ()  # files of the source that are in neither part
+    measured: str = "validation images"  # what `validation` holds, where another part is to be measured
 
     @property
     def titles(self) -> tuple[str, ...]:
         """What to show for each class: its words where they are known, else its name."""
         return self.words or self.class_names
+
+    def left_out_table(self) -> bytes:
+        """What is left out and why, as the text of ``left-out.tsv``."""
+        rows = [("file", "reason"), *self.left_out]
+        lines = ("\t".join(" ".join(cell.split()) for cell in row) for row in rows)
+        return "".join(f"{line}\n" for line in lines).encode(errors="replace")
 
 
 def statistics_of(split: Split) -> Statistics:
@@ -171,12 +159,12 @@ def statistics_of(split: Split) -> Statistics:
         DataError: no images, or one that cannot be read
     """
     sums = Sums(split.size)
-    for block in _blocks(split):
+    for block in blocks(split):
         sums.add(split.read(block))
     return sums.statistics()
 
 
-def _blocks(split: Split) -> Iterator[NDArray[np.int64]]:
+def blocks(split: Split) -> Iterator[NDArray[np.int64]]:
     """The indices of a part, as many at a time as fit into little memory."""
     rows = max(1, _BLOCK_BYTES // (3 * split.size**2))
     return (np.arange(start, min(start + rows, len(split))) for start in range(0, len(split), rows))

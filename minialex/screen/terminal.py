@@ -16,7 +16,7 @@ QUIET_SECONDS = 20.0
 """Between plain lines where there is no terminal."""
 
 
-def console(least: int | None = None) -> Console:
+def console(least: int | None = None, *, stderr: bool = False) -> Console:
     """Standard output; made when it is needed, so that it follows a redirection. What is printed is never markup.
 
     Args:
@@ -26,7 +26,7 @@ def console(least: int | None = None) -> Console:
 
     width = None if least is None else max(Console().width, least)
     return Console(
-        width=width, soft_wrap=least is None, highlight=False, markup=False, emoji=False,
+        width=width, stderr=stderr, soft_wrap=least is None, highlight=False, markup=False, emoji=False,
         force_jupyter=False,  # plain text in a notebook, too, which needs no widgets there
     )  # fmt: skip
 

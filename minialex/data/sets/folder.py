@@ -33,7 +33,8 @@ from minialex.errors import ConfigurationError, DataError, nearest
 CACHE_BYTES = 512 << 20  # decoded images kept in memory, a part of a data set
 VALIDATION_PART = 10  # one of ten images, where a folder has no validation part of its own
 _BLOCK = 32  # images that a thread checks at a time
-PARTS = ("train", "validation", "test", "all")
+MEASURED = {"train": "training images", "validation": "validation images", "test": "test images", "all": "images, all"}
+"""Parts that can be measured, and what their images are called."""
 
 
 def load(
@@ -74,6 +75,8 @@ def load(
         return FolderSplit([item for item in found if isinstance(item, Entry)], size, resize)
 
     if part:
+        if part == "own":
+            part = "validation" if source.validation else "all"
         train, validation = _measured(source, part, scan, seed, root)
     else:
         train = scan(source.train)
@@ -84,18 +87,19 @@ def load(
             chosen = validation_part(train.names, train.labels, seed, str(root))
             train, validation = train.part(np.flatnonzero(~chosen)), train.part(np.flatnonzero(chosen))
     if not len(validation):
-        what = part if part in PARTS else "validation"
-        raise DataError(f"{root}: holds no image of the part '{what}' ({', '.join(ENDINGS)}){_instead(left_out)}.")
+        wanted = MEASURED[part or "validation"]
+        raise DataError(f"{root}: holds no {wanted} ({', '.join(ENDINGS)}){_instead(left_out)}.")
     notes = (*source.notes, *_notes(train, validation, source, left_out, part))
-    return DataSet(source.name, train, validation, source.class_names, source.words, None, notes, tuple(left_out))
+    return DataSet(
+        source.name, train, validation, source.class_names, source.words, None, notes, tuple(left_out),
+        MEASURED[part or "validation"],
+    )  # fmt: skip
 
 
 def _measured(
     source: Source, part: str, scan: Callable[[Listing | None], FolderSplit], seed: int, root: Path
 ) -> tuple[FolderSplit, FolderSplit]:
     """An empty training part, and the images that are to be measured."""
-    if part == "own":
-        part = "validation" if source.validation else "all"
     if part in ("test", "train") and getattr(source, part) is None:
         raise DataError(f"{root}: has no {part} part.")
     if part == "all":
@@ -254,7 +258,7 @@ class FolderSplit:
         return pixels
 
     def digest(self, chosen: NDArray[np.int64]) -> str:
-        """SHA-256 of the names, classes and files' bytes of some images; files that were not read yet are read."""
+        """SHA-256 of the classes and the files' bytes of some images; files that were not read yet are read."""
         found = hashlib.sha256()
         for index in chosen.tolist():
             entry = self.entries[index]
@@ -263,7 +267,7 @@ class FolderSplit:
                     self.hashes[index] = _hash(read_bytes(entry.path))
                 except DataError as error:
                     raise DataError(f"{entry.path}: {error}") from None
-            found.update(f"{name_hash(entry.name, 0):016x} {entry.label} {self.hashes[index]:016x}\n".encode())
+            found.update(f"{entry.label} {self.hashes[index]:016x}\n".encode())
         return found.hexdigest()
 
 
