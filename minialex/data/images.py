@@ -87,7 +87,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block for ever
-            raise DataError("no file (a folder, a pipe or a device).")
+            raise DataError("no such image file: it is a folder, a pipe or a device.")
         with open(path, "rb") as file:
             if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
                 raise DataError(f"a file of more than {MOST_BYTES >> 20} MiB ({size:,} bytes); shrink it.")

@@ -293,7 +293,7 @@ def test_files_that_cannot_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "MOST_BYTES", 3)
     for entry, message in (
         (Entry(0, "a", str(tmp_path / "none.jpg")), "no such image file"),
-        (Entry(0, "a", str(tmp_path)), "no file"),
+        (Entry(0, "a", str(tmp_path)), "no such image file: it is a folder"),
         (Entry(0, "a", str(path)), "a file of more than 0 MiB"),
         (Entry(0, "a", str(tmp_path / "empty.jpg")), "empty"),
         (Entry(0, "a", str(path), 3, 9), "cut short: 2 of 9 bytes"),

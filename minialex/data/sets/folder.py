@@ -119,7 +119,7 @@ def _complete(train: FolderSplit, source: Source, root: Path, left_out: list[Lef
     names = source.class_names
     counts = np.bincount(train.labels, minlength=len(names))
     if not len(train):
-        raise DataError(f"{root}: holds no image ({', '.join(ENDINGS)}){_instead(left_out)}.")
+        raise DataError(f"{root}: holds no image to train on ({', '.join(ENDINGS)}){_instead(left_out)}.")
     if not counts.all():
         empty = [name for name, count in zip(names, counts, strict=True) if not count]
         more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
