@@ -30,7 +30,8 @@ def parts(root, **how):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        *((name, "train") for name in ("train", "Train", "TRAIN", "training", "Training_Set", "training set", "trainset",
+        *((name, "train") for name in ("train", "Train", "TRAIN", "training", "Training_Set",
+                                        "training set", "trainset",
                                        "train2017", "train_images", "seg_train", "TrainData", "ILSVRC2012_img_train")),
         *((name, "validation") for name in ("val", "Valid", "validation", "dev", "val_set", "validation-data", "eval")),
         *((name, "test") for name in ("test", "Testing", "test_set", "TestSet", "seg_test", "test 1")),
@@ -165,8 +166,7 @@ def test_copies_and_our_own_folders_are_left_out(tmp_path):
     (tmp_path / "self").symlink_to("self")
     data, trained, checked = parts(tmp_path)
     assert data.class_names == ("cat", "dog")
-    assert sorted(trained + checked) == [f"cat/{i}.jpg" for i in range(3)] + [f"cat/deeper/{i}.jpg" for i in range(3)] + [
-        f"dog/{i}.jpg" for i in range(3)]  # fmt: skip
+    assert sorted(trained + checked) == [f"{name}/{i}.jpg" for name in ("cat", "cat/deeper", "dog") for i in range(3)]
     reasons = {item.name: item.reason for item in data.left_out}
     assert reasons["cat/.ipynb_checkpoints"] == "a hidden folder"
     assert reasons["cat/._1.jpg"] == "a hidden file"
@@ -187,7 +187,7 @@ def test_what_is_not_read_is_counted_and_said(tmp_path):
     assert "1 × no image by its name, .txt" in said
     make(tmp_path / "raw", "a", "b", count=0)
     (tmp_path / "raw" / "a" / "1.cr2").write_bytes(b"x")
-    with pytest.raises(DataError, match="holds no image .*but 1 × a .cr2 file, which is not read here"):
+    with pytest.raises(DataError, match=r"holds no image .*but 1 × a \.cr2 file, which is not read here"):
         load(str(tmp_path / "raw"), size=8)
 
 

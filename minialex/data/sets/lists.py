@@ -3,8 +3,8 @@
 One image a line: its path, relative to the list's folder, and its class, a name or a number. The grammar:
 
 - Text is UTF-8, with or without a byte-order mark, or UTF-16. Lines that begin with # are comments.
-- Cells are divided by tabs, else semicolons, else commas, whichever the first lines all have; quotes are those of CSV.
-  Else a line is a path and a class with spaces between, or a class and a path, where the path may hold spaces.
+- Cells are divided by tabs, else semicolons, else commas, whichever most of the first lines have; quotes are those of
+  CSV. Else a line is a path and a class with spaces between, or a class and a path, where the path may hold spaces.
 - A first line of column names is a header. It may name more columns; known are the path (``path``, ``file``, ``image``
   …), the class (``label``, ``class`` …) and the part (``split``, ``subset`` …: train, val or test; ``is_valid``: true).
 - Without a header the path is the column that ends as images do. Two columns are path and class in either order, and
@@ -21,6 +21,7 @@ import io
 import os
 import posixpath
 import re
+import statistics
 import unicodedata
 from collections.abc import Iterator
 from itertools import islice
@@ -103,10 +104,11 @@ def read(path: Path) -> tuple[list[Line], list[str]]:
     )
     if not rows:
         raise DataError(f"{path}: lists no image.")
-    divider = next((c for c in "\t;," if all(c in line for _, line in rows[:_SAMPLE])), "")
+    sample = [line for _, line in rows[:_SAMPLE]]
+    divider = next((c for c in "\t;," if 2 * sum(c in line for line in sample) > len(sample)), "")
     cells = list(_divided(path, rows, divider))
     columns, header = _columns(path, cells)
-    width = len(cells[0][1])
+    width = max(len(cells[0][1]), max(columns.values()) + 1)
     if header:
         notes.append(f"{path}: the first line is read as a header: {', '.join(cells[0][1])}")
         cells = cells[1:]
@@ -151,12 +153,14 @@ def _columns(path: Path, cells: list[tuple[int, list[str]]]) -> tuple[dict[str, 
         DataError: it is not clear
     """
     first = [re.sub(r"[\W_]", "", cell.lower()) for cell in cells[0][1]]
-    rest = [row for _, row in cells[1 : _SAMPLE + 1]] or [cells[0][1]]
-    width = len(rest[0])
+    sample = [row for _, row in cells[1 : _SAMPLE + 1]] or [cells[0][1]]
+    width = statistics.mode(map(len, [cells[0][1], *sample]))
+    rest = [row for row in sample if len(row) == width] or [cells[0][1]]
     named = {kind: [i for i, name in enumerate(first) if name in names] for kind, names in _COLUMNS.items()}
     paths = [i for i in range(width) if all(i < len(row) and _like_path(row[i]) for row in rest)]
     known = all(len(found) <= 1 for found in named.values()) or bool(paths)
-    if len(cells) > 1 and any(named.values()) and known and not any(_like_path(cell) for cell in cells[0][1]):
+    certain = len(cells) > 1 or bool(named["path"] and named["class"])
+    if certain and any(named.values()) and known and not any(_like_path(cell) for cell in cells[0][1]):
         columns = {}
         for kind, found in named.items():
             chosen = [i for i in found if kind != "path" or i in paths] or found
