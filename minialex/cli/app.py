@@ -31,6 +31,7 @@ from minialex.cli.recipe import recipe
 from minialex.cli.summary import summary
 from minialex.cli.train import train
 from minialex.errors import MinialexError
+from minialex.screen.quiet import quiet_decoders
 
 app = typer.Typer(
     name="minialex",
@@ -68,8 +69,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code that `minialex.errors` gives."""
-    from minialex.data.images import quiet_decoders
-
     quiet_decoders()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     sys.exit(run(arguments))

@@ -70,15 +70,6 @@ def looks_like_image(name: str) -> bool:
     return name.rstrip().lower().endswith(ENDINGS)
 
 
-def quiet_decoders() -> None:
-    """Let Pillow warn and log nothing in this process: what is wrong with an image is said here, in one line."""
-    import logging
-    import warnings
-
-    warnings.filterwarnings("ignore", module=r"PIL\b")
-    logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what nobody handles
-
-
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of an image file.
 

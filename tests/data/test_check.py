@@ -215,8 +215,8 @@ def test_parts_that_can_be_measured(photos, tmp_path):
         return len(data.validation), data.measured
 
     tenth = len(load(str(photos), size=8).validation)
-    assert found(photos, "own") == (40, "images, all")
-    assert found(photos, "all") == (40, "images, all")
+    assert found(photos, "own") == (40, "images (all)")
+    assert found(photos, "all") == (40, "images (all)")
     assert found(photos, "validation") == (tenth, "validation images")
     assert found(photos, "train") == (40, "training images")
     with pytest.raises(DataError, match="photos: has no test part"):
@@ -227,7 +227,7 @@ def test_parts_that_can_be_measured(photos, tmp_path):
     shutil.copytree(photos / "b", whole / "test" / "b")
     assert found(whole, "own") == found(whole, "validation") == (20, "validation images")
     assert found(whole, "test") == (20, "test images")
-    assert found(whole, "all") == (80, "images, all")
+    assert found(whole, "all") == (80, "images (all)")
     assert found(whole, "own", validation_images=7)[0] == 7
     shapes = load("shapes", size=16, train_images=20, validation_images=10, part="all")
     assert shapes.validation.labels.tolist() == shapes.train.labels.tolist() + shapes.validation.second.labels.tolist()

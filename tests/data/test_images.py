@@ -233,8 +233,9 @@ LOUD = """
 import io, sys
 from pathlib import Path
 from minialex.data import images
+from minialex.screen.quiet import quiet_decoders
 if sys.argv[1] == "quiet":
-    images.quiet_decoders()
+    quiet_decoders()
 for path in sorted(Path(sys.argv[2]).iterdir()):
     try:
         images.read_image(path, 8)

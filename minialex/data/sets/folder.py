@@ -33,7 +33,7 @@ from minialex.errors import ConfigurationError, DataError, nearest
 CACHE_BYTES = 512 << 20  # decoded images kept in memory, a part of a data set
 VALIDATION_PART = 10  # one of ten images, where a folder has no validation part of its own
 _BLOCK = 32  # images that a thread checks at a time
-MEASURED = {"train": "training images", "validation": "validation images", "test": "test images", "all": "images, all"}
+MEASURED = {"train": "training images", "validation": "validation images", "test": "test images", "all": "images (all)"}
 """Parts that can be measured, and what their images are called."""
 
 

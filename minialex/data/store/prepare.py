@@ -33,13 +33,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.data.dataset import LeftOut
-from minialex.data.images import RESIZES, decode, quiet_decoders
+from minialex.data.images import RESIZES, decode
 from minialex.data.sets.folder import validation_part
 from minialex.data.sets.listing import Entry, Listing, Source, in_short, plain_name
 from minialex.data.statistics import Sums
 from minialex.data.store import sources, store
 from minialex.data.store.store import PARTS
 from minialex.errors import ConfigurationError, DataError, MinialexError, ResourceError, nearest
+from minialex.screen.quiet import quiet_decoders
 from minialex.storage import atomic, safetensors
 from minialex.storage.locks import locked_folder
 
