@@ -59,7 +59,13 @@ def evaluate(
         for path, network, name in zip(runs, networks, precisions, strict=True)
     ]
     screen, said = console(), console(stderr=True)
-    images = checked(data_for(nets[0], data, part), skip_broken=skip_broken, parts=("validation",), tell=said.print)
+    images = data_for(nets[0], data, part)
+    with metered(said) as meter:
+
+        def check(done: int, total: int) -> None:
+            meter.tell("checking", done, total)
+
+        images = checked(images, skip_broken=skip_broken, parts=("validation",), tell=said.print, progress=check)
     for note in images.notes:
         (said if json else screen).print(note)
     with metered(screen) as meter:

@@ -165,8 +165,8 @@ class ImageFields:
     image_size: int = option(256, "rows and columns that images are kept at (2)", minimum=1)
     resize: str = option(
         "one-step",
-        "images become squares in one step, or the shorter side is scaled first and the centre cut out then, as "
-        "torchvision does it (2)",
+        "how an image becomes a square: its centre is scaled in one step, or its shorter side is scaled and the centre "
+        "cut out then, as torchvision does it",
         choices=("one-step", "resize-then-crop"),
     )
     skip_broken: bool = option(False, "leave out image files that cannot be read, and list them, instead of stopping")

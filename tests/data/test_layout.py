@@ -68,7 +68,7 @@ def test_usual_names_are_parts_in_any_case(tmp_path, train, validation, test):
         assert parts(tmp_path, part="test")[2] == [
             f"{test}/{name}/{i}.jpg" for name in ("cat", "dog") for i in range(3)
         ]
-        assert any("is not used in training" in note for note in data.notes)
+        assert any("the test part is not used in training" in note for note in data.notes)
 
 
 def test_one_part_alone_and_folders_within_folders(tmp_path):

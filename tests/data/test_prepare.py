@@ -394,7 +394,7 @@ def small(tmp_path):
         ({"validation": "photos/train"}, "was made with --validation none, not .*photos/train"),
         (
             {"source": "photos/train"},
-            r"was made with source .*photos, not .*photos/train: go on with the same, or give a new",
+            r"is a store that was made of .*photos, not of .*photos/train: give a new folder",
         ),
     ],
 )

@@ -142,6 +142,8 @@ def _notes(
     notes = []
     if left_out:
         notes.append(f"left out: {counted(in_short(item.reason for item in left_out))}")
+    if source.test is not None and not part:
+        notes.append("the test part is not used in training; `minialex evaluate RUN --part test` measures it")
     if part or source.validation is not None:
         return notes
     trained = np.bincount(train.labels, minlength=len(source.class_names))

@@ -163,8 +163,6 @@ def _parts(looked: _Folder) -> tuple[dict[str, _Folder], list[str]]:
             raise _no_classes(flat)
         del inner[part]
         notes.append(f"{flat.path} holds no class folders: left out")
-    if "test" in inner and "train" in inner:
-        notes.append(f"{inner['test'].path} is not used in training; `minialex evaluate RUN --part test` measures it")
     return inner, notes
 
 

@@ -211,9 +211,8 @@ def _list(folder: Path, request: Request, progress: Progress, stop: Callable[[],
         for part in PARTS:
             if not counts[part]:
                 raise DataError(f"{request.source}: holds no {part} image.")
-        plan = Plan(
-            request, source.name, source.class_names, source.words, counts, sha256, listed.hexdigest(), source.notes
-        )
+        notes = (*source.notes, *(("the test part is not in the store",) if source.test else ()))
+        plan = Plan(request, source.name, source.class_names, source.words, counts, sha256, listed.hexdigest(), notes)
         atomic.write_json(work / _PLAN, {**asdict(plan), "request": request._asdict()})
         atomic.move_folder(work, folder / WORK)
     return plan
@@ -283,8 +282,10 @@ def _changes(folder: Path, request: Request) -> tuple[str, ...]:
 
 def _refuse_others(folder: Path, what: str, before: Request, now: Request) -> None:
     """Refuse to go on with other settings. Raises ConfigurationError: they differ; the first is named."""
-    options = ("source", "--validation", "--words", "--size", "--resize", "decoder")
-    for option, old, new in zip(options, before, now, strict=True):
+    if now.source != before.source:
+        raise ConfigurationError(f"{folder}: {what} of {before.source}, not of {now.source}: give a new folder.")
+    options = ("--validation", "--words", "--size", "--resize", "decoder")
+    for option, old, new in zip(options, before[1:], now[1:], strict=True):
         if new != old:
             raise ConfigurationError(f"{folder}: {what} with {option} {old or 'none'}, not {new or 'none'}: go on with "
                                      "the same, or give a new folder.")  # fmt: skip
