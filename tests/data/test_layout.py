@@ -81,6 +81,11 @@ def test_one_part_alone_and_folders_within_folders(tmp_path):
     make(tmp_path / "other" / "train", "cat", "dog")
     (tmp_path / "other" / "annotations").mkdir()
     assert parts(tmp_path / "other")[0].class_names == ("cat", "dog")
+    make(tmp_path / "food" / "images", "pie", "soup")
+    make(tmp_path / "food", "meta", "licences", count=0)
+    data = parts(tmp_path / "food")[0]
+    assert data.class_names == ("pie", "soup")
+    assert [item.name for item in data.left_out] == ["licences", "meta"]
 
 
 def test_a_class_may_be_called_like_a_part(tmp_path):
@@ -112,6 +117,8 @@ def test_a_class_may_be_called_like_a_part(tmp_path):
         (("photos/cat",), "holds one class only"),
         (("train/cat", "train/dog", "val/cat", "val/ant"), r"class 'ant' has no folder in .*train \(nor have 0 others"),
         (("train/Cat", "train/dog", "val/cat", "val/dog"), "Upper and lower case differ: 'cat' is 'Cat' there"),
+        (("images", "annotations/trimaps"), "annotations, images look like images and what is marked in them"),
+        (("train/images", "train/labels", "val/images"), "images, labels look like images and what is marked in them"),
         ((".",), r"holds 3 images but no class folders; expected .*CLASS/IMAGE.jpg, or give a list"),
     ],
 )
@@ -143,6 +150,13 @@ def test_names_written_in_two_ways_are_one_class(tmp_path):
     data = load(str(tmp_path), size=8)
     assert data.class_names == (E_ACUTE, "dog")
     assert np.bincount(data.train.labels).tolist() == [6, 6]
+
+
+def test_classes_that_differ_in_case_alone_are_said(tmp_path):
+    make(tmp_path, "Cat", "cat", "dog")
+    assert "classes that differ only in upper and lower case are read as several: Cat, cat" in load(
+        str(tmp_path), size=8
+    ).notes  # fmt: skip
 
 
 def test_a_class_without_validation_images_is_said_and_allowed(tmp_path):

@@ -142,6 +142,11 @@ def _notes(
     notes = []
     if left_out:
         notes.append(f"left out: {counted(in_short(item.reason for item in left_out))}")
+    cases: dict[str, list[str]] = {}
+    for name in source.class_names:
+        cases.setdefault(name.casefold(), []).append(name)
+    if alike := [name for names in cases.values() if len(names) > 1 for name in names]:
+        notes.append(f"classes that differ only in upper and lower case are read as several: {', '.join(alike[:6])}")
     if source.test is not None and not part:
         notes.append("the test part is not used in training; `minialex evaluate RUN --part test` measures it")
     if part or source.validation is not None:

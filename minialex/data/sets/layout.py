@@ -32,6 +32,13 @@ from minialex.errors import DataError
 _KAGGLE = Path("ILSVRC", "Data", "CLS-LOC")
 
 
+_STRUCTURE = {
+    "images", "image", "imgs", "img", "jpegimages", "annotations", "annotation", "labels", "masks", "mask", "trimaps",
+    "segmentations", "segmentationclass", "segmentationobject", "imagesets", "bboxes", "xml", "meta", "metadata",
+}  # fmt: skip
+"""Folders, in small letters, of sets for detection and segmentation: no classes, if there is nothing else."""
+
+
 class _Folder(NamedTuple):
     """One look into a folder."""
 
@@ -66,14 +73,16 @@ def _look(path: Path, without: Path | None = None) -> _Folder:
 
 
 def _descend(looked: _Folder) -> _Folder:
-    """The folder in which the classes or parts lie: below those that hold one folder and nothing else."""
-    while len(looked.folders) == 1 and not looked.images:
-        inner = _look(looked.path / looked.folders[0])
-        if not inner.folders:  # this is the class
+    """The folder in which the classes or parts lie: below those of which one folder alone holds images."""
+    while 1 <= len(looked.folders) <= 5 and not looked.images:
+        full = [name for name in looked.folders if tree.holds_images(looked.path / name)] or looked.folders
+        if len(full) > 1:
             return looked
-        if inner.images:
+        inner = _look(looked.path / full[0])
+        if not inner.folders or inner.images:  # this is the class
             return looked
-        looked = inner._replace(left_out=[*looked.left_out, *inner.left_out])
+        others = [LeftOut(name, "a folder without images") for name in looked.folders if name not in full]
+        looked = inner._replace(left_out=[*looked.left_out, *others, *inner.left_out])
     return looked
 
 
@@ -101,9 +110,12 @@ def read(place: str | os.PathLike[str], *, without: Path | None = None) -> Sourc
         notes.append(
             f"{train.images:,} image{'s' * (train.images > 1)} beside the class folders of {train.path}: left out"
         )
+    classes = _classes(train)
+    if len(classes) > 1 and {name.lower() for name in classes} <= _STRUCTURE:
+        raise DataError(f"{train.path}: {_some(list(classes))} look like images and what is marked in them, not like "
+                        "classes: give a list of the images with their classes.")  # fmt: skip
     if "train" not in parts:
         notes.append(f"{looked.path} has no training part")
-    classes = _classes(train)
     for part, found in parts.items():
         if found is not train:
             _compare(train, found, part, classes, notes)
