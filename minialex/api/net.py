@@ -170,7 +170,8 @@ def evaluate_together(
     Args:
         nets: of the same classes and image size
         views: 1 or 10, see `TrainedNet.predict`
-        data: another data set than the first network's own; classes are matched by name
+        data: another data set than the first network's own; classes are matched by name. Of a folder without a
+            validation part all images are measured.
         batch_size: images at a time
         progress: called with the numbers of images done and of all
 

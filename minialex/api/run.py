@@ -261,7 +261,7 @@ def _carry_out(
     # before there is a run, so that a network that does not fit leaves none behind
     start = finetuning.begin(recipe, data.class_names) if recipe.init_from and not resume else None
     with RunFolder.resume(path) if resume else RunFolder.create(path, recipe.to_toml()) as run:
-        if data.left_out:
+        if data.left_out and not resume:
             atomic.write_bytes(run.paths.folder / "left-out.tsv", data.left_out_table())
         if resume and recipe != recipe_of(path):
             atomic.write_text(run.paths.recipe, recipe.to_toml())

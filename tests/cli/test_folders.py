@@ -24,6 +24,14 @@ def photos(root, classes=("cat", "dog"), count=12):
     return root
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_pictures():
+    """Reports are not what is tested here, and take a second each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minialex.api.run.write_report", lambda paths, *_: paths.report.touch())
+        yield
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A folder of images, and a run on it beside it."""
