@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from minialex.backend import registry
 from minialex.backend.protocol import Backend
-from minialex.data import DataSet
+from minialex.data import DataSet, absolute
 from minialex.data.images import from_array, from_pillow, read_image
 from minialex.engine.opening import load_data, precision_of, session_of, validation_for
 from minialex.errors import ConfigurationError
@@ -135,8 +135,13 @@ class TrainedNet:
 
     def pixels(self, images: Image) -> NDArray[np.uint8]:
         """Images as the network takes them: uint8 [N,3,S,S], scaled and cut to a square where they are not."""
-        size = self.weights.recipe.image_size
-        return np.stack([_pixels(image, size) for image in (images if _are_several(images) else [images])])
+        recipe = self.weights.recipe
+        return np.stack(
+            [
+                _pixels(image, recipe.image_size, recipe.resize)
+                for image in (images if _are_several(images) else [images])
+            ]
+        )
 
     def evaluate(self, *, views: int = 1, data: str | DataSet | None = None, batch_size: int = 100) -> Evaluation:
         """Errors on a validation set; see `evaluate_together`.
@@ -165,7 +170,8 @@ def evaluate_together(
     Args:
         nets: of the same classes and image size
         views: 1 or 10, see `TrainedNet.predict`
-        data: another data set than the first network's own; classes are matched by name
+        data: another data set than the first network's own; classes are matched by name. Of a folder without a
+            validation part all images are measured.
         batch_size: images at a time
         progress: called with the numbers of images done and of all
 
@@ -193,11 +199,19 @@ def evaluate_together(
     )
 
 
-def data_for(net: TrainedNet, data: str | DataSet | None) -> DataSet:
-    """The data set that is meant: a network's own, one by name, or one that is there."""
+def data_for(net: TrainedNet, data: str | DataSet | None, part: str | None = None) -> DataSet:
+    """The data set that is meant: a network's own, one by name, or one that is there.
+
+    Args:
+        part: what is measured, see `minialex.data.load`; None: the validation images of the network's own data, of a
+            folder elsewhere its validation part if it has one, else all
+    """
     if isinstance(data, DataSet):
         return data
-    return load_data(net.weights.recipe if data is None else net.weights.recipe.replace(data=data))
+    recipe = net.weights.recipe
+    if data is None or absolute(data) == recipe.data:
+        return load_data(recipe, part or "")
+    return load_data(recipe.replace(data=data, train_images=0, validation_images=0), part or "own")
 
 
 def check_views(views: int) -> None:
@@ -210,9 +224,9 @@ def _are_several(images: Image) -> bool:
     return isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4
 
 
-def _pixels(image: Image, size: int) -> NDArray[np.uint8]:
+def _pixels(image: Image, size: int, resize: str) -> NDArray[np.uint8]:
     if isinstance(image, str | os.PathLike):
-        return read_image(image, size)
+        return read_image(image, size, resize)
     if hasattr(image, "getexif"):
-        return from_pillow(image, size)
-    return from_array(np.asarray(image), size)
+        return from_pillow(image, size, resize)
+    return from_array(np.asarray(image), size, resize)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from minialex.api.net import TrainedNet, load
 from minialex.backend import registry
-from minialex.data import DataSet, absolute
+from minialex.data import DataSet, absolute, checked
 from minialex.data.store.store import is_store
 from minialex.engine.opening import load_data, prepare
 from minialex.engine.session import placement_of
@@ -27,6 +28,7 @@ from minialex.runs import checkpoint
 from minialex.runs.run_folder import Record, RunPaths, read_metrics
 from minialex.runs.run_folder import Run as RunFolder
 from minialex.runs.weights_file import recipe_of
+from minialex.screen.terminal import QUIET_SECONDS
 from minialex.storage import atomic
 from minialex.training import finetuning
 from minialex.training.loop import Listener, Result
@@ -229,6 +231,19 @@ def _listener(progress: bool | Listener, live: bool) -> Listener:
     return NotebookDisplay(live) if in_notebook() else TrainingDisplay(console())
 
 
+def _checking(listener: Listener) -> Callable[[int, int], None]:
+    """What tells a listener now and then how many images are checked."""
+    said = time.monotonic()
+
+    def progress(done: int, images: int) -> None:
+        nonlocal said
+        if time.monotonic() - said > QUIET_SECONDS:
+            said = time.monotonic()
+            listener.note(f"{done:,} of {images:,} images checked")
+
+    return progress
+
+
 def _carry_out(
     recipe: Recipe, path: Path, given: DataSet | None, threads: int | None, listener: Listener, resume: bool = False
 ) -> TrainingRun:
@@ -238,11 +253,16 @@ def _carry_out(
     placement = placement_of(backend, recipe.devices or None, recipe.columns)
     recipe = recipe.replace(backend=name, devices=",".join(placement))
     variants.build(recipe.replace(classes=recipe.classes or 10))  # say what does not fit before data is read
-    data = given or load_data(recipe)
+    data = given or load_data(recipe.replace(skip_broken=False))  # the check follows, and says how far it is
+    data = checked(data, skip_broken=recipe.skip_broken, tell=listener.warning, progress=_checking(listener))
+    for note in data.notes:
+        listener.note(note)
     recipe = prepare(recipe, data)
     # before there is a run, so that a network that does not fit leaves none behind
     start = finetuning.begin(recipe, data.class_names) if recipe.init_from and not resume else None
     with RunFolder.resume(path) if resume else RunFolder.create(path, recipe.to_toml()) as run:
+        if data.left_out and not resume:
+            atomic.write_bytes(run.paths.folder / "left-out.tsv", data.left_out_table())
         if resume and recipe != recipe_of(path):
             atomic.write_text(run.paths.recipe, recipe.to_toml())
         with listener:

@@ -34,6 +34,7 @@ from minialex.cli.summary import summary
 from minialex.cli.train import train
 from minialex.errors import ConfigurationError, MinialexError, ResourceError
 from minialex.screen import streams
+from minialex.screen.quiet import quiet_decoders
 
 app = typer.Typer(
     name="minialex",
@@ -76,6 +77,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code that `minialex.errors` gives."""
     streams.take_over()
+    quiet_decoders()
     code = run(sys.argv[1:] if arguments is None else list(arguments))
     lost = streams.lost_output()
     if lost is not None:

@@ -13,6 +13,7 @@ from minialex.cli.options import BatchOption, DataOption, Machine, PrecisionOpti
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from minialex.data import DataSet
     from minialex.evaluation.errors import Evaluation
     from minialex.screen.sheet import Sheet
 
@@ -21,6 +22,16 @@ def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="run folders, checkpoints or weights files; several are averaged")],
     views: Annotated[int, typer.Option(help="1, the centre, or 10, corners and centre with reflections")] = 1,
     data: DataOption = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help="train, validation, test or all; default the validation images, of other folders without a "
+            "validation part all"
+        ),
+    ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="leave out image files that cannot be read, instead of stopping")
+    ] = False,
     *,
     machine: Machine,
     precision: PrecisionOption = None,
@@ -31,6 +42,7 @@ def evaluate(
 ) -> None:
     """Validation errors of a run, of ten views of each image, or of several runs averaged."""
     from minialex.api.net import TrainedNet, check_views, data_for, evaluate_together
+    from minialex.data import checked
     from minialex.engine.opening import precision_of, validation_for
     from minialex.evaluation import calibration
     from minialex.figures import pictures
@@ -47,8 +59,16 @@ def evaluate(
         TrainedNet(network, backends[name], machine.devices, str(path))
         for path, network, name in zip(runs, networks, precisions, strict=True)
     ]
-    images = data_for(nets[0], data)
-    screen = console()
+    screen, said = console(), console(stderr=True)
+    images = data_for(nets[0], data, part)
+    with metered(said) as meter:
+
+        def check(done: int, total: int) -> None:
+            meter.tell("checking", done, total)
+
+        images = checked(images, skip_broken=skip_broken, parts=("validation",), tell=said.print, progress=check)
+    for note in images.notes:
+        (said if json else screen).print(note)
     with metered(screen) as meter:
 
         def progress(done: int, total: int) -> None:
@@ -64,14 +84,14 @@ def evaluate(
         about = {"networks": [str(path) for path in runs], "data": images.name, "views": views}
         document(json_module.dumps({**about, **calibration.as_json(evaluation, names, titles)}, indent=1))
         return
-    screen.print(Sheet("", ("", ""), summary(evaluation, runs, images.name, views), "l").rich(frame=False))
+    screen.print(Sheet("", ("", ""), summary(evaluation, runs, images, views), "l").rich(frame=False))
     if per_class:
         console(least=110).print(class_table(evaluation, titles).rich())
     if reliability is not None:
         screen.print(f"picture: {reliability}")
 
 
-def summary(evaluation: Evaluation, runs: Sequence[Path], data: str, views: int) -> list[tuple[str, str]]:
+def summary(evaluation: Evaluation, runs: Sequence[Path], data: DataSet, views: int) -> list[tuple[str, str]]:
     """Errors, loss and calibration in a few lines."""
     from minialex.evaluation.calibration import calibration
     from minialex.screen.formats import plural
@@ -80,7 +100,7 @@ def summary(evaluation: Evaluation, runs: Sequence[Path], data: str, views: int)
     tendency = "too sure" if measured.overconfidence > 0 else "not sure enough"
     return [
         ("network" if len(runs) == 1 else f"average of {len(runs)}", ", ".join(map(str, runs))),
-        ("data", f"{data}, {len(evaluation.labels):,} validation images, {plural(views, 'view')}"),
+        ("data", f"{data.name}, {len(evaluation.labels):,} {data.measured}, {plural(views, 'view')}"),
         ("top-1 error", evaluation.words(1)),
         *([("top-5 error", evaluation.words(5))] if evaluation.probs.shape[1] > 5 else []),
         ("loss", f"{evaluation.loss:.4f}"),

@@ -16,9 +16,13 @@ def prepare(
     validation: Annotated[Path | None, typer.Option(help="validation images, where they lie elsewhere")] = None,
     words: Annotated[Path | None, typer.Option(help="what the classes are called, as in synset_words.txt")] = None,
     size: Annotated[int, typer.Option(help="rows and columns of the images")] = 256,
+    resize: Annotated[
+        str, typer.Option(help="how images become squares: one-step, or resize-then-crop as torchvision does it")
+    ] = "one-step",
     workers: Annotated[int | None, typer.Option(min=1, help="processes; default one a processor")] = None,
 ) -> int:
     """Make a store of 256 x 256 images for training. Stopped or killed, the same command goes on."""
+    from minialex.data.sets.listing import counted
     from minialex.data.store import prepare as making
     from minialex.data.store import store as stores
     from minialex.screen.formats import duration, shell
@@ -30,7 +34,7 @@ def prepare(
         try:
             with metered(screen) as meter:
                 summary = making.prepare(
-                    source, store, size=size, validation=None if validation is None else str(validation),
+                    source, store, size=size, resize=resize, validation=None if validation is None else str(validation),
                     words=None if words is None else str(words), workers=workers, progress=meter.tell,
                     stop=lambda: request.requested is not None,
                 )  # fmt: skip
@@ -38,10 +42,11 @@ def prepare(
             screen.print(f"stopped by {request.requested}; run the same command again to go on.")
             return request.exit_code
 
+    for note in summary.notes:
+        screen.print(note)
+
     def reasons(counts: dict[str, int], file: str) -> str:
-        if not counts:
-            return "none"
-        return f"{', '.join(f'{count:,} × {reason}' for reason, count in counts.items())}; see {store / file}"
+        return f"{counted(counts)}; see {store / file}" if counts else "none"
 
     images = summary.images
     rows = [

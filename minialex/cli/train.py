@@ -21,7 +21,9 @@ def train(
     context: typer.Context,
     data: Annotated[
         str | None,
-        typer.Option(help="shapes, cifar10, fashion-mnist (also NAME:PLACE), or a folder of images; default shapes"),
+        typer.Option(
+            help="shapes, cifar10, fashion-mnist (also NAME:PLACE), a folder or a list of images; default shapes"
+        ),
     ] = None,
     *,
     machine: Machine,
@@ -32,6 +34,9 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the training set")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images of one step")] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="leave out image files that cannot be read, instead of stopping")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="of every random number of the run")] = None,
     init: Annotated[
         str | None,
@@ -50,7 +55,7 @@ def train(
 
     streams.go_on_without_output()
     fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "init": init,
-              "backend": machine.backend, "devices": machine.devices}  # fmt: skip
+              "backend": machine.backend, "devices": machine.devices, "skip_broken": skip_broken or None}  # fmt: skip
     changes = overrides(context.args) | {name: value for name, value in fields.items() if value is not None}
     if resume is None:
         run = training.train(recipe, network=network, out=out, threads=machine.threads, **changes)

@@ -1,8 +1,9 @@
 """Data sets: where they come from, what they look like to training, and how they are read.
 
 ``load("shapes")`` needs nothing; ``load("cifar10")`` and ``load("fashion-mnist")`` look for downloaded files;
-``load("./photos")`` reads a folder of images, or a store that `minialex prepare` made. NumPy and the standard library
-suffice, but for folders (Pillow), stores (safetensors) and downloads (pooch), which are imported when they are needed.
+``load("./photos")`` reads a folder of images, a list of them, or a store that `minialex prepare` made. NumPy and the
+standard library suffice, but for folders (Pillow), stores (safetensors) and downloads (pooch), which are imported when
+they are needed.
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from minialex.data.dataset import ArraySplit, DataSet, Split, some
+from minialex.data.dataset import ArraySplit, DataSet, Joined, LeftOut, Split, some
 from minialex.data.draws import epoch_order, ten_crop_offsets, training_draws
 from minialex.data.loader import batches
-from minialex.data.sets import cifar10, fashion_mnist, folder
+from minialex.data.sets import cifar10, fashion_mnist, folder, lists
 from minialex.data.sets import figures as shapes
+from minialex.data.sets.folder import MEASURED, checked
 from minialex.data.statistics import Statistics
 from minialex.data.store import store
 from minialex.errors import ConfigurationError, DataError, nearest
 
 __all__ = [
-    "NAMES", "ArraySplit", "DataSet", "Split", "Statistics", "absolute", "batches", "epoch_order", "load",
-    "ten_crop_offsets", "training_draws",
+    "NAMES", "ArraySplit", "DataSet", "LeftOut", "Split", "Statistics", "absolute", "batches", "checked",
+    "epoch_order", "load", "ten_crop_offsets", "training_draws",
 ]  # fmt: skip
 
 NAMES = ("shapes", "cifar10", "fashion-mnist")
@@ -34,17 +36,23 @@ def load(
     seed: int = 0,
     train_images: int | None = None,
     validation_images: int | None = None,
+    resize: str = "one-step",
+    part: str = "",
 ) -> DataSet:
     """A data set by name or from a folder.
 
     Args:
         source: ``shapes``; ``cifar10`` or ``fashion-mnist``, also with a place, ``cifar10:FILE-OR-FOLDER``; or the path
-            of a folder of images (see `minialex.data.sets.folder`) or of a store (`minialex.data.store.store`). A name
-            goes before a folder of that name.
+            of a folder of images (see `minialex.data.sets.layout`), of a list of them (`minialex.data.sets.lists`) or
+            of a store (`minialex.data.store.store`). A name goes before a folder of that name.
         size: height and width of the images; if None, 32, for folders 256, for stores their own. CIFAR-10 and
             Fashion-MNIST have 32.
         seed: draws `shapes`, and chooses images where a part is left out
         train_images, validation_images: how many, at most; of real images Philox chooses which
+        resize: how images of a folder become squares: "one-step", or "resize-then-crop" as torchvision does it (see
+            `minialex.data.images`); a store has been made in one of these ways
+        part: for evaluation: what ``validation`` shall hold, "train", "validation", "test" (of folders), "all", or
+            "own": the validation part of data that has one, else all
 
     Raises:
         ConfigurationError: an unknown name, or a size or number that cannot be used
@@ -54,11 +62,14 @@ def load(
     for field, count in (("train_images", train_images), ("validation_images", validation_images)):
         if count is not None and count < 1:
             raise ConfigurationError(f"{field} = {count}; use 1 or more.")
+    if part not in ("", "own", *MEASURED):
+        raise ConfigurationError(f"part = '{part}'; use {', '.join(MEASURED)}.{nearest(part, MEASURED)}")
     whole: DataSet
     if name == "shapes":
         if colon:
             raise ConfigurationError(f"data = '{source}': shapes are drawn, not read; leave out ':{place}'.")
-        return shapes.load(size=size, seed=seed, train_images=train_images, validation_images=validation_images)
+        drawn = shapes.load(size=size, seed=seed, train_images=train_images, validation_images=validation_images)
+        return _measured(drawn, part)
     if name in NAMES:
         if colon and not place:
             raise ConfigurationError(f"data = '{source}': say where it is after the colon, or leave the colon out.")
@@ -66,7 +77,9 @@ def load(
             raise ConfigurationError(f"size = {size}: images of {name} have 32 x 32 pixels; leave size out.")
         whole = (cifar10 if name == "cifar10" else fashion_mnist).load(place or None)
     else:
-        whole = _folder(source, size, seed)
+        whole = _folder(source, size, seed, resize, part)
+    if part in MEASURED and len(whole.train):  # of a folder there is nothing but what is to be measured
+        whole = _measured(whole, part)
     train = some(whole.train, train_images, seed=seed, purpose="data/some/train")
     validation = some(whole.validation, validation_images, seed=seed, purpose="data/some/validation")
     statistics = whole.statistics if train is whole.train else None  # those of the whole are not those of a part
@@ -82,18 +95,29 @@ def absolute(source: str) -> str:
     return str(path.resolve()) if source and path.exists() else source
 
 
-def _folder(source: str, size: int | None, seed: int) -> DataSet:
+def _measured(whole: DataSet, part: str) -> DataSet:
+    """A data set whose validation images are another part of it, or all images."""
+    if part == "test":
+        raise ConfigurationError(f"{whole.name} has no part 'test'; what it is tested on is its validation part.")
+    if part == "train":
+        return replace(whole, validation=whole.train, measured=MEASURED[part])
+    if part == "all":
+        return replace(whole, validation=Joined(whole.train, whole.validation), measured=MEASURED[part])
+    return whole
+
+
+def _folder(source: str, size: int | None, seed: int, resize: str, part: str) -> DataSet:
     """A store or a folder of images, or the error that fits best what was meant."""
     path = Path(source).expanduser()
     if source and store.is_store(path):
-        return store.load(path, size=size)
+        return store.load(path, size=size, resize=resize)
     if source and (path / "prepare" / "plan.json").is_file():
         raise DataError(f"{source}: a store that is not finished; run its `minialex prepare` again to go on.")
-    if source and path.is_dir():
-        return folder.load(path, size=size, seed=seed)
+    if source and (path.is_dir() or (path.is_file() and path.suffix.lower() in lists.ENDINGS)):
+        return folder.load(path, size=size, seed=seed, resize=resize, part=part)
     if source and path.exists():
-        raise DataError(f"{source}: a file, not a folder of images; an archive of a named set is given as "
-                        f"cifar10:{source}")  # fmt: skip
+        raise DataError(f"{source}: a file, not a folder of images or a list of them ({', '.join(lists.ENDINGS)}); an "
+                        f"archive of a named set is given as cifar10:{source}")  # fmt: skip
     if "/" in source or "\\" in source or source.startswith((".", "~")):
         raise DataError(f"{source}: no such folder.")
     raise ConfigurationError(f"data = '{source}' is unknown; use {', '.join(NAMES)} or the path of a folder of images."

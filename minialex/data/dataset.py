@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,12 +82,48 @@ class Subset:
         return self.whole.read(self.chosen[indices])
 
 
+class Joined:
+    """Two parts, one behind the other."""
+
+    def __init__(self, first: Split, second: Split) -> None:
+        self.first, self.second, self.size = first, second, first.size
+        self.labels = np.concatenate([first.labels, second.labels])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images at some indices, uint8 [n, 3, size, size]."""
+        indices = np.arange(len(self))[indices]
+        out = np.empty((len(indices), 3, self.size, self.size), np.uint8)
+        late = indices >= len(self.first)
+        out[~late] = self.first.read(indices[~late])
+        out[late] = self.second.read(indices[late] - len(self.first))
+        return out
+
+
+def unwrapped(split: Split) -> tuple[Split, NDArray[np.int64]]:
+    """The part that a part is taken from, and which of its images, int64 [N]."""
+    chosen = np.arange(len(split))
+    while isinstance(split, Subset):
+        chosen = split.chosen[chosen]
+        split = split.whole
+    return split, chosen
+
+
 def some(split: Split, count: int | None, *, seed: int, purpose: str) -> Split:
     """At most `count` images of a part, chosen by Philox and kept in their order; the whole part for None."""
     if count is None or count >= len(split):
         return split
     order = philox.permutation(philox.Stream(seed, philox.purpose(purpose)), len(split))
     return Subset(split, np.sort(order[:count]))
+
+
+class LeftOut(NamedTuple):
+    """Something in a source that is not among the images, and why."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -99,11 +136,20 @@ class DataSet:
     class_names: tuple[str, ...]  # label i is `class_names[i]`, which tells classes apart (for ImageNet the WordNet id)
     words: tuple[str, ...] = ()  # what a person calls class i, where that is another thing than its name
     statistics: Statistics | None = None  # of the training part, where they are known already
+    notes: tuple[str, ...] = ()  # what a person should know before a run: how it was understood, what is not used
+    left_out: tuple[LeftOut, ...] = ()  # files of the source that are in neither part
+    measured: str = "validation images"  # what `validation` holds, where another part is to be measured
 
     @property
     def titles(self) -> tuple[str, ...]:
         """What to show for each class: its words where they are known, else its name."""
         return self.words or self.class_names
+
+    def left_out_table(self) -> bytes:
+        """What is left out and why, as the text of ``left-out.tsv``."""
+        rows = [("file", "reason"), *self.left_out]
+        lines = ("\t".join(" ".join(cell.split()) for cell in row) for row in rows)
+        return "".join(f"{line}\n" for line in lines).encode(errors="replace")
 
 
 def statistics_of(split: Split) -> Statistics:
@@ -113,7 +159,12 @@ def statistics_of(split: Split) -> Statistics:
         DataError: no images, or one that cannot be read
     """
     sums = Sums(split.size)
-    rows = max(1, _BLOCK_BYTES // (3 * split.size**2))
-    for start in range(0, len(split), rows):
-        sums.add(split.read(np.arange(start, min(start + rows, len(split)))))
+    for block in blocks(split):
+        sums.add(split.read(block))
     return sums.statistics()
+
+
+def blocks(split: Split) -> Iterator[NDArray[np.int64]]:
+    """The indices of a part, as many at a time as fit into little memory."""
+    rows = max(1, _BLOCK_BYTES // (3 * split.size**2))
+    return (np.arange(start, min(start + rows, len(split))) for start in range(0, len(split), rows))

@@ -2,14 +2,22 @@
 
 What becomes of an image, in this order:
 
-- it is decoded by its content, not by its name: JPEG, PNG, BMP, GIF or WebP; the first frame of an animation. A JPEG
-  that is at least four times too large is decoded at 1/2, 1/4 or 1/8 (by libjpeg, inside the transform), as long as
-  twice the final size remains; that saves up to nine tenths of the time and moves no pixel by more than a few levels;
+- it is decoded by its content, not by its name: JPEG, PNG, BMP, GIF, WebP or TIFF; the first frame of an animation, the
+  first page of a TIFF. A JPEG that is at least four times too large is decoded at 1/2, 1/4 or 1/8 (by libjpeg, inside
+  the transform), as long as twice the final size remains; that saves up to nine tenths of the time and moves no pixel
+  by more than a few levels;
 - it is turned upright as its EXIF tag says; a tag that cannot be read counts as none; colour profiles are not applied;
 - 16-bit grey is divided by 257; grey is repeated in three channels; palettes are looked up; CMYK is converted;
 - transparency is laid over white;
-- the shorter side is scaled to `size` and the central square cut out (section 2), bilinear with antialiasing, in one
-  step. (In 2012 the images were scaled first and cut then; the same pixels, but for the rounding of an odd border.)
+- it becomes a square, bilinear with antialiasing, in one of two orders (the recipe's field ``resize``):
+
+  ``one-step``: the central square, to a fraction of a pixel, is scaled to `size` in one step: the default;
+  ``resize-then-crop``: the shorter side is scaled to `size`, then the central square is cut out (section 2), at whole
+  pixels, and no JPEG is decoded at a fraction: the bytes of torchvision's ``Resize(size)`` and ``CenterCrop(size)``.
+
+  The two do not give the same pixels: their squares lie up to half a pixel of the result apart, and the second
+  stretches the longer side a little, to whole pixels. Of 250 ImageNet photographs at 256 pixels 17 become the same;
+  the others differ by 3 levels of 255 in the mean, at edges by up to 155.
 
 An image of more than `MOST_PIXELS` pixels, one that is cut short or damaged, and a file that is no image are each a
 `DataError` that says so.
@@ -23,6 +31,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,10 +43,16 @@ from minialex.errors import ConfigurationError, DataError
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+UNREAD = (
+    ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".psd", ".svg", ".ppm", ".pgm", ".pbm", ".tga", ".dds", ".exr",
+    ".hdr", ".ico", ".dcm", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf",
+)  # fmt: skip
+"""Endings of images in formats that are not read here: they are counted by themselves."""
 MOST_PIXELS = 64_000_000  # below the limit at which Pillow itself warns of a decompression bomb
 MOST_BYTES = 256 << 20  # of a file; nothing of at most MOST_PIXELS pixels needs more
+RESIZES = ("one-step", "resize-then-crop")
 _DAMAGE = ("premature end", "bad huffman", "instead of rst")
 """What libjpeg says, in small letters, when it surely guessed pixels. Its other warnings may cost none: such an image
 is kept, and the warning is noted."""
@@ -50,27 +65,46 @@ class DecodedImage(NamedTuple):
     notes: tuple[str, ...]  # what was not as usual, in the words of ``treated.tsv``; usually nothing
 
 
-def read_image(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8]:
+def looks_like_image(name: str) -> bool:
+    """Whether a file's name ends as images do that are read here."""
+    return name.rstrip().lower().endswith(ENDINGS)
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        DataError: no such file, none that can be read, an empty one or a much too large one; the message names no file
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block for ever
+            raise DataError("no such image file: it is a folder, a pipe or a device.")
+        with open(path, "rb") as file:
+            if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+                raise DataError(f"a file of more than {MOST_BYTES >> 20} MiB ({size:,} bytes); shrink it.")
+            data = file.read()
+    except FileNotFoundError:
+        raise DataError("no such image file.") from None
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror or error}).") from None
+    if not data:
+        raise DataError("empty (0 bytes); replace or remove it.")
+    return data
+
+
+def read_image(path: str | os.PathLike[str], size: int, resize: str = "one-step") -> NDArray[np.uint8]:
     """One image file, uint8 [3, size, size], RGB; the module's docstring says what becomes of it.
 
     Raises:
         DataError: no such file, no image, too many pixels, or an image that is damaged or cut short
     """
-    if not os.path.isfile(path):
-        raise DataError(f"{path}: no such image file.")
     try:
-        if os.path.getsize(path) > MOST_BYTES:
-            raise DataError(f"a file of more than {MOST_BYTES >> 20} MiB; shrink it.")
-        with open(path, "rb") as file:
-            data = file.read()
-        return decode(data, size, str(path)).pixels
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from None
+        return decode(read_bytes(path), size, str(path), resize).pixels
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 
 
-def decode(data: bytes, size: int, name: str = "") -> DecodedImage:
+def decode(data: bytes, size: int, name: str = "", resize: str = "one-step") -> DecodedImage:
     """An image from the bytes of its file; `name` only tells whether it is what its ending says.
 
     Raises:
@@ -87,18 +121,20 @@ def decode(data: bytes, size: int, name: str = "") -> DecodedImage:
             if turn is not None:
                 notes.append("EXIF rotation")
             if image.format == "JPEG" and image.mode in ("RGB", "L"):
-                pixels, warning = _jpeg(image, data, size)
+                pixels, warning = _jpeg(image, data, size if resize == "one-step" else None)
                 notes += [f"decoder's warning: {warning}"] if warning else []
             else:
                 image.load()
                 pixels = image
             upright = pixels if turn is None else pixels.transpose(turn)
-            return DecodedImage(_square(upright, size), tuple(notes))
+            return DecodedImage(_square(upright, size, resize), tuple(notes))
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise DataError(f"not an image in a format that is read here ({', '.join(FORMATS)}).") from None
-    except Exception as error:  # decoders raise almost anything on damaged files, bomb warnings and errors included
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise DataError(f"a decompression bomb, or an image of more than {MOST_PIXELS:,} pixels; shrink it.") from None
+    except Exception as error:  # decoders raise almost anything on damaged files
         raise DataError(f"cannot be decoded ({error}); replace or remove it.") from None
 
 
@@ -107,7 +143,9 @@ def _notes(image: Image, name: str) -> list[str]:
     kind = image.format or ""
     notes = []
     ending = os.path.splitext(name)[1].lower()
-    usual = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG"}.get(ending, ending[1:].upper())
+    usual = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".tif": "TIFF"}.get(
+        ending, ending[1:].upper()
+    )
     if ending in ENDINGS and kind not in (usual, "MPO"):
         notes.append(f"{kind} named {usual}")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -125,8 +163,8 @@ def _notes(image: Image, name: str) -> list[str]:
     return notes
 
 
-def _jpeg(image: Image, data: bytes, size: int) -> tuple[Image, str]:
-    """The pixels of an RGB or grey JPEG whose header is read, and what the decoder warned of.
+def _jpeg(image: Image, data: bytes, size: int | None) -> tuple[Image, str]:
+    """The pixels of an RGB or grey JPEG whose header is read, and what the decoder warned of; all pixels for None.
 
     Raises:
         DataError: data that are cut short, or so damaged that the decoder guessed
@@ -134,7 +172,8 @@ def _jpeg(image: Image, data: bytes, size: int) -> tuple[Image, str]:
     from PIL import Image
 
     whole = image.size
-    image.draft(image.mode, (2 * size, 2 * size))  # chooses 1/1 … 1/8; nothing is decoded yet
+    if size is not None:
+        image.draft(image.mode, (2 * size, 2 * size))  # chooses 1/1 … 1/8; nothing is decoded yet
     try:
         import simplejpeg
     except ImportError:
@@ -174,31 +213,50 @@ def _turn(image: Image) -> Transpose | None:
         return None
 
 
-def _square(image: Image, size: int) -> NDArray[np.uint8]:
-    """The central square of an image of any mode, resized, uint8 [3, size, size]."""
+def _square(image: Image, size: int, resize: str) -> NDArray[np.uint8]:
+    """The central square of an image of any mode, resized, uint8 [3, size, size].
+
+    Raises:
+        DataError: numbers that have no agreed range, or an image so thin that its longer side would become endless
+    """
     from PIL import Image
 
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        grey = np.clip(np.asarray(image, np.float64) / 257 + 0.5, 0, 255)
-        image = Image.fromarray(grey.astype(np.uint8))
+    if image.mode == "F":
+        raise DataError("floating-point pixels, which have no agreed range; convert it to 8 bits.")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image, np.float64)
+        if values.min() < 0 or values.max() > 65535:
+            raise DataError("32-bit pixels, which have no agreed range; convert it to 8 bits.")
+        image = Image.fromarray(np.clip(values / 257 + 0.5, 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     if image.mode != "RGB":
         image = image.convert("RGB")
-    image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    width, height = image.size
+    side = min(width, height)
+    if resize == "one-step":
+        left, top = (width - side) / 2, (height - side) / 2
+        image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    else:
+        width, height = int(size * width / side), int(size * height / side)
+        if width * height > MOST_PIXELS:
+            raise DataError(f"would have {width} x {height} pixels with a shorter side of {size}; crop it.")
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        left, top = round((width - size) / 2), round((height - size) / 2)  # torchvision rounds halves to even, too
+        image = image.crop((left, top, left + size, top + size))
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-def from_pillow(image: Image, size: int) -> NDArray[np.uint8]:
+def from_pillow(image: Image, size: int, resize: str = "one-step") -> NDArray[np.uint8]:
     """A Pillow image of any mode and size, treated as a file's: uint8 [3, size, size], RGB."""
+    if 0 in image.size:
+        raise DataError(f"an image of {image.width} x {image.height} pixels has nothing to show.")
     turn = _turn(image)
-    return _square(image if turn is None else image.transpose(turn), size)
+    return _square(image if turn is None else image.transpose(turn), size, resize)
 
 
-def from_array(array: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def from_array(array: NDArray[np.uint8], size: int, resize: str = "one-step") -> NDArray[np.uint8]:
     """An array of pixels, uint8 [H, W], [H, W, 3] or [3, H, W]: uint8 [3, size, size], RGB.
 
     Raises:
@@ -211,8 +269,10 @@ def from_array(array: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
             f"expected an image as uint8 [H,W], [H,W,3] or [3,H,W] of numbers from 0 to 255, got {array.dtype} "
             f"{list(array.shape)}"
         )
+    if 0 in array.shape:
+        raise ConfigurationError(f"an image of shape {list(array.shape)} has no pixels")
     if array.shape == (3, size, size):
         return array
     if array.ndim == 3 and array.shape[2] != 3:
         array = array.transpose(1, 2, 0)
-    return _square(Image.fromarray(np.ascontiguousarray(array)), size)
+    return _square(Image.fromarray(np.ascontiguousarray(array)), size, resize)

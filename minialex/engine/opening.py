@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from minialex.backend import registry
 from minialex.backend.protocol import Backend
-from minialex.data import DataSet, Split, load
+from minialex.data import DataSet, Split, checked, load
 from minialex.data.dataset import statistics_of
 from minialex.engine.session import Session, placement_of
 from minialex.errors import ConfigurationError, DataError
@@ -18,8 +18,11 @@ from minialex.runs import weights_file
 from minialex.runs.weights_file import Weights
 
 
-def load_data(recipe: Recipe) -> DataSet:
+def load_data(recipe: Recipe, part: str = "") -> DataSet:
     """The data set that a recipe names.
+
+    Args:
+        part: what is to be measured as validation part, see `minialex.data.load`
 
     Raises:
         DataError: If its files are missing or damaged.
@@ -30,12 +33,15 @@ def load_data(recipe: Recipe) -> DataSet:
             "no ImageNet here: make a store with `minialex prepare ARCHIVES STORE` and give --data STORE, or give the "
             "path of a folder of images"
         )
-    return load(
+    data = load(
         recipe.data,
         size=recipe.image_size,
         train_images=recipe.train_images or None,
         validation_images=recipe.validation_images or None,
+        resize=recipe.resize,
+        part=part,
     )
+    return checked(data, skip_broken=True) if recipe.skip_broken else data
 
 
 def prepare(recipe: Recipe, data: DataSet) -> Recipe:

@@ -158,10 +158,18 @@ class ImageFields:
 
     data: str = option(
         "imagenet",
-        "shapes, cifar10, fashion-mnist (each also NAME:PLACE), or the path of a store or of a folder of images",
+        "shapes, cifar10, fashion-mnist (each also NAME:PLACE), or the path of a store, of a folder of images or of a "
+        "list of them",
     )
     loader_threads: int = option(2, "threads that read images ahead; any number gives the same batches", minimum=1)
     image_size: int = option(256, "rows and columns that images are kept at (2)", minimum=1)
+    resize: str = option(
+        "one-step",
+        "how an image becomes a square: its centre is scaled in one step, or its shorter side is scaled and the centre "
+        "cut out then, as torchvision does it",
+        choices=("one-step", "resize-then-crop"),
+    )
+    skip_broken: bool = option(False, "leave out image files that cannot be read, and list them, instead of stopping")
     train_images: int = option(0, "use only so many training images; 0: all", minimum=0)
     validation_images: int = option(0, "use only so many validation images; 0: all", minimum=0)
     crops: str = option("random", "training crops: at random, or the centre (4.1)", choices=("random", "centre"))

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from minialex.data import images
-from minialex.data.sets import folder
+from minialex.data.sets import folder, layout
+from minialex.data.sets.listing import Entry
 from minialex.errors import ConfigurationError, DataError
 
 
@@ -56,7 +57,8 @@ def test_shorter_side_scaled_and_the_centre_cut_out(tmp_path, width, height):
 
 @pytest.mark.parametrize(("ending", "options", "tolerance"), [
     ("jpg", {"quality": 95}, 3), ("JPEG", {"quality": 95, "progressive": True}, 3), ("png", {}, 0), ("bmp", {}, 0),
-    ("webp", {"lossless": True}, 0), ("webp", {"quality": 95}, 3)])  # fmt: skip
+    ("webp", {"lossless": True}, 0), ("webp", {"quality": 95}, 3), ("tif", {}, 0), ("JFIF", {"format": "JPEG"}, 3),
+    ("tiff", {"compression": "tiff_lzw"}, 0)])  # fmt: skip
 def test_formats(tmp_path, ending, options, tolerance):
     expected = gradient(32, 32).transpose(2, 0, 1).astype(float)
     path = save(tmp_path / f"a.{ending}", gradient(32, 32), **options)
@@ -69,9 +71,9 @@ def test_a_misnamed_image_is_read_by_its_content(tmp_path):
 
 
 def test_a_format_that_is_not_admitted(tmp_path):
-    for form, ending in (("TIFF", "jpg"), ("PPM", "png"), ("ICO", "png")):
+    for form, ending in (("PCX", "jpg"), ("PPM", "png"), ("ICO", "png")):
         path = save(tmp_path / f"{form}.{ending}", gradient(32, 32), format=form)
-        with pytest.raises(DataError, match=r"not an image in a format.*JPEG, PNG, BMP, GIF, WEBP"):
+        with pytest.raises(DataError, match=r"not an image in a format.*JPEG, PNG, BMP, GIF, WEBP, TIFF"):
             images.read_image(path, 16)
 
 
@@ -138,7 +140,7 @@ def test_cmyk(tmp_path):
 
 def test_animations_show_their_first_frame(tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    for form in ("gif", "webp", "png"):
+    for form in ("gif", "webp", "png", "tiff"):
         path = save(tmp_path / f"a.{form}", frames[0], save_all=True, append_images=frames[1:],
                     **({"lossless": True} if form == "webp" else {}))  # fmt: skip
         assert place(images.read_image(path, 8)) == [255, 0, 0]
@@ -187,7 +189,7 @@ def test_files_that_are_no_image(tmp_path):
         images.read_image(tmp_path / "pipe.jpg", 16)
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
 def test_damaged_images_give_pixels_or_a_data_error(form, tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(gradient(40, 30)).save(buffer, form)
@@ -238,6 +240,13 @@ def test_a_long_thin_image_does_not_explode(tmp_path):
 # ---- folders ---------------------------------------------------------------------------------------------------
 
 
+def scan(root, size, cache_bytes=folder.CACHE_BYTES):
+    """The images of one class folder, a, and what is left out."""
+    found = list(layout.class_folders(root, root, ("a",)))
+    entries = [item for item in found if isinstance(item, Entry)]
+    return folder.FolderSplit(entries, size, cache_bytes=cache_bytes), [item for item in found if item not in entries]
+
+
 def colours(split):
     return [tuple(place(image)) for image in split.read(np.arange(len(split)))]
 
@@ -269,11 +278,11 @@ def test_a_tenth_is_kept_for_validation(tmp_path):
         plain(tmp_path / "ab"[i % 2] / f"{i}.png", (i, 0, 0))
     data = folder.load(tmp_path, size=8)
     again, other = folder.load(tmp_path, size=8), folder.load(tmp_path, size=8, seed=1)
-    assert (len(data.train), len(data.validation)) == (45, 5)
+    assert (len(data.train), len(data.validation)) == (46, 4)  # a tenth, as the names fall
     assert sorted(colours(data.train) + colours(data.validation)) == [(i, 0, 0) for i in range(50)]
     assert [c[0] % 2 for c in colours(data.train)] == data.train.labels.tolist()
     assert [c[0] % 2 for c in colours(data.validation)] == data.validation.labels.tolist()
-    assert data.validation.paths == again.validation.paths != other.validation.paths
+    assert data.validation.names == again.validation.names != other.validation.names
 
 
 def test_a_test_part_is_not_touched(tmp_path):
@@ -283,23 +292,35 @@ def test_a_test_part_is_not_touched(tmp_path):
     data = folder.load(tmp_path, size=8)
     assert data.class_names == ("a", "b")
     assert {c[2] for c in colours(data.train) + colours(data.validation)} == {0}
-    plain(tmp_path / "bus" / "0.png", "red")  # now 'train' is a class of vehicles
-    assert folder.load(tmp_path, size=8).class_names == ("bus", "test", "train")
+    plain(tmp_path / "bus" / "0.png", "red")  # of the same classes inside, so train and test still are parts
+    data = folder.load(tmp_path, size=8)
+    assert data.class_names == ("a", "b")
+    assert any("bus beside them: left out" in note for note in data.notes)
 
 
 def test_what_is_no_image_is_left_out_and_listed(tmp_path):
     for i in range(3):
         plain(tmp_path / "a" / "deeper" / f"{i}.PNG", (i, 0, 0))
-    for name in ("notes.txt", "Thumbs.db", ".hidden.png", "noending", "picture.tiff"):
+    for name in ("notes.txt", "Thumbs.db", ".hidden.png", "noending", "picture.HEIC"):
         (tmp_path / "a" / name).write_bytes(b"x")
     os.mkfifo(tmp_path / "a" / "pipe.png")
     (tmp_path / "a" / "broken-link.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "a" / "link.png").symlink_to(tmp_path / "a" / "deeper" / "0.PNG")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
-    split = folder.scan(tmp_path, ("a",), 8)
-    assert [path.name for path in split.paths] == ["link.png", "0.PNG", "1.PNG", "2.PNG"]
-    left_out = {"notes.txt", "Thumbs.db", ".hidden.png", "noending", "picture.tiff", "pipe.png", "broken-link.jpg"}
-    assert {path.name for path in split.skipped} == left_out
+    (tmp_path / "a" / "round").symlink_to("round")
+    split, left_out = scan(tmp_path, 8)
+    assert split.names == ["a/link.png", "a/deeper/0.PNG", "a/deeper/1.PNG", "a/deeper/2.PNG"]
+    assert {item.name.removeprefix("a/"): item.reason for item in left_out} == {
+        "notes.txt": "no image by its name, .txt",
+        "Thumbs.db": "no image by its name, .db",
+        ".hidden.png": "a hidden file",
+        "noending": "no image by its name, without an ending",
+        "picture.HEIC": "a .heic file, which is not read here: convert it to JPEG or PNG",
+        "pipe.png": "a pipe, a socket or a device",
+        "broken-link.jpg": "a link that leads nowhere",
+        "round": "no image by its name, without an ending",
+        "loop": "a linked folder",
+    }
 
 
 def test_folders_that_cannot_be_used(tmp_path):
@@ -308,10 +329,10 @@ def test_folders_that_cannot_be_used(tmp_path):
     with pytest.raises(DataError, match="holds no class folders"):
         folder.load(tmp_path)
     plain(tmp_path / "a" / "0.png", "red")
-    with pytest.raises(DataError, match="only 1 image"):
+    with pytest.raises(DataError, match="holds one class only, 'a': nothing can be told apart"):
         folder.load(tmp_path)
     (tmp_path / "b").mkdir()
-    with pytest.raises(DataError, match=r"b: holds no image \(\.jpg"):
+    with pytest.raises(DataError, match=r"class 'b' holds no image \(\.jpg"):
         folder.load(tmp_path)
     with pytest.raises(ConfigurationError, match="size = 4"):
         folder.load(tmp_path, size=4)
@@ -321,7 +342,7 @@ def test_a_damaged_image_is_found_when_it_is_read(tmp_path):
     for i in range(4):
         plain(tmp_path / "a" / f"{i}.png", (i, 0, 0))
     (tmp_path / "a" / "2.png").write_bytes(b"no image")
-    split = folder.scan(tmp_path, ("a",), 8)
+    split, _ = scan(tmp_path, 8)
     assert len(split.read(np.array([0, 1, 3]))) == 3
     with pytest.raises(DataError, match=r"2\.png: not an image"):
         split.read(np.array([1, 2]))
@@ -331,10 +352,9 @@ def test_decoded_images_are_kept_within_bounds(tmp_path, monkeypatch):
     for i in range(6):
         plain(tmp_path / "a" / f"{i}.png", (40 * i, 0, 0))
     opened = []
-    read_image = images.read_image
-    monkeypatch.setattr(folder, "read_image", lambda path, size: opened.append(path.name) or read_image(path, size))
-    paths = folder.scan(tmp_path, ("a",), 8).paths
-    split = folder.FolderSplit(paths, np.zeros(6, np.int64), 8, cache_bytes=4 * 3 * 8 * 8 + 5)
+    read_bytes = images.read_bytes
+    monkeypatch.setattr(folder, "read_bytes", lambda path: opened.append(os.path.basename(path)) or read_bytes(path))
+    split, _ = scan(tmp_path, 8, 4 * 3 * 8 * 8 + 5)
     order = np.array([5, 0, 3, -1, 2, 1, 4])
     first, second = split.read(order), split.read(order)
     assert np.array_equal(first, second)
@@ -350,7 +370,7 @@ def test_decoded_images_are_kept_within_bounds(tmp_path, monkeypatch):
 def test_threads_may_read_at_once(tmp_path):
     for i in range(12):
         plain(tmp_path / "a" / f"{i:02}.png", (20 * i, 0, 0), (40, 40))
-    split = folder.scan(tmp_path, ("a",), 16)
+    split, _ = scan(tmp_path, 16)
     wrong = []
 
     def read(seed):
@@ -368,7 +388,10 @@ def test_threads_may_read_at_once(tmp_path):
 
 def test_photographs(real_data):
     data = folder.load(real_data / "imagenet-sample", size=64)
-    assert (len(data.train), len(data.validation), len(data.class_names)) == (225, 25, 250)
-    images = data.validation.read(np.arange(25))
-    assert images.shape == (25, 3, 64, 64)
+    count = len(data.validation)
+    assert (len(data.train) + count, len(data.class_names)) == (250, 250)
+    assert 15 <= count <= 35  # a tenth, as the names fall
+    assert f"no class has two images: {count} of 250 are validated on without being trained" in data.notes
+    images = data.validation.read(np.arange(count))
+    assert images.shape == (count, 3, 64, 64)
     assert images.std(axis=(1, 2, 3)).min() > 10

@@ -101,7 +101,7 @@ def test_any_number_of_processes_gives_the_same_bytes(photos, whole, tmp_path):
     assert sums(tmp_path / "s") == sums(whole)
     again = prepare.prepare(photos, tmp_path / "s", size=SIZE)
     assert (again.already, again.decoded, again.images) == (True, 0, found.images)
-    with pytest.raises(ConfigurationError, match="is a store of 32 x 32 pixels"):
+    with pytest.raises(ConfigurationError, match="made with --size 32, not 64"):
         prepare.prepare(photos, tmp_path / "s", size=64)
     assert sums(tmp_path / "s") == sums(whole)
 
@@ -254,7 +254,7 @@ def test_awkward_images_are_treated_or_left_out_and_listed(mixed, tmp_path, work
     assert listed.keys() == left_out.keys()
     for name, reason in left_out.items():
         assert reason in listed[name]
-    assert found.left_out["no image by its name"] == 1
+    assert found.left_out["no image by its name, .txt"] == 1
     data = load(str(tmp_path / "s"))
     for split in (data.train, data.validation):
         for i in range(len(split)):
@@ -373,3 +373,120 @@ def test_a_source_that_is_not_there_leaves_no_folder(tmp_path):
     with pytest.raises(DataError):
         prepare.prepare(tmp_path / "nothing", tmp_path / "store")
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- a store that is there already ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A folder of 12 images, and its store."""
+    root = make_folder(tmp_path / "photos", classes=2, count=3)
+    prepare.prepare(root, tmp_path / "s", size=SIZE, workers=1)
+    return root, tmp_path / "s"
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"size": 64}, "is a store that was made with --size 32, not 64"),
+        ({"resize": "resize-then-crop"}, "was made with --resize one-step, not resize-then-crop"),
+        ({"validation": "photos/train"}, "was made with --validation none, not .*photos/train"),
+        (
+            {"source": "photos/train"},
+            r"is a store that was made of .*photos, not of .*photos/train: give a new folder",
+        ),
+    ],
+)
+def test_a_finished_store_of_something_else_is_refused(small, monkeypatch, how, message):
+    root, place = small
+    monkeypatch.chdir(root.parent)
+    before = sums(place)
+    with pytest.raises(ConfigurationError, match=message):
+        prepare.prepare(**{"source": "photos", "place": place, "size": SIZE, **how})
+    assert sums(place) == before
+
+
+def test_a_store_of_the_first_format_is_known_by_its_name(small):
+    import json
+
+    root, place = small
+    body = json.loads((place / "store.json").read_bytes())
+    for name in ("resize", "source", "validation", "words_file", "listed", "sha256"):
+        del body[name]
+    body["format"] = "minialex store 1"
+    (place / "store.json").write_text(json.dumps({**body, "sha256": store._own_sum(body)}))
+    assert len(load(str(place)).train) == 6
+    assert prepare.prepare(root, place, size=SIZE).already
+    with pytest.raises(ConfigurationError, match="is a store of 'photos', not of"):
+        prepare.prepare(root / "train", place, size=SIZE)
+    body["format"] = "minialex store 3"
+    (place / "store.json").write_text(json.dumps({**body, "sha256": store._own_sum(body)}))
+    with pytest.raises(DataError, match="'minialex store 3' is not read here, 'minialex store 2' is: update minialex"):
+        load(str(place))
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "renamed", "edited", "class"])
+def test_a_source_that_has_changed_since_is_said(small, change):
+    root, place = small
+    one = root / "train" / "class0" / "000.jpg"
+    if change == "added":
+        write(root / "train" / "class1" / "new.jpg", picture(1))
+    elif change == "class":
+        write(root / "train" / "class2" / "new.jpg", picture(1))
+    elif change == "removed":
+        one.unlink()
+    elif change == "renamed":
+        one.rename(one.with_name("other.jpg"))
+    else:
+        write(one, picture(99))
+        os.utime(one, (time.time() + 10, time.time() + 10))
+    expected = (
+        "1 of the files of .* are newer than the store" if change == "edited" else "photos has changed since the store"
+    )
+    before = sums(place)
+    with pytest.raises(ConfigurationError, match=f"{expected}.*prepare it into a new folder, or remove this one"):
+        prepare.prepare(root, place, size=SIZE)
+    assert sums(place) == before
+    assert store.check(place) == []
+
+
+def test_a_source_that_is_gone_is_said(small):
+    root, place = small
+    root.rename(root.with_name("elsewhere"))
+    found = prepare.prepare(root, place, size=SIZE)
+    assert found.already
+    assert found.notes == (f"{root} is not there any more: not compared",)
+
+
+def test_a_store_within_its_own_source(tmp_path, monkeypatch):
+    make_folder(tmp_path / "photos", classes=2, count=12)
+    monkeypatch.chdir(tmp_path / "photos" / "train")
+    first = prepare.prepare(".", "./store", size=SIZE, workers=1)
+    assert (first.classes, sum(first.images.values())) == (2, 24)
+    assert prepare.prepare(".", "./store", size=SIZE, workers=1).already
+    assert prepare.prepare(".", "./other", size=SIZE, workers=1).classes == 2
+    assert load(".", size=SIZE).class_names == ("class0", "class1")
+
+
+def test_one_class_is_no_store(tmp_path):
+    write(tmp_path / "photos" / "cats" / "0.jpg", picture(0))
+    write(tmp_path / "photos" / "cats" / "1.jpg", picture(1))
+    with pytest.raises(DataError, match="photos: holds one class only, 'cats'"):
+        prepare.prepare(tmp_path / "photos", tmp_path / "s", size=SIZE)
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_other_order_of_resizing(small, tmp_path):
+    root, _ = small
+    prepare.prepare(root, tmp_path / "other", size=SIZE, resize="resize-then-crop", workers=1)
+    with pytest.raises(
+        ConfigurationError, match="was prepared with --resize resize-then-crop, not one-step: set --resize"
+    ):
+        load(str(tmp_path / "other"))
+    data = load(str(tmp_path / "other"), resize="resize-then-crop")
+    direct = load(str(root), size=SIZE, resize="resize-then-crop")
+    assert np.array_equal(data.train.read(np.arange(6)), direct.train.read(np.arange(6)))
+    assert not np.array_equal(data.train.read(np.arange(6)), load(str(root), size=SIZE).train.read(np.arange(6)))
+    with pytest.raises(ConfigurationError, match=r"resize = 'crop'; use one of one-step, resize-then-crop"):
+        prepare.prepare(root, tmp_path / "third", size=SIZE, resize="crop")

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minialex.data.store import sources
-from minialex.data.store.sources import Entry, SkippedFile, find
+from minialex.data import images
+from minialex.data.dataset import LeftOut
+from minialex.data.sets import listing, tree
+from minialex.data.sets.listing import Entry
+from minialex.data.store.sources import find
 from minialex.errors import DataError
 
 CLASSES = {"n01440764": (3, "tench, Tinca tinca"), "n01443537": (1, "goldfish"), "n01484850": (2, "great white shark")}
@@ -123,7 +126,7 @@ def test_members_that_are_no_plain_files_are_listed_and_nothing_is_unpacked(offi
     before = sorted(tmp_path.rglob("*"))
     found = list(find(official).validation())
     assert [item.name.rpartition("/")[2] for item in found if isinstance(item, Entry)] == ["escape_00000001.JPEG"]
-    reasons = {item.name.rpartition("/")[2]: item.reason for item in found if isinstance(item, SkippedFile)}
+    reasons = {item.name.rpartition("/")[2]: item.reason for item in found if isinstance(item, LeftOut)}
     assert reasons == {
         "link_00000002.JPEG": "in the archive, but no plain file",
         "hard_00000003.JPEG": "in the archive, but no plain file",
@@ -197,7 +200,7 @@ def test_folders(tmp_path):
     assert source.validation is None
     items = list(source.train())
     assert [item.name for item in items] == [f"ape/{i}.jpg" for i in range(3)] + [f"cat/{i}.jpg" for i in range(2)] + ["cat/notes.txt"]  # noqa: E501  # fmt: skip
-    assert isinstance(items[-1], SkippedFile)
+    assert isinstance(items[-1], LeftOut)
     (tmp_path / "short.txt").write_text("ape an ape\n")
     with pytest.raises(DataError, match="says nothing of class 'cat'"):
         find(tmp_path / "photos", words=str(tmp_path / "short.txt"))
@@ -231,7 +234,7 @@ def test_kaggles_edition(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "names", "labels"),
     [
-        ("a.txt", "x/1.jpg 0\nmy photo.jpg 2\n\n# no image\n3.jpg 0\n", ("0", "1", "2"), [0, 2, 0]),
+        ("a.txt", "x/1.jpg 0\nmy photo.jpg 1\n\n# no image\n3.jpg 0\n", ("0", "1"), [0, 1, 0]),
         ("a.tsv", "x/1.jpg\tcat\nmy photo.jpg\ta big dog\n3.jpg\tcat\n", ("a big dog", "cat"), [1, 0, 1]),
         ("a.csv", "x/1.jpg,1\nmy photo.jpg,0\n3.jpg,1\n", ("0", "1"), [1, 0, 1]),
     ],
@@ -255,7 +258,7 @@ def test_a_numbered_list_with_words_and_validation(tmp_path):
     assert [e.label for e in source.validation()] == [1]
     (tmp_path / "val.txt").write_text("3.jpg 1\n4.jpg 2\n")
     with pytest.raises(DataError, match=r"val\.txt, line 2: class '2'"):
-        list(source.validation())
+        find(tmp_path / "train.txt", validation=str(tmp_path / "val.txt"))
 
 
 @pytest.mark.parametrize(
@@ -267,14 +270,14 @@ def test_a_numbered_list_with_words_and_validation(tmp_path):
         (lambda p: p / "empty.txt", "lists no image"),
         (lambda p: p / "bare.txt", "line 1: expected a path and a class, got 'x.jpg'"),
         (lambda p: p / "binary.txt", "cannot be read as text"),
-        (lambda p: p / "huge.txt", "class 99999999"),
+        (lambda p: p / "huge.txt", r"class 1 has no image \(the largest is 99999999\)"),
     ],
 )
 def test_what_is_no_source(tmp_path, make, message):
     (tmp_path / "a.zip").write_bytes(b"PK")
     (tmp_path / "empty.txt").write_text("\n# x\n")
     (tmp_path / "bare.txt").write_text("x.jpg\n")
-    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00 1\n")
+    (tmp_path / "binary.txt").write_bytes(b"\x89PNG\x00 1\n")
     (tmp_path / "huge.txt").write_text("x.jpg 99999999\n")
     with pytest.raises(DataError, match=message):
         find(make(tmp_path))
@@ -286,10 +289,12 @@ def test_files_that_cannot_be_read(tmp_path, monkeypatch):
     assert Entry(0, "a", str(path)).read() == b"12345"
     assert Entry(0, "a", str(path), 1, 3).read() == b"234"
     (tmp_path / "empty.jpg").write_bytes(b"")
-    monkeypatch.setattr(sources, "MOST_BYTES", 100)
+    monkeypatch.setattr(listing, "MOST_BYTES", 100)
+    monkeypatch.setattr(images, "MOST_BYTES", 3)
     for entry, message in (
-        (Entry(0, "a", str(tmp_path / "none.jpg")), "no such file"),
-        (Entry(0, "a", str(tmp_path)), "no such file"),
+        (Entry(0, "a", str(tmp_path / "none.jpg")), "no such image file"),
+        (Entry(0, "a", str(tmp_path)), "no such image file: it is a folder"),
+        (Entry(0, "a", str(path)), "a file of more than 0 MiB"),
         (Entry(0, "a", str(tmp_path / "empty.jpg")), "empty"),
         (Entry(0, "a", str(path), 3, 9), "cut short: 2 of 9 bytes"),
         (Entry(0, "a", str(path), 0, 101), "101 bytes, more than 100"),
@@ -298,5 +303,5 @@ def test_files_that_cannot_be_read(tmp_path, monkeypatch):
             entry.read()
     if os.name == "posix":  # a pipe that nobody writes would block for ever
         os.mkfifo(tmp_path / "pipe.jpg")
-        listed = list(sources.folder.images(tmp_path))
-        assert (tmp_path / "pipe.jpg", False) in listed
+        listed = dict(tree.images(tmp_path))
+        assert listed[str(tmp_path / "pipe.jpg")] == "a pipe, a socket or a device"

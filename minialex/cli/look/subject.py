@@ -65,7 +65,7 @@ class Subject:
     def images(self, paths: Sequence[Path], count: int) -> Images:
         """The images of some files, else so many validation images, spread over the set."""
         if paths:
-            pixels = np.stack([read_image(path, self.recipe.image_size) for path in paths])
+            pixels = np.stack([read_image(path, self.recipe.image_size, self.recipe.resize) for path in paths])
             source = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
             return Images(pixels, None, [path.stem for path in paths], source)
         data = self.data()

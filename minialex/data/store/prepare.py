@@ -20,7 +20,6 @@ import os
 import threading
 import time
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -33,12 +32,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.data.images import decode
+from minialex.data.dataset import LeftOut
+from minialex.data.images import RESIZES, decode
 from minialex.data.sets.folder import validation_part
+from minialex.data.sets.listing import Entry, Listing, Source, in_short, plain_name
 from minialex.data.statistics import Sums
 from minialex.data.store import sources, store
 from minialex.data.store.store import PARTS
-from minialex.errors import ConfigurationError, DataError, MinialexError, ResourceError
+from minialex.errors import ConfigurationError, DataError, MinialexError, ResourceError, nearest
+from minialex.screen.quiet import quiet_decoders
 from minialex.storage import atomic, safetensors
 from minialex.storage.locks import locked_folder
 
@@ -62,6 +64,7 @@ class Request(NamedTuple):
     validation: str
     words: str
     size: int  # height and width of the images
+    resize: str  # how images become squares
     decoder: str  # versions of the libraries that decide which pixels an image becomes
 
 
@@ -75,6 +78,8 @@ class Plan:
     words: tuple[str, ...]
     counts: dict[str, int]  # lines of the list, by part
     sha256: dict[str, str]  # of the lists, by part
+    listed: str  # SHA-256 of the source's own list
+    notes: tuple[str, ...] = ()  # how the source was understood
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ class Summary:
     seconds: float
     workers: int
     already: bool  # whether the store was whole before
+    notes: tuple[str, ...] = ()  # how the source was understood, or what changed in it since
 
 
 def decoder() -> str:
@@ -110,6 +116,7 @@ def prepare(
     place: str | os.PathLike[str],
     *,
     size: int = 256,
+    resize: str = "one-step",
     validation: str | None = None,
     words: str | None = None,
     workers: int | None = None,
@@ -122,6 +129,7 @@ def prepare(
         source, validation, words: see `minialex.data.store.sources.find`
         place: the store's folder; new, empty, or begun by the same call
         size: height and width of the images
+        resize: how images become squares, one of `minialex.data.images.RESIZES`
         workers: processes; one a processor if None. One works in this process.
         stop: asked several times a second; where it says yes, work ends within an image and `Stopped` is raised
 
@@ -133,22 +141,22 @@ def prepare(
     """
     if not 8 <= size <= 4096:
         raise ConfigurationError(f"size = {size} cannot be used; use 8 to 4096 pixels.")
+    if resize not in RESIZES:
+        raise ConfigurationError(f"resize = '{resize}'; use one of {', '.join(RESIZES)}.{nearest(resize, RESIZES)}")
     folder = Path(place).expanduser()
+    request = Request(_absolute(source), _absolute(validation), _absolute(words), size, resize, decoder())
     workers = workers or os.cpu_count() or 1
     began = time.monotonic()
     if store.is_store(folder):
-        before = store.read_manifest(folder).size
-        if before != size:
-            raise ConfigurationError(f"{folder}: is a store of {before} x {before} pixels; give a new folder.")
+        notes = _changes(folder, request)
         if (folder / WORK).exists():
             atomic.remove_folder(folder / WORK)
-        return _summary(folder, 0, 0.0, workers, already=True)
+        return _summary(folder, 0, 0.0, workers, already=True, notes=notes)
     new = not folder.exists()
     atomic.make_folder(folder)
     try:
         with locked_folder(folder, f"{folder}: another process is preparing it; wait for it, or stop it."):
             atomic.remove_stale(folder)
-            request = Request(_absolute(source), _absolute(validation), _absolute(words), size, decoder())
             plan = _read_plan(folder, request) if (folder / WORK).is_dir() else _list(folder, request, progress, stop)
             if not Path(request.source).exists():  # a store would quietly become an empty one
                 raise DataError(f"{source}: is not there any more; the store is begun and can go on when it is.")
@@ -158,7 +166,7 @@ def prepare(
         if new and not any(folder.iterdir()):  # nothing was begun: leave nothing
             folder.rmdir()
         raise
-    return _summary(folder, decoded, time.monotonic() - began, workers, already=False)
+    return _summary(folder, decoded, time.monotonic() - began, workers, already=False, notes=plan.notes)
 
 
 def _absolute(path: str | os.PathLike[str] | None) -> str:
@@ -171,15 +179,17 @@ def _list(folder: Path, request: Request, progress: Progress, stop: Callable[[],
     others = [path.name for path in folder.iterdir() if not path.name.startswith(atomic.TEMPORARY)]
     if others:
         raise ConfigurationError(f"{folder}: holds '{others[0]}' and is no store that was begun; give a new folder.")
-    source = sources.find(request.source, validation=request.validation or None, words=request.words or None)
+    source = _source(folder, request)
+    listed = hashlib.sha256()
     images = 0
 
-    def lines(listing: sources.Listing) -> Iterator[bytes]:
+    def lines(part: str, listing: Listing) -> Iterator[bytes]:
         nonlocal images
         for item in listing():
-            if isinstance(item, sources.SkippedFile):
+            if isinstance(item, LeftOut):
                 skipped.append(json.dumps(item))
                 continue
+            listed.update(_identity(part, item))
             yield json.dumps(item).encode() + b"\n"
             images += 1
             if images % 500 == 0:
@@ -192,7 +202,7 @@ def _list(folder: Path, request: Request, progress: Progress, stop: Callable[[],
         counts, sha256 = {}, {}
         for part, listing in (("train", source.train), ("validation", source.validation)):
             if listing is not None:
-                _, sha256[part] = atomic.write_new(work / part, lines(listing))
+                _, sha256[part] = atomic.write_new(work / part, lines(part, listing))
                 counts[part] = _count(work / part)
         skipped.sync()
         skipped.close()
@@ -201,10 +211,84 @@ def _list(folder: Path, request: Request, progress: Progress, stop: Callable[[],
         for part in PARTS:
             if not counts[part]:
                 raise DataError(f"{request.source}: holds no {part} image.")
-        plan = Plan(request, source.name, source.class_names, source.words, counts, sha256)
+        notes = (*source.notes, *(("the test part is not in the store",) if source.test else ()))
+        plan = Plan(request, source.name, source.class_names, source.words, counts, sha256, listed.hexdigest(), notes)
         atomic.write_json(work / _PLAN, {**asdict(plan), "request": request._asdict()})
         atomic.move_folder(work, folder / WORK)
     return plan
+
+
+def _source(folder: Path, request: Request) -> Source:
+    """What a store is made from. Raises DataError: it cannot be used, or one class alone."""
+    source = sources.find(
+        request.source, validation=request.validation or None, words=request.words or None, without=folder.resolve()
+    )
+    if len(source.class_names) == 1:
+        raise DataError(f"{request.source}: holds one class only, '{source.class_names[0]}': nothing can be told "
+                        "apart. Expected a folder for each class, with its images in it.")  # fmt: skip
+    return source
+
+
+def _identity(part: str, entry: Entry) -> bytes:
+    """An image of a list, wherever the source lies."""
+    return f"{part}\t{entry.label}\t{entry.name}\t{entry.offset}\n".encode(errors="surrogateescape")
+
+
+def _changes(folder: Path, request: Request) -> tuple[str, ...]:
+    """Compare a whole store with what is asked for now; returns what there is to say.
+
+    The source is listed again, and its files' times are compared with the store's: files are not read.
+
+    Raises:
+        ConfigurationError: it is the store of another source or of other settings, or its source has changed
+    """
+    found = store.read_manifest(folder)
+    before = Request(found.source, found.validation, found.words_file, found.size, found.resize, request.decoder)
+    if not found.source:  # of the first format, which does not say what it was made from
+        before = request._replace(size=found.size, resize=found.resize)
+        name = Path(request.source).stem if Path(request.source).is_file() else Path(request.source).name
+        if found.name != plain_name(name):
+            raise ConfigurationError(
+                f"{folder}: is a store of '{found.name}', not of {request.source}; give a new folder."
+            )
+    _refuse_others(folder, "is a store that was made", before, request)
+    if not Path(request.source).exists():
+        return (f"{request.source} is not there any more: not compared",)
+    if not found.listed:
+        return ()
+    listed = hashlib.sha256()
+    newer, since, images = 0, (folder / store.MANIFEST).stat().st_mtime, 0
+    source = _source(folder, request)
+    seen = ""
+    for part, listing in (("train", source.train), ("validation", source.validation)):
+        for item in listing() if listing else ():
+            if isinstance(item, Entry):
+                listed.update(_identity(part, item))
+                images += 1
+                if item.path != seen and os.path.exists(item.path):
+                    newer += os.stat(item.path).st_mtime > since
+                    seen = item.path
+    again = "prepare it into a new folder, or remove this one."
+    if listed.hexdigest() != found.listed:
+        held = f"the store holds {sum(map(found.count, PARTS)):,}, and {found.left_out:,} files were left out"
+        raise ConfigurationError(f"{folder}: {request.source} has changed since the store was made: it lists "
+                                 f"{images:,} images now; {held}; {again}")  # fmt: skip
+    if newer:
+        raise ConfigurationError(
+            f"{folder}: {newer:,} of the files of {request.source} are newer than the store; {again}"
+        )
+    return ()
+
+
+def _refuse_others(folder: Path, what: str, before: Request, now: Request) -> None:
+    """Refuse to go on with other settings. Raises ConfigurationError: they differ; the first is named."""
+    if now.source != before.source:
+        raise ConfigurationError(f"{folder}: {what} of {before.source}, not of {now.source}: give a new folder.")
+    options = ("--validation", "--words", "--size", "--resize", "decoder")
+    for option, old, new in zip(options, before[1:], now[1:], strict=True):
+        if new != old:
+            raise ConfigurationError(f"{folder}: {what} with {option} {old or 'none'}, not {new or 'none'}: go on with "
+                                     "the same, or give a new folder.")  # fmt: skip
 
 
 def _count(path: Path) -> int:
@@ -214,7 +298,16 @@ def _count(path: Path) -> int:
 
 def _keep_a_tenth(work: Path, count: int, where: str) -> tuple[dict[str, int], dict[str, str]]:
     """Divide a list into training and validation, as `minialex.data.sets.folder` does it."""
-    chosen = validation_part(count, 0, where)
+    labels = np.zeros(count, np.int64)
+
+    def names() -> Iterator[str]:
+        with (work / "train").open("rb") as file:
+            for number, line in enumerate(file):
+                entry = Entry(*json.loads(line))
+                labels[number] = entry.label
+                yield entry.name
+
+    chosen = validation_part(names(), labels, 0, where)
     counts, sha256 = {}, {}
     whole = work / "whole"
     os.rename(work / "train", whole)
@@ -239,14 +332,10 @@ def _read_plan(folder: Path, request: Request) -> Plan:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         fields |= {"request": Request(**fields["request"])}
-        plan = Plan(**fields | {name: tuple(fields[name]) for name in ("class_names", "words")})
+        plan = Plan(**fields | {name: tuple(fields[name]) for name in ("class_names", "words", "notes")})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}); remove {folder} and begin again.") from None
-    options = ("source", "--validation", "--words", "--size", "decoder")
-    for option, before, now in zip(options, plan.request, request, strict=True):
-        if now != before:
-            raise ConfigurationError(f"{folder}: was begun with {option} {before or 'none'}, not {now or 'none'}: "
-                                     "go on with the same, or give a new folder.")  # fmt: skip
+    _refuse_others(folder, "was begun", plan.request, request)
     for part in PARTS:
         with (folder / WORK / part).open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != plan.sha256[part]:
@@ -263,6 +352,7 @@ class Task(NamedTuple):
     begin: int
     images: int
     size: int
+    resize: str
 
 
 def _tasks(folder: Path, plan: Plan, part: str) -> Iterator[Task]:
@@ -273,7 +363,7 @@ def _tasks(folder: Path, plan: Plan, part: str) -> Iterator[Task]:
             lines = list(itertools.islice(file, _shard_size(plan.counts[part])))
             if not lines:
                 return
-            yield Task(str(folder), part, number, begin, len(lines), plan.request.size)
+            yield Task(str(folder), part, number, begin, len(lines), plan.request.size, plan.request.resize)
             begin += sum(map(len, lines))
 
 
@@ -291,6 +381,7 @@ def _begin(stop: Any, done: Any, slots: Any = None) -> None:
     if slots is not None:
         import signal
 
+        quiet_decoders()  # a process of our own
         with slots.get_lock():
             _Worker.slot = slots.value
             slots.value += 1
@@ -327,11 +418,11 @@ def make_shard(task: Task) -> tuple[Task, Sums | None]:
         with (folder / WORK / task.part).open("rb") as lines:
             lines.seek(task.begin)
             for number in range(1, task.images + 1):
-                entry = sources.Entry(*json.loads(lines.readline()))
+                entry = Entry(*json.loads(lines.readline()))
                 if _Worker.stop.is_set():
                     raise Stopped
                 try:
-                    block[filled], notes = decode(entry.read(), task.size, entry.name)
+                    block[filled], notes = decode(entry.read(), task.size, entry.name, task.resize)
                 except DataError as error:
                     left_out.append((entry.name, str(error)))
                 else:
@@ -454,7 +545,11 @@ def _finish(folder: Path, plan: Plan) -> None:
     for name in (store.LEFT_OUT, store.TREATED):
         _, sha256s[name] = atomic.write_stream(folder / name, _notes(folder, plan, name))
     notes = (left_out, treated, plan.request.decoder)
-    manifest = store.Manifest(plan.name, plan.request.size, plan.class_names, plan.words, shards, sha256s, *notes)
+    request = plan.request
+    made_from = (request.resize, request.source, request.validation, request.words, plan.listed)
+    manifest = store.Manifest(
+        plan.name, request.size, plan.class_names, plan.words, shards, sha256s, *notes, *made_from
+    )
     store.write_manifest(folder, manifest)
     atomic.remove_folder(folder / WORK)
     atomic.remove_stale(folder)
@@ -483,20 +578,22 @@ def _notes(folder: Path, plan: Plan, name: str) -> Iterator[bytes]:
                 yield row(part, image, note)
 
 
-def _summary(folder: Path, decoded: int, seconds: float, workers: int, *, already: bool) -> Summary:
+def _summary(
+    folder: Path, decoded: int, seconds: float, workers: int, *, already: bool, notes: tuple[str, ...]
+) -> Summary:
     """What ``store.json`` and the two lists say."""
     manifest = store.read_manifest(folder)
     seen = set(store.StoreSplit(folder, "train", manifest).labels.tolist())
     missing = tuple(name for label, name in enumerate(manifest.class_names) if label not in seen)
     images = {part: manifest.count(part) for part in PARTS}
     left_out, treated = (_reasons(folder / name) for name in (store.LEFT_OUT, store.TREATED))
-    return Summary(images, len(manifest.class_names), left_out, treated, missing, decoded, seconds, workers, already)
+    return Summary(
+        images, len(manifest.class_names), left_out, treated, missing, decoded, seconds, workers, already, notes
+    )
 
 
 def _reasons(path: Path) -> dict[str, int]:
-    """How many lines of a list have which last cell, without what stands in brackets or after a colon."""
+    """How many lines of a list have which last cell."""
     with path.open(encoding="utf-8") as file:
         next(file)
-        cells = (line.rstrip("\n").rpartition("\t")[2] for line in file)
-        counts = Counter(cell.partition(" (")[0].partition(":")[0].rstrip(".") for cell in cells)
-    return dict(counts.most_common())
+        return in_short(line.rstrip("\n").rpartition("\t")[2] for line in file)

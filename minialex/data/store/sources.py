@@ -25,81 +25,36 @@ import os
 import re
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from minialex.data.images import ENDINGS, MOST_BYTES
-from minialex.data.sets import folder
+from minialex.data.dataset import LeftOut
+from minialex.data.sets import layout, lists, tree
+from minialex.data.sets.listing import Entry, Source
 from minialex.errors import DataError
 
 _KIT_BYTES = 64 << 20  # the kit's files have less than one MiB
-_KAGGLE = Path("ILSVRC", "Data", "CLS-LOC")
-LISTS = (".txt", ".tsv", ".csv", ".lst")
 WORD_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 
 
-class Entry(NamedTuple):
-    """One image of a source."""
-
-    label: int  # its class
-    name: str  # what it is called in lists: its path in the source, ARCHIVE/MEMBER in an archive
-    path: str  # the file to open
-    offset: int = -1  # where its bytes begin in that file; −1 if it is the whole file
-    size: int = -1
-
-    def read(self) -> bytes:
-        """The image's bytes. Raises DataError: a file that is gone, cannot be read, is empty or much too large."""
-        if not os.path.isfile(self.path):  # a pipe would block for ever
-            raise DataError("no such file.")
-        try:
-            with open(self.path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size if self.offset < 0 else self.size
-                if size > MOST_BYTES:
-                    raise DataError(f"{size:,} bytes, more than {MOST_BYTES:,}.")
-                file.seek(max(self.offset, 0))
-                data = file.read(size)
-        except OSError as error:
-            raise DataError(f"cannot be read ({error.strerror or error}).") from None
-        if not data:
-            raise DataError("empty.")
-        if len(data) != size:
-            raise DataError(f"cut short: {len(data):,} of {size:,} bytes.")
-        return data
-
-
-class SkippedFile(NamedTuple):
-    """Something in a source that is not taken for an image, and why."""
-
-    name: str
-    reason: str
-
-
-Listing = Callable[[], Iterator[Entry | SkippedFile]]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where images come from; without a validation listing a tenth of the training images is kept for it."""
-
-    name: str  # what the data set will be called
-    class_names: tuple[str, ...]
-    words: tuple[str, ...]  # what a person calls the classes; empty if unknown
-    train: Listing
-    validation: Listing | None
-
-
-def find(place: str | os.PathLike[str], *, validation: str | None = None, words: str | None = None) -> Source:
+def find(
+    place: str | os.PathLike[str],
+    *,
+    validation: str | None = None,
+    words: str | None = None,
+    without: Path | None = None,
+) -> Source:
     """The source at a place: archives if there are any, else a folder of images, else a list.
 
     Args:
-        place: a folder, the training archive, or a list: one image a line, its path and then its class (a number from
-            0, or a name), with a tab, a comma (``.csv``) or a space between; paths are relative to the list's folder
+        place: a folder, the training archive, or a list, as `minialex.data.sets.lists` reads it
         validation: the validation images, where they lie elsewhere: a folder of the same class folders, or a list
         words: a file with what the classes are called, one a line: the class's name, a space, its words, as
             ``synset_words.txt`` and ``LOC_synset_mapping.txt`` have it; a file of one of these names in the folder is
             found
+        without: a folder in it that is not looked at, as a full path: the store that is being made
 
     Raises:
         DataError: nothing there, or something that cannot be used
@@ -112,15 +67,18 @@ def find(place: str | os.PathLike[str], *, validation: str | None = None, words:
         return _archives(archive, where)
     if path.is_file() and path.suffix == ".tar":
         return _archives(path, where)
-    if (path / _KAGGLE).is_dir():
-        return _kaggle(path)
-    if path.is_file() and path.suffix.lower() not in LISTS:
-        raise DataError(f"{path}: not a tar archive, a folder of images, or a list ({', '.join(LISTS)}).")
-    source = _folder(path, validation) if path.is_dir() else _list(path, validation)
+    if path.is_dir():
+        source = _folder(path, validation, without)
+    elif path.suffix.lower() in lists.ENDINGS:
+        source = lists.source(path, None if validation is None else _list(validation))
+    else:
+        raise DataError(f"{path}: not a tar archive, a folder of images, or a list ({', '.join(lists.ENDINGS)}).")
+    if source.words and not words:
+        return source
     files = [Path(words).expanduser()] if words else [where / n for n in WORD_FILES if (where / n).is_file()]
     if not files:
         return source
-    titles, names = _read_words(files[0]), source.class_names
+    titles, names = lists.read_words(files[0]), source.class_names
     if all(name.isdigit() for name in names) and len(titles) == len(names):
         return replace(source, class_names=tuple(titles), words=tuple(titles.values()))
     missing = [name for name in names if name not in titles]
@@ -142,106 +100,23 @@ def _one(where: Path, *patterns: str) -> Path | None:
     return None
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file with their numbers, empty ones and comments left out."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip() and not line.startswith("#"):
-                    yield number, line.rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error}).") from None
+def _list(validation: str) -> Path:
+    """A list of validation images."""
+    path = Path(validation).expanduser()
+    if not path.is_file():
+        raise DataError(f"{path}: no such list of validation images.")
+    return path
 
 
-def _read_words(path: Path) -> dict[str, str]:
-    """What classes are called, by name."""
-    rows = (line.replace("\t", " ").partition(" ") for _, line in _lines(path))
-    return {name: rest.strip() or name for name, _, rest in rows}
-
-
-def _folder(root: Path, validation: str | None) -> Source:
-    """An ImageFolder, laid out as `minialex.data.sets.folder` says."""
-    train, val, names = folder.layout(root)
-    if validation is not None:
-        val = Path(validation).expanduser()
-        if not val.is_dir():
-            raise DataError(f"{val}: no such folder of validation images.")
-    if not names:
-        raise DataError(f"{train}: holds no class folders; expected {train}/CLASS/IMAGE.jpg, the official archives, "
-                        "or give a list of files.")  # fmt: skip
-    validate = None if val is None else partial(_class_folders, root, val, names)
-    return Source(root.resolve().name, names, (), partial(_class_folders, root, train, names), validate)
-
-
-def _class_folders(root: Path, place: Path, names: tuple[str, ...]) -> Iterator[Entry | SkippedFile]:
-    """The images of a folder with one folder a class."""
-    for label, name in enumerate(names):
-        for path, usable in folder.images(place / name):
-            shown = path.relative_to(root) if path.is_relative_to(root) else path
-            if usable:
-                yield Entry(label, str(shown), str(path))
-            else:
-                yield SkippedFile(str(shown), f"no image by its name ({', '.join(ENDINGS)})")
-
-
-def _kaggle(root: Path) -> Source:
-    """ImageNet as Kaggle gives it, unpacked."""
-    words = _read_words(root / "LOC_synset_mapping.txt")
-    names = tuple(sorted(words))
-    labels = {name: label for label, name in enumerate(names)}
-
-    def validation() -> Iterator[Entry | SkippedFile]:
-        table = root / "LOC_val_solution.csv"
-        for number, line in _lines(table):
-            image, _, rest = line.partition(",")
-            if image == "ImageId":
-                continue
-            name = rest.split(" ")[0]
-            if name not in labels:
-                raise DataError(f"{table}, line {number}: class '{name}' is not in LOC_synset_mapping.txt.")
-            path = root / _KAGGLE / "val" / f"{image}.JPEG"
-            yield Entry(labels[name], str(path.relative_to(root)), str(path))
-
-    train = partial(_class_folders, root, root / _KAGGLE / "train", names)
-    return Source(root.resolve().name, names, tuple(words[name] for name in names), train, validation)
-
-
-def _list(path: Path, validation: str | None) -> Source:
-    """A list of files with their classes."""
-    val = None if validation is None else Path(validation).expanduser()
-    if val is not None and not val.is_file():
-        raise DataError(f"{val}: no such list of validation images.")
-    names = {label for _, _, label in _list_lines(path)}
-    if not names:
-        raise DataError(f"{path}: lists no image.")
-    if all(name.isdecimal() for name in names):
-        numbers = {name: int(name) for name in names}
-        most = max(numbers.values())
-        if most >= 1_000_000:
-            raise DataError(f"{path}: class {most}; classes are numbered from 0.")
-        class_names = tuple(map(str, range(most + 1)))
-    else:
-        class_names = tuple(sorted(names))
-        numbers = {name: label for label, name in enumerate(class_names)}
-
-    def listing(file: Path) -> Iterator[Entry | SkippedFile]:
-        for line, name, label in _list_lines(file):
-            if label not in numbers:
-                raise DataError(f"{file}, line {line}: class '{label}' is not among those of {path}.")
-            yield Entry(numbers[label], name, str(file.parent / name))
-
-    validate = None if val is None else partial(listing, val)
-    return Source(path.stem, class_names, (), partial(listing, path), validate)
-
-
-def _list_lines(path: Path) -> Iterator[tuple[int, str, str]]:
-    """(line, path, class) of a list."""
-    for number, line in _lines(path):
-        separator = "\t" if "\t" in line else "," if path.suffix.lower() == ".csv" else " "
-        name, middle, label = line.rpartition(separator)
-        if not middle or not name.strip() or not label.strip():
-            raise DataError(f"{path}, line {number}: expected a path and a class, got {line[:80]!r}.")
-        yield number, name.strip(), label.strip()
+def _folder(root: Path, validation: str | None, without: Path | None) -> Source:
+    """A folder of images, laid out as `minialex.data.sets.layout` says."""
+    source = layout.read(root, without=without)
+    if validation is None:
+        return source
+    place = Path(validation).expanduser()
+    if not place.is_dir():
+        raise DataError(f"{place}: no such folder of validation images.")
+    return replace(source, validation=layout.validation_folder(place, root, source.class_names))
 
 
 def _archives(train: Path, where: Path) -> Source:
@@ -268,7 +143,7 @@ class _Member(NamedTuple):
     open: Callable[[], IO[bytes] | None]
 
 
-def _members(path: Path, within: _Member | None = None) -> Iterator[_Member | SkippedFile]:
+def _members(path: Path, within: _Member | None = None) -> Iterator[_Member | LeftOut]:
     """The members of a tar, or of one within it; only headers are read.
 
     Raises:
@@ -285,7 +160,7 @@ def _members(path: Path, within: _Member | None = None) -> Iterator[_Member | Sk
                     if member.isreg() and not member.issparse():
                         yield _Member(member.name, first + member.offset_data, member.size, content)
                     elif not member.isdir():
-                        yield SkippedFile(f"{shown}/{member.name}", "in the archive, but no plain file")
+                        yield LeftOut(f"{shown}/{member.name}", "in the archive, but no plain file")
                 end = archive.offset
             file.seek(end)
             mark = file.read(512)
@@ -293,7 +168,7 @@ def _members(path: Path, within: _Member | None = None) -> Iterator[_Member | Sk
         damage = f"damaged or cut short, or no tar archive ({error}); get it again."
         raise DataError(f"{path.parent / shown}: {damage}") from None
     if not mark:
-        yield SkippedFile(shown, "no image: the archive ends without tar's end mark; is it whole?")
+        yield LeftOut(shown, "no image: the archive ends without tar's end mark; is it whole?")
     elif mark.strip(b"\0"):
         raise DataError(f"{path.parent / shown}: damaged at byte {first + end:,}; get it again.")
 
@@ -303,33 +178,33 @@ def _class_of(name: str) -> str:
     return Path(name).name.removesuffix(".tar")
 
 
-def _train(path: Path, names: tuple[str, ...]) -> Iterator[Entry | SkippedFile]:
+def _train(path: Path, names: tuple[str, ...]) -> Iterator[Entry | LeftOut]:
     """The images of the tar of tars."""
     labels = {name: label for label, name in enumerate(names)}
     for outer in _members(path):
-        if isinstance(outer, SkippedFile):
+        if isinstance(outer, LeftOut):
             yield outer
             continue
         label = labels.get(_class_of(outer.name))
         if label is None or not outer.name.endswith(".tar"):
-            yield SkippedFile(f"{path.name}/{outer.name}", "no archive of a known class")
+            yield LeftOut(f"{path.name}/{outer.name}", "no archive of a known class")
             continue
         for inner in _members(path, outer):
-            if isinstance(inner, SkippedFile):
+            if isinstance(inner, LeftOut):
                 yield inner
             else:
                 yield Entry(label, f"{outer.name}/{inner.name}", str(path), inner.offset, inner.size)
 
 
-def _validation(path: Path, truth: tuple[int, ...]) -> Iterator[Entry | SkippedFile]:
+def _validation(path: Path, truth: tuple[int, ...]) -> Iterator[Entry | LeftOut]:
     """The numbered images of the validation archive, with their labels."""
     for member in _members(path):
-        if isinstance(member, SkippedFile):
+        if isinstance(member, LeftOut):
             yield member
             continue
         number = re.search(r"_(\d+)\.[^.]+$", member.name)
         if number is None or not 1 <= int(number[1]) <= len(truth):
-            yield SkippedFile(f"{path.name}/{member.name}", f"no number from 1 to {len(truth):,} in its name")
+            yield LeftOut(f"{path.name}/{member.name}", f"no number from 1 to {len(truth):,} in its name")
         else:
             yield Entry(truth[int(number[1]) - 1], f"{path.name}/{member.name}", str(path), member.offset, member.size)
 
@@ -368,7 +243,7 @@ def _kit_files(kit: Path) -> tuple[bytes, bytes]:
 
     try:
         if kit.is_dir():
-            for path, _ in folder.images(kit):
+            for path in map(Path, (path for path, _ in tree.images(kit))):
                 if kind(path.name) and path.is_file() and path.stat().st_size <= _KIT_BYTES:
                     wanted.setdefault(kind(path.name), path.read_bytes())
         else:

@@ -42,7 +42,7 @@ from minialex.storage import atomic, safetensors
 MANIFEST = "store.json"
 STATISTICS = "statistics.safetensors"
 LEFT_OUT, TREATED = "left-out.tsv", "treated.tsv"
-FORMAT = "minialex store 1"
+FORMAT, READ = "minialex store 2", ("minialex store 1", "minialex store 2")
 PARTS = ("train", "validation")
 _AGAIN = "prepare the store again."
 _OPEN_MAPS = 512  # shards that are mapped at a time; each keeps a file open, and 1,024 are usual
@@ -70,6 +70,11 @@ class Manifest:
     left_out: int  # files that are not in the store
     treated: int  # images that were not as usual
     made_with: str  # versions of what decoded the images
+    resize: str = "one-step"  # how images became squares, see `minialex.data.images`
+    source: str = ""  # what it was made from: a full path; empty in stores of format 1, as all that follows
+    validation: str = ""
+    words_file: str = ""
+    listed: str = ""  # SHA-256 of the list of images that the source gave
 
     def count(self, part: str) -> int:
         """Number of images of a part."""
@@ -108,8 +113,8 @@ def read_manifest(folder: Path) -> Manifest:
         body = json.loads(path.read_bytes())
         if body.pop("sha256") != _own_sum(body):
             raise ValueError("its SHA-256 differs")
-        if (form := body.pop("format")) != FORMAT:
-            raise DataError(f"{path}: '{form}' is not read here, '{FORMAT}' is; prepare it again.")
+        if (form := body.pop("format")) not in READ:
+            raise DataError(f"{path}: '{form}' is not read here, '{FORMAT}' is: update minialex, or {_AGAIN}")
         body |= {name: tuple(body[name]) for name in ("class_names", "words")}
         body["shards"] = {part: tuple(Shard(*shard) for shard in body["shards"][part]) for part in PARTS}
         return Manifest(**body)
@@ -157,11 +162,11 @@ def read_index(path: Path) -> tuple[Index, str]:
     return index, hashlib.sha256(data).hexdigest()
 
 
-def load(place: str | os.PathLike[str], *, size: int | None = None) -> DataSet:
+def load(place: str | os.PathLike[str], *, size: int | None = None, resize: str = "one-step") -> DataSet:
     """A store as a data set: labels in memory, images on disk.
 
     Raises:
-        ConfigurationError: another size than the store's is asked for
+        ConfigurationError: another size than the store's is asked for, or another order of resizing
         DataError: no store, or a file of it that is missing, damaged or cut short
     """
     folder = Path(place).expanduser()
@@ -169,6 +174,9 @@ def load(place: str | os.PathLike[str], *, size: int | None = None) -> DataSet:
     if size not in (None, manifest.size):
         raise ConfigurationError(f"{folder}: holds images of {manifest.size} x {manifest.size} pixels, not {size}: "
                                  f"set --image-size {manifest.size} (and --crop).")  # fmt: skip
+    if resize != manifest.resize:
+        raise ConfigurationError(f"{folder}: was prepared with --resize {manifest.resize}, not {resize}: "
+                                 f"set --resize {manifest.resize}.")  # fmt: skip
     train, validation = (StoreSplit(folder, part, manifest) for part in PARTS)
     statistics = read_statistics(folder, manifest)
     return DataSet(manifest.name, train, validation, manifest.class_names, manifest.words, statistics)
@@ -220,6 +228,13 @@ class StoreSplit:
         """What an image was called in its source."""
         number, row = self._where(index)
         return read_index(index_path(self.folder, self.part, number))[0].names[row]
+
+    def digest(self, chosen: NDArray[np.int64]) -> str:
+        """SHA-256 of which images of the part are chosen, by the checksums of its shards."""
+        found = hashlib.sha256(np.asarray(chosen, np.int64).tobytes())
+        for shard in self.manifest.shards[self.part]:
+            found.update(f"{shard.images} {shard.sha256} {shard.index_sha256}\n".encode())
+        return found.hexdigest()
 
     def _where(self, index: int) -> tuple[int, int]:
         """The shard of an image, and its number there."""
