@@ -337,13 +337,16 @@ class LineFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with translate_os_errors(path):
-            is_new = not path.exists()
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
-            if is_new:
-                sync_folder(path.parent)
-            contents = path.read_bytes()
-            if not contents.endswith(b"\n"):
-                self._file.truncate(contents.rfind(b"\n") + 1)
+            self._open()
+
+    def _open(self) -> None:
+        is_new = not self.path.exists()
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        if is_new:
+            sync_folder(self.path.parent)
+        contents = self.path.read_bytes()
+        if not contents.endswith(b"\n"):
+            self._file.truncate(contents.rfind(b"\n") + 1)
 
     def append(self, line: str) -> None:
         """Append one line; what it holds of newlines becomes spaces."""
@@ -360,8 +363,11 @@ class LineFile:
                 raise
 
     def sync(self) -> None:
-        """Wait until all lines are on the disk."""
+        """Wait until all lines are on the disk. A file that somebody has removed or replaced is begun anew."""
         with translate_os_errors(self.path):
+            if not (self.path.exists() and os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())):
+                self._file.close()
+                self._open()
             os.fsync(self._file.fileno())
 
     def close(self) -> None:

@@ -93,7 +93,7 @@ def run(jobs: Sequence[Job], place: Place, at_once: int, told: Callable[[State],
     """Train all jobs, several at once.
 
     Returns:
-        ``""`` if all are done, else what stopped them: ``"Ctrl-C"`` or ``"SIGTERM"``. Runs that were begun have then
+        ``""`` if all are done, else what stopped them: ``"Ctrl-C"``, ``"SIGTERM"``, …. Runs that were begun have then
         saved and go on there the next time, to the same bits.
 
     Raises:
@@ -123,7 +123,7 @@ def run(jobs: Sequence[Job], place: Place, at_once: int, told: Callable[[State],
                 if failure or stop.requested:
                     for other in workers:  # a second signal would end them without a checkpoint: ask each once
                         _ask(other, stop.requested)
-            if stop.requested == "SIGTERM":
+            if stop.requested and stop.requested != "Ctrl-C":
                 for worker in workers:
                     _ask(worker, None)
             epochs = sum(measures.epochs_done(run_folder(place.out, key(job.recipe))) for job in jobs)

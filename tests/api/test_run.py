@@ -17,7 +17,7 @@ import pytest
 import minialex
 from minialex.cli.app import run as command
 from minialex.errors import CheckpointError, ConfigurationError
-from minialex.training.loop import Listener
+from minialex.training.listening import Listener
 
 ROOT = Path(minialex.__file__).parents[1]
 
