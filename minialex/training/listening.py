@@ -90,20 +90,29 @@ def reached(tell: Callable[[], object]) -> bool:
     except (OSError, SystemExit) as error:  # rich ends the process where it finds a pipe broken
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             raise
-        _point_nowhere()
+        reason = getattr(error, "strerror", None) or "its reader has gone"
+        message = f"warning: nothing can be shown any more ({reason}); the work goes on without"
         with contextlib.suppress(OSError, ValueError):
-            reason = getattr(error, "strerror", None) or "its reader has gone"
-            print(f"warning: nothing can be shown any more ({reason}); the work goes on without", file=sys.stderr)
+            if isinstance(error, SystemExit) or not _prints(message):
+                print(message, file=_itself(sys.stderr), flush=True)
         return False
     return True
 
 
-def _point_nowhere() -> None:
-    """Let standard output go nowhere if it is broken: what is still in its buffer would fail again at the end."""
+def _itself(stream: Any) -> Any:
+    """A stream, where rich has put one of its own in its place while it shows a bar."""
+    return getattr(stream, "rich_proxied_file", stream)
+
+
+def _prints(message: str) -> bool:
+    """Print on standard output; if that is broken let it go nowhere, since what is in its buffer would fail again."""
+    stream = _itself(sys.stdout)
     try:
-        sys.stdout.flush()
+        print(message, file=stream, flush=True)
     except OSError:
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
+            os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
+        return False
+    return True
