@@ -163,6 +163,8 @@ def train(
     if isinstance(recipe, list | tuple):
         raise ConfigurationError("expected a Network (minialex.network.network), not a list of layers")
     if isinstance(recipe, Network) or callable(recipe):
+        if network is not None:
+            raise ConfigurationError("two networks were given, as the first argument and as network: give one")
         recipe, network = None, recipe
     if network is not None:
         fields = {**own.changes_for(network), **fields}

@@ -48,7 +48,7 @@ class Weights:
     tensors: Arrays  # whole layers' (see `minialex.network.parameters.join_columns`), float32 or float64
     data: str  # name of the data set
     # where they come from, as JSON values: "from" in words, and as far as they are known "step", "epochs",
-    # "top1_error", "top5_error" (fractions of 1), "views", "begun_with"
+    # "top1_error", "top5_error" (fractions of 1), "views", "begun_with", "network_sha256" (of one's own network)
     origin: Mapping[str, Any] = field(default_factory=dict)
     words: tuple[str, ...] = ()  # what people call the classes, where that is something else than their names
 
@@ -194,6 +194,8 @@ def find(path: Path) -> Weights:
     origin = {"from": f"a run of minialex, {home.resolve().name}, step {saved.step}", **_facts(home, saved, recipe)}
     if begun_with:
         origin["begun_with"] = begun_with
+    if network := data.decides.get("network sha256"):
+        origin["network_sha256"] = network
     return Weights(recipe, data.class_names, data.statistics, saved.weights, data.name, origin, tuple(data.words))
 
 

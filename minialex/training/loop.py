@@ -18,7 +18,7 @@ from minialex.data.dataset import statistics_of
 from minialex.engine.columns import Placement
 from minialex.engine.schedule import EpochRates, epoch_rates
 from minialex.engine.session import Session, StepOutcome
-from minialex.errors import CheckpointError, NumericalError
+from minialex.errors import CheckpointError, NumericalError, ResourceError
 from minialex.evaluation.errors import Evaluation, evaluate
 from minialex.network import variants
 from minialex.network.parameters import whole_shapes
@@ -342,7 +342,16 @@ class Training:
         def progress(done: int) -> None:
             self.listener.validating(done, len(split))
 
-        return evaluate([self.session], split, views=views, progress=progress, stop=stop)
+        batch_size = 100
+        while True:
+            try:
+                return evaluate(
+                    [self.session], split, views=views, batch_size=batch_size, progress=progress, stop=stop
+                )
+            except ResourceError:  # memory that is enough for training need not be enough for this
+                if batch_size == 1:
+                    raise
+                batch_size //= 2
 
     def look_for_dead_units(self) -> None:
         """Warn of layers that nothing passes any more."""

@@ -192,7 +192,7 @@ def test_evaluate_and_predict(whole: Path, tmp_path: Path) -> None:
         (["train", "--data", "cifar10:/no/such/place"], 3, "minialex download cifar10"),
         (["train", "--resume", "/no/such/run"], 4, "no run at /no/such/run"),
         (["evaluate", "/no/such/run"], 4, "no run folder /no/such/run"),
-        (["evaluate", "x", "--views", "3"], 2, "--views takes 1 or 10"),
+        (["evaluate", "x", "--views", "3"], 2, "views = 3; use 1 or 10"),
         (["trian"], 2, "Did you mean 'train'?"),
     ],
 )
