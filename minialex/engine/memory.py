@@ -23,6 +23,7 @@ from minialex.errors import ResourceError
 from minialex.screen.formats import readable_size
 
 SHARE = 0.75  # of the available memory that a step may take: batches that are read ahead need some, too
+COMPILER = 256 << 20  # bytes that are left for what a backend compiles, where there are as many
 
 
 def explained(
@@ -77,7 +78,8 @@ def _find(
         each = (second - first) / small
         needed = round(first + (batch_size - small) * each)
         if available is not None:
-            fits = min(batch_size - 1, small + int((SHARE * available - first) / each))
+            usable = max(min(SHARE * available, available - COMPILER), SHARE / 2 * available)
+            fits = min(batch_size - 1, small + int((usable - first) / each))
     while fits > 0:
         fits -= fits % 8 if fits > 16 else 0
         if _peak(backend, plan, kind, fits, bound) is not None:
