@@ -62,11 +62,11 @@ def default_name() -> str:
     A class without that attribute is used by name alone.
 
     Raises:
-        ConfigurationError: If no backend is installed that has one.
+        ConfigurationError: If no backend is installed that has one, or the environment forbids to look.
     """
     ranks: dict[str, int] = {}
     for name in installed():
-        with suppress(MinialexError):
+        with suppress(BackendUnavailable):
             ranks[name] = getattr(kind(name), "priority", -1)
     best = max(ranks, key=ranks.__getitem__, default=None)
     if best is None or ranks[best] < 0:
