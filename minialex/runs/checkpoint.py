@@ -33,6 +33,7 @@ VERSION = 1
 WEIGHTS, MOMENTUM, STATE, MANIFEST = "weights.safetensors", "momentum.safetensors", "state.json", "manifest.json"
 LATEST, BEST = "latest", "best"
 REPLACED = ".replaced"
+MANIFEST_BYTES = 1024  # about
 JSON_LIMIT = 16 * 1024 * 1024  # bytes
 _NAME = re.compile(r"step-(\d{8,})(?:\.replaced)?")
 
@@ -101,10 +102,9 @@ def save(
     state_bytes = atomic.json_bytes(dict(state), final / STATE)
     arrays = {WEIGHTS: weights, MOMENTUM: momentum}
     headers = {name: safetensors.header(tensors, name) for name, tensors in arrays.items()}
-    nbytes = sum(tensor.nbytes for tensors in arrays.values() for tensor in tensors.values())
-    needed = nbytes + sum(map(len, headers.values())) + len(state_bytes)
-
     atomic.make_folder(folder)
+    sizes = [len(headers[name]) + sum(a.nbytes for a in tensors.values()) for name, tensors in arrays.items()]
+    needed = atomic.on_disk([*sizes, len(state_bytes), MANIFEST_BYTES], folder)
     with atomic.translate_os_errors(final, needed):
         atomic.remove_stale(folder)
         _finish_replacing(folder)

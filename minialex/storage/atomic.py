@@ -62,7 +62,9 @@ def _explanation(error: OSError, path: Path, needed: int | None) -> MinialexErro
     kind: type[MinialexError] = ResourceError
     match error.errno:
         case errno.ENOSPC:
-            text = f"the disk is full: {need}{_free(path)}; make room there, or choose another disk with --out"
+            enough = needed is not None and needed <= _free_bytes(path)
+            more = ", of which the file system itself takes a part" if enough else ""
+            text = f"the disk is full: {need}{_free(path)}{more}; make room there, or choose another disk with --out"
         case errno.EDQUOT:
             text = f"your disk quota is used up: {need}{_free(path)} on the disk as a whole; remove files of yours, or "
             text += "choose another disk with --out"
@@ -78,6 +80,20 @@ def _explanation(error: OSError, path: Path, needed: int | None) -> MinialexErro
         case _:
             text = f"{reason}: {need}{_free(path)}"
     return kind(f"cannot write {str(path)!r}: {text}")
+
+
+def on_disk(sizes: Iterable[int], folder: Path) -> int:
+    """Bytes that files of some sizes take in a new folder, each of them whole blocks of the file system."""
+    block = os.statvfs(folder).f_frsize if hasattr(os, "statvfs") else 4096
+    return sum(-(-size // block) * block for size in (*sizes, block))
+
+
+def _free_bytes(path: Path) -> int:
+    for folder in (path, *path.parents):
+        if folder.is_dir():
+            with contextlib.suppress(OSError):
+                return shutil.disk_usage(folder).free
+    return 0
 
 
 def _free(path: Path) -> str:

@@ -22,4 +22,4 @@ def test_a_variable_is_named(tmp_path: Path, name: str, value: str) -> None:
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"error: the environment variable {name}={value} cannot be used (")
+    assert done.stderr.startswith(f"error: the environment variable {name}={value} cannot be used")
