@@ -106,6 +106,10 @@ class TrainingRun:
             raise ConfigurationError(f"{path} has begun already: leave out init, or train into another folder")
         recipe = recipe.replace(data=absolute(recipe.data))
         resuming.compare_recipes(path, before, recipe)  # at once, and again where it is written
+        try:
+            variants.build(recipe)
+        except ConfigurationError as error:
+            raise CheckpointError(f"{path}: its recipe makes no network: {error}") from None
         listener = _listener(progress, live)
         if "backend" in different:
             listener.warning(
