@@ -94,7 +94,7 @@ class TrainedNet:
 
         Args:
             images: a path, a Pillow image, an array uint8 [H,W,3], [H,W] or [3,S,S]; or a list or batch [N,…] of them
-            top: how many classes
+            top: how many classes, 1 or more
             views: 1, the centre, or 10: also the corners, and all of them reflected (section 4.1)
 
         Returns:
@@ -102,8 +102,10 @@ class TrainedNet:
 
         Raises:
             DataError: If an image cannot be read.
-            ConfigurationError: If it is none of these, or `views` is neither 1 nor 10.
+            ConfigurationError: If it is none of these, there is none, or `top` or `views` cannot be used.
         """
+        if top < 1:
+            raise ConfigurationError(f"top = {top}: how many classes to tell; use 1 or more")
         answers = [self.ranking(row, top) for row in self.probabilities(images, views=views)]
         return answers if _are_several(images) else answers[0]
 
@@ -135,12 +137,11 @@ class TrainedNet:
 
     def pixels(self, images: Image) -> NDArray[np.uint8]:
         """Images as the network takes them: uint8 [N,3,S,S], scaled and cut to a square where they are not."""
-        recipe = self.weights.recipe
+        recipe, several = self.weights.recipe, _are_several(images)
+        if several and not len(images):
+            raise ConfigurationError("no images: an empty list was given")
         return np.stack(
-            [
-                _pixels(image, recipe.image_size, recipe.resize)
-                for image in (images if _are_several(images) else [images])
-            ]
+            [_pixels(image, recipe.image_size, recipe.resize) for image in (images if several else [images])]
         )
 
     def evaluate(self, *, views: int = 1, data: str | DataSet | None = None, batch_size: int = 100) -> Evaluation:
@@ -180,6 +181,8 @@ def evaluate_together(
         DataError: If the images cannot be read.
     """
     check_views(views)
+    if batch_size < 1:
+        raise ConfigurationError(f"batch_size = {batch_size}; use 1 or more")
     first = nets[0]
     for net in nets:
         if net.weights.labels != first.weights.labels:
@@ -217,7 +220,7 @@ def data_for(net: TrainedNet, data: str | DataSet | None, part: str | None = Non
 def check_views(views: int) -> None:
     """Refuse any number of views but 1 and 10."""
     if views not in (1, 10):
-        raise ConfigurationError(f"--views takes 1 or 10, got {views}")
+        raise ConfigurationError(f"views = {views}; use 1 or 10")
 
 
 def _are_several(images: Image) -> bool:

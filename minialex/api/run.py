@@ -15,7 +15,7 @@ from minialex.data import DataSet, absolute, checked
 from minialex.data.store.store import is_store
 from minialex.engine.opening import load_data, prepare
 from minialex.engine.session import placement_of
-from minialex.errors import CheckpointError, ConfigurationError
+from minialex.errors import CheckpointError, ConfigurationError, MinialexError, NumericalError
 from minialex.evaluation.errors import Evaluation
 from minialex.figures.run import write_report
 from minialex.network import own, variants
@@ -23,15 +23,15 @@ from minialex.network.network import Network
 from minialex.network.own import Maker
 from minialex.recipe import toml
 from minialex.recipe.fields import Recipe
-from minialex.recipe.fields import fields as field_table
 from minialex.runs import checkpoint
 from minialex.runs.run_folder import Record, RunPaths, read_metrics
 from minialex.runs.run_folder import Run as RunFolder
 from minialex.runs.weights_file import recipe_of
 from minialex.screen.terminal import QUIET_SECONDS
 from minialex.storage import atomic
-from minialex.training import finetuning
-from minialex.training.loop import Listener, Result
+from minialex.training import finetuning, resuming
+from minialex.training.listening import Listener, Unfailing
+from minialex.training.loop import Result
 from minialex.training.loop import train as train_in_folder
 
 
@@ -56,7 +56,7 @@ class TrainingRun:
 
     @property
     def stopped(self) -> str:
-        """What stopped the training before its end: ``"Ctrl-C"`` (or a notebook's interrupt), ``"SIGTERM"``, ``""``."""
+        """What stopped the training early: ``"Ctrl-C"`` (or a notebook's interrupt), ``"SIGTERM"``, …; else ``""``."""
         return "" if self.result is None else self.result.stopped
 
     @property
@@ -97,20 +97,22 @@ class TrainingRun:
 
         Args:
             threads, progress, live: as of `train`
-            fields: recipe fields to change, such as ``epochs=10``; those of the network cannot
+            fields: recipe fields to change, such as ``epochs=10``; `minialex.training.resuming.SAFE` lists them
 
         Raises:
-            CheckpointError: If there is nothing sound to go on from, or a field of the network was changed.
+            CheckpointError: If there is nothing sound to go on from, or something was changed that decides numbers.
         """
         before, path = self.recipe, self.path
         recipe = before.replace(**_with_init(fields))
         different = recipe.differences(before)
         if "init_from" in different or "init_layers" in different:
-            raise ConfigurationError(f"{path} has begun already: leave out --init, or train into another folder")
-        fixed = [name for name in different if field_table()[name][0] == "network"]
-        if fixed:
-            option = fixed[0].replace("_", "-")
-            raise CheckpointError(f"{path} holds another network: --{option} cannot change on resume")
+            raise ConfigurationError(f"{path} has begun already: leave out init, or train into another folder")
+        recipe = recipe.replace(data=absolute(recipe.data))
+        resuming.compare_recipes(path, before, recipe)  # at once, and again where it is written
+        try:
+            variants.build(recipe)
+        except ConfigurationError as error:
+            raise CheckpointError(f"{path}: its recipe makes no network: {error}") from None
         listener = _listener(progress, live)
         if "backend" in different:
             listener.warning(
@@ -168,6 +170,8 @@ def train(
     if isinstance(recipe, list | tuple):
         raise ConfigurationError("expected a Network (minialex.network.network), not a list of layers")
     if isinstance(recipe, Network) or callable(recipe):
+        if network is not None:
+            raise ConfigurationError("two networks were given, as the first argument and as network: give one")
         recipe, network = None, recipe
     if network is not None:
         fields = {**own.changes_for(network), **fields}
@@ -260,13 +264,19 @@ def _carry_out(
     recipe = prepare(recipe, data)
     # before there is a run, so that a network that does not fit leaves none behind
     start = finetuning.begin(recipe, data.class_names) if recipe.init_from and not resume else None
+    listener = Unfailing(listener)
     with RunFolder.resume(path) if resume else RunFolder.create(path, recipe.to_toml()) as run:
         if data.left_out and not resume:
             atomic.write_bytes(run.paths.folder / "left-out.tsv", data.left_out_table())
-        if resume and recipe != recipe_of(path):
-            atomic.write_text(run.paths.recipe, recipe.to_toml())
-        with listener:
-            result = train_in_folder(recipe, data, backend, placement, run, listener, resume=resume, start=start)
+        try:
+            with listener:
+                result = train_in_folder(recipe, data, backend, placement, run, listener, resume=resume, start=start)
+        except NumericalError:
+            raise  # its log says where
+        except MinialexError:
+            if not resume:
+                run.remove_if_empty()
+            raise
         if result.evaluation is not None:
             write_report(run.paths, recipe, data, result.evaluation, result.progress.warnings)
     return TrainingRun(path, given, result)

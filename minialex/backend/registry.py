@@ -16,7 +16,10 @@ it; whatever goes wrong there is the reason why that backend cannot be used, and
 from __future__ import annotations
 
 import inspect
+import os
+import re
 import tomllib
+import warnings
 from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -62,11 +65,11 @@ def default_name() -> str:
     A class without that attribute is used by name alone.
 
     Raises:
-        ConfigurationError: If no backend is installed that has one.
+        ConfigurationError: If no backend is installed that has one, or the environment forbids to look.
     """
     ranks: dict[str, int] = {}
     for name in installed():
-        with suppress(MinialexError):
+        with suppress(BackendUnavailable):
             ranks[name] = getattr(kind(name), "priority", -1)
     best = max(ranks, key=ranks.__getitem__, default=None)
     if best is None or ranks[best] < 0:
@@ -85,7 +88,11 @@ def kind(name: str) -> type:
     if name not in points and ":" not in name:
         raise ConfigurationError(f"no backend named '{name}'; installed: {', '.join(points)}.{nearest(name, points)}")
     try:
-        found: type = find("backend", name) if ":" in name else points[name].load()
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found: type = find("backend", name) if ":" in name else points[name].load()
+        for warning in said:
+            _pass_on(warning)
     except MinialexError:
         raise
     except Exception as error:  # whatever a third party's package does wrong is its reason, not our crash
@@ -94,6 +101,17 @@ def kind(name: str) -> type:
     if faults:
         raise BackendUnavailable(f"backend '{name}' does not follow the protocol: {'; '.join(faults)}")
     return found
+
+
+def _pass_on(warning: warnings.WarningMessage) -> None:
+    """What a library said while it was imported; of a variable of the environment it is an error of one line."""
+    name = re.search(r"Environment variable '(\w+)'", str(warning.message))
+    if name:
+        raise ConfigurationError(
+            f"the environment variable {name[1]}={os.environ.get(name[1], '')} cannot be used: unset it, or give it "
+            "another value"
+        )
+    warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def protocol_faults(backend: type) -> list[str]:

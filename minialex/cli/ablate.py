@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -74,7 +75,8 @@ def ablate(
         raise ConfigurationError("--quick claims nothing: leave out --record and --calibrate")
     spread = tuple(part.strip() for part in (devices or "").split(",") if part.strip())
     at_once = jobs or len(spread) or os.cpu_count() or 1
-    own_threads = 1 if threads is None and not spread and at_once > 1 else threads
+    alone = threads is None and not spread and at_once > 1 and takes_threads(backend)
+    own_threads = 1 if alone else threads
     place = Place(out / "quick" if quick else out, "" if quick else data, backend, own_threads, spread)
     registry.load(backend, threads=threads)  # say at once what cannot run
     student(1)  # likewise: intervals need SciPy
@@ -109,6 +111,13 @@ def ablate(
             atomic.write_text(path, text + "\n")
             screen.print(f"recorded     {path}")
     return 0
+
+
+def takes_threads(backend: str | None) -> bool:
+    """Whether a backend's class has a number of threads to choose."""
+    from minialex.backend import registry
+
+    return "threads" in inspect.signature(registry.kind(backend or registry.default_name())).parameters
 
 
 def package_folder(name: str) -> Path:

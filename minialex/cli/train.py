@@ -52,6 +52,7 @@ def train(
     from minialex.api import run as training
     from minialex.screen import streams
     from minialex.screen.terminal import console
+    from minialex.training.listening import reached
 
     streams.go_on_without_output()
     fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "init": init,
@@ -65,9 +66,10 @@ def train(
         raise ConfigurationError(
             "--resume goes on with the run's own folder, recipe and network: leave out --out, --recipe and --network"
         )
-    assert run.result is not None
-    tell(run, run.result, console())
-    return run.result.exit_code
+    result = run.result
+    assert result is not None
+    reached(lambda: tell(run, result, console()))
+    return result.exit_code
 
 
 def tell(run: TrainingRun, result: Result, screen: Console) -> None:

@@ -11,10 +11,12 @@ from minialex.backend import registry
 from minialex.backend.protocol import Backend
 from minialex.data import DataSet, Split, checked, load
 from minialex.data.dataset import statistics_of
+from minialex.engine import fingerprint
 from minialex.engine.session import Session, placement_of
 from minialex.errors import ConfigurationError, DataError
 from minialex.recipe.fields import Recipe
 from minialex.runs import weights_file
+from minialex.runs.checkpoint import to_standard_error
 from minialex.runs.weights_file import Weights
 
 
@@ -94,7 +96,16 @@ def new_session(recipe: Recipe, data: DataSet, backend: Backend | None = None) -
 
 
 def session_of(found: Weights, backend: Backend, devices: str | None) -> Session:
-    """A session with a network's weights; `devices` as for `placement_of`."""
+    """A session with a network's weights; `devices` as for `placement_of`.
+
+    On standard error it warns of a network of somebody's own that was edited since the training.
+    """
+    trained = found.origin.get("network_sha256")
+    if trained and trained != fingerprint.of_network(found.recipe):
+        to_standard_error(
+            f"the network '{found.recipe.model}' was edited since these weights were trained and computes something "
+            "else: its answers are not those of the trained network"
+        )
     placement = placement_of(backend, devices, found.recipe.columns)
     return Session(found.recipe, backend, placement, found.statistics, found.tensors)
 
@@ -134,8 +145,14 @@ def validation_for(network: Weights, data: DataSet, where: str) -> tuple[tuple[s
         where: names the network in messages
 
     Raises:
-        ConfigurationError: If the data has a class that the network does not know.
+        ConfigurationError: If the data has a class that the network does not know, or images of another size.
     """
+    if data.validation.size != network.recipe.image_size:
+        S, own = data.validation.size, network.recipe.image_size
+        raise ConfigurationError(
+            f"'{data.name}' has images of {S} × {S} pixels, and {where} was trained on {own} × {own}: load it with "
+            f"size {own}"
+        )
     known = network.class_names
     if not known:  # nobody said: in the data's order, if there are as many
         if len(data.class_names) != network.recipe.classes:

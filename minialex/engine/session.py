@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from minialex.backend.program import LABELS, LOSS, PROBS, STEP, ArrayName, Compi
 from minialex.backend.protocol import Backend
 from minialex.data.draws import Draws, centre_crop_offset, ten_crop_offsets, training_draws
 from minialex.data.statistics import Statistics
+from minialex.engine import memory
 from minialex.engine.columns import Placement
 from minialex.engine.schedule import EpochRates, parameter_rate
 from minialex.engine.step import Kind, Plan, make_step, output_name, rate_name, walk_step
@@ -113,6 +114,8 @@ class Session:
         self.statistics = statistics
         self.network = network or variants.build(recipe)
         self.plan = Plan(self.network, placement, recipe)
+        self.lock = RLock()
+        """Held while a step runs and its outputs are fetched, which the next call overwrites: threads take turns."""
         self._steps: dict[tuple[Kind, int, frozenset[str], tuple[str, ...]], CompiledStep] = {}
         columns = len(placement)
         parameters = self.network.parameters(columns)
@@ -158,11 +161,12 @@ class Session:
     ) -> CompiledStep:
         """The step for batches of that size, made once."""
         key = kind, batch_size, frozen, layers
-        if key not in self._steps:
-            plan = replace(self.plan, frozen=frozen, layers=layers)
-            with _memory(batch_size):
-                self._steps[key] = make_step(self.backend, plan, kind, batch_size, self.bound)
-        return self._steps[key]
+        with self.lock:
+            if key not in self._steps:
+                plan = replace(self.plan, frozen=frozen, layers=layers)
+                with self._memory(kind, batch_size):
+                    self._steps[key] = make_step(self.backend, plan, kind, batch_size, self.bound)
+            return self._steps[key]
 
     def feed(self, images: NDArray[np.uint8], labels: NDArray[np.int64], draws: Draws) -> dict[ArrayName, Any]:
         """A batch and its draws on every device, as a step takes them."""
@@ -223,7 +227,7 @@ class Session:
         Raises:
             ResourceError: If the batch does not fit into memory.
         """
-        with _memory(len(images)):
+        with self._memory("train", len(images)):
             return Feed(self.training_feed(images, labels, step, now), len(images), now.frozen)
 
     def start(self, feed: Feed) -> dict[ArrayName, Array]:
@@ -233,7 +237,7 @@ class Session:
             ResourceError: If the step does not fit into memory.
         """
         step = self.step("train", feed.batch_size, feed.frozen)
-        with _memory(feed.batch_size):
+        with self.lock, self._memory("train", feed.batch_size):
             return step(feed.arrays)
 
     def finish(self, pending: Mapping[ArrayName, Array]) -> StepOutcome:
@@ -248,7 +252,8 @@ class Session:
 
     def train(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: EpochRates) -> StepOutcome:
         """One whole training step on a batch: `upload`, `start`, `finish`."""
-        return self.finish(self.start(self.upload(images, labels, step, now)))
+        with self.lock:
+            return self.finish(self.start(self.upload(images, labels, step, now)))
 
     def probabilities(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None, views: int = 1
@@ -263,11 +268,11 @@ class Session:
         total: NDArray[np.floating[Any]] | None = None
         losses = []
         for view in view_offsets(self.recipe.image_size, self.recipe.crop, views):
-            with _memory(N):
+            with self.lock, self._memory("infer", N):
                 outputs = step(self.view_feed(images, labels, *view))
-            probs = self.backend.to_numpy(outputs[PROBS])
+                probs, loss = (self.backend.to_numpy(outputs[name]) for name in (PROBS, LOSS))
             total = probs if total is None else total + probs
-            losses.append(float(self.backend.to_numpy(outputs[LOSS])))
+            losses.append(float(loss))
         assert total is not None
         return total / views, sum(losses) / views
 
@@ -289,11 +294,21 @@ class Session:
         N = len(images)
         (centre,) = view_offsets(self.recipe.image_size, self.recipe.crop, 1)
         step = self.step("infer", N, layers=wanted)
-        with _memory(N):
-            outputs = step(self.view_feed(images, np.zeros(N, np.int64), *centre))
+        with self.lock, self._memory("infer", N):
+            found = step(self.view_feed(images, np.zeros(N, np.int64), *centre))
+            outputs = {name: self.backend.to_numpy(array) for name, array in found.items() if name.role == "output"}
         stages = {stage.layer.name: stage for stage in self.network.stages(len(self.plan.placement))}
         pieces = {layer: [outputs[output_name(layer, c)] for c in range(stages[layer].pieces)] for layer in wanted}
-        return {layer: np.concatenate([*map(self.backend.to_numpy, p)], axis=1) for layer, p in pieces.items()}
+        return {layer: np.concatenate(p, axis=1) for layer, p in pieces.items()}
+
+    @contextmanager
+    def _memory(self, kind: Kind, batch_size: int) -> Iterator[None]:
+        """Turn a lack of memory into an error that says which batch would fit."""
+        try:
+            yield
+        except MemoryError as error:
+            self._steps.clear()  # what they hold is needed to find out
+            raise memory.explained(error, self.backend, self.plan, kind, batch_size, self.bound) from None
 
     def walk(self, kind: Kind, backend: Backend) -> CompiledStep:
         """The step with its layers walked on another backend of the same arrays (a probe)."""
@@ -318,16 +333,3 @@ def _mean(recipe: Recipe, statistics: Statistics) -> NDArray[Any]:
         channels = mean.mean(axis=(1, 2), dtype=np.float64)
         mean = np.broadcast_to(channels[:, None, None], (3, recipe.crop, recipe.crop))
     return np.ascontiguousarray(mean, recipe.dtype)
-
-
-@contextmanager
-def _memory(batch_size: int) -> Iterator[None]:
-    """Turn a lack of memory into advice: which batch would fit, as the backend knows, else half of this one."""
-    try:
-        yield
-    except MemoryError as error:
-        fits = getattr(error, "fits", 2 ** int(math.log2(batch_size // 2)) if batch_size > 1 else 0)
-        advice = f"try --batch-size {fits}" if fits else "not even one image fits: try a smaller network"
-        raise ResourceError(
-            f"out of memory with a batch of {batch_size} images ({error or 'no more to be had'}); {advice}"
-        ) from None

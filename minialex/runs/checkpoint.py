@@ -33,6 +33,7 @@ VERSION = 1
 WEIGHTS, MOMENTUM, STATE, MANIFEST = "weights.safetensors", "momentum.safetensors", "state.json", "manifest.json"
 LATEST, BEST = "latest", "best"
 REPLACED = ".replaced"
+MANIFEST_BYTES = 1024  # about
 JSON_LIMIT = 16 * 1024 * 1024  # bytes
 _NAME = re.compile(r"step-(\d{8,})(?:\.replaced)?")
 
@@ -49,6 +50,10 @@ class Checkpoint:
     weights: dict[str, Array]  # parameters by name
     momentum: dict[str, Array]  # and their velocities
     state: dict[str, Any]  # JSON values: whatever else the run needs to continue
+
+
+class NewerFormat(CheckpointError):
+    """A checkpoint of a newer minialex: not damaged, so that no older one is taken in its place."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +102,9 @@ def save(
     state_bytes = atomic.json_bytes(dict(state), final / STATE)
     arrays = {WEIGHTS: weights, MOMENTUM: momentum}
     headers = {name: safetensors.header(tensors, name) for name, tensors in arrays.items()}
-    nbytes = sum(tensor.nbytes for tensors in arrays.values() for tensor in tensors.values())
-    needed = nbytes + sum(map(len, headers.values())) + len(state_bytes)
-
     atomic.make_folder(folder)
+    sizes = [len(headers[name]) + sum(a.nbytes for a in tensors.values()) for name, tensors in arrays.items()]
+    needed = atomic.on_disk([*sizes, len(state_bytes), MANIFEST_BYTES], folder)
     with atomic.translate_os_errors(final, needed):
         atomic.remove_stale(folder)
         _finish_replacing(folder)
@@ -170,7 +174,8 @@ def _read_manifest(folder: Path) -> _Manifest:
     if not isinstance(content, dict) or outer.get("sha256") != _digest_of(content):
         raise CheckpointError(f"{str(path)!r} is damaged: its SHA-256 does not match")
     if content.get("format") != FORMAT or content.get("version") != VERSION:
-        raise CheckpointError(
+        kind = NewerFormat if content.get("format") == FORMAT else CheckpointError
+        raise kind(
             f"{str(path)!r} is of format {content.get('format')!r} version {content.get('version')!r}; "
             f"this minialex reads {FORMAT!r} version {VERSION}: update minialex"
         )
@@ -229,6 +234,20 @@ def _verify(path: Path, size: int, digest: str) -> None:
                 raise CheckpointError(f"{str(path)!r} is damaged: its SHA-256 does not match the manifest")
     except OSError as error:
         raise atomic.unreadable(path, error) from error
+
+
+def follow(path: Path) -> Path:
+    """What ``checkpoints/latest`` or ``checkpoints/best`` names, and any other path as it is.
+
+    Raises:
+        CheckpointError: what is named there is gone
+    """
+    named = _pointed_at(path) if path.name in (LATEST, BEST) and path.is_file() else None
+    if named is None:
+        return path
+    if not (path.parent / named).is_dir():
+        raise CheckpointError(f"checkpoint {named}, named by {str(path)!r}, is gone: name another one, or the run")
+    return path.parent / named
 
 
 def check_against(
@@ -333,7 +352,7 @@ def best(folder: str | os.PathLike[str], warn: Warn = to_standard_error) -> Chec
             problem = f"the best checkpoint, {chosen.name}, cannot be used: {error}"
     newest = latest(folder, warn)
     if newest is None:
-        raise CheckpointError(f"no checkpoint in {str(folder)!r}: train first")
+        raise CheckpointError(f"no checkpoint in {str(folder)!r}: train first, or restore them from a copy")
     if problem:
         warn(f"{problem}; using {newest.path.name} instead")
     return newest
@@ -352,6 +371,8 @@ def _in_order(folder: Path) -> list[tuple[Path, _Manifest | None]]:
         if path.is_dir():
             try:
                 entries.append((path, _read_manifest(path)))
+            except NewerFormat:
+                raise
             except CheckpointError:
                 entries.append((path, None))
 

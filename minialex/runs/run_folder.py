@@ -1,7 +1,13 @@
 """A run is a folder: recipe, what it remembers of its data, metrics, checkpoints, a log, pictures and a report.
 
 The data's name, its classes, the mean image and the colour covariance are in ``data.json`` and ``data.safetensors``:
-evaluation and prediction need them long after the data itself may have gone.
+evaluation and prediction need them long after the data itself may have gone. ``data.json`` also says by which version
+the run was made and, by their SHA-256, on which images and with which network of one's own, so that resuming can
+compare them.
+
+What decides a run's numbers carries checksums: these two files, ``recipe.toml`` and ``init.json`` in ``SHA256SUMS``
+(`minialex.storage.sums`), a checkpoint's files in its manifest. Metrics and log carry none: nothing is computed from
+them.
 """
 
 from __future__ import annotations
@@ -9,17 +15,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from minialex import __version__
 from minialex.data.statistics import Statistics
-from minialex.errors import CheckpointError, ConfigurationError, DataError
+from minialex.errors import CheckpointError, ConfigurationError, DataError, ResourceError
 from minialex.runs.checkpoint import check_against
-from minialex.storage import atomic, locks, safetensors
+from minialex.storage import atomic, locks, safetensors, sums
 
 RECIPE, METRICS, LOG, LOCK = "recipe.toml", "metrics.jsonl", "log.txt", "run.lock"
+DATA, ARRAYS = "data.json", "data.safetensors"
+BEGUN = "training begins at step"  # in the log, after the first checkpoint
+FORMAT = 2  # of the folder; runs of format 1 do not say it, nor what their images were
 
 Record = dict[str, Any]
 
@@ -44,13 +55,15 @@ class Run:
             if recipe is not None:
                 if is_run(folder):  # someone was quicker, and has ended already
                     raise ConfigurationError(f"{str(folder)!r} already holds a run: choose another folder with --out")
-                atomic.write_text(self.paths.recipe, recipe)
+                sums.write(folder, {RECIPE: recipe.encode()})
             for written in (folder, self.paths.pictures):
                 atomic.remove_stale(written)
             self._metrics = atomic.LineFile(self.paths.metrics)
             stack.callback(lambda: self._metrics.close())  # noqa: PLW0108 - `drop_metrics_after` opens it anew
             self._log = atomic.LineFile(self.paths.log)
             stack.callback(self._log.close)
+            self._folder = folder.stat()
+            self._made_folder = False
             self._stack = stack.pop_all()
 
     @classmethod
@@ -70,14 +83,18 @@ class Run:
             raise ConfigurationError(
                 f"{str(path)!r} already holds a run: continue it with --resume, or choose another folder with --out"
             )
+        is_new = not path.exists()
         atomic.make_folder(path)
         # a process killed before the recipe was there leaves its lock and temporary files: no reason to refuse
-        others = sorted(name for name in os.listdir(path) if name != LOCK and not name.startswith(atomic.TEMPORARY))
+        ours = (LOCK, sums.SUMS)
+        others = sorted(name for name in os.listdir(path) if name not in ours and not name.startswith(atomic.TEMPORARY))
         if others:
             raise ConfigurationError(
                 f"{str(path)!r} is not empty and not a run (it holds {others[0]!r}): choose another folder with --out"
             )
-        return cls(path, recipe)
+        run = cls(path, recipe)
+        run._made_folder = is_new
+        return run
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str]) -> Run:
@@ -93,12 +110,43 @@ class Run:
             )
         return cls(path, None)
 
+    def write_recipe(self, recipe: str) -> None:
+        """Put another recipe, as TOML text, in the place of the one that the run went by until now."""
+        sums.write(self.paths.folder, {RECIPE: recipe.encode()})
+
     def append(self, record: Mapping[str, object]) -> None:
         """Append a record to the metrics; numbers that are not finite are written as null.
 
         A record of step n belongs before the checkpoint of step n: what comes after it and before a kill is lost.
         """
         self._metrics.append(atomic.json_line(record))
+
+    def had_checkpoints(self) -> bool:
+        """Whether metrics or log say that training began, which it does after its first checkpoint."""
+        with atomic.translate_os_errors(self.paths.metrics):
+            return self._has_records() or BEGUN.encode() in self.paths.log.read_bytes()
+
+    def _has_records(self) -> bool:
+        """Whether the metrics have any of steps or of a validation."""
+        records = [_parsed(line) for line in self.paths.metrics.read_bytes().splitlines(keepends=True)]
+        return any(record is not None and record.get("kind") in ("train", "validation") for record in records)
+
+    def remove_if_empty(self) -> None:
+        """After a failure: remove all of a new run that has come to nothing, so that the same command works again.
+
+        A run that has records or a checkpoint of a later step than 0 stays.
+        """
+        with contextlib.suppress(OSError):
+            saved = {path.name for path in self.paths.checkpoints.glob("step-*")}
+            if self._has_records() or not saved <= {"step-00000000"}:
+                return
+            for path in self.paths.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            if self._made_folder:
+                self.paths.folder.rmdir()
 
     def drop_metrics_after(self, step: int) -> None:
         """Remove the records of later steps than `step`, which the resumed run is about to write again.
@@ -129,7 +177,17 @@ class Run:
         self._log.append(f"{locks.now()} {message}")
 
     def sync(self) -> None:
-        """Wait until metrics and log are on the disk: before a checkpoint that builds on them."""
+        """Wait until metrics and log are on the disk: before a checkpoint that builds on them.
+
+        Raises:
+            ResourceError: the folder was removed or moved away, so that nothing can be saved in it any more
+        """
+        folder = self.paths.folder
+        if not (folder.is_dir() and os.path.samestat(self._folder, folder.stat())):
+            raise ResourceError(
+                f"the run folder {str(folder)!r} is gone: it was removed or moved while the run wrote to it, and what "
+                "was trained since the last checkpoint is lost; restore it and resume, or begin anew"
+            )
         self._metrics.sync()
         self._log.sync()
 
@@ -191,12 +249,14 @@ def _parsed(line: bytes) -> Record | None:
 
 @dataclass(frozen=True)
 class RunData:
-    """The data of a run."""
+    """What a run remembers of its data."""
 
     name: str
     class_names: tuple[str, ...]
     statistics: Statistics  # of the training set
     words: tuple[str, ...] = ()  # what a person calls each class; empty if that is its name
+    # what decides the numbers besides the recipe, as text by its name; empty in a run of format 1
+    decides: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -206,27 +266,45 @@ class RunData:
 
 def write_data(folder: Path, data: RunData) -> None:
     """Write both files; what names the classes comes last and makes them complete."""
-    statistics = data.statistics
-    safetensors.write(folder / "data.safetensors", {"mean": statistics.mean, "covariance": statistics.covariance})
-    names = {"name": data.name, "class_names": list(data.class_names), "words": list(data.words)}
-    atomic.write_json(folder / "data.json", names)
+    arrays = {"mean": data.statistics.mean, "covariance": data.statistics.covariance}
+    names = {
+        "format": FORMAT, "minialex": __version__, "name": data.name, "class_names": list(data.class_names),
+        "words": list(data.words), "decides": dict(data.decides),
+    }  # fmt: skip
+    content = b"".join(safetensors.chunks(safetensors.header(arrays, ARRAYS), arrays))
+    sums.write(folder, {ARRAYS: content, DATA: atomic.json_bytes(names, folder / DATA)})
 
 
 def has_data(folder: Path) -> bool:
     """Whether both files were written."""
-    return (folder / "data.json").is_file()
+    return (folder / DATA).is_file()
 
 
 def read_data(folder: Path) -> RunData:
-    """Read both files; CheckpointError if they are missing or damaged."""
-    path = folder / "data.json"
+    """Read both files; CheckpointError if they are missing, damaged or of a newer minialex."""
+    path = folder / DATA
+    check_format(folder)
+    for name in (ARRAYS, DATA):
+        sums.check(folder / name)
     try:
         names = json.loads(path.read_text(encoding="utf-8"))
         name, class_names = str(names["name"]), tuple(str(item) for item in names["class_names"])
         words = tuple(str(item) for item in names.get("words", ()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        decides = {str(what): str(value) for what, value in names.get("decides", {}).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is missing or damaged ({error}): this is no complete run folder") from None
-    arrays = safetensors.read(folder / "data.safetensors")
+    arrays = safetensors.read(folder / ARRAYS)
     expected = {"mean": arrays["mean"].shape, "covariance": (3, 3)} if "mean" in arrays else {}
     check_against(arrays, expected, str(path))
-    return RunData(name, class_names, Statistics(arrays["mean"], arrays["covariance"]), words)
+    return RunData(name, class_names, Statistics(arrays["mean"], arrays["covariance"]), words, decides)
+
+
+def check_format(folder: Path) -> None:
+    """Refuse a run of a newer minialex, before anything else of it is read; CheckpointError."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # damaged: `read_data` says it better
+        about = json.loads((folder / DATA).read_bytes())
+        if isinstance(about.get("format", 1), int) and about.get("format", 1) > FORMAT:
+            raise CheckpointError(
+                f"{folder} was made by a newer minialex ({about.get('minialex', 'unknown')}; format {about['format']} "
+                f"of runs, this one reads up to {FORMAT}): update minialex"
+            )

@@ -28,9 +28,9 @@ from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load as load_recipe
 from minialex.recipe.toml import parse
 from minialex.runs import checkpoint
-from minialex.runs.run_folder import Record, RunPaths, is_run, read_data, read_metrics
+from minialex.runs.run_folder import Record, RunPaths, check_format, is_run, read_data, read_metrics
 from minialex.screen.formats import shell
-from minialex.storage import safetensors
+from minialex.storage import safetensors, sums
 
 FORMAT = "minialex weights"
 VERSION = "1"
@@ -49,7 +49,7 @@ class Weights:
     tensors: Arrays  # whole layers' (see `minialex.network.parameters.join_columns`), float32 or float64
     data: str  # name of the data set
     # where they come from, as JSON values: "from" in words, and as far as they are known "step", "epochs",
-    # "top1_error", "top5_error" (fractions of 1), "views", "begun_with"
+    # "top1_error", "top5_error" (fractions of 1), "views", "begun_with", "network_sha256" (of one's own network)
     origin: Mapping[str, Any] = field(default_factory=dict)
     words: tuple[str, ...] = ()  # what people call the classes, where that is something else than their names
 
@@ -145,23 +145,38 @@ def recipe_of(folder: Path) -> Recipe:
     """The recipe of a run folder."""
     if not is_run(folder):
         raise CheckpointError(f"no run at {folder}: recipe.toml is missing; check the path")
-    return load_recipe(str(RunPaths(folder).recipe))
+    check_format(folder)
+    path = RunPaths(folder).recipe
+    sums.check(path)
+    return load_recipe(str(path))
 
 
 def recipe_at(path: Path) -> Recipe:
     """The recipe of what `find` would find, without reading the arrays."""
+    path = _meant(path)
     if path.is_file():
         _refuse_foreign(path)
         return _recipe_in(safetensors.read_metadata(path), path)
     return recipe_of(path.parent.parent if (path / checkpoint.MANIFEST).is_file() else path)
 
 
+def _meant(path: Path) -> Path:
+    """A path with the files that name a checkpoint followed; for a run's ``checkpoints`` it is the run."""
+    if path.name == "checkpoints" and is_run(path.parent):
+        return path.parent
+    return checkpoint.follow(path)
+
+
 def find(path: Path) -> Weights:
     """The weights of a weights file, the best ones of a run folder, or those of a checkpoint inside one.
+
+    Args:
+        path: a checkpoint may also be named by the files ``latest`` and ``best`` beside it
 
     Raises:
         CheckpointError: If there are none, or they are damaged.
     """
+    path = _meant(path)
     if path.is_file():
         _refuse_foreign(path)
         return read(path)
@@ -180,6 +195,8 @@ def find(path: Path) -> Weights:
     origin = {"from": f"a run of minialex, {home.resolve().name}, step {saved.step}", **_facts(home, saved, recipe)}
     if begun_with:
         origin["begun_with"] = begun_with
+    if network := data.decides.get("network sha256"):
+        origin["network_sha256"] = network
     return Weights(recipe, data.class_names, data.statistics, saved.weights, data.name, origin, tuple(data.words))
 
 

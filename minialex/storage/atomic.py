@@ -63,7 +63,9 @@ def _explanation(error: OSError, path: Path, needed: int | None) -> MinialexErro
     kind: type[MinialexError] = ResourceError
     match error.errno:
         case errno.ENOSPC:
-            text = f"the disk is full: {need}{_free(path)}; make room there, or choose another disk with --out"
+            enough = needed is not None and needed <= _free_bytes(path)
+            more = ", of which the file system itself takes a part" if enough else ""
+            text = f"the disk is full: {need}{_free(path)}{more}; make room there, or choose another disk with --out"
         case errno.EDQUOT:
             text = f"your disk quota is used up: {need}{_free(path)} on the disk as a whole; remove files of yours, or "
             text += "choose another disk with --out"
@@ -79,6 +81,20 @@ def _explanation(error: OSError, path: Path, needed: int | None) -> MinialexErro
         case _:
             text = f"{reason}: {need}{_free(path)}"
     return kind(f"cannot write {str(path)!r}: {text}")
+
+
+def on_disk(sizes: Iterable[int], folder: Path) -> int:
+    """Bytes that files of some sizes take in a new folder, each of them whole blocks of the file system."""
+    block = os.statvfs(folder).f_frsize if hasattr(os, "statvfs") else 4096
+    return sum(-(-size // block) * block for size in (*sizes, block))
+
+
+def _free_bytes(path: Path) -> int:
+    for folder in (path, *path.parents):
+        if folder.is_dir():
+            with contextlib.suppress(OSError):
+                return shutil.disk_usage(folder).free
+    return 0
 
 
 def _free(path: Path) -> str:
@@ -342,13 +358,16 @@ class LineFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with translate_os_errors(path):
-            is_new = not path.exists()
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
-            if is_new:
-                sync_folder(path.parent)
-            contents = path.read_bytes()
-            if not contents.endswith(b"\n"):
-                self._file.truncate(contents.rfind(b"\n") + 1)
+            self._open()
+
+    def _open(self) -> None:
+        is_new = not self.path.exists()
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        if is_new:
+            sync_folder(self.path.parent)
+        contents = self.path.read_bytes()
+        if not contents.endswith(b"\n"):
+            self._file.truncate(contents.rfind(b"\n") + 1)
 
     def append(self, line: str) -> None:
         """Append one line; what it holds of newlines becomes spaces."""
@@ -365,8 +384,11 @@ class LineFile:
                 raise
 
     def sync(self) -> None:
-        """Wait until all lines are on the disk."""
+        """Wait until all lines are on the disk. A file that somebody has removed or replaced is begun anew."""
         with translate_os_errors(self.path):
+            if not (self.path.exists() and os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())):
+                self._file.close()
+                self._open()
             os.fsync(self._file.fileno())
 
     def close(self) -> None:

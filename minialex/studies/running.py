@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,7 +96,7 @@ def run(jobs: Sequence[Job], place: Place, at_once: int, told: Callable[[State],
     """Train all jobs, several at once.
 
     Returns:
-        ``""`` if all are done, else what stopped them: ``"Ctrl-C"`` or ``"SIGTERM"``. Runs that were begun have then
+        ``""`` if all are done, else what stopped them: ``"Ctrl-C"``, ``"SIGTERM"``, …. Runs that were begun have then
         saved and go on there the next time, to the same bits.
 
     Raises:
@@ -123,7 +126,7 @@ def run(jobs: Sequence[Job], place: Place, at_once: int, told: Callable[[State],
                 if failure or stop.requested:
                     for other in workers:  # a second signal would end them without a checkpoint: ask each once
                         _ask(other, stop.requested)
-            if stop.requested == "SIGTERM":
+            if stop.requested and stop.requested != "Ctrl-C":
                 for worker in workers:
                     _ask(worker, None)
             epochs = sum(measures.epochs_done(run_folder(place.out, key(job.recipe))) for job in jobs)
@@ -177,12 +180,21 @@ def _failure(worker: _Worker) -> MinialexError | None:
 
 def train_one(recipe_toml: str, place: Place, devices: str | None, messages: Connection) -> None:
     """The work of one process: train a run, or go on with it."""
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
         code = _train(parse(recipe_toml, "an arm"), place, devices)
     except MinialexError as error:
         messages.send((error.exit_code, str(error)))
         code = error.exit_code
     raise SystemExit(code)
+
+
+def _stop_with_parent() -> None:
+    """Ask this process to save and end when the one that started it has ended in any way, SIGKILL among them."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _train(recipe: Recipe, place: Place, devices: str | None) -> int:

@@ -12,7 +12,7 @@ from minialex.data import DataSet
 from minialex.engine.session import Session
 from minialex.screen.formats import duration, plural
 from minialex.screen.terminal import Meter, say
-from minialex.training.loop import Listener
+from minialex.training.listening import Listener
 
 LONG_SECONDS = 1800.0  # a run that would take longer than this is told so after its first steps
 MEASURED_SECONDS, MEASURED_STEPS = 5.0, 20  # the first steps end when either is reached

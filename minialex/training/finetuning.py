@@ -22,7 +22,7 @@ from minialex.network import variants
 from minialex.network.parameters import initial_parameters, join_columns, whole_shapes
 from minialex.recipe.fields import Recipe
 from minialex.runs import weights_file as weights
-from minialex.storage import atomic
+from minialex.storage import atomic, sums
 
 FACTS = "init.json"
 SAME_FUNCTION = (
@@ -170,17 +170,15 @@ def remember(folder: Path, start: Start) -> None:
             f"{start.source} holds other weights than this run began with: train into another folder with --out"
         )
     if known is None:
-        atomic.write_json(
-            folder / FACTS,
-            {
-                "from": start.source,
-                "sha256": start.digest,
-                "taken": list(start.taken),
-                "drawn_anew": dict(start.drawn),
-                "mean_image": "taken" if start.mean is not None else "of the new data",
-                "different_fields": list(start.different),
-            },
-        )
+        about = {
+            "from": start.source,
+            "sha256": start.digest,
+            "taken": list(start.taken),
+            "drawn_anew": dict(start.drawn),
+            "mean_image": "taken" if start.mean is not None else "of the new data",
+            "different_fields": list(start.different),
+        }
+        sums.write(folder, {FACTS: atomic.json_bytes(about, folder / FACTS)})
 
 
 def facts(folder: Path) -> dict[str, Any] | None:
@@ -188,6 +186,7 @@ def facts(folder: Path) -> dict[str, Any] | None:
     path = folder / FACTS
     if not path.is_file():
         return None
+    sums.check(path)
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

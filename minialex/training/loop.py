@@ -18,16 +18,18 @@ from minialex.data.dataset import statistics_of
 from minialex.engine.columns import Placement
 from minialex.engine.schedule import EpochRates, epoch_rates
 from minialex.engine.session import Session, StepOutcome
-from minialex.errors import CheckpointError, NumericalError
+from minialex.errors import CheckpointError, NumericalError, ResourceError
 from minialex.evaluation.errors import Evaluation, evaluate
 from minialex.network import variants
 from minialex.network.parameters import whole_shapes
 from minialex.recipe.fields import Recipe
 from minialex.runs import checkpoint
-from minialex.runs.run_folder import Run, RunData, has_data, read_data, write_data
-from minialex.training import finetuning
+from minialex.runs.run_folder import BEGUN, Run, RunData, has_data, read_data, write_data
+from minialex.runs.weights_file import recipe_of
+from minialex.training import finetuning, resuming
 from minialex.training.finetuning import Start
 from minialex.training.guards import LossGuard, dead_units, dead_units_warning, first_not_finite
+from minialex.training.listening import Listener, Unfailing
 from minialex.training.signals import StopRequest
 
 RECORD_STEPS = 10  # steps that one training record averages
@@ -100,34 +102,6 @@ def epoch_steps(session: Session, split: Split, step: int, now: EpochRates) -> G
             batch = following
 
 
-class Listener:
-    """What training tells while it goes on; every method may be overridden, none does anything here."""
-
-    def __enter__(self) -> Listener:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Training is over, or has failed."""
-
-    def begin(self, session: Session, data: DataSet, steps_per_epoch: int, step: int) -> None:
-        """Training starts, or goes on, at `step`."""
-
-    def stepped(self, step: int, loss: float, top1: float, rate: float) -> None:
-        """A step is done: its loss and the fraction of its batch that was right."""
-
-    def validating(self, done: int, images: int) -> None:
-        """So many validation images are done."""
-
-    def recorded(self, record: Mapping[str, Any]) -> None:
-        """A record of the metrics, of some steps or of an epoch's validation."""
-
-    def note(self, message: str) -> None:
-        """What the run begins with, where that is not random weights."""
-
-    def warning(self, message: str) -> None:
-        """A guard, or resuming, has something to say."""
-
-
 @dataclass
 class Progress:
     """How far a run is: the state of a checkpoint, besides weights and momentum."""
@@ -144,7 +118,7 @@ class Result:
 
     Attributes:
         progress: how far it came
-        stopped: ``""`` if training is complete, else ``"SIGTERM"`` or ``"Ctrl-C"``
+        stopped: ``""`` if training is complete, else what stopped it: ``"SIGTERM"``, ``"Ctrl-C"``, …
         exit_code: 0, 75 or 130
         evaluation: of the last weights on the validation set; None if training was stopped
     """
@@ -174,32 +148,44 @@ def train(
         start: what `finetuning.begin` made of a recipe with ``init_from``; None: it is made here
 
     Raises:
-        CheckpointError: If there is nothing sound to resume from, or it is of another network.
+        CheckpointError: If there is nothing sound to resume from, or the run began with another network, other images
+            or other numbers.
         NumericalError: If values are not finite; the last checkpoint before stays.
         ResourceError: If memory or disk run out.
     """
     warnings: list[str] = []
     saved = checkpoint.latest(run.paths.checkpoints, warnings.append) if resume else None
+    for warning in warnings:
+        checkpoint.to_standard_error(warning)
     if resume and saved is None:
+        if run.had_checkpoints():
+            raise CheckpointError(
+                f"the checkpoints in {run.paths.checkpoints} are gone, though metrics and log say that there were some: "
+                "restore them from a copy, or begin anew in another folder"
+            )
         warnings.append("the run was stopped before its first checkpoint: it begins again at step 0")
+        checkpoint.to_standard_error(warnings[-1])
     progress = Progress() if saved is None else restored(saved, recipe)
+    told = len(warnings)
+    decides = resuming.deciding(recipe, data)
     if resume:
+        warnings += compare(run, recipe, data, decides)
         run.drop_metrics_after(progress.step)
     if start is None and recipe.init_from and saved is None:
         start = finetuning.begin(recipe, data.class_names)
     if start is not None:
         finetuning.remember(run.paths.folder, start)
-    known = data_of_run(run, data, start)
+    known = data_of_run(run, data, decides, start)
     begun = saved or start
     weights, momentum = None if begun is None else begun.weights, None if saved is None else saved.momentum
     session = Session(recipe, backend, placement, known.statistics, weights, momentum)
-    training = Training(session, data, run, listener or Listener(), progress)
+    training = Training(session, data, run, Unfailing(listener or Listener()), progress)
     if start is not None:
         training.listener.note(start.words())
         training.event(start.words())
         warnings += start.warnings()
-    for warning in warnings:
-        training.warn(warning)
+    for number, warning in enumerate(warnings):
+        training.warn(warning, tell=number >= told)
     if saved is None:
         training.save()
     del saved, start, begun, weights, momentum  # the session has its own copies
@@ -218,21 +204,46 @@ def restored(saved: checkpoint.Checkpoint, recipe: Recipe) -> Progress:
     return Progress(*(saved.state[name] for name in ("step", "errors", "seconds", "warnings")))
 
 
-def data_of_run(run: Run, data: DataSet, start: Start | None = None) -> RunData:
-    """What the run remembers of its data, computed and written the first time, with the mean image of its start.
+def compare(run: Run, recipe: Recipe, data: DataSet, decides: Mapping[str, str]) -> list[str]:
+    """Compare what a run began with; only then is its recipe replaced by that with which it goes on.
+
+    Returns:
+        Warnings.
 
     Raises:
-        CheckpointError: If the run was trained on other classes.
+        CheckpointError: If something differs that decides its numbers; nothing is written then.
+    """
+    folder = run.paths.folder
+    before = recipe_of(folder)
+    resuming.compare_recipes(folder, before, recipe)
+    warnings = []
+    if has_data(folder):
+        known = read_data(folder)
+        warnings.append(resuming.compare(folder, known, recipe, data, decides))
+        if not known.decides:
+            write_data(folder, resuming.remembered(known, decides))
+    if recipe.epochs != before.epochs and recipe.schedule == "cosine":
+        warnings.append(
+            f"the cosine schedule reaches over all epochs: from here on the rates are those of {recipe.epochs} epochs, "
+            f"not of {before.epochs}"
+        )
+    if recipe != before:
+        run.write_recipe(recipe.to_toml())
+    return [warning for warning in warnings if warning]
+
+
+def data_of_run(run: Run, data: DataSet, decides: Mapping[str, str], start: Start | None = None) -> RunData:
+    """What the run remembers of its data, computed and written the first time, with the mean image of its start.
+
+    Args:
+        decides: see `resuming.deciding`
     """
     folder = run.paths.folder
     if not has_data(folder):
         found = data.statistics or statistics_of(data.train)  # a store knows them
         found = found if start is None or start.mean is None else replace(found, mean=start.mean)
-        write_data(folder, RunData(data.name, data.class_names, found, data.words))
-    known = read_data(folder)
-    if known.class_names != data.class_names:
-        raise CheckpointError(f"{folder} was trained on other classes than '{data.name}' has")
-    return known
+        write_data(folder, RunData(data.name, data.class_names, found, data.words, decides))
+    return read_data(folder)
 
 
 @dataclass
@@ -261,7 +272,7 @@ class Training:
         session, progress = self.session, self.progress
         self.listener.begin(session, self.data, self.steps_per_epoch, progress.step)
         where = ", ".join(session.plan.placement)
-        self.run.log(f"training begins at step {progress.step} on {session.backend.name} ({where})")
+        self.run.log(f"{BEGUN} {progress.step} on {session.backend.name} ({where})")
         evaluation: Evaluation | None = None
         with StopRequest() as stop:
             while not stop.requested:
@@ -312,14 +323,16 @@ class Training:
         best = top1 < min(progress.errors, default=math.inf)
         progress.errors.append(top1)
         epoch = len(progress.errors)
-        self.record(
-            kind="validation", epoch=epoch, step=progress.step, loss=found.loss, top1_error=top1, top5_error=top5,
-            seconds=progress.seconds,
-        )  # fmt: skip
+        record = {
+            "kind": "validation", "epoch": epoch, "step": progress.step, "loss": found.loss, "top1_error": top1,
+            "top5_error": top5, "seconds": progress.seconds,
+        }  # fmt: skip
+        self.run.append(record)
         self.run.log(f"epoch {epoch}: top-1 error {top1:.2%}, top-5 error {top5:.2%}, loss {found.loss:.4f}")
         if epoch == 1:
             self.look_for_dead_units()
         self.save(best=best)
+        self.listener.recorded(record)  # saved first: whoever listens may be gone
         return found
 
     def evaluate(self, stop: Callable[[], bool]) -> Evaluation:
@@ -329,7 +342,16 @@ class Training:
         def progress(done: int) -> None:
             self.listener.validating(done, len(split))
 
-        return evaluate([self.session], split, views=views, progress=progress, stop=stop)
+        batch_size = 100
+        while True:
+            try:
+                return evaluate(
+                    [self.session], split, views=views, batch_size=batch_size, progress=progress, stop=stop
+                )
+            except ResourceError:  # memory that is enough for training need not be enough for this
+                if batch_size == 1:
+                    raise
+                batch_size //= 2
 
     def look_for_dead_units(self) -> None:
         """Warn of layers that nothing passes any more."""
@@ -394,8 +416,9 @@ class Training:
         self.run.append({"kind": "event", "step": self.progress.step, "message": message})
         self.run.log(message)
 
-    def warn(self, message: str) -> None:
-        """Tell the listener and remember."""
+    def warn(self, message: str, tell: bool = True) -> None:
+        """Remember a warning, and tell it if that was not done."""
         self.progress.warnings.append(message)
-        self.listener.warning(message)
         self.event(message)
+        if tell:
+            self.listener.warning(message)

@@ -8,19 +8,21 @@ import threading
 from types import FrameType
 from typing import Any
 
-EXIT_CODES = {"SIGTERM": 75, "Ctrl-C": 130}  # 75: "temporary failure", safe to run again
+EXIT_CODES = {"SIGTERM": 75, "SIGHUP": 75, "SIGXCPU": 75, "Ctrl-C": 130}  # 75: "temporary failure", safe to run again
 
 
 class StopRequest:
     """Within its block, SIGTERM and Ctrl-C set `requested` instead of ending the process.
 
-    A Ctrl-C after any request raises `KeyboardInterrupt` at once; another SIGTERM changes nothing. The handlers
-    that were there before are put back at the end of the block. Python lets only the main thread handle signals: in
-    another one (a notebook's worker) the block does nothing.
+    So do SIGHUP (the terminal was closed, a connection broke) and SIGXCPU (a limit of processor time), where there are
+    such signals; one that is ignored stays so, as SIGHUP under ``nohup``. A Ctrl-C after any request raises
+    `KeyboardInterrupt` at once; another of the other signals changes nothing. The handlers that were there before are
+    put back at the end of the block. Python lets only the main thread handle signals: in another one (a notebook's
+    worker) the block does nothing.
 
     Attributes:
         requested: str or None
-            ``"SIGTERM"`` or ``"Ctrl-C"``, whichever came first.
+            ``"Ctrl-C"`` or the name of the signal, whichever came first.
 
     Examples:
         >>> with StopRequest() as stop:
@@ -36,13 +38,15 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """The code with which the process should end: 75 after SIGTERM, 130 after Ctrl-C, else 0."""
+        """The code with which the process should end: 130 after Ctrl-C, 75 after another signal, else 0."""
         return EXIT_CODES[self.requested] if self.requested else 0
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._handle)
+            for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU"):
+                number = getattr(signal, name, None)  # Windows has not all
+                if number is not None and (number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN):
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,4 +61,4 @@ class StopRequest:
         elif number == signal.SIGINT and self.requested:
             raise KeyboardInterrupt
         elif not self.requested:
-            self.requested = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+            self.requested = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_mistakes_are_said(net: minialex.TrainedNet) -> None:
     for wrong in (np.zeros((32, 32, 3), np.float32), np.zeros((32, 32, 2), np.uint8), 7):
         with pytest.raises(ConfigurationError, match="expected an image as uint8"):
             net.predict(wrong)
-    with pytest.raises(ConfigurationError, match="takes 1 or 10"):
+    with pytest.raises(ConfigurationError, match="views = 3; use 1 or 10"):
         net.predict("photo.png", views=3)
     with pytest.raises(ConfigurationError, match="has no layer 'conv9'"):
         net.features("photo.png", layer="conv9")
@@ -87,3 +88,27 @@ def test_mistakes_are_said(net: minialex.TrainedNet) -> None:
     with pytest.raises(minialex.MinialexError, match="Did you mean 'numpy'"):
         minialex.load("runs/shapes", backend="nunpy")
     assert "numpy backend" in repr(net)
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda net: net.predict([]), "no images"),
+        (lambda net: net.features([]), "no images"),
+        (lambda net: net.probabilities(np.zeros((0, 3, 32, 32), np.uint8)), "no images"),
+        (lambda net: net.predict("photo.png", top=-1), "top = -1"),
+        (lambda net: net.predict("photo.png", top=0), "top = 0"),
+        (lambda net: net.predict("photo.png", views=3), "views = 3; use 1 or 10"),
+        (lambda net: net.evaluate(batch_size=0), "batch_size = 0; use 1 or more"),
+        (lambda net: net.evaluate(batch_size=-5), "batch_size = -5"),
+        (lambda net: net.evaluate(data=minialex.data.load("shapes", size=64, train_images=8, validation_images=8)),
+         "'shapes' has images of 64 × 64 pixels, and runs/shapes was trained on 32 × 32"),
+        (lambda net: net.predict(np.zeros((2, 3, 32, 32))), "expected an image as uint8"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked(there: Path, ask: Any, said: str) -> None:
+    net = minialex.load("runs/shapes", backend="numpy")
+    with pytest.raises(ConfigurationError) as caught:
+        ask(net)
+    assert said in str(caught.value)
+    assert "--" not in str(caught.value)

@@ -16,8 +16,10 @@ import pytest
 
 import minialex
 from minialex.cli.app import run as command
-from minialex.errors import CheckpointError, ConfigurationError
-from minialex.training.loop import Listener
+from minialex.errors import CheckpointError, ConfigurationError, DataError, ResourceError
+from minialex.network.layers import Flatten, Linear
+from minialex.network.network import Network
+from minialex.training.listening import Listener
 
 ROOT = Path(minialex.__file__).parents[1]
 
@@ -67,7 +69,7 @@ def test_what_a_run_knows(there: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert run.net is run.net
     with pytest.raises(CheckpointError, match="no run at"):
         minialex.TrainingRun("runs/nothing")
-    with pytest.raises(CheckpointError, match="another network"):
+    with pytest.raises(CheckpointError, match=r"kernels is \(8, 8, 8, 8, 8\), was \(4, 4, 4, 4, 4\)"):
         run.resume(kernels=(8,) * 5)
     assert capsys.readouterr().out == ""
 
@@ -146,3 +148,41 @@ def test_a_notebook_shows_bar_and_curves_and_its_interrupt_saves(tiny: dict[str,
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+def test_a_recipe_knows_its_data_and_two_networks_are_one_too_many(tiny: dict[str, Any], tmp_path: Path) -> None:
+    run = minialex.train("small", **{**tiny, "epochs": 1}, out=tmp_path / "run", progress=False)
+    assert run.recipe.data == "shapes"
+    net = Network("mine", (3, 28, 28), (Flatten("flatten"), Linear("fc1", 10, sees="all", on="first")))
+    with pytest.raises(ConfigurationError, match="two networks were given"):
+        minialex.train(net, network=net, out=tmp_path / "two", progress=False)
+
+
+def test_a_failure_before_anything_is_trained_leaves_no_folder(tiny: dict[str, Any], tmp_path: Path) -> None:
+    class Full(Listener):
+        def begin(self: Listener, *_: Any) -> None:
+            raise ResourceError("no room")
+
+    class Broken(Listener):
+        def stepped(self: Listener, step: int, *_: float) -> None:
+            raise DataError("an image")
+
+    for number, failing in enumerate((Full(), Broken())):
+        with pytest.raises((ResourceError, DataError)):
+            minialex.train("shapes", **tiny, out=tmp_path / str(number) / "run", progress=failing)
+        assert list((tmp_path / str(number)).iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ResourceError):
+        minialex.train("shapes", **tiny, out=tmp_path / "mine", progress=Full())
+    assert list((tmp_path / "mine").iterdir()) == []
+    with pytest.raises(DataError):  # saved after every step: what was trained stays
+        minialex.train("shapes", **{**tiny, "checkpoint_steps": 1}, out=tmp_path / "kept", progress=Later())
+    assert minialex.TrainingRun(tmp_path / "kept").resume(progress=False).result.progress.step == 12
+
+
+class Later(Listener):
+    """Fails in the third step."""
+
+    def stepped(self: Listener, step: int, *_: float) -> None:
+        if step == 3:
+            raise DataError("an image")

@@ -66,7 +66,7 @@ def test_a_run_is_begun_and_resumed(tmp_path: Path) -> None:
     lines = [line.split(" ", 1) for line in run.paths.log.read_text().splitlines()]
     assert [text for _, text in lines] == ["began", "went on over two lines"]
     assert all(len(time) == len("2012-09-30T12:00:00+00:00") for time, _ in lines)
-    assert sorted(os.listdir(path)) == ["log.txt", "metrics.jsonl", "recipe.toml", "run.lock"]
+    assert sorted(os.listdir(path)) == ["SHA256SUMS", "log.txt", "metrics.jsonl", "recipe.toml", "run.lock"]
 
 
 def test_paths() -> None:
@@ -103,7 +103,7 @@ def test_a_run_that_was_killed_before_its_recipe_can_be_begun_again(tmp_path: Pa
     for name in ("run.lock", ".tmp-0-recipe.toml"):
         (tmp_path / name).write_text('{"pid": 1')
     Run.create(tmp_path, RECIPE).close()
-    assert sorted(os.listdir(tmp_path)) == ["log.txt", "metrics.jsonl", "recipe.toml", "run.lock"]
+    assert sorted(os.listdir(tmp_path)) == ["SHA256SUMS", "log.txt", "metrics.jsonl", "recipe.toml", "run.lock"]
 
 
 def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path: Path) -> No
     for name in (".tmp-0-report.html", "pictures/.tmp-0-curves.png"):
         (tmp_path / name).touch()
     Run.resume(tmp_path).close()
-    assert sorted(os.listdir(tmp_path)) == ["log.txt", "metrics.jsonl", "pictures", "recipe.toml", "run.lock"]
+    assert sorted(os.listdir(tmp_path)) == ["SHA256SUMS", "log.txt", "metrics.jsonl", "pictures", "recipe.toml", "run.lock"]
     assert os.listdir(tmp_path / "pictures") == []
 
 

@@ -152,6 +152,23 @@ def test_stopped_in_the_middle_of_a_run_it_goes_on_there(here: Path, how: str) -
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_runs_end_with_the_process_that_started_them(here: Path) -> None:
+    """On a backend without a number of threads, too, to which none is given where several run at once."""
+    long = write(here, "long", epochs=1000)
+    folder = run_folder(here / "out", key(study(long).recipe(study(long).arms[0], 1)))
+    process = command(here, long, "--seeds", "1", "--out", "out", "--jobs", "2", "--backend", "numpy")
+    until(lambda: epochs_done(folder) >= 1 or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+    assert "stopped by SIGTERM" in (folder / "log.txt").read_text()  # and have saved
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_run_that_is_killed_is_named_and_nothing_is_lost(here: Path) -> None:
     long = write(here, "long", epochs=200)
     first = run_folder(here / "out", key(study(long).recipe(study(long).arms[0], 1)))

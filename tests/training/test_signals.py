@@ -22,7 +22,13 @@ def send(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "requested", "code"), [(signal.SIGTERM, "SIGTERM", 75), (signal.SIGINT, "Ctrl-C", 130)]
+    ("number", "requested", "code"),
+    [
+        (signal.SIGTERM, "SIGTERM", 75),
+        (signal.SIGHUP, "SIGHUP", 75),
+        (signal.SIGXCPU, "SIGXCPU", 75),
+        (signal.SIGINT, "Ctrl-C", 130),
+    ],
 )
 def test_the_first_signal_asks(number: int, requested: str, code: int) -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
@@ -45,6 +51,17 @@ def test_ctrl_c_after_a_request_ends_at_once(first: int) -> None:
             send(signal.SIGINT)
     assert stop.requested == ("SIGTERM" if first == signal.SIGTERM else "Ctrl-C")
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            send(signal.SIGHUP)
+        assert stop.requested is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_another_thread_leaves_the_handlers_alone() -> None:

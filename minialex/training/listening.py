@@ -1,0 +1,118 @@
+"""Telling somebody who may have gone: a pipe's reader that ended, a terminal that was closed, a log on a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from minialex.data import DataSet
+from minialex.engine.session import Session
+from minialex.errors import MinialexError
+
+
+class Listener:
+    """What training tells while it goes on; every method may be overridden, none does anything here."""
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Training is over, or has failed."""
+
+    def begin(self, session: Session, data: DataSet, steps_per_epoch: int, step: int) -> None:
+        """Training starts, or goes on, at `step`."""
+
+    def stepped(self, step: int, loss: float, top1: float, rate: float) -> None:
+        """A step is done: its loss and the fraction of its batch that was right."""
+
+    def validating(self, done: int, images: int) -> None:
+        """So many validation images are done."""
+
+    def recorded(self, record: Mapping[str, Any]) -> None:
+        """A record of the metrics, of some steps or of an epoch's validation."""
+
+    def note(self, message: str) -> None:
+        """What the run begins with, where that is not random weights."""
+
+    def warning(self, message: str) -> None:
+        """A guard, or resuming, has something to say."""
+
+
+class Unfailing(Listener):
+    """A listener whose output may break off: training then goes on without it, and says so on standard error.
+
+    Args:
+        listener: who is told until then
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener: Listener | None = listener
+
+    def __enter__(self) -> Listener:
+        self._tell("__enter__")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._tell("__exit__", *error)
+
+    def _tell(self, what: str, *told: Any) -> None:
+        if self._listener is not None and not reached(lambda: getattr(self._listener, what)(*told)):
+            self._listener = None
+
+    def begin(self, session: Session, data: DataSet, steps_per_epoch: int, step: int) -> None:
+        self._tell("begin", session, data, steps_per_epoch, step)
+
+    def stepped(self, step: int, loss: float, top1: float, rate: float) -> None:
+        self._tell("stepped", step, loss, top1, rate)
+
+    def validating(self, done: int, images: int) -> None:
+        self._tell("validating", done, images)
+
+    def recorded(self, record: Mapping[str, Any]) -> None:
+        self._tell("recorded", record)
+
+    def note(self, message: str) -> None:
+        self._tell("note", message)
+
+    def warning(self, message: str) -> None:
+        self._tell("warning", message)
+
+
+def reached(tell: Callable[[], object]) -> bool:
+    """Tell somebody something, and say whether that was possible; if not, standard output goes nowhere from now on."""
+    try:
+        tell()
+    except MinialexError:
+        raise
+    except (OSError, SystemExit) as error:  # rich ends the process where it finds a pipe broken
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        reason = getattr(error, "strerror", None) or "its reader has gone"
+        message = f"warning: nothing can be shown any more ({reason}); the work goes on without"
+        with contextlib.suppress(OSError, ValueError):
+            if isinstance(error, SystemExit) or not _prints(message):
+                print(message, file=_itself(sys.stderr), flush=True)
+        return False
+    return True
+
+
+def _itself(stream: Any) -> Any:
+    """A stream, where rich has put one of its own in its place while it shows a bar."""
+    return getattr(stream, "rich_proxied_file", stream)
+
+
+def _prints(message: str) -> bool:
+    """Print on standard output; if that is broken let it go nowhere, since what is in its buffer would fail again."""
+    stream = _itself(sys.stdout)
+    try:
+        print(message, file=stream, flush=True)
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        return False
+    return True
