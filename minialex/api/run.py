@@ -269,4 +269,4 @@ def _carry_out(
             result = train_in_folder(recipe, data, backend, placement, run, listener, resume=resume, start=start)
         if result.evaluation is not None:
             write_report(run.paths, recipe, data, result.evaluation, result.progress.warnings)
-    return TrainingRun(path, given, result)
+    return TrainingRun(path, None if given is None else data, result)  # without what was left out
