@@ -279,4 +279,4 @@ def _carry_out(
             raise
         if result.evaluation is not None:
             write_report(run.paths, recipe, data, result.evaluation, result.progress.warnings)
-    return TrainingRun(path, given, result)
+    return TrainingRun(path, None if given is None else data, result)  # without what was left out

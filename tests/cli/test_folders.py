@@ -102,6 +102,16 @@ def test_a_broken_image_stops_a_run_before_it_has_a_folder(tmp_path, capsys):
     assert not (tmp_path / "other").exists()
 
 
+def test_a_data_set_that_was_loaded_is_kept_without_its_broken_images(tmp_path):
+    folder = photos(tmp_path / "photos")
+    data = minialex.data.load(str(folder), size=16)
+    whole = data.validation.names
+    (folder / whole[0]).write_bytes(b"x")
+    fields = {"crop": 14, "image_size": 16, "batch_size": 4, "epochs": 1, "kernels": (2,) * 5, "features": (4, 4)}
+    run_ = minialex.train(data=data, out=tmp_path / "run", progress=False, backend="numpy", skip_broken=True, **fields)
+    assert len(run_.evaluate().labels) == len(whole) - 1 > 0
+
+
 def test_training_twice_within_the_folder_of_images(tmp_path, monkeypatch):
     monkeypatch.chdir(photos(tmp_path / "photos"))
     assert run(["train", *SMALL, "--data", "."]) == 0
