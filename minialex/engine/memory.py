@@ -49,7 +49,7 @@ def explained(
 
 
 def available_memory() -> int | None:
-    """Bytes that this process may still ask for: by its own limit, its container's, and the machine's; None: unknown."""
+    """Bytes that this process may still ask for: by its own limit, its container's, the machine's; None: unknown."""
     found = []
     with suppress(ImportError, OSError, ValueError):
         import resource
@@ -88,9 +88,7 @@ def _find(
     return max(fits, 0), needed
 
 
-def _peak(
-    backend: Backend, plan: Plan, kind: Kind, batch_size: int, bound: Mapping[ArrayName, Array]
-) -> int | None:
+def _peak(backend: Backend, plan: Plan, kind: Kind, batch_size: int, bound: Mapping[ArrayName, Array]) -> int | None:
     """Bytes that a step takes at its height; None if there are not as many."""
     tracing = tracemalloc.is_tracing()
     tracemalloc.start()

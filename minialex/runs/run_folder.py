@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from minialex import __version__
 from minialex.data.statistics import Statistics
 from minialex.errors import CheckpointError, ConfigurationError, DataError, ResourceError
@@ -266,7 +268,7 @@ class RunData:
 
 def write_data(folder: Path, data: RunData) -> None:
     """Write both files; what names the classes comes last and makes them complete."""
-    arrays = {"mean": data.statistics.mean, "covariance": data.statistics.covariance}
+    arrays: dict[str, NDArray[Any]] = {"mean": data.statistics.mean, "covariance": data.statistics.covariance}
     names = {
         "format": FORMAT, "minialex": __version__, "name": data.name, "class_names": list(data.class_names),
         "words": list(data.words), "decides": dict(data.decides),

@@ -27,7 +27,7 @@ roundings of another backend, and ``epochs`` where the schedule is a cosine over
 
 def deciding(recipe: Recipe, data: DataSet) -> dict[str, str]:
     """What decides a run's numbers besides its recipe, by name: for `minialex.runs.run_folder.RunData`."""
-    found = {}
+    found: dict[str, str] = {}
     for part, split in (("training", data.train), ("validation", data.validation)):
         found |= {f"{part} images": str(len(split)), f"{part} sha256": digest(split)}
     network = fingerprint.of_network(recipe)
