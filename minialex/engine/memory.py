@@ -43,7 +43,7 @@ def explained(
         fits, needed = _find(backend, plan, kind, batch_size, bound, available)
         facts = f"about {readable_size(needed)} needed" if needed else str(error) or "no more to be had"
         facts += "" if available is None else f", {readable_size(available)} available"
-    advice = f"try --batch-size {fits}" if fits else "not even one image fits: try a smaller network"
+    advice = f"try batch_size = {fits}" if fits else "not even one image fits: try a smaller network"
     images = "1 image" if batch_size == 1 else f"{batch_size} images"
     return ResourceError(f"out of memory with a batch of {images} ({facts}); {advice}")
 

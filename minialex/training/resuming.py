@@ -100,5 +100,5 @@ def _refuse(folder: Path, lines: Iterable[str]) -> None:
         raise CheckpointError(
             f"{folder} cannot go on with something else than it began with: {found}. Safe to change on resume are "
             f"{', '.join(SAFE)}, threads, and the place of the same images. For the rest begin a new run with these "
-            f"weights: --init {folder}"
+            f"weights: minialex train --init {folder}, or init={str(folder)!r} in Python"
         )

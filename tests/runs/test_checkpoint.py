@@ -243,7 +243,7 @@ def test_all_damaged(tmp_path: Path) -> None:
         checkpoint.latest(tmp_path, no_warning)
     message = str(caught.value)
     assert message.index("checkpoint step-00000020 cannot be used") < message.index("checkpoint step-00000010 cannot")
-    assert message.endswith("restore one from a copy, or begin anew with another --out")
+    assert message.endswith("restore one from a copy, or begin anew in another folder")
     assert "\n" not in message
 
 
@@ -501,7 +501,7 @@ def test_a_full_disk_leaves_the_checkpoints_that_were_there(small_disk: Path) ->
     with pytest.raises(ResourceError) as caught:
         checkpoint.save(folder, 30, large, large, {}, keep=2)
     assert str(caught.value).startswith(f"cannot write '{folder}/step-00000030': the disk is full: 1.2 MB needed, ")
-    assert " 1.0 MB free; make room there, or choose another disk with --out" in str(caught.value)
+    assert " 1.0 MB free; make room there, or choose another disk" in str(caught.value)
     assert sorted(folder.rglob("*")) == before
     assert_is(checkpoint.latest(folder, no_warning), 20)
     save(folder, 30, keep=2)  # a small one fits, since nothing of the large one is left
