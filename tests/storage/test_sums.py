@@ -53,9 +53,7 @@ def test_a_kill_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.Monke
         sums.write(folder, NEW)
         check_all(folder)
         (folder / "a.toml").write_bytes(b"old")
-        with pytest.raises(
-            CheckpointError, match=r"a\.toml' is damaged or was edited: .* delete its line in SHA256SUMS"
-        ):
+        with pytest.raises(CheckpointError, match=r"a\.toml' is damaged or was edited: .* delete its line in"):
             sums.check(folder / "a.toml")
 
 
