@@ -43,13 +43,13 @@ def explained(
         fits, needed = _find(backend, plan, kind, batch_size, bound, available)
         facts = f"about {readable_size(needed)} needed" if needed else str(error) or "no more to be had"
         facts += "" if available is None else f", {readable_size(available)} available"
-    advice = f"try --batch-size {fits}" if fits else "not even one image fits: try a smaller network"
+    advice = f"try batch_size = {fits}" if fits else "not even one image fits: try a smaller network"
     images = "1 image" if batch_size == 1 else f"{batch_size} images"
     return ResourceError(f"out of memory with a batch of {images} ({facts}); {advice}")
 
 
 def available_memory() -> int | None:
-    """Bytes that this process may still ask for: by its own limit, its container's, and the machine's; None: unknown."""
+    """Bytes that this process may still ask for: by its own limit, its container's, the machine's; None: unknown."""
     found = []
     with suppress(ImportError, OSError, ValueError):
         import resource
@@ -88,9 +88,7 @@ def _find(
     return max(fits, 0), needed
 
 
-def _peak(
-    backend: Backend, plan: Plan, kind: Kind, batch_size: int, bound: Mapping[ArrayName, Array]
-) -> int | None:
+def _peak(backend: Backend, plan: Plan, kind: Kind, batch_size: int, bound: Mapping[ArrayName, Array]) -> int | None:
     """Bytes that a step takes at its height; None if there are not as many."""
     tracing = tracemalloc.is_tracing()
     tracemalloc.start()

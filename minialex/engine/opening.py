@@ -32,8 +32,8 @@ def load_data(recipe: Recipe, part: str = "") -> DataSet:
     """
     if recipe.data == "imagenet":
         raise DataError(
-            "no ImageNet here: make a store with `minialex prepare ARCHIVES STORE` and give --data STORE, or give the "
-            "path of a folder of images"
+            "no ImageNet here: make a store with `minialex prepare ARCHIVES STORE` and give its path as data, or that "
+            "of a folder of images"
         )
     data = load(
         recipe.data,
@@ -58,17 +58,17 @@ def prepare(recipe: Recipe, data: DataSet) -> Recipe:
         recipe = recipe.replace(classes=classes)
     if recipe.classes < classes:
         raise ConfigurationError(
-            f"'{data.name}' has {classes} classes, the recipe {recipe.classes}: set --classes {classes}"
+            f"'{data.name}' has {classes} classes, the recipe {recipe.classes}: set classes to {classes}"
         )
     if len(data.train) < recipe.batch_size:
         raise ConfigurationError(
             f"a batch of {recipe.batch_size} images is larger than the training set, {len(data.train)}: "
-            f"set --batch-size {max(1, len(data.train) // 4)}"
+            f"set batch_size to {max(1, len(data.train) // 4)}"
         )
     if data.train.size != recipe.image_size:
         raise ConfigurationError(
             f"'{data.name}' has images of {data.train.size} rows, the recipe says {recipe.image_size}: "
-            f"set --image-size {data.train.size} (and --crop)"
+            f"set image_size to {data.train.size} (and crop)"
         )
     return recipe
 

@@ -51,7 +51,7 @@ def placement_of(backend: Backend, devices: str | None, columns: int) -> Placeme
     if len(names) == 1:
         names *= columns
     if len(names) != columns:
-        raise ConfigurationError(f"--devices names {len(names)} devices for {columns} columns; give one or {columns}")
+        raise ConfigurationError(f"devices names {len(names)} devices for {columns} columns; give one or {columns}")
     return tuple(names)
 
 

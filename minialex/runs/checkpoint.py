@@ -323,7 +323,7 @@ def latest(folder: str | os.PathLike[str], warn: Warn = to_standard_error) -> Ch
     if problems:
         raise CheckpointError(
             f"no checkpoint in {str(folder)!r} can be used: {'; '.join(problems)}: restore one from a copy, or begin "
-            "anew with another --out"
+            "anew in another folder"
         )
     return None
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from minialex import __version__
 from minialex.data.statistics import Statistics
 from minialex.errors import CheckpointError, ConfigurationError, DataError, ResourceError
@@ -54,7 +56,7 @@ class Run:
             stack.enter_context(locks.locked_by_file(folder, LOCK))
             if recipe is not None:
                 if is_run(folder):  # someone was quicker, and has ended already
-                    raise ConfigurationError(f"{str(folder)!r} already holds a run: choose another folder with --out")
+                    raise ConfigurationError(f"{str(folder)!r} already holds a run: choose another folder")
                 sums.write(folder, {RECIPE: recipe.encode()})
             for written in (folder, self.paths.pictures):
                 atomic.remove_stale(written)
@@ -80,9 +82,7 @@ class Run:
         """
         path = Path(path)
         if is_run(path):
-            raise ConfigurationError(
-                f"{str(path)!r} already holds a run: continue it with --resume, or choose another folder with --out"
-            )
+            raise ConfigurationError(f"{str(path)!r} already holds a run: resume it, or choose another folder")
         is_new = not path.exists()
         atomic.make_folder(path)
         # a process killed before the recipe was there leaves its lock and temporary files: no reason to refuse
@@ -90,7 +90,7 @@ class Run:
         others = sorted(name for name in os.listdir(path) if name not in ours and not name.startswith(atomic.TEMPORARY))
         if others:
             raise ConfigurationError(
-                f"{str(path)!r} is not empty and not a run (it holds {others[0]!r}): choose another folder with --out"
+                f"{str(path)!r} is not empty and not a run (it holds {others[0]!r}): choose another folder"
             )
         run = cls(path, recipe)
         run._made_folder = is_new
@@ -106,7 +106,7 @@ class Run:
         """
         if not is_run(path):
             raise ConfigurationError(
-                f"no run at {os.fspath(path)!r}: {RECIPE} is missing: check the path, or leave out --resume"
+                f"no run at {os.fspath(path)!r}: {RECIPE} is missing: check the path, or begin a new run"
             )
         return cls(path, None)
 
@@ -266,7 +266,7 @@ class RunData:
 
 def write_data(folder: Path, data: RunData) -> None:
     """Write both files; what names the classes comes last and makes them complete."""
-    arrays = {"mean": data.statistics.mean, "covariance": data.statistics.covariance}
+    arrays: dict[str, NDArray[Any]] = {"mean": data.statistics.mean, "covariance": data.statistics.covariance}
     names = {
         "format": FORMAT, "minialex": __version__, "name": data.name, "class_names": list(data.class_names),
         "words": list(data.words), "decides": dict(data.decides),

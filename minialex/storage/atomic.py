@@ -65,10 +65,10 @@ def _explanation(error: OSError, path: Path, needed: int | None) -> MinialexErro
         case errno.ENOSPC:
             enough = needed is not None and needed <= _free_bytes(path)
             more = ", of which the file system itself takes a part" if enough else ""
-            text = f"the disk is full: {need}{_free(path)}{more}; make room there, or choose another disk with --out"
+            text = f"the disk is full: {need}{_free(path)}{more}; make room there, or choose another disk"
         case errno.EDQUOT:
             text = f"your disk quota is used up: {need}{_free(path)} on the disk as a whole; remove files of yours, or "
-            text += "choose another disk with --out"
+            text += "choose another disk"
         case errno.EFBIG:
             text = f"the file is larger than allowed: {need}{_file_size_limit()}"
         case errno.EIO:
@@ -114,10 +114,10 @@ def _file_size_limit() -> str:
     try:
         import resource
     except ImportError:  # not on Windows
-        return "choose another file system with --out"
+        return "choose another file system"
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if limit == resource.RLIM_INFINITY:
-        return "the file system has a limit; choose another one with --out"
+        return "the file system has a limit; choose another one"
     return f"{readable_size(limit)} allowed by the file-size limit; raise it (ulimit -f unlimited)"
 
 

@@ -50,7 +50,7 @@ def locked_by_file(folder: Path, name: str) -> Iterator[None]:
                 raise ConfigurationError(
                     f"{str(folder)!r} is in use by process {holder.get('pid', 'unknown')} on "
                     f"{holder.get('host', 'this machine')} since {holder.get('since', 'an unknown time')}: "
-                    "wait until it ends, stop it, or choose another folder with --out"
+                    "wait until it ends, stop it, or choose another folder"
                 )
             os.ftruncate(descriptor, 0)
             os.lseek(descriptor, 0, os.SEEK_SET)

@@ -28,7 +28,8 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
         ResourceError, ConfigurationError: as `atomic.translate_os_errors` says
     """
     known = _listed(folder)
-    before = {name: known.get(name, _found(folder / name)) for name in files}
+    with atomic.translate_os_errors(folder / SUMS):
+        before = {name: known.get(name, _found(folder / name)) for name in files}
     after = {name: (hashlib.sha256(data).hexdigest(),) for name, data in files.items()}
     _write(folder, {**known, **{name: (*before[name], *after[name]) for name in files}})  # both count until all is done
     for name, data in files.items():

@@ -64,7 +64,7 @@ class Start:
             found.append(f"the network differs from that of {self.source}: {'; '.join(self.different)}")
         if self.same_seed:
             found.append(
-                f"{self.source} was trained with the same --seed: on the same images the same crops and dropout masks "
+                f"{self.source} was trained with the same seed: on the same images the same crops and dropout masks "
                 "come again, which a network may know by heart"
             )
         return found
@@ -126,7 +126,7 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
     if not taken:
         raise CheckpointError(
             f"no layer of {recipe.init_from} fits into this network ({'; '.join(map(': '.join, drawn.items()))}): "
-            "leave out --recipe to train the same network"
+            "name no recipe, to train the same network"
         )
     fresh = join_columns(
         initial_parameters(network, recipe.columns, recipe.seed, recipe.dtype, layers=frozenset(drawn))
@@ -166,9 +166,7 @@ def remember(folder: Path, start: Start) -> None:
     """
     known = facts(folder)
     if known is not None and known.get("sha256") != start.digest:
-        raise CheckpointError(
-            f"{start.source} holds other weights than this run began with: train into another folder with --out"
-        )
+        raise CheckpointError(f"{start.source} holds other weights than this run began with: train into another folder")
     if known is None:
         about = {
             "from": start.source,

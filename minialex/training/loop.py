@@ -160,8 +160,8 @@ def train(
     if resume and saved is None:
         if run.had_checkpoints():
             raise CheckpointError(
-                f"the checkpoints in {run.paths.checkpoints} are gone, though metrics and log say that there were some: "
-                "restore them from a copy, or begin anew in another folder"
+                f"the checkpoints in {run.paths.checkpoints} are gone, though metrics and log say that there were "
+                "some: restore them from a copy, or begin anew in another folder"
             )
         warnings.append("the run was stopped before its first checkpoint: it begins again at step 0")
         checkpoint.to_standard_error(warnings[-1])
@@ -345,9 +345,7 @@ class Training:
         batch_size = 100
         while True:
             try:
-                return evaluate(
-                    [self.session], split, views=views, batch_size=batch_size, progress=progress, stop=stop
-                )
+                return evaluate([self.session], split, views=views, batch_size=batch_size, progress=progress, stop=stop)
             except ResourceError:  # memory that is enough for training need not be enough for this
                 if batch_size == 1:
                     raise

@@ -27,7 +27,7 @@ roundings of another backend, and ``epochs`` where the schedule is a cosine over
 
 def deciding(recipe: Recipe, data: DataSet) -> dict[str, str]:
     """What decides a run's numbers besides its recipe, by name: for `minialex.runs.run_folder.RunData`."""
-    found = {}
+    found: dict[str, str] = {}
     for part, split in (("training", data.train), ("validation", data.validation)):
         found |= {f"{part} images": str(len(split)), f"{part} sha256": digest(split)}
     network = fingerprint.of_network(recipe)
@@ -100,5 +100,5 @@ def _refuse(folder: Path, lines: Iterable[str]) -> None:
         raise CheckpointError(
             f"{folder} cannot go on with something else than it began with: {found}. Safe to change on resume are "
             f"{', '.join(SAFE)}, threads, and the place of the same images. For the rest begin a new run with these "
-            f"weights: --init {folder}"
+            f"weights: minialex train --init {folder}, or init={str(folder)!r} in Python"
         )

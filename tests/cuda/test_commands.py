@@ -82,7 +82,7 @@ def test_a_backend_without_a_choice_says_so(
     [
         ("0,7", "backend 'cuda' has no device '7'; it has cuda:0, cuda:1"),
         ("cuda:2", r"has no device 'cuda:2'; it has cuda:0, cuda:1\. Did you mean 'cuda:[01]'"),
-        ("0,1,0", "--devices names 3 devices for 2 columns; give one or 2"),
+        ("0,1,0", "devices names 3 devices for 2 columns; give one or 2"),
         ("gpu", "has no device 'gpu'"),
         ("0,", "has no device ''"),
     ],

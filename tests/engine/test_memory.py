@@ -60,7 +60,7 @@ def test_the_advised_batch_fits(tmp_path: Path, name: str) -> None:
     message, left = train(name, 1500, tmp_path / "one")
     found = re.fullmatch(
         r"out of memory with a batch of 1500 images \(about ([\d.]+) MB needed, ([\d.]+) MB available\); "
-        r"try --batch-size (\d+)", message
+        r"try batch_size = (\d+)", message
     )  # fmt: skip
     assert found, message
     needed, available, fits = float(found[1]), float(found[2]), int(found[3])

@@ -72,7 +72,7 @@ def test_the_disk_of_a_log_is_full(tmp_path: Path) -> None:
 def test_the_run_folder_goes(tmp_path: Path) -> None:
     out = tmp_path / "parent" / "run"
     process = begin(out, 10_000, stdout=subprocess.DEVNULL)
-    until(lambda: (out / "checkpoints" / "latest").is_file())
+    until((out / "checkpoints" / "latest").is_file)
     while out.parent.exists():  # a checkpoint that is being written meanwhile is in the way
         shutil.rmtree(out.parent, ignore_errors=True)
     _, err = process.communicate(timeout=SECONDS)
@@ -98,7 +98,8 @@ def test_an_epoch_is_saved_before_it_is_told(tmp_path: Path) -> None:
         def recorded(self, record: Any) -> None:
             if record["kind"] == "validation":
                 found = checkpoint.latest(tmp_path / "run" / "checkpoints")
-                seen.append((record["step"], found and found.step, read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]))
+                last = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
+                seen.append((record["step"], found and found.step, last))
 
     minialex.train("shapes", backend="numpy", train_images=48, validation_images=16, batch_size=16, epochs=2,
                    kernels=(4,) * 5, features=(8, 8), out=tmp_path / "run", progress=Watching())  # fmt: skip

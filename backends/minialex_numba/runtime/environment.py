@@ -23,4 +23,6 @@ def import_numba() -> None:
 
 def _refused(name: str, reason: str) -> ConfigurationError:
     value = os.environ.get(name, "")
-    return ConfigurationError(f"the environment variable {name}={value} cannot be used ({reason.rstrip('.')}): unset it")
+    return ConfigurationError(
+        f"the environment variable {name}={value} cannot be used ({reason.rstrip('.')}): unset it"
+    )

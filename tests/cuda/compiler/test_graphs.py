@@ -136,7 +136,7 @@ def test_the_batch_that_is_said_to_fit_does(
     message = capsys.readouterr().err
     found = re.search(
         r"error: out of memory with a batch of 256 images \(cuda:0: needed ([\d,]+) bytes, ([\d,]+) are free.*\); "
-        r"try --batch-size (\d+)",
+        r"try batch_size = (\d+)",
         message,
     )
     assert found, message
