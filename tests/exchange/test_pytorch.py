@@ -121,7 +121,7 @@ def test_exported_weights_come_back(tmp_path: Path) -> None:
 
 @pytest.mark.peers
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("form", ["plain", "in a checkpoint", "data parallel", "parameters", "strided"])
+@pytest.mark.parametrize("form", ["plain", "in a checkpoint", "parameters", "strided"])
 def test_what_pytorch_writes_is_what_we_read(tmp_path: Path, torch: Any, zipped: bool, form: str) -> None:
     net = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 5), torch.nn.BatchNorm2d(4), torch.nn.Linear(2, 3).half(),
@@ -132,8 +132,6 @@ def test_what_pytorch_writes_is_what_we_read(tmp_path: Path, torch: Any, zipped:
     value: Any = state
     if form == "in a checkpoint":
         value = {"epoch": 3, "arch": "alexnet", "best": 0.5, "state_dict": state, "steps": [1, 2]}
-    elif form == "data parallel":
-        value = {f"module.{name}": tensor for name, tensor in state.items()}
     elif form == "parameters":
         value = dict(net.named_parameters())
         expected = {name: p.detach().float().numpy() for name, p in value.items()}
@@ -185,8 +183,10 @@ def tensor_pickle(
 NUMBERS = {"data/0": np.arange(6, dtype="<f4").tobytes()}
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "a program": (archive(pickle.dumps({"a": Boom()}, 2)), "refused"),
-    "a program of 2019": (pytorch_file.LEGACY + pickle.dumps({"a": Boom()}, 2), "refused"),
-    "eval": (archive(b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R."), "name 'builtins.eval'"),
+    "a program of 2019": (
+        pytorch_file.LEGACY + b"".join(pickle.dumps(v, 2) for v in (1001, {"little_endian": True}, {"a": Boom()}, [])),
+        "refused"),
+    "eval": (archive(b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R."), "a whole object, builtins.eval"),
     "a whole module": (archive(b"\x80\x02ctorch.nn.modules.linear\nLinear\n)\x81."), "save the state dictionary alone"),
     "TorchScript": (archive(tensor_pickle(), {**NUMBERS, "constants.pkl": b"\x80\x02)."}), "TorchScript"),
     "compressed": (archive(tensor_pickle(), NUMBERS, zipfile.ZIP_DEFLATED), "compressed"),
@@ -194,13 +194,13 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "fewer numbers": (archive(tensor_pickle(count=7), NUMBERS), "data/0 has 24 bytes, not 7 numbers"),
     "numbers without end": (archive(tensor_pickle(2**40, (2**40,), (1,)), NUMBERS), "not 1099511627776"),
     "a shape beyond them": (archive(tensor_pickle(shape=(3, 3)), NUMBERS), "does not fit"),
-    "a stride of 0": (archive(tensor_pickle(shape=(10**6, 10**6), strides=(0, 0)), NUMBERS), "does not fit"),
+    "a stride of 0": (archive(tensor_pickle(shape=(10**6, 10**6), strides=(0, 0)), NUMBERS), "again and again"),
     "a negative stride": (archive(tensor_pickle(strides=(-3, 1)), NUMBERS), "shape is damaged"),
     "an offset beyond them": (archive(tensor_pickle(offset=4), NUMBERS), "does not fit"),
     "a negative offset": (archive(tensor_pickle(offset=-4), NUMBERS), "shape is damaged"),
     "one row a thousand times": (
-        archive(tensor_pickle(names=tuple(f"t{n}" for n in range(1000))), NUMBERS), "several tensors"),
-    "an unknown type": (archive(tensor_pickle(kind=b"ctorch\nQuantStorage\n"), NUMBERS), "name 'torch.QuantStorage'"),
+        archive(tensor_pickle(names=tuple(f"t{n}" for n in range(1000))), NUMBERS), "again and again"),
+    "an unknown type": (archive(tensor_pickle(kind=b"ctorch\nQuantStorage\n"), NUMBERS), "'a' (torch.QuantStorage)"),
     "two pickles": (archive(tensor_pickle(), {**NUMBERS, "deeper/data.pkl": b"\x80\x02}."}), "one state dictionary"),
     "no dictionary": (archive(b"\x80\x02]."), "no dictionary"),
     "an empty dictionary": (archive(b"\x80\x02}."), "no tensors"),
