@@ -25,32 +25,17 @@ def export(
 
     if out.suffix not in FORMATS:
         raise ConfigurationError(f"{out}: give it one of the endings {', '.join(FORMATS)}, which name the formats")
-    if out.stem == "torch":
-        raise ConfigurationError(f"{out}: the module beside it would hide PyTorch itself: choose another name")
+    module = pytorch_module.module_path(out) if out.suffix in (".pt", ".pth") else None
     page = out.with_name(out.name + ".md")
-    written = [out, *([out.with_suffix(".py")] if out.suffix in (".pt", ".pth") else []), page]
+    written = [out, *([module] if module else []), page]
     refuse_existing(written, overwrite)
     weights = weights_file.find(run)
-    if out.suffix == ".safetensors":
-        weights_file.write(out, weights)
-        use = [f"minialex predict {out.name} IMAGE", f"minialex train --init {out.name} --data FOLDER"]
+    if module:
+        pytorch_module.write(out, weights)
     elif out.suffix == ".onnx":
         onnx_file.write(out, weights)
-        use = [
-            "import onnxruntime",
-            f'session = onnxruntime.InferenceSession("{out.name}")',
-            f"crop = {weights.recipe.crop}",
-            "# pixels: float32 array [N, 3, crop, crop], RGB, 0 to 255",
-            '(probabilities,) = session.run(["probabilities"], {"pixels": pixels})',
-        ]
     else:
-        pytorch_module.write(out, weights)
-        use = [
-            f"from {out.stem} import load" if out.stem.isidentifier() else f"# the module is {out.stem}.py",
-            f'network = load("{out.name}")',
-            "# pixels: float32 tensor [N, 3, crop, crop], RGB, 0 to 255",
-            "probabilities = network(pixels).softmax(1)",
-        ]
-    atomic.write_text(page, card.card(weights, out, out.stat().st_size, use))
+        weights_file.write(out, weights)
+    atomic.write_text(page, card.card(weights, out, module.stem if module else ""))
     for path in written:
         print(path)

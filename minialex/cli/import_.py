@@ -76,8 +76,7 @@ def import_weights(
         weights = replace(weights, class_names=names, words=words)
     weights = replace(weights, origin={"from": f"the file {source.name}", **weights.origin})
     weights_file.write(out, weights)
-    use = [f"minialex predict {out.name} IMAGE", f"minialex evaluate {out.name} --data FOLDER"]
-    atomic.write_text(page, card.card(weights, out, out.stat().st_size, use))
+    atomic.write_text(page, card.card(weights, out))
     return weights
 
 

@@ -107,7 +107,7 @@ def _widened(data: bytes) -> dict[str, Array]:
 
     types = {short: name for name, short in DTYPES.items()} | {"BF16": "uint16"}
     tensors = {}
-    for name, entry in deserialize(data):
+    for name, entry in deserialize(data):  # type: ignore[no-untyped-call]
         short = entry["dtype"]
         if short not in types:
             raise ValueError(f"{name!r} is {short}")

@@ -319,7 +319,8 @@ def test_a_training_script_s_checkpoint(tmp_path: Path, torch: Any, zipped_: boo
     value = {
         "args": argparse.Namespace(lr=0.1, device=torch.device("cpu"), dtype=torch.float32, size=torch.Size([3])),
         "best": np.float32(0.25), "optimizer": optimizer.state_dict(), "state_dict": OwnDict(state),
-        "rng": torch.get_rng_state(), "numpy": np.random.default_rng(0).bit_generator.state, "ema": dict(state), "mask": base > 3,
+        "rng": torch.get_rng_state(),
+        "numpy": np.random.default_rng(0).bit_generator.state, "ema": dict(state), "mask": base > 3,
         "complex": torch.zeros(2, dtype=torch.complex64), "short": torch.zeros(2, dtype=torch.int16),
     }  # fmt: skip
     torch.save(value, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped_)

@@ -11,6 +11,7 @@ import sys
 import types
 import zipfile
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import numpy as np
 import pytest
 
 from minialex.cli import import_ as commands
-from minialex.errors import CheckpointError
+from minialex.errors import CheckpointError, ConfigurationError
 from minialex.exchange import pytorch_file, pytorch_module, whole
+from minialex.network import variants
 from minialex.recipe.toml import load
 from minialex.runs.weights_file import Weights
 
@@ -99,6 +101,34 @@ def test_a_file_name_stays_text_in_the_module(name: str) -> None:
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert "boom" not in names
     assert ast.literal_eval(tree.body[-1].value) == ('"""', "it's\n", "\\")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "module_name"),
+    [
+        ("first.pt", "first.py"), ("my-net.v2.pth", "my_net_v2.py"), ("2024.pt", "net_2024.py"), ("ä.pt", "ä.py"),
+        *((f"{word}.pt", f"{word}_net.py") for word in
+          ("numpy", "Torch", "minialex", "os", "json", "class", "match", "None", "pytest", "tensorflow")),
+    ],
+)  # fmt: skip
+def test_the_module_hides_no_other(name: str, module_name: str, tmp_path: Path) -> None:
+    assert pytorch_module.module_path(tmp_path / name) == tmp_path / module_name
+
+
+@pytest.mark.peers
+def test_names_that_pytorch_has_taken(torch: Any) -> None:
+    has = {name for name in dir(torch.nn.Module()) if not name.startswith("_")}
+    assert has - {"training", "call_super_init", "dump_patches"} <= pytorch_module.TAKEN
+
+
+@pytest.mark.parametrize("name", ["mean", "forward", "type", "float", "_parameters", "class", "a b", "1st"])
+def test_a_layer_that_cannot_be_an_attribute(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = network(load("small").replace(**KINDS["small"][1]))
+    built = variants.build(weights.recipe)
+    layers = tuple(replace(layer, name=name) if layer.name == "relu1" else layer for layer in built.layers)
+    monkeypatch.setattr("minialex.network.variants.build", lambda recipe: replace(built, layers=layers))
+    with pytest.raises(ConfigurationError, match=f"layer '{name}' cannot be an attribute of a PyTorch module"):
+        pytorch_module.write(tmp_path / "net.pt", weights)
 
 
 def test_exported_weights_come_back(tmp_path: Path) -> None:
