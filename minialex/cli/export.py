@@ -15,16 +15,29 @@ FORMATS = (".safetensors", ".onnx", ".pt", ".pth")
 
 def export(
     run: Network,
-    out: Annotated[Path, typer.Argument(help="the new file: .safetensors, .onnx, or .pt with a module beside it")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="the new file: .safetensors, .onnx, or .pt with a module beside it; .csv or .tfevents for the metrics"
+        ),
+    ],
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write a network's weights for others: a weights file, ONNX, or PyTorch; each with a model card."""
-    from minialex.exchange import card, onnx_file, pytorch_module
+    """Write a network's weights for others (a weights file, ONNX, PyTorch; with a model card), or a run's metrics."""
+    from minialex.exchange import card, metrics_file, onnx_file, pytorch_module
     from minialex.runs import weights_file
+    from minialex.screen.formats import plural
+    from minialex.screen.terminal import console
     from minialex.storage import atomic
 
-    if out.suffix not in FORMATS:
-        raise ConfigurationError(f"{out}: give it one of the endings {', '.join(FORMATS)}, which name the formats")
+    endings = (*FORMATS, *metrics_file.ENDINGS)
+    if out.suffix not in endings:
+        raise ConfigurationError(f"{out}: give it one of the endings {', '.join(endings)}, which name the formats")
+    if out.suffix in metrics_file.ENDINGS:
+        refuse_existing([out], overwrite)
+        records = metrics_file.write(out, run)
+        console().print(f"{out}: {plural(records, 'record')} of the metrics")
+        return
     module = pytorch_module.module_path(out) if out.suffix in (".pt", ".pth") else None
     page = out.with_name(out.name + ".md")
     written = [out, *([module] if module else []), page]
@@ -38,4 +51,4 @@ def export(
         weights_file.write(out, weights)
     atomic.write_text(page, card.card(weights, out, module.stem if module else ""))
     for path in written:
-        print(path)
+        console().print(f"{path}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from minialex.cli.options import Machine, Network, PrecisionOption
+from minialex.cli.options import Machine, Network, PrecisionOption, check_writable
 
 SHOWN = 24  # images of the picture
 
@@ -28,6 +28,7 @@ def predict(
     from minialex.screen.terminal import console
 
     check_views(views)
+    check_writable(picture, "--picture", ".png")
     screen = console()
     net = load(run, backend=machine.backend, devices=machine.devices, threads=machine.threads, precision=precision)
     pixels = net.pixels(list(images))
