@@ -86,7 +86,7 @@ def _machine(recipe: Recipe) -> list[tuple[str, str]]:
     about, versions = described["machine"], described["versions"]
     assert isinstance(about, dict)
     assert isinstance(versions, dict)
-    precision = f", {recipe.precision}" if recipe.precision else ""
+    precision = f", {recipe.precision}" if recipe.precision not in ("", recipe.dtype) else ""
     return [
         ("backend", f"{recipe.backend} ({recipe.devices}), {recipe.dtype}{precision}"),
         ("machine", f"{about['processor']}, {plural(int(about['cores'] or 1), 'core')}; {about['system']}"),
