@@ -52,7 +52,7 @@ def import_weights(
         recipe: of a state dictionary whose tensors have our names, ``conv1.weight`` and so on
         class_names: a text file of one name a line; or a run or a weights file that has the same classes
         mean: of a caffemodel, its mean image
-        say: told what was left out of the file, and what was taken off its names
+        say: told what was left out of the file, and what was removed from its names
 
     Raises:
         CheckpointError: If a file is damaged or of another network.
@@ -107,7 +107,7 @@ def read_weights(
         tensors = pytorch_file.read(source, say)
     tensors, gone = names.bare(tensors, lambda named: torchvision.is_torchvision(named) or OURS in named)
     if gone:
-        say(f"{source}: taken off the names of its tensors: {gone}")
+        say(f"{source}: removed from the names of its tensors: {gone}")
     if torchvision.is_torchvision(tensors):
         if recipe is not None:
             raise ConfigurationError("--recipe is for files with our names of layers: these are torchvision's")

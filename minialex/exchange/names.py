@@ -1,4 +1,4 @@
-"""What other programs put before and into the names of tensors, taken off.
+"""What other programs put before and into the names of tensors, removed.
 
 A model inside another (``model.``, as Lightning has it) puts its own name before all of its tensors' names; wrappers
 (several devices, a compiled module) put theirs anywhere: ``features.module.0.weight`` is what PyTorch's own example of
@@ -23,10 +23,10 @@ def bare(
 
     Args:
         tensors: by the names that the file has
-        known: whether names are those of a network already; from then on nothing more is taken off
+        known: whether names are those of a network already; from then on nothing more is removed
 
     Returns:
-        The tensors, and in words what was taken off, ``"_orig_mod." and "model."``, or nothing. They are as given where
+        The tensors, and in words what was removed, ``"_orig_mod." and "model."``, or nothing. They are as given where
         two of them would get one name.
     """
     parts = {name: [part for part in name.split(".")[:-1] if part not in WRAPPERS] for name in tensors}

@@ -224,7 +224,7 @@ LAYERS = ("features.0.weight", "features.10.bias", "classifier.6.weight")
         (("features.module.0.weight", "features.module.10.bias", "classifier.6.weight"), "'module.'"),
     ],
 )
-def test_what_is_taken_off_names(given: tuple[str, ...], gone: str) -> None:
+def test_what_is_removed_from_names(given: tuple[str, ...], gone: str) -> None:
     def known(tensors: Any) -> bool:
         return LAYERS[0] in tensors
 
@@ -283,7 +283,7 @@ def test_a_lightning_checkpoint_in_bfloat16_is_imported(tmp_path: Path, capsys: 
     recipe, tensors = thin(tmp_path)
     source = bfloat16_file(tmp_path / "x.safetensors", {f"model.{name}": array for name, array in tensors.items()})
     assert run(["import", str(source), str(tmp_path / "w.safetensors"), "--recipe", recipe]) == 0
-    assert f"{source}: taken off the names of its tensors: 'model.'" in capsys.readouterr().out
+    assert f"{source}: removed from the names of its tensors: 'model.'" in capsys.readouterr().out
     read = safetensors.read(tmp_path / "w.safetensors")
     for name in tensors:
         np.testing.assert_array_equal(read["data.mean" if name == "mean" else name], tensors[name] + (
