@@ -23,7 +23,7 @@
   // Pictures with ink for a dark ground, where the page is dark (minialex.site.dark makes them).
   function coloured() {
     var dark = document.body.dataset.mdColorScheme === "slate";
-    document.querySelectorAll('.md-typeset img[src*="made/"]').forEach(function (picture) {
+    document.querySelectorAll('.md-typeset img[src$=".png"]').forEach(function (picture) {
       var wanted = picture.getAttribute("src").replace(/(\.dark)?\.png$/, dark ? ".dark.png" : ".png");
       if (picture.getAttribute("src") !== wanted) picture.setAttribute("src", wanted);
     });
