@@ -67,7 +67,7 @@ check.relu_gradient(relu_gradient)
 # %% [markdown]
 # ### Exercise 2: five sigmoids
 #
-# Suppose five sigmoids stand in a row, with weights of 1 between them. What fraction of a gradient reaches the beginning
+# Suppose five sigmoids follow one another, with weights of 1 between them. What fraction of a gradient reaches the beginning
 # *at best*, that is, if each of them stands where it is steepest?
 
 # %% tags=["exercise"]

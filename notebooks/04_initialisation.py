@@ -100,8 +100,8 @@ show.table(
 )  # fmt: skip
 
 # %% [markdown]
-# One thing explains many sad evenings: **the paper's 0.01 belongs to the paper's pixels**, whole numbers from 0 to 255
-# with only the mean taken off. Scale the pixels to about −2 … 2, as is usual today, keep 0.01, and the signal drowns on
+# One thing explains many failed runs: **the paper's 0.01 belongs to the paper's pixels**, whole numbers from 0 to 255
+# with only the mean subtracted. Scale the pixels to about −2 … 2, as is usual today, keep 0.01, and the signal drowns on
 # its way. (The full layers are narrower here than in the paper, so that the cell takes seconds.)
 #
 # He's rule (2015) makes no such assumption. A sum of $n$ products with weights of deviation $\sigma$ is $\sqrt{n}\,\sigma$

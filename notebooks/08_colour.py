@@ -44,7 +44,7 @@ print(found.covariance.round())
 # ### Exercise 1: the covariance
 #
 # Compute it yourself, for `pixels` of shape $[N, 3]$: the mean over all pixels of the products of two channels, each with
-# its own mean taken off.
+# its own mean subtracted.
 
 
 # %% tags=["exercise"]

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 9 · Dropout: train a thousand networks at once
 #
-# A large network can learn its training images by heart. In the two hidden full layers of AlexNet sit 54 of its 61 million
+# A large network can memorise its training images. In the two hidden full layers of AlexNet sit 54 of its 61 million
 # parameters; with 1.2 million images to learn from, they would.
 #
-# The cure is odd. At every step, every neuron of these layers throws a coin and is silent half of the time.
+# The cure is odd. At every step, a coin is tossed for every neuron of these layers, which is silent half of the time.
 
 # %%
 import itertools
@@ -203,10 +203,10 @@ def inverted_dropout(x, mask, rate):
 check.inverted_dropout(inverted_dropout)
 
 # %% [markdown]
-# ## An experiment: learning by heart
+# ## An experiment: overfitting
 #
 # We give a network too few images and no other help (no random crops, no reflections, no change of colour), and train it
-# until it could know them by heart. Once without dropout and once with the paper's.
+# until it could have memorised them. Once without dropout and once with the paper's.
 
 # %%
 few = experiment.images(train=2000, validation=1000)
@@ -237,7 +237,7 @@ show.curves(
     lines,
     "epoch",
     "error, %",
-    headline="What is learned by heart is not understood",
+    headline="What is memorised is not understood",
     limits=(0, 100),
 )
 
@@ -281,6 +281,6 @@ show.ablation("dropout")
 #   no dropout.
 # - **2016.** Leave it on at test time and ask many times: the spread says how sure the network is (Gal and Ghahramani).
 # - **2017.** The Transformer (Vaswani and others) drops a tenth of its activities. Networks that see each text only once
-#   often drop none: who reads everything once cannot learn it by heart.
+#   often drop none: who reads everything once cannot memorise it.
 #
 # Next: **notebook 10**, the step itself.

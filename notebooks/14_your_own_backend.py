@@ -25,7 +25,7 @@ from minialex.recipe import toml as recipe
 # %% [markdown]
 # ## The protocol
 #
-# What each operation means stands in one place: its equation, shapes, and what its gradient needs. Here is one:
+# What each operation means is written in one place: its equation, shapes, and what its gradient needs. Here is one:
 
 # %%
 show.source(backend.Backend.local_response_norm)
@@ -138,7 +138,7 @@ for result in conformance.run(mine, ["relu", "relu_backward", "local_response_no
 # %% [markdown]
 # ### Exercise 1: repair it
 #
-# One channel is enough to see it, if the window is one wide. Write the function anew.
+# One channel is enough to see it, if the window is one wide. Write the function again.
 
 
 # %% tags=["exercise"]

@@ -187,7 +187,7 @@ words = (
     else "less than a quarter"
 )
 show.text(f"""
-A step of 64 images of the small network is {work.training_multiply_adds * 64 / 1e9:.1f} thousand million multiply-adds. At
+A step of 64 images of the small network is {work.training_multiply_adds * 64 / 1e9:.1f} billion multiply-adds. At
 this processor's measured peak they would take {words} of the time of the step as we measured it; the rest is memory, and many
 small operations. `minialex bench` shows it layer by layer.
 """)

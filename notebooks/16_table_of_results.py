@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 16 · Tables 1 and 2
 #
-# The paper's fame rests on two small tables. What stands in them, how sure is it, and what would it take to get the same
+# The paper's fame rests on two small tables. What do they say, how certain is it, and what would it take to get the same
 # numbers today, with this library?
 
 # %%

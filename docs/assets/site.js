@@ -20,7 +20,17 @@
       region.setAttribute("aria-label", what + " that scrolls sideways");
     });
   }
+  // Pictures with ink for a dark ground, where the page is dark (minialex.site.dark makes them).
+  function coloured() {
+    var dark = document.body.dataset.mdColorScheme === "slate";
+    document.querySelectorAll('.md-typeset img[src$=".png"]').forEach(function (picture) {
+      var wanted = picture.getAttribute("src").replace(/(\.dark)?\.png$/, dark ? ".dark.png" : ".png");
+      if (picture.getAttribute("src") !== wanted) picture.setAttribute("src", wanted);
+    });
+  }
   function begin() {
+    coloured();
+    new MutationObserver(coloured).observe(document.body, { attributes: true, attributeFilter: ["data-md-color-scheme"] });
     // material's search is a dialog without a name: give it one for those who hear the page
     var search = document.querySelector(".md-search[role=dialog]");
     if (search && !search.hasAttribute("aria-label")) search.setAttribute("aria-label", "Search");

@@ -9,53 +9,46 @@ import typer
 
 from minialex.cli.options import Network, OverwriteOption, refuse_existing
 from minialex.errors import ConfigurationError
-from minialex.screen.formats import shell
 
 FORMATS = (".safetensors", ".onnx", ".pt", ".pth")
 
 
 def export(
     run: Network,
-    out: Annotated[Path, typer.Argument(help="the new file: .safetensors, .onnx, or .pt with a module beside it")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="the new file: .safetensors, .onnx, or .pt with a module beside it; .csv or .tfevents for the metrics"
+        ),
+    ],
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write a network's weights for others: a weights file, ONNX, or PyTorch; each with a model card."""
-    from minialex.exchange import card, onnx_file, pytorch_module
+    """Write a network's weights for others (a weights file, ONNX, PyTorch; with a model card), or a run's metrics."""
+    from minialex.exchange import card, metrics_file, onnx_file, pytorch_module
     from minialex.runs import weights_file
+    from minialex.screen.formats import plural
     from minialex.screen.terminal import console
     from minialex.storage import atomic
 
-    if out.suffix not in FORMATS:
-        raise ConfigurationError(f"{out}: give it one of the endings {', '.join(FORMATS)}, which name the formats")
-    if out.stem == "torch":
-        raise ConfigurationError(f"{out}: the module beside it would hide PyTorch itself: choose another name")
+    endings = (*FORMATS, *metrics_file.ENDINGS)
+    if out.suffix not in endings:
+        raise ConfigurationError(f"{out}: give it one of the endings {', '.join(endings)}, which name the formats")
+    if out.suffix in metrics_file.ENDINGS:
+        refuse_existing([out], overwrite)
+        records = metrics_file.write(out, run)
+        console().print(f"{out}: {plural(records, 'record')} of the metrics")
+        return
+    module = pytorch_module.module_path(out) if out.suffix in (".pt", ".pth") else None
     page = out.with_name(out.name + ".md")
-    written = [out, *([out.with_suffix(".py")] if out.suffix in (".pt", ".pth") else []), page]
+    written = [out, *([module] if module else []), page]
     refuse_existing(written, overwrite)
     weights = weights_file.find(run)
-    if out.suffix == ".safetensors":
-        weights_file.write(out, weights)
-        use = [
-            f"{shell('minialex', 'predict', Path(out.name))} IMAGE",
-            f"{shell('minialex', 'train', '--init', Path(out.name))} --data FOLDER",
-        ]
+    if module:
+        pytorch_module.write(out, weights)
     elif out.suffix == ".onnx":
         onnx_file.write(out, weights)
-        use = [
-            "import onnxruntime",
-            f'session = onnxruntime.InferenceSession("{out.name}")',
-            f"crop = {weights.recipe.crop}",
-            "# pixels: float32 array [N, 3, crop, crop], RGB, 0 to 255",
-            '(probabilities,) = session.run(["probabilities"], {"pixels": pixels})',
-        ]
     else:
-        pytorch_module.write(out, weights)
-        use = [
-            f"from {out.stem} import load" if out.stem.isidentifier() else f"# the module is {out.stem}.py",
-            f'network = load("{out.name}")',
-            "# pixels: float32 tensor [N, 3, crop, crop], RGB, 0 to 255",
-            "probabilities = network(pixels).softmax(1)",
-        ]
-    atomic.write_text(page, card.card(weights, out, out.stat().st_size, use))
+        weights_file.write(out, weights)
+    atomic.write_text(page, card.card(weights, out, module.stem if module else ""))
     for path in written:
         console().print(str(path))

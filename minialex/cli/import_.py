@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +12,11 @@ import typer
 
 from minialex.cli.options import OverwriteOption, refuse_existing
 from minialex.errors import CheckpointError, ConfigurationError
-from minialex.screen.formats import shell
 
 if TYPE_CHECKING:
     from minialex.runs.weights_file import Weights
 
+OURS = "conv1.weight"  # a name by which our own are known
 WORDNET = re.compile(r"(n\d{8})\s+(\S.*)")
 
 
@@ -34,13 +35,15 @@ def import_(
     """Make a weights file of other programs' weights; nothing in those files is run."""
     from minialex.screen.terminal import console
 
-    got = import_weights(source, out, recipe, class_names, mean, overwrite).recipe
-    console().print(f"{out}: {got.classes} classes, {got.columns} column(s); evaluate, predict and train take it")
+    say = console().print
+    got = import_weights(source, out, recipe, class_names, mean, overwrite, say).recipe
+    say(f"{out}: {got.classes} classes, {got.columns} column(s); evaluate, predict and train take it")
 
 
 def import_weights(
-    source: Path, out: Path, recipe: str | None, class_names: Path | None, mean: Path | None, overwrite: bool
-) -> Weights:
+    source: Path, out: Path, recipe: str | None, class_names: Path | None, mean: Path | None, overwrite: bool,
+    say: Callable[[str], None] = lambda line: None,
+) -> Weights:  # fmt: skip
     """Make a weights file of a file of PyTorch, torchvision or Caffe, with its model card; returns what it holds.
 
     Args:
@@ -49,6 +52,7 @@ def import_weights(
         recipe: of a state dictionary whose tensors have our names, ``conv1.weight`` and so on
         class_names: a text file of one name a line; or a run or a weights file that has the same classes
         mean: of a caffemodel, its mean image
+        say: told what was left out of the file, and what was removed from its names
 
     Raises:
         CheckpointError: If a file is damaged or of another network.
@@ -64,7 +68,7 @@ def import_weights(
     refuse_existing([out, page], overwrite)
     if not source.is_file():
         raise CheckpointError(f"no file {source}; check the path")
-    weights = read_weights(source, recipe, mean)
+    weights = read_weights(source, recipe, mean, say)
     if class_names is not None:
         names, words = read_class_names(class_names)
         if len(names) != weights.recipe.classes:
@@ -72,18 +76,19 @@ def import_weights(
         weights = replace(weights, class_names=names, words=words)
     weights = replace(weights, origin={"from": f"the file {source.name}", **weights.origin})
     weights_file.write(out, weights)
-    name = Path(out.name)
-    use = [f"{shell('minialex', 'predict', name)} IMAGE", f"{shell('minialex', 'evaluate', name)} --data FOLDER"]
-    atomic.write_text(page, card.card(weights, out, out.stat().st_size, use))
+    atomic.write_text(page, card.card(weights, out))
     return weights
 
 
-def read_weights(source: Path, recipe: str | None, mean: Path | None) -> Weights:
+def read_weights(
+    source: Path, recipe: str | None, mean: Path | None, say: Callable[[str], None] = lambda line: None
+) -> Weights:
     """Weights from a file of any format that is known by its first bytes."""
-    from minialex.exchange import caffe, pytorch_file, torchvision
+    from minialex.exchange import caffe, names, pytorch_file, torchvision
     from minialex.runs import weights_file
     from minialex.storage import safetensors
 
+    _refuse_text(source)
     kind = weights_file.kind_of(source)
     if kind == "onnx":
         raise ConfigurationError(f"{source} is {weights_file.KINDS[kind]}: import the file that it was made of")
@@ -99,22 +104,38 @@ def read_weights(source: Path, recipe: str | None, mean: Path | None) -> Weights
         tensors = safetensors.read(source)
         tensors = {name: a.astype("float32") if a.dtype == "float16" else a for name, a in tensors.items()}
     else:
-        tensors = pytorch_file.read(source)
+        tensors = pytorch_file.read(source, say)
+    tensors, gone = names.bare(tensors, lambda named: torchvision.is_torchvision(named) or OURS in named)
+    if gone:
+        say(f"{source}: removed from the names of its tensors: {gone}")
     if torchvision.is_torchvision(tensors):
         if recipe is not None:
             raise ConfigurationError("--recipe is for files with our names of layers: these are torchvision's")
         return torchvision.weights(tensors, str(source))
-    if "conv1.weight" not in tensors:
-        names = ", ".join(sorted(tensors)[:3])
+    if OURS not in tensors:
+        some = ", ".join(sorted(tensors)[:3])
         raise CheckpointError(
-            f"{source} has neither torchvision's names of layers (features.0.weight) nor ours (conv1.weight), but "
-            f"{names}, …: rename them"
+            f"{source} has neither torchvision's names of layers (features.0.weight) nor ours ({OURS}), but "
+            f"{some}, …: rename them"
         )
     if recipe is None:
         raise ConfigurationError(
             f"{source} does not say which network it is: give --recipe NAME; see `minialex recipe`"
         )
     return own_weights(tensors, recipe, source)
+
+
+def _refuse_text(source: Path) -> None:
+    """Say what a file of text is that was saved under the name of weights."""
+    try:
+        with open(source, "rb") as file:
+            start = file.read(64).lstrip().lower()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {source}: {error.strerror}") from None
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointError(f"{source} is a web page, not weights: download the file itself")
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{source} only points to the weights (Git LFS): `git lfs pull` fetches them")
 
 
 def own_weights(tensors: dict[str, Any], recipe_name: str, source: Path) -> Weights:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from minialex.cli.options import Machine, Network, PrecisionOption
+from minialex.cli.options import Machine, Network, PrecisionOption, check_writable
 
 SHOWN = 24  # images of the picture
 
@@ -16,17 +16,19 @@ def predict(
     run: Network,
     images: Annotated[list[Path], typer.Argument(help="image files")],
     views: Annotated[int, typer.Option(help="1 or 10 views averaged")] = 1,
-    picture: Annotated[Path, typer.Option(help="where the picture goes")] = Path("predictions.png"),
+    picture: Annotated[
+        Path | None, typer.Option(help="draw them there, like the paper's figure 4: a .png file")
+    ] = None,
     *,
     machine: Machine,
     precision: PrecisionOption = None,
 ) -> None:
-    """The five most probable classes of images, as text and as a picture like the paper's figure 4."""
+    """The five most probable classes of images, as text, and with --picture as a picture."""
     from minialex.api.net import check_views, load
-    from minialex.figures import pictures
     from minialex.screen.terminal import console
 
     check_views(views)
+    check_writable(picture, "--picture", ".png")
     screen = console()
     net = load(run, backend=machine.backend, devices=machine.devices, threads=machine.threads, precision=precision)
     pixels = net.pixels(list(images))
@@ -35,6 +37,10 @@ def predict(
         screen.print(f"{image}", style="bold")
         for name, probability in net.ranking(row):
             screen.print(f"  {probability:7.2%}  {name}")
+    if picture is None:
+        return
+    from minialex.figures import pictures
+
     pictures.save(pictures.predictions(pixels[:SHOWN], probs[:SHOWN], net.class_names, None), picture)
     rest = f" (the first {SHOWN} images)" if len(images) > SHOWN else ""
     screen.print(f"picture: {picture}{rest}")

@@ -3,64 +3,56 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import shlex
 from pathlib import Path
 
 from minialex import __version__
+from minialex.data.draws import centre_crop_offset
+from minialex.recipe.fields import is_own
 from minialex.runs.weights_file import Weights
-from minialex.screen.formats import readable_size
+from minialex.screen.formats import plain, readable_size
 
 CLASSES_SHOWN = 20
+PAPER = "Krizhevsky, Sutskever, Hinton 2012"
+NETWORKS = {
+    "alexnet": f"AlexNet ({PAPER})",
+    "alexnet_small": f"a small network with AlexNet's kinds of layers ({PAPER}), for small images",
+}
 
 
-def card(weights: Weights, out: Path, size: int, use: Sequence[str]) -> str:
+def card(weights: Weights, out: Path, module: str = "") -> str:
     """The card's text.
 
     Args:
         weights: what was exported
-        out: the exported file
-        size: its bytes
-        use: lines of code that load and run it
+        out: the exported file, which is there already
+        module: of PyTorch's files, the name of the module beside it
     """
-    recipe, origin = weights.recipe, weights.origin
-    parameters = sum(math.prod(array.shape) for array in weights.tensors.values())
-    columns = f"{recipe.columns} column{'s' if recipe.columns > 1 else ''}"
-    language = "bash" if use[0].startswith("minialex") else "python"
-    code = "\n".join(use)
-    return f"""# {out.name}
+    recipe = weights.recipe
+    rows = "".join(f"| {name} | {_cell(value)} |\n" for name, value in _facts(weights, out))
+    return f"""# {_line(out.name)}
 
-AlexNet (Krizhevsky, Sutskever, Hinton 2012) as `{recipe.model}` of minialex {__version__}: {columns}, \
-{parameters:,} parameters, {recipe.classes} classes. {readable_size(size)}; SHA-256 of the weights' names \
-and values: `{weights.digest()}`.
+| | |
+|---|---|
+{rows}
+## Input and output
 
-## Trained on
+{_input(weights, out)}
 
-{weights.data}. The weights come from {origin.get("from", "an unknown place")}{_trained(weights)}.
-
-## Errors
-
-{_errors(weights)}
-
-## Preprocessing
-
-{_preprocessing(weights, out)}
-
-## Use
-
-```{language}
-{code}
+```python
+{_snippet(weights, out, module)}
 ```
-
+{_commands(out)}
 ## Classes
 
 {_classes(weights, out)}
 
 ## Licence
 
-LICENCE OF THE WEIGHTS: to be filled in by whoever publishes them.
+- of the weights: TO BE FILLED IN by whoever publishes them
+- of the training data, and its source: TO BE FILLED IN
 
-LICENCE AND SOURCE OF THE TRAINING DATA: to be filled in. (minialex itself is under the MIT licence, which \
-says nothing of weights or data.)
+minialex itself is under the MIT licence, which says nothing of weights or data.
 
 ## Limits
 
@@ -74,49 +66,127 @@ says nothing of weights or data.)
 """
 
 
-def _classes(weights: Weights, out: Path) -> str:
-    if not weights.class_names:
-        count = weights.recipe.classes
-        return f"Nobody said what the {count} classes are (`minialex import --class-names FILE`)."
-    shown = ", ".join(f"{number} {name}" for number, name in enumerate(weights.titles[:CLASSES_SHOWN]))
-    rest = len(weights.titles) - CLASSES_SHOWN
-    module = "'s module" if out.suffix in (".pt", ".pth") else ""
-    return shown + (f", and {rest} more (in the file{module})" if rest > 0 else "")
+def _facts(weights: Weights, out: Path) -> list[tuple[str, str]]:
+    recipe, origin = weights.recipe, weights.origin
+    own = f"a network of somebody's own, {recipe.model}"
+    facts = [
+        ("network", own if is_own(recipe.model) else NETWORKS.get(recipe.model, recipe.model)),
+        ("columns", f"{recipe.columns}"),
+        ("parameters", f"{sum(math.prod(array.shape) for array in weights.tensors.values()):,}"),
+        ("classes", f"{recipe.classes}"),
+        ("trained on", weights.data),
+        ("weights from", str(origin.get("from", "an unknown place"))),
+    ]
+    if "begun_with" in origin:
+        facts.append(("begun with layers of", str(origin["begun_with"])))
+    if "epochs" in origin:
+        trained = f"{origin['epochs']} epochs of at most {recipe.epochs}, batches of {recipe.batch_size}"
+        facts.append(("training", f"{trained}, seed {recipe.seed}"))
+    errors = {"top-1 error": origin.get("top1_error")}
+    if recipe.classes > 5:
+        errors["top-5 error"] = origin.get("top5_error")
+    facts += [(name, f"{error:.2%}") for name, error in errors.items() if isinstance(error, float)]
+    if isinstance(origin.get("top1_error"), float):
+        views = "the centre view" if origin.get("views", 1) == 1 else f"{origin['views']} views averaged"
+        facts.append(("measured on", f"the validation images of {weights.data}, {views}, during training"))
+    else:
+        facts.append(("errors", "not known here; minialex evaluate measures them on data with these classes"))
+    return [
+        *facts,
+        ("file", readable_size(out.stat().st_size)),
+        ("SHA-256 of names and values", weights.digest()),
+        ("written by", f"minialex {__version__}"),
+    ]
 
 
-def _trained(weights: Weights) -> str:
-    recipe, epochs, other = weights.recipe, weights.origin.get("epochs"), weights.origin.get("begun_with")
-    begun = f", begun with layers of {other}" if other else ""
-    if epochs is None:
-        return begun
-    return (
-        f"{begun}, {epochs} epochs of at most {recipe.epochs} with batches of {recipe.batch_size}, seed {recipe.seed}"
-    )
-
-
-def _errors(weights: Weights) -> str:
-    origin = weights.origin
-    if not isinstance(origin.get("top1_error"), float):
-        return "Not known here. `minialex evaluate` measures them on any data set with these classes."
-    views = "the centre view" if origin.get("views", 1) == 1 else f"{origin['views']} views averaged"
-    errors = {"top-1": origin["top1_error"], "top-5": origin.get("top5_error")}
-    rows = "".join(f"\n| {name} | {error:.2%} |" for name, error in errors.items() if isinstance(error, float))
-    return f"On the validation images of {weights.data}, {views}, during training:\n\n| error | |\n|---|---|{rows}"
-
-
-def _preprocessing(weights: Weights, out: Path) -> str:
+def _input(weights: Weights, out: Path) -> str:
     recipe = weights.recipe
+    S, crop = recipe.image_size, recipe.crop
     colours = ", ".join(f"{value:.3f}" for value in weights.statistics.mean.mean(axis=(1, 2), dtype=float))
     means = {
         "pixel": "the mean image at the same pixels",
         "centre": "the centre crop of the mean image",
         "channel": "each channel's mean",
     }
-    who = "minialex does both." if out.suffix == ".safetensors" else "The file does this itself: feed it the pixels."
+    who = "minialex does all of this" if out.suffix == ".safetensors" else "the file does this itself"
     return f"""\
-1. The central square of the image, resized to {recipe.image_size} × {recipe.image_size} (bilinear, antialiased), RGB, \
-0 to 255; of it the central {recipe.crop} × {recipe.crop} (minialex resizes after cutting the square).
-2. Minus {means[recipe.mean]} (by channel on average {colours}), times {recipe.pixel_scale:g}. {who}"""
+- the central square of the image, upright, resized to {S} × {S} (bilinear, antialiased)
+- of it the central {crop} × {crop} pixels: float32 [N, 3, {crop}, {crop}], RGB, from 0 to 255
+- minus {means[recipe.mean]} ({colours} for red, green, blue on average), times {recipe.pixel_scale:g}; {who}
+- the output is a probability for each of the {recipe.classes} classes"""
+
+
+def _snippet(weights: Weights, out: Path, module: str) -> str:
+    """A program that makes the input of an image file, and what the network says of it."""
+    recipe = weights.recipe
+    S, crop = recipe.image_size, recipe.crop
+    first = centre_crop_offset(S, crop)
+    make = f"""
+def pixels(path):
+    image = Image.open(path)
+    image.draft(image.mode, ({2 * S}, {2 * S}))  # a JPEG much larger than this is decoded at a fraction of its size
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    image = image.resize(({S}, {S}), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    image = image.crop(({first}, {first}, {first + crop}, {first + crop}))
+    return np.asarray(image, np.float32).transpose(2, 0, 1)[None]
+"""
+    name = out.name
+    if out.suffix == ".onnx":
+        imports, use = (
+            "import numpy as np\nimport onnxruntime\n",
+            f"""
+session = onnxruntime.InferenceSession({name!r})
+(probabilities,) = session.run(["probabilities"], {{"pixels": pixels("photo.png")}})
+""",
+        )
+    elif module:
+        imports, use = (
+            "import numpy as np\nimport torch\n",
+            f"""
+from {module} import load
+
+network = load({name!r})
+with torch.no_grad():
+    probabilities = network(torch.from_numpy(pixels("photo.png"))).softmax(1).numpy()
+""",
+        )
+    else:
+        part = f"[:, {first}:{first + crop}, {first}:{first + crop}]"
+        part = ".mean(axis=(1, 2), keepdims=True)" if recipe.mean == "channel" else part
+        imports, use = (
+            "import minialex\nimport numpy as np\n",
+            f"""
+probabilities = minialex.load({name!r}).probabilities("photo.png")
+
+# for programs of your own: what the first layer sees
+from safetensors.numpy import load_file
+
+mean = load_file({name!r})["data.mean"]{part}
+first_input = (pixels("photo.png") - mean) * {recipe.pixel_scale!r}
+""",
+        )
+    return f"{imports}from PIL import Image, ImageOps\n\n{make}\n{use}".rstrip()
+
+
+def _commands(out: Path) -> str:
+    """What minialex itself does with the file."""
+    if out.suffix != ".safetensors":
+        return ""
+    name = shlex.quote(out.name)
+    lines = (f"predict {name} IMAGE", f"evaluate {name} --data FOLDER", f"train --init {name} --data FOLDER")
+    return "\n```bash\n" + "".join(f"minialex {line}\n" for line in lines) + "```\n"
+
+
+def _classes(weights: Weights, out: Path) -> str:
+    if not weights.class_names:
+        count = weights.recipe.classes
+        return f"Nobody said what the {count} classes are (`minialex import --class-names FILE`)."
+    shown = ", ".join(f"{number} {_line(name)}" for number, name in enumerate(weights.titles[:CLASSES_SHOWN]))
+    rest = len(weights.titles) - CLASSES_SHOWN
+    module = "'s module" if out.suffix in (".pt", ".pth") else ""
+    return shown + (f", and {rest} more (in the file{module})" if rest > 0 else "")
 
 
 def _limits(weights: Weights, out: Path) -> str:
@@ -128,8 +198,18 @@ people, or of images made to deceive it.
 - Its probabilities are as good as their calibration: see `minialex evaluate --reliability`."""
     if foreign and recipe.mean == "pixel":
         text += """
-- The mean image in it is that of the centre crop: feeding it other crops, as for ten views, takes off slightly wrong \
-means."""
+- The mean image in it is that of the centre crop: of other crops, as for ten views, slightly wrong means are \
+subtracted."""
     if foreign and recipe.dtype != "float32":
         text += f"\n- It was trained in {recipe.dtype} and is exported in float32."
     return text
+
+
+def _line(text: str) -> str:
+    """Text that stays text in Markdown: no tags, no line breaks."""
+    return plain(text).replace("<", "&lt;").replace("\n", " ")
+
+
+def _cell(text: str) -> str:
+    """Text that stays within one cell of a table."""
+    return _line(text).replace("|", "\\|")

@@ -53,8 +53,8 @@ def build(weights: Weights) -> Any:
         x = graph.node("Mul", x, graph.constant("scale", np.float32(before.scale)), name="scale_pixels")
     for layer in row:
         x = _add(graph, layer, x)
-    graph.node("Identity", x, name="logits")
-    graph.node("Softmax", x, name="probabilities", axis=-1)
+    graph.output("Identity", x, name="logits")
+    graph.output("Softmax", x, name="probabilities", axis=-1)
     crop, K = weights.recipe.crop, row[-1].output[0]
     model = helper.make_model(
         helper.make_graph(
@@ -68,7 +68,7 @@ def build(weights: Weights) -> Any:
         ir_version=IR_VERSION,
         producer_name="minialex",
         producer_version=__version__,
-        doc_string="pixels: the centre crop in RGB, 0 to 255; the mean is taken off in here",
+        doc_string="pixels: the centre crop in RGB, 0 to 255; the mean is subtracted in here",
     )
     facts = {  # what the file says of itself
         "recipe": weights.recipe.to_toml(),
@@ -83,21 +83,36 @@ def build(weights: Weights) -> Any:
 
 
 class _Graph:
-    """Nodes and constants as they are added; a node's output has the node's name."""
+    """Nodes and constants as they are added; a node's output has the node's name.
+
+    A name that is taken, as by a layer called ``mean``, gets an underscore.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self.taken = {"pixels", "logits", "probabilities"}
 
-    def node(self, operation: str, *inputs: str, name: str, **attributes: Any) -> str:
+    def _free(self, name: str) -> str:
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
+
+    def output(self, operation: str, *inputs: str, name: str, **attributes: Any) -> None:
         from onnx import helper
 
         self.nodes.append(helper.make_node(operation, list(inputs), [name], name, **attributes))
+
+    def node(self, operation: str, *inputs: str, name: str, **attributes: Any) -> str:
+        name = self._free(name)
+        self.output(operation, *inputs, name=name, **attributes)
         return name
 
     def constant(self, name: str, value: Any) -> str:
         from onnx import numpy_helper
 
+        name = self._free(name)
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 

@@ -2,7 +2,8 @@
 
 Read are state dictionaries as ``torch.save`` writes them: the zip archive of today, and the row of pickles of before
 2020. The pickle in them is interpreted by `minialex.data.sets.safe_pickle`; nothing that it names is imported or
-called, and a file that says anything but plain containers and tensors is refused. Written is the zip archive.
+called. What is neither container nor tensor (arguments of a script, an optimizer's own classes, NumPy's scalars) is
+left out and named; where no tensors remain, the file is refused. Written is the zip archive.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import math
 import os
 import struct
+import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,22 +22,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.data.sets.safe_pickle import DAMAGE, Dialect, Name, Refused, interpret
+from minialex.data.sets.safe_pickle import DAMAGE, Dialect, Foreign, Name, Refused, interpret
 from minialex.errors import CheckpointError
 from minialex.storage import atomic
 
 PICKLE_LIMIT = 16 * 1024 * 1024  # bytes; AlexNet's pickle has 2 kB
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that older files begin with, as a pickle
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dictionary
-DATA_PARALLEL = "module."  # what torch.nn.DataParallel puts before every name
+SPARE = 4096  # numbers that tensors may show beyond twice those of their rows
+NAMED = 5  # things left out that are named
 
 _DTYPES = {
     "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": "<u2",
-    "LongStorage": "<i8", "IntStorage": "<i4", "ByteStorage": "<u1", "BoolStorage": "<u1",
+    "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "<i1", "ByteStorage": "<u1",
+    "BoolStorage": "<u1", "ComplexFloatStorage": "<c8", "ComplexDoubleStorage": "<c16",
 }  # fmt: skip
+_ENCODE = Name("_codecs", "encode")
 _ORDERED = Name("collections", "OrderedDict")
 _TENSOR = Name("torch._utils", "_rebuild_tensor_v2")
-_PARAMETER = Name("torch._utils", "_rebuild_parameter")
+_PARAMETERS = (Name("torch._utils", "_rebuild_parameter"), Name("torch._utils", "_rebuild_parameter_with_state"))
 
 
 @dataclass(frozen=True)
@@ -65,27 +70,35 @@ class _Tensor:
         if len(self.shape) != len(self.strides) or any(type(n) is not int or n < 0 for n in numbers):
             raise ValueError("a tensor's shape is damaged")
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
-        if math.prod(self.shape) and (last >= self.storage.count or math.prod(self.shape) > self.storage.count):
+        if math.prod(self.shape) and last >= self.storage.count:
             raise ValueError(f"a tensor of shape {self.shape} does not fit into its {self.storage.count} numbers")
 
 
 def _call(function: Any, arguments: Any) -> Any:
-    """The calls that a state dictionary takes, by our own hands."""
-    if type(arguments) is tuple:
-        if function == _ORDERED and arguments == ():
-            return {}
-        if function == _TENSOR and len(arguments) in (6, 7) and type(arguments[0]) is _Storage:
-            storage, offset, shape, strides = arguments[:4]
-            if type(shape) is tuple and type(strides) is tuple:
-                return _Tensor(storage, offset, shape, strides)
-        if function == _PARAMETER and len(arguments) == 3 and type(arguments[0]) is _Tensor:
-            return arguments[0]
-    raise Refused("make that call")
+    """The calls that a state dictionary takes, by our own hands; any other is not made."""
+    if type(arguments) is not tuple or type(function) not in (Name, Foreign):
+        raise Refused("make that call")
+    if function == _ORDERED and arguments == ():
+        return {}
+    if function == _TENSOR and len(arguments) in (6, 7) and type(arguments[0]) is _Storage:
+        storage, offset, shape, strides = arguments[:4]
+        if storage.kind not in _DTYPES:
+            return Foreign(Name("torch", storage.kind), {})
+        if type(shape) is tuple and type(strides) is tuple:
+            return _Tensor(storage, offset, shape, strides)
+    if function in _PARAMETERS and len(arguments) >= 3 and type(arguments[0]) is _Tensor:
+        return arguments[0]
+    if type(function) is Foreign:
+        function = function.name
+    if function == _ENCODE:
+        return b""  # how protocol 2 writes bytes, which nobody needs here
+    of = [word for word in arguments if type(word) is Name] if function.module in ("copy_reg", "copyreg") else []
+    return Foreign(of[0] if of else function, {})  # copyreg makes an object of the class that it is given
 
 
 def _build(target: Any, state: Any) -> None:
-    """A state dictionary carries ``_metadata``, the versions of its modules, which nobody needs here."""
-    if type(target) is not dict or type(state) is not dict:
+    """A state dictionary carries ``_metadata``, the versions of its modules; neither it nor a foreign state is kept."""
+    if type(target) is not Foreign and (type(target) is not dict or type(state) is not dict):
         raise Refused("change an object")
 
 
@@ -96,15 +109,15 @@ def _persistent(identity: Any) -> _Storage:
     view = identity[5] if len(identity) == 6 else None
     if type(kind) is not Name or type(key) is not str or type(count) is not int or count < 0 or view is not None:
         raise ValueError("a row of numbers is described wrongly")
-    return _Storage(kind.name, key, count)
+    return _Storage(kind.name if kind.module == "torch" else str(kind), key, count)
 
 
-_STORAGES = {Name("torch", kind) for kind in _DTYPES}
-DIALECT = Dialect(frozenset({_ORDERED, _TENSOR, _PARAMETER, *_STORAGES}), _call, _build, _persistent)
+def read(path: Path, say: Callable[[str], None] = lambda line: None) -> dict[str, NDArray[Any]]:
+    """The tensors of a state dictionary by name, as float32, float64 or whole numbers; 16-bit floats become float32.
 
-
-def read(path: Path) -> dict[str, NDArray[Any]]:
-    """The tensors of a state dictionary by name, as float32, float64 or whole numbers; float16 become float32.
+    Args:
+        path: the file
+        say: told in one line what was left out beside the tensors, other than plain numbers and text
 
     Raises:
         CheckpointError: If the file is missing, damaged, or no state dictionary of plain tensors; nothing of it was
@@ -113,7 +126,7 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with open(path, "rb") as file:
             legacy = file.read(len(LEGACY)) == LEGACY
-        tensors = _read_legacy(path) if legacy else _read_zip(path)
+        tensors, left_out = _read_legacy(path) if legacy else _read_zip(path)
     except Refused as refusal:
         raise CheckpointError(
             f"{path} is refused, because a file of weights has no need to {refusal}; nothing of it was run: save the "
@@ -122,13 +135,25 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
     except (*DAMAGE, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error) as damage:
+        if tarfile.is_tarfile(path):
+            raise CheckpointError(
+                f"{path} is a tar archive, as PyTorch wrote them before 2017: save it once more with a PyTorch that "
+                "reads it, torch.save(torch.load(FILE), NEW)"
+            ) from None
         raise CheckpointError(f"{path} is damaged, or no PyTorch file: {damage}") from None
+    if left_out:
+        more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+        named = ", ".join(left_out[:NAMED]) + more
+        say(f"{path}: left out {named}; nothing of it was run")
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors")
     return tensors
 
 
-def _read_zip(path: Path) -> dict[str, NDArray[Any]]:
+_Found = tuple[dict[str, NDArray[Any]], list[str]]  # the tensors, and the names of what was left out
+
+
+def _read_zip(path: Path) -> _Found:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         pickles = [name for name in names if name.endswith("/data.pkl")]
@@ -147,7 +172,8 @@ def _read_zip(path: Path) -> dict[str, NDArray[Any]]:
                 raise ValueError(f"{name} has {info.file_size} bytes")
             return archive.read(info)
 
-        value, end = interpret(pickled := record("data.pkl", PICKLE_LIMIT), DIALECT)
+        dialect = Dialect(None, _call, _build, _persistent)
+        value, end = interpret(pickled := record("data.pkl", PICKLE_LIMIT), dialect)
         if end != len(pickled):
             raise ValueError("more follows the end of its pickle")
         big = folder + "byteorder" in names and record("byteorder", 16).strip() == b"big"
@@ -162,63 +188,117 @@ def _read_zip(path: Path) -> dict[str, NDArray[Any]]:
         return _arrays(value, numbers)
 
 
-def _read_legacy(path: Path) -> dict[str, NDArray[Any]]:
+def _read_legacy(path: Path) -> _Found:
+    described: dict[str, _Storage] = {}  # of all tensors: their rows follow one another
+
+    def persistent(identity: Any) -> _Storage:
+        storage = _persistent(identity)
+        return described.setdefault(storage.key, storage)
+
+    dialect = Dialect(None, _call, _build, persistent)
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(PICKLE_LIMIT)
         offset = len(LEGACY)
         values = []
         for _ in range(4):  # the protocol's version, the machine, the state dictionary, the order of the rows
-            value, end = interpret(head[offset:], DIALECT)
+            value, end = interpret(head[offset:], dialect)
             values.append(value)
             offset += end
         _, machine, value, order = values
         if type(order) is not list or type(machine) is not dict or machine.get("little_endian") is not True:
             raise ValueError("its numbers are not little-endian, or their order is missing")
-        described = {tensor.storage.key: tensor.storage for tensor in _tensors(value).values()}
+        wanted = {tensor.storage for tensor in _tensors(value)[0].values()}
         rows: dict[str, NDArray[Any]] = {}
+        done: set[str] = set()
         for key in order:
-            if type(key) is not str or key in rows:
+            if type(key) is not str or key in done:
                 raise ValueError("the order of its rows of numbers is damaged")
+            done.add(key)
             file.seek(offset)
             (count,) = struct.unpack("<q", file.read(8))
             storage = described.get(key)
             if storage is None or storage.count != count or offset + 8 + count * storage.dtype.itemsize > size:
                 raise ValueError("its rows of numbers are not those of its tensors")
-            rows[key] = np.fromfile(file, storage.dtype, count)
+            if storage in wanted:
+                rows[key] = np.fromfile(file, storage.dtype, count)
             offset += 8 + count * storage.dtype.itemsize
         return _arrays(value, lambda storage: rows[storage.key])
 
 
-def _tensors(value: Any) -> dict[str, _Tensor]:
-    """The state dictionary in what the pickle holds: at its top, or where training scripts put it."""
-    if type(value) is not dict:
-        raise ValueError("it holds no dictionary")
-    value = next((value[name] for name in CONTAINERS if type(value.get(name)) is dict), value)
-    tensors = {name: item for name, item in value.items() if type(name) is str and type(item) is _Tensor}
-    if all(name.startswith(DATA_PARALLEL) for name in tensors):
-        return {name.removeprefix(DATA_PARALLEL): tensor for name, tensor in tensors.items()}
-    return tensors
+def _tensors(value: Any) -> tuple[dict[str, _Tensor], list[str]]:
+    """The state dictionary in what the pickle holds, and what stands beside its tensors.
+
+    It is looked for at the top, where training scripts put it, and in the only dictionary there that holds tensors.
+    """
+    if type(value) is Foreign and not value.items:
+        raise Refused(f"hold a whole object, {value.name.module}.{value.name.name},")
+    beside: list[str] = []
+    while True:
+        items = _items(value)
+        if items is None:
+            raise ValueError("it holds no dictionary")
+        tensors = {name: item for name, item in items.items() if type(name) is str and type(item) is _Tensor}
+        inner = {name: item for name, item in items.items() if _has_tensors(item)}
+        chosen = next((name for name in CONTAINERS if name in inner), None)
+        if chosen is None and not tensors and len(inner) == 1:
+            (chosen,) = inner
+        if chosen is None and not tensors and inner:
+            raise ValueError(f"it holds several dictionaries of tensors, {', '.join(map(repr, inner))}: save one alone")
+        keep = tensors if chosen is None else {chosen: None}
+        others = ((name, item) for name, item in items.items() if name not in keep)
+        beside += [_described(name, item) for name, item in others if type(item) in (dict, Foreign, _Tensor)]
+        if chosen is None:
+            break
+        value = inner[chosen]
+    foreign = [line for line in beside if line.endswith(")")]
+    if not tensors and foreign:
+        raise Refused(f"hold {', '.join(foreign[:NAMED])} and no tensors")
+    return tensors, beside
 
 
-def _arrays(value: Any, numbers: Callable[[_Storage], NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """The described tensors with their numbers; together they may not be more than the file has."""
-    tensors = _tensors(value)
-    rows = {tensor.storage for tensor in tensors.values()}
-    if sum(math.prod(t.shape) for t in tensors.values()) > sum(storage.count for storage in rows):
-        raise Refused("show one row of numbers in several tensors")
-    arrays: dict[str, NDArray[Any]] = {}
+def _items(value: Any) -> dict[Any, Any] | None:
+    if type(value) is Foreign:
+        return value.items
+    return value if type(value) is dict else None
+
+
+def _has_tensors(value: Any, depth: int = 2) -> bool:
+    """Whether a dictionary has tensors by names, at its top or in a dictionary where scripts put them."""
+    items = _items(value) or {}
+    inner = [items[name] for name in CONTAINERS if name in items] if depth else []
+    return any(type(name) is str and type(item) is _Tensor for name, item in items.items()) or any(
+        _has_tensors(item, depth - 1) for item in inner
+    )
+
+
+def _described(name: Any, item: Any) -> str:
+    what = f" ({item.name.module}.{item.name.name})" if type(item) is Foreign else ""
+    return f"{name!r}{what}"
+
+
+def _arrays(value: Any, numbers: Callable[[_Storage], NDArray[Any]]) -> _Found:
+    """The described tensors with their numbers; together they may show little more than twice what the file has."""
+    tensors, beside = _tensors(value)
+    rows: dict[_Storage, list[str]] = {}
     for name, tensor in tensors.items():
-        row = numbers(tensor.storage)
-        if tensor.storage.kind == "BFloat16Storage":
+        rows.setdefault(tensor.storage, []).append(name)
+    if sum(math.prod(t.shape) for t in tensors.values()) > SPARE + 2 * sum(storage.count for storage in rows):
+        raise Refused("show its numbers again and again in its tensors")
+    arrays: dict[str, NDArray[Any]] = {}
+    for storage, names in rows.items():
+        row = numbers(storage)
+        if storage.kind == "BFloat16Storage":
             row = (row.astype(np.uint32) << 16).view(np.float32)
-        elif tensor.storage.kind == "HalfStorage":
+        elif storage.kind == "HalfStorage":
             row = row.astype(np.float32)
-        steps = tuple(step * row.itemsize for step in tensor.strides)
-        # __post_init__ has seen to it that the last element is inside
-        shown = np.lib.stride_tricks.as_strided(row[tensor.offset :], tensor.shape, steps, writeable=False)
-        arrays[name] = np.array(shown, dtype=row.dtype.newbyteorder("="), order="C")
-    return arrays
+        for name in names:
+            tensor = tensors[name]
+            steps = tuple(step * row.itemsize for step in tensor.strides)
+            # __post_init__ has seen to it that the last element is inside
+            shown = np.lib.stride_tricks.as_strided(row[tensor.offset :], tensor.shape, steps, writeable=False)
+            arrays[name] = np.array(shown, dtype=row.dtype.newbyteorder("="), order="C")
+    return {name: arrays[name] for name in tensors}, beside
 
 
 def write(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:

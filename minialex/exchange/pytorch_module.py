@@ -2,12 +2,15 @@
 
 Two files: ``NAME.pt``, an ordered dictionary of plain tensors for ``torch.load(…, weights_only=True)``, and
 ``NAME.py``, a module that imports torch alone, with a class of the network and a function `load`. Nothing of PyTorch
-is needed to write them.
+is needed to write them. A module is never called as another one that it would hide (`module_path`).
 """
 
 from __future__ import annotations
 
 import keyword
+import re
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from minialex.errors import ConfigurationError
@@ -16,6 +19,32 @@ from minialex.exchange.whole import Whole
 from minialex.network import layers
 from minialex.runs.weights_file import Weights
 from minialex.storage import atomic
+
+OFTEN = ("torch", "torchvision", "numpy", "PIL", "onnx", "onnxruntime", "scipy", "sklearn", "pandas", "matplotlib",
+         "tensorflow", "jax", "safetensors", "lightning", "timm", "minialex")  # fmt: skip
+"""Modules that whoever loads the file may have, also where they are not installed here."""
+
+TAKEN = {
+    "T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "compile", "cpu",
+    "cuda", "double", "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer", "get_extra_state",
+    "get_parameter", "get_submodule", "half", "ipu", "load_state_dict", "mean", "modules", "mtia", "named_buffers",
+    "named_children", "named_modules", "named_parameters", "parameters", "register_backward_hook", "register_buffer",
+    "register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook",
+    "register_full_backward_pre_hook", "register_load_state_dict_post_hook", "register_load_state_dict_pre_hook",
+    "register_module", "register_parameter", "register_state_dict_post_hook", "register_state_dict_pre_hook",
+    "requires_grad_", "set_extra_state", "set_submodule", "share_memory", "state_dict", "to", "to_empty", "train",
+    "training", "type", "xpu", "zero_grad",
+}  # fmt: skip
+"""Names that a module of PyTorch has already, and ``mean``, our own."""
+
+
+def module_path(path: Path) -> Path:
+    """The module beside a state dictionary: of its name, made one that can be imported and hides no other module."""
+    name = re.sub(r"\W", "_", path.stem)
+    known = {*OFTEN, *sys.stdlib_module_names, *packages_distributions()}
+    if name.casefold() in {word.casefold() for word in known} or keyword.iskeyword(name) or keyword.issoftkeyword(name):
+        name += "_net"
+    return path.with_name((name if name.isidentifier() else f"net_{name}") + ".py")
 
 
 def write(path: Path, weights: Weights) -> Path:
@@ -26,11 +55,11 @@ def write(path: Path, weights: Weights) -> Path:
     """
     row = whole.whole_layers(weights, "PyTorch")
     for name in (one.layer.name for one in row):
-        if not name.isidentifier() or keyword.iskeyword(name) or name in ("forward", "mean"):
+        if not name.isidentifier() or name.startswith("_") or keyword.iskeyword(name) or name in TAKEN:
             raise ConfigurationError(f"layer '{name}' cannot be an attribute of a PyTorch module: give it another name")
     before = whole.preprocessing(weights)
     arrays = {f"{one.layer.name}.{name}": array for one in row for name, array in one.arrays.items()}
-    module = path.with_suffix(".py")
+    module = module_path(path)
     pytorch_file.write(path, {"mean": before.mean, **arrays})
     atomic.write_text(module, source(row, before, path.name, weights.titles))
     return module
@@ -51,16 +80,16 @@ def source(row: list[Whole], before: whole.Preprocessing, file_name: str, classe
         f"    network = load({file_name!r})\n"
         "    probabilities = network(pixels).softmax(1)\n\n"
         f"pixels: float tensor [N, {', '.join(map(str, shape))}], the centre crop in RGB, from 0 to 255; the mean is "
-        'taken off in here.\n"""\n\n'
+        'subtracted in here.\n"""\n\n'
         "import torch\nfrom torch import nn\nfrom torch.nn import functional as F\n\n\n",
         *(f"{text}\n\n\n" for text in helpers),
-        "class AlexNet(nn.Module):\n    def __init__(self):\n        super().__init__()\n",
+        "class Network(nn.Module):\n    def __init__(self):\n        super().__init__()\n",
         f'        self.register_buffer("mean", torch.zeros({size}))\n',
         "\n".join(modules), "\n\n    def forward(self, pixels):\n",
         f"        x = {centred}\n",
         *(f"        x = {step}\n" for step in steps),
         "        return x\n\n\n",
-        "def load(path):\n    network = AlexNet()\n"
+        "def load(path):\n    network = Network()\n"
         "    network.load_state_dict(torch.load(path, weights_only=True))\n    return network.eval()\n\n\n",
         "CLASSES = (\n", *(f"    {name!r},\n" for name in classes), ")\n",
     ])  # fmt: skip

@@ -55,6 +55,7 @@ STYLE: dict[str, Any] = {
 
 RECORDS_DRAWN = 300  # points of a training curve; more are averaged
 CUTS_MARKED = 8  # a rate that changes more often is a slope, not cuts
+RATES_SHOWN = 3  # named below the axis
 NUMBERED_CLASSES = 20  # up to here, cells of the confusion matrix have numbers
 MATRIX_CLASSES = 100  # beyond, pairs are listed instead
 PAIRS = 20
@@ -438,7 +439,7 @@ def _line(axes: Axes, x: Float, y: Float, name: str, colour: str, form: str, **h
 def _finish(
     axes: Axes, drawn: Sequence[Drawn], metrics: Sequence[Mapping[str, Any]], chance: float | None, guessing: str
 ) -> None:
-    """Limits, grid, the level of guessing, cuts of the learning rate, labels at the lines' ends."""
+    """Limits, grid, the level of guessing, cuts of the learning rate, and labels outside, where they cross no curve."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch")
@@ -459,22 +460,14 @@ def _finish(
         axes.set_ylim(0, max(float(values.max()), chance or 0.0, 1e-9) * 1.1)
     if chance is not None:
         axes.axhline(chance, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
-        axes.annotate(
-            guessing, (1, chance), (0, 2), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
-            ha="right", va="bottom", fontsize=8.5, color=MUTED,
-        )  # fmt: skip
-    width, _ = _points(axes)
-    labelled = -math.inf
-    for epoch, rate in _cuts(metrics):
-        axes.axvline(epoch, ymax=0.86, color=MUTED, linewidth=0.8, linestyle=(0, (4, 2)))
-        place = epoch / axes.get_xlim()[1] * width
-        if place - labelled < 12:  # no room for its label
-            continue
-        labelled = place
-        axes.annotate(
-            f"rate {rate:g}", (epoch, 0.86), (-1, 0), xycoords=axes.get_xaxis_transform(), textcoords="offset points",
-            rotation=90, ha="right", va="top", fontsize=8.5, color=MUTED,
-        )  # fmt: skip
+        drawn.append((np.array([last]), np.array([chance]), guessing, MUTED))
+    cuts = _cuts(metrics)
+    for epoch, _ in cuts:
+        axes.axvline(epoch, color=MUTED, linewidth=0.8, linestyle=(0, (4, 2)))
+    if cuts:  # below the axis, where no curve is
+        rates = [f"{rate:g}" for _, rate in cuts]
+        shown = ", ".join(rates[:RATES_SHOWN]) + (", …" if len(rates) > RATES_SHOWN else "")
+        axes.set_xlabel(f"epoch; dashed: rate {shown}")
     _label_ends(axes, drawn)
 
 

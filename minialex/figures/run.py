@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +16,8 @@ from minialex.evaluation.errors import Evaluation
 from minialex.recipe.fields import Recipe
 from minialex.runs import checkpoint
 from minialex.runs.run_folder import RunPaths, read_metrics
-from minialex.screen.formats import shell
+from minialex.screen.formats import plural
+from minialex.speed import machine
 from minialex.storage import atomic
 from minialex.training import finetuning
 
@@ -48,13 +55,13 @@ def write_report(paths: RunPaths, recipe: Recipe, data: DataSet, found: Evaluati
         paths.report,
         title=f"{recipe.model} on {data.name}",
         facts=(
-            ("training images", f"{len(data.train):,}"),
+            ("data", f"{data.name}: {len(data.train):,} training and {len(data.validation):,} validation images"),
             ("classes", f"{len(data.class_names)}"),
+            ("network", f"{recipe.model}, {_parameters(last.weights)} in {plural(recipe.columns, 'column')}"),
             ("seed", f"{recipe.seed}"),
             *_beginning(paths),
-            ("evaluate", shell("minialex", "evaluate", paths.folder, "--views", 10)),
-            ("predict", f"{shell('minialex', 'predict', paths.folder)} IMAGE…"),
-            ("go on", shell("minialex", "train", "--resume", paths.folder, "--epochs", recipe.epochs + 5)),
+            *_machine(recipe),
+            *_commands(paths, recipe),
         ),
         metrics=metrics,
         kernels=first,
@@ -67,6 +74,37 @@ def write_report(paths: RunPaths, recipe: Recipe, data: DataSet, found: Evaluati
         warnings=warnings,
         recipe_toml=recipe.to_toml(),
     )
+
+
+def _parameters(weights: Mapping[str, NDArray[np.floating[Any]]]) -> str:
+    return plural(sum(array.size for array in weights.values()), "parameter")
+
+
+def _machine(recipe: Recipe) -> list[tuple[str, str]]:
+    """Facts about where the report is written, which is where the training ended."""
+    described = machine.describe()
+    about, versions = described["machine"], described["versions"]
+    assert isinstance(about, dict)
+    assert isinstance(versions, dict)
+    precision = f", {recipe.precision}" if recipe.precision not in ("", recipe.dtype) else ""
+    return [
+        ("backend", f"{recipe.backend} ({recipe.devices}), {recipe.dtype}{precision}"),
+        ("machine", f"{about['processor']}, {plural(int(about['cores'] or 1), 'core')}; {about['system']}"),
+        ("versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
+        ("date", str(described["date"])),
+    ]
+
+
+def _commands(paths: RunPaths, recipe: Recipe) -> list[tuple[str, str]]:
+    folder = shlex.quote(str(paths.folder))
+    here = Path(sys.argv[0]).name in ("minialex", "__main__.py") and sys.argv[1:2] == ["train"]
+    return [
+        *([("this run was trained by", shlex.join(["minialex", *sys.argv[1:]]))] if here else []),
+        ("train the same again", f"minialex train --recipe {shlex.quote(str(paths.recipe))} --out OTHER"),
+        ("evaluate", f"minialex evaluate {folder} --views 10"),
+        ("predict", f"minialex predict {folder} IMAGE…"),
+        ("go on", f"minialex train --resume {folder} --epochs {recipe.epochs + 5}"),
+    ]
 
 
 def _beginning(paths: RunPaths) -> list[tuple[str, str]]:

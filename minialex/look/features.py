@@ -43,6 +43,7 @@ PART = "features.npy.part"  # what features.npy is called until it is whole
 MANIFEST = "_features.json"  # readers of Parquet folders leave out names that begin so
 FORMAT = "minialex features"
 FORMATS = ("npy", "parquet")
+COMPARED = 1000  # images whose pixels tell one set from another
 BLOCK_BYTES = 64 << 20  # rows kept in memory before they are written
 BLOCK_SECONDS = 60.0  # or as many as come in this time
 
@@ -58,6 +59,7 @@ class Manifest:
         data, split: the data set as recipes name it, and ``"train"`` or ``"validation"``
         images: how many, N
         labels: SHA-256 of their labels, by which another selection of images is noticed
+        content: SHA-256 of pixels, see `content`, by which other images with the same labels are noticed
         class_names: what labels mean
         done: images whose rows are on the disk
     """
@@ -71,6 +73,7 @@ class Manifest:
     split: str
     images: int
     labels: str
+    content: str
     class_names: tuple[str, ...]
     done: int = 0
 
@@ -87,11 +90,12 @@ class Manifest:
     def difference(self, other: Manifest) -> str | None:
         """The first thing in which another one is not of the same features, in words; None if it is."""
         words = {"form": "format", "data": "data set", "images": "number of images"}
-        long = {"network": "network or weights", "labels": "images", "class_names": "classes"}
+        long = {"network": "another network or weights", "class_names": "other classes"}
+        long |= dict.fromkeys(("labels", "content"), "other images")
         for name in (field.name for field in dataclasses.fields(self) if field.name != "done"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
-                return f"another {long.get(name) or f'{words.get(name, name)} ({mine}, not {theirs})'}"
+                return long.get(name) or f"another {words.get(name, name)} ({mine}, not {theirs})"
         return None
 
 
@@ -104,6 +108,19 @@ def fingerprint(session: Session) -> str:
     for name, array in sorted({**session.weights(), "mean": session.statistics.mean}.items()):
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data.cast("B"))
+    return digest.hexdigest()
+
+
+def content(split: Split) -> str:
+    """SHA-256 of the pixels of a split: of all images, or of `COMPARED` of them spread over it, where there are more.
+
+    Raises:
+        DataError: An image cannot be read.
+    """
+    digest = hashlib.sha256()
+    chosen = np.unique(np.linspace(0, max(0, len(split) - 1), min(len(split), COMPARED)).astype(np.int64))
+    for indices in np.array_split(chosen, max(1, math.ceil(len(chosen) / 100))):
+        digest.update(np.ascontiguousarray(split.read(indices)).data.cast("B"))
     return digest.hexdigest()
 
 
@@ -120,8 +137,9 @@ def manifest_of(session: Session, split: Split, layer: str, data: str, part: str
     digest = hashlib.sha256(labels.tobytes()).hexdigest()
     shape = output_shape(session, layer)
     return Manifest(
-        form, fingerprint(session), layer, shape, session.recipe.dtype, data, part, len(split), digest, names
-    )
+        form, fingerprint(session), layer, shape, session.recipe.dtype, data, part, len(split), digest, content(split),
+        names,
+    )  # fmt: skip
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -135,6 +153,8 @@ def read_manifest(folder: Path) -> Manifest:
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields.pop("format") != FORMAT:
             raise ValueError("of another kind")
+        if "content" not in fields:
+            raise DataError(f"{folder} was written by a minialex that did not compare images: remove it, make it anew")
         fields["shape"] = tuple(int(n) for n in fields["shape"])
         fields["class_names"] = tuple(str(name) for name in fields["class_names"])
         manifest = Manifest(**fields)

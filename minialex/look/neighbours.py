@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from minialex import philox
 from minialex.errors import ConfigurationError, DataError
 from minialex.look.features import Features
-from minialex.network.layers import ReLU, Tanh
+from minialex.network.layers import Dropout, Flatten
 from minialex.network.network import Network
 from minialex.storage import atomic
 
@@ -48,11 +48,20 @@ class Neighbours:
 
 
 def feature_layer(network: Network) -> str:
-    """The layer whose output is the last hidden layer's activity: the neurons before the last fully connected layer.
+    """The layer whose output is the last hidden layer's activity: what comes before the last layer, the classes.
 
-    In the paper's network ``relu7``, 4096 numbers. Dropout after it would only halve all distances.
+    In the paper's network ``relu7``, 4096 numbers. Dropout after it would only halve all distances, and flattening
+    changes no number.
+
+    Raises:
+        ConfigurationError: The network has no hidden layer.
     """
-    return [layer.name for layer in network.layers if isinstance(layer, ReLU | Tanh)][-1]
+    hidden = list(network.layers[:-1])
+    while hidden and isinstance(hidden[-1], Dropout | Flatten):
+        hidden.pop()
+    if not hidden:
+        raise ConfigurationError(f"network '{network.name}' has no hidden layer; `minialex features --layer` names any")
+    return hidden[-1].name
 
 
 def nearest(

@@ -1,7 +1,7 @@
 """What an answer depends on: parts of the image that are covered, and where in the image the object stands.
 
 Covered and uncovered places show the mean image of the training set, which the network sees as zeros (if the recipe
-takes the mean off pixel by pixel): nothing rather than something grey.
+subtracts the mean pixel by pixel): nothing rather than something grey.
 """
 
 from __future__ import annotations

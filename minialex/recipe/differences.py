@@ -94,7 +94,7 @@ DIFFERENCES = (
     Difference(
         12,
         "mean",
-        "taken off at each pixel",
+        "subtracted at each pixel",
         "the centre crop of the mean image, wherever the crop was cut",
         ("mean",),
         True,

@@ -191,7 +191,7 @@ class ImageFields:
     colour_divide: bool = option(False, "divide training images by 1 + colour (2012 program)")
     mean: str = option(
         "pixel",
-        "what is taken off: the mean at the same pixel (2), the mean image's centre crop (2012), or one per channel",
+        "what is subtracted: the mean at the same pixel (2), the mean image's centre crop (2012), or one per channel",
         choices=("pixel", "centre", "channel"),
     )
     pixel_scale: float = option(1.0, "what centred pixels (0 … 255) are multiplied with", above=0)

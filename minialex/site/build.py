@@ -15,7 +15,7 @@ from pathlib import Path
 
 from minialex.cli.server import source_tree
 from minialex.errors import ConfigurationError, ResourceError
-from minialex.site import diagrams, katex, listings, pages, widgets
+from minialex.site import dark, diagrams, katex, listings, pages, widgets
 from minialex.storage.atomic import replace_folder, try_lock
 
 
@@ -42,6 +42,7 @@ def make() -> Iterator[str]:
         raise ConfigurationError("mkdocs is not installed: pip install 'minialex[docs]'")
     made = root / "docs" / "made"
     yield f"{len(pages.write(made))} files of generated pages in {made}"
+    yield f"{len(dark.write(made))} pictures for dark pages"
     yield f"{len(diagrams.write(made / 'diagrams'))} diagrams"
     yield f"{len(listings.write(made / 'code', sorted((root / 'docs').rglob('*.md'))))} listings"
     yield f"{len(widgets.write(made / 'live'))} files of the live parts"

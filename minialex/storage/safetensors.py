@@ -83,7 +83,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Array]:
     """Read a file, from whomever: its contents are data and cannot make anything run.
 
     Returns:
-        The tensors; they may be written to.
+        The tensors; they may be written to. bfloat16, which NumPy does not have, is float32, exactly.
 
     Raises:
         CheckpointError: missing, cut short, or not what the format allows; a header beyond `HEADER_LIMIT` is not parsed
@@ -92,13 +92,28 @@ def read(path: str | os.PathLike[str]) -> dict[str, Array]:
     from safetensors.numpy import load_file
 
     path = Path(path)
-    _read_header(path)
+    wide = b'"BF16"' in _read_header(path)
     try:
-        return _tensors(lambda: load_file(path))
+        return _tensors(lambda: _widened(path.read_bytes()) if wide else load_file(path))
     except OSError as error:
         raise atomic.unreadable(path, error) from error
     except ValueError as error:
         raise CheckpointError(f"{str(path)!r} cannot be read as safetensors: {error}") from error
+
+
+def _widened(data: bytes) -> dict[str, Array]:
+    """The tensors of a file that has some in bfloat16, the upper half of a float32."""
+    from safetensors import deserialize
+
+    types = {short: name for name, short in DTYPES.items()} | {"BF16": "uint16"}
+    tensors = {}
+    for name, entry in deserialize(data):  # type: ignore[no-untyped-call]
+        short = entry["dtype"]
+        if short not in types:
+            raise ValueError(f"{name!r} is {short}")
+        array = np.frombuffer(entry["data"], np.dtype(types[short]).newbyteorder("<")).reshape(entry["shape"])
+        tensors[name] = (array.astype(np.uint32) << 16).view(np.float32) if short == "BF16" else array.copy()
+    return tensors
 
 
 def parse(data: bytes) -> dict[str, Array]:

@@ -243,6 +243,45 @@ def test_bad_input_is_one_line(command, run: Path, words: tuple[str, ...], code:
     assert message in line
 
 
+def test_predict_draws_only_when_asked(command, run: Path, photo: Path, tmp_path: Path) -> None:
+    code, out, _ = command("predict", run, photo, *ON)
+    assert code == 0
+    assert out.count("%") == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+    code, out, _ = command("predict", run, photo, *ON, "--picture", "answers.png")
+    assert code == 0
+    assert "picture: answers.png" in out
+    drawn(tmp_path / "answers.png")
+    code, out, err = command("predict", run, photo, *ON, "--picture", "answers.gif")
+    assert (code, out) == (2, "")
+    assert "pictures are PNG files" in err
+
+
+def test_an_index_of_other_images_is_refused(command, tmp_path: Path) -> None:
+    """As many files with the same labels, of which one has another pixel."""
+    from minialex.data import load
+
+    train = load("shapes", train_images=96, validation_images=32)
+    for number, (image, label) in enumerate(zip(train.train.read(np.arange(96)), train.train.labels, strict=True)):
+        for part in ("train", "val") if number < 10 else ("train",):
+            folder = tmp_path / "photos" / part / train.class_names[int(label)]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{number:02}.png")
+    own = (*TINY[:4], "--data", "./photos", *TINY[8:], "--out", "run")  # all images of the folder
+    assert command("train", *own)[0] == 0
+    words = ("features", "run", "index", *ON)
+    code, _, err = command(*words)
+    assert code == 0, err
+    assert command(*words)[0] == 0
+    changed = next((tmp_path / "photos" / "train").rglob("*.png"))
+    pixels = np.asarray(Image.open(changed)).copy()
+    pixels[3, 3] ^= 128
+    Image.fromarray(pixels).save(changed)
+    code, _, err = command(*words)
+    assert code == 2
+    assert "index holds features of other images" in err
+
+
 def test_without_a_command_it_shows_help(command) -> None:
     code, out, _ = command("look")
     assert code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from minialex.errors import ConfigurationError
 from minialex.exchange import onnx_file
+from minialex.network import variants
 from minialex.recipe.toml import load
 from minialex.runs.weights_file import Weights
 
@@ -49,6 +51,28 @@ def test_any_number_of_images_and_the_facts_are_in_it() -> None:
     pixels = centre(weights.recipe, images(weights.recipe, 5))
     whole = run(content, pixels)[0]
     np.testing.assert_allclose(whole[1:2], run(content, pixels[1:2])[0], rtol=1e-5, atol=1e-5)
+
+
+def renamed(weights: Weights, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> Weights:
+    """The same network with a layer called otherwise."""
+    built = variants.build(weights.recipe)
+    layers = tuple(replace(layer, name=new) if layer.name == old else layer for layer in built.layers)
+    monkeypatch.setattr("minialex.network.variants.build", lambda recipe: replace(built, layers=layers))
+    tensors = {name.replace(f"{old}.", f"{new}."): array for name, array in weights.tensors.items()}
+    return replace(weights, tensors=tensors)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("relu1", "mean"), ("relu1", "pixels"), ("fc8", "logits"), ("fc8", "probabilities"), ("conv1", "norm1_within")],
+)
+def test_a_layer_may_be_called_as_anything_in_the_graph(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = network(load("small").replace(**KINDS["small"][1], norm_scope="column"))
+    pixels = images(weights.recipe)
+    expected = ours(weights, pixels)
+    model = onnx_file.build(renamed(weights, old, new, monkeypatch))
+    found = log_softmax(run(model.SerializeToString(), centre(weights.recipe, pixels))[0])
+    assert np.abs(found - expected.value).max() <= expected.bound32
 
 
 def constant(model: Any, name: str) -> Any:

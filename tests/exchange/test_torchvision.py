@@ -113,7 +113,7 @@ def test_other_networks(changes: dict[str, Any], message: str) -> None:
 def test_class_names_must_be_as_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "x.pth"
     source.write_bytes(b"PK\x03\x04")
-    monkeypatch.setattr("minialex.exchange.pytorch_file.read", lambda path: small_state())
+    monkeypatch.setattr("minialex.exchange.pytorch_file.read", lambda path, say: small_state())
     (tmp_path / "names.txt").write_text("cat\ndog\n\n", encoding="utf-8")
     with pytest.raises(ConfigurationError, match=r"names.txt names 2 classes, .*x.pth has 5"):
         commands.import_weights(source, tmp_path / "w.safetensors", None, tmp_path / "names.txt", None, False)

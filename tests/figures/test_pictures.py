@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -81,7 +82,25 @@ def test_cuts_of_the_learning_rate_stand_where_the_rate_changed() -> None:
     loss, _ = pictures.curves(records([2.0, 1.0, 0.5], [0.01, 0.001, 0.001]), 10).axes
     cuts = [data[0, 0] for data in (line.get_xydata() for line in loss.get_lines()) if data[0, 0] == data[-1, 0]]
     assert cuts == [1.0]
-    assert "rate 0.001" in texts(pictures.loss_curve(records([2.0, 1.0, 0.5], [0.01, 0.001, 0.001])))
+    assert "epoch; dashed: rate 0.001" in texts(pictures.loss_curve(records([2.0, 1.0, 0.5], [0.01, 0.001, 0.001])))
+    many = pictures.loss_curve(records([2.0] * 6, [0.1, 0.01, 0.003, 0.001, 0.0003, 0.0001]))
+    assert "epoch; dashed: rate 0.01, 0.003, 0.001, …" in texts(many)
+
+
+@pytest.mark.parametrize("losses", [[2.4, 2.3, 2.3], [2.3] * 9, [9.0, 2.31, 2.30, 0.1], [1.0]])
+def test_no_label_lies_across_a_curve(losses: list[float]) -> None:
+    """Whatever is written stands outside the axes, where no curve is, and apart from what else is written there."""
+    figure = pictures.curves(records(losses, [0.01 / (n + 1) for n in range(len(losses))][:7] * 2), classes=10)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    for axes in figure.axes:
+        inside = axes.get_window_extent(renderer)
+        boxes = [text.get_window_extent(renderer) for text in axes.texts if text.get_text()]
+        assert len(boxes) >= 3
+        for box in boxes:
+            assert box.x0 > inside.x1 or box.y1 < inside.y0
+        for one, other in itertools.combinations(boxes, 2):
+            assert not one.overlaps(other)
 
 
 def test_a_rate_that_slopes_is_no_cut() -> None:

@@ -318,3 +318,26 @@ def test_a_report_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 )
 def test_durations(seconds: float, said: str) -> None:
     assert report.duration(seconds).replace("\xa0", " ") == said
+
+
+def test_a_run_s_report_says_what_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data, network, backend, machine, versions and commands; a folder's name stays one word of a command."""
+    from minialex.cli.app import run as minialex
+    from minialex.speed import machine
+
+    words = ["train", "--backend", "numpy", "--recipe", "shapes", "--train-images", "32", "--validation-images", "16",
+             "--batch-size", "16", "--epochs", "1", "--steps", "1", "--kernels", "4,4,4,4,4", "--features", "8,8",
+             "--out", str(tmp_path / "my <run>")]  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["/usr/bin/minialex", *words])
+    assert minialex(words) == 0
+    page = Page((tmp_path / "my <run>" / "report.html").read_text(encoding="utf-8"))
+    told = page.text()
+    for fact in (
+        "data shapes: 32 training and 16 validation images", "classes 10", "network alexnet_small, 1,", "in 2 columns",
+        "backend numpy (cpu:0,cpu:0), float32", f"machine {machine.processor()}"[:30], f"numpy {np.__version__}",
+    ):  # fmt: skip
+        assert fact.replace(" ", "") in told.replace(" ", "")  # cells stand side by side
+    code = page.text(inside="code")
+    assert f"minialex {' '.join(words[:-1])} '{tmp_path}/my <run>'" in code
+    assert f"minialex evaluate '{tmp_path}/my <run>' --views 10" in code
+    assert f"minialex train --recipe '{tmp_path}/my <run>/recipe.toml' --out OTHER" in code

@@ -175,17 +175,44 @@ def test_features_of_other_images_or_layers_are_refused(make_session, split, tmp
     session = make_session()
     write_features(session, split, tmp_path / "f", made(session, split))
     fewer = ArraySplit(split.read(np.arange(30)), split.labels[:30])
+    other = ArraySplit(split.read(np.arange(40)).copy(), split.labels)
+    other.images[17, 0, 3, 3] ^= 1  # one pixel of one image
     relabelled = ArraySplit(split.read(np.arange(40)), np.roll(split.labels, 1))
     cases = (
         (split, made(session, split, "fc6"), "another layer .relu7, not fc6"),
         (fewer, made(session, fewer), "another number of images .40, not 30"),
-        (relabelled, made(session, relabelled), "another images"),
+        (relabelled, made(session, relabelled), "other images"),
+        (other, made(session, other), "other images"),
         (split, made(session, split, form="parquet"), "another format"),
         (split, dataclasses.replace(made(session, split), split="train"), "another split"),
     )
     for part, manifest, message in cases:
         with pytest.raises(ConfigurationError, match=message):
             write_features(session, part, tmp_path / "f", manifest)
+
+
+def test_of_a_large_set_some_images_are_compared(monkeypatch) -> None:
+    """Spread from the first to the last; the same images give the same digest."""
+    monkeypatch.setattr(module, "COMPARED", 10)
+    images = np.random.default_rng(0).integers(0, 256, (91, 3, 4, 4), np.uint8)
+    labels = np.zeros(91, np.int64)
+    digest = module.content(ArraySplit(images, labels))
+    assert digest == module.content(ArraySplit(images.copy(), labels))
+    for index in (0, 50, 90):
+        other = images.copy()
+        other[index] += 1
+        assert module.content(ArraySplit(other, labels)) != digest
+
+
+def test_a_folder_of_before_images_were_compared_is_not_used(make_session, split, tmp_path: Path) -> None:
+    session = make_session()
+    write_features(session, split, tmp_path / "f", made(session, split))
+    path = tmp_path / "f" / module.MANIFEST
+    fields = json.loads(path.read_text())
+    del fields["content"]
+    path.write_text(json.dumps(fields))
+    with pytest.raises(DataError, match="did not compare images: remove it"):
+        write_features(session, split, tmp_path / "f", made(session, split))
 
 
 def test_a_folder_of_something_else_is_left_alone(make_session, split, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from minialex.look import neighbours as module
 from minialex.look.features import Features, Manifest
 from minialex.look.neighbours import FaissIndex, feature_layer, nearest, pixel_ranks
 from minialex.network import models, variants
+from minialex.network.layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU, SpatialResponseNorm
+from minialex.network.network import Network
 from minialex.recipe.fields import NetworkFields
 
 
@@ -74,9 +76,23 @@ def test_the_last_hidden_layer() -> None:
     assert feature_layer(variants.build(NetworkFields(activation="tanh"))) == "tanh7"
 
 
+def test_the_last_hidden_layer_of_one_s_own_networks() -> None:
+    first, flat, last = Conv2d("conv1", 4, 5), Flatten("flatten"), Linear("fc2", 3)
+
+    def named(*layers: Layer) -> str:
+        return feature_layer(Network("mine", (3, 9, 9), layers))
+
+    assert named(first, ReLU("relu1"), flat, last) == "relu1"
+    assert named(first, ReLU("relu1"), MaxPool2d("pool1", 2, stride=2), flat, Dropout("drop", 0.5), last) == "pool1"
+    assert named(first, ReLU("relu1"), flat, Linear("fc1", 8), SpatialResponseNorm("own"), last) == "own"
+    for layers in ((flat, last), (Dropout("drop", 0.5), flat, last)):
+        with pytest.raises(ConfigurationError, match="network 'mine' has no hidden layer"):
+            named(*layers)
+
+
 def features_in(folder: Path, values: np.ndarray, network: str = "n") -> Features:
     labels = np.zeros(len(values), np.int64)
-    manifest = Manifest("npy", network, "relu7", values.shape[1:], "float32", "d", "train", len(values), "l", ())
+    manifest = Manifest("npy", network, "relu7", values.shape[1:], "float32", "d", "train", len(values), "l", "c", ())
     return Features(folder, manifest, values, labels)
 
 

@@ -400,7 +400,7 @@ HOSTILE: dict[str, tuple[object, bytes, int | None, str]] = {
     "too many axes": ({"a": entry(0, 4, [1] * 100)}, bytes(4), None, "maximum supported dimension"),
     "cut short": ({"a": entry(0, 4, [1])}, bytes(3), None, "incomplete metadata"),
     "trailing bytes": ({"a": entry(0, 4, [1])}, bytes(9), None, "not fully covered"),
-    "a type NumPy has not": ({"a": entry(0, 2, [1], "BF16")}, bytes(2), None, "bfloat16"),
+    "a type NumPy has not": ({"a": entry(0, 2, [2], "F8_E5M2")}, bytes(2), None, "float8|F8_E5M2"),
     "a type nobody has": ({"a": entry(0, 4, [1], "Q7")}, bytes(4), None, "unknown variant"),
 }
 

@@ -192,3 +192,14 @@ def test_without_a_site_and_a_source_tree_it_says_what_to_do(
     monkeypatch.setattr(server, "PACKAGED", tmp_path / "built")
     assert cli.run(["docs", "--no-browser"]) == 2
     assert "clone the source" in capfd.readouterr().err
+
+
+def test_code_on_pages_is_no_wider_than_its_column() -> None:
+    """130 characters are what fits beside the navigation on a screen of 1440 pixels (docs/assets/site.css)."""
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        if "made" not in page.parts:
+            parts = page.read_text(encoding="utf-8").split("```")[1::2]
+            for part in parts:
+                most = 120 if part.startswith(blocks.RUNS) else 130
+                wide = [line for line in part.splitlines() if len(line) > most]
+                assert not wide, f"{page}: {wide}"

@@ -70,6 +70,22 @@
         const own = order[at] === next.name && next.parameters ? ` (${counted(next.parameters)} parameters)` : "";
         return `computing ${order[at]}${own}`;
       },
+      // What was computed before: pictures of a column's numbers, to be seen until the reader presses the button.
+      async recorded(layers) {
+        for (const { layer, shape, pieces } of layers) {
+          const found = rows.get(layer);
+          await Promise.all(pieces.map(async (address, n) => {
+            const picture = new Image(), canvas = found.canvases[n];
+            picture.src = address;
+            await picture.decode();
+            canvas.width = picture.width;
+            canvas.height = picture.height;
+            canvas.getContext("2d").drawImage(picture, 0, 0);
+            canvas.setAttribute("aria-label", `${layer}, column ${n + 1}: ${shape.join(" × ")} numbers as grey, recorded`);
+          }));
+          found.part.classList.add("done");
+        }
+      },
       told(layer) {
         const found = rows.get(layer.layer);
         const shown = layer.shape.length > 1 || found.flat ? layer.pieces : []; // a map that was only laid flat stays a map
@@ -117,7 +133,13 @@
       drawn.size = size;
       place.replaceChildren(drawn.box);
     };
-    own.input.addEventListener("change", () => { if (drawn) look(drawn.size).catch((error) => fail(say, node, error.message)); });
+    own.input.addEventListener("change", () => {
+      if (drawn && drawn.layers) { // the recorded numbers were those of the drawn picture
+        draw(drawn.layers, drawn.size);
+        say.textContent = "";
+      }
+      if (drawn) look(drawn.size).catch((error) => fail(say, node, error.message));
+    });
     const compute = async () => {
       run.disabled = true;
       stop.hidden = false;
@@ -163,16 +185,23 @@
       compute();
     });
     node.append(form, say, top, place);
-    return { draw, look };
+    const record = async (layers, found) => {
+      await drawn.recorded(found);
+      drawn.layers = layers;
+      say.textContent = "Recorded: the drawn picture in a network of the same drawn weights. The button computes it here.";
+    };
+    return { draw, look, record };
   }
 
   add({
-    // The paper's network is drawn before anybody presses the button.
+    // The paper's network, with a recorded run, is there before anybody presses the button.
     async network(node) {
       const part = whole(node, "Run all 60,965,224 parameters", null);
       const { size, layers } = await json("columns.json");
       part.draw(layers, size);
       await part.look(size);
+      const answer = await fetch(new URL("assets/live/recorded.json", root)).catch(() => null);
+      if (answer && answer.ok) await part.record(layers, (await answer.json()).layers);
     },
     classify: (node) => { whole(node, "Classify", "classify.safetensors"); },
   });

@@ -9,7 +9,8 @@ async function start(settings) {
   try {
     importScripts(settings.pyodide + "pyodide.js");
   } catch (error) {
-    throw new Error("Python cannot be loaded from " + settings.pyodide + ": is there a network?");
+    throw new Error("Python cannot be loaded from " + settings.pyodide + ": is there a network? " +
+      "Without one, `minialex docs --pyodide DIR` takes it from a folder of yours");
   }
   const pyodide = await loadPyodide({ indexURL: settings.pyodide });
   postMessage({ status: "loading NumPy" });

@@ -28,7 +28,7 @@ def covariance(answer: Any) -> str:
     N = len(pixels)
     mistakes = [
         (truth * N / (N - 1), "that is divided by N − 1; here we divide by N (over many pixels that is the same)."),
-        (pixels.T @ pixels / N, "the mean of each channel was not taken off."),
+        (pixels.T @ pixels / N, "the mean of each channel was not subtracted."),
         (truth * N, "the sum is not divided by the number of pixels yet."),
         (np.asarray(np.corrcoef(pixels.T)), "that is the correlation: do not divide by the standard deviations."),
         (np.diag(np.diag(truth)), "red, green and blue vary together; the products of two channels are missing."),

@@ -38,6 +38,14 @@ class _Array:
     value: np.ndarray[Any, np.dtype[np.uint8]] | None = None
 
 
+@dataclass(eq=False)
+class Foreign:
+    """A value that only running the file could make: what it names, and what it is given as a dictionary."""
+
+    name: Name
+    items: dict[Any, Any]
+
+
 class Refused(Exception):
     """The pickle does something that data has no need of."""
 
@@ -51,17 +59,21 @@ class Dialect:
     """What a kind of file may say beyond plain values.
 
     Attributes:
-        names: global names that it may mention
+        names: global names that it may mention; None where `call` makes a `Foreign` of all that it does not know, which
+            then stands in the place of the value and takes what the file gives it
         call: what the file calls a function with arguments for; raises `Refused` for any other call
         build: how a described object takes its state
         persistent: what an identity that refers outside the pickle stands for; None refuses it
     """
 
-    names: frozenset[Name]
+    names: frozenset[Name] | None
     call: Callable[[Any, Any], Any]
     build: Callable[[Any, Any], None]
     persistent: Callable[[Any], Any] | None = None
 
+
+KEYS = (str, bytes, int)
+"""Kinds of keys of dictionaries: hashing deep tuples would be a way to exhaust the stack, so only plain ones."""
 
 _MARK = object()
 _UINT8 = object()  # the element type that the file describes
@@ -116,7 +128,7 @@ def interpret(data: bytes, dialect: Dialect) -> tuple[Any, int]:
             stack.append(memo[argument])
         elif name in _TUPLES:
             stack[-_TUPLES[name] :] = [tuple(_top(stack, _TUPLES[name]))]
-        elif name == "REDUCE":
+        elif name == "REDUCE" or (name == "NEWOBJ" and dialect.names is None):
             function, arguments = _top(stack, 2)
             value = dialect.call(function, arguments)
             encoded += len(value) if isinstance(value, bytes) else 0
@@ -126,7 +138,7 @@ def interpret(data: bytes, dialect: Dialect) -> tuple[Any, int]:
         elif name in ("SHORT_BINSTRING", "BINSTRING"):
             stack.append(argument.encode("latin-1"))  # text of Python 2: bytes
         elif name == "LONG1":
-            if not -(2**63) <= argument < 2**63:
+            if not -(2**63) <= argument < 2**63 and dialect.names is not None:
                 raise Refused("hold a number of more than 64 bits")
             stack.append(argument)
         elif name in _CONSTANTS:
@@ -135,19 +147,23 @@ def interpret(data: bytes, dialect: Dialect) -> tuple[Any, int]:
             stack.append(tuple(_since_mark(stack)))
         elif name in ("APPEND", "APPENDS"):
             items = [stack.pop()] if name == "APPEND" else _since_mark(stack)
-            _expect(stack[-1], list).extend(items)
+            if type(stack[-1]) is not Foreign:
+                _expect(stack[-1], list).extend(items)
         elif name in ("SETITEM", "SETITEMS"):
             if name == "SETITEM":
                 items = _top(stack, 2)
                 del stack[-2:]
             else:
                 items = _since_mark(stack)
-            target = _expect(stack[-1], dict)
+            target = stack[-1].items if type(stack[-1]) is Foreign else _expect(stack[-1], dict)
             for key, value in zip(items[::2], items[1::2], strict=True):
-                target[_key(key)] = value
+                if type(key) in KEYS:
+                    target[key] = value
+                elif dialect.names is not None:
+                    raise Refused(f"use a {type(key).__name__} as a key")
         elif name == "GLOBAL":
             word = Name(*argument.split(" ", 1))
-            if word not in dialect.names:
+            if dialect.names is not None and word not in dialect.names:
                 raise Refused(f"name '{word.module}.{word.name}'")
             stack.append(word)
         elif name == "BUILD":
@@ -192,13 +208,6 @@ def _expect(value: Any, kind: type) -> Any:
     if type(value) is not kind:
         raise ValueError(f"{type(value).__name__} where a {kind.__name__} should be")
     return value
-
-
-def _key(key: Any) -> Any:
-    """A key of a dictionary: hashing deep tuples would be a way to exhaust the stack, so only plain ones."""
-    if type(key) not in (str, bytes, int):
-        raise Refused(f"use a {type(key).__name__} as a key")
-    return key
 
 
 def _call(function: Any, arguments: Any) -> Any:

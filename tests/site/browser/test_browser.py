@@ -153,6 +153,7 @@ def test_what_is_missing_is_said_in_words(tmp_path: Path, ask: Ask) -> None:
     said = ask("failures", page="live/index.html", text=str(text))["said"]
     assert said["WebAssembly"] == "this browser has no WebAssembly: use a newer one"
     assert said["Pyodide"].startswith("Python cannot be loaded from http")
+    assert "minialex docs --pyodide DIR" in said["Pyodide"]
     assert "umpy" in said["NumPy"]
     assert said["wheel"].startswith("minialex cannot be loaded from http")
     assert "minialex docs" in said["settings"]
