@@ -1,0 +1,103 @@
+"""Plant small faults one at a time, and see whether a test notices.
+
+    python tests/planted                 all faults, some seconds each
+    python tests/planted look calibrat   those whose list, file or description has one of the words
+
+The lists beside this file have a table ``[[fault]]`` for each: what is wrong (`what`), the `file`, the `old` text and the
+`new` one, and the `tests` that must notice, the narrowest (arguments of pytest). A fault with `equivalent` changes no
+result, for the reason that stands there, and is not run.
+
+It works on a copy of this tree. All tests are run there once without a fault; then every fault is planted where its
+old text stands exactly once, its tests are run, and the file is restored. A test that takes longer than `LIMIT` seconds
+counts as one that notices. Faults whose text has changed since are named; mend their lists.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+LIMIT = 240  # seconds
+COPIED = ("backends", "benchmarks", "docs", "examples", "minialex", "notebooks", "tests")
+
+
+def faults(words: list[str]) -> list[dict[str, str]]:
+    """The faults of all lists, or those that have one of the words."""
+    found = []
+    for path in sorted(HERE.glob("*.toml")):
+        for fault in tomllib.loads(path.read_text(encoding="utf-8"))["fault"]:
+            text = f"{path.stem} {fault['file']} {fault['what']}".lower()
+            if not words or any(word.lower() in text for word in words):
+                found.append(fault)
+    return found
+
+
+def passes(tree: Path, tests: str) -> bool:
+    """Whether tests pass in a copy of the tree, within the limit."""
+    # kernels are kept in the copy, so that a fault in a module without kernels compiles none anew
+    environment = {
+        **os.environ, "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'backends'}", "NUMBA_CACHE_DIR": str(tree / "kernels"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()]
+    try:
+        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        return False
+    if done.returncode not in (0, 1, 2):  # 1: a test failed; 2: not even an import works
+        raise SystemExit(f"pytest {tests} ends with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 0
+
+
+def outcome(tree: Path, fault: dict[str, str]) -> str:
+    """What becomes of one fault: caught, survived, equivalent, or text changed."""
+    path = tree / fault["file"]
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if text.count(fault["old"]) != 1:
+        return "text changed"
+    if "equivalent" in fault:
+        return "equivalent"
+    path.write_text(text.replace(fault["old"], fault["new"]), encoding="utf-8")
+    try:
+        return "survived" if passes(tree, fault["tests"]) else "caught"
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def main(words: list[str]) -> int:
+    """Plant them all; 1 if one survives or cannot be planted."""
+    chosen = faults(words)
+    with tempfile.TemporaryDirectory(prefix="planted-") as folder:
+        tree = Path(folder, "tree")
+        for name in COPIED:
+            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in ROOT.glob("*.*"):
+            if path.is_file():
+                shutil.copy(path, tree)
+        tests = sorted({fault["tests"] for fault in chosen if "equivalent" not in fault})
+        for number, selection in enumerate(tests, 1):
+            print(f"without a fault: {number} of {len(tests)}, {selection}", flush=True)
+            if not passes(tree, selection):
+                raise SystemExit(f"pytest {selection} fails without any fault")
+        counts: Counter[str] = Counter()
+        for fault in chosen:
+            began = time.monotonic()
+            result = outcome(tree, fault)
+            counts[result] += 1
+            reason = f" ({fault['equivalent']})" if result == "equivalent" else ""
+            print(f"{result:12} {time.monotonic() - began:4.0f} s  {fault['file']}: {fault['what']}{reason}", flush=True)
+    print(", ".join(f"{count} {result}" for result, count in sorted(counts.items())))
+    return 1 if counts["survived"] or counts["text changed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
