@@ -49,7 +49,7 @@ def load_module(what: str, place: str) -> ModuleType:
         return _of_file(what, Path(place)) if place.endswith(".py") else _of_name(place)
     except MinialexError:
         raise
-    except Exception as error:  # whatever somebody's own file does wrong is their reason, not our crash
+    except (Exception, SystemExit) as error:  # whatever somebody's own file does wrong is their reason, not our crash
         reason = f"{type(error).__name__}: {error}"
         raise ConfigurationError(f"no {what} from '{place}', which cannot be imported: {reason}") from error
 

@@ -1,7 +1,8 @@
 """Plant small faults one at a time, and see whether a test notices.
 
-    python tests/planted                 all faults, some seconds each
-    python tests/planted look calibrat   those whose list, file or description has one of the words
+    python tests/planted                    all faults, some seconds each
+    python tests/planted look/ calibrat     those whose list, file or description has one of the words
+    python tests/planted --in FOLDER        with the copy in a folder that stays: compiled kernels are found again
 
 The lists beside this file have a table ``[[fault]]`` for each: what is wrong (`what`), the `file`, the `old` text and the
 `new` one, and the `tests` that must notice, the narrowest (arguments of pytest). A fault with `equivalent` changes no
@@ -14,6 +15,7 @@ counts as one that notices. Faults whose text has changed since are named; mend 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -41,16 +43,16 @@ def faults(words: list[str]) -> list[dict[str, str]]:
     return found
 
 
-def passes(tree: Path, tests: str) -> bool:
+def passes(tree: Path, tests: str, limit: int | None = LIMIT) -> bool:
     """Whether tests pass in a copy of the tree, within the limit."""
     # kernels are kept in the copy, so that a fault in a module without kernels compiles none anew
     environment = {
-        **os.environ, "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'backends'}", "NUMBA_CACHE_DIR": str(tree / "kernels"),
+        **os.environ, "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'backends'}", "NUMBA_CACHE_DIR": str(tree.parent / "kernels"),
         "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()]
     try:
-        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=LIMIT)
+        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
         return False
     if done.returncode not in (0, 1, 2):  # 1: a test failed; 2: not even an import works
@@ -62,6 +64,7 @@ def outcome(tree: Path, fault: dict[str, str]) -> str:
     """What becomes of one fault: caught, survived, equivalent, or text changed."""
     path = tree / fault["file"]
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     if text.count(fault["old"]) != 1:
         return "text changed"
     if "equivalent" in fault:
@@ -71,13 +74,18 @@ def outcome(tree: Path, fault: dict[str, str]) -> str:
         return "survived" if passes(tree, fault["tests"]) else "caught"
     finally:
         path.write_text(text, encoding="utf-8")
+        os.utime(path, ns=times)  # its kernels are as they were
 
 
 def main(words: list[str]) -> int:
     """Plant them all; 1 if one survives or cannot be planted."""
-    chosen = faults(words)
-    with tempfile.TemporaryDirectory(prefix="planted-") as folder:
-        tree = Path(folder, "tree")
+    with contextlib.ExitStack() as stack:
+        if words[:1] == ["--in"]:
+            _, folder, *words = words
+        else:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="planted-"))
+        chosen, tree = faults(words), Path(folder, "tree").resolve()
+        shutil.rmtree(tree, ignore_errors=True)
         for name in COPIED:
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
         for path in ROOT.glob("*.*"):
@@ -86,7 +94,7 @@ def main(words: list[str]) -> int:
         tests = sorted({fault["tests"] for fault in chosen if "equivalent" not in fault})
         for number, selection in enumerate(tests, 1):
             print(f"without a fault: {number} of {len(tests)}, {selection}", flush=True)
-            if not passes(tree, selection):
+            if not passes(tree, selection, None):  # kernels may have to be compiled
                 raise SystemExit(f"pytest {selection} fails without any fault")
         counts: Counter[str] = Counter()
         for fault in chosen:
