@@ -16,6 +16,10 @@ def _kind(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__} ({value!r:.40})"
 
 
+def _columns(count: int) -> str:
+    return f"{count} column{'s' if count > 1 else ''}"
+
+
 @dataclass(frozen=True)
 class Stage:
     """A layer in its place.
@@ -138,10 +142,10 @@ def _stages(network: Network, columns: int) -> tuple[Stage, ...]:
         computing = columns if layer.on == "each" else 1
         gathers = divided and layer.sees == "all" and sources > 1
         if divided and computing != sources and not gathers:
-            mend = "on 'first', too" if computing > sources else "seeing 'all'"
+            mend = "be on 'first', too" if computing > sources else "see 'all'"
             raise ConfigurationError(
-                f"layer '{layer.name}': it is computed in {computing} columns, and the one before it in {sources}: it "
-                f"must be {mend}"
+                f"layer '{layer.name}': it is computed in {_columns(computing)}, the one before it in "
+                f"{_columns(sources)}, so it must {mend}"
             )
         seen = (shape[0] * sources, *shape[1:]) if gathers else shape
         try:
