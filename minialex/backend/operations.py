@@ -206,7 +206,9 @@ def register(
     for function in (operation.forward, operation.backward):
         known = FUNCTIONS.get(function.name)
         if function.name in RULES:
-            raise ConfigurationError(f"there is an operation '{function.name}' already, of the protocol: call yours otherwise")
+            raise ConfigurationError(
+                f"there is an operation '{function.name}' already, of the protocol: call yours otherwise"
+            )
         # a cell of a notebook that is run again defines its operation again, and so does a copy of a file
         if known and not _same_source(known.plain, function.plain):
             raise ConfigurationError(

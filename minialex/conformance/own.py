@@ -25,12 +25,12 @@ LOOSE = 1e-6
 """Which part of a derivative along a direction the difference may be away from it."""
 
 SCALES = (1.0, 8.0)
-"""Standard deviations of the arrays that gradients are tried with: what bends, clips or saturates does so far from 0."""
+"""Standard deviations of the arrays that gradients are tried with: what clips or saturates does so far from 0."""
 
 ROUNDINGS = 64
 """How far a layer's numbers may be from the reference's in float64, in roundings of its largest number, for each root
 of the largest array's size (sums of n roundings grow like √n). A convention: of a layer of somebody's own nothing is
-known from which a bound could be derived. A wrong factor or a product in fewer bits is found, a lost last bit is not."""
+known from which a bound could be derived. A wrong factor or products of fewer bits are found, a lost last bit is not."""
 
 Forward = Callable[[Backend, Mapping[str, Any]], tuple[Any, Any]]
 Backward = Callable[[Backend, Any, Any], Mapping[str, Any]]

@@ -88,7 +88,9 @@ class Network:
         for number, layer in enumerate(self.layers, 1):
             if not isinstance(layer, Layer):
                 hint = f": write {layer.__name__}(…)" if isinstance(layer, type) else ""
-                raise ConfigurationError(f"{what}: number {number} of its row is {_kind(layer)}, expected a layer{hint}")
+                raise ConfigurationError(
+                    f"{what}: number {number} of its row is {_kind(layer)}, expected a layer{hint}"
+                )
 
     def stages(self, columns: int) -> tuple[Stage, ...]:
         """Every layer in its place, for so many columns.

@@ -187,9 +187,7 @@ def test_gradients_are_tried_far_from_zero_too():
     words = r"clip: its gradient of 'x' \(3, 40\) is .* \(for arrays of a standard deviation of 8\)"
     with pytest.raises(Disagreement, match=words):
         check_layer(backend, ClipForgotten("clip"), (40,))
-    register(
-        "kit_clip", lambda xp, x: xp.clip(x, 0, 6), lambda xp, dy, x: dy * (x > 0), examples=[([(3, 40)], {})]
-    )
+    register("kit_clip", lambda xp, x: xp.clip(x, 0, 6), lambda xp, dy, x: dy * (x > 0), examples=[([(3, 40)], {})])
     with pytest.raises(Disagreement, match="standard deviation of 8"):
         check_registered(backend, "kit_clip")
 

@@ -116,6 +116,8 @@ def test_after_a_layer_on_the_first_column_there_is_the_first_column_alone() -> 
     words = "layer 'fc3': it is computed in 2 columns, the one before it in 1 column, so it must be on 'first', too"
     with pytest.raises(ConfigurationError, match=words):
         Network("mine", (3, 8, 8), (*row, Linear("fc3", 10, sees="all"))).stages(2)
-    with pytest.raises(ConfigurationError, match=r"layer 'fc2': it is computed in 1 column, .* in 2 columns, so it must see 'all'"):
+    with pytest.raises(
+        ConfigurationError, match=r"layer 'fc2': it is computed in 1 column, .* in 2 columns, so it must see 'all'"
+    ):
         Network("mine", (3, 8, 8), (*ROW[:2], Linear("fc2", 10, on="first"))).stages(2)
     Network("mine", (3, 8, 8), (*row, Linear("fc3", 10, on="first"))).stages(2)

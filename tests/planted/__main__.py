@@ -4,12 +4,12 @@
     python tests/planted look/ calibrat     those whose list, file or description has one of the words
     python tests/planted --in FOLDER        with the copy in a folder that stays: compiled kernels are found again
 
-The lists beside this file have a table ``[[fault]]`` for each: what is wrong (`what`), the `file`, the `old` text and the
-`new` one, and the `tests` that must notice, the narrowest (arguments of pytest). A fault with `equivalent` changes no
-result, for the reason that stands there, and is not run.
+The lists beside this file have a table ``[[fault]]`` for each: what is wrong (`what`), the `file`, the `old` text and
+the `new` one, and the `tests` that must notice, the narrowest (arguments of pytest). A fault with `equivalent` changes
+no result, for the reason that stands there, and is not run.
 
-It works on a copy of this tree. All tests are run there once without a fault; then every fault is planted where its
-old text stands exactly once, its tests are run, and the file is restored. Faults whose text has changed since are named;
+It works on a copy of this tree. All tests are run there once without a fault; then every fault is planted where its old
+text stands exactly once, its tests are run, and the file is restored. Faults whose text has changed since are named:
 mend their lists.
 """
 
@@ -48,13 +48,14 @@ def faults(words: list[str]) -> list[dict[str, str]]:
 def failing(tree: Path, tests: str, limit: int | None = None) -> str:
     """The first test that fails in a copy of the tree, or nothing; subprocess.TimeoutExpired if they take too long."""
     # kernels are kept in the copy, so that a fault in a module without kernels compiles none anew
-    environment = {
-        **os.environ, "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'backends'}", "NUMBA_CACHE_DIR": str(tree.parent / "kernels"),
+    ours = {
+        "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'backends'}",
+        "NUMBA_CACHE_DIR": str(tree.parent / "kernels"),
         "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
+    }
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *shlex.split(tests)]
     done = subprocess.run(
-        command, cwd=tree, env=environment, capture_output=True, text=True, timeout=limit, check=False
+        command, cwd=tree, env={**os.environ, **ours}, capture_output=True, text=True, timeout=limit, check=False
     )
     if done.returncode not in (0, 1, 2):  # 1: a test failed; 2: not even an import works
         raise SystemExit(f"pytest {tests} ends with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -65,7 +66,7 @@ def failing(tree: Path, tests: str, limit: int | None = None) -> str:
 
 
 def outcome(tree: Path, fault: dict[str, str]) -> tuple[str, str]:
-    """What becomes of one fault (caught, survived, equivalent, out of time, text changed), and by which test, or why."""
+    """What becomes of a fault (caught, survived, equivalent, out of time, text changed), and by which test, or why."""
     path = tree / fault["file"]
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if text.count(fault["old"]) != 1:

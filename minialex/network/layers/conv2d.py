@@ -14,8 +14,12 @@ from minialex.network.layers.layer import Context, Layer, Parameter, Parameters,
 
 def _is_padding(value: object) -> bool:
     """Whether a value is a pair of pairs of whole numbers from 0, in tuples: layers are compared and hashed."""
-    return isinstance(value, tuple) and len(value) == 2 and all(
-        isinstance(pair, tuple) and len(pair) == 2 and all(is_whole(rows, 0) for rows in pair) for pair in value
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(
+            isinstance(pair, tuple) and len(pair) == 2 and all(is_whole(rows, 0) for rows in pair) for pair in value
+        )
     )
 
 

@@ -102,7 +102,7 @@ def one_rectified(to: Written) -> None:
 
 
 def different_widths(to: Written) -> None:
-    """Convolutions of one input have different numbers of kernels, forward and backward; so a layer of one's own may."""
+    """Convolutions of one input have different numbers of kernels, as those of a layer of one's own may."""
     x = to.on.relu(to.on.conv2d(to.maps(), to.weight(4, 3, 3, 3), to.weight(4), **PADDED))
     slopes: list[Value] = []
     updates: list[tuple[Value, Value, Value]] = []
@@ -172,8 +172,8 @@ def numba_backend() -> NumbaBackend:
 
 @pytest.mark.parametrize(
     "write",
-    [masked_sum, read_between, crossed_updates, one_rectified, different_widths, kernels_of_two_sizes, read_beside_pooling,
-     returned_beside_pooling, another_mask, returned_before_relu, twice_in_one_row],
+    [masked_sum, read_between, crossed_updates, one_rectified, different_widths, kernels_of_two_sizes,
+     read_beside_pooling, returned_beside_pooling, another_mask, returned_before_relu, twice_in_one_row],
     ids=lambda write: write.__name__,
 )  # fmt: skip
 def test_it_does_what_its_calls_do_one_by_one(numba_backend: NumbaBackend, write: Callable[[Written], None]) -> None:
