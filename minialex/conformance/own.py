@@ -30,7 +30,7 @@ SCALES = (1.0, 8.0)
 ROUNDINGS = 64
 """How far a layer's numbers may be from the reference's in float64, in roundings of its largest number, for each root
 of the largest array's size (sums of n roundings grow like √n). A convention: of a layer of somebody's own nothing is
-known from which a bound could be derived. A wrong factor or products of fewer bits are found, a lost last bit is not."""
+known from which a bound could be derived. A wrong factor or products of fewer bits are found, a last bit is not."""
 
 Forward = Callable[[Backend, Mapping[str, Any]], tuple[Any, Any]]
 Backward = Callable[[Backend, Any, Any], Mapping[str, Any]]
