@@ -58,7 +58,7 @@ def load_module(what: str, place: str) -> ModuleType:
             f"no {what} from '{place}': there is no module of this name in {os.getcwd()} or where Python looks "
             f"(PYTHONPATH, installed packages); go to its folder, or name its file: FOLDER/{error.name}.py"
         ) from None
-    except Exception as error:  # whatever somebody's own file does wrong is their reason, not our crash
+    except (Exception, SystemExit) as error:  # whatever somebody's own file does wrong is their reason, not our crash
         reason = f"{type(error).__name__}: {error}"
         raise ConfigurationError(f"no {what} from '{place}', which cannot be imported: {reason}") from error
 

@@ -18,8 +18,10 @@ and what the gradient needs is returned.
 
 from __future__ import annotations
 
+import filecmp
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -203,12 +205,34 @@ def register(
     )
     for function in (operation.forward, operation.backward):
         known = FUNCTIONS.get(function.name)
-        # a cell of a notebook that is run again defines its operation again
-        if function.name in RULES or (known and known.plain.__module__ != function.plain.__module__):
-            raise ConfigurationError(f"there is an operation '{function.name}' already: call yours otherwise")
+        if function.name in RULES:
+            raise ConfigurationError(
+                f"there is an operation '{function.name}' already, of the protocol: call yours otherwise"
+            )
+        # a cell of a notebook that is run again defines its operation again, and so does a copy of a file
+        if known and not _same_source(known.plain, function.plain):
+            raise ConfigurationError(
+                f"there is an operation '{function.name}' already, of {_source(known.plain)}: call that of "
+                f"{_source(function.plain)} otherwise"
+            )
     OPERATIONS[name] = operation
     FUNCTIONS.update({function.name: function for function in (operation.forward, operation.backward)})
     return operation
+
+
+def _source(plain: Plain) -> str:
+    """The file, or else the module, that a function is of."""
+    return getattr(sys.modules.get(plain.__module__), "__file__", None) or plain.__module__
+
+
+def _same_source(known: Plain, plain: Plain) -> bool:
+    """Whether two functions are of one module, or of two copies of a file."""
+    if known.__module__ == plain.__module__:
+        return True
+    try:
+        return filecmp.cmp(_source(known), _source(plain), shallow=False)
+    except OSError:
+        return False
 
 
 def method(backend: Any, name: str) -> Callable[..., Any]:

@@ -24,6 +24,14 @@ STEP = 2.0**-14
 LOOSE = 1e-6
 """Which part of a derivative along a direction the difference may be away from it."""
 
+SCALES = (1.0, 8.0)
+"""Standard deviations of the arrays that gradients are tried with: what clips or saturates does so far from 0."""
+
+ROUNDINGS = 64
+"""How far a layer's numbers may be from the reference's in float64, in roundings of its largest number, for each root
+of the largest array's size (sums of n roundings grow like √n). A convention: of a layer of somebody's own nothing is
+known from which a bound could be derived. A wrong factor or products of fewer bits are found, a last bit is not."""
+
 Forward = Callable[[Backend, Mapping[str, Any]], tuple[Any, Any]]
 Backward = Callable[[Backend, Any, Any], Mapping[str, Any]]
 
@@ -84,20 +92,31 @@ def _differences(
     name: str, shapes: Mapping[str, tuple[int, ...]], forward: Forward, backward: Backward, fixed: Sequence[str]
 ) -> None:
     """The gradient of ⟨weights, y⟩ along a random direction of every array, against central differences."""
+    for scale in SCALES:
+        _differences_at(scale, name, shapes, forward, backward, fixed)
+
+
+def _differences_at(
+    scale: float, name: str, shapes: Mapping[str, tuple[int, ...]], forward: Forward, backward: Backward,
+    fixed: Sequence[str],
+) -> None:  # fmt: skip
     on, random = reference(), np.random.default_rng(0)
     device = on.devices[0]
-    arrays = {key: 0.5 + random.random(shape) if key in fixed else random.standard_normal(shape)
+    arrays = {key: 0.5 + random.random(shape) if key in fixed else scale * random.standard_normal(shape)
               for key, shape in shapes.items()}  # fmt: skip
 
     def run(given: Mapping[str, Array]) -> tuple[Any, Any]:
         return forward(on, {key: on.to_device(array, device) for key, array in given.items()})
 
     y, saved = run(arrays)
+    size_of = f"for arrays of a standard deviation of {scale:g}"
+    _finite(name, "its output", on.to_numpy(y), size_of)
     weights = random.standard_normal(y.shape)
     gradients = backward(on, on.to_device(weights, device), saved)
     for key, array in arrays.items():
         if key in fixed or not array.size:
             continue
+        _finite(name, f"its gradient of '{key}' {shapes[key]}", on.to_numpy(gradients[key]), size_of)
         direction = random.standard_normal(array.shape)
         claimed = float(np.sum(on.to_numpy(gradients[key]) * direction))
         size = float(np.sum(np.abs(on.to_numpy(gradients[key]) * direction))) + 1e-9
@@ -112,8 +131,15 @@ def _differences(
         expect(
             near <= LOOSE * size,
             name,
-            f"its gradient of '{key}' {shapes[key]} is {claimed:.9g} along a direction, differences say {seen[1]:.9g}",
+            f"its gradient of '{key}' {shapes[key]} is {claimed:.9g} along a direction, differences say {seen[1]:.9g} "
+            f"({size_of})",
         )
+
+
+def _finite(name: str, what: str, array: Array, where: str) -> None:
+    """Whether a result has numbers alone: NaN compares with nothing, and no difference would say what is wrong."""
+    wrong = int(array.size - np.count_nonzero(np.isfinite(array)))
+    expect(not wrong, name, f"{what} has {wrong} of {array.size} values that are not finite, {where}")
 
 
 def check_layer(
@@ -137,7 +163,11 @@ def check_layer(
 
     Raises:
         Disagreement: With what is wrong.
+        ConfigurationError: If it is no layer.
     """
+    if not isinstance(layer, Layer):
+        kind = f"the class {layer.__name__}: write {layer.__name__}(…)" if isinstance(layer, type) else repr(layer)
+        raise ConfigurationError(f"check_layer checks a layer, got {kind}")
     sizes = layer.parameters(shape, 0, columns)
     shapes = {"x": (batch, *shape), **{name: parameter.shape for name, parameter in sizes.items()}}
     fixed = [name for name, parameter in sizes.items() if not parameter.learned]
@@ -199,11 +229,12 @@ def _agrees(
 
         exact = run(reference(), reference().devices[0], wide=True)
         first = run(backend, backend.devices[0])
-        allowed = 64 * float(np.finfo(dtype).eps) * math.sqrt(max(math.prod(shape) for shape in shapes.values()))
+        allowed = ROUNDINGS * float(np.finfo(dtype).eps) * math.sqrt(max(math.prod(shape) for shape in shapes.values()))
         for key, result in first.items():
+            expect(result.dtype == dtype, layer.name, f"'{key}' is {result.dtype}, expected {dtype}")
+            _finite(layer.name, f"'{key}'", result, f"in {dtype}")
             error = float(np.max(np.abs(result - exact[key]), initial=0.0))
             limit = allowed * (1 + float(np.max(np.abs(exact[key]), initial=0.0)))
-            expect(result.dtype == dtype, layer.name, f"'{key}' is {result.dtype}, expected {dtype}")
             expect(
                 error <= limit, layer.name, f"'{key}' in {dtype} is {error:.3g} from the reference, allowed {limit:.3g}"
             )

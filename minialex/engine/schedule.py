@@ -40,8 +40,9 @@ def epoch_rates(recipe: Recipe, epoch: int, errors: Sequence[float]) -> EpochRat
         errors: the validation error (a fraction of 1) after each epoch before it
 
     Note:
-        The plateau schedule is section 5's heuristic: when the error has not fallen by `min_improvement` for `patience`
-        epochs the rate is divided by `cut_factor`, at most `cuts` times; when it would be cut once more, training ends.
+        The plateau schedule is section 5's heuristic: when the error has not fallen by more than `min_improvement` for
+        `patience` epochs the rate is divided by `cut_factor`, at most `cuts` times; when it would be cut once more,
+        training ends.
 
         The cosine schedule is that of Loshchilov and Hutter (2017), without restarts, one value an epoch. A warm-up
         (Goyal et al. 2017) raises the rate of whatever schedule in equal steps, one an epoch.

@@ -9,7 +9,15 @@ from functools import lru_cache
 from minialex.backend.program import ArrayName
 from minialex.errors import ConfigurationError, nearest
 from minialex.network.layers import Layer, Parameter
-from minialex.network.layers.layer import Shape
+from minialex.network.layers.layer import Shape, is_whole
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__} ({value!r:.40})"
+
+
+def _columns(count: int) -> str:
+    return f"{count} column{'s' if count > 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -50,11 +58,39 @@ class Stage:
 
 @dataclass(frozen=True)
 class Network:
-    """Layers in a row, on images of a given shape [C,H,W]. How many columns it has is said when it is placed."""
+    """Layers in a row, on images of a given shape [C,H,W]. How many columns it has is said when it is placed.
+
+    The row is a tuple; a list is made one.
+
+    Raises:
+        ConfigurationError: If a shape or a row is none, or holds something else than layers.
+    """
 
     name: str
     input_shape: Shape
     layers: tuple[Layer, ...]
+
+    def __post_init__(self) -> None:
+        for field in ("input_shape", "layers"):
+            if isinstance(getattr(self, field), list):
+                object.__setattr__(self, field, tuple(getattr(self, field)))  # networks are compared and hashed
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigurationError(f"a network's name must be a text, got {self.name!r}")
+        shape, what = self.input_shape, f"network '{self.name}'"
+        if not isinstance(shape, tuple) or not shape or not all(is_whole(n, 1) for n in shape):
+            raise ConfigurationError(f"{what}: input_shape must be whole numbers such as (3, 28, 28), got {shape!r}")
+        if not isinstance(self.layers, tuple):
+            raise ConfigurationError(
+                f"{what}: layers must be a tuple or a list of layers, got {_kind(self.layers)}: put them in brackets"
+            )
+        if not self.layers:
+            raise ConfigurationError(f"{what} has no layers")
+        for number, layer in enumerate(self.layers, 1):
+            if not isinstance(layer, Layer):
+                hint = f": write {layer.__name__}(…)" if isinstance(layer, type) else ""
+                raise ConfigurationError(
+                    f"{what}: number {number} of its row is {_kind(layer)}, expected a layer{hint}"
+                )
 
     def stages(self, columns: int) -> tuple[Stage, ...]:
         """Every layer in its place, for so many columns.
@@ -108,8 +144,10 @@ def _stages(network: Network, columns: int) -> tuple[Stage, ...]:
         computing = columns if layer.on == "each" else 1
         gathers = divided and layer.sees == "all" and sources > 1
         if divided and computing != sources and not gathers:
+            mend = "be on 'first', too" if computing > sources else "see 'all'"
             raise ConfigurationError(
-                f"layer '{layer.name}': it is computed in {computing} of {sources} columns, so it must see 'all'"
+                f"layer '{layer.name}': it is computed in {_columns(computing)}, the one before it in "
+                f"{_columns(sources)}, so it must {mend}"
             )
         seen = (shape[0] * sources, *shape[1:]) if gathers else shape
         try:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from minialex.backend.imports import find
-from minialex.errors import ConfigurationError, nearest
+from minialex.errors import ConfigurationError, MinialexError, nearest
 from minialex.network.layers import Linear
 from minialex.network.network import Network
 from minialex.recipe.fields import NETWORKS, NetworkFields, is_own
@@ -64,7 +64,7 @@ def build(fields: NetworkFields) -> Network:
     """
     model = fields.model
     made = load(model)
-    network = made if isinstance(made, Network) else made(fields)
+    network = made if isinstance(made, Network) else _made(model, made, fields)
     if not isinstance(network, Network):
         raise ConfigurationError(f"network '{model}' made a {type(network).__name__}, expected a Network")
     last = network.layers[-1] if network.layers else None
@@ -88,6 +88,16 @@ def build(fields: NetworkFields) -> Network:
             if layer not in names:
                 raise ConfigurationError(f"recipe field '{field}': no layer '{layer}'.{nearest(layer, names)}")
     return network
+
+
+def _made(model: str, maker: Maker, fields: NetworkFields) -> Network:
+    """What somebody's function makes; what goes wrong in it is a ConfigurationError with the reason."""
+    try:
+        return maker(fields)
+    except MinialexError:
+        raise
+    except (Exception, SystemExit) as error:  # their fault, not a bug of ours
+        raise ConfigurationError(f"network '{model}' failed: {type(error).__name__}: {error}") from error
 
 
 def name_of(network: Network | Maker | str) -> str:

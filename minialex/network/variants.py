@@ -76,8 +76,10 @@ def sized(network: Network, fields: NetworkFields) -> Network:
 
 def with_sixth(network: Network, fields: NetworkFields) -> Network:
     """The convolutional layer over pool5 of the networks that were trained on 22,000 classes first (section 6)."""
-    sixth = Conv2d("conv6", fields.conv6, 3, padding=around(1), bias=1, sees="all")
-    added = [sixth, ReLU("relu_conv6")] if fields.conv6 else []  # relu6 is fc6's
+    if not fields.conv6:
+        return network
+    added = [Conv2d("conv6", fields.conv6, 3, padding=around(1), bias=1, sees="all"), ReLU("relu_conv6")]
+    # relu6 is fc6's
     return each(network, lambda layer: [*added, layer] if isinstance(layer, Flatten) else [layer])
 
 

@@ -1,9 +1,12 @@
 """Operations of one's own: registered, recorded, run on a backend's arrays, and refused where they do not fit."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from minialex.backend import operations, registry
+from minialex.backend.imports import find
 from minialex.backend.operations import Operation, register
 from minialex.backend.program import Program
 from minialex.backend.recorder import Recorder, interpret
@@ -111,6 +114,31 @@ def test_a_backend_without_the_method_says_so():
         leaky()(Small(), None, slope=0.1)
 
 
+GATE = """
+from minialex.backend.operations import register
+
+GATE = register("gate", lambda xp, x: x / 2, lambda xp, dy, x: dy / 2)
+"""
+
+
+def test_copies_of_a_file_share_their_operation_and_other_files_do_not(tmp_path):
+    places = [tmp_path / folder / "gate.py" for folder in ("one", "two", "three")]
+    for place, text in zip(places, (GATE, GATE, GATE.replace("2", "3")), strict=True):
+        place.parent.mkdir()
+        place.write_text(text)
+    before = set(sys.modules), list(sys.path)
+    try:
+        assert find("operation", f"{places[0]}:GATE").name == find("operation", f"{places[1]}:GATE").name == "gate"
+        with pytest.raises(ConfigurationError) as caught:
+            find("operation", f"{places[2]}:GATE")
+    finally:
+        for name in set(sys.modules) - before[0]:
+            del sys.modules[name]
+        sys.path[:] = before[1]
+    # of the two copies the last one's is there
+    assert f"'gate' already, of {places[1]}: call that of {places[2]} otherwise" in str(caught.value)
+
+
 def test_names_that_are_taken():
     leaky()
     leaky()  # the same module defines it again, as a notebook's cell does
@@ -122,6 +150,8 @@ def test_names_that_are_taken():
 
     other.__module__ = "somebody_elses"
     with pytest.raises(ConfigurationError, match="there is an operation 'leaky' already"):
+        register("leaky", other, other)
+    with pytest.raises(ConfigurationError, match=r"of .*test_operations.py: call that of somebody_elses otherwise"):
         register("leaky", other, other)
     with pytest.raises(ConfigurationError, match="must name the arrays"):
         register("many", lambda xp, *arrays: arrays[0], lambda xp, dy, *arrays: dy)

@@ -145,6 +145,69 @@ def test_layers_that_are_wrong():
         check_layer(backend, Taller("taller"), (5,))
 
 
+class Clip(ArrayLayer):
+    """Between 0 and 6."""
+
+    def compute(self, xp, x):
+        return xp.clip(x, 0, 6)
+
+    def gradient(self, xp, dy, x):
+        return dy * ((x > 0) & (x < 6))
+
+
+class ClipForgotten(Clip):
+    """Its gradient goes on beyond 6, where ordinary random numbers never are."""
+
+    def compute(self, xp, x):
+        return super().compute(xp, x)
+
+    def gradient(self, xp, dy, x):
+        return dy * (x > 0)
+
+
+class Logarithm(ArrayLayer):
+    def compute(self, xp, x):
+        return xp.log(x)
+
+    def gradient(self, xp, dy, x):
+        return dy / x
+
+
+class Root(ArrayLayer):
+    def compute(self, xp, x):
+        return abs(x) ** 1.5
+
+    def gradient(self, xp, dy, x):
+        return dy * 1.5 * xp.sqrt(x)
+
+
+def test_gradients_are_tried_far_from_zero_too():
+    backend = registry.load("numpy")
+    check_layer(backend, Clip("clip"), (40,))
+    words = r"clip: its gradient of 'x' \(3, 40\) is .* \(for arrays of a standard deviation of 8\)"
+    with pytest.raises(Disagreement, match=words):
+        check_layer(backend, ClipForgotten("clip"), (40,))
+    register("kit_clip", lambda xp, x: xp.clip(x, 0, 6), lambda xp, dy, x: dy * (x > 0), examples=[([(3, 40)], {})])
+    with pytest.raises(Disagreement, match="standard deviation of 8"):
+        check_registered(backend, "kit_clip")
+
+
+def test_what_is_no_number_is_said_as_such():
+    backend = registry.load("numpy")
+    with np.errstate(all="ignore"):
+        with pytest.raises(Disagreement, match=r"log: its output has \d+ of 15 values that are not finite"):
+            check_layer(backend, Logarithm("log"), (5,))
+        with pytest.raises(Disagreement, match=r"root: its gradient of 'x' \(3, 5\) has \d+ of 15 values that are not"):
+            check_layer(backend, Root("root"), (5,))
+
+
+@pytest.mark.parametrize(("given", "words"), [
+    (Clip, r"got the class Clip: write Clip\(…\)"), ("clip", "got 'clip'"), ([Clip("clip")], r"got \[")])  # fmt: skip
+def test_a_layer_is_asked_for(given, words):
+    with pytest.raises(ConfigurationError, match=f"check_layer checks a layer, {words}"):
+        check_layer(registry.load("numpy"), given, (5,))
+
+
 def test_the_command_checks_what_a_file_registers(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from minialex.backend.operations import register\n"

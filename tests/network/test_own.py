@@ -6,13 +6,15 @@ import sys
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 
+import numpy as np
 import pytest
 
 from minialex.errors import ConfigurationError
 from minialex.network import models, own, variants
-from minialex.network.layers import ArrayLayer, Conv2d, Flatten, Linear, Parameter
+from minialex.network.layers import ArrayLayer, Context, Conv2d, Flatten, Linear, Parameter
 from minialex.network.network import Network
 from minialex.recipe.toml import load, parse
+from minialex_numpy import NumpyBackend
 
 MINE = """
 from minialex.network.layers import Conv2d, Flatten, Linear, ReLU
@@ -97,6 +99,59 @@ def test_an_object_is_named_after_its_module_or_for_as_long_as_the_session_lives
 def test_what_does_not_fit_is_said(changes, reason):
     with pytest.raises(ConfigurationError, match=reason):
         variants.build(SMALL.replace(**changes))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import sys\nsys.exit('enough')", r"cannot be imported: SystemExit: enough"),
+        ("from minialex.network.layers import Conv2d\nConv2d('c', 16)", "TypeError: .*missing 1 required .*'size'"),
+        ("from minialex.network.layers import Conv2d\nConv2d('c', 16, 5, padding=2)", "layer 'c': padding must be"),
+        ("def net(fields):\n    import sys\n    sys.exit(3)", "broken.py:net' failed: SystemExit: 3"),
+        ("def net(fields):\n    return 1 / 0", "broken.py:net' failed: ZeroDivisionError: division by zero"),
+        ("def net():\n    return 1", "broken.py:net' failed: TypeError: .* takes 0 positional arguments"),
+    ],
+)
+def test_a_file_that_fails_is_their_reason_and_no_bug(tmp_path, text, reason):
+    (tmp_path / "broken.py").write_text(text)
+    with pytest.raises(ConfigurationError, match=reason):
+        variants.build(SMALL.replace(model="broken.py:net"))
+
+
+def scaled(learns):
+    """Two layers by the same name: a class that is defined again, as in a notebook."""
+
+    class Scale(ArrayLayer):
+        if learns:
+
+            def parameters(self, shape, column, columns):
+                return {"weight": Parameter((shape[0],), constant=3.0)}
+
+            def compute(self, xp, x, weight, *, training):
+                return x * weight + training
+
+            def gradient(self, xp, dy, x, weight):
+                return dy * weight, (dy * x).sum(axis=0)
+        else:
+
+            def compute(self, xp, x):
+                return x * 2
+
+            def gradient(self, xp, dy, x):
+                return dy * 2
+
+    return Scale("scale")
+
+
+def test_classes_of_one_name_stay_apart():
+    backend = NumpyBackend()
+    layers = [scaled(False), scaled(True), scaled(False)]
+    x, three = (backend.to_device(np.full(shape, value), "cpu:0") for shape, value in (((2, 4), 1.0), ((4,), 3.0)))
+    for layer, arrays, wanted in zip(layers, ({}, {"weight": three}, {}), (2, 4, 2), strict=True):
+        y, saved = layer.forward(backend, arrays, x, Context(training=True))
+        assert np.all(backend.to_numpy(y) == wanted)
+        _, gradients = layer.backward(backend, arrays, saved, x, Context(training=True))
+        assert list(gradients) == list(arrays)
 
 
 def test_the_outputs_are_the_classes():

@@ -146,11 +146,12 @@ def pack_kernel(worker, begin, end, w, shape, turned, packed, k0, K, wide):
 
 def pack(threads: Threads, ws: Sequence[Floats], turned: bool, packed: Floats, wide: int) -> None:
     """Weights [k,C,R,S] whose kernels stand one after another; `turned` for the gradient of the input."""
-    k, *shape = ws[0].shape
-    if (shape[0] if turned else k * len(ws)) % wide:
+    shape, K, k0 = ws[0].shape[1:], sum(map(len, ws)), 0
+    if (shape[0] if turned else K) % wide:
         packed[:] = 0
-    for i, w in enumerate(ws):
-        threads.run(pack_kernel, k, w.reshape(-1), tuple(shape), turned, packed, i * k, k * len(ws), wide, grain=8)
+    for w in ws:
+        threads.run(pack_kernel, len(w), w.reshape(-1), shape, turned, packed, k0, K, wide, grain=8)
+        k0 += len(w)
 
 
 @kernel

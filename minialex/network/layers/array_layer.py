@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, ClassVar
 
 from minialex.backend.arrays import Array
-from minialex.backend.operations import Operation, register
+from minialex.backend.operations import OPERATIONS, Operation, register
 from minialex.backend.program import flatten
 from minialex.backend.protocol import Backend
 from minialex.backend.rules import Spec
@@ -65,7 +66,9 @@ class ArrayLayer(Layer):
 
         for function in (forward, backward):
             function.__module__ = cls.__module__
-        name = f"{cls.__module__}.{cls.__qualname__}"
+        title = f"{cls.__module__}.{cls.__qualname__}"
+        # a class that is defined again, as in a notebook's cell, may take other arrays than those layers that there are
+        name = next(name for n in count(1) if (name := title if n == 1 else f"{title}-{n}") not in OPERATIONS)
         cls.operation = register(name, forward, backward, shape=shape, arrays=arrays)
 
     def forward(self, backend: Backend, parameters: Parameters, x: Array, context: Context) -> tuple[Array, Any]:

@@ -9,7 +9,18 @@ from minialex.backend.arrays import Array, Padding
 from minialex.backend.protocol import Backend
 from minialex.backend.rules import conv_size
 from minialex.errors import ConfigurationError
-from minialex.network.layers.layer import Context, Layer, Parameter, Parameters, Shape
+from minialex.network.layers.layer import Context, Layer, Parameter, Parameters, Shape, is_finite, is_whole
+
+
+def _is_padding(value: object) -> bool:
+    """Whether a value is a pair of pairs of whole numbers from 0, in tuples: layers are compared and hashed."""
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(
+            isinstance(pair, tuple) and len(pair) == 2 and all(is_whole(rows, 0) for rows in pair) for pair in value
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,13 @@ class Conv2d(Layer):
     padding: Padding = ((0, 0), (0, 0))
     std: float = 0.01
     bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.whole_numbers("kernels", "size", "stride")
+        self.expect("padding", _is_padding(self.padding), "((above, below), (left, right)), such as ((2, 2), (2, 2))")
+        self.expect("std", is_finite(self.std) and self.std >= 0, "a number from 0")
+        self.finite_numbers("bias")
 
     def output_shape(self, shape: Shape, columns: int) -> Shape:
         if len(shape) != 3:

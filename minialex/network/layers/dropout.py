@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from minialex.backend.arrays import Array
 from minialex.backend.protocol import Backend
-from minialex.network.layers.layer import Context, Layer, Parameters
+from minialex.network.layers.layer import Context, Layer, Parameters, is_finite
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,11 @@ class Dropout(Layer):
 
     rate: float = 0.5
     mode: Literal["paper", "inverted"] = "paper"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.expect("rate", is_finite(self.rate) and 0 <= self.rate < 1, "a number from 0 and below 1")
+        self.one_of("mode", "paper", "inverted")
 
     def forward(self, backend: Backend, parameters: Parameters, x: Array, context: Context) -> tuple[Array, Any]:
         if not context.training:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -14,6 +16,16 @@ from minialex.philox import Stream, purpose
 Shape = tuple[int, ...]
 Sees = Literal["own", "all"]
 Parameters = Mapping[str, Array]
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether a value is a whole number, and not below the least."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value is a finite number."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,36 @@ class Layer:
     name: str
     sees: Sees = field(default="own", kw_only=True)
     on: Literal["each", "first"] = field(default="each", kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Check the fields; a layer with fields of its own calls this first, and then the methods below.
+
+        Raises:
+            ConfigurationError: Naming the layer and the field.
+        """
+        self.expect("name", isinstance(self.name, str) and bool(self.name), "a text")
+        self.one_of("sees", "own", "all")
+        self.one_of("on", "each", "first")
+
+    def expect(self, name: str, fits: bool, what: str) -> None:
+        """Raise ConfigurationError unless a field's value fits; `what` says which values do."""
+        if not fits:
+            layer = f"layer '{self.name}'" if isinstance(self.name, str) else f"a layer ({type(self).__name__})"
+            raise ConfigurationError(f"{layer}: {name} must be {what}, got {getattr(self, name)!r}")
+
+    def whole_numbers(self, *names: str) -> None:
+        """Expect whole numbers from 1."""
+        for name in names:
+            self.expect(name, is_whole(getattr(self, name), 1), "a whole number from 1")
+
+    def finite_numbers(self, *names: str) -> None:
+        """Expect numbers that are finite."""
+        for name in names:
+            self.expect(name, is_finite(getattr(self, name)), "a finite number")
+
+    def one_of(self, name: str, *words: str) -> None:
+        """Expect one of some words."""
+        self.expect(name, getattr(self, name) in words, " or ".join(f"'{word}'" for word in words))
 
     def output_shape(self, shape: Shape, columns: int) -> Shape:
         """Shape (without N) that a column's piece gives for the input shape that it sees; here the same.

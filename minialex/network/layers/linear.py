@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from minialex.backend.arrays import Array
 from minialex.backend.protocol import Backend
 from minialex.errors import ConfigurationError
-from minialex.network.layers.layer import Context, Layer, Parameter, Parameters, Shape
+from minialex.network.layers.layer import Context, Layer, Parameter, Parameters, Shape, is_finite
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,12 @@ class Linear(Layer):
     features: int
     std: float = 0.01
     bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.whole_numbers("features")
+        self.expect("std", is_finite(self.std) and self.std >= 0, "a number from 0")
+        self.finite_numbers("bias")
 
     def output_shape(self, shape: Shape, columns: int) -> Shape:
         if len(shape) != 1:

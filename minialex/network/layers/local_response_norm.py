@@ -26,6 +26,12 @@ class LocalResponseNorm(Layer):
     beta: float = 0.75
     alpha_over_n: bool = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.whole_numbers("size")
+        self.finite_numbers("k", "alpha", "beta")
+        self.expect("alpha_over_n", isinstance(self.alpha_over_n, bool), "True or False")
+
     @property
     def coefficient(self) -> float:
         """What multiplies the sum of squares."""

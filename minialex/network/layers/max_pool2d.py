@@ -24,6 +24,12 @@ class MaxPool2d(Layer):
     ceil: bool = False
     ties: Literal["first", "all"] = "first"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.whole_numbers("size", "stride")
+        self.expect("ceil", isinstance(self.ceil, bool), "True or False")
+        self.one_of("ties", "first", "all")
+
     def output_shape(self, shape: Shape, columns: int) -> Shape:
         if len(shape) != 3:
             raise ConfigurationError(f"expected [C,H,W], got {shape}")

@@ -19,6 +19,11 @@ class SpatialResponseNorm(Layer):
     alpha: float = 0.001
     beta: float = 0.75
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.whole_numbers("size")
+        self.finite_numbers("k", "alpha", "beta")
+
     @property
     def coefficient(self) -> float:
         """What multiplies the sum of squares."""
