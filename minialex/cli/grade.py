@@ -19,9 +19,10 @@ def grade(
     only: Annotated[list[str] | None, typer.Option(help="operations to grade: relu,conv2d; one left out fails")] = None,
     examples: Annotated[int, typer.Option(min=1, help="calls drawn for an operation in each dtype")] = 100,
     seed: Annotated[int | None, typer.Option(min=0, help="draw other examples; default the same for everybody")] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="seconds for one operation")] = 120.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="processor seconds for one call of an operation")] = 20.0,
     memory: Annotated[float, typer.Option(min=0, help="GiB that it may allocate (Linux); 0: no limit")] = 4.0,
     points: Annotated[float | None, typer.Option(min=0, help="say how many of so many points")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="ask for all that a backend's author is asked for")] = False,
     json: Annotated[Path | None, typer.Option("--json", help="write everything there too")] = None,
     new: Annotated[Path | None, typer.Option("--new", help="write an empty submission into this new folder")] = None,
 ) -> int:
@@ -45,7 +46,7 @@ def grade(
         print(f"fill them in, then: minialex grade {new}")
         return 0
     screen = console(least=0)
-    limits = process.Limits(examples, seed, timeout, memory)
+    limits = process.Limits(examples, seed, timeout, memory, strict)
     with screen.status("importing …") as status:
         graded = process.grade(
             theirs or "", operations or None, limits, lambda name, count: status.update(f"{name}, example {count}")

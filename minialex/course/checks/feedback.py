@@ -22,6 +22,8 @@ from minialex.backend import registry
 from minialex.backend.protocol import Backend
 
 State = Literal["right", "not yet", "not answered"]
+TOLERANCE = 1e-5
+"""Of a number in an array, as a fraction of the array's largest magnitude."""
 _MARKS = {"right": ("✓", "#2e8b57"), "not yet": ("✗", "#c2571a"), "not answered": ("…", "#7d8790")}
 
 
@@ -150,7 +152,7 @@ def same_array(
     *,
     hint: str = "",
     axes: Sequence[str] = (),
-    tolerance: float = 1e-5,
+    tolerance: float = TOLERANCE,
 ) -> None:
     """Compare an array with the truth: kind, shape, then every number.
 
