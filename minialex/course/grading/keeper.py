@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from minialex.course.grading import worker
-from minialex.course.grading.result import BUDGET, WAITING, Result, read
+from minialex.course.grading.result import BUDGET, UNFINISHED, WAITING, Result, read
 
 LINE = 1 << 24  # bytes of a message; a longer one is rubbish
 PATIENCE = 600.0  # seconds by the clock for what is ours: drawing examples, the reference
@@ -133,7 +133,7 @@ class Child:
 
     def __init__(self, task: dict[str, Any]) -> None:
         self.task, self.token, self.rubbish, self.read = task, secrets.token_hex(16), 0, b""
-        self.processor, self.since, self.calling, self.inside = 0.0, time.monotonic(), True, 0
+        self.processor, self.queued, self.since, self.calling, self.inside = 0.0, 0.0, time.monotonic(), True, 0
         self.limit = task["timeout"]
         self.hears, say = os.pipe()
         self.status, tell = os.pipe()
@@ -225,6 +225,7 @@ class Child:
             self.limit = self.task["timeout"] * (1 if message.get("operation") in SINGLE else BUDGET)
         if kind in ("call", "back", "found", "begin"):
             self.calling, self.since, self.processor = kind == "call", time.monotonic(), self._used()
+            self.queued = self._queued()
 
     def _used(self) -> float:
         """Processor seconds of the submission's process so far."""
@@ -232,9 +233,15 @@ class Child:
             return time.clock_gettime(~self.inside << 3 | 2) if self.inside and LINUX else 0.0
         return 0.0
 
+    def _queued(self) -> float:
+        """Seconds that it has waited for a processor so far, which is the machine's matter."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            return int(Path(f"/proc/{self.inside}/schedstat").read_text().split()[1]) / 1e9 if self.inside else 0.0
+        return 0.0
+
     def _over(self) -> str:
         """What is over, in words, if anything is."""
-        clock = time.monotonic() - self.since
+        clock = time.monotonic() - self.since - (self._queued() - self.queued)
         if not self.calling:
             return f"the grader's own part took more than {PATIENCE:g} s" if clock > PATIENCE else ""
         if self._used() - self.processor > self.limit:
@@ -333,7 +340,7 @@ def _follow(
     if not name or message["kind"] == "done":
         return None, message
     if message["kind"] == "timeout" and not message["theirs"]:
-        status = "unfinished"
+        status = UNFINISHED
     else:
         status = "out of time" if message["kind"] == "timeout" else "crashed"
     seconds = round(time.monotonic() - began, 3)
@@ -389,7 +396,3 @@ def main() -> None:
     with contextlib.suppress(EOFError, BrokenPipeError):
         while task := sys.stdin.buffer.raw.readline():  # nothing is read ahead: `select` must see what is there
             say({"kind": "graded", **grade(json.loads(task), say)})
-
-
-if __name__ == "__main__":
-    main()

@@ -132,7 +132,7 @@ def grade(
 class Keeper:
     """A process of `minialex.course.grading.keeper`, which grades one submission after the other."""
 
-    COMMAND = (sys.executable, "-P", "-m", "minialex.course.grading.keeper")
+    COMMAND = (sys.executable, "-P", "-c", "from minialex.course.grading.keeper import main; main()")
 
     def __init__(self) -> None:
         if not hasattr(os, "fork"):

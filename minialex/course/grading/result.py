@@ -17,7 +17,7 @@ BUDGET = 6.0
 WAITING = 5.0
 """How many times longer a call may take by the clock than by the processor: it sleeps, or the machine is busy."""
 TEXT = 2000  # characters of a message that are kept
-PASSED, NOT_THEIRS = "passed", "not theirs"
+PASSED, NOT_THEIRS, UNFINISHED = "passed", "not theirs", "unfinished"
 MEANINGS = {
     PASSED: "agrees with the reference on every example",
     "failed": "disagrees, raises, or breaks a rule of the protocol",
@@ -26,7 +26,7 @@ MEANINGS = {
     "borrowed": "not written by the student: imported, or calls a backend that is installed",
     "out of time": "a call did not end within the time limit",
     "crashed": "ended the process that called it, or broke into what it does not own",
-    "unfinished": "the grader did not get to an end, which is not the student's fault: grade it again",
+    UNFINISHED: "the grader did not get to an end, which is not the student's fault: grade it again",
     NOT_THEIRS: "left out, and not asked for",
 }
 """The words for results, and what they mean."""
