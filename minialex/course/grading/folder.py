@@ -211,7 +211,7 @@ def common_failures(students: Sequence[Student]) -> list[tuple[int, str, str, li
             kind = next(iter(re.findall(r"\b[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b", fault)), _kind(fault))
             seen.setdefault(("importing it", kind), []).append(student.name)
         for result in student.grade.counted:
-            if result.status != PASSED:
+            if result.status != PASSED and not (student.grade.faults and result.status == "missing"):
                 what = result.status if result.status in ("missing", "stub") else _kind(result.message)
                 seen.setdefault((result.operation, what), []).append(student.name)
     counted = Counter({key: len(dict.fromkeys(names)) for key, names in seen.items()})

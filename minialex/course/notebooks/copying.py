@@ -6,10 +6,9 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
-
 from minialex.course import notebooks
-from minialex.errors import DataError
+from minialex.errors import ConfigurationError, DataError, nearest
+from minialex.screen.terminal import console
 from minialex.storage import atomic
 
 
@@ -29,23 +28,37 @@ def title(path: Path) -> str:
 
 def list_titles() -> None:
     """Print every notebook's name and what it is about, and how to get them."""
-    screen = Console(soft_wrap=True, highlight=False)
+    screen = console()
     for path in notebooks.paths():
-        screen.print(f"{path.stem:<22} {title(path)}", markup=False)
-    screen.print("\nTo work with them: minialex notebooks FOLDER", markup=False)
+        screen.print(f"{path.stem:<22} {title(path)}")
+    screen.print("\nTo work with them: minialex notebooks FOLDER")
 
 
-def copy(folder: Path, overwrite: bool) -> None:
+def copy(folder: Path, overwrite: bool, form: str = "", solutions: bool = False) -> None:
     """Copy the notebooks into a folder. A file there that differs is kept, and named, unless `overwrite`.
 
+    Args:
+        folder: where to; nbgrader's notebooks get a folder each in it, as in its ``source``
+        overwrite: whether files there that differ are replaced
+        form: of `minialex.course.notebooks.assign.FORMATS`; empty for the executed notebooks
+        solutions: whether the answers are in assignments
+
     Raises:
-        ConfigurationError, ResourceError: If the folder cannot be made or written.
+        ConfigurationError, ResourceError: If there is no such format, or the folder cannot be made or written.
     """
-    screen = Console(soft_wrap=True, highlight=False)
+    from minialex.course.notebooks import assign
+
+    if form and form not in assign.FORMATS:
+        raise ConfigurationError(f"no format '{form}'; there are {', '.join(assign.FORMATS)}.{nearest(form, assign.FORMATS)}")
+    if solutions and not form:
+        raise ConfigurationError("--solutions is for assignments: give --format nbgrader or otter, too")
+    screen = console()
     atomic.make_folder(folder)
     new, same, kept = [], [], []
     for path in notebooks.paths():
-        target, content = folder / path.name, path.read_bytes()
+        content = assign.assignment(path, form, solutions).encode() if form else path.read_bytes()
+        target = (folder / path.stem if form == "nbgrader" else folder) / path.name
+        atomic.make_folder(target.parent)
         if target.exists() and target.is_file() and target.read_bytes() == content:
             same.append(path.name)
         elif (target.exists() or target.is_symlink()) and not overwrite:
@@ -54,11 +67,15 @@ def copy(folder: Path, overwrite: bool) -> None:
             atomic.write_bytes(target, content)
             new.append(path.name)
     if new:
-        screen.print(f"copied to {folder}: {', '.join(new)}", markup=False)
+        screen.print(f"copied to {folder}: {', '.join(new)}")
     if same:
-        screen.print(f"there already: {', '.join(same)}", markup=False)
+        screen.print(f"there already: {', '.join(same)}")
     if kept:
-        screen.print(f"kept yours, which differ (--overwrite replaces them): {', '.join(kept)}", markup=False)
+        screen.print(f"kept yours, which differ (--overwrite replaces them): {', '.join(kept)}")
+    if form:
+        commands = {"nbgrader": "nbgrader generate_assignment 03_relu", "otter": f"otter assign {folder}/03_relu.ipynb dist"}
+        screen.print(f"{'the answers are in them. ' if solutions else ''}Go on with, say: {commands[form]}")
+        return
     if find_spec("jupyterlab") is None:
-        screen.print('JupyterLab is not installed here: pip install "minialex[notebooks]"', markup=False)
-    screen.print(f"open them with: jupyter lab {folder}", markup=False)
+        screen.print('JupyterLab is not installed here: pip install "minialex[notebooks]"')
+    screen.print(f"open them with: jupyter lab {folder}")

@@ -44,7 +44,7 @@ def graded(keeper: Keeper, folder: Path, text: str, timeout: float = 1.0) -> Gra
     path = folder / "o.py"
     path.write_text(text, encoding="utf-8")
     began = time.monotonic()
-    grade = keeper.grade(str(path), Source("path", str(path)), None, Limits(5, timeout=timeout))
+    grade = keeper.grade(str(path), Source("path", str(path)), None, Limits(5, timeout=timeout, memory=0.5))
     assert time.monotonic() - began < 100
     assert keeper.alive
     return grade
