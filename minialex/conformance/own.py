@@ -83,11 +83,29 @@ def check_gradient(name: str, examples: Sequence[Example] = (), fixed: Sequence[
 def _differences(
     name: str, shapes: Mapping[str, tuple[int, ...]], forward: Forward, backward: Backward, fixed: Sequence[str]
 ) -> None:
-    """The gradient of ⟨weights, y⟩ along a random direction of every array, against central differences."""
+    """The gradient of ⟨weights, y⟩ along a random direction of every array, against central differences.
+
+    At ordinary numbers, and where the first array's are so large that what bends ends bending (|x| > 6).
+    """
+    for spread in (1.0, 4.0):
+        _difference(name, shapes, forward, backward, fixed, spread)
+
+
+def _difference(
+    name: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    forward: Forward,
+    backward: Backward,
+    fixed: Sequence[str],
+    spread: float,
+) -> None:
+    """As `_differences`, with the first array's numbers multiplied by `spread`."""
     on, random = reference(), np.random.default_rng(0)
     device = on.devices[0]
     arrays = {key: 0.5 + random.random(shape) if key in fixed else random.standard_normal(shape)
               for key, shape in shapes.items()}  # fmt: skip
+    first = next(iter(arrays))
+    arrays[first] = arrays[first] * (1.0 if first in fixed else spread)
 
     def run(given: Mapping[str, Array]) -> tuple[Any, Any]:
         return forward(on, {key: on.to_device(array, device) for key, array in given.items()})
@@ -109,6 +127,11 @@ def _differences(
         # a kink between the two points spoils one difference: some lie close, some far
         seen = [(along(h) - along(-h)) / (2 * h) for h in (STEP, STEP / 8, STEP / 64, STEP / 512)]
         near = min(abs(claimed - difference) for difference in seen)
+        expect(
+            math.isfinite(claimed),
+            name,
+            f"its gradient of '{key}' {shapes[key]} has values that are not finite (NaN or infinity)",
+        )
         expect(
             near <= LOOSE * size,
             name,
@@ -137,7 +160,12 @@ def check_layer(
 
     Raises:
         Disagreement: With what is wrong.
+        ConfigurationError: If it is a class, and no layer.
     """
+    if isinstance(layer, type):
+        raise ConfigurationError(
+            f"check_layer takes a layer, and {layer.__name__} is a class: make one of it, {layer.__name__}('name')"
+        )
     sizes = layer.parameters(shape, 0, columns)
     shapes = {"x": (batch, *shape), **{name: parameter.shape for name, parameter in sizes.items()}}
     fixed = [name for name, parameter in sizes.items() if not parameter.learned]
@@ -201,6 +229,12 @@ def _agrees(
         first = run(backend, backend.devices[0])
         allowed = 64 * float(np.finfo(dtype).eps) * math.sqrt(max(math.prod(shape) for shape in shapes.values()))
         for key, result in first.items():
+            strange = int(np.sum(~np.isfinite(result) & np.isfinite(exact[key])))
+            expect(
+                not strange,
+                layer.name,
+                f"'{key}' in {dtype} has {strange} values that are not finite (NaN or infinity) where the reference's are",
+            )
             error = float(np.max(np.abs(result - exact[key]), initial=0.0))
             limit = allowed * (1 + float(np.max(np.abs(exact[key]), initial=0.0)))
             expect(result.dtype == dtype, layer.name, f"'{key}' is {result.dtype}, expected {dtype}")

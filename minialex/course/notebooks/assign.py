@@ -176,8 +176,11 @@ def _filled(text: str, name: str, form: str, answers: Answers | None) -> str:
     else:
         assert isinstance(node, ast.Assign)
         target = ast.unparse(node.targets[0])
-        head, indent = [*head, f"# {target} = …"], ""
-        lines = [last] if answers is None else answers.value(name, target)
+        lines, indent = [last] if answers is None else answers.value(name, target), ""
+        if form == "otter":  # the prompt is a text for Python, and code for the students
+            head, begin = [*head, '""" # BEGIN PROMPT', last, '""" # END PROMPT'], f"{begin} NO PROMPT"
+        else:
+            head = [*head, f"# {target} = …"]
     if answers is None and form == "nbgrader":
         return text
     return "\n".join([*head, *textwrap.indent("\n".join([begin, *lines, end]), indent).splitlines()])
