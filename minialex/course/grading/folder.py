@@ -103,7 +103,8 @@ def grade_each(
         ConfigurationError: If there is no operation of one of the names in `only`.
     """
     wanted = operations_asked(only)
-    jobs = min(jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, len(found))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = min(jobs or cores, len(found))
     keepers: queue.SimpleQueue[Keeper | None] = queue.SimpleQueue()
     if into is not None:
         atomic.make_folder(into)
