@@ -26,9 +26,12 @@ def grade(
     memory: Annotated[float, typer.Option(min=0, help="GiB that it may allocate (Linux); 0: no limit")] = 4.0,
     strict: Annotated[bool, typer.Option("--strict", help="ask for all that a backend's author is asked for")] = False,
     points: Annotated[float | None, typer.Option(min=0, help="say how many of so many points")] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="write everything there too; with --each a folder")] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="write everything there too; with --each a folder")
+    ] = None,
     form: Annotated[
-        str, typer.Option("--format", help="of the --json file: minialex, gradescope (results.json) or classroom (GitHub)")
+        str,
+        typer.Option("--format", help="of the --json file: minialex, gradescope (results.json) or classroom (GitHub)"),
     ] = "minialex",
     each: Annotated[Path | None, typer.Option("--each", help="grade every .py file and folder in this folder")] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="with --each: write the table of points there")] = None,

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from minialex import philox
 from minialex.backend import registry
 from minialex.backend.protocol import Backend
+from minialex.course import TOLERANCE
 
 State = Literal["right", "not yet", "not answered"]
-TOLERANCE = 1e-5
-"""Of a number in an array, as a fraction of the array's largest magnitude."""
 _MARKS = {"right": ("✓", "#2e8b57"), "not yet": ("✗", "#c2571a"), "not answered": ("…", "#7d8790")}
 
 

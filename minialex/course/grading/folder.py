@@ -55,7 +55,9 @@ def submissions(folder: Path) -> tuple[dict[str, Path], list[str]]:
         ConfigurationError: If there is no such folder, or nothing in it, or two submissions have one name.
     """
     if not folder.is_dir():
-        raise ConfigurationError(f"'{folder}' is no folder: --each takes a folder with one .py file or folder a student")
+        raise ConfigurationError(
+            f"'{folder}' is no folder: --each takes a folder with one .py file or folder a student"
+        )
     found: dict[str, Path] = {}
     others = []
     for path in sorted(folder.iterdir()):
@@ -137,11 +139,16 @@ def grade_each(
     for _ in range(jobs):
         keepers.put(None)
     with ThreadPoolExecutor(jobs) as pool, contextlib.ExitStack() as ends:
-        ends.callback(lambda: [keeper.end() for keeper in running])
+        ends.callback(lambda: _end(running))
         ends.callback(lambda: pool.shutdown(wait=False, cancel_futures=True))
         ends.callback(stopping.set)
         for future in [pool.submit(graded, name, path) for name, path in found.items()]:
             yield future.result()
+
+
+def _end(keepers: Sequence[Keeper]) -> None:
+    for keeper in keepers:
+        keeper.end()
 
 
 def digest(path: Path) -> str:
@@ -192,9 +199,7 @@ def as_csv(students: Sequence[Student], only: Sequence[str] | None, points: floa
         mine, most = points_of(grade, points)
         row = [mine, most, grade.passed, len(grade.counted), grade.limits.seed, grade.limits.examples]
         fault = " ".join("; ".join(grade.faults).split())
-        writer.writerow(
-            [plain(student.name), *row, plain(fault), *(status.get(name, "") for name in operations)]
-        )
+        writer.writerow([plain(student.name), *row, plain(fault), *(status.get(name, "") for name in operations)])
     return file.getvalue()
 
 

@@ -24,6 +24,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from minialex.backend.operations import FUNCTIONS
+from minialex.conformance.strategies import STRATEGIES
 from minialex.course.grading import worker
 from minialex.course.grading.result import BUDGET, UNFINISHED, WAITING, Result, read
 
@@ -185,7 +187,9 @@ class Child:
                     return
                 self._follow(message)
                 yield message
-            if code is not None and (heard is None or time.monotonic() > until):  # a process that stays may go on writing
+            if code is not None and (
+                heard is None or time.monotonic() > until
+            ):  # a process that stays may go on writing
                 yield {"kind": "ended", "code": int(code) if code.lstrip("-").isdigit() else None}
                 return
             if code is None and (over := self._over()):
@@ -258,7 +262,7 @@ class Child:
 
 
 CLOSED = 93  # exit code of a submission that closed the pipe
-SINGLE = (*worker.STRATEGIES, *worker.FUNCTIONS)  # operations whose calls are timed one by one
+SINGLE = (*STRATEGIES, *FUNCTIONS)  # operations whose calls are timed one by one
 KINDS = ("hello", "found", "begin", "example", "call", "back", "failing", "result", "done")
 
 
@@ -305,8 +309,8 @@ def _follow(
     child: Child, found: dict[str, Any], results: dict[str, Result], say: Callable[[dict[str, Any]], None]
 ) -> tuple[Result | None, dict[str, Any]]:
     """Listen until a child ends: the result of the operation that it ended in, if it did, and its last message."""
-    name, example, failing, told = "", {"examples": 0, "call": ""}, None, 0.0
-    began, rubbish = time.monotonic(), 0
+    name, examples, call, failing = "", 0, "", None
+    began, told, rubbish = time.monotonic(), 0.0, 0
     message: dict[str, Any] = {}
     for message in child.messages():
         kind = message["kind"]
@@ -316,10 +320,10 @@ def _follow(
                 if child.rubbish:
                     found.get("remarks", []).append(f"wrote {child.rubbish:,} bytes where only the grader writes")
             elif kind == "begin":
-                name, example, failing = str(message["operation"]), {"examples": 0, "call": ""}, None
+                name, examples, call, failing = str(message["operation"]), 0, "", None
                 began, rubbish = time.monotonic(), child.rubbish
             elif kind == "example":
-                example = {"examples": int(message["examples"]), "call": str(message["call"])}
+                examples, call = int(message["examples"]), str(message["call"])
             elif kind == "failing":
                 failing = read(message["result"])
             elif kind == "result":
@@ -336,7 +340,7 @@ def _follow(
             child.rubbish += 1
         if kind in ("begin", "example") and time.monotonic() - told > BETWEEN:
             told = time.monotonic()
-            say({"kind": "busy", "operation": name, "examples": example["examples"]})
+            say({"kind": "busy", "operation": name, "examples": examples})
     if not name or message["kind"] == "done":
         return None, message
     if message["kind"] == "timeout" and not message["theirs"]:
@@ -347,10 +351,9 @@ def _follow(
     if failing is not None and failing.operation == name:  # something wrong was found, then making it smaller failed
         remark = f"the example could be smaller: looking for one {ended(message)}"
         return replace(failing, seconds=seconds, remarks=[*failing.remarks, remark]), message
-    text = f"{ended(message)} in example {example['examples']}"
-    text += f": {example['call']}" if example["call"] else ""
+    text = f"{ended(message)} in example {examples}" + (f": {call}" if call else "")
     place = str(found.get("places", {}).get(name, ""))
-    return Result(name, status, place, example["examples"], seconds, text), message
+    return Result(name, status, place, examples, seconds, text), message
 
 
 def _found(message: dict[str, Any]) -> dict[str, Any]:
@@ -394,5 +397,6 @@ def main() -> None:
         answers.flush()
 
     with contextlib.suppress(EOFError, BrokenPipeError):
-        while task := sys.stdin.buffer.raw.readline():  # nothing is read ahead: `select` must see what is there
+        questions = os.fdopen(0, "rb", buffering=0)  # nothing is read ahead: `select` must see what is there
+        while task := questions.readline():
             say({"kind": "graded", **grade(json.loads(task), say)})

@@ -182,8 +182,10 @@ class Keeper:
                 else:
                     found = message
                     break
-        except BrokenPipeError:
+        except (BrokenPipeError, ValueError):  # it was killed, while it wrote a line perhaps
             pass
+        if "results" not in found:
+            self.end()  # so that it is known not to be alive, and all it started is gone
         if found.get("usage"):
             raise ConfigurationError(found["usage"])
         if "results" not in found and running:

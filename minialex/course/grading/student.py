@@ -23,8 +23,7 @@ from minialex.conformance.bounds import Expected, expected
 from minialex.conformance.case import Case, compute, listed
 from minialex.conformance.checks import at, perform
 from minialex.conformance.compare import check_value
-from minialex.course.checks.feedback import TOLERANCE
-
+from minialex.course import TOLERANCE
 
 LEAST = 1e-19
 """The least probability of which a student's logarithm must be right; float32 holds no smaller square."""

@@ -89,7 +89,7 @@ class Submission:
         faults: what could not be imported or built, with file and line
         completed: whether the reference fills in what is left out
         inside: files and folders that belong to the submission
-        lenient: whether results of another numeric dtype are taken for what they are (`minialex.course.grading.student`)
+        lenient: whether results of another numeric dtype are taken (`minialex.course.grading.student`)
         overlooked: by operation, what was overlooked for that
     """
 

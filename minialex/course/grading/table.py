@@ -64,7 +64,9 @@ def show_class(console: Console, students: Sequence[Student], points: float | No
     console.print(table)
     failures = common_failures(students)
     if failures:
-        table = Table(title="most common failures", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        table = Table(
+            title="most common failures", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
+        )
         table.add_column("students", justify="right", no_wrap=True)
         table.add_column("operation", overflow="fold")
         table.add_column("what", overflow="fold")
@@ -78,7 +80,9 @@ def show_class(console: Console, students: Sequence[Student], points: float | No
     good = sum(student.grade.good for student in students)
     reused = sum(student.reused for student in students)
     total = [points_of(student.grade, points)[0] for student in students]
-    line = f"{len(students)} submissions, {good} with everything passed, {sum(total) / len(total):.3g} points on average"
+    line = (
+        f"{len(students)} submissions, {good} with everything passed, {sum(total) / len(total):.3g} points on average"
+    )
     console.print(Text(line + (f"; {reused} had been graded before" if reused else ""), style="bold"))
 
 

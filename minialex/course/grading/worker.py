@@ -1,8 +1,9 @@
 """What runs in a process of its own: a submission is imported, and its operations are called and compared.
 
-`serve` sends messages, each a JSON object, through a function that its caller gives (`minialex.course.grading.keeper`):
-``hello``, ``found`` once it is imported, then for each operation ``begin``, any number of ``example``, ``call``, ``back``
-and ``failing``, and one ``result``; at the end ``done``. What the submission prints goes elsewhere and is counted.
+`serve` sends messages, each a JSON object, through a function of its caller's (`minialex.course.grading.keeper`):
+``hello``, ``found`` once it is imported, then for each operation ``begin``, any number of ``example``, ``call``,
+``back`` and ``failing``, and one ``result``; at the end ``done``.
+What the submission prints goes elsewhere and is counted.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from minialex.backend import registry
 from minialex.backend.operations import FUNCTIONS, OPERATIONS, method
 from minialex.backend.protocol import Backend
 from minialex.conformance.case import Case, each
-from minialex.conformance.checks import CHECKS, MOODS, NOTHING, PROFILES, check_case, check_operation, dtypes
+from minialex.conformance.checks import CHECKS, NOTHING, PROFILES, check_case, check_operation, dtypes
 from minialex.conformance.compare import Disagreement
 from minialex.conformance.own import check_gradient
-from minialex.conformance.strategies import STRATEGIES
+from minialex.conformance.strategies import MOODS, STRATEGIES
 from minialex.course.grading.result import BUDGET, PASSED, WAITING, Result, describe, said, short
 from minialex.course.grading.student import asked, check_student
 from minialex.course.grading.submission import ORDER, Ambiguous, Source, Submission, load
@@ -78,7 +79,7 @@ class PrintedText:
 
 
 def limit(gibibytes: float) -> None:
-    """Let allocations beyond a limit fail, on systems that can: the student's MemoryError, not everybody's; files too."""
+    """Let files and, where the system can, memory beyond a limit fail: the student's error, not everybody's."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, resource.RLIM_INFINITY))
     if gibibytes and sys.platform == "linux":

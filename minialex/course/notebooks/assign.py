@@ -38,8 +38,8 @@ def assignment(path: Path, form: str, solutions: bool) -> str:
         lines = ["name: " + path.stem, "check_all_cell: true", "export_cell: false", "generate: true"]
         cells.append(_raw(0, "# ASSIGNMENT CONFIG", *lines, *([] if solutions else ["run_tests: false"])))
     waiting: Cell | None = None
-    for number, cell in enumerate(notebook["cells"], 1):
-        cell = copy.deepcopy(cell)
+    for number, written in enumerate(notebook["cells"], 1):
+        cell = copy.deepcopy(written)
         source = "".join(cell["source"])
         if cell["cell_type"] == "code":
             cell |= {"outputs": [], "execution_count": None}
@@ -63,7 +63,14 @@ def _nbgrader(stem: str, name: str, exercise: Cell, test: Cell, number: int) -> 
     """The two cells with nbgrader's metadata (schema 3)."""
     plain = {"schema_version": 3, "task": False}
     of_exercise = {"grade": False, "solution": True, "locked": False, "grade_id": f"{stem}-{name}", **plain}
-    of_test = {"grade": True, "solution": False, "locked": True, "points": 1, "grade_id": f"{stem}-{name}-test", **plain}
+    of_test = {
+        "grade": True,
+        "solution": False,
+        "locked": True,
+        "points": 1,
+        "grade_id": f"{stem}-{name}-test",
+        **plain,
+    }
     exercise["metadata"] = {**exercise["metadata"], "nbgrader": of_exercise}
     test["metadata"] = {**test["metadata"], "nbgrader": of_test}
     return [exercise, test]
@@ -115,7 +122,9 @@ class Answers:
                 elif targets != {"WRONG"}:
                     self.defined |= dict.fromkeys(targets, node)
         assert isinstance(right, ast.Dict)
-        self.right = {str(ast.literal_eval(key)): value for key, value in zip(right.keys, right.values, strict=True) if key}
+        self.right = {
+            str(ast.literal_eval(key)): value for key, value in zip(right.keys, right.values, strict=True) if key
+        }
 
     def source(self, node: ast.AST) -> str:
         """Of a statement or an expression, as it is written."""

@@ -49,7 +49,9 @@ def copy(folder: Path, overwrite: bool, form: str = "", solutions: bool = False)
     from minialex.course.notebooks import assign
 
     if form and form not in assign.FORMATS:
-        raise ConfigurationError(f"no format '{form}'; there are {', '.join(assign.FORMATS)}.{nearest(form, assign.FORMATS)}")
+        raise ConfigurationError(
+            f"no format '{form}'; there are {', '.join(assign.FORMATS)}.{nearest(form, assign.FORMATS)}"
+        )
     if solutions and not form:
         raise ConfigurationError("--solutions is for assignments: give --format nbgrader or otter, too")
     screen = console()
@@ -73,7 +75,10 @@ def copy(folder: Path, overwrite: bool, form: str = "", solutions: bool = False)
     if kept:
         screen.print(f"kept yours, which differ (--overwrite replaces them): {', '.join(kept)}")
     if form:
-        commands = {"nbgrader": "nbgrader generate_assignment 03_relu", "otter": f"otter assign {folder}/03_relu.ipynb dist"}
+        commands = {
+            "nbgrader": "nbgrader generate_assignment 03_relu",
+            "otter": f"otter assign {folder}/03_relu.ipynb dist",
+        }
         screen.print(f"{'the answers are in them. ' if solutions else ''}Go on with, say: {commands[form]}")
         return
     if find_spec("jupyterlab") is None:

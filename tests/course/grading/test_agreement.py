@@ -1,7 +1,8 @@
-"""Grading and the notebooks' checks agree: what a textbook writes gets full points in both, what is wrong in neither."""
+"""Grading and the notebooks' checks agree: a textbook's solution gets full points in both, a wrong one in neither."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,7 @@ def graded(name: str, function: Callable[..., Any], strict: bool = False) -> Any
 
 def passes(name: str, function: Callable[..., Any]) -> bool:
     result = graded(name, function)
-    return result.status == "passed"
+    return bool(result.status == "passed")
 
 
 def solutions(notebook: str) -> Any:
@@ -55,7 +56,7 @@ def padded(x: Any, padding: Any) -> Any:
 
 def of_weight_gradient(answer: Any) -> Any:
     def conv2d_backward(dy: Any, x: Any, w: Any, *, stride: int, padding: Any, need_dx: bool = True) -> Any:
-        (K, C, R, S), wide = w.shape, padded(x, padding)
+        (_, _, R, S), wide = w.shape, padded(x, padding)
         rows, columns = dy.shape[2] * stride + max(R, S), dy.shape[3] * stride + max(R, S)
         room = np.zeros((*x.shape[:2], max(rows, wide.shape[2]), max(columns, wide.shape[3])))
         room[:, :, : wide.shape[2], : wide.shape[3]] = wide
@@ -97,12 +98,12 @@ def of_paper_update(answer: Any) -> Any:
 
 EXERCISES = {
     "weight_gradient": ("02", "conv2d_backward", of_weight_gradient),
-    "relu_gradient": ("03", "relu_backward", lambda answer: lambda dy, y: answer(dy, y)),
+    "relu_gradient": ("03", "relu_backward", functools.partial),
     "normalise": ("05", "local_response_norm", of_normalise),
     "inverted_dropout": ("09", "dropout_backward", of_inverted_dropout),
     "paper_update": ("10", "sgd_update", of_paper_update),
-    "repaired_norm": ("14", "local_response_norm", lambda answer: lambda x, **numbers: answer(x, **numbers)),
-    "tanh_gradient": ("14", "tanh_backward", lambda answer: lambda dy, y: answer(dy, y)),
+    "repaired_norm": ("14", "local_response_norm", functools.partial),
+    "tanh_gradient": ("14", "tanh_backward", functools.partial),
 }
 """Exercises that ask for an operation of the protocol, and how their answer becomes it."""
 OTHER_PARAMETERS = "expected ("  # a wrong answer that the adapters here cannot call
@@ -181,6 +182,16 @@ def cross_entropy_one_hot(logits: Any, labels: Any) -> Any:
     return -(np.eye(logits.shape[1])[labels] * np.log(probs + 1e-30)).sum() / len(labels), probs
 
 
+def cross_entropy_without_maximum(logits: Any, labels: Any) -> Any:
+    e = np.exp(logits)
+    probs = e / e.sum(axis=1, keepdims=True)
+    return -np.log(probs[np.arange(len(labels)), labels]).mean(), probs
+
+
+def one_hot(probs: Any, labels: Any) -> Any:
+    return np.eye(probs.shape[1])[labels]
+
+
 def pool_loops(x: Any, *, size: int, stride: int, ceil: bool) -> Any:
     count = (lambda n: -(-(n - size) // stride) + 1) if ceil else (lambda n: (n - size) // stride + 1)
     P, Q = (count(n) - (ceil and (count(n) - 1) * stride >= n) for n in x.shape[2:])
@@ -217,7 +228,7 @@ RIGHT: list[tuple[str, str, Callable[..., Any]]] = [
     ("max_pool2d", "loops", pool_loops),
     ("softmax_cross_entropy", "mean of logarithms", cross_entropy),
     ("softmax_cross_entropy", "one-hot", cross_entropy_one_hot),
-    ("softmax_cross_entropy_backward", "one-hot", lambda probs, labels: (probs - np.eye(probs.shape[1])[labels]) / len(labels)),
+    ("softmax_cross_entropy_backward", "one-hot", lambda probs, labels: (probs - one_hot(probs, labels)) / len(probs)),
     ("dropout_backward", "times", lambda dy, mask, *, factor: dy * mask * factor),
     ("sgd_update", "in place", update),
 ]  # fmt: skip
@@ -225,19 +236,13 @@ WRONG: list[tuple[str, str, Callable[..., Any]]] = [
     ("relu", "leaky", lambda x: np.where(x > 0, x, 0.01 * x)),
     ("relu_backward", "at the corner", lambda dy, y: dy * (y >= 0)),
     ("tanh_backward", "without the square", lambda dy, y: dy * (1 - y)),
-    ("softmax_cross_entropy", "overflow", lambda logits, labels: cross_entropy_without_maximum(logits, labels)),
-    ("softmax_cross_entropy_backward", "sum, not mean", lambda probs, labels: probs - np.eye(probs.shape[1])[labels]),
+    ("softmax_cross_entropy", "overflow", cross_entropy_without_maximum),
+    ("softmax_cross_entropy_backward", "sum, not mean", lambda probs, labels: probs - one_hot(probs, labels)),
     ("linear", "no bias", lambda x, w, b: x @ w.T),
     ("linear", "half precision", lambda x, w, b: (x.astype("float16") @ w.T.astype("float16") + b).astype(x.dtype)),
     ("max_pool2d", "begins at 0", lambda x, **numbers: np.maximum(pool_loops(x, **numbers), 0)),
     ("dropout_backward", "no factor", lambda dy, mask, *, factor: dy * mask),
 ]
-
-
-def cross_entropy_without_maximum(logits: Any, labels: Any) -> Any:
-    e = np.exp(logits)
-    probs = e / e.sum(axis=1, keepdims=True)
-    return -np.log(probs[np.arange(len(labels)), labels]).mean(), probs
 
 
 @pytest.mark.parametrize(("name", "how", "function"), RIGHT, ids=[f"{name}: {how}" for name, how, _ in RIGHT])

@@ -12,7 +12,7 @@ import pytest
 
 from minialex.cli.app import run as minialex
 from minialex.course.grading import formats
-from minialex.course.grading.folder import common_failures, plain, seed_of, submissions
+from minialex.course.grading.folder import common_failures, plain, seed_of
 from minialex.course.grading.process import Grade, Limits
 from minialex.course.grading.result import Result
 
@@ -62,7 +62,18 @@ def test_everybody_has_a_line_in_order_with_the_same_columns(graded: Any) -> Non
     found = rows(folder)
     names = ["'=HYPERLINK(1)", "anna", "ben", "carla", "dora", "eve", "fred", "gus"]
     assert [row["name"] for row in found] == names
-    assert list(found[0]) == ["name", "points", "of_points", "passed", "of", "seed", "examples", "fault", "relu", "tanh"]
+    assert list(found[0]) == [
+        "name",
+        "points",
+        "of_points",
+        "passed",
+        "of",
+        "seed",
+        "examples",
+        "fault",
+        "relu",
+        "tanh",
+    ]
     by_name = {row["name"]: row for row in found}
     assert [by_name[name]["points"] for name in names] == ["10.0", "10.0", "5.0", "10.0", "0.0", "0.0", "0.0", "5.0"]
     assert (by_name["ben"]["relu"], by_name["ben"]["tanh"]) == ("failed", "passed")
@@ -107,7 +118,7 @@ def test_what_is_graded_already_is_not_graded_again(graded: Any, monkeypatch: An
     before = (folder / "points.csv").read_text()
     (folder / "class" / "ben.py").write_text(GOOD)
     assert minialex(["grade", "--each", "class", *OPTIONS, "--json", "grades"]) == 0
-    assert "7 had been graded before" in capsys.readouterr().out
+    assert "7 had been graded before" in " ".join(capsys.readouterr().out.split())
     after = (folder / "points.csv").read_text()
     changed = set(after.splitlines()) - set(before.splitlines())
     assert [line.split(",")[:2] for line in changed] == [["ben", "10.0"]]
@@ -192,8 +203,7 @@ def test_gradescope() -> None:
         ("relu", 0, "failed"), ("tanh", 5, "passed"),
     ]  # fmt: skip
     assert "expected: float32 (1,) [0.]" in value["tests"][0]["output"]
-    assert set(value) == {"score", "execution_time", "output", "output_format", "visibility", "stdout_visibility", "tests",
-                          "extra_data"}  # fmt: skip
+    assert {"execution_time", "output_format", "visibility", "stdout_visibility", "extra_data"} <= set(value)
     broken = formats.gradescope(Grade("o.py", Limits(), faults=["o.py:1: SyntaxError"]), None)
     assert broken["score"] == 0
     assert "SyntaxError" in broken["output"]

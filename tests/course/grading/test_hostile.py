@@ -15,7 +15,9 @@ import pytest
 from minialex.course.grading.process import Grade, Keeper, Limits
 from minialex.course.grading.submission import Source
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is promised beyond one process is promised on Linux")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="what is promised beyond one process is promised on Linux"
+)
 BACKWARD = """
 def relu_backward(dy, y):
     return dy * (y > 0)
@@ -23,6 +25,7 @@ def relu_backward(dy, y):
 RIGHT = "import os, sys, time\nimport numpy as np\n\ndef relu(x):\n    return np.maximum(x, 0)\n" + BACKWARD
 FORGED = '{"kind": "result", "result": {"operation": "relu", "status": "passed", "place": "", "examples": 9, '
 FORGED += '"seconds": 0.1, "message": "", "at": "", "example": null, "remarks": []}}'
+TRY, PASS = "try:", "except OSError: pass"
 WITHOUT_NAMESPACE = (
     sys.executable, "-P", "-c",
     "from minialex.course.grading import keeper; keeper.own_processes = lambda: None; keeper.main()",
@@ -77,16 +80,16 @@ ALL = {"relu": "passed", "relu_backward": "passed"}
             RIGHT + "import threading\nthreading.Thread(target=time.sleep, args=(200,)).start()\n", ALL, id="thread"
         ),
         pytest.param(
-            RIGHT + "import signal\nfor s in range(1, 32):\n    try: signal.signal(s, lambda *a: None)\n    except OSError: pass\n",
+            f"{RIGHT}import signal\nfor s in range(1, 32):\n    {TRY} signal.signal(s, lambda *a: None)\n    {PASS}\n",
             ALL, id="signal handlers",
         ),
         pytest.param(RIGHT + "os.closerange(0, 64)\n", ALL, id="low descriptors closed"),
         pytest.param(RIGHT + "print('x' * 30_000_000)\n", ALL, id="huge output"),
         pytest.param(
-            RIGHT + f"for fd in range(3, 40):\n    try: os.write(fd, b'''[1,2]\\n{FORGED}\\n''')\n    except OSError: pass\n",
-            ALL, id="forged lines at import",
+            f"{RIGHT}for fd in range(3, 40):\n    {TRY} os.write(fd, b'''[1,2]\\n{FORGED}\\n''')\n    {PASS}\n", ALL,
+            id="forged lines at import",
         ),
-        pytest.param("def relu(x):\n    import os\n    os._exit(0)\n" + BACKWARD, {**ALL, "relu": "crashed"}, id="exit"),
+            f"{RIGHT}for fd in range(3, 40):\n    {TRY} os.write(fd, b'''[1,2]\\n{FORGED}\\n''')\n    {PASS}\n",
         pytest.param(
             "import os\nimport numpy as np\ndef relu(x):\n    os.fork()\n    return np.maximum(x, 0)\n" + BACKWARD,
             ALL, id="forks and both go on",
@@ -134,15 +137,17 @@ def test_forged_answers_are_not_answers(keeper: Keeper, tmp_path: Path) -> None:
 
 
 def test_a_pipe_filled_without_end_ends(keeper: Keeper, tmp_path: Path) -> None:
-    text = "import os\ndef relu(x):\n    while True:\n        for fd in range(3, 1024):\n            try: os.write(fd, b'z' * 65536)\n"
-    text += "            except OSError: pass\n"
+    text = "import os\ndef relu(x):\n    while True:\n        for fd in range(3, 1024):\n"
+    text += f"            {TRY} os.write(fd, b'z' * 65536)\n            {PASS}\n"
     assert statuses(graded(keeper, tmp_path, text + BACKWARD))["relu"] in ("out of time", "crashed")
 
 
 def test_all_descriptors_closed(keeper: Keeper, tmp_path: Path) -> None:
     grade = graded(keeper, tmp_path, RIGHT + "os.closerange(0, 4096)\n")
     assert grade.faults == ["importing it closed the pipe to the grader"]
-    grade = graded(keeper, tmp_path, RIGHT.replace("    return np.max", "    os.closerange(0, 4096)\n    return np.max"))
+    grade = graded(
+        keeper, tmp_path, RIGHT.replace("    return np.max", "    os.closerange(0, 4096)\n    return np.max")
+    )
     assert statuses(grade) == {**ALL, "relu": "crashed"}
 
 
@@ -165,7 +170,9 @@ time.sleep(1)
 
 
 def test_its_parent_is_not_ours(keeper: Keeper, tmp_path: Path) -> None:
-    kill = "import os, signal\ndef relu(x):\n    os.kill(os.getppid(), signal.SIGKILL)\n    os.kill(0, signal.SIGKILL)\n"
+    kill = (
+        "import os, signal\ndef relu(x):\n    os.kill(os.getppid(), signal.SIGKILL)\n    os.kill(0, signal.SIGKILL)\n"
+    )
     assert statuses(graded(keeper, tmp_path, kill + BACKWARD)) == {**ALL, "relu": "crashed"}
 
 
@@ -178,10 +185,14 @@ def test_sleep_and_waiting_end_by_the_clock(keeper: Keeper, tmp_path: Path) -> N
 def test_a_grader_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
     mark = f"orphan-{os.getpid()}"
     (tmp_path / "o.py").write_text(
-        "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)  # " + mark + "'],"
+        "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)  # "
+        + mark
+        + "'],"
         " start_new_session=True)\nopen('ready', 'w').close()\nwhile True: pass\n"
     )
-    grader = subprocess.Popen([sys.executable, "-m", "minialex", "grade", "o.py"], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    grader = subprocess.Popen(
+        [sys.executable, "-m", "minialex", "grade", "o.py"], cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
     until = time.monotonic() + 60
     while not (tmp_path / "ready").exists() and time.monotonic() < until:
         time.sleep(0.05)
@@ -191,6 +202,25 @@ def test_a_grader_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
     while still_running(mark) and time.monotonic() < until:
         time.sleep(0.05)
     assert still_running(mark) == []
+
+
+def test_a_submission_that_finds_the_grader_ends_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no namespace it can look for the process above those above it: its grade is lost, and no other."""
+    monkeypatch.setattr(Keeper, "COMMAND", WITHOUT_NAMESPACE)
+    mark = f"left-{os.getpid()}"
+    text = """
+def above(pid):
+    return int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+
+os.kill(above(above(os.getppid())), 9)
+time.sleep(100)
+"""
+    path = tmp_path / "o.py"
+    path.write_text(RIGHT + text)
+    keeper = Keeper()
+    grade = keeper.grade(str(path), Source("path", str(path)), None, Limits(5))
+    assert grade.faults == ["it ended the grader's own process"]
+    assert not keeper.alive
 
 
 def test_the_reference_is_not_the_students_time(keeper: Keeper, tmp_path: Path) -> None:

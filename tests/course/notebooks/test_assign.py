@@ -26,7 +26,9 @@ def text(cell):
 
 def without_answers(source):
     """A teacher's cell as nbgrader makes the students' of it."""
-    return re.sub(r"( *)### BEGIN SOLUTION\n.*?### END SOLUTION", r"\1raise NotImplementedError()", source, flags=re.DOTALL)
+    return re.sub(
+        r"( *)### BEGIN SOLUTION\n.*?### END SOLUTION", r"\1raise NotImplementedError()", source, flags=re.DOTALL
+    )
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -59,8 +61,7 @@ def test_a_teachers_answers_get_the_point_and_a_students_cell_does_not(path):
         space = {"np": np, "check": check}
         student = without_answers(text(exercise))
         with pytest.raises((NotImplementedError, NameError, AssertionError)):
-            exec(student, space)
-            exec(text(test), space)
+            exec(f"{student}\n{text(test)}", space)
 
 
 @pytest.mark.parametrize("form", assign.FORMATS)
@@ -84,7 +85,14 @@ def test_otters_blocks_are_balanced_and_its_questions_named(path):
     raw = [text(cell).splitlines() for cell in made if cell["cell_type"] == "raw"]
     assert raw[0][0] == "# ASSIGNMENT CONFIG"
     heads = [lines[0] for lines in raw[1:]]
-    question = ["# BEGIN QUESTION", "# BEGIN SOLUTION", "# END SOLUTION", "# BEGIN TESTS", "# END TESTS", "# END QUESTION"]
+    question = [
+        "# BEGIN QUESTION",
+        "# BEGIN SOLUTION",
+        "# END SOLUTION",
+        "# BEGIN TESTS",
+        "# END TESTS",
+        "# END QUESTION",
+    ]
     assert heads == question * (len(heads) // 6)
     names = [lines[1] for lines in raw if lines[0] == "# BEGIN QUESTION"]
     assert len(names) == len(set(names)) >= 2
