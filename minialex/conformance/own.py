@@ -233,7 +233,7 @@ def _agrees(
             expect(
                 strange == 0,
                 layer.name,
-                f"'{key}' in {dtype} has {strange} values that are not finite (NaN or infinity); the reference has none",
+                f"'{key}' in {dtype} has {strange} values that are not finite (NaN or infinity); the reference's are",
             )
             error = float(np.max(np.abs(result - exact[key]), initial=0.0))
             limit = allowed * (1 + float(np.max(np.abs(exact[key]), initial=0.0)))

@@ -89,7 +89,7 @@ ALL = {"relu": "passed", "relu_backward": "passed"}
             f"{RIGHT}for fd in range(3, 40):\n    {TRY} os.write(fd, b'''[1,2]\\n{FORGED}\\n''')\n    {PASS}\n", ALL,
             id="forged lines at import",
         ),
-            f"{RIGHT}for fd in range(3, 40):\n    {TRY} os.write(fd, b'''[1,2]\\n{FORGED}\\n''')\n    {PASS}\n",
+        pytest.param("import os\ndef relu(x): os._exit(0)\n" + BACKWARD, {**ALL, "relu": "crashed"}, id="exit"),
         pytest.param(
             "import os\nimport numpy as np\ndef relu(x):\n    os.fork()\n    return np.maximum(x, 0)\n" + BACKWARD,
             ALL, id="forks and both go on",
@@ -207,7 +207,6 @@ def test_a_grader_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
 def test_a_submission_that_finds_the_grader_ends_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no namespace it can look for the process above those above it: its grade is lost, and no other."""
     monkeypatch.setattr(Keeper, "COMMAND", WITHOUT_NAMESPACE)
-    mark = f"left-{os.getpid()}"
     text = """
 def above(pid):
     return int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
