@@ -7,7 +7,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class FilesHook(BuildHookInterface):
-    """``notebooks``, their ``solutions`` -> ``minialex/course/notebooks/files``, ``site`` -> ``minialex/site/built``."""
+    """``notebooks`` (and ``solutions``) -> ``minialex/course/notebooks/files``, ``site`` -> ``minialex/site/built``."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called before a wheel is built; `version` is ``"standard"`` or ``"editable"``."""

@@ -16,7 +16,7 @@ BUDGET = 6.0
 """How many times the processor time that one call may take all calls of an operation may take together."""
 WAITING = 5.0
 """How many times longer a call may take by the clock than by the processor: it sleeps, or the machine is busy."""
-TEXT = 2000  # characters of a message that are kept
+TEXT = 800  # characters of a message that are kept
 PASSED, NOT_THEIRS, UNFINISHED = "passed", "not theirs", "unfinished"
 MEANINGS = {
     PASSED: "agrees with the reference on every example",

@@ -25,6 +25,8 @@ def show(console: Console, grade: Grade, points: float | None = None) -> None:
     for fault in grade.faults:
         console.print(Text.assemble(("cannot be used: ", "bold red"), fault), soft_wrap=True)
     if grade.counted:
+        seed = "" if grade.limits.seed is None else f", seed {grade.limits.seed}"
+        console.print(Text(f"{grade.submission}, {grade.limits.examples} examples of each kind of number{seed}"))
         console.print(_table(grade))
         for result in grade.counted:
             if result.status not in (PASSED, "stub", "missing"):
@@ -87,9 +89,7 @@ def show_class(console: Console, students: Sequence[Student], points: float | No
 
 
 def _table(grade: Grade) -> Table:
-    seed = "" if grade.limits.seed is None else f", seed {grade.limits.seed}"
-    title = f"{grade.submission}, {grade.limits.examples} examples of each kind of number{seed}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("operation", no_wrap=True)
     table.add_column("result", no_wrap=True)
     table.add_column("examples", justify="right")

@@ -112,7 +112,7 @@ def test_it_costs_its_operation_at_most(keeper: Keeper, tmp_path: Path, text: st
     grade = graded(keeper, tmp_path, text)
     assert statuses(grade) == expected
     assert not grade.faults
-    assert all(len(result.message) < 2100 for result in grade.results)
+    assert all(len(result.message) < 900 for result in grade.results)
 
 
 ANYWHERE = """
