@@ -115,7 +115,10 @@ def grade_each(
         keeper = keepers.get()
         try:
             own = replace(limits, seed=seed_of(name, limits.seed))
-            about = {"name": name, "only": wanted, "content": digest(path)}
+            try:
+                about = {"name": name, "only": wanted, "content": digest(path)}
+            except MinialexError as error:  # it cannot be read
+                return Student(name, Grade(str(path), own, faults=[str(error)]))
             if into is not None and (before := _before(into / f"{name}.json", about, own)):
                 return Student(name, before, reused=True)
             if keeper is None or not keeper.alive:

@@ -81,10 +81,9 @@ def show_class(console: Console, students: Sequence[Student], points: float | No
             console.print(f"and {len(failures) - COMMON} kinds more, in the JSON files", style="dim")
     good = sum(student.grade.good for student in students)
     reused = sum(student.reused for student in students)
+    counted = f"{len(students)} submission{'s' if len(students) != 1 else ''}"
     total = [points_of(student.grade, points)[0] for student in students]
-    line = (
-        f"{len(students)} submissions, {good} with everything passed, {sum(total) / len(total):.3g} points on average"
-    )
+    line = f"{counted}, {good} with everything passed, {sum(total) / len(total):.3g} points on average"
     console.print(Text(line + (f"; {reused} had been graded before" if reused else ""), style="bold"))
 
 
