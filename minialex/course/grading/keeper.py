@@ -136,19 +136,22 @@ class Child:
     def __init__(self, task: dict[str, Any]) -> None:
         self.task, self.token, self.rubbish, self.read = task, secrets.token_hex(16), 0, b""
         self.processor, self.queued, self.since, self.calling, self.inside = 0.0, 0.0, time.monotonic(), True, 0
-        self.limit = task["timeout"]
+        self.limit, self.began = task["timeout"], self.since
         self.hears, say = os.pipe()
         self.status, tell = os.pipe()
         self.pid = os.fork()
         if not self.pid:
-            guard(lambda: self._run(say), tell)
+            try:
+                guard(lambda: self._run(say), tell)
+            finally:
+                os._exit(1)  # whatever happens: there is one of us
         os.close(say)
         os.close(tell)
         os.set_blocking(self.hears, False)
 
     def _run(self, say: int) -> None:
         """In the child: only its pipe is left of what this process had open, under a number that nobody guesses."""
-        kept = os.dup2(say, random.SystemRandom().randrange(100, 200))
+        kept = os.dup2(say, random.SystemRandom().randrange(100, 200), inheritable=False)
         os.closerange(3, kept)
         os.closerange(kept + 1, 1 << 12)
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -187,9 +190,8 @@ class Child:
                     return
                 self._follow(message)
                 yield message
-            if code is not None and (
-                heard is None or time.monotonic() > until
-            ):  # a process that stays may go on writing
+            # a process that stays may go on writing
+            if code is not None and (heard is None or time.monotonic() > until):
                 yield {"kind": "ended", "code": int(code) if code.lstrip("-").isdigit() else None}
                 return
             if code is None and (over := self._over()):
@@ -203,6 +205,7 @@ class Child:
         except BlockingIOError:
             return None
         if not chunk:
+            time.sleep(0.01)  # it has closed its end: how it ends is still to come
             return None
         *lines, self.read = (self.read + chunk).split(b"\n")
         if len(self.read) > LINE:
@@ -226,6 +229,7 @@ class Child:
         if kind == "hello" and isinstance(message.get("pid"), int):
             self.inside = message["pid"]
         elif kind == "begin":
+            self.began = time.monotonic() - self._queued()
             self.limit = self.task["timeout"] * (1 if message.get("operation") in SINGLE else BUDGET)
         if kind in ("call", "back", "found", "begin"):
             self.calling, self.since, self.processor = kind == "call", time.monotonic(), self._used()
@@ -246,6 +250,12 @@ class Child:
     def _over(self) -> str:
         """What is over, in words, if anything is."""
         clock = time.monotonic() - self.since - (self._queued() - self.queued)
+        most = 2 * BUDGET * WAITING * self.task["timeout"] + PATIENCE
+        if (
+            time.monotonic() - self._queued() - self.began > most
+        ):  # its own budget ends it before, unless it is meddled with
+            self.calling = True
+            return f"did not end within {most:g} s in all"
         if not self.calling:
             return f"the grader's own part took more than {PATIENCE:g} s" if clock > PATIENCE else ""
         if self._used() - self.processor > self.limit:

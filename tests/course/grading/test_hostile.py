@@ -32,11 +32,15 @@ WITHOUT_NAMESPACE = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["namespace", "no namespace"])
+WHERE = ("namespace", "no namespace")
+both = pytest.mark.parametrize("keeper", WHERE, indirect=True)
+
+
+@pytest.fixture(scope="module", params=WHERE[:1])
 def keeper(request: pytest.FixtureRequest) -> Iterator[Keeper]:
     """One for all tests: it must survive each of them. The second is what systems without namespaces have."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.param == "no namespace":
+        if request.param == WHERE[1]:
             patch.setattr(Keeper, "COMMAND", WITHOUT_NAMESPACE)
         with Keeper() as made:
             yield made
@@ -130,6 +134,7 @@ def relu_backward(dy, y):
 """
 
 
+@both
 def test_forged_answers_are_not_answers(keeper: Keeper, tmp_path: Path) -> None:
     grade = graded(keeper, tmp_path, ANYWHERE % FORGED)
     assert statuses(grade) == {**ALL, "relu": "crashed"}
@@ -142,6 +147,7 @@ def test_a_pipe_filled_without_end_ends(keeper: Keeper, tmp_path: Path) -> None:
     assert statuses(graded(keeper, tmp_path, text + BACKWARD))["relu"] in ("out of time", "crashed")
 
 
+@both
 def test_all_descriptors_closed(keeper: Keeper, tmp_path: Path) -> None:
     grade = graded(keeper, tmp_path, RIGHT + "os.closerange(0, 4096)\n")
     assert grade.faults == ["importing it closed the pipe to the grader"]
@@ -151,6 +157,7 @@ def test_all_descriptors_closed(keeper: Keeper, tmp_path: Path) -> None:
     assert statuses(grade) == {**ALL, "relu": "crashed"}
 
 
+@both
 def test_what_escapes_is_ended(keeper: Keeper, tmp_path: Path) -> None:
     mark = f"escaped-{os.getpid()}"
     escape = f"""
@@ -169,6 +176,7 @@ time.sleep(1)
     assert still_running(mark) == []
 
 
+@both
 def test_its_parent_is_not_ours(keeper: Keeper, tmp_path: Path) -> None:
     kill = (
         "import os, signal\ndef relu(x):\n    os.kill(os.getppid(), signal.SIGKILL)\n    os.kill(0, signal.SIGKILL)\n"
