@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from minialex.cli.options import check_writable
-from minialex.errors import ConfigurationError
+from minialex.errors import ConfigurationError, nearest
+
+if TYPE_CHECKING:
+    from minialex.course.grading import process
 
 
 def grade(
@@ -20,25 +23,39 @@ def grade(
     only: Annotated[list[str] | None, typer.Option(help="operations to grade: relu,conv2d; one left out fails")] = None,
     examples: Annotated[int, typer.Option(min=1, help="calls drawn for an operation in each dtype")] = 100,
     seed: Annotated[int | None, typer.Option(min=0, help="draw other examples; default the same for everybody")] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="seconds for one operation")] = 120.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="processor seconds for one call of an operation")] = 20.0,
     memory: Annotated[float, typer.Option(min=0, help="GiB that it may allocate (Linux); 0: no limit")] = 4.0,
+    strict: Annotated[bool, typer.Option("--strict", help="ask for all that a backend's author is asked for")] = False,
     points: Annotated[float | None, typer.Option(min=0, help="say how many of so many points")] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="write everything there too")] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="write everything there too; with --each a folder")
+    ] = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="of the --json file: minialex, gradescope (results.json) or classroom (GitHub)"),
+    ] = "minialex",
+    each: Annotated[Path | None, typer.Option("--each", help="grade every .py file and folder in this folder")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="with --each: write the table of points there")] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="with --each: submissions at a time; 0: one a core")] = 0,
     new: Annotated[Path | None, typer.Option("--new", help="write an empty submission into this new folder")] = None,
 ) -> int:
     """Hold a student's operations to the reference: a table, and the smallest failing call of each that is wrong.
 
-    Ends with 0 if all passed, 1 if not, 2 if there is nothing to grade. It runs their code with your rights.
+    Ends with 0 if all passed, 1 if not, 2 if the command cannot be carried out; with --each 0 once every submission has
+    its grade, whatever it is. It runs their code with your rights.
     """
-    if (theirs is None) == (new is None):
-        raise ConfigurationError("say what to grade, or --new FOLDER for an empty submission, and not both")
+    if sum(given is not None for given in (theirs, new, each)) != 1:
+        raise ConfigurationError(
+            "say what to grade, or --each FOLDER for a class, or --new FOLDER for an empty submission: one of the three"
+        )
     if new is None and find_spec("hypothesis") is None:
         raise ConfigurationError('grading needs Hypothesis: pip install "minialex[conformance]"')
+    if each is None and csv is not None:
+        raise ConfigurationError("--csv is for a class: give --each FOLDER, too")
     from minialex.backend.protocol import OPERATIONS
-    from minialex.course.grading import process, skeleton, table
+    from minialex.course.grading import process, skeleton
     from minialex.screen.formats import shell
     from minialex.screen.terminal import console, waiting
-    from minialex.storage.atomic import write_json
 
     check_writable(json, "--json")
     operations = process.names(only or [])
@@ -47,13 +64,67 @@ def grade(
             console().print(str(path))
         console().print(f"fill them in, then: {shell('minialex', 'grade', new)}")
         return 0
+    limits = process.Limits(examples, seed, timeout, memory, strict)
+    if each is not None:
+        if form != "minialex":
+            raise ConfigurationError("--format is for one submission: --each writes --csv, and --json in our own form")
+        return _class(each, operations or None, limits, points, json, csv, jobs)
+    from minialex.course.grading import formats, table
+    from minialex.storage.atomic import write_json
+
+    if form not in formats.WRITERS:
+        known = ", ".join(formats.WRITERS)
+        raise ConfigurationError(f"no format '{form}'; there are {known}.{nearest(form, formats.WRITERS)}")
+    if form != "minialex" and json is None:
+        raise ConfigurationError(f"--format {form} is of a file: say which one, with --json FILE")
     screen = console(least=0)
-    limits = process.Limits(examples, seed, timeout, memory)
     with waiting(screen, "importing …") as say:
         graded = process.grade(
             theirs or "", operations or None, limits, lambda name, count: say(f"{name}, example {count}")
         )
     table.show(screen, graded, points)
     if json is not None:
-        write_json(json, graded.as_json(points))
+        write_json(json, formats.WRITERS[form](graded, points))
     return 0 if graded.good else 1
+
+
+def _class(
+    place: Path,
+    only: list[str] | None,
+    limits: process.Limits,
+    points: float | None,
+    json: Path | None,
+    csv: Path | None,
+    jobs: int,
+) -> int:
+    """Grade the submissions of a folder."""
+    from minialex.course.grading import folder, table
+    from minialex.course.grading.result import UNFINISHED
+    from minialex.screen.terminal import console, counting
+    from minialex.storage.atomic import write_text
+
+    found, others = folder.submissions(place)
+    screen = console(least=0)
+    students: list[folder.Student] = []
+    with counting(screen, "graded", len(found), "submissions") as tell:
+        done = 0
+
+        def count(name: str) -> None:
+            nonlocal done
+            done += 1
+            tell(done)
+
+        for student in folder.grade_each(found, only, limits, json, points, jobs, count):
+            students.append(student)
+            if csv is not None:  # what there is, also if this is interrupted
+                write_text(csv, folder.as_csv(students, only, points))
+    table.show_class(screen, students, points)
+    if others:
+        screen.print(f"not graded, no .py file: {', '.join(others)}")
+    written = [str(path) for path in (csv, json) if path is not None]
+    if written:
+        screen.print(f"written: {', '.join(written)}")
+    unfinished = [s.name for s in students if any(result.status == UNFINISHED for result in s.grade.results)]
+    if unfinished:
+        screen.print(f"unfinished, which is not their fault; grade them again: {', '.join(unfinished)}")
+    return 1 if unfinished else 0

@@ -7,15 +7,21 @@ from typing import Annotated
 
 import typer
 
+from minialex.errors import ConfigurationError
+
 
 def notebooks(
     folder: Annotated[Path | None, typer.Argument(help="where to copy them; without it, they are listed")] = None,
+    form: Annotated[str, typer.Option("--format", help="as assignments: nbgrader or otter")] = "",
+    solutions: Annotated[bool, typer.Option("--solutions", help="with the answers: the teacher's copy")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that differ")] = False,
 ) -> None:
     """The course: copy its notebooks into a folder, to run and to change there. Files that differ are kept."""
     from minialex.course.notebooks import copying
 
     if folder is None:
+        if form or solutions:
+            raise ConfigurationError("say where to, too: minialex notebooks FOLDER --format …")
         copying.list_titles()
     else:
-        copying.copy(folder, overwrite)
+        copying.copy(folder, overwrite, form, solutions)

@@ -220,3 +220,30 @@ def test_the_command_checks_what_a_file_registers(tmp_path):
     assert done.returncode == 1
     assert "1 failed, 1 passed" in done.stdout, done.stdout
     assert "third: its gradient of 'x' (2, 3)" in done.stdout
+
+
+def test_a_gradient_that_is_wrong_for_large_numbers_alone_is_caught():
+    def wrong(xp, dy, x, *, slope):
+        return xp.where(x > 6, 2 * dy, xp.where(x > 0, dy, slope * dy))
+
+    leaky(backward=wrong)
+    with pytest.raises(Disagreement, match="its gradient of 'x'"):
+        check_registered(registry.load("numpy"), "kit_leaky")
+
+
+def test_a_class_in_the_place_of_a_layer_is_said():
+    with pytest.raises(ConfigurationError, match=r"takes a layer, and Dropout is a class"):
+        check_layer(registry.load("numpy"), Dropout, (3,))
+
+
+def test_values_that_are_not_finite_are_called_that():
+    @dataclass(frozen=True)
+    class Root(ArrayLayer):
+        def compute(self, xp, x):
+            return xp.sqrt(xp.abs(x))
+
+        def gradient(self, xp, dy, x):
+            return dy * xp.nan
+
+    with pytest.raises(Disagreement, match=r"has values that are not finite \(NaN or infinity\)"):
+        check_layer(registry.load("numpy"), Root("root"), (3,))

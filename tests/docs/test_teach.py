@@ -20,6 +20,7 @@ from minialex.course.grading.result import MEANINGS
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "docs" / "how-to" / "teach.md"
 COMMAND = "minialex grade anna.py --points 10"
+CLASS = "minialex grade --each submissions --only relu,relu_backward --points 10 --csv points.csv --json grades"
 NOT_RUN = ("pip ", "jupyter ")  # they need a network, or never end
 
 
@@ -60,6 +61,26 @@ def graded(folder: Path) -> str:
     return "```text\n" + "\n".join(line.rstrip() for line in text.splitlines()) + "\n```\n"
 
 
+def handed_in(folder: Path) -> Path:
+    """A small class: anna's submission of the page, a right one, a wrong one, a broken one."""
+    text = blocks("python")[0]
+    (folder / "submissions").mkdir()
+    for name, content in {
+        "anna": text,
+        "ben": text.replace("y >= 0", "y > 0"),
+        "carla": text.replace("dy * (y >= 0)", "dy"),
+        "dora": text.replace("def relu(x):", "def relu(x)"),
+    }.items():
+        (folder / "submissions" / f"{name}.py").write_text(content, encoding="utf-8")
+    return folder
+
+
+def class_graded(folder: Path) -> str:
+    text = run(CLASS, handed_in(folder)).stdout
+    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("graded:")]
+    return "```text\n" + "\n".join(lines) + "\n```\n"  # without how far it is, which a slow machine says
+
+
 def essence(table: str) -> list[str]:
     """What does not depend on the versions of NumPy and Hypothesis: no examples, but who passed, and why not."""
     lines = table.splitlines()
@@ -73,6 +94,16 @@ def test_the_failing_table_is_what_the_command_prints(tmp_path: Path) -> None:
     assert essence(shown) == essence(printed)
     assert essence(shown)[:4] == ["linear failed", "relu passed", "relu_backward failed", "tanh passed"]
     assert all("[" in shown.partition(f"─ {name} ─")[2] for name in ("linear", "relu_backward"))
+
+
+def test_the_class_is_what_the_command_prints(tmp_path: Path) -> None:
+    assert CLASS in page()
+    shown, printed = between("class"), class_graded(tmp_path)
+    assert [line.split() for line in shown.splitlines()] == [line.split() for line in printed.splitlines()]
+    lines = (tmp_path / "points.csv").read_text().splitlines()
+    assert lines[0] == "name,points,of_points,passed,of,seed,examples,fault,relu,relu_backward"
+    assert [line.split(",")[1] for line in lines[1:]] == ["5.0", "10.0", "5.0", "0.0"]
+    assert len(list((tmp_path / "grades").iterdir())) == 4
 
 
 def test_the_meanings_are_the_programs() -> None:
@@ -96,9 +127,7 @@ def test_the_extras_are_there() -> None:
 @pytest.mark.slow
 def test_all_of_it_runs(tmp_path: Path) -> None:
     anna(tmp_path)
-    (tmp_path / "submissions").mkdir()
-    for name in ("anna", "ben"):
-        (tmp_path / "submissions" / f"{name}.py").write_text(blocks("python")[0], encoding="utf-8")
+    handed_in(tmp_path)
     for block in blocks("bash"):
         lines = [line for line in block.splitlines() if not line.startswith(NOT_RUN)]
         done = run("\n".join(lines), tmp_path)
@@ -109,7 +138,6 @@ def test_all_of_it_runs(tmp_path: Path) -> None:
             [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, done.stderr
-    assert (tmp_path / "points.csv").read_text().splitlines() == ["anna,5.0,passed,failed", "ben,5.0,passed,failed"]
 
 
 def update() -> None:
@@ -118,7 +146,8 @@ def update() -> None:
 
     text = page()
     with tempfile.TemporaryDirectory() as folder:
-        for name, made in (("table", graded(Path(folder))), ("meanings", meanings())):
+        made_of = {"table": graded(Path(folder)), "class": class_graded(Path(folder)), "meanings": meanings()}
+        for name, made in made_of.items():
             begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
             text = text.partition(begin)[0] + begin + made + end + text.partition(end)[2]
     FILE.write_text(text, encoding="utf-8")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from minialex import philox
 from minialex.backend import registry
 from minialex.backend.protocol import Backend
+from minialex.course import TOLERANCE
 
 State = Literal["right", "not yet", "not answered"]
 _MARKS = {"right": ("✓", "#2e8b57"), "not yet": ("✗", "#c2571a"), "not answered": ("…", "#7d8790")}
@@ -150,7 +151,7 @@ def same_array(
     *,
     hint: str = "",
     axes: Sequence[str] = (),
-    tolerance: float = 1e-5,
+    tolerance: float = TOLERANCE,
 ) -> None:
     """Compare an array with the truth: kind, shape, then every number.
 

@@ -1,19 +1,16 @@
-"""The parent's side of grading: a child process that is asked, waited for, and ended when its time is up."""
+"""The grader's side: a process (`minialex.course.grading.keeper`) is asked for the grade of a submission."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import IO, Any
 
 from minialex.backend.protocol import OPERATIONS
 from minialex.course.grading.result import NOT_THEIRS, PASSED, Result
@@ -28,14 +25,16 @@ class Limits:
     Attributes:
         examples: calls drawn for an operation in each dtype
         seed: of the examples; None draws the same ones for everybody, every time
-        timeout: seconds for one operation
+        timeout: processor seconds for one call; all calls of an operation may take six times as many
         memory: gibibytes that the child may allocate (Linux); 0 for no limit
+        strict: whether all is asked that is asked of a backend (`minialex.course.grading.student`)
     """
 
     examples: int = 100
     seed: int | None = None
-    timeout: float = 120.0
+    timeout: float = 20.0
     memory: float = 4.0
+    strict: bool = False
 
 
 @dataclass
@@ -95,6 +94,19 @@ class Grade:
         return round(most * self.passed / len(self.counted), 2) if self.counted else 0.0
 
 
+def operations_asked(only: Iterable[str] | None) -> list[str] | None:
+    """The operations to grade, each once.
+
+    Raises:
+        ConfigurationError: If there is no operation of a name.
+    """
+    wanted = None if only is None else list(dict.fromkeys(only))
+    for name in wanted or ():
+        if name not in ORDER:
+            raise ConfigurationError(f"the protocol has no operation '{name}'.{nearest(name, ORDER)}")
+    return wanted
+
+
 def grade(
     text: str,
     only: Iterable[str] | None = None,
@@ -112,149 +124,105 @@ def grade(
     Raises:
         ConfigurationError: If there is nothing of that name, or no operation of one of the names in `only`.
     """
-    limits = limits or Limits()
-    wanted = None if only is None else list(dict.fromkeys(only))
-    for name in wanted or ():
-        if name not in ORDER:
-            raise ConfigurationError(f"the protocol has no operation '{name}'.{nearest(name, ORDER)}")
-    where = source(text)
-    graded = Grade(text, limits)
-    with contextlib.ExitStack() as ends:
-
-        def begin() -> tuple[Child, dict[str, Any]]:
-            child = Child(where, limits)
-            ends.callback(child.end)
-            return child, child.wait(limits.timeout)
-
-        child, found = begin()
-        if found.get("usage"):
-            raise ConfigurationError(found["usage"])
-        if found["kind"] != "found":
-            graded.faults.append(f"importing it {_end(found, limits)}")
-            found = {"names": [], "places": {}, "faults": [], "completed": True, "remarks": []}
-        graded.faults += found["faults"]
-        graded.completed, graded.remarks = found["completed"], found["remarks"]
-        for name in found["names"] if wanted is None else wanted:
-            if name not in found["names"]:
-                graded.results.append(Result(name, "missing", message="the submission has no such operation"))
-                continue
-            if not child.alive:
-                child, _ = begin()
-            graded.results.append(_ask(child, name, found["places"].get(name, ""), limits, tell))
-    had = {result.operation for result in graded.results}
-    graded.results += [Result(name, NOT_THEIRS) for name in OPERATIONS if name not in had]
-    order = {name: index for index, name in enumerate(("signatures", *ORDER, "compile_step"))}
-    graded.results.sort(key=lambda result: order.get(result.operation, len(order)))  # registered ones last
-    return graded
+    wanted, where = operations_asked(only), source(text)
+    with Keeper() as keeper:
+        return keeper.grade(text, where, wanted, limits or Limits(), tell)
 
 
-def _ask(child: Child, name: str, place: str, limits: Limits, tell: Callable[[str, int], None]) -> Result:
-    """One operation's result, whatever becomes of the child."""
-    last: dict[str, Any] = {"examples": 0, "call": name, "at": time.monotonic()}
-    failing: list[Result] = []
+class Keeper:
+    """A process of `minialex.course.grading.keeper`, which grades one submission after the other."""
 
-    def hear(message: dict[str, Any]) -> None:
-        if message["kind"] == "busy":
-            last.update(message, at=time.monotonic())
-            tell(name, message["examples"])
-        elif message["kind"] == "failing":
-            failing.append(Result(**message["result"]))
+    COMMAND = (sys.executable, "-P", "-c", "from minialex.course.grading.keeper import main; main()")
 
-    began = time.monotonic()
-    child.ask({"operation": name})
-    answer = child.wait(limits.timeout, hear)
-    if answer["kind"] == "result":
-        return Result(**answer["result"])
-    seconds = round(time.monotonic() - began, 3)
-    if failing:  # something wrong was found, and making it smaller took too long
-        result = replace(failing[-1], seconds=seconds)
-        result.remarks.append(f"the example could be smaller: looking for one {_end(answer, limits)}")
-        return result
-    status = "out of time" if answer["kind"] == "timeout" else "crashed"
-    busy = time.monotonic() - last["at"]
-    message = f"{_end(answer, limits)} in example {last['examples']}, {busy:.0f} s after it began: {last['call']}"
-    return Result(name, status, place, last["examples"], seconds, message)
-
-
-def _end(answer: dict[str, Any], limits: Limits) -> str:
-    """How a child that gave no answer ended, in words."""
-    if answer["kind"] == "timeout":
-        return f"did not end within {limits.timeout:g} s"
-    code = answer["code"]
-    if code is not None and code < 0:
-        with contextlib.suppress(ValueError):
-            return f"ended the process ({signal.Signals(-code).name})"
-    return f"ended the process (exit code {code})"
-
-
-class Child:
-    """A process of `minialex.course.grading.worker`, in a session of its own, so that what it starts ends with it."""
-
-    def __init__(self, where: Source, limits: Limits) -> None:
+    def __init__(self) -> None:
+        if not hasattr(os, "fork"):
+            raise ConfigurationError("grading needs Linux or macOS (on Windows: WSL): it forks a process a submission")
+        one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "minialex.course.grading.worker"],
+            self.COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
             start_new_session=True,
+            env={**os.environ, **one},  # processor time is counted, and there may be as many processes as cores
         )
-        self.heard: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self.listener = threading.Thread(target=self._listen, daemon=True)
-        self.listener.start()
-        task = {"source": asdict(where), "examples": limits.examples, "seed": limits.seed}
-        self.ask({**task, "memory": 0 if where.kind == "installed" else limits.memory})
+
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def grade(
+        self,
+        text: str,
+        where: Source,
+        only: list[str] | None,
+        limits: Limits,
+        tell: Callable[[str, int], None] = lambda name, examples: None,
+    ) -> Grade:
+        """Grade a submission (see `grade`), which was found at a place."""
+        graded, results = Grade(text, limits), {}
+        task = {"source": asdict(where), "only": only, **asdict(limits)}
+        found: dict[str, Any] = {"names": [], "faults": ["it ended the grader's own process"]}
+        running = ""
+        try:
+            self.stream.write(json.dumps({**task, "memory": 0 if where.kind == "installed" else limits.memory}) + "\n")
+            self.stream.flush()
+            for line in self.process.stdout or ():
+                message = json.loads(line)
+                if message["kind"] == "busy":
+                    running = message["operation"]
+                    tell(running, message["examples"])
+                elif message["kind"] == "result":
+                    results[message["result"]["operation"]] = Result(**message["result"])
+                    running = ""
+                else:
+                    found = message
+                    break
+        except (BrokenPipeError, ValueError):  # it was killed, while it wrote a line perhaps
+            pass
+        if "results" not in found:
+            self.end()  # so that it is known not to be alive, and all it started is gone
+        if found.get("usage"):
+            raise ConfigurationError(found["usage"])
+        if "results" not in found and running:
+            results[running] = Result(running, "crashed", message="ended the grader's own process")
+        graded.faults = found["faults"]
+        graded.completed, graded.remarks = found.get("completed", True), found.get("remarks", [])
+        for name in only or ():
+            results.setdefault(name, Result(name, "missing", message="the submission has no such operation"))
+        for name in OPERATIONS:
+            results.setdefault(name, Result(name, NOT_THEIRS))
+        order = {name: index for index, name in enumerate(("signatures", *ORDER, "compile_step"))}
+        graded.results = sorted(results.values(), key=lambda result: order.get(result.operation, len(order)))
+        return graded  # registered operations come last
+
+    @property
+    def stream(self) -> IO[str]:
+        """What it reads."""
+        assert self.process.stdin is not None
+        return self.process.stdin
 
     @property
     def alive(self) -> bool:
         """Whether it can be asked."""
         return self.process.poll() is None
 
-    def _listen(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with contextlib.suppress(ValueError):
-                self.heard.put(json.loads(line))
-        self.heard.put(None)
-
-    def ask(self, question: dict[str, Any]) -> None:
-        """Send one line."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(OSError):  # it has ended, which `wait` says
-            self.process.stdin.write(json.dumps(question) + "\n")
-            self.process.stdin.flush()
-
-    def wait(self, seconds: float, hear: Callable[[dict[str, Any]], None] = lambda message: None) -> dict[str, Any]:
-        """Its answer; ``{"kind": "timeout"}`` or ``{"kind": "ended", "code": …}`` if there is none, and it is ended."""
-        until = time.monotonic() + seconds
-        while True:
-            try:
-                message = self.heard.get(timeout=max(0.0, until - time.monotonic()))
-            except queue.Empty:
-                self.end()
-                return {"kind": "timeout"}
-            if message is None:
-                code = self.process.wait()
-                self.end()
-                return {"kind": "ended", "code": code}
-            if message["kind"] in ("found", "result"):
-                return message
-            hear(message)
-
     def end(self) -> None:
-        """End it and what it started."""
-        if hasattr(os, "killpg"):
+        """Let it end what it has started, and end."""
+        with contextlib.suppress(OSError):
+            self.stream.close()
+        try:
+            self.process.wait(timeout=40)
+        except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        self.process.wait()
-        self.listener.join(timeout=5)
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+            self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
 
 def names(text: Sequence[str]) -> list[str]:

@@ -12,15 +12,21 @@ from minialex.conformance.case import Array, listed
 from minialex.conformance.compare import Disagreement
 
 SHOWN = 48  # elements of an array that are written out; larger ones are described
-PASSED, NOT_THEIRS = "passed", "not theirs"
+BUDGET = 6.0
+"""How many times the processor time that one call may take all calls of an operation may take together."""
+WAITING = 5.0
+"""How many times longer a call may take by the clock than by the processor: it sleeps, or the machine is busy."""
+TEXT = 800  # characters of a message that are kept
+PASSED, NOT_THEIRS, UNFINISHED = "passed", "not theirs", "unfinished"
 MEANINGS = {
     PASSED: "agrees with the reference on every example",
     "failed": "disagrees, raises, or breaks a rule of the protocol",
     "stub": "raises NotImplementedError, or returns None",
     "missing": "asked for, and not there",
     "borrowed": "not written by the student: imported, or calls a backend that is installed",
-    "out of time": "did not end within the time limit",
-    "crashed": "ended the process that called it",
+    "out of time": "a call did not end within the time limit",
+    "crashed": "ended the process that called it, or broke into what it does not own",
+    UNFINISHED: "the grader did not get to an end, which is not the student's fault: grade it again",
     NOT_THEIRS: "left out, and not asked for",
 }
 """The words for results, and what they mean."""
@@ -50,6 +56,37 @@ class Result:
     at: str = ""
     example: dict[str, Any] | None = None
     remarks: list[str] = field(default_factory=list)
+
+
+def said(error: BaseException) -> str:
+    """An error's text; it may be of a student's own kind, whose text is an error."""
+    try:
+        return str(error)
+    except BaseException:
+        return "its text cannot be had"
+
+
+def short(text: str) -> str:
+    """A text from a submission, cut where it is long, and of characters that can be written down."""
+    more = f" … ({len(text):,} characters)" if len(text) > TEXT else ""
+    return text[:TEXT].encode("utf-8", "replace").decode() + more
+
+
+def read(value: Any) -> Result:
+    """A result from its JSON value (`dataclasses.asdict`), which may come from anybody.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    kinds = {
+        "operation": str, "status": str, "place": str, "examples": int, "seconds": float | int, "message": str,
+        "at": str, "example": dict | None, "remarks": list,
+    }  # fmt: skip
+    if not isinstance(value, dict) or set(value) != set(kinds) or value["status"] not in MEANINGS:
+        raise ValueError("no result")
+    if not all(isinstance(value[name], kind) for name, kind in kinds.items()):
+        raise ValueError("no result")
+    return Result(**value)
 
 
 def describe(error: Disagreement) -> dict[str, Any] | None:

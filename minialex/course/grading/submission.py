@@ -24,7 +24,9 @@ from minialex.backend import operations, pretend, registry
 from minialex.backend.pretend import operation
 from minialex.backend.protocol import MOVERS, OPERATIONS, Backend
 from minialex.backend.rules import RULES
+from minialex.course.grading import student
 from minialex.course.grading.complete import complete
+from minialex.course.grading.result import said
 from minialex.errors import ConfigurationError, nearest
 
 ORDER = (*MOVERS, *OPERATIONS)
@@ -87,6 +89,8 @@ class Submission:
         faults: what could not be imported or built, with file and line
         completed: whether the reference fills in what is left out
         inside: files and folders that belong to the submission
+        lenient: whether results of another numeric dtype are taken (`minialex.course.grading.student`)
+        overlooked: by operation, what was overlooked for that
     """
 
     backend: Backend | None = None
@@ -96,6 +100,8 @@ class Submission:
     faults: list[str] = field(default_factory=list)
     completed: bool = True
     inside: tuple[Path, ...] = ()
+    lenient: bool = False
+    overlooked: dict[str, set[str]] = field(default_factory=dict)
 
     def holds(self, file: str) -> bool:
         """Whether a file belongs to the submission."""
@@ -119,7 +125,7 @@ class Submission:
 
     def explain(self, error: BaseException) -> str:
         """An error of the submission in one line: place, kind, message."""
-        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        text = error.msg if isinstance(error, SyntaxError) else said(error)
         return ": ".join(filter(None, (self.where(error), type(error).__name__, " ".join(str(text).split()))))
 
 
@@ -127,13 +133,17 @@ class Ambiguous(ConfigurationError):
     """It was not said well enough what to grade: not the student's fault."""
 
 
-def load(where: Source) -> Submission:
+def load(where: Source, lenient: bool = False) -> Submission:
     """Import a submission and find its operations. Whatever goes wrong in its code is among its `faults`.
+
+    Args:
+        where: it is
+        lenient: see `Submission`
 
     Raises:
         Ambiguous: If it has no class of the name that was given, or several and none was named.
     """
-    submission = Submission()
+    submission = Submission(lenient=lenient)
     try:
         if where.kind == "installed":
             kind = registry.installed()[where.text].load()
@@ -279,6 +289,9 @@ def _complete(submission: Submission, functions: dict[str, Any]) -> None:
         if fault:
             submission.signatures[name] = fault
             del functions[name]
+        elif submission.lenient and not isinstance(function, operation):
+            remark = submission.overlooked.setdefault(name, set()).add
+            functions[name] = student.lenient(name, function, remark)
     submission.backend = complete(functions)
 
 

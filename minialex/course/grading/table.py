@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -10,10 +11,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from minialex.course.grading.folder import Student, common_failures, points_of
 from minialex.course.grading.process import Grade
 from minialex.course.grading.result import NOT_THEIRS, PASSED, Result
 
 STYLES = {PASSED: "green", "stub": "yellow", "missing": "yellow", "borrowed": "magenta", NOT_THEIRS: "dim"}
+
+COMMON, WHO = 10, 3  # kinds of failures that are shown of a class, and names for each
 
 
 def show(console: Console, grade: Grade, points: float | None = None) -> None:
@@ -21,6 +25,8 @@ def show(console: Console, grade: Grade, points: float | None = None) -> None:
     for fault in grade.faults:
         console.print(Text.assemble(("cannot be used: ", "bold red"), fault), soft_wrap=True)
     if grade.counted:
+        seed = "" if grade.limits.seed is None else f", seed {grade.limits.seed}"
+        console.print(Text(f"{grade.submission}, {grade.limits.examples} examples of each kind of number{seed}"))
         console.print(_table(grade))
         for result in grade.counted:
             if result.status not in (PASSED, "stub", "missing"):
@@ -42,10 +48,47 @@ def show(console: Console, grade: Grade, points: float | None = None) -> None:
     console.print(Text(line, style="bold green" if grade.good else "bold red"))
 
 
+def show_class(console: Console, students: Sequence[Student], points: float | None = None) -> None:
+    """Print the grades of a class: a line a student, then what went wrong most often."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("student", overflow="fold")
+    table.add_column("points", justify="right", no_wrap=True)
+    table.add_column("seed", justify="right", no_wrap=True, style="dim")
+    table.add_column("not passed", overflow="fold")
+    for student in students:
+        grade = student.grade
+        mine, most = points_of(grade, points)
+        wrong = [f"{result.operation} {result.status}" for result in grade.counted if result.status != PASSED]
+        faults = ["cannot be used"] if grade.faults else [] if grade.counted else ["no operation found"]
+        style = "green" if grade.good else "red" if not grade.passed else ""
+        name = Text(student.name, style=style)
+        table.add_row(name, f"{mine:g} of {most:g}", str(grade.limits.seed), Text(", ".join([*faults, *wrong])))
+    console.print(table)
+    failures = common_failures(students)
+    if failures:
+        table = Table(
+            title="most common failures", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
+        )
+        table.add_column("students", justify="right", no_wrap=True)
+        table.add_column("operation", overflow="fold")
+        table.add_column("what", overflow="fold")
+        table.add_column("who", overflow="fold", style="dim")
+        for count, operation, what, names in failures[:COMMON]:
+            more = f" and {count - WHO} more" if count > WHO else ""
+            table.add_row(str(count), Text(operation), Text(what), Text(", ".join(names[:WHO]) + more))
+        console.print(table)
+        if len(failures) > COMMON:
+            console.print(f"and {len(failures) - COMMON} kinds more, in the JSON files", style="dim")
+    good = sum(student.grade.good for student in students)
+    reused = sum(student.reused for student in students)
+    counted = f"{len(students)} submission{'s' if len(students) != 1 else ''}"
+    total = [points_of(student.grade, points)[0] for student in students]
+    line = f"{counted}, {good} with everything passed, {sum(total) / len(total):.3g} points on average"
+    console.print(Text(line + (f"; {reused} had been graded before" if reused else ""), style="bold"))
+
+
 def _table(grade: Grade) -> Table:
-    seed = "" if grade.limits.seed is None else f", seed {grade.limits.seed}"
-    title = f"{grade.submission}, {grade.limits.examples} examples of each kind of number{seed}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("operation", no_wrap=True)
     table.add_column("result", no_wrap=True)
     table.add_column("examples", justify="right")

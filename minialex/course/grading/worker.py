@@ -1,22 +1,22 @@
-"""The child process in which a submission is imported and its operations are called.
+"""What runs in a process of its own: a submission is imported, and its operations are called and compared.
 
-It reads one JSON line a question from its standard input and writes JSON lines to what was its standard output. What
-the submission prints goes elsewhere and is counted. The first line is the submission and the settings; each further
-one is the name of an operation. Answers: ``found`` once, then for each operation any number of ``busy`` and
-``failing`` lines, and one ``result``.
+`serve` sends messages, each a JSON object, through a function of its caller's (`minialex.course.grading.keeper`):
+``hello``, ``found`` once it is imported, then for each operation ``begin``, any number of ``example``, ``call``,
+``back`` and ``failing``, and one ``result``; at the end ``done``.
+What the submission prints goes elsewhere and is counted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import resource
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import IO, Any
+from typing import Any
 
 from hypothesis import settings
 
@@ -24,11 +24,12 @@ from minialex.backend import registry
 from minialex.backend.operations import FUNCTIONS, OPERATIONS, method
 from minialex.backend.protocol import Backend
 from minialex.conformance.case import Case, each
-from minialex.conformance.checks import CHECKS, NOTHING, PROFILES, check_case, check_operation
+from minialex.conformance.checks import CHECKS, NOTHING, PROFILES, check_case, check_operation, dtypes
 from minialex.conformance.compare import Disagreement
 from minialex.conformance.own import check_gradient
-from minialex.conformance.strategies import STRATEGIES
-from minialex.course.grading.result import PASSED, Result, describe
+from minialex.conformance.strategies import MOODS, STRATEGIES
+from minialex.course.grading.result import BUDGET, PASSED, WAITING, Result, describe, said, short
+from minialex.course.grading.student import asked, check_student
 from minialex.course.grading.submission import ORDER, Ambiguous, Source, Submission, load
 
 KNOWN = ("numpy", "minialex", "numba", "llvmlite", "cupy", "cupy_backends")
@@ -36,6 +37,12 @@ KNOWN = ("numpy", "minialex", "numba", "llvmlite", "cupy", "cupy_backends")
 
 WATCHED_CALLS = 5
 """How many calls of an operation are made once more while every Python function that they enter is looked at."""
+
+FILE = 1 << 30
+"""Bytes that a file may have which a submission writes."""
+
+REMARKS = 8
+"""More remarks than this on one operation help nobody."""
 
 Send = Callable[..., None]
 
@@ -54,9 +61,10 @@ class PrintedText:
         threading.Thread(target=self._drain, args=(out,), daemon=True).start()
 
     def _drain(self, out: int) -> None:
-        while chunk := os.read(out, 1 << 16):
-            self.count += len(chunk)
-            self.first += chunk[: self.KEPT - len(self.first)]
+        with contextlib.suppress(OSError):  # the submission may close what is not its own
+            while chunk := os.read(out, 1 << 16):
+                self.count += len(chunk)
+                self.first += chunk[: self.KEPT - len(self.first)]
 
     def remark(self) -> list[str]:
         """What was printed since the last time, in words."""
@@ -70,73 +78,68 @@ class PrintedText:
         return [f"printed {count:,} bytes, beginning {line[:60]!r}"] if count else []
 
 
-def private_streams() -> tuple[IO[str], IO[str]]:
-    """The streams to and from the parent, out of the submission's reach; its own input is empty."""
-    questions, answers = os.fdopen(os.dup(0), "r", encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    return questions, answers
-
-
-def end_with_parent() -> None:
-    """End this process when its parent has ended, however that came about and whatever the submission is doing."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def limit_memory(gibibytes: float) -> None:
-    """Let allocations beyond a limit fail, on systems that can: the student's MemoryError, not everybody's."""
+def limit(gibibytes: float) -> None:
+    """Let files and, where the system can, memory beyond a limit fail: the student's error, not everybody's."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, resource.RLIM_INFINITY))
     if gibibytes and sys.platform == "linux":
-        import resource
-
         most = int(gibibytes * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))
 
 
-def main() -> None:
-    """Answer the parent until it ends."""
-    questions, answers = private_streams()
+def serve(task: dict[str, Any], send: Send) -> None:
+    """Import the submission of a task (see `minialex.course.grading.keeper`) and grade what is asked of it."""
     printed = PrintedText()
-
-    def send(**message: Any) -> None:
-        answers.write(json.dumps(message) + "\n")
-        answers.flush()
-
-    end_with_parent()
-    task = json.loads(questions.readline())
-    limit_memory(task["memory"])
+    pid = os.readlink("/proc/self") if sys.platform == "linux" else os.getpid()  # the number outside of a namespace
+    send(kind="hello", pid=int(pid))
+    limit(task["memory"])
     try:
-        submission = load(Source(**task["source"]))
+        submission = load(Source(**task["source"]), lenient=not task["strict"])
     except Ambiguous as error:
         send(kind="found", usage=str(error))
         return
     names = [name for name in ORDER if name in submission.own or name in submission.borrowed]
     names += [name for name in submission.own if name not in ORDER]
     whole = not submission.completed and not submission.faults
+    names = ["signatures", *names, "compile_step"] if whole and set(ORDER) <= set(submission.own) else names
     send(
         kind="found",
-        names=(["signatures", *names, "compile_step"] if whole and set(ORDER) <= set(submission.own) else names),
+        names=names,
         places=submission.own,
-        faults=submission.faults,
+        faults=[short(fault) for fault in submission.faults],
         completed=submission.completed,
         remarks=printed.remark(),
     )
     profile = settings(PROFILES["ci"], max_examples=task["examples"])
-    for line in questions:
-        result = grade(submission, json.loads(line)["operation"], profile, task["seed"], send)
-        result.remarks += printed.remark()
-        send(kind="result", result=asdict(result))
+    for name in names if task["only"] is None else task["only"]:
+        if name in names and name not in task["done"]:
+            send(kind="begin", operation=name)
+            result = grade(submission, name, profile, task["seed"], send, task["strict"], task["timeout"])
+            result.remarks = [short(remark) for remark in (*result.remarks, *printed.remark())][:REMARKS]
+            send(kind="result", result=asdict(result))
+    send(kind="done")
 
 
-def grade(submission: Submission, name: str, profile: settings, seed: int | None, send: Send) -> Result:
-    """Check one operation."""
+def grade(
+    submission: Submission,
+    name: str,
+    profile: settings,
+    seed: int | None,
+    send: Send,
+    strict: bool = False,
+    timeout: float = 20.0,
+) -> Result:
+    """Check one operation.
+
+    Args:
+        submission: as `minialex.course.grading.submission.load` gives it
+        name: of the operation
+        profile: how many examples
+        seed: of the examples; None draws the same ones every time
+        send: is told how far it is
+        strict: whether all is checked that the kit checks of a backend, or what `check_student` does
+        timeout: processor seconds of one call; `BUDGET` times as many may all calls take
+    """
     result = Result(name, "failed", submission.own.get(name, ""))
     if name in submission.borrowed:
         result.status, result.message = "borrowed", submission.borrowed[name]
@@ -145,45 +148,104 @@ def grade(submission: Submission, name: str, profile: settings, seed: int | None
         result.message = submission.signatures[name]
         return result
     assert submission.backend is not None
-    watch = Watch(submission, result, send)
+    watch = Watch(submission, result, send, profile.max_examples, strict, BUDGET * timeout)
     began = time.monotonic()
     try:
         if name in STRATEGIES or name in FUNCTIONS:
+            watch.meter(submission.backend, name)
             check_operation(submission.backend, name, profile, check_case=watch.check, seed=seed)
             if name in FUNCTIONS and name not in OPERATIONS:
                 check_gradient(name.removesuffix("_backward"))
         else:
-            send(kind="busy", examples=0, call=name)
-            CHECKS[name](submission.backend, profile)
+            with watch.calling():
+                CHECKS[name](submission.backend, profile)
         result.status, result.example, result.message = PASSED, None, ""
     except Disagreement as error:
         watch.failed(error)
+    except Enough:
+        result.remarks.append("the example could be smaller: its calls took too long to look for one")
     except BaseException as error:  # SystemExit and MemoryError too; and Hypothesis, if answers change
         if result.example is None:
-            result.message, result.at = f"raised {type(error).__name__}: {error}", submission.where(error)
+            result.message, result.at = short(f"raised {type(error).__name__}: {said(error)}"), submission.where(error)
     if result.status == PASSED and watch.foreign:
-        result.status, result.message = "borrowed", f"calls {', '.join(sorted(watch.foreign))}"
+        result.status, result.message = "borrowed", short(f"calls {', '.join(sorted(watch.foreign))}")
+    if result.status == PASSED and watch.left_out:
+        result.remarks.append(
+            f"slow: {result.examples} of {result.examples + watch.left_out} examples were tried, within "
+            f"{watch.budget:g} s of processor time"
+        )
+    result.remarks += sorted(submission.overlooked.get(name, ()))
     result.remarks += [f"uses {name}" for name in sorted(watch.libraries)]
     result.seconds = round(time.monotonic() - began, 3)
     return result
 
 
-class Watch:
-    """Looks at every example of one operation: counts, reports, and keeps the smallest that fails."""
+class Enough(BaseException):
+    """The smallest failing example is looked for no longer. Not an `Exception`: Hypothesis must not catch it."""
 
-    def __init__(self, submission: Submission, result: Result, send: Send) -> None:
-        self.submission, self.result, self.send = submission, result, send
+
+class Watch:
+    """Looks at every example of one operation: counts, reports, and keeps the smallest that fails.
+
+    Attributes:
+        budget, spent: processor seconds of the student's own calls, allowed and used; waiting counts a little
+        left_out: examples that were not tried, since the budget would not have lasted for all kinds of numbers
+    """
+
+    def __init__(
+        self, submission: Submission, result: Result, send: Send, examples: int, strict: bool, budget: float
+    ) -> None:
+        self.submission, self.result, self.send, self.strict = submission, result, send, strict
+        self.budget, self.spent, self.left_out, self.seen = budget, 0.0, 0, 0
+        backend = submission.backend
+        kinds = len(dtypes(backend)) if backend is not None else 1
+        self.planned = kinds * sum(max(1, int(share * examples)) for _, share in MOODS.values())
         self.foreign: set[str] = set()
         self.libraries: set[str] = set()
-        self.failing = False
+        self.failing = self.metered = False
+
+    @contextlib.contextmanager
+    def calling(self) -> Iterator[None]:
+        """The time of what happens within is the student's."""
+        processor, clock = time.process_time(), time.monotonic()
+        self.send(kind="call", processor=processor)
+        try:
+            yield
+        finally:
+            self.spent += max(time.process_time() - processor, (time.monotonic() - clock) / WAITING)
+            self.send(kind="back")
+
+    def meter(self, backend: Backend, name: str) -> None:
+        """Count the time of the operation alone, where its method can be replaced on the backend's instance."""
+        if name in FUNCTIONS:
+            return
+        own = getattr(backend, name)
+
+        def metered(*arrays: Any, **numbers: Any) -> Any:
+            with self.calling():
+                return own(*arrays, **numbers)
+
+        with contextlib.suppress(AttributeError):  # a class with __slots__: then whole examples are its time
+            setattr(backend, name, metered)
+            self.metered = True
 
     def check(self, backend: Backend, case: Case) -> None:
         """In the place of `check_case`."""
-        if not self.failing:
+        self.seen += 1
+        if self.failing:
+            if self.spent > self.budget:
+                raise Enough
+        elif not self.strict and not asked(case):
+            return
+        elif self.spent > self.budget * (0.2 + 0.8 * self.seen / self.planned):  # each kind of numbers gets a share
+            self.left_out += 1
+            return
+        else:
             self.result.examples += 1
-        self.send(kind="busy", examples=self.result.examples, call=repr(case))
+        self.send(kind="example", examples=self.result.examples, call=short(repr(case)))
         try:
-            check_case(backend, case)
+            with contextlib.nullcontext() if self.metered else self.calling():
+                (check_case if self.strict else check_student)(backend, case)
         except BaseException as error:
             self.failing = True
             self.failed(error)
@@ -199,9 +261,9 @@ class Watch:
         result.at = self.submission.where(cause)
         if isinstance(error, Disagreement):
             result.example = describe(error) or result.example
-            result.message = (error.what or str(error)).rstrip(": ")
+            result.message = short((error.what or said(error)).rstrip(": "))
         else:
-            result.message = f"raised {type(error).__name__}: {error}"
+            result.message = short(f"raised {type(error).__name__}: {said(error)}")
         if isinstance(cause, NotImplementedError) or result.message == NOTHING:
             result.status = "stub"
 
@@ -231,7 +293,3 @@ class Watch:
             method(backend, case.operation)(*arrays.values(), **case.numbers)
         finally:
             sys.setprofile(None)
-
-
-if __name__ == "__main__":
-    main()

@@ -14,6 +14,15 @@ from pathlib import Path
 from minialex.errors import ConfigurationError
 
 
+def solutions() -> Path:
+    """Where the published answers to the exercises are, one file a notebook.
+
+    Raises:
+        ConfigurationError: If there are none (`folder`).
+    """
+    return folder() / "solutions"
+
+
 def folder() -> Path:
     """Where the executed notebooks are: in the installed package, or in the source tree of an editable install.
 

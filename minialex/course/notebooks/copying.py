@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from minialex.course import notebooks
-from minialex.errors import DataError
+from minialex.errors import ConfigurationError, DataError, nearest
 from minialex.screen.formats import shell
 from minialex.screen.terminal import console
 from minialex.storage import atomic
@@ -36,17 +36,33 @@ def list_titles() -> None:
     screen.print("To work with them: minialex notebooks FOLDER")
 
 
-def copy(folder: Path, overwrite: bool) -> None:
+def copy(folder: Path, overwrite: bool, form: str = "", solutions: bool = False) -> None:
     """Copy the notebooks into a folder. A file there that differs is kept, and named, unless `overwrite`.
 
+    Args:
+        folder: where to; nbgrader's notebooks get a folder each in it, as in its ``source``
+        overwrite: whether files there that differ are replaced
+        form: of `minialex.course.notebooks.assign.FORMATS`; empty for the executed notebooks
+        solutions: whether the answers are in assignments
+
     Raises:
-        ConfigurationError, ResourceError: If the folder cannot be made or written.
+        ConfigurationError, ResourceError: If there is no such format, or the folder cannot be made or written.
     """
+    from minialex.course.notebooks import assign
+
+    if form and form not in assign.FORMATS:
+        raise ConfigurationError(
+            f"no format '{form}'; there are {', '.join(assign.FORMATS)}.{nearest(form, assign.FORMATS)}"
+        )
+    if solutions and not form:
+        raise ConfigurationError("--solutions is for assignments: give --format nbgrader or otter, too")
     screen = console()
     atomic.make_folder(folder)
     new, same, kept = [], [], []
     for path in notebooks.paths():
-        target, content = folder / path.name, path.read_bytes()
+        content = assign.assignment(path, form, solutions).encode() if form else path.read_bytes()
+        target = (folder / path.stem if form == "nbgrader" else folder) / path.name
+        atomic.make_folder(target.parent)
         if target.exists() and target.is_file() and target.read_bytes() == content:
             same.append(path.name)
         elif (target.exists() or target.is_symlink()) and not overwrite:
@@ -60,6 +76,13 @@ def copy(folder: Path, overwrite: bool) -> None:
         screen.print(f"there already: {', '.join(same)}")
     if kept:
         screen.print(f"kept yours, which differ (--overwrite replaces them): {', '.join(kept)}")
+    if form:
+        commands = {
+            "nbgrader": "nbgrader generate_assignment 03_relu",
+            "otter": shell("otter", "assign", folder / "03_relu.ipynb", "dist"),
+        }
+        screen.print(f"{'the answers are in them. ' if solutions else ''}Go on with, say: {commands[form]}")
+        return
     if find_spec("jupyterlab") is None:
         screen.print('JupyterLab is not installed here: pip install "minialex[notebooks]"')
     screen.print(f"open them with: {shell('jupyter', 'lab', folder)}")

@@ -44,7 +44,7 @@ ELEMENTS = 130
 def test_a_planted_fault_of_each_check_fails(name: str) -> None:
     fault = FIRST[name]
     submission = Submission(FAULTS.backend_with(fault.members), {name: "faulty.py:1"}, inside=(FILE,))
-    result = grade(submission, name, settings(PROFILES["ci"]), None, lambda **message: None)
+    result = grade(submission, name, settings(PROFILES["ci"]), None, lambda **message: None, strict=True)
     assert result.status == "failed", fault.what
     assert result.message
     screen = io.StringIO()

@@ -58,7 +58,7 @@ def test_a_file_with_two_right_operations_passes(grade: Any) -> None:
     assert told["good"] is True
     assert told["completed_by"] == "numpy"
     assert (told["points"], told["of_points"]) == (5, 5)
-    assert all(row["examples"] >= 40 for row in told["operations"] if row["status"] == "passed")
+    assert all(row["examples"] >= 30 for row in told["operations"] if row["status"] == "passed")
     assert next(row for row in told["operations"] if row["operation"] == "relu")["place"] == "anna.py:4"
 
 
@@ -167,7 +167,7 @@ def test_the_smallest_failing_call_is_shown(grade: Any) -> None:
         ("return x", "failed", "'y' differs from the reference"),
         ("return np.zeros_like(x)", "failed", "'y' differs from the reference"),
         ("x[x < 0] = 0\n    return x", "failed", "wrote into its argument 'x'"),
-        ("return np.maximum(x, 0).astype('float64')", "failed", "float64"),
+        ("return np.maximum(x, 0).astype('complex128')", "failed", "complex128"),
         ("return [][1]", "failed", "at work.py:4"),
         ("return np.random.default_rng().random(x.shape).astype(x.dtype)", "failed", "'y' differs"),
         ("import sys\n    sys.exit(0)", "failed", "raised SystemExit: 0"),
@@ -227,17 +227,39 @@ def test_an_endless_loop_costs_one_operation(grade: Any) -> None:
     assert time.monotonic() - began < 30
     assert code == 1
     assert statuses(told) == {"relu": "out of time", "relu_backward": "passed"}
-    assert "did not end within 2 s in example 1" in " ".join(text.split())
+    assert "did not end within 2 s of processor time in example 1" in " ".join(text.split())
 
 
 def test_when_the_time_is_up_while_the_example_is_made_smaller_it_is_shown_as_it_is(grade: Any) -> None:
-    slow = "import time\n\ndef relu(x):\n    time.sleep(0.3)\n    return 2 * x\n"
-    code, text, told = grade({"hal.py": slow}, "--timeout", "4")
+    slow = "import time\n\ndef relu(x):\n    end = time.process_time() + 0.3\n"
+    slow += "    while time.process_time() < end:\n        pass\n    return 2 * x\n"
+    code, text, told = grade({"hal.py": slow}, "--timeout", "0.5")
     assert code == 1
     row = next(row for row in told["operations"] if row["operation"] == "relu")
     assert row["status"] == "failed"
     assert row["example"]["got"]["values"]
-    assert "the example could be smaller: looking for one did not end within 4 s" in text
+    assert "the example could be smaller: its calls took too long to look for one" in text
+
+
+def test_a_slow_operation_that_is_right_passes_with_fewer_examples_of_all_kinds(grade: Any) -> None:
+    slow = "import time\nimport numpy as np\n\ndef relu(x):\n    end = time.process_time() + 0.1\n"
+    slow += "    while time.process_time() < end:\n        pass\n    return np.maximum(x, 0)\n"
+    code, text, told = grade({"hal.py": slow}, "--timeout", "0.3")
+    assert code == 0
+    row = next(row for row in told["operations"] if row["operation"] == "relu")
+    assert 8 <= row["examples"] <= 20
+    (remark,) = row["remarks"]
+    assert remark.startswith(f"slow: {row['examples']} of ")
+    assert remark in " ".join(text.split())
+
+
+def test_a_result_of_another_float_is_rounded_and_said_but_not_to_a_backends_author(grade: Any) -> None:
+    files = {"wide.py": GOOD.replace("np.maximum(x, 0)", "np.maximum(x, 0).astype('float64')")}
+    code, text, told = grade(files)
+    assert code == 0
+    assert "relu: a result of dtype float64 was taken as float32, the dtype of the arguments" in " ".join(text.split())
+    code, text, told = grade(files, "--strict")
+    assert statuses(told) == {"relu": "failed", "relu_backward": "passed"}
 
 
 def test_closed_streams_and_empty_input_are_the_students_matter(grade: Any) -> None:

@@ -18,7 +18,7 @@ CHECKS = {name for name in vars(check) if not name.startswith("_") and callable(
 
 
 def solutions(name):
-    path = HERE / "solutions" / f"{name}.py"
+    path = NOTEBOOKS / "solutions" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"solutions_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
