@@ -162,9 +162,7 @@ def _start(
     busy = [worker.device for worker in workers]
     device = min(place.devices, key=busy.count) if place.devices else None
     mine, theirs = context.Pipe(duplex=False)
-    process = context.Process(
-        target=train_one, args=(job.recipe.to_toml(), place, device, theirs, job.may_diverge), name=job.words
-    )
+    process = context.Process(target=train_one, args=(job, place, device, theirs), name=job.words)
     process.start()
     theirs.close()
     return _Worker(job, process, mine, device)
