@@ -23,6 +23,8 @@ def section(name: str) -> str:
         lines += [f"Not recorded yet: `minialex ablate {name} --record`.", ""]
     else:
         lines += [ablations.table(outcome), *(f"- {line}" for line in ablations.verdict(outcome)), ""]
+        others = [found for other in ablations.names() if (found := ablations.recorded(other)) is not None]
+        lines += [line for line in (ablations.shared(outcome, others),) if line] + [""]
         lines += [f"({ablations.provenance(outcome)})", ""]
         more = words.at_full_scale(outcome)
         if more:

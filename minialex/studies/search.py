@@ -39,6 +39,11 @@ def searched_arm(study: Study, arm: Arm) -> Arm:
     return study.arm(arm.rate_of) if arm.rate_of else arm
 
 
+def searched(study: Study) -> bool:
+    """Whether anything was searched with the study as it stands now."""
+    return any(tuning(study, arm) for arm in study.arms)
+
+
 def best(curve: Curve) -> list[float]:
     """The rates, the best first."""
     return sorted(curve, key=lambda rate: (math.fsum(curve[rate]) / len(curve[rate]), rate))
