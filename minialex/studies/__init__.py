@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from minialex.studies.outcome import Outcome as Outcome
 from minialex.studies.outcome import recorded as recorded
-from minialex.studies.study import Arm as Arm
 from minialex.studies.search import searched as searched
+from minialex.studies.study import Arm as Arm
 from minialex.studies.study import Study as Study
 from minialex.studies.study import names as names
 from minialex.studies.study import study as study

@@ -123,10 +123,10 @@ def _sentence(outcome: Outcome, arm: ArmResult) -> str:
     paired = f"{found.count:,} validation images" if arm.name in outcome.images else f"{found.count} paired seeds"
     unit = UNITS[study.measure]
     if found.includes_zero:
-        what = f"no difference shown ({_signed(found.mean)} {unit}, 95% interval {_interval(found)}, {paired})"
+        what = f"no difference shown ({signed(found.mean)} {unit}, 95% interval {interval(found)}, {paired})"
     else:
         word = "more" if found.mean > 0 else "fewer" if study.measure in ("epochs", "start") else "less"
-        what = f"{abs(found.mean):.1f} {unit} {word} (95% interval of the difference {_interval(found)}, {paired})"
+        what = f"{abs(found.mean):.1f} {unit} {word} (95% interval of the difference {interval(found)}, {paired})"
     verdict = f"the paper's claim: {said}" if mine.expect != "none" else said if said not in what else ""
     parts = filter(None, (what, _censored(outcome), verdict))
     return f"{mine.words}, compared with {base.words}: {'; '.join(parts)}."
@@ -161,7 +161,7 @@ def table(outcome: Outcome) -> str:
         of, mean = study.arm(arm.name), outcome.means[arm.name]
         least = "≥ " if arm.name in outcome.censored else ""
         rate = "" if of.learning_rate is None else f"{of.learning_rate:g}"
-        row = [of.words, f"{least}{mean.mean:.{digits}f}", _interval(mean, digits)]
+        row = [of.words, f"{least}{mean.mean:.{digits}f}", interval(mean, digits)]
         row += [_goal(outcome, arm, goal) for goal in goals]
         row += [f"{sum(arm.errors) / len(arm.errors):.1f}" if errors and arm.errors else "", f"{mean.count}", rate]
         others = [_published(outcome, arm.name, source) for source in sources]
@@ -173,7 +173,7 @@ def table(outcome: Outcome) -> str:
             if found.includes_zero and said in (NOT_SHOWN, UNDECIDED):
                 said = f"no difference shown: {said}"
             whose = "" if _one_base(outcome) else f" ({study.arm(outcome.compared_with(arm).name).words})"
-            row += [_signed(found.mean, digits) + whose, _interval(found, digits), _p(outcome.adjusted[arm.name]),
+            row += [signed(found.mean, digits) + whose, interval(found, digits), _p(outcome.adjusted[arm.name]),
                     _paper(outcome, arm.name), full.get(arm.name, ""), *others, said]  # fmt: skip
         rows.append(row)
     return markdown(head, rows)
@@ -194,7 +194,7 @@ def _goal(outcome: Outcome, arm: ArmResult, goal: str) -> str:
 def _published(outcome: Outcome, name: str, source: str) -> str:
     """Others' difference in points of top-1 error, and what it is made of."""
     found = [line for line in outcome.study.published if (line.arm, line.source) == (name, source)]
-    return "; ".join(f"{_signed(line.value - line.base)} ({line.base:.1f} → {line.value:.1f}%)" for line in found)
+    return "; ".join(f"{signed(line.value - line.base)} ({line.base:.1f} → {line.value:.1f}%)" for line in found)
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -274,7 +274,7 @@ def _paper(outcome: Outcome, name: str) -> str:
         return "" if expect == "none" else expect
     if outcome.study.measure == "epochs":
         return f"{effect:g} times as many"
-    return _signed(effect if expect == "worse" else -effect)
+    return signed(effect if expect == "worse" else -effect)
 
 
 def _log(line: FullScale) -> str:
@@ -288,12 +288,14 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
-def _signed(value: float, digits: int = 1) -> str:
+def signed(value: float, digits: int = 1) -> str:
+    """A number with its sign, none for what rounds to zero."""
     text = f"{value:+.{digits}f}".replace("-", "−")
     return text if float(f"{value:.{digits}f}") != 0 else f"{0:.{digits}f}"
 
 
-def _interval(found: Estimate, digits: int = 1) -> str:
+def interval(found: Estimate, digits: int = 1) -> str:
+    """A 95% interval in words."""
     if math.isinf(found.low):
         return "none: one value"
     return f"{found.low:.{digits}f} to {found.high:.{digits}f}".replace("-", "−")
