@@ -169,13 +169,17 @@ def key(recipe: Recipe) -> str:
 
 
 def deciding_fields(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's fields as JSON has them, without those that change no number; of the data its name alone."""
+    """The recipe's fields as JSON has them, without those that change no number; of the data its name alone.
+
+    Fields that have their default are left out, so that a field that comes to recipes later changes no run's key.
+    """
+    usual = Recipe()
     chosen = {
         name: getattr(recipe, name)
         for name, (table, _) in fields().items()
-        if table != "place" and name not in INDIFFERENT
+        if table != "place" and name not in INDIFFERENT and getattr(recipe, name) != getattr(usual, name)
     }
-    return {**chosen, "data": chosen["data"].partition(":")[0]}
+    return {**chosen, "data": recipe.data.partition(":")[0]}
 
 
 def names() -> tuple[str, ...]:
