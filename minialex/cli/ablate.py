@@ -45,7 +45,11 @@ def ablate(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="threads of each run; default 1 if several run")] = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="look for each arm's learning rate, and keep it")
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="look for each arm's learning rate, and keep it: until the best is inside of what was tried",
+        ),
     ] = False,
     collect: Annotated[bool, typer.Option("--collect", help="train nothing: show what finished runs give")] = False,
     record: Annotated[bool, typer.Option("--record", help="keep the outcome in the package")] = False,
@@ -58,7 +62,7 @@ def ablate(
     from minialex.screen.formats import shell
     from minialex.screen.terminal import console
     from minialex.storage import atomic
-    from minialex.studies import measures, outcome
+    from minialex.studies import calibration, measures, outcome
     from minialex.studies.running import Place, unfinished
     from minialex.studies.statistics import student
     from minialex.studies.study import names, study
@@ -82,10 +86,12 @@ def ablate(
     student(1)  # likewise: intervals need SciPy
     atomic.make_folder(place.out / "runs")
     again = shell("minialex", "ablate", *(word for word in sys.argv[1:] if word != "ablate"))
-    wishes = [job for one in chosen for job in runs_of(one, one.seeds[: seeds or None], calibrate)]
-    todo = unfinished(wishes, place.out)
+    wishes = [] if calibrate else [job for one in chosen for job in runs_of(one, one.seeds[: seeds or None])]
     screen = console()
-    if todo and not collect:
+    # what a search tries next depends on what it found
+    while todo := calibration.needed(chosen, place.out) if calibrate else unfinished(wishes, place.out):
+        if collect:
+            break
         signal = train(screen, todo, place, min(at_once, len(todo)))
         if signal:
             screen.print(f"stopped by {signal}; finished runs are kept, and begun ones go on when you run:")
@@ -155,21 +161,14 @@ def quick_study(study: Study) -> Study:
     return replace(study, regime={**without(study.regime, "steps"), **QUICK}, seeds=QUICK_SEEDS, arms=arms)
 
 
-def runs_of(study: Study, seeds: Sequence[int], calibrate: bool) -> list[Job]:
+def runs_of(study: Study, seeds: Sequence[int]) -> list[Job]:
     """All runs of a study, seed by seed, so that what is done at any time compares all arms."""
     from minialex.studies.running import Job
 
-    if not calibrate:
-        return [Job(study.recipe(arm, seed), f"{study.name}: {arm.name}, seed {seed}")
-                for seed in seeds for arm in study.arms]  # fmt: skip
-    if not study.calibration:
-        raise ConfigurationError(f"study '{study.name}' has no [calibration]: nothing to look for")
     return [
-        Job(study.search_recipe(arm, seed, rate), f"{study.name}: {arm.name}, rate {rate:g}, seed {seed}")
-        for seed in study.calibration["seeds"]
+        Job(study.recipe(arm, seed), f"{study.name}: {arm.name}, seed {seed}", goal=study.goal)
+        for seed in seeds
         for arm in study.arms
-        if not arm.rate_of
-        for rate in study.grid(arm)
     ]
 
 
@@ -216,6 +215,8 @@ def show_outcome(screen: Console, outcome: Outcome, out: Path) -> None:
     atomic.write_json(base.with_suffix(".json"), outcome.to_json())
     atomic.write_text(base.with_suffix(".md"), "\n".join(text))
     pictures.save(drawing.picture(outcome), base.with_suffix(".png"))
+    if (searched := drawing.tuning(outcome)) is not None:
+        pictures.save(searched, base.with_suffix(".search.png"))
     screen.print(study.title + (" (quick mode: claims nothing)" if outcome.quick else ""), style="bold")
     screen.print(study.question)
     header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
@@ -227,40 +228,21 @@ def show_outcome(screen: Console, outcome: Outcome, out: Path) -> None:
 
 
 def choose_rates(screen: Console, study: Study, out: Path) -> None:
-    """Choose each arm's learning rate from the finished search, and keep it with the study."""
+    """Show what the search for each arm's learning rate found, and keep it with the study."""
     import tomli_w
 
-    from minialex.runs.run_folder import RunPaths, read_metrics
     from minialex.storage import atomic
-    from minialex.studies.outcome import run_folder
-    from minialex.studies.study import RATES, key, names
+    from minialex.studies import calibration
+    from minialex.studies.study import RATES, names
 
-    evidence, chosen = [], {}
-    for arm in study.arms:
-        if arm.rate_of:
-            continue
-        scores: dict[float, list[float]] = {}
-        for rate in study.grid(arm):
-            for seed in study.calibration["seeds"]:
-                recipe = study.search_recipe(arm, seed, rate)
-                value = score(study, read_metrics(RunPaths(run_folder(out, key(recipe))).metrics))
-                scores.setdefault(rate, []).append(value)
-                evidence.append({"arm": arm.name, "rate": rate, "seed": seed, "value": round(value, 4)})
-        best = chosen[arm.name] = min(scores, key=lambda rate: sum(scores[rate]))
-        edge = best in (min(scores), max(scores)) and len(scores) > 1
-        means = ", ".join(f"{rate:g}: {sum(values) / len(values):.1f}" for rate, values in scores.items())
-        note = "  (at the edge of the grid: a wider one may find a better one)" if edge else ""
-        screen.print(f"{study.name}: {arm.name}: {best:g}  [{means}]{note}")
+    found = calibration.chosen(study, out)
+    for name, rate in found["rates"].items():
+        tried: dict[float, list[float]] = {}
+        for line in found["evidence"]:
+            if line["arm"] == name:
+                tried.setdefault(line["rate"], []).append(line["value"])
+        means = ", ".join(f"{each:g}: {sum(values) / len(values):.1f}" for each, values in tried.items())
+        screen.print(f"{study.name}: {name}: {rate:g}  [{means}]")
     path = (package_folder("designs") if study.name in names() else Path()) / f"{study.name}{RATES}"
-    atomic.write_text(path, tomli_w.dumps({"rates": chosen, "evidence": evidence}))
+    atomic.write_text(path, tomli_w.dumps(found))
     screen.print(f"kept in {path}")
-
-
-def score(study: Study, metrics: Sequence[dict[str, Any]]) -> float:
-    """What the search minimises: the last validation error; for figure 1 the training error at the end."""
-    from minialex.studies import measures
-
-    if study.measure == "epochs":
-        epochs = measures.epochs_to_goal(metrics)
-        return epochs if epochs is not None else 1000 * measures.training_curve(metrics)[-1][1]
-    return measures.last_error(metrics)

@@ -22,6 +22,11 @@ def he(inputs: int) -> float:
     return math.sqrt(2 / inputs)
 
 
+def glorot(inputs: int, outputs: int) -> float:
+    """The standard deviation between those that keep a signal's size forward and backward (Glorot, Bengio 2010)."""
+    return math.sqrt(2 / (inputs + outputs))
+
+
 # fmt: off
 ALEXNET = Network("alexnet", (3, 224, 224), (
     Conv2d("conv1", 96, 11, stride=4, padding=ONE_SIDED), ReLU("relu1"), LocalResponseNorm("norm1"),
@@ -54,7 +59,16 @@ ALEXNET_SMALL = Network("alexnet_small", (3, 28, 28), (
 ))
 """AlexNet's sibling for images of 32 × 32: the same layers, columns and innovations, at a hundredth of the work. Crops
 of 28 × 28 give maps of 28, 14, 7 and 3 rows. Kernels with fewer inputs need larger initial weights."""
+
+CIFAR4 = Network("cifar4", (3, 32, 32), (
+    Conv2d("conv1", 32, 5, padding=around(2), std=0.0001), MaxPool2d("pool1", 3, stride=2, ceil=True), ReLU("relu1"),
+    Conv2d("conv2", 32, 5, padding=around(2)), ReLU("relu2"), MaxPool2d("pool2", 3, stride=2, ceil=True),
+    Conv2d("conv3", 64, 5, padding=around(2)), ReLU("relu3"), MaxPool2d("pool3", 3, stride=2, ceil=True),
+    Flatten("flatten"), Linear("fc4", 10, sees="all", on="first"),
+))
+"""The four-layer network for CIFAR-10 of Krizhevsky's program cuda-convnet (``layers-19pct.cfg``, 2012), to which the
+paper's footnote 3 refers for figure 1. There the second and third pooling take means; here all take maxima."""
 # fmt: on
 
-MODELS = {network.name: network for network in (ALEXNET, ALEXNET_SMALL)}
+MODELS = {network.name: network for network in (ALEXNET, ALEXNET_SMALL, CIFAR4)}
 """Networks by the name that a recipe's field `model` gives."""

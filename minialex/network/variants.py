@@ -20,7 +20,7 @@ from minialex.network.layers import (
     SpatialResponseNorm,
     Tanh,
 )
-from minialex.network.models import MODELS, ONE_SIDED, around, he
+from minialex.network.models import CIFAR4, MODELS, ONE_SIDED, around, glorot, he
 from minialex.network.network import Network
 from minialex.recipe.fields import NetworkFields, is_own
 
@@ -38,7 +38,9 @@ def build(fields: NetworkFields) -> Network:
     if fields.model not in MODELS:
         raise ConfigurationError(f"no model '{fields.model}'.{nearest(fields.model, MODELS)}")
     network = MODELS[fields.model]
-    for vary in (sized, with_sixth, connected, normalised, pooled, with_neurons, with_dropout, shortened, initialised):
+    four = framed, with_neurons, initialised  # of the four-layer network no more varies
+    eight = sized, with_sixth, connected, normalised, pooled, with_neurons, with_dropout, shortened, initialised
+    for vary in four if network is CIFAR4 else eight:
         network = vary(network, fields)
     network.stages(fields.columns)  # says at once what does not fit
     return network
@@ -59,16 +61,29 @@ def blocks(network: Network) -> list[list[Layer]]:
     return groups
 
 
+def framed(network: Network, fields: NetworkFields) -> Network:
+    """The size of the crop, and the number of classes."""
+    *layers, last = network.layers
+    if isinstance(last, Linear):
+        last = replace(last, features=fields.classes)
+    return replace(network, layers=(*layers, last), input_shape=(3, fields.crop, fields.crop))
+
+
 def sized(network: Network, fields: NetworkFields) -> Network:
     """The sizes: of the crop, of the layers, of their padding, and the number of classes."""
     names = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
     widths = dict(zip(names, (*fields.kernels, *fields.features, fields.classes), strict=True))
     paddings = {name: around(rows) for name, rows in zip(names[1:5], fields.paddings, strict=True)}
+    sizes = dict(zip(names, fields.kernel_sizes, strict=False))
 
     def change(layer: Layer) -> list[Layer]:
         if isinstance(layer, Conv2d):
             padding = CONV1_PADDING[fields.conv1_padding] if layer.padding == ONE_SIDED else layer.padding
-            return [replace(layer, kernels=widths[layer.name], padding=paddings.get(layer.name, padding))]
+            size = sizes.get(layer.name, layer.size)
+            if layer.padding == around(layer.size // 2):  # as many rows come out as go in
+                padding = around(size // 2)
+            padding = paddings.get(layer.name, padding)
+            return [replace(layer, kernels=widths[layer.name], size=size, padding=padding)]
         return [replace(layer, features=widths[layer.name])] if isinstance(layer, Linear) else [layer]
 
     return replace(each(network, change), input_shape=(3, fields.crop, fields.crop))
@@ -173,10 +188,14 @@ def initialised(network: Network, fields: NetworkFields) -> Network:
     def change(layer: Layer) -> list[Layer]:
         if not isinstance(layer, Conv2d | Linear):
             return [layer]
-        std = stds.get(layer.name, fields.std_middle)
+        std = layer.std if network.name == CIFAR4.name else stds.get(layer.name, fields.std_middle)
+        inputs = seen[layer.name] * (layer.size**2 if isinstance(layer, Conv2d) else 1)
         if fields.init == "he" and layer.name != last:
-            std = he(seen[layer.name] * (layer.size**2 if isinstance(layer, Conv2d) else 1))
+            std = he(inputs)
+        elif fields.init == "glorot" and layer.name != last:
+            std = glorot(inputs, made[layer.name] * (layer.size**2 if isinstance(layer, Conv2d) else 1))
         return [replace(layer, std=std, bias=fields.bias if layer.bias else 0.0)]
 
     seen = {stage.layer.name: stage.seen[0] for stage in network.stages(fields.columns)}
+    made = {stage.layer.name: stage.output[0] for stage in network.stages(fields.columns)}
     return each(network, change)

@@ -42,7 +42,7 @@ class NetworkFields:
     model: str = option(
         "alexnet",
         "which network of minialex.network.models; or one of your own: FILE.py:NAME, MODULE:NAME or an installed one",
-        choices=("alexnet", "alexnet_small"),
+        choices=("alexnet", "alexnet_small", "cifar4"),
     )
     columns: int = option(2, "columns that the network is divided into; 2 as on the two GPUs (3.2)", minimum=1)
     classes: int = option(1000, "classes to tell apart; set from the data if 0", minimum=0)
@@ -54,6 +54,9 @@ class NetworkFields:
     )
     kernels: tuple[int, ...] = option(
         (96, 256, 384, 384, 256), "kernels of the five convolutional layers (3.5)", minimum=1
+    )
+    kernel_sizes: tuple[int, ...] = option(
+        (), "rows and columns of the kernels of the five convolutional layers, if not the model's own", minimum=1
     )
     features: tuple[int, ...] = option(
         (4096, 4096), "neurons of the two hidden fully connected layers (3.5)", minimum=1
@@ -96,10 +99,12 @@ class NetworkFields:
         "after", "after fc6 and fc7 (4.2), or before them (torchvision)", choices=("after", "before")
     )
     init: str = option(
-        "gaussian", "initial weights: N(0, std²) (5), or He's std = √(2 / inputs)", choices=("gaussian", "he")
+        "gaussian",
+        "initial weights: N(0, std²) (5), He's std = √(2 / inputs), or Glorot's √(2 / (inputs + outputs))",
+        choices=("gaussian", "he", "glorot"),
     )
     std: float = option(
-        0.01, "standard deviation of the initial weights of conv1, conv2 and fc8 (5); with init = he, of fc8", above=0
+        0.01, "standard deviation of the initial weights of conv1, conv2 and fc8 (5); unless gaussian, of fc8", above=0
     )
     std_middle: float = option(0.01, "the same of conv3, conv4 and conv5", above=0)
     std_full: float = option(0.01, "the same of fc6 and fc7", above=0)
@@ -337,6 +342,8 @@ def _check_together(recipe: Recipe) -> None:
     for name, count in (("kernels", 5), ("features", 2), ("paddings", 4)):
         if len(getattr(recipe, name)) != count:
             raise ConfigurationError(f"recipe field '{name}': expected {count} numbers, got {getattr(recipe, name)}")
+    if recipe.kernel_sizes and len(recipe.kernel_sizes) != 5:
+        raise ConfigurationError(f"recipe field 'kernel_sizes': expected 5 numbers or none, got {recipe.kernel_sizes}")
     layers = [f"conv{i}" for i in range(1, 6)]
     trained = [*layers, "conv6", "fc6", "fc7", "fc8"]
     own = ("init_layers", "layer_rates") if is_own(recipe.model) else ()  # checked where the network is built

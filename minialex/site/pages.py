@@ -173,6 +173,8 @@ def study_pages(folder: Path) -> None:
         text = f"{sentences}\n{studies.table(outcome)}\n({studies.provenance(outcome)})\n"
         write_text(folder / f"{name}.md", text)
         pictures.save(studies.picture(outcome), folder / f"{name}.png")
+        if (searched := studies.tuning_picture(outcome)) is not None:
+            pictures.save(searched, folder / f"{name}-search.png")
 
 
 def carried(folder: Path) -> None:
@@ -199,6 +201,8 @@ def studies_page() -> str:
         if (outcome := studies.recorded(name)) is not None:
             head = f"### {outcome.study.title}\n"
             shown = f"![{studies.picture_text(outcome)}](ablations/{name}.png){LATER}"
+            if studies.searched(outcome.study):
+                shown += f"\n\n![{studies.tuning_text(outcome)}](ablations/{name}-search.png){LATER}"
             text = text.replace(head, f"{head}\n{shown}\n", 1)
     return text
 

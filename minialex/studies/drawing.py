@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minialex.figures.pictures import BLUE, GRID, INK, MUTED, ORANGE, blank, style
-from minialex.studies import words
+from minialex.studies import search, words
 from minialex.studies.outcome import Outcome
 from minialex.studies.study import MEASURES
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 GOAL = 25  # per cent, the line of figure 1
 WIDTH = 8.6
+SEARCHED = {
+    "error": "validation top-1 error, %",
+    "gap": "validation top-1 error, %",
+    "epochs": "epochs to 25% (above the limit: points left)",
+    "start": "validation top-1 error, %",
+}
+"""What a search minimises, by the study's measure."""
 
 
 def picture(outcome: Outcome) -> Figure:
@@ -49,8 +56,44 @@ def picture(outcome: Outcome) -> Figure:
     return figure
 
 
-def _heading(figure: Figure, outcome: Outcome, height: float) -> None:
-    title = outcome.study.title + (" (quick mode: claims nothing)" if outcome.quick else "")
+def tuning(outcome: Outcome) -> Figure | None:
+    """Draw what the search for learning rates measured: a point a seed, a line an arm, a ring at the chosen rate.
+
+    None where nothing was searched with the study as it stands now.
+    """
+    study = outcome.study
+    curves = {arm.name: search.tuning(study, arm) for arm in study.arms if not arm.rate_of}
+    if not any(curves.values()):
+        return None
+    width, height = 7.2, 3.6
+    with style():
+        figure = blank(width, height)
+        axes = figure.subplots(gridspec_kw={"left": 0.09, "right": 0.72, "bottom": 0.15, "top": 0.87})
+        for n, arm in enumerate(arm for arm in study.arms if curves.get(arm.name)):
+            hue, dashes = (BLUE, ORANGE, MUTED)[n % 3], ("-", (0, (5, 1.5)))[n // 3 % 2]
+            curve = {rate: np.array(values)[np.isfinite(values)] for rate, values in curves[arm.name].items()}
+            curve = {rate: values for rate, values in curve.items() if len(values)}
+            for rate, values in curve.items():
+                axes.plot(np.full(len(values), rate), values, ".", color=hue, alpha=0.45, markeredgewidth=0)
+            means = {rate: float(values.mean()) for rate, values in curve.items()}
+            axes.plot(list(means), list(means.values()), color=hue, linestyle=dashes, linewidth=1.3,
+                      label=textwrap.fill(arm.words, 26))  # fmt: skip
+            if arm.learning_rate in means:
+                axes.plot([arm.learning_rate], [means[arm.learning_rate]], "o", color=hue, markerfacecolor="none",
+                          markersize=9)  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel(SEARCHED[study.measure])
+        axes.grid(color=GRID, linewidth=0.7)
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=8.5)
+        _heading(figure, outcome, height, "the search for learning rates")
+    return figure
+
+
+def _heading(figure: Figure, outcome: Outcome, height: float, what: str = "") -> None:
+    title = (
+        outcome.study.title + (f": {what}" if what else "") + (" (quick mode: claims nothing)" if outcome.quick else "")
+    )
     figure.text(0.02, 1 - 0.12 / height, title, va="top", fontsize=10.5, color=INK, weight="bold")
 
 

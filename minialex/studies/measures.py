@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -22,16 +23,29 @@ from minialex.runs import weights_file as weights
 from minialex.runs.run_folder import RunPaths, read_metrics
 from minialex.storage import atomic
 from minialex.studies.statistics import Estimate, estimate
+from minialex.studies.study import GOAL
 
-GOAL = 0.25  # the training error of figure 1
+EASIER_GOALS = (0.4, 0.5)  # on the way there
+LEFT_CHANCE = 0.9  # of ln K, the loss of a guess among K classes
+DIVERGED = "diverged.json"
 TRAINING_IMAGES = 4000  # at most so many are looked at for the training error without dropout and augmentation
 
 Metrics = Sequence[Mapping[str, Any]]
 
 
-def finished(folder: Path, recipe: Recipe) -> bool:
-    """Whether a run folder holds a training of the recipe that came to its end."""
-    return RunPaths(folder).metrics.is_file() and epochs_done(folder) >= int(recipe.epochs)
+def finished(folder: Path, recipe: Recipe, goal: float | None = None) -> bool:
+    """Whether a run folder holds a training of the recipe that came to its end, or to its goal, a training error."""
+    path = RunPaths(folder).metrics
+    if not path.is_file():
+        return False
+    if epochs_done(folder) >= int(recipe.epochs):
+        return True
+    return goal is not None and epochs_to_goal(read_metrics(path), goal) is not None
+
+
+def diverged(folder: Path) -> bool:
+    """Whether a run's numbers ceased to be finite: a rate of a search that was too high."""
+    return (folder / DIVERGED).is_file()
 
 
 def epochs_done(folder: Path) -> int:
@@ -67,6 +81,12 @@ def training_curve(metrics: Metrics) -> list[tuple[float, float]]:
 def epochs_to_goal(metrics: Metrics, goal: float = GOAL) -> float | None:
     """Epochs until the training error, averaged over the epoch before, first is at most the goal; None if never."""
     return next((epoch for epoch, error in training_curve(metrics) if error <= goal), None)
+
+
+def steps_to_leave_chance(metrics: Metrics, classes: int) -> int | None:
+    """Steps until the training loss, averaged over a record of some steps, first is well below a guess's; or None."""
+    below = LEFT_CHANCE * math.log(classes)
+    return next((int(r["step"]) for r in metrics if r["kind"] == "train" and r["loss"] < below), None)
 
 
 class Networks:

@@ -30,6 +30,7 @@ class ArmResult:
         keys: of the runs that they were measured of
         errors: validation top-1 errors, %, where `values` are something else
         curves: [(epochs, training error)] a seed, where the study is about them
+        goals: epochs to an easier goal by its training error in per cent, a value a seed as in `values`
     """
 
     name: str
@@ -37,6 +38,7 @@ class ArmResult:
     keys: tuple[str, ...]
     errors: tuple[float, ...] = ()
     curves: tuple[tuple[tuple[float, float], ...], ...] = ()
+    goals: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,13 @@ class Outcome:
 
     @property
     def base(self) -> ArmResult:
-        """What the others are compared with."""
+        """What the others are compared with, unless they name another arm."""
         return self.arms[0]
+
+    def compared_with(self, arm: ArmResult) -> ArmResult:
+        """The arm that an arm is compared with."""
+        name = self.study.compared_with(self.study.arm(arm.name)).name
+        return next(other for other in self.arms if other.name == name)
 
     @property
     def censored(self) -> frozenset[str]:
@@ -83,9 +90,12 @@ class Outcome:
 
     @cached_property
     def differences(self) -> dict[str, Estimate]:
-        """Arm minus base by arm: paired by seed, or by image for an average of networks."""
-        known, base = {**self.recorded_differences, **self.images}, self.numbers(self.base)
-        return {arm.name: known.get(arm.name) or paired(self.numbers(arm), base) for arm in self.arms[1:]}
+        """Arm minus the one it is compared with, by arm: paired by seed, or by image for an average of networks."""
+        known = {**self.recorded_differences, **self.images}
+        return {
+            arm.name: known.get(arm.name) or paired(self.numbers(arm), self.numbers(self.compared_with(arm)))
+            for arm in self.arms[1:]
+        }
 
     @cached_property
     def adjusted(self) -> dict[str, float]:
@@ -101,6 +111,7 @@ class Outcome:
                 "keys": list(arm.keys),
                 "errors": _rounded(arm.errors),
                 "curves": [[list(point) for point in curve] for curve in arm.curves],
+                "goals": {goal: list(values) for goal, values in arm.goals.items()},
             }
             for arm in self.arms
         ]
@@ -142,6 +153,7 @@ def from_json(value: Mapping[str, Any], of: Study) -> Outcome:
                 tuple(arm["keys"]),
                 tuple(arm.get("errors", ())),
                 tuple(tuple((float(a), float(b)) for a, b in curve) for curve in arm.get("curves", ())),
+                {goal: tuple(values) for goal, values in arm.get("goals", {}).items()},
             )
             for arm in value["arms"]
         )
@@ -190,6 +202,7 @@ def collect(of: Study, seeds: Sequence[int], out: Path, networks: measures.Netwo
         errors = tuple(measures.last_error(found) for found in metrics)
         values: tuple[float | None, ...] = errors
         curves: tuple[tuple[tuple[float, float], ...], ...] = ()
+        goals: dict[str, tuple[float | None, ...]] = {}
         runs = list(zip(folders, recipes, strict=True))
         if arm.evaluate.average > 1:
             value, images[arm.name] = networks.average(folders, recipes[0])
@@ -202,8 +215,14 @@ def collect(of: Study, seeds: Sequence[int], out: Path, networks: measures.Netwo
         elif of.measure == "epochs":
             values = tuple(measures.epochs_to_goal(found) for found in metrics)
             limits[arm.name] = float(recipes[0].epochs)
+            for goal in measures.EASIER_GOALS:
+                goals[f"{goal:.0%}"] = tuple(_rounded(measures.epochs_to_goal(found, goal) for found in metrics))
             curves = tuple(tuple(thinned(measures.training_curve(found))) for found in metrics)
-        arms.append(ArmResult(arm.name, values, keys, errors if values != errors else (), curves))
+        elif of.measure == "start":
+            classes = len(networks.data(recipes[0]).class_names)
+            values = tuple(measures.steps_to_leave_chance(found, classes) for found in metrics)
+            limits[arm.name] = float(max(r["step"] for r in metrics[0] if r["kind"] == "train"))
+        arms.append(ArmResult(arm.name, values, keys, errors if values != errors else (), curves, goals))
     first = of.recipe(of.arms[0], complete[0])
     facts = {
         "command": command,
@@ -224,7 +243,7 @@ def missing(of: Study, seeds: Sequence[int], out: Path) -> list[tuple[Arm, int]]
         (arm, seed)
         for seed in seeds
         for arm in of.arms
-        if not measures.finished(run_folder(out, key(of.recipe(arm, seed))), of.recipe(arm, seed))
+        if not measures.finished(run_folder(out, key(of.recipe(arm, seed))), of.recipe(arm, seed), of.goal)
     ]
 
 

@@ -9,23 +9,24 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from minialex.backend import registry
 from minialex.engine.opening import prepare
 from minialex.engine.session import placement_of
-from minialex.errors import MinialexError, ResourceError
+from minialex.errors import MinialexError, NumericalError, ResourceError
 from minialex.recipe.fields import Recipe
-from minialex.recipe.toml import parse
-from minialex.runs.run_folder import Run, is_run
+from minialex.runs.run_folder import Run, is_run, read_metrics
 from minialex.storage import atomic
 from minialex.studies import measures
 from minialex.studies.outcome import run_folder
 from minialex.studies.study import deciding_fields, key
+from minialex.training.listening import Listener
 from minialex.training.loop import train
 from minialex.training.signals import StopRequest
 
@@ -51,10 +52,24 @@ class Place:
 
 @dataclass(frozen=True)
 class Job:
-    """One run: its recipe, and what it is in words."""
+    """One run.
+
+    Attributes:
+        recipe: what is trained
+        words: what it is, for readers
+        may_diverge: whether numbers that are not finite are an answer, too
+        goal: the training error at which it has given its answer
+    """
 
     recipe: Recipe
     words: str
+    may_diverge: bool = False
+    goal: float | None = None
+
+    def done(self, out: Path) -> bool:
+        """Whether its folder holds its answer."""
+        folder = run_folder(out, key(self.recipe))
+        return measures.finished(folder, self.recipe, self.goal) or (self.may_diverge and measures.diverged(folder))
 
 
 @dataclass
@@ -87,7 +102,7 @@ def unfinished(jobs: Sequence[Job], out: Path) -> list[Job]:
     """Jobs that are not done, each run once however many studies want it."""
     found: dict[str, Job] = {}
     for job in jobs:
-        if not measures.finished(run_folder(out, key(job.recipe)), job.recipe):
+        if not job.done(out):
             found.setdefault(key(job.recipe), job)
     return list(found.values())
 
@@ -151,7 +166,7 @@ def _start(
     busy = [worker.device for worker in workers]
     device = min(place.devices, key=busy.count) if place.devices else None
     mine, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=train_one, args=(job.recipe.to_toml(), place, device, theirs), name=job.words)
+    process = context.Process(target=train_one, args=(job, place, device, theirs), name=job.words)
     process.start()
     theirs.close()
     return _Worker(job, process, mine, device)
@@ -178,12 +193,35 @@ def _failure(worker: _Worker) -> MinialexError | None:
     return ResourceError(f"{worker.job.words}: its process ended with code {code}; run the same command again")
 
 
-def train_one(recipe_toml: str, place: Place, devices: str | None, messages: Connection) -> None:
+class Reached(Exception):
+    """A run has given its answer before its last epoch."""
+
+
+class Goal(Listener):
+    """Ends a training at the epoch that reaches a training error."""
+
+    def __init__(self, run: Run, goal: float) -> None:
+        self.run, self.goal = run, goal
+
+    def recorded(self, record: Mapping[str, Any]) -> None:
+        """The metrics hold the record already."""
+        if record["kind"] != "validation":
+            return
+        if measures.epochs_to_goal(read_metrics(self.run.paths.metrics), self.goal) is not None:
+            raise Reached
+
+
+def train_one(job: Job, place: Place, devices: str | None, messages: Connection) -> None:
     """The work of one process: train a run, or go on with it."""
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
-        code = _train(parse(recipe_toml, "an arm"), place, devices)
+        code = _train(job, place, devices)
+    except Reached:
+        code = 0
     except MinialexError as error:
+        if job.may_diverge and isinstance(error, NumericalError):
+            atomic.write_json(run_folder(place.out, key(job.recipe)) / measures.DIVERGED, {"said": str(error)})
+            raise SystemExit(0) from None
         messages.send((error.exit_code, str(error)))
         code = error.exit_code
     raise SystemExit(code)
@@ -197,7 +235,8 @@ def _stop_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _train(recipe: Recipe, place: Place, devices: str | None) -> int:
+def _train(job: Job, place: Place, devices: str | None) -> int:
+    recipe = job.recipe
     data = measures.data_of(recipe, place.data)
     backend = registry.load(place.backend, threads=place.threads, precision=recipe.precision)
     placement = placement_of(backend, devices, recipe.columns)
@@ -211,4 +250,5 @@ def _train(recipe: Recipe, place: Place, devices: str | None) -> int:
     with Run.resume(folder) if resume else Run.create(folder, full.to_toml()) as run:
         if not resume:
             atomic.write_json(folder / "arm.json", {"fields": deciding_fields(recipe)})
-        return train(full, data, backend, placement, run, resume=resume).exit_code
+        listener = None if job.goal is None else Goal(run, job.goal)
+        return train(full, data, backend, placement, run, listener, resume=resume).exit_code

@@ -1,9 +1,9 @@
 """Studies: the question, the arms and the regime of an ablation, as a TOML file.
 
-The first arm is what the others are compared with. An arm is the base recipe, the study's regime, the arm's own fields,
-and the learning rate that was found for it (``NAME.rates.toml`` beside the study, written by
-``minialex ablate NAME --calibrate``). Runs are known by a key, a hash of everything that decides their numbers, so that
-studies share them.
+The others are compared with the first arm, or with the one that they name. An arm is the base recipe, the study's
+regime, the arm's own fields, and the learning rate that was found for it (``NAME.rates.toml`` beside the study, written
+by ``minialex ablate NAME --calibrate``; see `minialex.studies.search`). Runs are known by a key, a hash of everything
+that decides their numbers, so that studies share them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ MEASURES = {
     "error": "validation top-1 error, %",
     "gap": "validation minus training top-1 error, points",
     "epochs": "epochs to a training error of 25 %",
+    "start": "steps until the loss has left chance",
 }
+GOAL = 0.25
+"""The training error of figure 1."""
 EXPECTATIONS = ("worse", "better", "none")
 
 
@@ -60,7 +63,8 @@ class Arm:
             (nothing)
         learning_rate: the one found for it, None where nobody looked
         rate_of: the arm whose learning rate it takes, empty for its own
-        effect: the paper's difference from the first arm, points of top-1 error, where it gives one
+        against: the arm that it is compared with, the first one if empty
+        effect: the paper's difference from that arm, points of top-1 error, where it gives one
     """
 
     name: str
@@ -70,6 +74,7 @@ class Arm:
     evaluate: Evaluate
     learning_rate: float | None = None
     rate_of: str = ""
+    against: str = ""
     effect: float | None = None
 
 
@@ -89,6 +94,16 @@ class FullScale:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What somebody else measured of an arm's innovation: top-1 errors of theirs, per cent, without and with it."""
+
+    arm: str
+    source: str
+    base: float
+    value: float
+
+
+@dataclass(frozen=True)
 class Study:
     """A study's file, checked.
 
@@ -97,8 +112,9 @@ class Study:
         section: where it says so
         measure: see `MEASURES`
         regime: recipe fields of all arms
-        calibration: ``grid`` of learning rates, ``seeds``, and recipe fields under ``regime`` for the search
-        evidence: what the search found: tables of arm, rate, seed and value
+        calibration: the search begins with the learning rates of ``grid`` (of ``grids`` for some arms), with ``seeds``
+        evidence: what the search found: tables of arm, rate, seed, value and the key of the run
+        published: others' figures
     """
 
     name: str
@@ -114,6 +130,12 @@ class Study:
     full_scale: tuple[FullScale, ...]
     calibration: Mapping[str, Any]
     evidence: tuple[Mapping[str, Any], ...]
+    published: tuple[Published, ...] = ()
+
+    @property
+    def goal(self) -> float | None:
+        """The training error at which a run has given its answer, None where every run goes to its end."""
+        return GOAL if self.measure == "epochs" else None
 
     def arm(self, name: str) -> Arm:
         """An arm by its name."""
@@ -128,8 +150,12 @@ class Study:
         return _changed(load_recipe(self.base), {**self.regime, **arm.fields, "seed": seed, **rate})
 
     def search_recipe(self, arm: Arm, seed: int, rate: float) -> Recipe:
-        """What is trained in the search for an arm's learning rate."""
-        return _changed(self.recipe(arm, seed), {**self.calibration.get("regime", {}), "learning_rate": rate})
+        """What is trained in the search for an arm's learning rate: the arm itself, at full length."""
+        return _changed(self.recipe(arm, seed), {"learning_rate": rate})
+
+    def compared_with(self, arm: Arm) -> Arm:
+        """The arm that an arm is compared with."""
+        return self.arm(arm.against) if arm.against else self.arms[0]
 
     def grid(self, arm: Arm) -> tuple[float, ...]:
         """The learning rates of the search for an arm."""
@@ -143,13 +169,17 @@ def key(recipe: Recipe) -> str:
 
 
 def deciding_fields(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's fields as JSON has them, without those that change no number; of the data its name alone."""
+    """The recipe's fields as JSON has them, without those that change no number; of the data its name alone.
+
+    Fields that have their default are left out, so that a field that comes to recipes later changes no run's key.
+    """
+    usual = Recipe()
     chosen = {
         name: getattr(recipe, name)
         for name, (table, _) in fields().items()
-        if table != "place" and name not in INDIFFERENT
+        if table != "place" and name not in INDIFFERENT and getattr(recipe, name) != getattr(usual, name)
     }
-    return {**chosen, "data": chosen["data"].partition(":")[0]}
+    return {**chosen, "data": recipe.data.partition(":")[0]}
 
 
 def names() -> tuple[str, ...]:
@@ -187,21 +217,32 @@ def parse(text: str, name: str, rates: str = "") -> Study:
     where = f"study '{name}'"
     table, search = _toml(text, where), _toml(rates, f"rates of {where}")
     needed = ("title", "question", "section", "claim", "measure", "base", "seeds", "arms")
-    _known(table, (*needed, "effect", "expect", "regime", "calibration", "full_scale"), where)
+    _known(table, (*needed, "effect", "expect", "regime", "calibration", "full_scale", "published"), where)
     for field in needed:
         if field not in table:
             raise ConfigurationError(f"{where}: '{field}' is missing")
     if table["measure"] not in MEASURES:
         raise ConfigurationError(f"{where}: no measure '{table['measure']}'.{nearest(table['measure'], MEASURES)}")
-    chosen = search.get("rates", {})
+    chosen, calibration = search.get("rates", {}), table.get("calibration", {})
+    _known(calibration, ("grid", "grids", "seeds"), f"[calibration] of {where}")
+    if calibration and len(calibration.get("seeds", ())) < 2:
+        raise ConfigurationError(f"{where}: [calibration] needs two seeds or more")
     arms: list[Arm] = []
     for entry in table["arms"]:
-        _known(entry, ("name", "words", "fields", "expect", "evaluate", "rate_of", "effect"), f"an arm of {where}")
+        _known(
+            entry,
+            ("name", "words", "fields", "expect", "evaluate", "rate_of", "against", "effect"),
+            f"an arm of {where}",
+        )
         if "name" not in entry or any(arm.name == entry["name"] for arm in arms):
             raise ConfigurationError(f"{where}: every arm needs a name of its own")
         expect = entry.get("expect", table.get("expect", "none")) if arms else "none"
         if expect not in EXPECTATIONS:
             raise ConfigurationError(f"{where}: expect is one of {', '.join(EXPECTATIONS)}, not '{expect}'")
+        if entry.get("against", entry["name"]) not in (entry["name"], *(arm.name for arm in arms)):
+            raise ConfigurationError(
+                f"{where}: arm '{entry['name']}' is compared with '{entry['against']}', no arm above it"
+            )
         use = entry.get("evaluate", {})
         _known(use, ("views", "average"), f"arm '{entry['name']}' of {where}")
         rate = chosen.get(entry.get("rate_of", entry["name"]))
@@ -210,16 +251,19 @@ def parse(text: str, name: str, rates: str = "") -> Study:
     seeds = tuple(table["seeds"])
     if len(arms) < 2 or not seeds or len(set(seeds)) != len(seeds):
         raise ConfigurationError(f"{where}: needs two arms or more, and seeds that differ")
-    full = table.get("full_scale", ())
-    for entry in full:
-        _known(entry, tuple(FullScale.__dataclass_fields__), f"full_scale of {where}")
+    full, published = table.get("full_scale", ()), table.get("published", ())
+    for kind, entries in ((FullScale, full), (Published, published)):
+        for entry in entries:
+            _known(entry, tuple(kind.__dataclass_fields__), f"full_scale or published of {where}")
     given = {field: table[field] for field in ("title", "question", "claim", "measure", "base")}
     made = Study(
         **given, name=name, section=str(table["section"]), seeds=seeds, arms=tuple(arms),
-        regime=table.get("regime", {}), calibration=table.get("calibration", {}),
+        regime=table.get("regime", {}), calibration=calibration,
         full_scale=tuple(FullScale(**entry) for entry in full), evidence=tuple(search.get("evidence", ())),
+        published=tuple(Published(**entry) for entry in published),
     )  # fmt: skip
-    for arm_name in (*chosen, *(line.arm for line in made.full_scale)):
+    mentioned = [line.arm for line in made.full_scale] + [line.arm for line in made.published]
+    for arm_name in (*chosen, *mentioned):
         made.arm(arm_name)
     for each in arms:
         made.recipe(each, seeds[0])

@@ -1,10 +1,15 @@
 """An outcome in words and as a table. Nothing here is written by hand for a study: verdicts follow from the numbers.
 
-The rules, for an arm whose measure the paper says is worse (or better) than the base's:
+The rules, for an arm whose measure the paper says is worse (or better) than that of the arm it is compared with:
 
+- *not comparable yet*: the outcome was recorded with another design than the study has now, or a learning rate was not
+  searched as `minialex.studies.search` asks;
+- *cannot tell*: what differs had no time to act. Weight decay shrinks a weight that gets no gradient by
+  exp(−Σ ε/(1 − μ) · λ) in a run; where that differs by less than one e-folding between the arms, nothing is tested;
 - *shown at this scale*: the 95% interval of the difference lies wholly on the paper's side of zero, and Holm's
   corrected p is below 0.05;
-- *the opposite was shown at this scale*: the same on the other side;
+- *the opposite was shown at this scale*: the same on the other side, and the search for learning rates has the same
+  sign at the two best rates of both arms;
 - *not shown*: the interval includes zero and leaves no room for a difference as large as the paper's (or, where the
   paper gives no number, as one point) in the paper's direction;
 - *undecided*: all else: the seeds are too few, or the effect too small, to tell.
@@ -18,16 +23,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from minialex.engine.schedule import epoch_rates
 from minialex.speed import machine
+from minialex.studies import search
 from minialex.studies.outcome import ArmResult, Outcome
-from minialex.studies.statistics import Estimate
-from minialex.studies.study import FullScale
+from minialex.studies.statistics import Estimate, estimate
+from minialex.studies.study import FullScale, key
 
 SHOWN = "shown at this scale"
 OPPOSITE = "the opposite was shown at this scale"
 NOT_SHOWN = "not shown"
 UNDECIDED = "undecided"
 DIFFERENT, NO_DIFFERENCE = "a difference was shown at this scale", "no difference shown"
+NOT_YET = "not comparable yet"
+CANNOT_TELL = "cannot tell"
 QUICK = "quick mode: the mechanics work; nothing is claimed"
 SIGNIFICANT = 0.05
 OF_INTEREST = 1.0  # points, where the paper gives no number
@@ -36,9 +45,10 @@ HEADS = {
     "error": "top-1 error, %",
     "gap": "validation − training error, points",
     "epochs": "epochs to 25% training error",
+    "start": "steps until the loss has left chance",
 }
-UNITS = {"error": "points of top-1 error", "gap": "points", "epochs": "epochs"}
-DIGITS = {"error": 1, "gap": 1, "epochs": 2}
+UNITS = {"error": "points of top-1 error", "gap": "points", "epochs": "epochs", "start": "steps"}
+DIGITS = {"error": 1, "gap": 1, "epochs": 2, "start": 0}
 """Of each measure: the head of its column, the unit in a sentence, digits after the point."""
 
 
@@ -61,9 +71,42 @@ def judgement(outcome: Outcome, arm: ArmResult) -> str:
     """An arm's verdict."""
     if outcome.quick:
         return QUICK
+    if reason := not_comparable(outcome, arm):
+        return f"{NOT_YET}: {reason}"
+    if (folds := decay_folds(outcome, arm)) is not None and folds < 1:
+        return f"{CANNOT_TELL}: the decay had {folds:.1g} of an e-folding to act"
     of = outcome.study.arm(arm.name)
     effect = {"error": of.effect, "epochs": 1.0}.get(outcome.study.measure)
-    return judge(outcome.differences[arm.name], outcome.adjusted[arm.name], of.expect, effect)
+    said = judge(outcome.differences[arm.name], outcome.adjusted[arm.name], of.expect, effect)
+    if said == OPPOSITE and not search.agree(outcome.study, of, -1 if of.expect == "worse" else 1):
+        return UNDECIDED
+    return said
+
+
+def not_comparable(outcome: Outcome, arm: ArmResult) -> str:
+    """Why an arm cannot be compared as the study stands now, or an empty text."""
+    study = outcome.study
+    for result in (outcome.compared_with(arm), arm):
+        of = study.arm(result.name)
+        if result.keys != tuple(key(study.recipe(of, seed)) for seed in outcome.seeds):
+            return "it was recorded with another design or other learning rates"
+        if reason := search.lacking(study, of):
+            return reason
+    return ""
+
+
+def decay_folds(outcome: Outcome, arm: ArmResult) -> float | None:
+    """By how many e-foldings weight decay alone shrinks weights more in one of two arms; None if more differs."""
+    study, of = outcome.study, outcome.study.arm(arm.name)
+    recipes = [study.recipe(each, outcome.seeds[0]) for each in (study.compared_with(of), of)]
+    if set(recipes[0].differences(recipes[1])) - {"learning_rate"} != {"weight_decay"}:
+        return None
+    shrunk: list[float] = []
+    for recipe in recipes:
+        rates = sum(epoch_rates(recipe, epoch, ()).learning_rate for epoch in range(1, recipe.epochs + 1))
+        steps = int(outcome.facts["training_images"]) // recipe.batch_size
+        shrunk.append(rates * steps / (1 - recipe.momentum) * recipe.weight_decay)
+    return abs(shrunk[0] - shrunk[1])
 
 
 def verdict(outcome: Outcome) -> tuple[str, ...]:
@@ -75,15 +118,15 @@ def verdict(outcome: Outcome) -> tuple[str, ...]:
 
 def _sentence(outcome: Outcome, arm: ArmResult) -> str:
     study = outcome.study
-    base, mine = study.arm(outcome.base.name), study.arm(arm.name)
+    base, mine = study.arm(outcome.compared_with(arm).name), study.arm(arm.name)
     found, said = outcome.differences[arm.name], judgement(outcome, arm)
     paired = f"{found.count:,} validation images" if arm.name in outcome.images else f"{found.count} paired seeds"
     unit = UNITS[study.measure]
     if found.includes_zero:
-        what = f"no difference shown ({_signed(found.mean)} {unit}, 95% interval {_interval(found)}, {paired})"
+        what = f"no difference shown ({signed(found.mean)} {unit}, 95% interval {interval(found)}, {paired})"
     else:
-        word = "more" if found.mean > 0 else "fewer" if study.measure == "epochs" else "less"
-        what = f"{abs(found.mean):.1f} {unit} {word} (95% interval of the difference {_interval(found)}, {paired})"
+        word = "more" if found.mean > 0 else "fewer" if study.measure in ("epochs", "start") else "less"
+        what = f"{abs(found.mean):.1f} {unit} {word} (95% interval of the difference {interval(found)}, {paired})"
     verdict = f"the paper's claim: {said}" if mine.expect != "none" else said if said not in what else ""
     parts = filter(None, (what, _censored(outcome), verdict))
     return f"{mine.words}, compared with {base.words}: {'; '.join(parts)}."
@@ -91,8 +134,9 @@ def _sentence(outcome: Outcome, arm: ArmResult) -> str:
 
 def _censored(outcome: Outcome) -> str:
     """Which arms did not reach the goal, if any."""
+    unit = UNITS[outcome.study.measure]
     return "; ".join(
-        f"{outcome.study.arm(arm.name).words} did not reach the goal in {outcome.limits[arm.name]:g} epochs with "
+        f"{outcome.study.arm(arm.name).words} did not reach the goal in {outcome.limits[arm.name]:g} {unit} with "
         f"{arm.values.count(None)} of {len(arm.values)} seeds, which count with that number, a lower bound"
         for arm in outcome.arms
         if None in arm.values
@@ -104,26 +148,53 @@ def table(outcome: Outcome) -> str:
     study = outcome.study
     full = {line.arm: _log(line) for line in study.full_scale}
     digits = DIGITS[study.measure]
+    sources = sorted({line.source for line in study.published})
+    goals = sorted({goal for arm in outcome.arms for goal in arm.goals})
+    errors = "top-1 error, %" if study.measure in ("gap", "start") else ""
     head = [
-        "arm", f"{HEADS[study.measure]}: mean", "95% interval", "runs", "difference from the first", "its 95% interval",
-        "p (Holm)", "paper", "2012 log", "verdict",
+        "arm", f"{HEADS[study.measure]}: mean", "95% interval", *(f"to {goal}" for goal in goals), errors, "runs",
+        "learning rate", "difference" if _one_base(outcome) else "difference, from", "its 95% interval", "p (Holm)",
+        "paper", "2012 log", *sources, "verdict",
     ]  # fmt: skip
     rows = []
     for n, arm in enumerate(outcome.arms):
-        mean = outcome.means[arm.name]
+        of, mean = study.arm(arm.name), outcome.means[arm.name]
         least = "≥ " if arm.name in outcome.censored else ""
-        row = [study.arm(arm.name).words, f"{least}{mean.mean:.{digits}f}", _interval(mean, digits), f"{mean.count}"]
+        rate = "" if of.learning_rate is None else f"{of.learning_rate:g}"
+        row = [of.words, f"{least}{mean.mean:.{digits}f}", interval(mean, digits)]
+        row += [_goal(outcome, arm, goal) for goal in goals]
+        row += [f"{sum(arm.errors) / len(arm.errors):.1f}" if errors and arm.errors else "", f"{mean.count}", rate]
+        others = [_published(outcome, arm.name, source) for source in sources]
         if n == 0:
-            row += ["", "", "", "", full.get(arm.name, ""), ""]
+            row += ["", "", "", "", full.get(arm.name, ""), *others, ""]
         else:
             found = outcome.differences[arm.name]
             said = judgement(outcome, arm)
             if found.includes_zero and said in (NOT_SHOWN, UNDECIDED):
                 said = f"no difference shown: {said}"
-            row += [_signed(found.mean, digits), _interval(found, digits), _p(outcome.adjusted[arm.name]),
-                    _paper(outcome, arm.name), full.get(arm.name, ""), said]  # fmt: skip
+            whose = "" if _one_base(outcome) else f" ({study.arm(outcome.compared_with(arm).name).words})"
+            row += [signed(found.mean, digits) + whose, interval(found, digits), _p(outcome.adjusted[arm.name]),
+                    _paper(outcome, arm.name), full.get(arm.name, ""), *others, said]  # fmt: skip
         rows.append(row)
     return markdown(head, rows)
+
+
+def _one_base(outcome: Outcome) -> bool:
+    return all(outcome.compared_with(arm) is outcome.base for arm in outcome.arms[1:])
+
+
+def _goal(outcome: Outcome, arm: ArmResult, goal: str) -> str:
+    """The mean of the epochs to an easier goal, a lower bound where some seed did not reach it."""
+    if goal not in arm.goals:
+        return ""
+    values = [outcome.limits[arm.name] if value is None else value for value in arm.goals[goal]]
+    return f"{'≥ ' if None in arm.goals[goal] else ''}{estimate(values).mean:.{DIGITS['epochs']}f}"
+
+
+def _published(outcome: Outcome, name: str, source: str) -> str:
+    """Others' difference in points of top-1 error, and what it is made of."""
+    found = [line for line in outcome.study.published if (line.arm, line.source) == (name, source)]
+    return "; ".join(f"{signed(line.value - line.base)} ({line.base:.1f} → {line.value:.1f}%)" for line in found)
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -145,6 +216,34 @@ def picture_text(outcome: Outcome) -> str:
         for arm in outcome.arms
     )
     return f"{study.title}: {shown}. Means of {HEADS[study.measure]}: {means}."
+
+
+def tuning_text(outcome: Outcome) -> str:
+    """What the picture of the tuning curves shows (`minialex.studies.drawing.tuning`)."""
+    study, parts = outcome.study, []
+    for arm in study.arms:
+        if curve := {} if arm.rate_of else search.tuning(study, arm):
+            means = ", ".join(f"{rate:g}: {_tried(values)}" for rate, values in curve.items())
+            parts.append(f"{arm.words}: {means}")
+    return f"The search for learning rates of {study.title}, the measure against the rate. {'; '.join(parts)}."
+
+
+def _tried(values: Sequence[float]) -> str:
+    mean = sum(values) / len(values)
+    return f"{mean:.1f}" if math.isfinite(mean) else "failed"
+
+
+def shared(outcome: Outcome, others: Sequence[Outcome]) -> str:
+    """A sentence that says with which other studies this one shares its base's runs, or an empty text."""
+    keys = set(outcome.base.keys)
+    names = [
+        each.study.title for each in others if each.study.name != outcome.study.name and keys & set(each.base.keys)
+    ]
+    return (
+        f"The runs of {outcome.study.arms[0].words} are those of these studies, too: {', '.join(names)}."
+        if names
+        else ""
+    )
 
 
 def provenance(outcome: Outcome) -> str:
@@ -175,7 +274,7 @@ def _paper(outcome: Outcome, name: str) -> str:
         return "" if expect == "none" else expect
     if outcome.study.measure == "epochs":
         return f"{effect:g} times as many"
-    return _signed(effect if expect == "worse" else -effect)
+    return signed(effect if expect == "worse" else -effect)
 
 
 def _log(line: FullScale) -> str:
@@ -189,12 +288,14 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
-def _signed(value: float, digits: int = 1) -> str:
+def signed(value: float, digits: int = 1) -> str:
+    """A number with its sign, none for what rounds to zero."""
     text = f"{value:+.{digits}f}".replace("-", "−")
     return text if float(f"{value:.{digits}f}") != 0 else f"{0:.{digits}f}"
 
 
-def _interval(found: Estimate, digits: int = 1) -> str:
+def interval(found: Estimate, digits: int = 1) -> str:
+    """A 95% interval in words."""
     if math.isinf(found.low):
         return "none: one value"
     return f"{found.low:.{digits}f} to {found.high:.{digits}f}".replace("-", "−")

@@ -26,3 +26,13 @@ def test_studies_on_the_page_exist() -> None:
     for words in re.findall(r"^minialex ablate (\w[\w-]*)", TEXT, re.MULTILINE):
         assert words in ablations.names()
     assert run(["recipe", "ablations/no-norm"]) == 0
+
+
+def test_how_we_fooled_ourselves() -> None:
+    """Its two tables are the records, which say what the words around them say."""
+    text = studies.FOOLED.read_text(encoding="utf-8")
+    assert studies.fooled(text) == text, "run `python benchmarks/studies.py`"
+    before, after = studies.edge("before"), studies.edge("after")
+    assert sum(found.high < 0 for found in before.differences.values()) >= 4
+    assert not any(found.high < 0 for found in after.differences.values())
+    assert [arm.values for arm in before.arms[1:]] == [arm.values for arm in after.arms[1:]], "the same runs"

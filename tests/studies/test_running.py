@@ -16,7 +16,7 @@ import pytest
 from minialex.cli import app as cli
 from minialex.errors import ResourceError
 from minialex.runs.run_folder import RunPaths, read_metrics
-from minialex.studies import study
+from minialex.studies import search, study
 from minialex.studies.measures import epochs_done, training_curve
 from minialex.studies.outcome import run_folder
 from minialex.studies.running import Job, Place, run
@@ -41,7 +41,7 @@ epochs = {epochs}
 schedule = "constant"
 [calibration]
 grid = [0.01, 0.001]
-seeds = [7]
+seeds = [7, 8]
 [[arms]]
 name = "some"
 fields = {{ dropout = 0.2 }}
@@ -104,12 +104,16 @@ def test_rates_are_found_once_and_kept(here: Path, capfd: pytest.CaptureFixture[
     assert cli.run(["ablate", mine, "--calibrate", "--out", "out"]) == 0
     out = capfd.readouterr().out
     found = study("mine.toml")
-    assert {arm.name for arm in found.arms if arm.learning_rate in (0.01, 0.001)} == {"some", "none"}
-    assert len(found.evidence) == 4
     for arm in found.arms:
-        best = min((line for line in found.evidence if line["arm"] == arm.name), key=lambda line: line["value"])
-        assert arm.learning_rate == best["rate"]
-        assert f"mine: {arm.name}: {best['rate']:g}" in out
+        curve = search.tuning(found, arm)
+        assert {0.01, 0.001} <= set(curve)
+        assert {len(values) for values in curve.values()} == {2}
+        assert arm.learning_rate == search.best(curve)[0]
+        assert search.lacking(found, arm) in ("", f"the rates tried for {arm.words} are more than a factor of 2 apart")
+        assert f"mine: {arm.name}: {arm.learning_rate:g}" in out
+    assert "runs," in out
+    assert cli.run(["ablate", mine, "--calibrate", "--out", "out"]) == 0
+    assert "runs," not in capfd.readouterr().out, "nothing is trained twice"
 
 
 def command(here: Path, *words: str) -> subprocess.Popen[str]:

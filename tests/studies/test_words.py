@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from minialex.speed import machine
 from minialex.studies import words
 from minialex.studies.outcome import ArmResult, Outcome
 from minialex.studies.statistics import Estimate, estimate, student
-from minialex.studies.study import study
+from minialex.studies.study import key, study
 
 student(1)  # imports SciPy now, not within the time that Hypothesis gives an example
 NUMBERS = st.lists(st.floats(-20, 20), min_size=2, max_size=6)
@@ -19,9 +21,24 @@ FACTS = {"command": "minialex ablate pooling", "data": "cifar10", "training_imag
 
 
 def outcome(*arms: tuple[float | None, ...], name: str = "pooling", quick: bool = False, **more: object) -> Outcome:
-    of = study(name)
-    results = tuple(ArmResult(arm.name, values, ()) for arm, values in zip(of.arms, arms, strict=True))
-    return Outcome(of, tuple(range(len(arms[0]))), results, FACTS, quick=quick, **more)  # type: ignore[arg-type]
+    """An outcome of the first arms of a study, each with a search that is as it should be."""
+    found = study(name)
+    bare = replace(found, arms=tuple(replace(arm, learning_rate=0.01) for arm in found.arms[: len(arms)]))
+    errors = {0.005: (0.2, 0.2), 0.01: (0.0, 0.1), 0.02: (0.3, 0.3)}
+    evidence = tuple(
+        {"arm": arm.name, "rate": rate, "seed": 101 + n, "key": key(bare.search_recipe(arm, 101 + n, rate)),
+         "value": values[0] + error}
+        for arm, values in zip(bare.arms, arms, strict=True)
+        for rate, pair in errors.items()
+        for n, error in enumerate(pair)
+    )  # fmt: skip
+    of = replace(bare, evidence=evidence)
+    seeds = tuple(range(len(arms[0])))
+    results = tuple(
+        ArmResult(arm.name, values, tuple(key(of.recipe(arm, seed)) for seed in seeds))
+        for arm, values in zip(of.arms, arms, strict=True)
+    )
+    return Outcome(of, seeds, results, FACTS, quick=quick, **more)  # type: ignore[arg-type]
 
 
 @given(NUMBERS, st.sampled_from(["worse", "better", "none"]), st.one_of(st.none(), st.floats(0.1, 5)))
@@ -72,6 +89,51 @@ def test_no_difference_is_said_in_both() -> None:
     assert "no difference shown: undecided" in words.table(found)
 
 
+def test_the_opposite_needs_the_two_best_rates() -> None:
+    found = outcome((53.0, 54.1, 51.9), (50.0, 51.0, 49.0))
+    assert words.judgement(found, found.arms[1]) == words.OPPOSITE
+    worse = [dict(line) for line in found.study.evidence]
+    for line in worse:
+        if line["arm"] == "touching" and line["rate"] != 0.01:
+            line["value"] = 60.0
+    crossed = replace(found, study=replace(found.study, evidence=tuple(worse)))
+    assert words.judgement(crossed, crossed.arms[1]) == words.UNDECIDED
+
+
+def test_no_verdict_without_a_search_or_of_another_design() -> None:
+    found = outcome((50.0, 51.0, 49.0), (53.0, 54.1, 51.9))
+    bare = replace(found, study=replace(found.study, evidence=()))
+    assert words.judgement(bare, bare.arms[1]).startswith(f"{words.NOT_YET}: no learning rate was searched")
+    other = replace(found, study=replace(found.study, regime={**found.study.regime, "epochs": 3}))
+    assert "another design" in words.judgement(other, other.arms[1])
+    assert words.NOT_YET in words.table(other)
+
+
+def test_a_decay_that_could_not_act_is_called_that() -> None:
+    found = outcome((50.0, 51.0, 49.0), (53.0, 54.1, 51.9), name="decay")
+    few = replace(found, facts={**FACTS, "training_images": 320})  # 10 steps an epoch
+    folds = words.decay_folds(few, few.arms[1])
+    assert folds == pytest.approx(10 * (0.01 * 129 + 0.001 * 21) / 0.1 * 0.0005)
+    assert words.judgement(few, few.arms[1]).startswith(words.CANNOT_TELL)
+    many = replace(found, facts={**FACTS, "training_images": 32 * 200})
+    assert words.judgement(many, many.arms[1]) == words.SHOWN
+    pooling = outcome((50.0, 51.0), (53.0, 54.0))
+    assert words.decay_folds(pooling, pooling.arms[1]) is None
+
+
+def test_arms_are_compared_with_the_one_they_name() -> None:
+    found = outcome((3.0, 3.5), (9.0, 9.6), (4.0, 4.1), (4.2, 4.0), name="relu", limits={})
+    assert found.differences["tanh-today"].mean == pytest.approx(0.05)
+    assert found.differences["tanh-2012"].mean == pytest.approx(6.05)
+    assert "ReLU as today" in words.table(found).splitlines()[-1]
+
+
+def test_a_shared_base_is_said() -> None:
+    mine, other = outcome((50.0, 51.0), (50.0, 52.0)), outcome((50.0, 51.0), (50.0, 52.0), name="views")
+    assert words.shared(mine, [mine, other]).endswith(f"{other.study.title}.")
+    assert words.shared(mine, [mine]) == ""
+
+
 def test_quick_claims_nothing() -> None:
     found = outcome((50.0, 51.0, 49.0), (53.0, 54.0, 52.0), quick=True)
     assert words.verdict(found) == (words.QUICK + ".",)
@@ -80,7 +142,8 @@ def test_quick_claims_nothing() -> None:
 
 
 def test_a_goal_that_is_not_reached_is_a_lower_bound() -> None:
-    found = outcome((3.0, 3.5, 3.2), (9.0, None, None), name="relu", limits={"relu": 40.0, "tanh": 40.0})
+    found = outcome((3.0, 3.5, 3.2), (9.0, None, None), name="relu",
+                    limits={"relu-2012": 40.0, "tanh-2012": 40.0})  # fmt: skip
     assert "≥ 29.67" in words.table(found)
     assert "did not reach the goal in 40 epochs with 2 of 3 seeds" in words.verdict(found)[0]
 

@@ -280,7 +280,9 @@ def ablation_parts(name: str) -> list[Text | Picture]:
         return [Text(f"*The study `{name}` is not recorded yet: `minialex ablate {name}` runs it.*", made_of)]
     sentences = "\n".join(f"- {sentence}" for sentence in studies.verdict(outcome))
     note = f"<small>{studies.provenance(outcome)}</small>"
+    searched = studies.tuning_picture(outcome)
     return [
         Text(f"{sentences}\n\n{studies.table(outcome)}\n\n{note}", made_of),
         Picture(studies.picture(outcome), studies.picture_text(outcome)),
+        *([] if searched is None else [Picture(searched, studies.tuning_text(outcome))]),
     ]

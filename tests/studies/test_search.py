@@ -1,0 +1,110 @@
+"""The search for learning rates ends inside of what it tried, and no verdict rests on one that did not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minialex.errors import ConfigurationError
+from minialex.studies import search
+from minialex.studies.search import Curve
+from minialex.studies.study import Study, key, parse
+
+TEXT = """
+title = "Width of the windows"
+question = "q"
+section = "1"
+claim = "c"
+measure = "error"
+base = "small"
+expect = "worse"
+seeds = [1, 2, 3]
+[calibration]
+grid = [0.005, 0.01, 0.02]
+seeds = [101, 102]
+[[arms]]
+name = "a"
+[[arms]]
+name = "b"
+fields = { pool_size = 2 }
+"""
+A: Curve = {0.005: (55, 54), 0.01: (51, 52), 0.02: (53, 54)}
+B: Curve = {0.005: (53, 52), 0.01: (50, 49), 0.02: (51, 50)}
+
+
+def searched(a: Curve = A, b: Curve = B, chosen: tuple[float, float] = (0.01, 0.01)) -> Study:
+    """The study with such curves kept, as of runs of its arms as they stand."""
+    bare = parse(TEXT, "mine")
+    lines = [
+        f'{{ arm = "{name}", rate = {rate}, seed = {seed}, value = {value}, '
+        f'key = "{key(bare.search_recipe(bare.arm(name), seed, rate))}" }}'
+        for name, curve in (("a", a), ("b", b))
+        for rate, values in curve.items()
+        for seed, value in zip((101, 102), values, strict=False)
+    ]
+    return parse(TEXT, "mine", f"evidence = [{', '.join(lines)}]\n[rates]\na = {chosen[0]}\nb = {chosen[1]}\n")
+
+
+def explore(error: Callable[[float], float], grid: tuple[float, ...]) -> dict[float, list[float]]:
+    curve: dict[float, list[float]] = {}
+    while rates := search.next_rates(curve, grid):
+        curve.update({rate: [error(rate)] for rate in rates})
+    return curve
+
+
+@given(st.floats(-12, -2), st.integers(-7, 4))
+def test_the_best_rate_ends_inside(bottom: float, away: int) -> None:
+    """For an error that has one lowest place, wherever that is and wherever the search begins."""
+
+    def error(rate: float) -> float:
+        return math.inf if math.log2(rate) > bottom + 1.2 else abs(math.log2(rate) - bottom)
+
+    curve = explore(error, tuple(2.0 ** (round(bottom) + away + n) for n in range(3)))
+    first = search.best(curve)[0]
+    assert min(curve) < first < max(curve)
+    assert abs(math.log2(first) - bottom) <= 0.51 or math.isinf(error(2 * first))
+
+
+def test_a_curve_that_never_turns_is_given_up() -> None:
+    with pytest.raises(ConfigurationError, match="no best learning rate among 13"):
+        explore(lambda rate: rate, (0.01, 0.02))
+
+
+@pytest.mark.parametrize(
+    ("a", "chosen", "said"),
+    [
+        ({}, 0.01, "no learning rate was searched"),
+        ({rate: values[:1] for rate, values in A.items()}, 0.01, "one seed"),
+        (A, 0.02, "not the best"),
+        ({0.01: (51, 52), 0.02: (53, 54)}, 0.01, "edge"),
+        ({0.005: (55, 54), 0.01: (53, 54), 0.02: (51, 52)}, 0.02, "edge"),
+        ({0.005: (55, 54), 0.01: (51, 52), 0.04: (53, 54)}, 0.01, "more than a factor of 2"),
+        (A, 0.01, ""),
+    ],
+)
+def test_what_a_comparison_may_not_rest_on(a: Curve, chosen: float, said: str) -> None:
+    study = searched(a, chosen=(chosen, 0.01))
+    reason = search.lacking(study, study.arm("a"))
+    assert said in reason
+    assert bool(reason) == bool(said)
+
+
+def test_evidence_of_another_design_does_not_count() -> None:
+    study = searched()
+    changed = parse(
+        TEXT.replace("[calibration]", "[regime]\nepochs = 7\n[calibration]"), "mine", "[rates]\na = 0.01\nb = 0.01\n"
+    )
+    moved = Study(**{**changed.__dict__, "evidence": study.evidence})
+    assert search.tuning(study, study.arm("a"))
+    assert not search.tuning(moved, moved.arm("a"))
+
+
+def test_the_sign_at_the_two_best_rates_of_both() -> None:
+    below = searched()
+    assert search.agree(below, below.arm("b"), -1)
+    crossed = searched(b={0.005: (53, 55), 0.01: (50, 49), 0.02: (54, 55)})
+    assert not search.agree(crossed, crossed.arm("b"), -1), "at b's second rate it errs more than a at its first"
