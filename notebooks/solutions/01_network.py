@@ -40,11 +40,30 @@ WRONG = {
         (lambda image: 1 // 0, "ZeroDivisionError"),
     ],
     "rows_after": [
-        (lambda rows, kernel, stride, padding: (rows + padding - kernel) / stride + 1, "counted whole"),
-        (lambda rows, kernel, stride, padding: -(-(rows + padding - kernel) // stride) + 1, "hangs over the edge"),
-        (lambda rows, kernel, stride, padding: (rows + padding - kernel) // stride, "one too few"),
-        (lambda rows, kernel, stride, padding: (rows + 2 * padding - kernel) // stride + 1, "together"),
-        (lambda rows, kernel, stride, padding: (rows - kernel) // stride + 1, "padding is missing"),
+        (
+            lambda rows, kernel, stride, padding: (rows + padding - kernel) / stride + 1,
+            "counted whole",
+        ),
+        (
+            lambda rows, kernel, stride, padding: (
+                -(-(rows + padding - kernel) // stride) + 1
+            ),
+            "hangs over the edge",
+        ),
+        (
+            lambda rows, kernel, stride, padding: (rows + padding - kernel) // stride,
+            "one too few",
+        ),
+        (
+            lambda rows, kernel, stride, padding: (
+                (rows + 2 * padding - kernel) // stride + 1
+            ),
+            "together",
+        ),
+        (
+            lambda rows, kernel, stride, padding: (rows - kernel) // stride + 1,
+            "padding is missing",
+        ),
         (lambda rows: rows, "TypeError"),
         (55, "should be a function"),
     ],

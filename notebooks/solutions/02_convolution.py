@@ -16,7 +16,9 @@ def weight_gradient(dy, x, size, stride):
         for s in range(size):
             for p in range(P):
                 for q in range(Q):
-                    dw[:, :, r, s] += dy[:, :, p, q].T @ x[:, :, p * stride + r, q * stride + s]
+                    dw[:, :, r, s] += (
+                        dy[:, :, p, q].T @ x[:, :, p * stride + r, q * stride + s]
+                    )
     return dw
 
 
@@ -42,7 +44,13 @@ WRONG = {
         (lambda *given: weight_gradient(*given)[:, :, ::-1, ::-1], "turned around"),
         (lambda dy, x, size, stride: weight_gradient(dy, x, size, stride) / len(x), "mean"),
         (lambda dy, x, size, stride: weight_gradient(dy, x, size, 1), "stride is missing"),
-        (lambda dy, x, size, stride: weight_gradient(dy, x, size, stride).sum(axis=1), "shape"),
-        (lambda dy, x, size, stride: 2 * weight_gradient(dy, x, size, stride), "numbers differ"),
+        (
+            lambda dy, x, size, stride: weight_gradient(dy, x, size, stride).sum(axis=1),
+            "shape",
+        ),
+        (
+            lambda dy, x, size, stride: 2 * weight_gradient(dy, x, size, stride),
+            "numbers differ",
+        ),
     ],
 }

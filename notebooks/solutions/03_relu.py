@@ -31,8 +31,18 @@ WRONG = {
         ("tiny", "should be a number"),
     ],
     "steps_to": [
-        (lambda errors, level: np.flatnonzero(errors < level)[0] if (errors < level).any() else -1, "exactly"),
-        (lambda errors, level: np.flatnonzero(errors <= level)[-1] if (errors <= level).any() else -1, "last such"),
+        (
+            lambda errors, level: (
+                np.flatnonzero(errors < level)[0] if (errors < level).any() else -1
+            ),
+            "exactly",
+        ),
+        (
+            lambda errors, level: (
+                np.flatnonzero(errors <= level)[-1] if (errors <= level).any() else -1
+            ),
+            "last such",
+        ),
         (lambda errors, level: int(np.argmax(errors <= level)), "never reached"),
         (lambda errors, level: steps_to(errors, level) + 1, "count from 0"),
         (lambda errors, level: 0, "is the first that"),

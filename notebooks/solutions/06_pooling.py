@@ -8,7 +8,9 @@ def max_pool(x, size, stride, reduce=np.max):
     y = np.empty((P, P))
     for p in range(P):
         for q in range(P):
-            y[p, q] = reduce(x[p * stride : p * stride + size, q * stride : q * stride + size])
+            y[p, q] = reduce(
+                x[p * stride : p * stride + size, q * stride : q * stride + size]
+            )
     return y
 
 
@@ -26,7 +28,13 @@ WRONG = {
         (lambda x, size, stride: max_pool(x, size, stride, np.min), "numbers differ"),
         (lambda x, size, stride: x, "shape"),
     ],
-    "windows_of_a_pixel": [(1, "without overlap"), (2, "one axis"), (9, "stride 1"), (5, "too large"), ("4", "number")],
+    "windows_of_a_pixel": [
+        (1, "without overlap"),
+        (2, "one axis"),
+        (9, "stride 1"),
+        (5, "too large"),
+        ("4", "number"),
+    ],
     "pool_gradient": [
         (dx / 4, "adds up"),
         (dx / 4 * 7, "not the value"),

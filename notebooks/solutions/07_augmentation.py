@@ -38,9 +38,15 @@ WRONG = {
     ],
     "ten_views": [
         (lambda image, crop: ten_views(image, crop)[:5], "shape"),
-        (lambda image, crop: ten_views(image, crop)[[0, 1, 2, 3, 4] * 2], "(reflected) view is missing"),
+        (
+            lambda image, crop: ten_views(image, crop)[[0, 1, 2, 3, 4] * 2],
+            "(reflected) view is missing",
+        ),
         (lambda image, crop: ten_views(image, crop, last=3), "upper right view is missing"),
-        (lambda image, crop: ten_views(image, crop, middle=1), "central view is missing and 1 more"),
+        (
+            lambda image, crop: ten_views(image, crop, middle=1),
+            "central view is missing and 1 more",
+        ),
         (lambda image, crop: image, "shape"),
     ],
 }

@@ -29,7 +29,13 @@ WRONG = {
     ],
     "first_share": [
         (lambda cov: np.linalg.eigvalsh(cov)[0] / np.trace(cov), "smallest first"),
-        (lambda cov: np.sqrt(np.linalg.eigvalsh(cov))[-1] / np.sqrt(np.linalg.eigvalsh(cov)).sum(), "root"),
+        (
+            lambda cov: (
+                np.sqrt(np.linalg.eigvalsh(cov))[-1]
+                / np.sqrt(np.linalg.eigvalsh(cov)).sum()
+            ),
+            "root",
+        ),
         (lambda cov: np.linalg.eigvalsh(cov)[-1], "divide by the sum"),
         (lambda cov: cov[0, 0] / np.trace(cov), "share of red"),
         (lambda cov: 100 * first_share(cov), "per cent"),
@@ -40,7 +46,13 @@ WRONG = {
         (lambda vectors, values, alpha: vectors.T @ (alpha * np.sqrt(values)), "columns"),
         (lambda vectors, values, alpha: vectors @ alpha, "not scaled"),
         (lambda vectors, values, alpha: alpha * np.sqrt(values), "red, green and blue"),
-        (lambda vectors, values, alpha: vectors * (alpha * np.sqrt(values)), "add the three"),
-        (lambda vectors, values, alpha: 2 * colour_shift(vectors, values, alpha), "numbers differ"),
+        (
+            lambda vectors, values, alpha: vectors * (alpha * np.sqrt(values)),
+            "add the three",
+        ),
+        (
+            lambda vectors, values, alpha: 2 * colour_shift(vectors, values, alpha),
+            "numbers differ",
+        ),
     ],
 }

@@ -14,7 +14,12 @@ RIGHT = {
     "inverted_dropout": lambda x, mask, rate: x * mask / (1 - rate),
 }
 WRONG = {
-    "silent_pairs": [(0.5, "independently"), (0.75, "at least one"), (0.1, "too small"), ("1/4", "should be a number")],
+    "silent_pairs": [
+        (0.5, "independently"),
+        (0.75, "at least one"),
+        (0.1, "too small"),
+        ("1/4", "should be a number"),
+    ],
     "geometric_mean": [
         (lambda probs: np.exp(np.log(probs).mean(axis=0)), "do not add up to 1"),
         (lambda probs: probs.mean(axis=0), "arithmetic"),
@@ -24,7 +29,10 @@ WRONG = {
     "inverted_dropout": [
         (lambda x, mask, rate: x * mask, "nothing is scaled"),
         (lambda x, mask, rate: x * mask * (1 - rate), "even smaller"),
-        (lambda x, mask, rate: x * mask / (1 - rate) if rate == 0.5 else x * mask / rate, "what speaks"),
+        (
+            lambda x, mask, rate: x * mask / (1 - rate) if rate == 0.5 else x * mask / rate,
+            "what speaks",
+        ),
         (lambda x, mask, rate: x * (1 - mask) / (1 - rate), "1 where the neuron speaks"),
     ],
 }

@@ -30,8 +30,17 @@ RIGHT = {
 WRONG = {
     "paper_update": [
         (pytorch, "PyTorch"),
-        (lambda w, v, dw, rate, momentum, decay: (w, momentum * v - rate * dw), "decay is missing"),
-        (lambda w, v, dw, rate, momentum, decay: (w, momentum * v - decay * w - rate * dw), "learning rate, too"),
+        (
+            lambda w, v, dw, rate, momentum, decay: (w, momentum * v - rate * dw),
+            "decay is missing",
+        ),
+        (
+            lambda w, v, dw, rate, momentum, decay: (
+                w,
+                momentum * v - decay * w - rate * dw,
+            ),
+            "learning rate, too",
+        ),
         (moves_by_the_old, "the new one is computed first"),
         (rate_twice, "already"),
         (lambda *numbers: numbers[0], "two arrays"),

@@ -22,7 +22,10 @@ WRONG = {
         (1000, "too small"),
     ],
     "owners_gradient": [
-        (lambda readers: (readers[0][:, :C], readers[1][:, C:]), "the other's part is missing"),
+        (
+            lambda readers: (readers[0][:, :C], readers[1][:, C:]),
+            "the other's part is missing",
+        ),
         (lambda readers: (readers[1][:, :C], readers[0][:, C:]), "add the column's own"),
         (lambda readers: [half / 2 for half in owners(readers)], "not averaged"),
         (lambda readers: owners(readers)[::-1], "swapped"),

@@ -21,9 +21,20 @@ WRONG = {
         (lambda probs, count: np.argsort(-probs), "shape"),
     ],
     "nearest_image": [
-        (lambda features, query: int(((features - query) ** 2).sum(axis=1).argmax()), "farthest"),
+        (
+            lambda features, query: int(((features - query) ** 2).sum(axis=1).argmax()),
+            "farthest",
+        ),
         (lambda features, query: int((features @ query).argmax()), "long vectors"),
-        (lambda features, query: int(np.abs(features.sum(axis=1) - query.sum()).argmin()), "cancel"),
-        (lambda features, query: ((features - query) ** 2).sum(axis=1).argmin() + 40, "too large"),
+        (
+            lambda features, query: int(
+                np.abs(features.sum(axis=1) - query.sum()).argmin()
+            ),
+            "cancel",
+        ),
+        (
+            lambda features, query: ((features - query) ** 2).sum(axis=1).argmin() + 40,
+            "too large",
+        ),
     ],
 }

@@ -17,7 +17,9 @@ def cut_short(x, *, size, k, alpha, beta):
     channels = x.shape[1]
     scale = np.full_like(x, k)
     for c in range(channels):
-        scale[:, c] += alpha * (x[:, max(0, c - size // 2) : c + size // 2] ** 2).sum(axis=1)
+        scale[:, c] += alpha * (x[:, max(0, c - size // 2) : c + size // 2] ** 2).sum(
+            axis=1
+        )
     return x * scale**-beta, scale
 
 

@@ -14,16 +14,25 @@ def averaged_error(probs, labels):
 RIGHT = {"error_interval": error_interval, "averaged_error": averaged_error}
 WRONG = {
     "error_interval": [
-        (lambda error, images: math.sqrt(error * (1 - error) / images), "one standard deviation"),
+        (
+            lambda error, images: math.sqrt(error * (1 - error) / images),
+            "one standard deviation",
+        ),
         (lambda error, images: 2 * error_interval(error, images), "whole width"),
         (lambda error, images: 100 * error_interval(error, images), "not in percent"),
         (lambda error, images: 1.96 * error * (1 - error) / images, "square root"),
         (lambda error, images: 1.96 * math.sqrt(error * (1 - error)), "number of images"),
     ],
     "averaged_error": [
-        (lambda probs, labels: float((probs.argmax(axis=2) != labels).mean()), "average their probabilities"),
+        (
+            lambda probs, labels: float((probs.argmax(axis=2) != labels).mean()),
+            "average their probabilities",
+        ),
         (lambda probs, labels: 1 - averaged_error(probs, labels), "right answers"),
         (lambda probs, labels: 100 * averaged_error(probs, labels), "not percent"),
-        (lambda probs, labels: round(averaged_error(probs, labels) * len(labels)), "number of wrong images"),
+        (
+            lambda probs, labels: round(averaged_error(probs, labels) * len(labels)),
+            "number of wrong images",
+        ),
     ],
 }
