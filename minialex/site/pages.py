@@ -86,8 +86,9 @@ def recipes() -> str:
     """All recipe fields with the paper's values, and the recipes of the package."""
     base = Recipe()
     lines = [
-        "# Recipes\n\nA recipe is a TOML file (UTF-8) of four tables, and may begin with `base`, the name of another. Every "
-        "field can be given on the command line: `--learning-rate 0.02`. Numbers in brackets are the paper's sections.\n",
+        "# Recipes\n\nA recipe is a TOML file (UTF-8) of four tables, and may begin with `base`, the name of another. "
+        "Every field can be given on the command line: `--learning-rate 0.02`. Numbers in brackets are the paper's "
+        "sections.\n",
         "Where a field is given more than once, the option counts; else the recipe file; else its base; else the "
         "paper's value. Without `--recipe` the data chooses: the recipe of its name (shapes, cifar10, fashion-mnist), "
         "alexnet-2012 for a prepared store, else small. `--resume` takes the run's own.\n",
