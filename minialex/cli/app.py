@@ -40,6 +40,7 @@ app = typer.Typer(
     name="minialex",
     help="AlexNet (Krizhevsky, Sutskever, Hinton 2012), whole: train it, evaluate it, look inside.",
     cls=Groups,
+    context_settings={"max_content_width": 100},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

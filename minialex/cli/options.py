@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Typer's settings of a command that takes recipe fields as options, too: see `overrides`."""
 
+
+def recipe_names(incomplete: str) -> list[str]:
+    """Recipes of the package whose names begin so, for the shell's completion."""
+    from minialex.recipe.toml import built_in
+
+    return [name for name in built_in() if name.startswith(incomplete)]
+
+
 BackendOption = Annotated[str | None, typer.Option("--backend", help="installed backend; see `minialex backends`")]
 DevicesOption = Annotated[
     str | None, typer.Option("--devices", help="one device for all columns, or one a column: 0,1 or cpu:0,cpu:1")
@@ -33,7 +41,9 @@ PrecisionOption = Annotated[
     str | None, typer.Option("--precision", help="float32, tf32 or bfloat16, where the backend has a choice; the run's")
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
-RecipeOption = Annotated[str, typer.Option("--recipe", help="a recipe's name or a .toml file")]
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", help="a recipe's name or a .toml file", autocompletion=recipe_names)
+]
 DataOption = Annotated[str | None, typer.Option("--data", help="another data set than the run's own")]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="images at a time")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace files that are there")]

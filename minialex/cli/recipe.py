@@ -22,6 +22,6 @@ def recipe(name: Annotated[str | None, typer.Argument(help="a recipe to print wh
     for field, (table, info) in fields().items():
         choices = f" ({' | '.join(info.metadata['choices'])})" if info.metadata["choices"] else ""
         rows.append((table, field, str(getattr(base, field)), info.metadata["doc"] + choices))
-    screen = console(least=110)
+    screen = console(least=110, fold=True)
     screen.print("recipes: " + ", ".join(built_in()))
     screen.print(Sheet("", ("table", "field", "the paper's value", "meaning"), rows, "l").rich())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minialex.cli.options import Machine, overrides
+from minialex.cli.options import Machine, overrides, recipe_names
 from minialex.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ def train(
     ] = None,
     *,
     machine: Machine,
-    recipe: Annotated[str | None, typer.Option(help="a recipe's name or a .toml file; see `minialex recipe`")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="a recipe's name or a .toml file; see `minialex recipe`", autocompletion=recipe_names),
+    ] = None,
     network: Annotated[
         str | None,
         typer.Option(help="a network of your own: FILE.py:NAME, MODULE:NAME, or one that a package announces"),
@@ -48,6 +51,10 @@ def train(
     """Train a network. Any recipe field can be given too: --learning-rate 0.02 --dropout 0 …
 
     Without options: the small two-column AlexNet on generated shapes, about a minute on two cores.
+
+    Where a field is given more than once, an option counts before the recipe file, the file before its base, and that
+    before the paper's values, which `minialex recipe` lists. Without --recipe, the data chooses one: that of its name
+    (shapes, cifar10, fashion-mnist), alexnet-2012 for a prepared store, else small. --resume takes the run's own.
     """
     from minialex.api import run as training
     from minialex.screen import streams

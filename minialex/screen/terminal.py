@@ -17,17 +17,20 @@ QUIET_SECONDS = 20.0
 """Between plain lines where there is no terminal."""
 
 
-def console(least: int | None = None, *, stderr: bool = False) -> Console:
+def console(least: int | None = None, *, fold: bool = False, stderr: bool = False) -> Console:
     """Standard output, or standard error; made when it is needed, so that it follows a redirection.
 
     What is printed is never markup, and what a terminal would obey is escaped: see `minialex.screen.escaping`.
 
     Args:
         least: characters that a line has at least, for wide tables; None: lines are not broken
+        fold: on a terminal that is narrower, tables of words are folded to its width
+        stderr: standard error is meant
     """
     from minialex.screen import escaping
 
-    width = None if least is None else max(escaping.Console().width, least)
+    own = escaping.Console(stderr=stderr)
+    width = None if least is None or (fold and own.is_terminal) else max(own.width, least)
     return escaping.Console(
         width=width, stderr=stderr, soft_wrap=least is None, highlight=False, markup=False, emoji=False,
         force_jupyter=False,  # plain text in a notebook, too, which needs no widgets there
@@ -92,7 +95,7 @@ class Meter:
         began, first = self.begun[what]
         rate = (done - first) / max(now - began, 1e-9)
         if not note and rate > 0:
-            note = f"{rate:,.0f} {unit}/s" + (f", {duration((total - done) / rate)} left" if total else "")
+            note = (f"{duration((total - done) / rate)} left, " if total else "") + f"{rate:,.0f} {unit}/s"
         if self.screen.is_terminal:
             count = "" if short else f"{done:,}/{total:,}" if total else f"{done:,}" if done else ""
             shown = ", ".join(filter(None, (count, note)))

@@ -45,7 +45,10 @@ def command_line() -> str:
     lines = [
         "# Command line\n\nMade from the program: `minialex COMMAND --help` says the same.\n\nExit codes: 0 all right; "
         "2 wrong usage or configuration; 3 data; 4 checkpoint or weights; 5 numbers that are not finite; 6 memory, "
-        "disk or device; 75 stopped by SIGTERM, safe to run again; 130 Ctrl-C.\n"
+        "disk or device; 75 stopped by SIGTERM, safe to run again; 130 Ctrl-C. Who stops reading the output (`| head`) "
+        "stops nothing; an output that cannot be written ends with 6, but for `train`, which goes on and says so.\n\n"
+        "Names and texts from files are shown with control characters written out (`\\x1b`). `minialex "
+        "--install-completion` lets the shell complete commands, options and recipes.\n"
     ]
     for name, command in sorted(root.commands.items()):
         children = getattr(command, "commands", {})
@@ -82,8 +85,14 @@ def _default(parameter: Any) -> str:
 def recipes() -> str:
     """All recipe fields with the paper's values, and the recipes of the package."""
     base = Recipe()
-    lines = ["# Recipes\n\nA recipe is a TOML file of four tables. Every field can be given on the command line: "
-             "`--learning-rate 0.02`. Numbers in brackets are the paper's sections.\n"]  # fmt: skip
+    lines = [
+        "# Recipes\n\nA recipe is a TOML file (UTF-8) of four tables, and may begin with `base`, the name of another. "
+        "Every field can be given on the command line: `--learning-rate 0.02`. Numbers in brackets are the paper's "
+        "sections.\n",
+        "Where a field is given more than once, the option counts; else the recipe file; else its base; else the "
+        "paper's value. Without `--recipe` the data chooses: the recipe of its name (shapes, cifar10, fashion-mnist), "
+        "alexnet-2012 for a prepared store, else small. `--resume` takes the run's own.\n",
+    ]
     for table in ("network", "training", "images", "place"):
         rows = []
         for name, (home, info) in fields().items():

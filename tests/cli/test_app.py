@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Annotated
@@ -38,6 +39,38 @@ def test_every_command_takes_debug_and_says_what_it_does() -> None:
     for name, command in commands().items():
         assert any("--debug" in parameter.opts for parameter in command.params), name  # type: ignore[attr-defined]
         assert command.help, name  # type: ignore[attr-defined]
+
+
+def test_commands_are_grouped_and_their_sentences_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["--help"]) == 0
+    out = capsys.readouterr().out
+    groups = ("Train:", "Look inside:", "Exchange weights:", "Measure:", "Learn and teach:", "Maintain:")
+    places = [out.index(f"\n{group}\n") for group in groups]
+    assert places == sorted(places)
+    assert "\nCommands:\n" not in out, "every command is in a group"
+    for words in (["--help"], ["look"], ["store", "--help"]):
+        assert run(words) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert not any(line.endswith("...") for line in lines if "Usage" not in line)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("exp", {"export"}), ("train --res", {"--resume"}), ("train --recipe alex", {"alexnet-2012", "alexnet-modern"})],
+)
+def test_the_shell_completes(typed: str, offered: set[str]) -> None:
+    words = ["minialex", *typed.split()]
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from minialex.cli.app import main; sys.argv[0] = 'minialex'; main()"],
+        capture_output=True, text=True, check=True,
+        env={**os.environ, "_MINIALEX_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words),
+             "COMP_CWORD": str(len(words) - 1)},
+    )  # fmt: skip
+    assert set(done.stdout.split()) == offered
 
 
 def test_a_dataclass_becomes_options() -> None:

@@ -137,6 +137,47 @@ def test_what_cannot_be_written_is_one_line(name: str, command: Callable[..., st
             command(name, use, given)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names that other systems do not allow")
+def test_hostile_names_are_shown_and_not_obeyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "an\x1b[31m[red]\n'b\x9b\u202e"
+    for part in ("train", "val"):
+        for number, kind in enumerate((name, "other")):
+            (tmp_path / name / part / kind).mkdir(parents=True)
+            for image in range(4):
+                file = tmp_path / name / part / kind / f"{name}{image}.png"
+                Image.new("RGB", (40, 40), (60 * image, 90 * number, 9)).save(file)
+    bad = tmp_path / name / "train" / "other" / f"{name}bad.png"
+    (tmp_path / "student.py").write_text(f"def relu(x):\n    raise ValueError({name!r})\n")
+    on = "--backend numpy"
+    uses = [
+        ("train", f"{on} --data NAME --image-size 32 --crop 28 --batch-size 4 --epochs 1 --kernels 4,4,4,4,4 "
+                  "--features 8,8 --recipe small --out RUN"),
+        ("evaluate RUN", f"{on} --per-class"), ("predict RUN PICTURE", on), ("look activations RUN PICTURE", on),
+        ("look excite RUN", f"{on} --layer conv1"), ("look neighbours RUN", on), ("look occlusion RUN", on),
+        ("grade student.py", "--only relu --examples 2"), ("prepare NAME STORE", "--workers 1"),
+        ("store check STORE", ""),
+    ]  # fmt: skip
+    known = {
+        "NAME": name, "RUN": f"run {name}", "STORE": f"store {name}", "PICTURE": f"{name}/val/other/{name}0.png",
+    }  # fmt: skip
+    said = ""
+    for command, options in uses:
+        if command.startswith("prepare"):
+            bad.write_bytes(b"no image")
+        code = run([known.get(word, word) for word in (*command.split(), *options.split())])
+        out, err = capfd.readouterr()
+        assert code in (0, 1 if command.startswith("grade") else 0), (command, err)
+        wrong = [c for c in out + err if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n"]
+        assert not wrong, command
+        assert "\u202e" not in out + err, command
+        assert r"an\x1b[31m[red]" in out, command
+        said += out
+    assert r"$'run an\x1b[31m[red]\x0a\'b\xc2\x9b\xe2\x80\xae'" in said, "a printed command can be typed"
+
+
 ALL = """
 import json, sys
 from minialex.cli.app import main

@@ -34,3 +34,7 @@ def test_wide_tables_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert console(least=110).width == 110
     assert console(least=60).width == 80
+    assert console(least=110, fold=True).width == 110, "a file has room"
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which is Rich's way to say that it is a terminal
+    assert console(least=110, fold=True).width == 80
+    assert console(least=110).width == 110, "numbers are not folded"
