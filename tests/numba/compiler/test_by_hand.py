@@ -119,7 +119,7 @@ def different_widths(to: Written) -> None:
 def kernels_of_two_sizes(to: Written) -> None:
     """Convolutions of one input whose kernels, or whose strides, differ."""
     x = to.maps()
-    for size, stride, rows in ((3, 1, 1), (5, 1, 2), (3, 2, 1)):
+    for size, stride, rows in ((3, 1, 2), (5, 1, 2), (3, 2, 2)):
         padding = ((rows, rows), (rows, rows))
         to.give(to.on.relu(to.on.conv2d(x, to.weight(4, 3, size, size), to.weight(4), stride=stride, padding=padding)))
 
