@@ -18,6 +18,7 @@ from minialex.backend.arrays import Array
 from minialex.backend.program import ArrayName, Watch
 from minialex.backend.protocol import Backend
 from minialex.network.layers import Context
+from minialex.network.layers.layer import blamed
 from minialex.network.network import Network, Stage
 
 Placement = tuple[str, ...]
@@ -77,9 +78,9 @@ class Executor:
             outputs, needed = [], []
             for column in range(stage.columns):
                 self.watch(stage.layer.name, column, "forward")
-                y, need = stage.layer.forward(
-                    self.backend, self._own(parameters, stage, column), pieces[column], self._at(stage, column, context)
-                )
+                own, now = self._own(parameters, stage, column), self._at(stage, column, context)
+                with blamed(stage.layer, "forward"):
+                    y, need = stage.layer.forward(self.backend, own, pieces[column], now)
                 outputs.append(y)
                 needed.append(need)
             pieces = outputs
@@ -102,15 +103,14 @@ class Executor:
             inputs: list[Array] = []
             for column in range(stage.columns):
                 self.watch(stage.layer.name, column, "backward")
-                dx, own = stage.layer.backward(
-                    self.backend,
-                    self._own(parameters, stage, column),
-                    needed[column],
-                    pieces[column],
-                    replace(self._at(stage, column, context), need_dx=index > self._first_learning),
-                )
+                own = self._own(parameters, stage, column)
+                now = replace(self._at(stage, column, context), need_dx=index > self._first_learning)
+                with blamed(stage.layer, "backward"):
+                    dx, slopes = stage.layer.backward(self.backend, own, needed[column], pieces[column], now)
+                    if set(slopes) != set(own):
+                        raise ValueError(f"it gave gradients of {sorted(slopes)}, expected those of {sorted(own)}")
                 inputs.append(dx)
-                gradients.update({ArrayName(stage.layer.name, name, column): array for name, array in own.items()})
+                gradients.update({ArrayName(stage.layer.name, name, column): array for name, array in slopes.items()})
             if index > self._first_learning:
                 pieces = self._scatter(stage, inputs) if stage.gathers else inputs
         return gradients

@@ -104,7 +104,8 @@ HELPERS = {
     return x * (torch.rand_like(x) >= rate) if training else x * (1 - rate)''',
     "spatial_norm(": '''def spatial_norm(x, size, k, alpha, beta):
     """Normalisation over neighbouring places of a map."""
-    squares = F.avg_pool2d(x * x, size, 1, size // 2, count_include_pad=True) * size**2
+    before, after = size // 2, size - 1 - size // 2
+    squares = F.avg_pool2d(F.pad(x * x, (before, after, before, after)), size, 1) * size**2
     return x / (k + alpha * squares) ** beta''',
 }
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from minialex.backend.program import ArrayName
 from minialex.errors import ConfigurationError, nearest
 from minialex.network.layers import Layer, Parameter
-from minialex.network.layers.layer import Shape, is_whole
+from minialex.network.layers.layer import Shape, blamed, is_whole
 
 
 def _kind(value: object) -> str:
@@ -91,6 +91,7 @@ class Network:
                 raise ConfigurationError(
                     f"{what}: number {number} of its row is {_kind(layer)}, expected a layer{hint}"
                 )
+            Layer.__post_init__(layer)  # a class of somebody's own may have forgotten it
 
     def stages(self, columns: int) -> tuple[Stage, ...]:
         """Every layer in its place, for so many columns.
@@ -151,17 +152,22 @@ def _stages(network: Network, columns: int) -> tuple[Stage, ...]:
             )
         seen = (shape[0] * sources, *shape[1:]) if gathers else shape
         try:
-            shape = layer.output_shape(seen, computing)
+            with blamed(layer, "output_shape"):
+                shape = layer.output_shape(seen, computing)
+            if not isinstance(shape, tuple) or not shape or not all(is_whole(n, 1) for n in shape):
+                raise ConfigurationError(f"its output_shape gave {shape!r}, expected whole numbers from 1")
         except ConfigurationError as error:
             text = str(error)
             raise ConfigurationError(text if text.startswith("layer ") else f"layer '{layer.name}': {text}") from None
         divided = divided or layer.divides
-        if not divided and computing > 1 and layer.parameters(seen, 0, computing):
+        with blamed(layer, "parameters"):
+            learns = bool(dict(layer.parameters(seen, 0, computing)))
+        if not divided and computing > 1 and learns:
             raise ConfigurationError(
                 f"layer '{layer.name}': it would learn the same in each of {computing} columns: put it after one that "
                 "divides them, such as Conv2d"
             )
         stages.append(Stage(layer, computing, sources, gathers, seen, shape, trained, divided))
-        trained = trained or bool(layer.parameters(seen, 0, computing))
+        trained = trained or learns
         sources = computing
     return tuple(stages)

@@ -46,6 +46,7 @@ def test_a_sole_reader_is_alone_of_the_kind_and_no_output(rewrite: Rewrite) -> N
     assert rewrite.sole_reader(C, "relu", 0) is rewrite.calls[3]
     assert rewrite.sole_reader(C, "add") is None
     assert rewrite.sole_reader(A, "add") is None, "two read it"
+    assert rewrite.sole_reader(A, "concat") is None, "two read it, and it is the first of them"
     assert rewrite.sole_reader(B, "add") is None, "it is returned"
     assert rewrite.sole_reader(None, "add") is None
     rewrite.replace([rewrite.calls[3]], "pair", (B, C), {}, (D,))

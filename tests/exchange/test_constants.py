@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex.exchange import caffe, pytorch_file, pytorch_module, torchvision
+from minialex.exchange import caffe, onnx_file, pytorch_file, pytorch_module, torchvision
 from minialex.exchange.whole import Whole
 from minialex.network import variants
-from minialex.network.layers import Conv2d
+from minialex.network.layers import Conv2d, SpatialResponseNorm
 from minialex.network.parameters import whole_shapes
 from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load
+from minialex_numpy import NumpyBackend
 
 from .test_torchvision import small_state
 
@@ -151,6 +152,26 @@ def test_the_papers_dropout_drops_what_it_says(torch: Any) -> None:
     kept = (space["paper_dropout"](torch.ones(4000), 0.9, True) > 0).float().mean()
     assert 0.07 < float(kept) < 0.13
     assert float(space["paper_dropout"](torch.ones(1), 0.9, False)[0]) == pytest.approx(0.1)
+
+
+def test_an_even_window_over_places_begins_half_of_it_before() -> None:
+    """ONNX's pads are all beginnings, then all ends."""
+    graph = onnx_file._Graph()
+    onnx_file._spatial_response_norm(graph, SpatialResponseNorm("norm", size=4), "x")
+    (pool,) = (node for node in graph.nodes if node.op_type == "AveragePool")
+    attributes = {attribute.name: list(attribute.ints) or attribute.i for attribute in pool.attribute}
+    assert attributes == {"kernel_shape": [4, 4], "pads": [2, 2, 1, 1], "count_include_pad": 1}
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("size", [3, 4, 5])
+def test_normalisation_over_places_in_pytorch(torch: Any, size: int) -> None:
+    space: dict[str, Any] = {"torch": torch, "F": torch.nn.functional}
+    exec(pytorch_module.HELPERS["spatial_norm("], space)
+    x, backend = np.random.default_rng(0).standard_normal((2, 3, 6, 7)), NumpyBackend()
+    ours, _ = backend.spatial_response_norm(backend.to_device(x, "cpu:0"), size=size, k=1.5, alpha=0.25, beta=0.75)
+    theirs = space["spatial_norm"](torch.tensor(x), size, 1.5, 0.25, 0.75)
+    np.testing.assert_allclose(theirs.numpy(), backend.to_numpy(ours), rtol=1e-12)
 
 
 def test_means_in_an_exported_network() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
 
+from minialex.engine.step import Plan, record
 from minialex.errors import ConfigurationError
 from minialex.network import models, own, variants
-from minialex.network.layers import ArrayLayer, Context, Conv2d, Flatten, Linear, Parameter
+from minialex.network.layers import ArrayLayer, Context, Conv2d, Flatten, Layer, Linear, Parameter
 from minialex.network.network import Network
 from minialex.recipe.toml import load, parse
 from minialex_numpy import NumpyBackend
@@ -117,6 +118,65 @@ def test_a_file_that_fails_is_their_reason_and_no_bug(tmp_path, text, reason):
     (tmp_path / "broken.py").write_text(text)
     with pytest.raises(ConfigurationError, match=reason):
         variants.build(SMALL.replace(model="broken.py:net"))
+
+
+@dataclass(frozen=True)
+class Broken(Layer):
+    """A layer of somebody's own; `wrong` says what is."""
+
+    wrong: str
+
+    def output_shape(self, shape, columns):
+        return {"index": lambda: shape[7], "shape": lambda: [1, 2]}.get(self.wrong, lambda: shape)()
+
+    def parameters(self, shape, column, columns):
+        return {"list": [3], "zero": lambda: 1 / 0}.get(self.wrong, {})
+
+    def forward(self, backend, parameters, x, context):
+        if self.wrong == "numpy":
+            return x * (x > 0), x
+        y = backend.relu(x)
+        return y if self.wrong == "alone" else (y, y)
+
+    def backward(self, backend, parameters, saved, dy, context):
+        return backend.relu_backward(dy, saved), ({"weight": dy} if self.wrong == "extra" else {})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ("index", "layer 'mine': its output_shape failed: IndexError: tuple index out of range"),
+        ("shape", r"layer 'mine': its output_shape gave \[1, 2\], expected whole numbers from 1"),
+        ("list", "layer 'mine': its parameters failed: TypeError"),
+        ("zero", "layer 'mine': its parameters failed: TypeError"),
+        ("numpy", "layer 'mine': its forward failed: TypeError: '>' .*arithmetic of its own is for an ArrayLayer"),
+        ("alone", "layer 'mine': its forward failed: TypeError: cannot unpack"),
+        (
+            "extra",
+            r"layer 'mine': its backward failed: ValueError: it gave gradients of \['weight'\], expected those of",
+        ),
+    ],
+)
+def test_a_layer_that_fails_is_named_with_its_method(wrong, reason):
+    row = (LITERAL.layers[0], Broken("mine", wrong), *LITERAL.layers[1:])
+    with pytest.raises(ConfigurationError, match=reason):
+        record(Plan(Network("n", (3, 28, 28), row), ("cpu:0",)), "train", 2, ("cpu:0",))
+
+
+def test_a_layer_without_its_fields_is_refused():
+    class Bare(Layer):
+        def __init__(self):
+            pass
+
+    with pytest.raises(ConfigurationError, match=r"a layer \(Bare\): name must be a text, got None"):
+        Network("n", (3, 28, 28), (Bare(),))
+    record_nothing = Network("n", (3, 28, 28), (LITERAL.layers[0], Nothing("nothing"), *LITERAL.layers[1:]))
+    with pytest.raises(ConfigurationError, match="layer 'nothing': its forward failed: NotImplementedError: it has no"):
+        record(Plan(record_nothing, ("cpu:0",)), "infer", 2, ("cpu:0",))
+
+
+class Nothing(Layer):
+    """A layer without methods."""
 
 
 def scaled(learns):

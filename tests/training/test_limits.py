@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex.engine.schedule import epoch_rates
+from minialex.engine.schedule import epoch_rates, parameter_rate
 from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load
 from minialex.training import guards
 from minialex.training.guards import LossGuard, dead_units, dead_units_warning
 
@@ -59,6 +60,14 @@ def test_a_channel_lives_that_one_image_excites(monkeypatch: pytest.MonkeyPatch)
 def test_almost_all_units_are_more_than_nine_of_ten() -> None:
     assert dead_units_warning({"relu1": 0.9}, TEN) is None
     assert "relu1 (91%)" in str(dead_units_warning({"relu1": 0.91}, TEN))
+
+
+def test_a_layers_multiple_holds_for_its_biases_too() -> None:
+    """In epoch 69 weights have 1e-4 and biases 0.002; those of conv1 a tenth."""
+    recipe = load("code145")
+    now = epoch_rates(recipe, 69, [])
+    rates = [parameter_rate(recipe, now, layer, array) for layer in ("conv2", "conv1") for array in ("weight", "bias")]
+    assert rates == pytest.approx([1e-4, 0.002, 1e-5, 0.0002])
 
 
 @pytest.mark.parametrize(("errors", "rate"), [([0.5, 0.25, 0.25], 0.001), ([0.5, 0.25, 0.125], 0.01)])

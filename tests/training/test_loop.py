@@ -130,3 +130,29 @@ def test_a_record_is_of_ten_steps(saved: list[tuple[int, bool]], monkeypatch: py
     Training(session, DataSet("none", TRAIN, TRAIN, ()), run, Listener(), Progress()).until_done()
     assert [record["step"] for record in records] == [10, 12, 12]
     assert [record["loss"] for record in records[:2]] == [5.5, 11.5]
+
+
+def test_a_session_goes_on_with_the_weights_and_the_momentum_that_were_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, momentum = {"fc8.bias": np.ones(4)}, {"fc8.bias": np.full(4, 2.0)}
+    saved = checkpoint.Checkpoint(Path("step-00000007"), 7, weights, momentum, {})
+    opened: list[tuple[Any, ...]] = []
+
+    def session(*given: Any) -> Any:
+        opened.append(given)
+        return SimpleNamespace(recipe=RECIPE)
+
+    monkeypatch.setattr(loop, "Session", session)
+    monkeypatch.setattr(checkpoint, "latest", lambda *_: saved)
+    monkeypatch.setattr(loop, "restored", lambda *_: Progress(step=7))
+    monkeypatch.setattr(loop, "data_of_run", lambda *_: SimpleNamespace(statistics="statistics"))
+    monkeypatch.setattr(Training, "until_done", lambda self: self.progress.step)
+    dropped: list[int] = []
+    run: Any = SimpleNamespace(
+        paths=SimpleNamespace(checkpoints=Path(), folder=Path()), drop_metrics_after=dropped.append
+    )
+    done: Any = loop.train(RECIPE, DataSet("none", TRAIN, TRAIN, ()), None, (), run, resume=True)  # type: ignore[arg-type]
+    assert (done, dropped) == (7, [7])
+    ((recipe, _, _, statistics, found, moving),) = opened
+    assert (recipe, statistics) == (RECIPE, "statistics")
+    assert found is weights
+    assert moving is momentum

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from minialex.backend.arrays import Array
 from minialex.backend.protocol import Backend
-from minialex.errors import ConfigurationError
+from minialex.errors import ConfigurationError, MinialexError
 from minialex.philox import Stream, purpose
 
 Shape = tuple[int, ...]
@@ -100,15 +101,17 @@ class Layer:
         Raises:
             ConfigurationError: Naming the layer and the field.
         """
-        self.expect("name", isinstance(self.name, str) and bool(self.name), "a text")
+        name = getattr(self, "name", None)  # a class of somebody's own may not even have that
+        self.expect("name", isinstance(name, str) and bool(name), "a text")
         self.one_of("sees", "own", "all")
         self.one_of("on", "each", "first")
 
     def expect(self, name: str, fits: bool, what: str) -> None:
         """Raise ConfigurationError unless a field's value fits; `what` says which values do."""
         if not fits:
-            layer = f"layer '{self.name}'" if isinstance(self.name, str) else f"a layer ({type(self).__name__})"
-            raise ConfigurationError(f"{layer}: {name} must be {what}, got {getattr(self, name)!r}")
+            own = getattr(self, "name", None)
+            layer = f"layer '{own}'" if isinstance(own, str) else f"a layer ({type(self).__name__})"
+            raise ConfigurationError(f"{layer}: {name} must be {what}, got {getattr(self, name, None)!r}")
 
     def whole_numbers(self, *names: str) -> None:
         """Expect whole numbers from 1."""
@@ -159,10 +162,31 @@ class Layer:
 
     def forward(self, backend: Backend, parameters: Parameters, x: Array, context: Context) -> tuple[Array, Any]:
         """The output y, and what `backward` needs."""
-        raise NotImplementedError
+        raise NotImplementedError("it has no such method")
 
     def backward(
         self, backend: Backend, parameters: Parameters, saved: Any, dy: Array, context: Context
     ) -> tuple[Array | None, dict[str, Array]]:
         """Gradient of the input (None if the context does not need it), and of each parameter by name."""
-        raise NotImplementedError
+        raise NotImplementedError("it has no such method")
+
+
+@contextmanager
+def blamed(layer: Layer, method: str) -> Iterator[None]:
+    """Say which layer's method failed, if it is somebody's own.
+
+    Raises:
+        ConfigurationError: In the place of whatever it raised.
+    """
+    try:
+        yield
+    except (MinialexError, MemoryError):
+        raise
+    except Exception as error:
+        if type(layer).__module__.startswith("minialex.network."):
+            raise  # ours: a bug
+        hint = ": a Layer calls the backend's operations alone, arithmetic of its own is for an ArrayLayer"
+        raise ConfigurationError(
+            f"layer '{layer.name}': its {method} failed: {type(error).__name__}: {error}"
+            f"{hint if 'ward' in method else ''}"
+        ) from error
