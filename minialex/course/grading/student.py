@@ -40,7 +40,8 @@ def check_student(backend: Backend, case: Case) -> None:
     device = backend.devices[0]
     results = [result for result in perform(backend, case, device) if result is not None]
     for result, wanted in zip(results, expected(case, backend), strict=True):
-        check_value(case, at(case, device), result, widened(case, wanted))
+        if wanted.name != "loss" or probable(case):
+            check_value(case, at(case, device), result, widened(case, wanted))
 
 
 def asked(case: Case) -> bool:
@@ -50,14 +51,18 @@ def asked(case: Case) -> bool:
         return False
     if case.operation == "softmax_cross_entropy":
         labels = case.arrays["labels"]
-        if labels.min() < 0 or labels.max() >= case.arrays["logits"].shape[1]:
-            return False
-        _, probs = compute(case.wide)
-        assert probs is not None
-        return bool(probs[np.arange(len(labels)), labels].min() > LEAST)
+        return bool(labels.min() >= 0 and labels.max() < case.arrays["logits"].shape[1])
     if case.operation == "sgd_update":
         return not any(np.any(count) for count in compute(case)[:1])  # an element would not be finite
     return True
+
+
+def probable(case: Case) -> bool:
+    """Whether the labels' probabilities are such that −log of them, rounded as they are, is the loss."""
+    labels = case.arrays["labels"]
+    _, probs = compute(case.wide)
+    assert probs is not None
+    return bool(probs[np.arange(len(labels)), labels].min() > LEAST)
 
 
 def widened(case: Case, wanted: Expected) -> Expected:
