@@ -83,7 +83,9 @@ def made(folder: Path, version: str | None) -> Path:
             source.write_text("\n".join(text) + "\n")
             (folder / "stub").mkdir()
             out = str(folder / "stub" / "libcuda.so.1")
-            subprocess.run(["gcc", "-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", "-o", out, str(source)], check=True)
+            subprocess.run(
+                ["gcc", "-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", "-o", out, str(source)], check=True
+            )
     return folder
 
 
@@ -113,8 +115,7 @@ if __name__ == "__main__":
         print(f"cuDNN {told['version']}, frontend {told['frontend']}, batch {size}:\n")
         print("| convolution | plans | scratch memory | first plan | planned in |\n|---|---:|---:|---|---:|")
         for name, plan in told["plans"].items():
-            if "error" in plan:
-                print(f"| {name} | **none** | – | {plan['error']} | {plan['seconds']} s |")
-            else:
-                print(f"| {name} | {plan['plans']} | {plan['workspace'] / 2**20:.1f} MiB | {plan['plan']} | {plan['seconds']} s |")
+            cells = ["**none**", "–", plan["error"]] if "error" in plan else [plan["plans"]]
+            cells += [] if "error" in plan else [f"{plan['workspace'] / 2**20:.1f} MiB", plan["plan"]]
+            print("|", " | ".join(map(str, [name, *cells, f"{plan['seconds']} s"])), "|")
         print()

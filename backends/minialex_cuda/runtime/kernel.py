@@ -23,7 +23,7 @@ import numpy as np
 from numba import config, njit
 
 if not hasattr(np, "row_stack"):  # gone from NumPy 2.5; numba-cuda 0.30 asks for it whenever it compiles
-    np.row_stack = np.vstack
+    np.row_stack = np.vstack  # noqa: NPY201 - the very name
 
 Body = Callable[..., None]
 
