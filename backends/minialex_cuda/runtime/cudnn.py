@@ -65,14 +65,15 @@ class Plan:
     Args:
         cudnn: the module
         convolution: what is computed
-        every: whether all plans that fit are built, for `candidates` to be timed, and not the likely best alone
+        build: whether the plan that is likely the best is made ready; without, all that fit are left to choose from by
+            their index (``graph.build_plan_at_index``)
         where: ``handle=…`` of a device, or ``device_property=…`` to plan for one that is not here
 
     Raises:
         cudnn.cudnnGraphNotSupportedError, RuntimeError: If no plan fits.
     """
 
-    def __init__(self, cudnn: Any, convolution: Convolution, *, every: bool = False, **where: Any) -> None:
+    def __init__(self, cudnn: Any, convolution: Convolution, *, build: bool = True, **where: Any) -> None:
         kinds, notes, it = cudnn.data_type, cudnn.numerical_note, convolution
         last = it.precision == "bfloat16"
         kind = kinds.BFLOAT16 if last else kinds.FLOAT
@@ -107,10 +108,10 @@ class Plan:
         unwanted = [notes.NONDETERMINISTIC, notes.WINOGRAD, notes.FFT]
         graph.deselect_numeric_notes([*unwanted, notes.TENSOR_CORE] if it.precision == "float32" else unwanted)
         graph.check_support()
-        policies = cudnn.build_plan_policy
-        graph.build_plans(policies.ALL if every else policies.HEURISTICS_CHOICE)
         self.graph = graph
-        self.workspace = int(graph.get_workspace_size())
+        if build:
+            graph.build_plans(cudnn.build_plan_policy.HEURISTICS_CHOICE)
+            self.workspace = int(graph.get_workspace_size())
 
     def operands(self, a: int, b: int, out: int) -> dict[Any, int]:
         """Addresses by what lies there, as ``graph.execute`` takes them."""

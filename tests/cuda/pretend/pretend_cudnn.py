@@ -25,14 +25,22 @@ class Here:
 
 SIZES = {"float": np.dtype(np.float32), "bfloat16": np.dtype(np.uint16)}
 WORKSPACE = 4096
+PLANS, BARRED = 3, 1
+"""How many plans there are of anything, and which of them is not to be had."""
 
 data_type = SimpleNamespace(FLOAT="float", BFLOAT16="bfloat16")
 numerical_note = SimpleNamespace(
     NONDETERMINISTIC="nondeterministic", WINOGRAD="winograd", FFT="fft", TENSOR_CORE="tensor core"
 )
 heur_mode = SimpleNamespace(A="a", FALLBACK="fallback")
-build_plan_policy = SimpleNamespace(HEURISTICS_CHOICE="choice", ALL="all")
+build_plan_policy = SimpleNamespace(HEURISTICS_CHOICE="choice")
 handles: dict[int, dict[str, int]] = {}
+__version__ = "1.18.0"
+
+
+def backend_version() -> int:
+    """Of the library."""
+    return 91900
 
 
 class cudnnGraphNotSupportedError(RuntimeError):  # noqa: N801 - the module's own name
@@ -141,6 +149,24 @@ class pygraph:  # noqa: N801 - the module's own name
 
     def get_workspace_size(self) -> int:
         return WORKSPACE
+
+    def get_execution_plan_count(self) -> int:
+        return PLANS
+
+    def build_plan_at_index(self, index: int) -> None:
+        if index == BARRED:
+            raise RuntimeError("a plan that was deselected")
+        self.build_plans("")
+
+    def get_workspace_size_plan_at_index(self, index: int) -> int:
+        return WORKSPACE
+
+    def get_plan_name_at_index(self, index: int) -> str:
+        return f"eng{index}"
+
+    def execute_plan_at_index(self, tensors: dict[Tensor, int], workspace: int, index: int, handle: int) -> None:
+        assert index != BARRED
+        self.execute(tensors, workspace, handle)
 
     def execute(self, tensors: dict[Tensor, int], workspace: int, handle: int) -> None:
         assert self.built
