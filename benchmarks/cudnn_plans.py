@@ -47,8 +47,7 @@ import cudnn
 from minialex_cuda.runtime.cudnn import Plan
 sys.path.insert(0, {benchmarks!r})
 from convolutions import LAYERS, convolution
-def chosen(graph):
-    """The name of the plan that was built: others have no size."""
+def chosen(graph):  # the plan that was built: others have no size
     for index in range(graph.get_execution_plan_count()):
         try:
             graph.get_workspace_size_plan_at_index(index)
@@ -122,7 +121,7 @@ if __name__ == "__main__":
     for size in (128, 1024):
         told = planned(where, size)
         print(f"cuDNN {told['version']}, frontend {told['frontend']}, batch {size}:\n")
-        print("| convolution | plans, deselected ones too | scratch memory | plan | planned in |\n|---|---:|---:|---|---:|")
+        print("| convolution | plans, deselected too | scratch memory | plan | planned in |\n|---|---:|---:|---|---:|")
         for name, plan in told["plans"].items():
             cells = ["**none**", "–", plan["error"]] if "error" in plan else [plan["plans"]]
             cells += [] if "error" in plan else [f"{plan['workspace'] / 2**20:.1f} MiB", plan["plan"]]

@@ -41,7 +41,7 @@ libraries=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib") 
 [ -d "$libraries" ] && export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 if compgen -G ".whl/*.whl" >/dev/null && [ ! -e "$SITE" ]; then
   "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$SITE" .whl/*.whl ||
-    echo "wheels: not installed"
+    { echo "wheels: not installed" && rm -rf "$SITE"; }
 fi
 [ -d "$SITE" ] && PYTHONPATH=$SITE${PYTHONPATH:+:$PYTHONPATH}
 [ -e "$kept/without-cudnn/cudnn.py" ] && PYTHONPATH=$kept/without-cudnn${PYTHONPATH:+:$PYTHONPATH}
@@ -85,13 +85,22 @@ doctor        120  doctor
 
 pack() {
   for status in "$kept"/*.status; do
-    [ -e "$status" ] && echo "$(basename "$status" .status): $(cat "$status")"
+    [ -e "$status" ] && echo "$(basename "$status" .status): $(head -n 1 "$status")"
   done >"$OUT/summary.txt"
   tar cf "$OUT/device.tar.new" "$kept" 2>/dev/null && mv "$OUT/device.tar.new" "$OUT/device.tar"
 }
 
-state() { # of a part: done, failed or new
-  if [ ! -e "$kept/$1.status" ]; then echo new; elif grep -q '^ended well' "$kept/$1.status"; then echo done; else echo failed; fi
+boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
+state() { # of a part: done, failed or new; another machine is looked at anew
+  if [ ! -e "$kept/$1.status" ] || { [ "$1" = machine ] && ! grep -q "$boot" "$kept/$1.status"; }; then
+    echo new
+  elif grep -q '^ended well' "$kept/$1.status"; then
+    echo done
+  elif [ "$1" = machine ]; then # nothing goes without it
+    echo new
+  else
+    echo failed
+  fi
 }
 
 export -f tests speed convolutions doctor machine
@@ -103,8 +112,6 @@ while read -r name seconds work; do
   [ -z "$name" ] && continue
   if [ $# -gt 0 ]; then
     [[ $wanted == *" $name "* ]] && fresh+=("$name $seconds $work")
-  elif [ "$name" = machine ]; then # another machine may not be as good: looked at in every call
-    fresh+=("$name $seconds $work")
   else
     case $(state "$name") in
     new) fresh+=("$name $seconds $work") ;;
@@ -133,7 +140,8 @@ for part in "${fresh[@]}" "${again[@]}"; do
     echo "failed with $code after $took s$([ "$code" -ge 124 ] && echo " (124 and 137: its time was up)")" >"$kept/$name.status"
   fi
   tail -n 15 "$kept/$name.log"
-  cat "$kept/$name.status"
+  [ "$name" = machine ] && echo "boot $boot" >>"$kept/$name.status"
+  head -n 1 "$kept/$name.status"
   pack
   if [ "$name" = machine ] && [ "$code" -ne 0 ]; then
     echo "the backend cannot be used here: nothing else is tried"

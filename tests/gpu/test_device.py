@@ -1,7 +1,8 @@
 """On a CUDA device: ``PYTHONPATH=.:backends python -m pytest -m gpu tests/gpu``. Not yet run on one.
 
-The kit, the columns' two streams against one, graphs, trajectories and memory. Needs cupy, numba, numba-cuda,
-hypothesis and pytest, and nothing installed of minialex; without a device every test is skipped with the reason.
+Graphs, the columns' two streams against one, trajectories, memory and, last since it takes longest, the kit. Needs
+cupy, numba, numba-cuda, hypothesis and pytest, and nothing installed of minialex; without a device every test is
+skipped with the reason.
 `tests/cuda/test_pretend.py` runs this file under a pretend driver, with smaller numbers.
 """
 
@@ -50,12 +51,6 @@ def capability() -> tuple[int, int]:
 
     text = cupy.cuda.Device(0).compute_capability
     return int(text[:-1]), int(text[-1])
-
-
-@pytest.mark.parametrize("operation", list(CHECKS))
-def test_the_kit_passes(gpu: CudaBackend, operation: str) -> None:
-    (result,) = run(gpu, [operation])
-    assert result.passed, result.message
 
 
 def executed(backend: CudaBackend, placement: tuple[str, str], *, graphs: bool = True, walk: bool = False) -> steps.Run:
@@ -124,11 +119,11 @@ def test_the_papers_network_trains_as_the_reference_does() -> None:
     labels = random.integers(0, 1000, 4)
     losses: dict[str, list[float]] = {}
     probs: dict[str, list[Any]] = {}
+    weights = initial_parameters(plan.network, 2, 0)
     for backend in (CudaBackend(), NumpyBackend()):
         first = backend.devices[0]
         here = Plan(plan.network, (first, first), recipe)
         recorded = record(here, "train", 4, backend.devices)
-        weights = initial_parameters(plan.network, 2, 0)
         bound = {}
         for name, value in recorded.bound.items():
             given = weights.get(name, np.zeros(value.shape, value.dtype))
@@ -176,3 +171,9 @@ def test_memory_that_is_not_there_is_said() -> None:
     backend = CudaBackend()
     with pytest.raises(MemoryError, match=r"cuda:0: needed [\d,]+ bytes more, [\d,]+ are free"):
         backend.zeros((1 << 42,), "float32", "cuda:0")
+
+
+@pytest.mark.parametrize("operation", list(CHECKS))
+def test_the_kit_passes(gpu: CudaBackend, operation: str) -> None:
+    (result,) = run(gpu, [operation])
+    assert result.passed, result.message
