@@ -13,6 +13,8 @@
 # also on another machine, unpack device.tar in the source tree and call this again: parts that ended well are not done
 # again, those that failed come last (KEPT: where results lie, benchmarks/results/device).
 #
+# GPU_OPTIONS: more for benchmarks/gpu.py, such as --compile-mode max-autotune; CONV_OPTIONS: for conv_table.py.
+#
 # Not yet run on a device; tests/cuda/test_pretend.py runs it on a pretend one.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -52,9 +54,9 @@ tests() { # -W default: what other packages warn of here costs nothing
 }
 speed() { # precision, batch sizes: beside torch.compile
   "$PYTHON" benchmarks/gpu.py --precisions "$1" --batch-sizes "$2" --peers torch.compile --rates "$kept/rates.json" \
-    --resume --out "$kept/$1.json"
+    --resume --out "$kept/$1.json" ${GPU_OPTIONS:-}
 }
-convolutions() { "$PYTHON" benchmarks/conv_table.py --seconds 60 --out "$kept/convolutions.json"; }
+convolutions() { "$PYTHON" benchmarks/conv_table.py --seconds 60 --out "$kept/convolutions.json" ${CONV_OPTIONS:-}; }
 doctor() { "$PYTHON" -m minialex doctor --report "$kept/doctor.json"; }
 machine() {
   nvidia-smi || true

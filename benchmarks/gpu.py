@@ -108,7 +108,8 @@ class Ours:
         step: Any = self.step
         graphs, step._graphs = step._graphs, False
         try:
-            return by_events(self.session.backend.runtime, lambda: self.steps(1))  # type: ignore[attr-defined]
+            backend: Any = self.session.backend
+            return by_events(backend.runtime, backend.place(self.device).stream, lambda: self.steps(1))
         finally:
             step._graphs = graphs
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 LONGEST = 30
-HELD_UP = 400_000_000
-"""Cycles that the device waits while the host asks for a step: 0.2 s at 2 GHz."""
+HELD_UP = (500, 1 << 30)
+"""How often so many bytes are cleared while the host asks for a step: 0.1 s and more."""
 
 CATEGORIES = {"cuda": ("kernel", "gpu_memcpy", "gpu_memset"), "cpu": ("cpu_op",)}
 """Of the events in a trace: what a device does, and for a test without one what the processor does."""
@@ -128,17 +128,20 @@ def watching(runtime: Any) -> Iterator[list[tuple[str, Any, Any]]]:
             delattr(runtime, name)
 
 
-def by_events(runtime: Any, run: Callable[[], object], steps: int = 1, held_up: int = HELD_UP) -> list[dict[str, Any]]:
-    """What was asked of our runtime during some work of so many steps that no graph replays: rows as a `Trace`'s."""
+def by_events(runtime: Any, stream: Any, run: Callable[[], object], steps: int = 1) -> list[dict[str, Any]]:
+    """What was asked of our runtime during some work of so many steps that no graph replays: rows as a `Trace`'s.
+
+    `stream` is where that work begins: it waits for something that takes longer than the asking does.
+    """
     import cupy
-    import numpy as np
 
-    from minialex_cuda.diagnose.meter import SLEEP
-
-    if held_up:
-        kernel = cupy.RawKernel(SLEEP, "minialex_sleep")
-        blocks = 2 * int(cupy.cuda.runtime.getDeviceProperties(0)["multiProcessorCount"])
-        kernel((blocks,), (1024,), (np.int64(held_up),), stream=cupy.cuda.Stream(non_blocking=True))
+    times, nbytes = HELD_UP
+    ahead = runtime.stream("cuda:0")
+    block = runtime.flat(runtime.allocate(nbytes, "cuda:0", ahead), 0, nbytes, "uint8")
+    runtime.synchronize(stream)
+    for _ in range(times):
+        runtime.clear(ahead, block)
+    runtime.wait(stream, runtime.record(ahead))
     with watching(runtime) as asked:
         run()
         cupy.cuda.runtime.deviceSynchronize()
