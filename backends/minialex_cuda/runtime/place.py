@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minialex_cuda.runtime.array import CudaArray
-from minialex_cuda.runtime.kernel import Kernel
+from minialex_cuda.runtime.kernel import Grid, Kernel
 from minialex_cuda.runtime.protocol import Convolution, Precision, Product, Runtime, Stream
 
 Touched = tuple[Sequence[CudaArray], Sequence[CudaArray]]
@@ -69,18 +69,20 @@ class Place(ABC):
         """A convolution that `library` gave scratch memory for."""
         self.do(lambda: self.runtime.convolve(self.stream, convolution, a.flat, b.flat, out.flat, workspace.flat), a, b)
 
-    def launch(self, kernel: Kernel, count: int, *arguments: Any, touched: Touched | None = None) -> None:
-        """Run a kernel over so many indices; arrays are passed flat.
+    def launch(self, kernel: Kernel, count: int | Grid, *arguments: Any, touched: Touched | None = None) -> None:
+        """Run a kernel over so many indices, or over a grid, whose kernels take whole numbers as int32; arrays are flat.
 
         `touched` tells which arrays are read and which written where the arguments are blocks that hold more.
         """
 
         def work() -> None:
             plain = [a.flat if isinstance(a, CudaArray) else a for a in arguments]
+            if isinstance(count, Grid):
+                plain = [np.int32(a) if type(a) is int else a for a in plain]
             flats = None if touched is None else ([a.flat for a in touched[0]], [a.flat for a in touched[1]])
             self.runtime.launch(self.stream, kernel, count, plain, flats)
 
-        if count > 0:
+        if not (count.empty if isinstance(count, Grid) else count <= 0):
             self.do(work, *arguments)
 
     def copy(self, source: CudaArray, target: CudaArray) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from minialex.backend.arrays import Padding
 from minialex_cuda.runtime.array import Flat, Memory
-from minialex_cuda.runtime.kernel import Kernel
+from minialex_cuda.runtime.kernel import Grid, Kernel
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
@@ -137,9 +137,14 @@ class Runtime(ABC):
 
     @abstractmethod
     def launch(
-        self, stream: Stream, kernel: Kernel, count: int, arguments: Sequence[Any], touched: Touched | None = None
+        self,
+        stream: Stream,
+        kernel: Kernel,
+        count: int | Grid,
+        arguments: Sequence[Any],
+        touched: Touched | None = None,
     ) -> None:
-        """A kernel over ``count`` > 0 indices; arguments are `Flat` or numbers.
+        """A kernel over ``count`` > 0 indices, or a `GridKernel` over a grid; arguments are `Flat` or numbers.
 
         What is read and written are the arguments, unless `touched` tells that it is parts of them.
         """
