@@ -147,7 +147,7 @@ class Block:
         many = threads[0] * threads[1] * threads[2]
         self.size = -(-many // 32) * 32
         lane = np.arange(self.size)
-        self.special: dict[str, Any] = {}
+        self.special: dict[str, Any] = {"%dynamic_smem_size": np.full(self.size, shared, np.uint64)}
         positions = (lane % threads[0], lane // threads[0] % threads[1], lane // (threads[0] * threads[1]))
         for axis, letter in enumerate("xyz"):
             self.special[f"%tid.{letter}"] = positions[axis].astype(np.uint64)
@@ -326,7 +326,19 @@ _OPERATIONS: dict[str, Any] = {
     "rsqrt": lambda a: 1 / np.sqrt(a),
     "tanh": np.tanh,
     "copysign": lambda a, b: np.copysign(b, a),
+    "bfe": lambda a, first, many: (a >> first) & ((1 << many) - 1),
+    "bfi": lambda a, b, first, many: (b & ~(((1 << many) - 1) << first)) | ((a & ((1 << many) - 1)) << first),
+    "prmt": lambda a, b, how: _bytes_of(a.astype(np.uint64) | b.astype(np.uint64) << np.uint64(32), how),
 }
+
+
+def _bytes_of(pair: NDArray[np.uint64], how: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """Four of the eight bytes of a pair, by the digits of `how`."""
+    found = np.zeros_like(pair)
+    for k in range(4):
+        which = (how.astype(np.uint64) >> np.uint64(4 * k)) & np.uint64(7)
+        found |= ((pair >> (np.uint64(8) * which)) & np.uint64(255)) << np.uint64(8 * k)
+    return found
 
 
 def _converted(x: NDArray[Any], kind: np.dtype[Any], operation: str) -> NDArray[Any]:

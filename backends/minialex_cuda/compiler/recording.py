@@ -62,8 +62,8 @@ class RecordingPlace(Place):
         self._scratched.append(without_memory(shape, dtype))
         return self._scratched[-1]
 
-    def view(self, x: CudaArray, dtype: Any) -> CudaArray:
-        self._views.append((without_memory(x.shape, dtype), x))
+    def view(self, x: CudaArray, dtype: Any, shape: tuple[int, ...] | None = None) -> CudaArray:
+        self._views.append((without_memory(x.shape if shape is None else shape, dtype), x))
         return self._views[-1][0]
 
     def library(self, convolution: Convolution, x: CudaArray) -> CudaArray | None:

@@ -123,17 +123,30 @@ class Grid:
 
 
 _GRID_LOOPS = """
-def host(X, Y, Z, I, J, shared_size, {names}):
+def host(blocks_x, blocks_y, blocks_z, threads_x, threads_y, shared_size, {names}):
     shared = np.empty(shared_size, np.float32)
-    for z in range(Z):
-        for y in range(Y):
-            for x in range(X):
-                {first}
+    for block_z in range(blocks_z):
+        for block_y in range(blocks_y):
+            for block_x in range(blocks_x):
+                {host}
 
 def device({names}):
-    {shared}
-    {body}
+    {device}
 """
+
+_AT = "block_x, block_y, block_z, thread_x, thread_y"
+_ON_DEVICE = "cuda.blockIdx.x, cuda.blockIdx.y, cuda.blockIdx.z, cuda.threadIdx.x, cuda.threadIdx.y"
+_THREADS = "for thread_y in range(threads_y) for thread_x in range(threads_x)"
+_ONE = (f"[body({_AT}, {{names}}) {_THREADS}]", f"body({_ON_DEVICE}, {{names}})")
+_TWO = (
+    f"""kept = [body({_AT}, shared, {{names}}) {_THREADS}]
+                [then({_AT}, shared, kept[thread_y * threads_x + thread_x], {{names}}) {_THREADS}]""",
+    f"""shared = cuda.shared.array(0, np.float32)
+    kept = body({_ON_DEVICE}, shared, {{names}})
+    cuda.syncthreads()
+    then({_ON_DEVICE}, shared, kept, {{names}})""",
+)
+"""What a block does, on the host and on a device, of one body and of two."""
 
 
 class GridKernel(Kernel):
@@ -164,23 +177,12 @@ class GridKernel(Kernel):
     def _loops(self) -> dict[str, Any]:
         from numba import cuda
 
-        names = ", ".join(self.parameters)
         space: dict[str, Any] = {"body": function(self.body), "cuda": cuda, "np": np}
-        at = "cuda.blockIdx.x, cuda.blockIdx.y, cuda.blockIdx.z, cuda.threadIdx.x, cuda.threadIdx.y"
-        if self.then is None:
-            shared, device = "", f"body({at}, {names})"
-            first = f"for j in range(J):\n                    for i in range(I):\n                        body(x, y, z, i, j, {names})"
-        else:
+        if self.then is not None:
             space["then"] = function(self.then)
-            shared = "shared = cuda.shared.array(0, np.float32)"
-            device = f"kept = body({at}, shared, {names})\n    cuda.syncthreads()\n    then({at}, shared, kept, {names})"
-            first = (
-                f"kept = [body(x, y, z, i, j, shared, {names}) for j in range(J) for i in range(I)]\n"
-                "                for j in range(J):\n"
-                "                    for i in range(I):\n"
-                f"                        then(x, y, z, i, j, shared, kept[j * I + i], {names})"
-            )
-        exec(_GRID_LOOPS.format(names=names, shared=shared, body=device, first=first), space)
+        names = ", ".join(self.parameters)
+        host, device = (text.format(names=names) for text in (_ONE if self.then is None else _TWO))
+        exec(_GRID_LOOPS.format(names=names, host=host, device=device), space)
         space["device"].__name__ = self.name
         return space
 

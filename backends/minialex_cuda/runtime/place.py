@@ -52,8 +52,8 @@ class Place(ABC):
         """An array that is not needed beyond the operation."""
 
     @abstractmethod
-    def view(self, x: CudaArray, dtype: Any) -> CudaArray:
-        """The bits of an array as numbers of another dtype of that size."""
+    def view(self, x: CudaArray, dtype: Any, shape: tuple[int, ...] | None = None) -> CudaArray:
+        """The bits of an array as numbers of another dtype, of that size or as many as the shape tells."""
 
     @abstractmethod
     def library(self, convolution: Convolution, x: CudaArray) -> CudaArray | None:
@@ -130,9 +130,10 @@ class EagerPlace(Place):
 
     scratch = empty
 
-    def view(self, x: CudaArray, dtype: Any) -> CudaArray:
+    def view(self, x: CudaArray, dtype: Any, shape: tuple[int, ...] | None = None) -> CudaArray:
         self.arrive(x)
-        return CudaArray(self.runtime.flat(x.flat.memory, x.flat.offset, x.size, dtype), x.shape, dtype)
+        shape = x.shape if shape is None else shape
+        return CudaArray(self.runtime.flat(x.flat.memory, x.flat.offset, math.prod(shape), dtype), shape, dtype)
 
     def library(self, convolution: Convolution, x: CudaArray) -> CudaArray | None:
         """None: patches are easier to read, and take any array."""
