@@ -60,10 +60,14 @@ class Format:
 
 
 FORMATS = {
-    "tf32": Format(2.0**-11, 2.0**-136, (2 - 2.0**-10) * 2.0**127),
+    "tf32": Format(2.0**-10, 2.0**-136, (2 - 2.0**-10) * 2.0**127),
     "bfloat16": Format(2.0**-8, 2.0**-133, (2 - 2.0**-7) * 2.0**127),
 }
-"""Formats of matrix units with float32's exponents and fewer bits of the fraction: ten, and seven."""
+"""Formats of matrix units with float32's exponents and fewer bits of the fraction: ten, and seven.
+
+bfloat16 is rounded to nearest. Whether a unit rounds or truncates what it takes as tf32 its makers leave open: u is
+that of truncation, a whole unit of the last of ten bits.
+"""
 
 
 @dataclass(frozen=True)

@@ -75,13 +75,14 @@ class Staging:
 
 @dataclass
 class DeviceStream:
-    """A stream with what works on it: CuPy's and Numba's view of it, cuBLAS, pinned memory."""
+    """A stream with what works on it: CuPy's and Numba's view of it, cuBLAS, a handle of cuDNN, pinned memory."""
 
     index: int
     stream: Any
     view: Any
     workspace: Any
     multiplier: Multiplier | None = None
+    convolver: Any = None
     staging: Staging = field(default_factory=Staging)
 
 
@@ -197,8 +198,11 @@ class DeviceRuntime(Runtime):
         self, stream: DeviceStream, convolution: Convolution, a: Flat, b: Flat, out: Flat, workspace: Flat
     ) -> None:
         addresses = map(address, (a, b, out, workspace))
+        convolutions = self._convolutions[self.devices[stream.index]]
         with cupy.cuda.Device(stream.index):
-            self._convolutions[self.devices[stream.index]].run(stream.stream.ptr, convolution, *addresses)
+            if stream.convolver is None:
+                stream.convolver = convolutions.handle(stream.stream.ptr)
+            convolutions.run(stream.convolver, convolution, *addresses)
 
     def record(self, stream: DeviceStream) -> Any:
         with cupy.cuda.Device(stream.index):

@@ -29,6 +29,9 @@ from typing import Any
 import numpy as np
 from numba import config, njit
 
+if not hasattr(np, "row_stack"):  # gone from NumPy 2.5; numba-cuda 0.30 asks for it whenever it compiles
+    np.row_stack = np.vstack
+
 Body = Callable[..., None]
 
 KERNELS: dict[str, Kernel] = {}

@@ -64,8 +64,8 @@ class Convolution:
     Attributes:
         kind: what is computed: ``"fprop"`` y from x and w, ``"dgrad"`` dx from dy and w, ``"wgrad"`` dw from dy and x
         N, C, H, W, K, R, S, P, Q, stride, padding: as in `Backend.conv2d`
-        precision: float32 and tf32 take float32 in N C H W; bfloat16 takes it as uint16 with the channels last; results
-            are float32 in the operands' order
+        precision: float32 and tf32 take and give float32 in N C H W; bfloat16 takes and gives that format, as uint16,
+            with the channels last
     """
 
     kind: Kind

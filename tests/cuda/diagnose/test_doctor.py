@@ -102,7 +102,6 @@ def test_without_peer_access_the_link_is_the_way_through_the_host(sources: Make,
         ({"init": 100}, "driver", "sees no device", "--gpus all"),
         ({"capability": (7, 0)}, "cuda:0", "needs 7.5", "--backend numba"),
         ({"packages": {}}, "CuPy", "not installed", wheels.INSTALL),
-        ({"packages": {**SOUND, "numpy": "2.5.0"}}, "numba-cuda", "#907", "numpy<2.5"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_mends_it(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pretend_driver import Driver
 
+from minialex_cuda.runtime.fake import rounded
 from minialex_numpy.conv2d import conv2d, conv2d_backward
 
 
@@ -30,7 +31,7 @@ numerical_note = SimpleNamespace(
     NONDETERMINISTIC="nondeterministic", WINOGRAD="winograd", FFT="fft", TENSOR_CORE="tensor core"
 )
 heur_mode = SimpleNamespace(A="a", FALLBACK="fallback")
-build_plan_policy = SimpleNamespace(HEURISTICS_CHOICE="choice")
+build_plan_policy = SimpleNamespace(HEURISTICS_CHOICE="choice", ALL="all")
 handles: dict[int, dict[str, int]] = {}
 
 
@@ -132,7 +133,7 @@ class pygraph:  # noqa: N801 - the module's own name
 
     def check_support(self) -> None:
         assert "nondeterministic" in self.notes
-        assert self.io == "bfloat16" or self.out.kind == "float"
+        assert self.out.kind == self.io
 
     def build_plans(self, policy: str) -> None:
         Here.driver.not_captured("a convolution is planned")
@@ -160,6 +161,8 @@ class pygraph:  # noqa: N801 - the module's own name
                 else:
                     anything = np.zeros(out.shape, np.float32)
                     made = conv2d_backward(first, second, anything, **self.numbers, need_dx=False)[1]
+            if self.io == "bfloat16":
+                made = rounded(made.astype(np.float32), "bfloat16").view(np.uint32) >> 16
             out[...] = made
 
         Here.driver.ask(queue, work)
