@@ -104,16 +104,16 @@ def _forward(storage: Storage, wide: bool) -> GridKernel:
                     y2 = x2 * raised(s2, beta)
                     y3 = x3 * raised(s3, beta)
                     here = np.uint32(3 * r + s)
-                    if not y0 <= best0:
+                    if y0 > best0 or y0 != y0:
                         best0 = y0
                         where0 = here
-                    if not y1 <= best1:
+                    if y1 > best1 or y1 != y1:
                         best1 = y1
                         where1 = here
-                    if not y2 <= best2:
+                    if y2 > best2 or y2 != y2:
                         best2 = y2
                         where2 = here
-                    if not y3 <= best3:
+                    if y3 > best3 or y3 != y3:
                         best3 = y3
                         where3 = here
         o = np.uint64(n) * np.uint64(np.int32(P * Q) * words) + np.uint64(np.uint32((p * Q + q) * words + c))
@@ -124,7 +124,7 @@ def _forward(storage: Storage, wide: bool) -> GridKernel:
     return GridKernel(f"norm{5 if wide else 3}_pool_{storage.name}", ("y", "where"), body)
 
 
-def _gathered(storage: Storage):
+def gathered_by(storage: Storage):
     """A function of a place in a map: the sums of dy over the windows whose maximum is there, in four channels."""
     load = storage.load
 
@@ -158,7 +158,7 @@ def _gathered(storage: Storage):
 
 
 def _backward(storage: Storage, wide: bool) -> GridKernel:
-    scales, sums, gathered, store = _scales(storage, wide), _sums(wide), _gathered(storage), storage.store
+    scales, sums, gathered, store = _scales(storage, wide), _sums(wide), gathered_by(storage), storage.store
     raised = approximate_power if storage is BFLOAT16 else power
 
     def first(
@@ -236,7 +236,7 @@ def norm_pool(
     y, where = on.empty((N, P, Q, C), x.dtype), on.empty((N, P, Q, C), np.uint8)
     grid = over_places(N, P, Q, C)
     on.launch(
-        FORWARD[storage.name, window], grid, storage.words(on, x), storage.words(on, y), _bytes(on, where),
+        FORWARD[storage.name, window], grid, storage.words(on, x), storage.words(on, y), in_words(on, where),
         H, W, P, Q, C // 4, grid.threads[1], *map(np.float32, (k, alpha, beta)),
     )  # fmt: skip
     return y, where
@@ -251,12 +251,12 @@ def norm_pool_backward(
     dx = on.empty(x.shape, x.dtype)
     grid = over_places(N, H, W, C, shared=4)
     on.launch(
-        BACKWARD[storage.name, window], grid, storage.words(on, dy), storage.words(on, x), _bytes(on, where),
+        BACKWARD[storage.name, window], grid, storage.words(on, dy), storage.words(on, x), in_words(on, where),
         storage.words(on, dx), H, W, P, Q, C // 4, grid.threads[1], *map(np.float32, (k, alpha, beta)), rectify,
     )  # fmt: skip
     return dx
 
 
-def _bytes(on: Place, where: CudaArray) -> CudaArray:
+def in_words(on: Place, where: CudaArray) -> CudaArray:
     """Four places within windows in a word."""
     return on.view(where, np.uint32, (where.size // 4,))

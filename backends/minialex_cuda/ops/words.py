@@ -102,6 +102,11 @@ def storage_of(x: CudaArray) -> Storage:
     return BFLOAT16 if x.dtype == np.uint16 else FLOAT32
 
 
+def storage_for(precision: str) -> Storage:
+    """What compiled steps of a precision keep maps in."""
+    return BFLOAT16 if precision == "bfloat16" else FLOAT32
+
+
 # ---- the grid -------------------------------------------------------------------------------------------------
 
 BLOCK = 256

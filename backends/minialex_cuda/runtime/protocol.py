@@ -66,6 +66,7 @@ class Convolution:
         N, C, H, W, K, R, S, P, Q, stride, padding: as in `Backend.conv2d`
         precision: float32 and tf32 take and give float32 in N C H W; bfloat16 takes and gives that format, as uint16,
             with the channels last
+        last: whether float32 and tf32 have the channels last, too
     """
 
     kind: Kind
@@ -81,6 +82,7 @@ class Convolution:
     stride: int
     padding: Padding
     precision: Precision
+    last: bool = False
 
 
 class Runtime(ABC):
