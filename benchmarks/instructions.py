@@ -44,7 +44,7 @@ GROWTH = 0.10
 """A kernel may not issue so much more than the table says."""
 
 TILE = 1 << 16
-VALUES = {"sgd_update_kernel": "w", "sgd_updates_kernel": "gradients", "dropout_kernel": "x"}
+VALUES = {"sgd_update_kernel": "w", "dropout_kernel": "x"}
 """Arrays that tell how many values there are, where that is not the first one that a kernel writes."""
 
 
@@ -60,6 +60,8 @@ class Launch:
     @property
     def values(self) -> int:
         """How many it writes."""
+        if self.kernel.name == "sgd_updates_kernel":
+            return 64 * int(self.count)  # type: ignore[arg-type] # elements of a thread; the array is a block of others
         name = VALUES.get(self.kernel.name)
         at = self.kernel.writes[0] if name is None else self.kernel.parameters.index(name)
         flat = self.arguments[at]
