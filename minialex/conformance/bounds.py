@@ -148,6 +148,21 @@ class Expected:
     bound: Float64
 
 
+def stored(expected: Expected, backend: Backend, operation: str) -> Expected:
+    """What compiled steps may make of a result that they keep in a coarser format: it is rounded to that once more.
+
+    A backend may have an attribute ``storage_formats``, a mapping from names of operations to the format (see
+    `FORMATS`) that compiled steps keep their floating results in. A result r with an error of at most e becomes
+    r·(1 + δ) with |δ| ≤ v, or loses ζ where it is as small as that: e·(1 + v) + v·|r| + ζ.
+    """
+    name = getattr(backend, "storage_formats", {}).get(operation)
+    if name is None or expected.value.dtype.kind != "f":
+        return expected
+    kept = FORMATS[name]
+    bound = expected.bound * (1 + kept.u) + kept.u * np.abs(expected.value) + kept.smallest
+    return replace(expected, bound=bound)
+
+
 def compound(*relative: Any) -> Any:
     """Relative error of a product whose factors have these relative errors: Π(1 + e) − 1."""
     return np.expm1(sum(np.log1p(e) for e in relative))

@@ -75,8 +75,8 @@ class Plan:
 
     def __init__(self, cudnn: Any, convolution: Convolution, *, build: bool = True, **where: Any) -> None:
         kinds, notes, it = cudnn.data_type, cudnn.numerical_note, convolution
-        last = it.precision == "bfloat16"
-        kind = kinds.BFLOAT16 if last else kinds.FLOAT
+        last = it.last or it.precision == "bfloat16"
+        kind = kinds.BFLOAT16 if it.precision == "bfloat16" else kinds.FLOAT
         graph = cudnn.pygraph(
             io_data_type=kind, intermediate_data_type=kinds.FLOAT, compute_data_type=kinds.FLOAT, **where
         )
