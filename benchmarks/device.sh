@@ -132,7 +132,7 @@ for part in "${fresh[@]}" "${again[@]}"; do
   limit=$((left < seconds ? left : seconds))
   echo "== $name (at most $limit s)"
   began=$SECONDS
-  timeout --kill-after=5 "$limit" bash -c "$work" >"$kept/$name.log" 2>&1 </dev/null
+  timeout --signal=INT --kill-after=15 "$limit" bash -c "$work" >"$kept/$name.log" 2>&1 </dev/null
   code=$?
   took=$((SECONDS - began))
   if [ "$code" -eq 0 ]; then

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import math
 import mmap
 import random
 import struct
@@ -47,6 +48,9 @@ NAMES = {
     UNJOINED: "cudaErrorStreamCaptureUnjoined", ISOLATION: "cudaErrorStreamCaptureIsolation",
     IMPLICIT: "cudaErrorStreamCaptureImplicit", CAPTURED: "cudaErrorCapturedEvent", UNKNOWN: "cudaErrorUnknown",
 }  # fmt: skip
+
+SHARED = 48 << 10
+"""Bytes that the threads of a block share at most, unless more is asked for beforehand."""
 
 TYPES = {"p": ctypes.c_uint64, "i": ctypes.c_int, "u": ctypes.c_uint, "z": ctypes.c_size_t, "s": ctypes.c_char_p}
 ATTRIBUTES = {75: 9, 76: 0, 16: 132, 1: 1024, 10: 32, 39: 2048, 8: 49152, 97: 232448, 41: 1, 12: 65536, 81: 233472}
@@ -127,11 +131,15 @@ class Event:
 
 @dataclass
 class Kernel:
-    """A kernel of numba-cuda's: its body for the processor and the types of its arguments."""
+    """A kernel of numba-cuda's: its body for the processor and the types of its arguments.
+
+    `over_grid`: whether the body is told the grid: blocks, threads in x and y, and how many numbers a block shares.
+    """
 
     name: str
     types: tuple[Any, ...]
     run: Callable[..., None]
+    over_grid: bool = False
 
 
 class Driver:
@@ -637,23 +645,28 @@ class Driver:
         put(out, {0: 1024, 4: 32}.get(attribute, 0))
 
     def cuLaunchKernelEx(self, config: int, function: int, parameters: int, extra: int) -> None:
-        grid = struct.unpack("<7I", ctypes.string_at(config, 28))
+        *grid, shared = struct.unpack("<7I", ctypes.string_at(config, 28))
         (stream,) = struct.unpack("<Q", ctypes.string_at(config + 32, 8))
-        self.launch(function, grid[0] * grid[1] * grid[2], grid[3] * grid[4] * grid[5], stream, parameters)
+        self.launch(function, tuple(grid[:3]), tuple(grid[3:]), shared, stream, parameters)
 
     def cuLaunchKernel(
         self, function: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int, stream: int,
         parameters: int, extra: int,
     ) -> None:  # fmt: skip
-        self.launch(function, gx * gy * gz, bx * by * bz, stream, parameters)
+        self.launch(function, (gx, gy, gz), (bx, by, bz), shared, stream, parameters)
 
-    def launch(self, function: int, blocks: int, threads: int, handle: int, parameters: int) -> None:
+    def launch(
+        self, function: int, blocks: tuple[int, ...], threads: tuple[int, ...], shared: int, handle: int,
+        parameters: int,
+    ) -> None:  # fmt: skip
         """Take a launch apart, and put the work into its stream."""
         kernel, queue = self.functions[function], self.stream(handle)
         if queue.device != self.current:
             raise Refused(INVALID_HANDLE, f"{kernel.name}: a stream of device {queue.device} on device {self.current}")
-        if not (0 < blocks < 1 << 31 and 0 < threads <= 1024):
-            raise Refused(INVALID_VALUE, f"{kernel.name}: a grid of {blocks} × {threads}")
+        most_blocks, most_threads = ((1 << 31) - 1, 65535, 65535), (1024, 1024, 64)
+        fit = all(0 < n <= most for n, most in zip((*blocks, *threads), (*most_blocks, *most_threads), strict=True))
+        if not fit or math.prod(threads) > 1024 or shared > SHARED:
+            raise Refused(INVALID_VALUE, f"{kernel.name}: a grid of {blocks} × {threads} that share {shared} bytes")
         pointers = iter(range(parameters, parameters + 8 * 7 * len(kernel.types), 8))
 
         def number(kind: Any) -> Any:
@@ -677,7 +690,8 @@ class Driver:
                 value = number(str(kind) if str(kind) != "bool" else np.uint8)
                 arguments.append(bool(value) if str(kind) == "bool" else value)
         self.launched[kernel.name] = self.launched.get(kernel.name, 0) + 1
-        self.ask(queue, lambda: kernel.run(*arguments))
+        told = (*blocks, *threads[:2], shared // 4) if kernel.over_grid else ()
+        self.ask(queue, lambda: kernel.run(*told, *arguments))
 
 
 def put(address: int, value: int, form: str = "i") -> None:
@@ -816,13 +830,15 @@ def _watch_numba(driver: Driver) -> None:
     """Know every kernel that numba-cuda compiles by the name that it has in the machine code."""
     from numba.cuda import dispatcher
 
-    from minialex_cuda.runtime.kernel import KERNELS
+    from minialex_cuda.runtime.kernel import KERNELS, GridKernel
 
     original = dispatcher._Kernel.__init__
 
     def initialise(self: Any, *arguments: Any, **options: Any) -> None:
         original(self, *arguments, **options)
         name = self.py_func.__name__
-        driver.kernels[self.entry_name] = Kernel(name, tuple(self.argument_types), KERNELS[name].host)
+        body = KERNELS[name]
+        over_grid = isinstance(body, GridKernel)
+        driver.kernels[self.entry_name] = Kernel(name, tuple(self.argument_types), body.host, over_grid)
 
     dispatcher._Kernel.__init__ = initialise
