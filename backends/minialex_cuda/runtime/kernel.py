@@ -139,11 +139,14 @@ def device({names}):
 
 _AT = "block_x, block_y, block_z, thread_x, thread_y"
 _ON_DEVICE = "cuda.blockIdx.x, cuda.blockIdx.y, cuda.blockIdx.z, cuda.threadIdx.x, cuda.threadIdx.y"
-_THREADS = "for thread_y in range(threads_y) for thread_x in range(threads_x)"
-_ONE = (f"[body({_AT}, {{names}}) {_THREADS}]", f"body({_ON_DEVICE}, {{names}})")
+_EACH_THREAD = """for thread_y in range(threads_y):
+                    for thread_x in range(threads_x):
+                        """
+_ONE = (f"{_EACH_THREAD}body({_AT}, {{names}})", f"body({_ON_DEVICE}, {{names}})")
 _TWO = (
-    f"""kept = [body({_AT}, shared, {{names}}) {_THREADS}]
-                [then({_AT}, shared, kept[thread_y * threads_x + thread_x], {{names}}) {_THREADS}]""",
+    # the host has no barrier: it does the first body once for all that threads share, and again for what each keeps
+    f"""{_EACH_THREAD}body({_AT}, shared, {{names}})
+                {_EACH_THREAD}then({_AT}, shared, body({_AT}, shared, {{names}}), {{names}})""",
     f"""shared = cuda.shared.array(0, np.float32)
     kept = body({_ON_DEVICE}, shared, {{names}})
     cuda.syncthreads()
@@ -157,7 +160,8 @@ class GridKernel(Kernel):
 
     Two bodies have the block's shared memory (float32) after the places. What the first returns, numbers that its
     thread keeps, the second gets after that: ``first(x, y, z, i, j, shared, arguments …)``, then, when all threads of
-    the block are there, ``second(x, y, z, i, j, shared, kept, arguments …)``.
+    the block are there, ``second(x, y, z, i, j, shared, kept, arguments …)``. The first may be done twice: it writes
+    nothing that it reads.
 
     Args:
         name: how it is called in a profile
