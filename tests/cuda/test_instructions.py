@@ -38,7 +38,7 @@ def instructions(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_no_kernel_issues_more_than_the_table_says(instructions: Any) -> None:
     found = instructions.counted()
-    assert set(found) == set(KERNELS)
+    assert {name for name in found if not name.startswith("lesson")} == set(KERNELS)
     table = json.loads(instructions.TABLE.read_text(encoding="utf-8"))
     told = instructions.faults(found, table)
     assert not told, "\n".join([*told, "if it must be so: python benchmarks/instructions.py --write"])

@@ -27,7 +27,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numba import config, njit
+from numba import config, float32, njit
 
 if not hasattr(np, "row_stack"):  # gone from NumPy 2.5; numba-cuda 0.30 asks for it whenever it compiles
     np.row_stack = np.vstack
@@ -147,7 +147,7 @@ _TWO = (
     # the host has no barrier: it does the first body once for all that threads share, and again for what each keeps
     f"""{_EACH_THREAD}body({_AT}, shared, {{names}})
                 {_EACH_THREAD}then({_AT}, shared, body({_AT}, shared, {{names}}), {{names}})""",
-    f"""shared = cuda.shared.array(0, np.float32)
+    f"""shared = cuda.shared.array(0, float32)
     kept = body({_ON_DEVICE}, shared, {{names}})
     cuda.syncthreads()
     then({_ON_DEVICE}, shared, kept, {{names}})""",
@@ -184,7 +184,7 @@ class GridKernel(Kernel):
     def _loops(self) -> dict[str, Any]:
         from numba import cuda
 
-        space: dict[str, Any] = {"body": function(self.body), "cuda": cuda, "np": np}
+        space: dict[str, Any] = {"body": function(self.body), "cuda": cuda, "np": np, "float32": float32}
         if self.then is not None:
             space["then"] = function(self.then)
         names = ", ".join(self.parameters)
