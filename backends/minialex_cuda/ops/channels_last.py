@@ -14,11 +14,10 @@ import numpy as np
 from minialex.backend.rules import pool_size
 from minialex_cuda.ops.norm_pool_words import gathered_by, in_words
 from minialex_cuda.ops.words import (
-    BLOCK,
     STORAGES,
     Storage,
+    in_rows,
     over_places,
-    over_words,
     storage_of,
     storage_for,
 )
@@ -34,9 +33,9 @@ _ZERO = np.float32(0)
 def _to_last(storage: Storage) -> GridKernel:
     store = storage.store
 
-    def body(tile, word, n, lane, __, x, y, places, words):
+    def body(tile, word, n, lane, __, x, y, places, words, lanes):
         """y[n, place, c] = x[n, c, place]: a thread's neighbours read neighbouring places."""
-        place = np.int32(tile * 256 + lane)
+        place = np.int32(tile * lanes + lane)
         if place < places:
             j = np.uint64(n) * np.uint64(places) * np.uint64(4 * words) + np.uint64(np.uint32(4 * word * places + place))
             step = np.uint64(places)
@@ -53,9 +52,9 @@ def _to_last(storage: Storage) -> GridKernel:
 def _to_first(storage: Storage) -> GridKernel:
     load = storage.load
 
-    def body(tile, word, n, lane, __, x, y, places, words):
+    def body(tile, word, n, lane, __, x, y, places, words, lanes):
         """y[n, c, place] = x[n, place, c]."""
-        place = np.int32(tile * 256 + lane)
+        place = np.int32(tile * lanes + lane)
         if place < places:
             a, b, c, d = load(
                 x, np.uint64(n) * np.uint64(places) * np.uint64(words) + np.uint64(np.uint32(place * words + word))
@@ -79,8 +78,8 @@ def to_last(on: Place, x: CudaArray) -> CudaArray:
     N, C, H, W = x.shape
     storage = storage_for(on.precision)
     y = on.empty((N, H, W, C), storage.dtype)
-    grid = Grid((-(-H * W // BLOCK), C // 4, N), (BLOCK, 1, 1))
-    on.launch(TO_LAST[storage.name], grid, x, storage.words(on, y), H * W, C // 4)
+    grid = in_rows(H * W, C // 4, N)
+    on.launch(TO_LAST[storage.name], grid, x, storage.words(on, y), H * W, C // 4, grid.threads[0])
     return y
 
 
@@ -88,8 +87,8 @@ def to_first(on: Place, x: CudaArray) -> CudaArray:
     """The inverse; float32."""
     (N, H, W, C), storage = x.shape, storage_of(x)
     y = on.empty((N, C, H, W), np.float32)
-    grid = Grid((-(-H * W // BLOCK), C // 4, N), (BLOCK, 1, 1))
-    on.launch(TO_FIRST[storage.name], grid, storage.words(on, x), y, H * W, C // 4)
+    grid = in_rows(H * W, C // 4, N)
+    on.launch(TO_FIRST[storage.name], grid, storage.words(on, x), y, H * W, C // 4, grid.threads[0])
     return y
 
 
@@ -110,8 +109,8 @@ def _pairs(name: str, storage: Storage, rule) -> GridKernel:
     """A kernel of two arrays: y = rule(a, b), number by number."""
     load, store = storage.load, storage.store
 
-    def body(block, _, __, lane, ___, a, b, y, words):
-        j = np.uint64(block) * np.uint64(256) + np.uint64(lane)
+    def body(block, _, __, lane, ___, a, b, y, words, lanes):
+        j = np.uint64(block) * np.uint64(lanes) + np.uint64(lane)
         if j < np.uint64(words):
             a0, a1, a2, a3 = load(a, j)
             b0, b1, b2, b3 = load(b, j)
@@ -123,9 +122,9 @@ def _pairs(name: str, storage: Storage, rule) -> GridKernel:
 def _relu(storage: Storage) -> GridKernel:
     load, store = storage.load, storage.store
 
-    def body(block, _, __, lane, ___, x, y, words):
+    def body(block, _, __, lane, ___, x, y, words, lanes):
         """y = x unless it is negative: not a number stays so."""
-        j = np.uint64(block) * np.uint64(256) + np.uint64(lane)
+        j = np.uint64(block) * np.uint64(lanes) + np.uint64(lane)
         if j < np.uint64(words):
             a, b, c, d = load(x, j)
             store(
@@ -159,7 +158,8 @@ def relu_backward(on: Place, dy: CudaArray, y: CudaArray) -> CudaArray:
 def _each(on: Place, kernels: dict[str, GridKernel], *xs: CudaArray) -> CudaArray:
     storage, y = storage_of(xs[0]), on.empty(xs[0].shape, xs[0].dtype)
     arrays = [storage.words(on, array) for array in (*xs, y)]
-    on.launch(kernels[storage.name], over_words(y.size), *arrays, y.size // 4)
+    grid = in_rows(y.size // 4)
+    on.launch(kernels[storage.name], grid, *arrays, y.size // 4, grid.threads[0])
     return y
 
 

@@ -21,8 +21,8 @@ from minialex_cuda.ops.words import (
     FLOAT32,
     STORAGES,
     Storage,
+    in_rows,
     over_places,
-    over_words,
     storage_for,
     storage_of,
 )
@@ -120,9 +120,9 @@ def space_to_depth(
 def _kernels(storage: Storage) -> GridKernel:
     store = storage.store
 
-    def body(tile, tap, k, lane, _, w, y, C, R, S, across, words, stride):
+    def body(tile, tap, k, lane, _, w, y, C, R, S, across, words, stride, lanes):
         """y[k, r', s', (i·stride + j)·C + c] = w[k, c, r'·stride + i, s'·stride + j], zeros beyond."""
-        word = np.int32(tile * 64 + lane)
+        word = np.int32(tile * lanes + lane)
         if word >= words:
             return
         row = np.int32(tap // across)
@@ -179,9 +179,9 @@ ONE = {"bfloat16": _one_bfloat16, "float32": _one_float32}
 def _kernels_first(storage: Storage) -> GridKernel:
     one = ONE[storage.name]
 
-    def body(tile, c, k, lane, _, y, dw, C, R, S, down, across, channels, stride):
+    def body(tile, c, k, lane, _, y, dw, C, R, S, down, across, channels, stride, lanes):
         """The inverse of `kernels_last`: dw[k, c, r, s], float32."""
-        tap = np.int32(tile * 64 + lane)
+        tap = np.int32(tile * lanes + lane)
         if tap < R * S:
             r = np.int32(tap // S)
             s = np.int32(tap - r * S)
@@ -208,9 +208,10 @@ def kernels_last(on: Place, w: CudaArray, storage: Storage, stride: int, deepene
     K, C, R, S = w.shape
     y = on.scratch(_shape_last(w.shape, stride, deepened), storage.dtype)
     words, taps = y.shape[3] // 4, y.shape[1] * y.shape[2]
+    grid = in_rows(words, taps, K, most=64)
     on.launch(
-        KERNELS_LAST[storage.name], Grid((-(-words // 64), taps, K), (64, 1, 1)), w, storage.words(on, y),
-        C, R, S, y.shape[2], words, stride if deepened else 1,
+        KERNELS_LAST[storage.name], grid, w, storage.words(on, y), C, R, S, y.shape[2], words,
+        stride if deepened else 1, grid.threads[0],
     )  # fmt: skip
     return y
 
@@ -218,9 +219,10 @@ def kernels_last(on: Place, w: CudaArray, storage: Storage, stride: int, deepene
 def kernels_first(on: Place, y: CudaArray, dw: CudaArray, stride: int, deepened: bool) -> None:
     """The inverse, into `dw`."""
     K, C, R, S = dw.shape
+    grid = in_rows(R * S, C, K, most=64)
     on.launch(
-        KERNELS_FIRST[storage_of(y).name], Grid((-(-R * S // 64), C, K), (64, 1, 1)), y, dw,
-        C, R, S, *y.shape[1:], stride if deepened else 1,
+        KERNELS_FIRST[storage_of(y).name], grid, y, dw, C, R, S, *y.shape[1:], stride if deepened else 1,
+        grid.threads[0],
     )  # fmt: skip
 
 
@@ -316,9 +318,9 @@ def _mask_sums(storage: Storage, masks: bool) -> GridKernel:
     return GridKernel(f"{'mask' if masks else 'bias'}_sums_{storage.name}", ("out", "sums"), first, second)
 
 
-def _column_sums(tile, _, __, lane, ___, sums, total, blocks, K):
+def _column_sums(tile, _, __, lane, ___, sums, total, blocks, K, lanes):
     """total[k] = Σ of a column."""
-    k = np.int32(tile * 64 + lane)
+    k = np.int32(tile * lanes + lane)
     if k < K:
         added = _ZERO
         for block in range(blocks):
@@ -343,7 +345,8 @@ def bias_gradient(on: Place, dy: CudaArray, relu: CudaArray | None, db: CudaArra
     arrays = (storage.words(on, array) for array in (dy, relu or dy, out))
     on.launch(MASK_SUMS[storage.name, relu is not None], grid, *arrays, sums, places, grid.threads[1], K // 4)
     if db is not None:
-        on.launch(COLUMN_SUMS, Grid((-(-K // 64), 1, 1), (64, 1, 1)), sums, db, blocks, K)
+        grid = in_rows(K, most=64)
+        on.launch(COLUMN_SUMS, grid, sums, db, blocks, K, grid.threads[0])
     return out
 
 
@@ -418,9 +421,9 @@ FROM_PATCHES = {storage.name: _from_patches(storage) for storage in STORAGES}
 def _widen(storage: Storage) -> GridKernel:
     load, store = storage.load, FLOAT32.store
 
-    def body(block, _, __, lane, ___, x, y, first, words):
+    def body(block, _, __, lane, ___, x, y, first, words, lanes):
         """Words of x, from one on, as float32."""
-        j = np.uint64(block) * np.uint64(256) + np.uint64(lane)
+        j = np.uint64(block) * np.uint64(lanes) + np.uint64(lane)
         if j < np.uint64(words):
             a, b, c, d = load(x, np.uint64(first) + j)
             store(y, j, a, b, c, d)
@@ -436,7 +439,8 @@ def _rows(on: Place, dy: CudaArray, first: int, images: int) -> CudaArray:
     storage, (_, P, Q, K) = storage_of(dy), dy.shape
     rows = on.scratch((images * P * Q, K), np.float32)
     arrays = storage.words(on, dy), rows
-    on.launch(WIDEN[storage.name], over_words(rows.size), *arrays, first * P * Q * K // 4, rows.size // 4)
+    grid = in_rows(rows.size // 4)
+    on.launch(WIDEN[storage.name], grid, *arrays, first * P * Q * K // 4, rows.size // 4, grid.threads[0])
     return rows
 
 

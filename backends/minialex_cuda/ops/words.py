@@ -127,9 +127,10 @@ def over_places(N: int, H: int, W: int, C: int, shared: int = 0) -> Grid:
     return Grid((tiles, H, N), (words, many, 1), shared * words * many)
 
 
-def over_words(size: int) -> Grid:
-    """Blocks and threads in a row, one for each word."""
-    return Grid((-(-size // (4 * BLOCK)), 1, 1), (BLOCK, 1, 1))
+def in_rows(size: int, *rows: int, most: int = BLOCK) -> Grid:
+    """Blocks of at most so many threads in a row for `size` things, and (rows, images) of them."""
+    threads = max(1, min(most, size))
+    return Grid((-(-size // threads), *(*rows, 1, 1)[:2]), (threads, 1, 1))
 
 
 # ---- arithmetic -----------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numba import config, njit
+from numba import config, float32, njit
 
 if not hasattr(np, "row_stack"):  # gone from NumPy 2.5; numba-cuda 0.30 asks for it whenever it compiles
     np.row_stack = np.vstack  # noqa: NPY201 - the very name
@@ -139,12 +139,15 @@ def device({names}):
 
 _AT = "block_x, block_y, block_z, thread_x, thread_y"
 _ON_DEVICE = "cuda.blockIdx.x, cuda.blockIdx.y, cuda.blockIdx.z, cuda.threadIdx.x, cuda.threadIdx.y"
-_THREADS = "for thread_y in range(threads_y) for thread_x in range(threads_x)"
-_ONE = (f"[body({_AT}, {{names}}) {_THREADS}]", f"body({_ON_DEVICE}, {{names}})")
+_EACH_THREAD = """for thread_y in range(threads_y):
+                    for thread_x in range(threads_x):
+                        """
+_ONE = (f"{_EACH_THREAD}body({_AT}, {{names}})", f"body({_ON_DEVICE}, {{names}})")
 _TWO = (
-    f"""kept = [body({_AT}, shared, {{names}}) {_THREADS}]
-                [then({_AT}, shared, kept[thread_y * threads_x + thread_x], {{names}}) {_THREADS}]""",
-    f"""shared = cuda.shared.array(0, np.float32)
+    # the host has no barrier: it does the first body once for all that threads share, and again for what each keeps
+    f"""{_EACH_THREAD}body({_AT}, shared, {{names}})
+                {_EACH_THREAD}then({_AT}, shared, body({_AT}, shared, {{names}}), {{names}})""",
+    f"""shared = cuda.shared.array(0, float32)
     kept = body({_ON_DEVICE}, shared, {{names}})
     cuda.syncthreads()
     then({_ON_DEVICE}, shared, kept, {{names}})""",
@@ -157,7 +160,8 @@ class GridKernel(Kernel):
 
     Two bodies have the block's shared memory (float32) after the places. What the first returns, numbers that its
     thread keeps, the second gets after that: ``first(x, y, z, i, j, shared, arguments …)``, then, when all threads of
-    the block are there, ``second(x, y, z, i, j, shared, kept, arguments …)``.
+    the block are there, ``second(x, y, z, i, j, shared, kept, arguments …)``. The first may be done twice: it writes
+    nothing that it reads.
 
     Args:
         name: how it is called in a profile
@@ -180,7 +184,7 @@ class GridKernel(Kernel):
     def _loops(self) -> dict[str, Any]:
         from numba import cuda
 
-        space: dict[str, Any] = {"body": function(self.body), "cuda": cuda, "np": np}
+        space: dict[str, Any] = {"body": function(self.body), "cuda": cuda, "np": np, "float32": float32}
         if self.then is not None:
             space["then"] = function(self.then)
         names = ", ".join(self.parameters)

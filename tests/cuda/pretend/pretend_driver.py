@@ -49,9 +49,6 @@ NAMES = {
     IMPLICIT: "cudaErrorStreamCaptureImplicit", CAPTURED: "cudaErrorCapturedEvent", UNKNOWN: "cudaErrorUnknown",
 }  # fmt: skip
 
-SHARED = 48 << 10
-"""Bytes that the threads of a block share at most, unless more is asked for beforehand."""
-
 TYPES = {"p": ctypes.c_uint64, "i": ctypes.c_int, "u": ctypes.c_uint, "z": ctypes.c_size_t, "s": ctypes.c_char_p}
 ATTRIBUTES = {75: 9, 76: 0, 16: 132, 1: 1024, 10: 32, 39: 2048, 8: 49152, 97: 232448, 41: 1, 12: 65536, 81: 233472}
 """Of a device, by ``CUdevice_attribute``: capability 9.0, and what numba-cuda and CuPy ask for besides."""
@@ -131,15 +128,13 @@ class Event:
 
 @dataclass
 class Kernel:
-    """A kernel of numba-cuda's: its body for the processor and the types of its arguments.
-
-    `over_grid`: whether the body is told the grid: blocks, threads in x and y, and how many numbers a block shares.
-    """
+    """A kernel of numba-cuda's: its body for the processor, the types of its arguments, and whether its grid has a
+    meaning: then the body for the processor takes that before the arguments."""
 
     name: str
     types: tuple[Any, ...]
     run: Callable[..., None]
-    over_grid: bool = False
+    placed: bool
 
 
 class Driver:
@@ -645,9 +640,9 @@ class Driver:
         put(out, {0: 1024, 4: 32}.get(attribute, 0))
 
     def cuLaunchKernelEx(self, config: int, function: int, parameters: int, extra: int) -> None:
-        *grid, shared = struct.unpack("<7I", ctypes.string_at(config, 28))
+        grid = struct.unpack("<7I", ctypes.string_at(config, 28))
         (stream,) = struct.unpack("<Q", ctypes.string_at(config + 32, 8))
-        self.launch(function, tuple(grid[:3]), tuple(grid[3:]), shared, stream, parameters)
+        self.launch(function, grid[:3], grid[3:6], grid[6], stream, parameters)
 
     def cuLaunchKernel(
         self, function: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int, stream: int,
@@ -663,10 +658,9 @@ class Driver:
         kernel, queue = self.functions[function], self.stream(handle)
         if queue.device != self.current:
             raise Refused(INVALID_HANDLE, f"{kernel.name}: a stream of device {queue.device} on device {self.current}")
-        most_blocks, most_threads = ((1 << 31) - 1, 65535, 65535), (1024, 1024, 64)
-        fit = all(0 < n <= most for n, most in zip((*blocks, *threads), (*most_blocks, *most_threads), strict=True))
-        if not fit or math.prod(threads) > 1024 or shared > SHARED:
-            raise Refused(INVALID_VALUE, f"{kernel.name}: a grid of {blocks} × {threads} that share {shared} bytes")
+        few = 0 < blocks[0] < 1 << 31 and all(0 < n < 1 << 16 for n in blocks[1:])
+        if not (few and 0 < math.prod(threads) <= 1024 and min(threads) > 0 and shared <= 48 << 10):
+            raise Refused(INVALID_VALUE, f"{kernel.name}: a grid of {blocks} × {threads}, {shared} bytes shared")
         pointers = iter(range(parameters, parameters + 8 * 7 * len(kernel.types), 8))
 
         def number(kind: Any) -> Any:
@@ -690,8 +684,9 @@ class Driver:
                 value = number(str(kind) if str(kind) != "bool" else np.uint8)
                 arguments.append(bool(value) if str(kind) == "bool" else value)
         self.launched[kernel.name] = self.launched.get(kernel.name, 0) + 1
-        told = (*blocks, *threads[:2], shared // 4) if kernel.over_grid else ()
-        self.ask(queue, lambda: kernel.run(*told, *arguments))
+        if kernel.placed:
+            arguments[:0] = [*blocks, *threads[:2], shared // 4]
+        self.ask(queue, lambda: kernel.run(*arguments))
 
 
 def put(address: int, value: int, form: str = "i") -> None:
@@ -837,8 +832,8 @@ def _watch_numba(driver: Driver) -> None:
     def initialise(self: Any, *arguments: Any, **options: Any) -> None:
         original(self, *arguments, **options)
         name = self.py_func.__name__
-        body = KERNELS[name]
-        over_grid = isinstance(body, GridKernel)
-        driver.kernels[self.entry_name] = Kernel(name, tuple(self.argument_types), body.host, over_grid)
+        known = KERNELS[name]
+        made = Kernel(name, tuple(self.argument_types), known.host, isinstance(known, GridKernel))
+        driver.kernels[self.entry_name] = made
 
     dispatcher._Kernel.__init__ = initialise
