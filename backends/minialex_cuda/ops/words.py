@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 from numba import config
+from numba.extending import overload as overload_on_host
 
 from minialex_cuda.runtime.array import CudaArray
-from minialex_cuda.runtime.kernel import Grid, function
+from minialex_cuda.runtime.kernel import BEFORE_DEVICE, Grid, function
 from minialex_cuda.runtime.place import Place
 
 LOW = np.uint64(0xFFFFFFFF)
@@ -151,22 +152,18 @@ def _approximate_power(scale, beta):
 
 
 def _overloaded() -> None:
-    """On a device the approximate form, on the host Python's: Numba chooses as it compiles."""
-    from numba.extending import overload
+    """On a device the approximate form; Numba chooses as it compiles."""
+    from numba.cuda import libdevice
+    from numba.cuda.extending import overload
 
-    overload(_approximate_power)(lambda scale, beta: lambda scale, beta: scale**-beta)
-    try:
-        from numba.cuda import libdevice
-        from numba.cuda.extending import overload as on_device
-    except ImportError:  # no numba-cuda here: nothing will be compiled for a device
-        return
-    on_device(_approximate_power, target="cuda")(
+    overload(_approximate_power, target="cuda")(
         lambda scale, beta: lambda scale, beta: libdevice.fast_powf(scale, -beta)
     )
 
 
 if not config.ENABLE_CUDASIM:
-    _overloaded()
+    overload_on_host(_approximate_power)(lambda scale, beta: lambda scale, beta: scale**-beta)
+    BEFORE_DEVICE.append(_overloaded)
 
 
 @function

@@ -37,6 +37,10 @@ Body = Callable[..., None]
 KERNELS: dict[str, Kernel] = {}
 """Every kernel by its name."""
 
+BEFORE_DEVICE: list[Callable[[], None]] = []
+"""What is done, once, before anything is compiled for a device: numba-cuda is not imported for less, since that looks
+for a driver."""
+
 _LOOPS = """
 def host(count, {names}):
     for i in range(count):
@@ -86,11 +90,13 @@ class Kernel:
         """``device[blocks, threads, stream](count, arguments …)``, for a device or the simulator."""
         from numba import cuda
 
-        return cuda.jit(self._loops["device"])
+        return cuda.jit(self.device_function)
 
     @property
     def device_function(self) -> Callable[..., None]:
         """What `device` compiles."""
+        while BEFORE_DEVICE:
+            BEFORE_DEVICE.pop()()
         loop: Callable[..., None] = self._loops["device"]
         return loop
 
