@@ -117,6 +117,15 @@ def test_what_is_wrong_is_named_with_what_mends_it(
     assert default.works  # who trains on the processor needs none of it
 
 
+def test_a_setting_that_takes_float32s_digits_is_named(sources: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    assert "float32" not in found(examine("cuda", sources=sources(), quick=True))
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    note = found(examine("cuda", sources=sources(), quick=True))["float32"]
+    assert note.verdict == "note"
+    assert note.mend == "unset NVIDIA_TF32_OVERRIDE"
+
+
 def test_turing_has_float32_alone(sources: Make) -> None:
     report = examine("cuda", sources=sources(capability=(7, 5)))
     assert "no bfloat16" in found(report)["cuda:0"].found
