@@ -49,8 +49,11 @@ fi
 [ -e "$kept/without-cudnn/cudnn.py" ] && PYTHONPATH=$kept/without-cudnn${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH=.:backends${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 
-tests() { # -W default: what other packages warn of here costs nothing
-  "$PYTHON" -m pytest -q -W default -p no:cacheprovider -m gpu -rs --durations=10 tests/gpu "$@"
+tests() { # -W default: what other packages warn of here costs nothing; interrupted when its time is up, it tells what failed
+  "$PYTHON" -c 'import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored
+import pytest
+sys.exit(pytest.main(sys.argv[1:]))' -q -W default -p no:cacheprovider -m gpu -rs --durations=10 tests/gpu "$@"
 }
 speed() { # precision, batch sizes: beside torch.compile
   "$PYTHON" benchmarks/gpu.py --precisions "$1" --batch-sizes "$2" --peers torch.compile --rates "$kept/rates.json" \
