@@ -1,4 +1,4 @@
-"""The launches of `minialex_cuda.lesson`'s four kernels: for their instructions, and for the test of what they compute."""
+"""The launches of `minialex_cuda.lesson`'s four kernels: for counting, and for the test of what they compute."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ def kernels() -> Iterator[dict[str, Kernel]]:
     yield made
 
 
-def launch(
-    on: Place, kernel: Kernel, dy: CudaArray, x: CudaArray, numbers: tuple[Any, ...] = NUMBERS
-) -> CudaArray:
+def launch(on: Place, kernel: Kernel, dy: CudaArray, x: CudaArray, numbers: tuple[Any, ...] = NUMBERS) -> CudaArray:
     """One version: [N,C,places] for the flat one, else [N,places,C], and bfloat16 for that with words."""
     N, C, places = x.shape if kernel.name == "flat" else (x.shape[0], x.shape[2], x.shape[1])
     dx = on.empty(x.shape, x.dtype)

@@ -22,7 +22,7 @@ KINDS: dict[str, Any] = {
     for bits in (8, 16, 32, 64)
     for letter, kind in (("u", "u"), ("b", "u"), ("s", "i"))
 } | {"f32": np.dtype("f4"), "f64": np.dtype("f8")}
-"""NumPy's dtypes of PTX's.""" 
+"""NumPy's dtypes of PTX's."""
 
 WEIGHTS = {
     "cvta": 0.0, "ld.param": 0.3, "bra": 1.5, "mov": 0.5, "neg.f32": 0.0, "abs.f32": 0.0, "and.pred": 0.5,
@@ -38,7 +38,7 @@ WEIGHTS = {
 
 def weight(operation: str) -> float:
     """Machine instructions that a PTX instruction becomes, about."""
-    for name in (operation, ".".join(operation.split(".")[:2]), operation.split(".")[0]):
+    for name in (operation, ".".join(operation.split(".")[:2]), operation.split(".", maxsplit=1)[0]):
         if name in WEIGHTS:
             return WEIGHTS[name]
     return 2.0 if operation.endswith(("s64", "u64", "b64")) and not operation.startswith(("ld", "st", "cvt")) else 1.0
@@ -162,9 +162,7 @@ class Block:
         if kind == "pred":
             return self.registers[name] if name.startswith("%") else np.full(self.size, name not in ("0", "false"))
         dtype = KINDS[kind]
-        if name.startswith("0f"):
-            bits = np.full(self.size, int(name[2:], 16), np.uint64)
-        elif name.startswith("0d"):
+        if name.startswith(("0f", "0d")):
             bits = np.full(self.size, int(name[2:], 16), np.uint64)
         elif name in self.special:
             bits = self.special[name]
@@ -229,7 +227,7 @@ class Block:
         return self.value(name, "u64") + np.uint64(int(offset or 0) % (1 << 64))
 
     def _load(self, operation: str, arguments: tuple[str, ...], active: NDArray[np.bool_]) -> None:
-        kind = operation.split(".")[-1]
+        kind = operation.rsplit(".", maxsplit=1)[-1]
         if operation.startswith("ld.param"):
             value = self.parameters[self.program.positions[arguments[1].strip("[]")]]
             self.put(arguments[0], np.full(self.size, value).astype(KINDS[kind]), active)
@@ -251,11 +249,11 @@ class Block:
     def _store(self, operation: str, arguments: tuple[str, ...], active: NDArray[np.bool_]) -> None:
         if not active.any():
             return
-        dtype = KINDS[operation.split(".")[-1]]
+        dtype = KINDS[operation.rsplit(".", maxsplit=1)[-1]]
         names = arguments[1].strip("{}").replace(" ", "").split(",")
         for k, name in enumerate(names):
             at = self._addresses(arguments[0])[active] + np.uint64(k * dtype.itemsize)
-            values = self.value(name, operation.split(".")[-1])[active]
+            values = self.value(name, operation.rsplit(".", maxsplit=1)[-1])[active]
             if ".shared" in operation:
                 self.shared.view(dtype)[at.astype(np.int64) // dtype.itemsize] = values
             else:

@@ -36,8 +36,8 @@ what was rounded before."""
 APPROXIMATE = 2.0**-22
 """Unit roundoff of normalisation where its power is the device's ex2(−β·lg2(scale)), in bfloat16's compiled steps.
 
-CUDA's programming guide gives both functions an error of two units in the last place, 2⁻²², and near 1 the logarithm one
-of 2⁻²²; the kit's bound allows 8 u, and β·u·|ln scale| more for the exponent's own error.
+CUDA's programming guide gives both functions an error of two units in the last place, 2⁻²², and near 1 the
+logarithm one of 2⁻²²; the kit's bound allows 8 u, and β·u·|ln scale| more for the exponent's own error.
 """
 
 

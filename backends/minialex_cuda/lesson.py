@@ -1,7 +1,7 @@
 """One kernel in four versions: the gradient of local response normalisation, window five, for the page of that name.
 
-Nothing else uses them; `minialex_cuda.ops.norm_pool_words` is the fourth with pooling and ReLU. Maps are x [N,C,H,W] for
-the first and [N,H,W,C] for the others; scale[c] = k + α · Σ x² over the channels c − 2 … c + 2, and
+Nothing else uses them; `minialex_cuda.ops.norm_pool_words` is the fourth with pooling and ReLU. Maps are [N,C,H,W]
+for the first and [N,H,W,C] for the others; scale[c] = k + α · Σ x² over the channels c − 2 … c + 2, and
 dx[c] = dy[c] · scale[c]^(−β) − 2αβ · x[c] · Σ dy · x · scale^(−β−1) over the same channels.
 """
 
@@ -85,7 +85,7 @@ def shared_second(tile, n, _, c, place, shared, kept, dy, x, dx, C, places, many
 
 
 def words_first(tile, n, _, c, place, shared, dy, x, dx, words, places, many, k, alpha, beta):
-    """A thread has a word of four channels in bfloat16: c counts words, and the window reaches into the words beside."""
+    """A thread has a word of four channels in bfloat16: c counts words; the window reaches into those beside."""
     p = np.int32(tile * many + place)
     if p >= places:
         return zero, zero, zero, zero, zero, zero, zero, zero

@@ -53,7 +53,7 @@ def test_the_tests_of_devices_pass() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped" not in done.stdout
     assert "19 passed" in done.stdout
-    assert "patches_last_bfloat16" in done.stdout  # without cuDNN
+    assert "bias_bfloat16_bfloat16" not in done.stdout
 
 
 def test_with_cudnn_too() -> None:
@@ -62,8 +62,7 @@ def test_with_cudnn_too() -> None:
     done = devices_tests("-k", some, seed=1, PRETEND_CUDNN="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
-    assert "kernels_last_bfloat16" in done.stdout
-    assert "patches" not in done.stdout
+    assert "bias_bfloat16_bfloat16" in done.stdout  # after convolutions by cuDNN in bfloat16
 
 
 RULES = """

@@ -1,7 +1,7 @@
 """Maps with the channels last, throughout a step: `channels_last` goes over a program that `fusion` has been over.
 
-Operations that have a form in words of four channels (`minialex_cuda.ops.words`) get it; where others read or make maps,
-they are brought there and back. In bfloat16 maps are kept in that format, two bytes a number, from the first
+Operations that have a form in words of four channels (`minialex_cuda.ops.words`) get it; where others read or make
+maps, they are brought there and back. In bfloat16 maps are kept in that format, two bytes a number, from the first
 convolution to the last pooling; weights, their gradients, and the full layers' numbers are float32. A network whose
 channels do not come in fours keeps the flat kernels, layer by layer.
 """
@@ -117,7 +117,9 @@ class _Layout:
 
     # ---- calls --------------------------------------------------------------------------------------------------
 
-    def _add(self, operation: str, args: Sequence[Any], kwargs: dict[str, Any], results: Sequence[Value | None]) -> None:
+    def _add(
+        self, operation: str, args: Sequence[Any], kwargs: dict[str, Any], results: Sequence[Value | None]
+    ) -> None:
         now = self._now
         self._made.append(Call(operation, tuple(args), kwargs, tuple(results), now.layer, now.column, now.phase))
 
@@ -157,10 +159,9 @@ class _Layout:
             return None
         key = x, *numbers.values(), w.shape[2:]
         if key not in self._deep:
-            N, C, H, W = x.shape
             asked = {**numbers, "kernel": w.shape[2:]}
             shape = conv2d_last.deep_shape(x.shape, **asked)
-            if not self._fits(self._value((N, shape[3], *shape[1:3]), np.float32, x.device)):
+            if not self._fits(self._value((shape[0], shape[3], *shape[1:3]), np.float32, x.device)):
                 return None
             self._first(x)
             self._deep[key] = self._value(shape, self._dtype, x.device)
@@ -188,9 +189,7 @@ class _Layout:
         numbers = found[1] | {name: call.kwargs[name] for name in ("need_dx",) if name in call.kwargs}
         results = [self._to(v) if v is not None and v.shape == x.shape and asks_dx else v for v in call.results[:1]]
         results += call.results[1:]
-        self._add(
-            f"{call.operation}_last", (self._at(dy), found[0], w, *map(self._at, relu)), numbers, results
-        )
+        self._add(f"{call.operation}_last", (self._at(dy), found[0], w, *map(self._at, relu)), numbers, results)
         return True
 
     def _pool(self, call: Call) -> bool:

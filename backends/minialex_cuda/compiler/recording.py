@@ -92,8 +92,8 @@ def zeros(on: Place, shape: tuple[int, ...], dtype: str, device: str) -> CudaArr
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    **ops.OPERATIONS, **fused.OPERATIONS, **layout.OPERATIONS, "copy_to": copy_to, "zeros": zeros, "dropout": dropout_at,
-    "sgd_updates": sgd_updates,
+    **ops.OPERATIONS, **fused.OPERATIONS, **layout.OPERATIONS, "copy_to": copy_to, "zeros": zeros,
+    "dropout": dropout_at, "sgd_updates": sgd_updates,
 }  # fmt: skip
 
 

@@ -16,10 +16,12 @@ from minialex_cuda.ops.norm_pool_words import gathered_by, in_words
 from minialex_cuda.ops.words import (
     STORAGES,
     Storage,
+    image_at,
     in_rows,
     over_places,
-    storage_of,
     storage_for,
+    storage_of,
+    word_at,
 )
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.kernel import Grid, GridKernel, function
@@ -37,7 +39,9 @@ def _to_last(storage: Storage) -> GridKernel:
         """y[n, place, c] = x[n, c, place]: a thread's neighbours read neighbouring places."""
         place = np.int32(tile * lanes + lane)
         if place < places:
-            j = np.uint64(n) * np.uint64(places) * np.uint64(4 * words) + np.uint64(np.uint32(4 * word * places + place))
+            j = np.uint64(n) * np.uint64(places) * np.uint64(4 * words) + np.uint64(
+                np.uint32(4 * word * places + place)
+            )
             step = np.uint64(places)
             a = x[j]
             b = x[j + step]
@@ -59,7 +63,9 @@ def _to_first(storage: Storage) -> GridKernel:
             a, b, c, d = load(
                 x, np.uint64(n) * np.uint64(places) * np.uint64(words) + np.uint64(np.uint32(place * words + word))
             )
-            j = np.uint64(n) * np.uint64(places) * np.uint64(4 * words) + np.uint64(np.uint32(4 * word * places + place))
+            j = np.uint64(n) * np.uint64(places) * np.uint64(4 * words) + np.uint64(
+                np.uint32(4 * word * places + place)
+            )
             step = np.uint64(places)
             y[j] = a
             y[j + step] = b
@@ -217,7 +223,7 @@ def _max_pool2d(storage: Storage) -> GridKernel:
         q = np.int32(tile * many + place)
         if q >= Q:
             return
-        image = np.uint64(n) * np.uint64(np.int32(H * W) * words)
+        image = image_at(n, H, W, words)
         best0 = np.float32(-math.inf)
         best1 = best0
         best2 = best0
@@ -231,7 +237,7 @@ def _max_pool2d(storage: Storage) -> GridKernel:
             for s in range(3):
                 w = np.int32(2 * q + s)
                 if h < H and w < W:
-                    x0, x1, x2, x3 = load(x, image + np.uint64(np.uint32((h * W + w) * words + c)))
+                    x0, x1, x2, x3 = load(x, image + word_at(h, w, c, W, words))
                     here = np.uint32(3 * r + s)
                     if x0 > best0 or x0 != x0:
                         best0 = x0
@@ -245,7 +251,7 @@ def _max_pool2d(storage: Storage) -> GridKernel:
                     if x3 > best3 or x3 != x3:
                         best3 = x3
                         where3 = here
-        o = np.uint64(n) * np.uint64(np.int32(P * Q) * words) + np.uint64(np.uint32((p * Q + q) * words + c))
+        o = image_at(n, P, Q, words) + word_at(p, q, c, Q, words)
         store(y, o, best0, best1, best2, best3)
         low = np.uint32(where0 | np.uint32(where1 << np.uint32(8)))
         high = np.uint32(where2 | np.uint32(where3 << np.uint32(8)))
@@ -262,9 +268,9 @@ def _max_pool2d_backward(storage: Storage) -> GridKernel:
         w = np.int32(tile * many + place)
         if w >= W:
             return
-        image = np.uint64(n) * np.uint64(np.int32(P * Q) * words)
+        image = image_at(n, P, Q, words)
         d0, d1, d2, d3 = gathered(dy, where, image, h, w, P, Q, words, c)
-        j = np.uint64(n) * np.uint64(np.int32(H * W) * words) + np.uint64(np.uint32((h * W + w) * words + c))
+        j = image_at(n, H, W, words) + word_at(h, w, c, W, words)
         if rectify:
             x0, x1, x2, x3 = load(x, j)
             d0 = d0 if x0 > _ZERO else _ZERO
@@ -293,9 +299,7 @@ def max_pool2d(on: Place, x: CudaArray, *, size: int, stride: int, ceil: bool) -
     return y, where
 
 
-def max_pool2d_backward(
-    on: Place, dy: CudaArray, x: CudaArray, where: CudaArray, *, rectify: bool
-) -> CudaArray:
+def max_pool2d_backward(on: Place, dy: CudaArray, x: CudaArray, where: CudaArray, *, rectify: bool) -> CudaArray:
     """Each window gives its dy to its first maximum; with `rectify` the gradient of the ReLU that made x after it."""
     (N, H, W, C), (P, Q), storage = x.shape, dy.shape[1:3], storage_of(x)
     dx = on.empty(x.shape, x.dtype)

@@ -21,10 +21,12 @@ from minialex_cuda.ops.words import (
     FLOAT32,
     STORAGES,
     Storage,
+    image_at,
     in_rows,
     over_places,
     storage_for,
     storage_of,
+    word_at,
 )
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.kernel import Grid, GridKernel, function
@@ -63,10 +65,8 @@ def _space_to_depth(storage: Storage) -> GridKernel:
             value = _ZERO
             h = np.int32(u * stride + i - above)
             w = np.int32(v * stride + j - left)
-            if i < stride and 0 <= h and h < H and 0 <= w and w < W:
-                value = x[
-                    np.uint64(n) * np.uint64(np.int32(C * H) * W) + np.uint64(np.uint32((c * H + h) * W + w))
-                ]
+            if i < stride and 0 <= h < H and 0 <= w < W:
+                value = x[np.uint64(n) * np.uint64(np.int32(C * H) * W) + np.uint64(np.uint32((c * H + h) * W + w))]
             if k == 0:
                 a = value
             elif k == 1:
@@ -83,7 +83,7 @@ def _space_to_depth(storage: Storage) -> GridKernel:
                     j = np.int32(0)
                     i = np.int32(i + 1)
         store(
-            y, np.uint64(n) * np.uint64(np.int32(U * V) * words) + np.uint64(np.uint32((u * V + v) * words + word)),
+            y, image_at(n, U, V, words) + word_at(u, v, word, V, words),
             a, b, d, e,
         )  # fmt: skip
 
@@ -102,9 +102,7 @@ def deep_shape(
     return x[0], U, V, deep(x[1], stride)
 
 
-def space_to_depth(
-    on: Place, x: CudaArray, *, stride: int, padding: Padding, kernel: tuple[int, ...]
-) -> CudaArray:
+def space_to_depth(on: Place, x: CudaArray, *, stride: int, padding: Padding, kernel: tuple[int, ...]) -> CudaArray:
     """Images [N,C,H,W] as the first convolution takes them; zeros around them included."""
     (_, C, H, W), storage = x.shape, storage_for(on.precision)
     y = on.empty(deep_shape(x.shape, stride=stride, padding=padding, kernel=kernel), storage.dtype)
@@ -361,7 +359,7 @@ def _patches(storage: Storage) -> GridKernel:
         q = np.int32(tile * many + place)
         if q >= Q:
             return
-        image = np.uint64(n + first) * np.uint64(np.int32(H * W) * words)
+        image = image_at(n + first, H, W, words)
         row = (np.uint64(n) * np.uint64(P * Q) + np.uint64(np.uint32(p * Q + q))) * np.uint64(np.int32(R * S) * words)
         for r in range(R):
             h = np.int32(p * stride + r - above)
@@ -371,9 +369,9 @@ def _patches(storage: Storage) -> GridKernel:
                 b = _ZERO
                 d = _ZERO
                 e = _ZERO
-                if 0 <= h and h < H and 0 <= w and w < W:
-                    a, b, d, e = load(x, image + np.uint64(np.uint32((h * W + w) * words + c)))
-                k = np.uint64(4) * (row + np.uint64(np.uint32((r * S + s) * words + c)))
+                if 0 <= h < H and 0 <= w < W:
+                    a, b, d, e = load(x, image + word_at(h, w, c, W, words))
+                k = np.uint64(4) * (row + word_at(r, s, c, S, words))
                 patches[k] = a
                 patches[k + np.uint64(1)] = b
                 patches[k + np.uint64(2)] = d
@@ -398,18 +396,18 @@ def _from_patches(storage: Storage) -> GridKernel:
         taps = np.uint64(np.int32(R * S) * words)
         for r in range((h + above) % stride, R, stride):
             p = np.int32((h + above - r) // stride)
-            if 0 <= p and p < P:
+            if 0 <= p < P:
                 for s in range((w + left) % stride, S, stride):
                     q = np.int32((w + left - s) // stride)
-                    if 0 <= q and q < Q:
+                    if 0 <= q < Q:
                         row = (base + np.uint64(np.uint32(p * Q + q))) * taps
-                        k = np.uint64(4) * (row + np.uint64(np.uint32((r * S + s) * words + c)))
+                        k = np.uint64(4) * (row + word_at(r, s, c, S, words))
                         a += back[k]
                         b += back[k + np.uint64(1)]
                         d += back[k + np.uint64(2)]
                         e += back[k + np.uint64(3)]
-        image = np.uint64(n + first) * np.uint64(np.int32(H * W) * words)
-        store(dx, image + np.uint64(np.uint32((h * W + w) * words + c)), a, b, d, e)
+        image = image_at(n + first, H, W, words)
+        store(dx, image + word_at(h, w, c, W, words), a, b, d, e)
 
     return GridKernel(f"from_patches_last_{storage.name}", ("dx",), body)
 
@@ -447,9 +445,7 @@ def _rows(on: Place, dy: CudaArray, first: int, images: int) -> CudaArray:
 class _Layer:
     """The numbers of a convolution of maps with the channels last: of x, of w in that order, of y."""
 
-    def __init__(
-        self, x: tuple[int, ...], w: tuple[int, ...], stride: int, padding: Padding, deepened: bool
-    ) -> None:
+    def __init__(self, x: tuple[int, ...], w: tuple[int, ...], stride: int, padding: Padding, deepened: bool) -> None:
         self.N, self.H, self.W, self.C = x
         self.K, self.R, self.S, _ = _shape_last(w, stride, deepened)
         self.stride, self.padding = (1, NONE) if deepened else (stride, padding)
@@ -469,7 +465,16 @@ class _Layer:
         """As `minialex_cuda.ops.conv2d.pieces`."""
         return pieces(self.N, 4 * self.depth * self.places)
 
-    def launch(self, on: Place, kernels: dict[str, GridKernel], x: CudaArray, flat: CudaArray, *, back: bool, piece: tuple[int, int]) -> None:
+    def launch(
+        self,
+        on: Place,
+        kernels: dict[str, GridKernel],
+        x: CudaArray,
+        flat: CudaArray,
+        *,
+        back: bool,
+        piece: tuple[int, int],
+    ) -> None:
         """Patches of some images, or back from them."""
         first, images = piece
         storage = storage_of(x)

@@ -16,13 +16,14 @@ import numpy as np
 from minialex.backend.rules import pool_size
 from minialex_cuda.ops.words import (
     BFLOAT16,
-    FLOAT32,
     STORAGES,
     Storage,
     approximate_power,
+    image_at,
     over_places,
     power,
     storage_of,
+    word_at,
 )
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.kernel import GridKernel, function
@@ -83,7 +84,7 @@ def _forward(storage: Storage, wide: bool) -> GridKernel:
         q = np.int32(tile * many + place)
         if q >= Q:
             return
-        image = np.uint64(n) * np.uint64(np.int32(H * W) * words)
+        image = image_at(n, H, W, words)
         best0 = np.float32(-math.inf)
         best1 = best0
         best2 = best0
@@ -97,7 +98,7 @@ def _forward(storage: Storage, wide: bool) -> GridKernel:
             for s in range(3):
                 w = np.int32(2 * q + s)
                 if h < H and w < W:
-                    j = image + np.uint64(np.uint32((h * W + w) * words + c))
+                    j = image + word_at(h, w, c, W, words)
                     x0, x1, x2, x3, s0, s1, s2, s3 = scales(x, j, c == 0, c == words - 1, k, alpha)
                     y0 = x0 * raised(s0, beta)
                     y1 = x1 * raised(s1, beta)
@@ -116,7 +117,7 @@ def _forward(storage: Storage, wide: bool) -> GridKernel:
                     if y3 > best3 or y3 != y3:
                         best3 = y3
                         where3 = here
-        o = np.uint64(n) * np.uint64(np.int32(P * Q) * words) + np.uint64(np.uint32((p * Q + q) * words + c))
+        o = image_at(n, P, Q, words) + word_at(p, q, c, Q, words)
         store(y, o, best0, best1, best2, best3)
         low = np.uint32(where0 | np.uint32(where1 << _8))
         where[o] = np.uint32(low | np.uint32(np.uint32(where2 | np.uint32(where3 << _8)) << np.uint32(16)))
@@ -140,7 +141,7 @@ def gathered_by(storage: Storage):
                 q = np.int32((w >> 1) - 1 + right)
                 s = np.int32(w - 2 * q)
                 if p >= 0 and q >= 0 and p < P and q < Q and r < 3 and s < 3:
-                    o = image + np.uint64(np.uint32((p * Q + q) * words + c))
+                    o = image + word_at(p, q, c, Q, words)
                     here = np.uint32(3 * r + s)
                     at = where[o]
                     g0, g1, g2, g3 = load(dy, o)
@@ -168,9 +169,9 @@ def _backward(storage: Storage, wide: bool) -> GridKernel:
         w = np.int32(tile * many + place)
         if w >= W:
             return _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
-        pooled = np.uint64(n) * np.uint64(np.int32(P * Q) * words)
+        pooled = image_at(n, P, Q, words)
         d0, d1, d2, d3 = gathered(dy, where, pooled, h, w, P, Q, words, c)
-        j = np.uint64(n) * np.uint64(np.int32(H * W) * words) + np.uint64(np.uint32((h * W + w) * words + c))
+        j = image_at(n, H, W, words) + word_at(h, w, c, W, words)
         x0, x1, x2, x3, s0, s1, s2, s3 = scales(x, j, c == 0, c == words - 1, k, alpha)
         own0 = d0 * raised(s0, beta)
         own1 = d1 * raised(s1, beta)
@@ -217,7 +218,7 @@ def _backward(storage: Storage, wide: bool) -> GridKernel:
             y1 = y1 if x1 > _ZERO else _ZERO
             y2 = y2 if x2 > _ZERO else _ZERO
             y3 = y3 if x3 > _ZERO else _ZERO
-        j = np.uint64(n) * np.uint64(np.int32(H * W) * words) + np.uint64(np.uint32((h * W + w) * words + c))
+        j = image_at(n, H, W, words) + word_at(h, w, c, W, words)
         store(dx, j, y0, y1, y2, y3)
 
     return GridKernel(f"norm{5 if wide else 3}_pool_backward_{storage.name}", ("dx",), first, second)

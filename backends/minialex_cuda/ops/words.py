@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,10 @@ def storage_for(precision: str) -> Storage:
 # ---- the grid -------------------------------------------------------------------------------------------------
 
 BLOCK = 256
-"""Threads of a block, about."""
+"""Threads of a block in a row."""
+
+MOST = 384
+"""Threads of a block of places at most, if one place has no more."""
 
 MOST_CHANNELS = 4 * 1024
 """All channels of a place are one block's, and no block has more threads."""
@@ -123,15 +127,37 @@ MOST_BLOCKS = 65535
 def over_places(N: int, H: int, W: int, C: int, shared: int = 0) -> Grid:
     """Blocks (some places of a row, row, image), threads (word of channels, place); `shared` float32 a thread."""
     words = C // 4
-    tiles = -(-W // max(1, BLOCK // words)) if W else 0
-    many = -(-W // tiles) if tiles else 0
-    return Grid((tiles, H, N), (words, many, 1), shared * words * many)
+    many = _places_of_a_block(words, W)
+    return Grid((-(-W // many), H, N), (words, many, 1), shared * words * many)
+
+
+@lru_cache
+def _places_of_a_block(words: int, W: int) -> int:
+    """So many that a row's warps are fewest: the last of a block, and the last block of a row, may be partly idle."""
+
+    def warps(many: int) -> int:
+        return -(-W // many) * -(-words * many // 32)
+
+    return min(range(max(1, min(W, MOST // words)), 0, -1), key=warps)
 
 
 def in_rows(size: int, *rows: int, most: int = BLOCK) -> Grid:
     """Blocks of at most so many threads in a row for `size` things, and (rows, images) of them."""
     threads = max(1, min(most, size))
-    return Grid((-(-size // threads), *(*rows, 1, 1)[:2]), (threads, 1, 1))
+    y, z = (*rows, 1, 1)[:2]
+    return Grid((-(-size // threads), y, z), (threads, 1, 1))
+
+
+@function
+def word_at(h, w, c, W, words):
+    """Which word of an image [H,W,4·words] that of channel word c at (h, w) is; every step stays within 32 bits."""
+    return np.uint64(np.uint32(np.int32(np.int32(np.int32(h * W) + w) * words) + c))
+
+
+@function
+def image_at(n, H, W, words):
+    """The first word of image n."""
+    return np.uint64(n) * np.uint64(np.uint32(np.int32(H * W) * words))
 
 
 # ---- arithmetic -----------------------------------------------------------------------------------------------

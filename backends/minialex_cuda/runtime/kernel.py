@@ -7,7 +7,7 @@ kernel is a grid-stride loop over its index, so that the size of the grid is a d
 to read, and what walked operations use. But an index that means a place in four dimensions must be divided to find
 it, and what two threads both need each must compute. Compiled steps use kernels whose grid has a meaning: a block is
 some places of a row of an image, a thread four channels at one of them, and what neighbours need goes through the
-block's shared memory (docs/made/kernels.md counts what that saves).
+block's shared memory (docs/how-to/one-kernel.md counts what that saves).
 
 Bodies take flat arrays and numbers, gather, and write each output once: no atomics, so results are the same bits
 every time. A number literal takes the arrays' dtype (``kind = x.dtype.type; kind(0)``): in single precision nothing

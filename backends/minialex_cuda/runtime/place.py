@@ -70,7 +70,7 @@ class Place(ABC):
         self.do(lambda: self.runtime.convolve(self.stream, convolution, a.flat, b.flat, out.flat, workspace.flat), a, b)
 
     def launch(self, kernel: Kernel, count: int | Grid, *arguments: Any, touched: Touched | None = None) -> None:
-        """Run a kernel over so many indices, or over a grid, whose kernels take whole numbers as int32; arrays are flat.
+        """Run a kernel over so many indices, or over a grid, whose kernels take whole numbers as int32.
 
         `touched` tells which arrays are read and which written where the arguments are blocks that hold more.
         """
