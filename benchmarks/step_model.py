@@ -45,6 +45,7 @@ from minialex_cuda.runtime.array import Flat  # noqa: E402
 from minialex_cuda.runtime.protocol import Convolution  # noqa: E402
 
 from gpu import milliseconds  # noqa: E402  isort: skip
+from gpu_busy import LONGEST  # noqa: E402  isort: skip
 from instructions import TABLE, Launch, Library  # noqa: E402  isort: skip
 
 ISSUED = {"h200": 132 * 128 * 1.98e9, "h100": 132 * 128 * 1.98e9, "a100": 108 * 128 * 1.41e9}
@@ -138,31 +139,33 @@ class Asked(Library):
         super().__init__()
         self.model = model
         self.parts: dict[tuple[str, str], Part] = {}
+        self.named: dict[str, Part] = {}
         self.where = ("", "")
 
-    def note(self, part: Part) -> None:
-        """One more of the layer and phase at hand."""
+    def note(self, name: str, part: Part) -> None:
+        """One more of the layer and phase at hand, and of what is called so."""
         self.parts.setdefault(self.where, Part()).add(part)
+        self.named.setdefault(name, Part()).add(part)
 
     def launch(self, stream: Any, kernel: Any, count: Any, arguments: Sequence[Any], touched: Any = None) -> None:
-        self.note(self.model.kernel(Launch(kernel, count, tuple(arguments), frozenset()), touched))
+        self.note(kernel.name, self.model.kernel(Launch(kernel, count, tuple(arguments), frozenset()), touched))
 
     def multiply(self, stream: Any, a: Flat, b: Flat, out: Flat, product: Any) -> None:
         nbytes = a.nbytes + b.nbytes + out.nbytes
-        self.note(self.model.product(product.m * product.n, product.n, product.k, nbytes, product.precision))
+        self.note("product", self.model.product(product.m * product.n, product.n, product.k, nbytes, product.precision))
 
     def convolve(self, stream: Any, convolution: Any, a: Flat, b: Flat, out: Flat, workspace: Flat) -> None:
-        self.note(self.model.convolution(convolution, a.nbytes + b.nbytes + out.nbytes))
+        self.note(convolution.kind, self.model.convolution(convolution, a.nbytes + b.nbytes + out.nbytes))
 
     def copy(self, stream: Any, source: Flat, target: Flat) -> None:
-        self.note(self.model._part(source.nbytes + target.nbytes))
+        self.note("copy", self.model._part(source.nbytes + target.nbytes))
 
     def clear(self, stream: Any, target: Flat) -> None:
-        self.note(self.model._part(target.nbytes))
+        self.note("clear", self.model._part(target.nbytes))
 
 
-def predicted(model: Model, recipe: Any, batch: int) -> dict[tuple[str, str], Part]:
-    """By layer and phase, all columns on one device: what a step asks for, and what it should take."""
+def predicted(model: Model, recipe: Any, batch: int) -> Asked:
+    """What a step asks for, all columns on one device, and what it should take."""
     runtime = Asked(model)
     backend = CudaBackend(runtime=runtime, precision=recipe.precision)
     program = record(Plan(variants.build(recipe), ("cuda:0",) * recipe.columns, recipe), "train", batch, ("cuda:0",))
@@ -172,6 +175,7 @@ def predicted(model: Model, recipe: Any, batch: int) -> dict[tuple[str, str], Pa
     feed: dict[ArrayName, Any] = dict.fromkeys(program.symbols, 1)
     feed |= {name: backend.zeros(v.shape, v.dtype.name, v.device) for name, v in program.fed.items()}
     runtime.parts.clear()
+    runtime.named.clear()
     copied = [v.nbytes for v in program.fed.values()]
     for task, recorded in zip(step.schedule.tasks, step._recorded, strict=True):
         runtime.where = task.call.layer or task.call.operation, task.call.phase
@@ -179,8 +183,8 @@ def predicted(model: Model, recipe: Any, batch: int) -> dict[tuple[str, str], Pa
             work()
     runtime.where = "input", "input"
     for nbytes in copied:
-        runtime.note(model._part(2 * nbytes))
-    return runtime.parts
+        runtime.note("copy", model._part(2 * nbytes))
+    return runtime
 
 
 def measured_convolutions(path: Path) -> dict[str, float]:
@@ -232,6 +236,15 @@ def table(parts: Mapping[tuple[str, str], Part], network: Network, floor: plan.F
     return lines
 
 
+def longest(named: Mapping[str, Part]) -> list[str]:
+    """What takes most of the time, by its name, as Markdown."""
+    lines = ["| asked for | times | in all | bytes | instructions |", "|---|---:|---:|---:|---:|"]
+    for name, part in sorted(named.items(), key=lambda item: -item[1].seconds)[:LONGEST]:
+        cells = [name, str(part.asked), milliseconds(part.seconds), f"{part.bytes / 1e9:.2f} GB"]
+        lines.append(f"| {' | '.join([*cells, f'{part.instructions / 1e9:,.1f} G'])} |")
+    return lines
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predict, print."""
     parser = argparse.ArgumentParser(description="what a step on a GPU should take")
@@ -253,7 +266,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for batch in map(int, options.batch_sizes.split(",")):
             base = load(options.recipe)
             recipe = base.replace(classes=base.classes or 10, batch_size=batch, precision=precision)
-            parts = predicted(model, recipe, batch)
+            asked = predicted(model, recipe, batch)
+            parts = asked.parts
             layout = plan.lay_out(variants.build(recipe), (0,) * recipe.columns)
             floor = plan.floor(layout, [rates], precision, batch)
             seconds = sum(part.seconds for part in parts.values())
@@ -263,6 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"({floor.seconds / seconds:.0%} of its speed)\n"
             )
             print("\n".join(table(parts, variants.build(recipe), floor)) + "\n")
+            print("\n".join(longest(asked.named)) + "\n")
     return 0
 
 

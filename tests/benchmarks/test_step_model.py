@@ -54,7 +54,8 @@ def test_a_step_is_counted_whole(step_model: Any, model: Any) -> None:
     """Every layer is there; products are those of the layers' shapes; measured convolutions stand for the model's."""
     recipe = load("alexnet-2012").replace(batch_size=8, precision="bfloat16")
     network = variants.build(recipe)
-    parts = step_model.predicted(model, recipe, 8)
+    asked = step_model.predicted(model, recipe, 8)
+    parts = asked.parts
     floor = plan.floor(plan.lay_out(network, (0, 0)), [model.rates], "bfloat16", 8)
     lines = step_model.table(parts, network, floor)
     names = [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]]
@@ -66,13 +67,14 @@ def test_a_step_is_counted_whole(step_model: Any, model: Any) -> None:
     assert sum(part.instructions for part in conv2) > 0
     total = sum(part.seconds for part in parts.values())
     assert total > floor.seconds
+    assert sum(part.seconds for part in asked.named.values()) == pytest.approx(total)
+    assert len(step_model.longest(asked.named)) > 10
 
-    asked = step_model.described
     from convolutions import convolution
 
-    slow = {asked(convolution("conv3", "fprop", 8, "bfloat16")): 1.0}
+    slow = {step_model.described(convolution("conv3", "fprop", 8, "bfloat16")): 1.0}
     slower = step_model.predicted(step_model.Model(model.rates, 1e13, model.per_value, slow), recipe, 8)
-    assert sum(part.seconds for part in slower.values()) == pytest.approx(total + 2, rel=1e-3)  # two columns
+    assert sum(part.seconds for part in slower.parts.values()) == pytest.approx(total + 2, rel=1e-3)  # two columns
 
 
 def test_what_was_timed_is_read(step_model: Any, tmp_path: Path) -> None:
