@@ -12,7 +12,8 @@ For every precision and batch size:
 - the training step (uint8 images on the device are cropped, reflected, shifted in colour and freed of their mean;
   forward, cost, backward, update), ours beside PyTorch eager and `torch.compile`, channels-last, in the same precision:
   some steps of each side in turn, round after round, so that all see the same machine; the median of the rounds;
-- ours layer by layer beside the floor that the device's own measured rates give (`minialex.speed.plan`);
+- ours layer by layer beside the floor that the device's own measured rates give (`minialex.speed.plan`), on processors;
+  on a GPU, where the host's clock tells nothing of a layer, each side's longest kernels (see `gpu_busy`);
 - ours with one column instead of two, from which what columns cost on one device is estimated, not measured: nothing
   here computes both columns of a layer at once (see `gpu_goals.columns_cost`);
 - how much of a step the device computes (see `gpu_busy`; this too needs torch);
@@ -20,16 +21,19 @@ For every precision and batch size:
   the loss read after every step; the peer gets the same loader, and sends from pinned memory.
 
 What fails (a batch that does not fit, say) is recorded as an error, and the rest goes on. Figures are written after
-every part, with machine, versions, command and date; the goals of the project stand beside them, met or not met.
+every part, with machine, versions, command and date; the goals of the project stand beside them, met or not met. With
+`--resume` what the file has in full is not measured again, and `--rates FILE` keeps the device's rates for other calls.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -51,15 +55,16 @@ from minialex.data.statistics import Statistics  # noqa: E402
 from minialex.doctor import devices, processor  # noqa: E402
 from minialex.engine.schedule import epoch_rates  # noqa: E402
 from minialex.engine.session import Session  # noqa: E402
-from minialex.errors import MinialexError  # noqa: E402
+from minialex.errors import ConfigurationError, MinialexError  # noqa: E402
 from minialex.network import variants  # noqa: E402
+from minialex.network.parameters import join_columns  # noqa: E402
 from minialex.recipe.fields import Recipe  # noqa: E402
 from minialex.recipe.toml import load  # noqa: E402
 from minialex.speed import bench, machine, plan  # noqa: E402
-from minialex.speed.rates import PRECISIONS, Rates  # noqa: E402
+from minialex.speed.rates import PRECISIONS, Rates, read  # noqa: E402
 from minialex.storage import atomic  # noqa: E402
 
-from gpu_busy import busy_seconds  # noqa: E402  isort: skip
+from gpu_busy import by_events, traced  # noqa: E402  isort: skip
 from gpu_goals import COMPILED, EAGER, ONE_COLUMN, OURS, goals  # noqa: E402  isort: skip
 from gpu_goals import table as table_of_goals  # noqa: E402  isort: skip
 
@@ -97,6 +102,16 @@ class Ours:
             self.step({**self.feed, STEP: self.done})
             self.done += 1
         self.session.backend.synchronize(self.device)
+
+    def asked(self) -> list[dict[str, Any]]:
+        """What one step asks of a GPU, with the time of each by events; no graph replays it."""
+        step: Any = self.step
+        graphs, step._graphs = step._graphs, False
+        try:
+            backend: Any = self.session.backend
+            return by_events(backend.runtime, backend.place(self.device).stream, lambda: self.steps(1))
+        finally:
+            step._graphs = graphs
 
     def epoch(self, split: ArraySplit) -> None:
         with closing(batches(split, np.arange(len(split)), self.recipe.batch_size)) as source:
@@ -204,6 +219,7 @@ def attempt(work: Callable[[], Any], name: str, errors: dict[str, str]) -> Any:
     try:
         return work()
     except Exception as error:
+        traceback.print_exc()
         errors[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         say(f"  {name}: {errors[name]}")
         return None
@@ -241,9 +257,28 @@ def layers(seconds: Mapping[bench.Key, float], floor: plan.Floor) -> list[dict[s
     return rows + [{"layer": name, **parts} for name, parts in found.items()]
 
 
-def device_rates(device: str) -> Rates:
-    """What the device reaches, measured."""
-    return processor.measure() if device.startswith("cpu") else devices.cards(only=device)[device]
+def device_rates(device: str, kept: Path | None = None) -> Rates:
+    """What the device reaches: as a file says, or else measured, and written there."""
+    if kept is not None and kept.exists():
+        found = read(kept)
+        if device not in found:
+            raise ConfigurationError(f"{kept} has no rates of {device}: name another file, and they are measured")
+        return found[device]
+    rates = processor.measure() if device.startswith("cpu") else devices.cards(only=device)[device]
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(kept, {"rates": {device: rates.as_json()}})
+    return rates
+
+
+def quick_weights(recipe: Recipe) -> dict[str, Any]:
+    """Weights distributed as initial ones are, drawn some ten times as fast: they are only computed with."""
+    random = np.random.default_rng(0)
+    arrays = {}
+    for name, parameter in variants.build(recipe).parameters(recipe.columns).items():
+        drawn = random.standard_normal(parameter.shape, np.float32)
+        arrays[name] = drawn * np.float32(parameter.std) + np.float32(parameter.constant)
+    return join_columns(arrays)
 
 
 class Benchmark:
@@ -253,7 +288,7 @@ class Benchmark:
         self.options = options
         self.weights: dict[int, Mapping[str, Any]] = {}
         say(f"rates of {options.device} …")
-        self.rates = device_rates(options.device)
+        self.rates = device_rates(options.device, options.rates)
         self.found: dict[str, Any] = {
             "command": " ".join(["python", "benchmarks/gpu.py", *sys.argv[1:]]),
             **machine.describe(),
@@ -262,8 +297,16 @@ class Benchmark:
             "recipe": options.recipe,
             "compile_mode": options.compile_mode,
             "rates": {options.device: self.rates.as_json()},
-            "entries": [],
+            "entries": self.earlier() if options.resume else [],
         }
+
+    def earlier(self) -> list[dict[str, Any]]:
+        """What an earlier call measured in full."""
+        try:
+            entries = json.loads(self.options.out.read_text(encoding="utf-8"))["entries"]
+            return [entry for entry in entries if entry["complete"]]
+        except (OSError, ValueError, KeyError):
+            return []
 
     def recipe(self, precision: str, batch: int) -> Recipe:
         """What is trained, at a rate so small that weights stay what they are."""
@@ -293,12 +336,11 @@ class Benchmark:
         return made
 
     def ours(self, recipe: Recipe) -> Ours:
-        """Our side, with the same initial weights every time (drawing them takes longer than training)."""
-        backend = registry.load(self.options.backend, precision=recipe.precision)
-        made = Ours(recipe, backend, self.options.device, self.weights.get(recipe.columns))
+        """Our side, with the same weights every time."""
         if recipe.columns not in self.weights:
-            self.weights[recipe.columns] = made.session.weights()
-        return made
+            self.weights[recipe.columns] = quick_weights(recipe)
+        backend = registry.load(self.options.backend, precision=recipe.precision)
+        return Ours(recipe, backend, self.options.device, self.weights[recipe.columns])
 
     def entry(self, precision: str, batch: int) -> None:
         """All about one precision and batch size; what is known is written down after every part."""
@@ -308,7 +350,7 @@ class Benchmark:
         errors: dict[str, str] = {}
         if options.peers:
             attempt(lambda: import_module("gpu_peer").set_precision(precision), "PyTorch", errors)
-        found: dict[str, Any] = {"precision": precision, "batch_size": batch, "errors": errors}
+        found: dict[str, Any] = {"precision": precision, "batch_size": batch, "complete": False, "errors": errors}
         found |= {"step": {}, "end_to_end": {}}
         self.found["entries"].append(found)
         if floor is not None:
@@ -322,8 +364,13 @@ class Benchmark:
         found["step"] = {name: summary([s / options.steps for s in seconds], batch) for name, seconds in steps.items()}
         say_row(f"{precision}, batch {batch}: step", found["step"], found.get("floor_seconds"))
         self.write()
-        if OURS in sides:
-            self.look_into(sides[OURS], found, floor)
+        if options.device.startswith("cuda"):
+            self.trace(sides, found)
+        elif OURS in sides and floor is not None:
+            ours: Any = sides[OURS]
+            watched = attempt(lambda: [ours.watched() for _ in range(WATCHED)], OURS, errors)
+            if watched is not None:
+                found["layers"] = layers(bench.medians(watched), floor)
         self.write()
         sides.pop(ONE_COLUMN, None)  # its steps are enough
         split = self.split(recipe)
@@ -331,23 +378,29 @@ class Benchmark:
         epochs = in_turn(sides, errors, max(1, options.rounds // 2), lambda side: side.epoch(split))
         found["end_to_end"] = {name: summary(seconds, len(split)) for name, seconds in epochs.items()}
         say_row(f"{precision}, batch {batch}: end to end, {len(split):,} images", found["end_to_end"], None)
+        found["complete"] = OURS in found["step"]
         self.write()
         del sides
         free()
 
-    def look_into(self, ours: Side, found: dict[str, Any], floor: plan.Floor | None) -> None:
-        """How busy our side keeps the device, and where its time goes."""
-        assert isinstance(ours, Ours)
-        errors, steps = found["errors"], self.options.steps
-        if self.options.device.startswith("cuda"):
-            traced = attempt(lambda: busy_seconds(lambda: ours.steps(steps)), OURS, errors)
-            if traced is not None:
-                found["busy"] = traced / steps / found["step"][OURS]["median"]
-                say(f"  the device computes {found['busy']:.0%} of the time")
-        if floor is not None:
-            watched = attempt(lambda: [ours.watched() for _ in range(WATCHED)], OURS, errors)
-            if watched is not None:
-                found["layers"] = layers(bench.medians(watched), floor)
+    def trace(self, sides: Mapping[str, Side], found: dict[str, Any]) -> None:
+        """How busy each side keeps the device, and with which kernels; of ours also what was asked for, by events."""
+        errors, found["kernels"] = found["errors"], {}
+        for name in (side for side in (OURS, COMPILED) if side in sides):
+            side = sides[name]
+            trace = attempt(lambda side=side: traced(lambda: side.steps(WATCHED), WATCHED), f"{name}, traced", errors)
+            if trace is not None:
+                found["kernels"][name] = trace.rows
+                busy = trace.busy / WATCHED / found["step"][name]["median"]
+                if name == OURS:
+                    found["busy"] = busy
+                say(f"  {name}: the device computes {busy:.0%} of the time")
+        self.write()
+        if OURS in sides:
+            ours: Any = sides[OURS]
+            asked = attempt(ours.asked, f"{OURS}, by events", errors)
+            if asked is not None:
+                found["asked"] = asked
 
     def floor(self, recipe: Recipe) -> plan.Floor:
         """The least time of a step, all columns on the device."""
@@ -364,10 +417,12 @@ class Benchmark:
         return ArraySplit(split.images[:count], split.labels[:count])
 
     def run(self) -> dict[str, Any]:
-        """Measure everything."""
+        """Measure everything that is not known yet."""
+        known = {(entry["precision"], entry["batch_size"]) for entry in self.found["entries"]}
         for precision in self.options.precisions:
             for batch in self.options.batch_sizes:
-                self.entry(precision, batch)
+                if (precision, batch) not in known:
+                    self.entry(precision, batch)
         return self.found
 
     def write(self) -> None:
@@ -415,6 +470,13 @@ def table(found: Mapping[str, Any]) -> str:
                 shown[0] = milliseconds(row["input"])
             cells = [row["layer"], *shown, milliseconds(floor), f"{taken / floor:.1f}" if floor and taken else "–"]
             lines.append(f"| {' | '.join([*cells, row.get('limit', '–')])} |")
+    for entry in found["entries"]:
+        tables = {f"{name}, kernels": rows for name, rows in entry.get("kernels", {}).items()}
+        tables |= {"minialex, as asked": entry["asked"]} if "asked" in entry else {}
+        for name, rows in tables.items():
+            lines += ["", f"{entry['precision']}, batch {entry['batch_size']:,}, {name}, of one step:", ""]
+            lines += ["| microseconds | calls | |", "|---:|---:|---|"]
+            lines += [f"| {row['microseconds']:,.1f} | {row['calls']:g} | {row['name'][:100]} |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
@@ -465,6 +527,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="of every side, in turn")
     parser.add_argument("--steps", type=int, default=10, help="of one round")
     parser.add_argument("--images", type=int, default=8192, help="in the host's memory, end to end")
+    parser.add_argument(
+        "--rates", type=Path, help="the device's rates: read from this file, or measured and kept there"
+    )
+    parser.add_argument("--resume", action="store_true", help="measure what --out does not have in full")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     try:
@@ -474,8 +540,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     say("\n" + table(found))
     say(f"results: {options.out}")
-    failed = any(OURS not in entry["step"] for entry in found["entries"])
-    return 6 if failed else 0
+    return 0 if all(entry["complete"] for entry in found["entries"]) else 6
 
 
 if __name__ == "__main__":

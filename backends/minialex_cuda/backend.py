@@ -28,6 +28,18 @@ from minialex_cuda.runtime.protocol import PRECISIONS, Precision, Runtime
 
 PRODUCTS = ("conv2d", "conv2d_backward", "linear", "linear_backward")
 
+MAPS = ("augment", "conv2d", "conv2d_backward", "local_response_norm", "local_response_norm_backward",
+        "max_pool2d_backward", "add")  # fmt: skip
+"""Operations whose results are maps, which compiled steps in bfloat16 keep in that format; others only choose among
+what was rounded before."""
+
+APPROXIMATE = 2.0**-22
+"""Unit roundoff of normalisation where its power is the device's ex2(−β·lg2(scale)), in bfloat16's compiled steps.
+
+CUDA's programming guide gives both functions an error of two units in the last place, 2⁻²², and near 1 the
+logarithm one of 2⁻²²; the kit's bound allows 8 u, and β·u·|ln scale| more for the exponent's own error.
+"""
+
 
 @final
 class CudaBackend:
@@ -71,6 +83,17 @@ class CudaBackend:
     def operand_formats(self) -> dict[str, str]:
         """For the conformance kit: operations whose matrix products round their float32 operands first."""
         return {} if self.precision == "float32" else dict.fromkeys(PRODUCTS, self.precision)
+
+    @property
+    def storage_formats(self) -> dict[str, str]:
+        """For the conformance kit: operations whose results compiled steps keep in fewer bits than float32's."""
+        return dict.fromkeys(MAPS, "bfloat16") if self.precision == "bfloat16" else {}
+
+    @property
+    def unit_roundoff(self) -> dict[str, float]:
+        """For the conformance kit: operations that are approximate."""
+        norms = ("local_response_norm", "local_response_norm_backward")
+        return dict.fromkeys(norms, APPROXIMATE) if self.precision == "bfloat16" else {}
 
     @classmethod
     def diagnose(cls, asked: bool) -> Diagnosis:

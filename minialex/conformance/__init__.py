@@ -20,6 +20,9 @@ more. A backend may declare, as attributes of its class or instance:
     by operation, ``"tf32"`` or ``"bfloat16"``, where matrix units round float32 operands to that format and add in
     float32: the bounds widen by two roundings a product, not by one for every term
 
+``storage_formats``
+    by operation, the format that compiled steps keep its results in, where that is coarser: one more rounding there
+
 Operations of one's own are checked in the same way, and their gradients by differences, with ``--operations mine.py``
 (or a module) that registers them; layers of one's own by `minialex.conformance.own.check_layer`. From a program: `run`.
 """

@@ -60,10 +60,14 @@ class Format:
 
 
 FORMATS = {
-    "tf32": Format(2.0**-11, 2.0**-136, (2 - 2.0**-10) * 2.0**127),
+    "tf32": Format(2.0**-10, 2.0**-136, (2 - 2.0**-10) * 2.0**127),
     "bfloat16": Format(2.0**-8, 2.0**-133, (2 - 2.0**-7) * 2.0**127),
 }
-"""Formats of matrix units with float32's exponents and fewer bits of the fraction: ten, and seven."""
+"""Formats of matrix units with float32's exponents and fewer bits of the fraction: ten, and seven.
+
+bfloat16 is rounded to nearest. Whether a unit rounds or truncates what it takes as tf32 its makers leave open: u is
+that of truncation, a whole unit of the last of ten bits.
+"""
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,21 @@ class Expected:
     name: str
     value: Array
     bound: Float64
+
+
+def stored(expected: Expected, backend: Backend, operation: str) -> Expected:
+    """What compiled steps may make of a result that they keep in a coarser format: it is rounded to that once more.
+
+    A backend may have an attribute ``storage_formats``, a mapping from names of operations to the format (see
+    `FORMATS`) that compiled steps keep their floating results in. A result r with an error of at most e becomes
+    r·(1 + δ) with |δ| ≤ v, or loses ζ where it is as small as that: e·(1 + v) + v·|r| + ζ.
+    """
+    name = getattr(backend, "storage_formats", {}).get(operation)
+    if name is None or expected.value.dtype.kind != "f":
+        return expected
+    kept = FORMATS[name]
+    bound = expected.bound * (1 + kept.u) + kept.u * np.abs(expected.value) + kept.smallest
+    return replace(expected, bound=bound)
 
 
 def compound(*relative: Any) -> Any:

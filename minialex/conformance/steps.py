@@ -20,7 +20,7 @@ from minialex.backend.pretend import HostArray
 from minialex.backend.program import STEP, ArrayName, CompiledStep, Program, flatten
 from minialex.backend.protocol import Backend
 from minialex.backend.recorder import interpret
-from minialex.conformance.bounds import BOUNDS, UNIT_ROUNDOFF, arithmetic
+from minialex.conformance.bounds import BOUNDS, UNIT_ROUNDOFF, arithmetic, stored
 from minialex.conformance.case import IN_PLACE, Array, Case, reference
 from minialex.conformance.compare import Disagreement, same_bits
 from minialex.engine.step import Kind, Plan, record
@@ -188,6 +188,8 @@ class Perturbed:
             moved = [result for result in flatten(made) if result is not None]
             moved += [given[name] for name in IN_PLACE.get(operation, ())]
             wanted = BOUNDS[operation](case, arithmetic(self.backend, operation, self.dtype))
+            if self.dtype == np.float32:
+                wanted = [stored(result, self.backend, operation) for result in wanted]
             for result, expected in zip(moved, wanted, strict=True):
                 if expected.bound.any():
                     result.data += SHARE * expected.bound * self.random.uniform(-1, 1, expected.bound.shape)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from minialex.backend import registry
 from minialex.backend.program import ArrayName
 from minialex.data.statistics import Statistics
 from minialex.engine.schedule import EpochRates
-from minialex.errors import ResourceError
+from minialex.errors import ConfigurationError, ResourceError
 from minialex.network import models, variants
 from minialex.recipe.toml import load
 from minialex.speed import bench, plan
@@ -207,14 +208,49 @@ def test_time_that_overlaps_counts_once(gpu):
 @pytest.mark.peers
 @needs_torch
 def test_what_the_profiler_traces_is_added_up(gpu):
-    from gpu_busy import busy_seconds
+    from gpu_busy import traced
 
     a = torch.randn(400, 400)
-    found: list[float] = []
-    seconds = gpu.seconds_of(lambda: found.append(busy_seconds(lambda: [a @ a for _ in range(20)], "cpu")))
-    assert 0 < found[0] <= seconds
+    found: list = []
+    seconds = gpu.seconds_of(lambda: found.append(traced(lambda: [a @ a for _ in range(20)], 10, "cpu")))
+    trace = found[0]
+    assert 0 < trace.busy <= seconds
+    assert {row["name"]: row["calls"] for row in trace.rows}["aten::mm"] == 2.0
     with pytest.raises(RuntimeError, match="traced no kernel"):
-        busy_seconds(lambda: None, "cpu")
+        traced(lambda: None, kind="cpu")
+
+
+def test_the_longest_kernels_are_kept_and_the_rest_added_up(gpu):
+    from gpu_busy import LONGEST, longest
+
+    found = [(f"kernel {n}", float(n)) for n in range(1, LONGEST + 3)] + [("kernel 3", 100.0)]
+    rows = longest(found, 2)
+    assert rows[0] == {"name": "kernel 3", "calls": 1.0, "microseconds": 51.5}
+    assert len(rows) == LONGEST + 1
+    assert rows[-1] == {"name": "2 others", "calls": 1.0, "microseconds": 1.5}
+
+
+def test_rates_are_measured_once_and_results_kept(gpu, tmp_path, monkeypatch):
+    """A second call reads the file; what is complete is not measured again, what is not is."""
+    asked = []
+    monkeypatch.setattr(gpu.devices, "cards", lambda only: asked.append(only) or {only: KNOWN["h200"]})
+    kept = tmp_path / "new" / "rates.json"
+    assert gpu.device_rates("cuda:0", kept) is KNOWN["h200"]
+    assert gpu.device_rates("cuda:0", kept) == KNOWN["h200"]
+    assert asked == ["cuda:0"]
+    with pytest.raises(ConfigurationError, match=r"rates\.json has no rates of cuda:1"):
+        gpu.device_rates("cuda:1", kept)
+    out = tmp_path / "gpu.json"
+    done = {"precision": "tf32", "batch_size": 128, "complete": True}
+    out.write_text(json.dumps({"entries": [done, {"precision": "tf32", "batch_size": 256, "complete": False}]}))
+    measured = []
+    monkeypatch.setattr(gpu.Benchmark, "entry", lambda self, *what: measured.append(what))
+    options = SimpleNamespace(
+        device="cuda:0", rates=kept, resume=True, out=out, backend="cuda", recipe="small", compile_mode="default",
+        precisions=["tf32"], batch_sizes=[128, 256],
+    )  # fmt: skip
+    assert gpu.Benchmark(options).run()["entries"] == [done]
+    assert measured == [("tf32", 256)]
 
 
 def test_no_gpu_and_wrong_options(gpu, capsys):

@@ -34,11 +34,11 @@ SMALL = Network(
     "simulated",
     (3, 11, 11),
     (
-        Conv2d("conv1", 4, 3, stride=2, padding=((0, 2), (0, 2)), std=0.3),
+        Conv2d("conv1", 16, 3, stride=2, padding=((0, 2), (0, 2)), std=0.3),
         ReLU("relu1"),
         LocalResponseNorm("norm1", size=3, alpha=0.5),
         MaxPool2d("pool1", 3, 2),
-        Conv2d("conv2", 4, 3, padding=((1, 1), (1, 1)), std=0.3, bias=0.1, sees="all"),
+        Conv2d("conv2", 8, 3, padding=((1, 1), (1, 1)), std=0.3, bias=0.1, sees="all"),
         Tanh("tanh2"),
         SpatialResponseNorm("norm2", size=2, alpha=0.5),
         MaxPool2d("pool2", 2, 1, ceil=True, ties="all"),

@@ -16,6 +16,7 @@ import sys
 import tarfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_the_tests_of_devices_pass() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped" not in done.stdout
     assert "19 passed" in done.stdout
-    assert "narrow_kernel" not in done.stdout
+    assert "bias_bfloat16_bfloat16" not in done.stdout
 
 
 def test_with_cudnn_too() -> None:
@@ -61,7 +62,7 @@ def test_with_cudnn_too() -> None:
     done = devices_tests("-k", some, seed=1, PRETEND_CUDNN="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
-    assert "narrow_kernel" in done.stdout  # of convolutions by cuDNN in bfloat16
+    assert "bias_bfloat16_bfloat16" in done.stdout  # after convolutions by cuDNN in bfloat16
 
 
 RULES = """
@@ -236,6 +237,8 @@ sys.path[:0] = {path!r}
 import pretend_devices as pretend
 from minialex_cuda.diagnose import meter
 meter.SIDE, meter.COPIED, meter.FROM_HOST, meter.SIZES = 64, 1 << 16, 1 << 16, (1, 4097)
+import gpu_busy
+gpu_busy.HELD_UP = (2, 1 << 16)
 import gpu
 code = gpu.main({arguments!r})
 assert not pretend.DRIVER.broken, pretend.DRIVER.broken
@@ -243,14 +246,17 @@ sys.exit(code)
 """
 
 
+TINY = (
+    'base = "small"\n[network]\nkernels = [4, 8, 8, 8, 8]\nfeatures = [16, 16]\ncrop = 20\nclasses = 5\n'
+    "[images]\nimage_size = 24\n"
+)
+TOOLKITS = ["/usr/local/cuda", *map(str, Path("/usr/local").glob("cuda-13*"))]
+
+
 def test_the_benchmark_runs(tmp_path: Path) -> None:
     """``benchmarks/gpu.py`` on the pretend device with its rates measured there; without PyTorch, which is missed."""
     recipe, out = tmp_path / "tiny.toml", tmp_path / "gpu.json"
-    recipe.write_text(
-        'base = "small"\n[network]\nkernels = [4, 8, 8, 8, 8]\nfeatures = [16, 16]\ncrop = 20\nclasses = 5\n'
-        "[images]\nimage_size = 24\n",
-        encoding="utf-8",
-    )
+    recipe.write_text(TINY, encoding="utf-8")
     arguments = ["--recipe", str(recipe), "--precisions", "float32,tf32,bfloat16", "--batch-sizes", "4,6"]
     arguments += ["--peers", "pytorch", "--rounds", "2", "--steps", "2", "--images", "8", "--out", str(out)]
     path = [str(ROOT), str(ROOT / "backends"), str(ROOT / "benchmarks"), str(PRETEND)]
@@ -262,19 +268,23 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
         (precision, batch) for precision in ("float32", "tf32", "bfloat16") for batch in (4, 6)
     ]
     for entry in found["entries"]:
-        assert set(entry["errors"]) == {"PyTorch", "pytorch", "minialex"}, entry["errors"]  # the last: no profiler
+        assert set(entry["errors"]) == {"PyTorch", "pytorch", "minialex, traced"}, entry["errors"]
         assert all("No module named 'torch'" in error for error in entry["errors"].values())
         assert set(entry["step"]) == {"minialex", "minialex, one column"}
-        assert {"conv1", "update"} <= {row["layer"] for row in entry["layers"]}
+        assert entry["complete"]
+        asked = {row["name"]: row for row in entry["asked"]}
+        assert any(name.startswith("product N·N, ") for name in asked)
+        assert any("_pool" in name for name in asked)
+        assert all(row["microseconds"] > 0 and row["calls"] >= 1 for row in asked.values())
     assert "| bfloat16 | 6 |" in done.stdout
 
 
-def test_the_script_for_a_borrowed_device_runs(tmp_path: Path) -> None:
-    """Its first parts; what is done is not done again, and a machine that cannot run the backend ends it."""
+def script_of(tmp_path: Path) -> Any:
+    """``benchmarks/device.sh`` on pretend devices: what it is called with, and more environment."""
     out, kept = tmp_path / "out", tmp_path / "kept"
-    path = os.pathsep.join(map(str, (PRETEND, PRETEND / "everywhere")))
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "backends", ROOT / "benchmarks", PRETEND, PRETEND / "everywhere")))
     environment = {**os.environ, "OUT": str(out), "KEPT": str(kept), "PYTHON": sys.executable, "PYTHONPATH": path}
-    environment |= {"PYTEST_ADDOPTS": "-p pretend_plugin"}
+    environment |= {"PYTEST_ADDOPTS": "-p pretend_plugin", "SITE": str(tmp_path / "site"), "PRETEND_CUDNN": "1"}
     environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # a bare machine has none of minialex's
 
     def script(*parts: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -283,17 +293,68 @@ def test_the_script_for_a_borrowed_device_runs(tmp_path: Path) -> None:
             command, cwd=tmp_path, env={**environment, **more}, capture_output=True, text=True, check=False, timeout=300
         )
 
-    done = script("machine", "first")
+    return script
+
+
+def test_the_script_for_a_device_of_minutes_runs(tmp_path: Path) -> None:
+    """The machine is tried, a convolution is timed, results are packed; the other parts are tested by themselves."""
+    script = script_of(tmp_path)
+    done = script("machine", "convolutions", CONV_OPTIONS="--batch-sizes 1 --precisions bfloat16 --seconds 0")
     assert done.returncode == 0, done.stdout + done.stderr
+    log = (tmp_path / "kept" / "machine.log").read_text(encoding="utf-8")
+    assert "a graph of 5 (kernel, cuBLAS, cuDNN, float32, cuDNN, tf32, cuDNN, bfloat16): 20 replays, same bits" in log
+    assert "plans at batch 1,024: all there" in log
     assert "the cuda backend can be used" in done.stdout
-    assert "5 passed" in done.stdout
     assert done.stdout.count("ended well after") == 2
-    with tarfile.open(out / "device.tar") as packed:
-        assert {"machine.log", "first.status"} <= {Path(name).name for name in packed.getnames()}
+    with tarfile.open(tmp_path / "out" / "device.tar") as packed:
+        names = {Path(name).name for name in packed.getnames()}
+    assert {"machine.log", "convolutions.json", "convolutions.status"} <= names
+    table = json.loads((tmp_path / "kept" / "convolutions.json").read_text(encoding="utf-8"))["convolutions"]
+    assert [len(row["plans"]) for row in table] == [2]  # of three, one of which is not to be had
+    summary = (tmp_path / "out" / "summary.txt").read_text(encoding="utf-8")
+    assert "machine: ended well after" in summary
+
+
+def test_the_script_spends_no_time_on_what_cannot_be(tmp_path: Path) -> None:
+    """What is done is not done again, what failed comes last, and what has not half its time waits."""
+    script, kept = script_of(tmp_path), tmp_path / "kept"
+    kept.mkdir()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
+    (kept / "machine.status").write_text(f"ended well after 20 s\nboot {boot}", encoding="utf-8")
+    (kept / "proof.status").write_text("failed with 1 after 100 s\n", encoding="utf-8")
+    (kept / "tf32.status").write_text("ended well after 100 s\n", encoding="utf-8")
     late = script(LIMIT="5")
-    assert "== machine" not in late.stdout  # done
-    assert "== steps: left for the next call" in late.stdout
-    broken = script("machine", "steps", PYTHON="false")
+    lines = [line for line in late.stdout.splitlines() if line.startswith("== ")]
+    assert lines[0] == "== bfloat16: left for the next call"
+    assert lines[-1] == "== proof: left for the next call"
+    assert not {"machine", "tf32"} & {line.split()[1].rstrip(":") for line in lines}
+    (kept / "machine.status").write_text("ended well after 20 s\nboot another\n", encoding="utf-8")
+    broken = script(PYTHON="false")
     assert broken.returncode == 1
     assert "failed with 1" in (kept / "machine.status").read_text(encoding="utf-8")
-    assert "== steps" not in broken.stdout
+    assert "nothing else is tried" in broken.stdout
+    assert [line.split()[1] for line in broken.stdout.splitlines() if line.startswith("== ")] == ["machine"]
+
+
+def test_a_toolkit_is_known_by_its_libdevice(tmp_path: Path) -> None:
+    """Not by where nvcc lies, which may be a wrapper; and none is named that has none."""
+    made = tmp_path / "toolkit"
+    (made / "nvvm" / "libdevice").mkdir(parents=True)
+    (made / "bin").mkdir()
+    wrapper = made / "bin" / "nvcc"
+    wrapper.write_text(f"#!/bin/sh\necho '#$ TOP={made}/bin/..' >&2\n", encoding="utf-8")
+    wrapper.chmod(0o755)
+    script = script_of(tmp_path)
+    begin = {"PATH": f"{made / 'bin'}:{os.environ['PATH']}", "PYTHON": "false", "CUDA_HOME": str(made)}
+
+    def home() -> str:
+        script("machine", **begin)
+        text = (tmp_path / "kept" / "machine.log").read_text(encoding="utf-8")
+        return next(line for line in text.splitlines() if line.startswith("CUDA_HOME"))
+
+    assert home() != f"CUDA_HOME {made}"
+    (made / "nvvm" / "libdevice" / "libdevice.10.bc").write_bytes(b"BC")
+    assert home() == f"CUDA_HOME {made}"
+    del begin["CUDA_HOME"]
+    if not any(Path(p, "nvvm/libdevice/libdevice.10.bc").exists() for p in TOOLKITS):
+        assert home() == f"CUDA_HOME {made}"  # as nvcc itself says

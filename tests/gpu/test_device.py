@@ -1,7 +1,8 @@
 """On a CUDA device: ``PYTHONPATH=.:backends python -m pytest -m gpu tests/gpu``. Not yet run on one.
 
-The kit, the columns' two streams against one, graphs, trajectories and memory. Needs cupy, numba, numba-cuda,
-hypothesis and pytest, and nothing installed of minialex; without a device every test is skipped with the reason.
+Graphs, the columns' two streams against one, trajectories, memory and, last since it takes longest, the kit. Needs
+cupy, numba, numba-cuda, hypothesis and pytest, and nothing installed of minialex; without a device every test is
+skipped with the reason.
 `tests/cuda/test_pretend.py` runs this file under a pretend driver, with smaller numbers.
 """
 
@@ -52,20 +53,17 @@ def capability() -> tuple[int, int]:
     return int(text[:-1]), int(text[-1])
 
 
-@pytest.mark.parametrize("operation", list(CHECKS))
-def test_the_kit_passes(gpu: CudaBackend, operation: str) -> None:
-    (result,) = run(gpu, [operation])
-    assert result.passed, result.message
-
-
-def executed(backend: CudaBackend, placement: tuple[str, str], *, graphs: bool = True, walk: bool = False) -> steps.Run:
-    """The kit's training steps, compiled or walked."""
+def executed(
+    backend: CudaBackend, placement: tuple[str, str], *, graphs: bool = True, walk: bool = False, alone: bool = False
+) -> steps.Run:
+    """The kit's training steps, compiled or walked; with `alone` the host waits wherever a layer or column ends."""
     recorded = steps.program_of("train", "float32", placement, backend.devices, more=True)
 
     def make(program: Any, _: Any, bound: Any) -> Any:
         if walk:
             return interpret(program, backend, bound)
-        return Step(backend._places, backend._workspace, program, bound, graphs=graphs)
+        step = Step(backend._places, backend._workspace, program, bound, graphs=graphs)
+        return (lambda feed: step(feed, lambda *where: None)) if alone else step  # who watches makes the host wait
 
     return steps.execute(backend, recorded, steps.data("float32"), make)
 
@@ -81,30 +79,11 @@ def test_a_graph_gives_the_same_bits(gpu: CudaBackend, monkeypatch: pytest.Monke
     assert_same(executed(gpu, ONE), executed(gpu, ONE, graphs=False))
 
 
-def test_two_streams_give_the_same_bits_as_one(gpu: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Columns on streams of their own, many times, against the same schedule with every task on one stream."""
-    one_by_one = serial(gpu, monkeypatch)
+def test_two_streams_give_the_same_bits_as_one(gpu: CudaBackend) -> None:
+    """Columns on streams of their own, many times, against the same schedule with nothing done beside anything else."""
+    one_by_one = executed(gpu, ONE, alone=True)
     for _ in range(REPEATS):
         assert_same(executed(gpu, ONE), one_by_one)
-
-
-def serial(backend: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> steps.Run:
-    """The same steps with the host waiting after every task: nothing is done beside anything else."""
-    original = Step._work
-
-    def work(self: Step, task: Any) -> Any:
-        do = original(self, task)
-
-        def one() -> None:
-            do()
-            for stream in self._streams.values():
-                self.runtime.synchronize(stream)
-
-        return one
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Step, "_work", work)
-        return executed(backend, ONE, graphs=False)
 
 
 def test_two_devices_give_the_same_bits_as_one(gpu: CudaBackend) -> None:
@@ -124,11 +103,11 @@ def test_the_papers_network_trains_as_the_reference_does() -> None:
     labels = random.integers(0, 1000, 4)
     losses: dict[str, list[float]] = {}
     probs: dict[str, list[Any]] = {}
+    weights = initial_parameters(plan.network, 2, 0)
     for backend in (CudaBackend(), NumpyBackend()):
         first = backend.devices[0]
         here = Plan(plan.network, (first, first), recipe)
         recorded = record(here, "train", 4, backend.devices)
-        weights = initial_parameters(plan.network, 2, 0)
         bound = {}
         for name, value in recorded.bound.items():
             given = weights.get(name, np.zeros(value.shape, value.dtype))
@@ -176,3 +155,9 @@ def test_memory_that_is_not_there_is_said() -> None:
     backend = CudaBackend()
     with pytest.raises(MemoryError, match=r"cuda:0: needed [\d,]+ bytes more, [\d,]+ are free"):
         backend.zeros((1 << 42,), "float32", "cuda:0")
+
+
+@pytest.mark.parametrize("operation", list(CHECKS))
+def test_the_kit_passes(gpu: CudaBackend, operation: str) -> None:
+    (result,) = run(gpu, [operation])
+    assert result.passed, result.message

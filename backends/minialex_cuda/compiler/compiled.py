@@ -15,11 +15,12 @@ import numpy as np
 
 from minialex.backend.arrays import Array
 from minialex.backend.program import LABELS, STEP, ArrayName, Call, Program, Value, Watch, values
-from minialex_cuda.compiler import fusion
+from minialex_cuda.compiler import fusion, layout
 from minialex_cuda.compiler.recording import Recorded, RecordingPlace, record
 from minialex_cuda.compiler.schedule import ALIGNMENT, RESULT, StreamName, Task, aligned, plan
 from minialex_cuda.compiler.updates import Tables, together
 from minialex_cuda.compiler.workspace import Workspace
+from minialex_cuda.ops.words import storage_for
 from minialex_cuda.runtime import place
 from minialex_cuda.runtime.array import NOWHERE, CudaArray, Memory, without_memory
 from minialex_cuda.runtime.place import EagerPlace
@@ -64,7 +65,8 @@ class Step:
         self.places = places
         self.workspace = workspace
         self.program = program
-        self.schedule = plan(fusion.fuse(program))
+        precision = next(iter(places.values())).precision
+        self.schedule = plan(layout.channels_last(fusion.fuse(program), storage_for(precision).dtype))
         self.runtime: Runtime = next(iter(places.values())).runtime
         self.devices = tuple(dict.fromkeys(stream[0] for stream in self.schedule.streams))
         self._rates = [name for name in program.symbols if name.role == "rate"]

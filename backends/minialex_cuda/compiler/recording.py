@@ -15,7 +15,7 @@ import numpy as np
 from minialex.backend.program import Call, Program, Symbol, Value, flatten
 from minialex.philox import Stream
 from minialex_cuda import ops
-from minialex_cuda.compiler import fused
+from minialex_cuda.compiler import fused, layout
 from minialex_cuda.compiler.updates import Tables, sgd_updates
 from minialex_cuda.ops.dropout import dropout_at
 from minialex_cuda.runtime.array import CudaArray, without_memory
@@ -62,13 +62,13 @@ class RecordingPlace(Place):
         self._scratched.append(without_memory(shape, dtype))
         return self._scratched[-1]
 
-    def view(self, x: CudaArray, dtype: Any) -> CudaArray:
-        self._views.append((without_memory(x.shape, dtype), x))
+    def view(self, x: CudaArray, dtype: Any, shape: tuple[int, ...] | None = None) -> CudaArray:
+        self._views.append((without_memory(x.shape if shape is None else shape, dtype), x))
         return self._views[-1][0]
 
     def library(self, convolution: Convolution, x: CudaArray) -> CudaArray | None:
-        """Of float32 arrays, if the runtime's library can do it."""
-        if x.dtype != np.float32 or not x.size:
+        """Of arrays in float32 or bfloat16, if the runtime's library can do it."""
+        if x.dtype not in (np.float32, np.uint16) or not x.size:
             return None
         nbytes = self.runtime.convolution_bytes(self.device, convolution)
         return None if nbytes is None else self.scratch((nbytes,), np.uint8)
@@ -92,8 +92,8 @@ def zeros(on: Place, shape: tuple[int, ...], dtype: str, device: str) -> CudaArr
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    **ops.OPERATIONS, **fused.OPERATIONS, "copy_to": copy_to, "zeros": zeros, "dropout": dropout_at,
-    "sgd_updates": sgd_updates,
+    **ops.OPERATIONS, **fused.OPERATIONS, **layout.OPERATIONS, "copy_to": copy_to, "zeros": zeros,
+    "dropout": dropout_at, "sgd_updates": sgd_updates,
 }  # fmt: skip
 
 

@@ -64,6 +64,9 @@ def look(load: Callable[[], Driver]) -> tuple[Driver | None, list[Device], list[
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         checks.append(finding("devices", "note", f"CUDA_VISIBLE_DEVICES={visible} chooses and numbers the cards"))
+    if os.environ.get("NVIDIA_TF32_OVERRIDE", "0") != "0":
+        text = "NVIDIA_TF32_OVERRIDE is set: NVIDIA's libraries round float32 products to tf32, whatever is asked for"
+        checks.append(finding("float32", "note", text, "unset NVIDIA_TF32_OVERRIDE"))
     if not devices:
         mend = "check that `nvidia-smi` lists a card and that CUDA_VISIBLE_DEVICES does not hide it"
         checks.append(finding("devices", "problem", "the driver shows no device", mend))

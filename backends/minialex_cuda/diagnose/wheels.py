@@ -30,8 +30,6 @@ NUMBA_CUDA: tuple[Version, Version] = (0, 30), (0, 31)
 CUDNN_FRONTEND: tuple[Version, Version] = (1, 18), (1, 30)
 """Versions that were tried, from the first on and before the second."""
 
-TOO_NEW_NUMPY: Version = (2, 5)
-
 NEWER_DRIVER = "install driver 580 or newer: https://www.nvidia.com/drivers, then reboot"
 
 INSTALL = 'pip install "minialex[cuda]"'
@@ -96,9 +94,6 @@ def _numba(found: Mapping[str, str]) -> Check:
     if not first <= number(found["numba-cuda"]) < beyond:
         mend = 'pip install "numba-cuda>=0.30,<0.31"'
         return finding("numba-cuda", "note", f"{text}: the backend was tried with numba-cuda 0.30", mend)
-    if number(found.get("numpy", "0")) >= TOO_NEW_NUMPY:
-        text = f"{text}: numba-cuda 0.30 compiles nothing with NumPy 2.5 and newer (NVIDIA/numba-cuda#907)"
-        return finding("numba-cuda", "problem", text, 'pip install "numpy<2.5"')
     return finding("numba-cuda", "ok", text)
 
 

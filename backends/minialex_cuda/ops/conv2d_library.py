@@ -1,7 +1,8 @@
 """Convolution by a library (cuDNN): what lies around its calls. Without one, `minialex_cuda.ops.conv2d` does it all.
 
 In bfloat16 the library takes operands rounded to that format with the channels last, filled up with zeros to a multiple
-of eight, and gives float32 that is brought back to N C H W as the bias is added.
+of eight, and gives its sums, which are float32, rounded likewise: they are brought back to N C H W and float32 as the
+bias is added.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -14,7 +15,7 @@ import numpy as np
 from minialex.backend.arrays import Padding
 from minialex_cuda.ops.elementwise import fill_kernel, relu_backward_kernel
 from minialex_cuda.runtime.array import CudaArray
-from minialex_cuda.runtime.kernel import kernel
+from minialex_cuda.runtime.kernel import function, kernel
 from minialex_cuda.runtime.place import Place
 from minialex_cuda.runtime.protocol import Convolution, Kind
 
@@ -44,24 +45,38 @@ def narrow_kernel(i, bits, y, N, C, padded, places):
     y[i] = found
 
 
+@function
+def wide(bits):
+    """A bfloat16 number, given as an integer of its bits, as float32."""
+    return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
+
+
 @kernel("y")
-def channels_first_kernel(i, x, y, C, padded, places):
-    """y[n, c, place] = x[n, place, c]."""
+def channels_first_kernel(i, bits, y, C, padded, places):
+    """y[n, c, place] = x[n, place, c], of bfloat16."""
     place = i % places
     rest = i // places
     c = rest % C
     n = rest // C
-    y[i] = x[(n * places + place) * padded + c]
+    y[i] = wide(bits[(n * places + place) * padded + c])
 
 
 @kernel("y")
-def channel_bias_kernel(i, x, b, y, K, width, places, rectify):
-    """y[n, k, place] = x[n, k, place] + b[k], at least 0 if asked; with a `width` x has so many channels, the last."""
+def channels_first_bias_kernel(i, bits, b, y, K, padded, places, rectify):
+    """y[n, k, place] = x[n, place, k] + b[k], of bfloat16; at least 0 if asked."""
     place = i % places
     rest = i // places
     k = rest % K
     n = rest // K
-    value = (x[(n * places + place) * width + k] if width > 0 else x[i]) + b[k]
+    value = wide(bits[(n * places + place) * padded + k]) + b[k]
+    zero = b.dtype.type(0)
+    y[i] = zero if rectify and value <= zero else value
+
+
+@kernel("y")
+def channel_bias_kernel(i, x, b, y, K, places, rectify):
+    """y[n, k, place] = x[n, k, place] + b[k], at least 0 if asked."""
+    value = x[i] + b[(i // places) % K]
     zero = b.dtype.type(0)
     y[i] = zero if rectify and value <= zero else value
 
@@ -114,11 +129,14 @@ def forward(
     workspace = on.library(asked, x)
     if workspace is None:
         return False
-    last = on.precision == "bfloat16"
     N, K, places = y.shape[0], y.shape[1], math.prod(y.shape[2:])
-    made = on.scratch((N, places, padded(K)), y.dtype) if last else y
-    on.convolve(asked, images(on, x), kernels(on, w), made, workspace)
-    on.launch(channel_bias_kernel, y.size, made, b, y, K, padded(K) if last else 0, places, rectify)
+    if on.precision == "bfloat16":
+        made = on.scratch((N, places, padded(K)), np.uint16)
+        on.convolve(asked, images(on, x), kernels(on, w), made, workspace)
+        on.launch(channels_first_bias_kernel, y.size, made, b, y, K, padded(K), places, rectify)
+    else:
+        on.convolve(asked, x, w, y, workspace)
+        on.launch(channel_bias_kernel, y.size, y, b, y, K, places, rectify)
     return True
 
 
@@ -134,7 +152,7 @@ def masked(on: Place, dy: CudaArray, relu: CudaArray | None) -> CudaArray:
 def narrowed(on: Place, asked: Convolution, a: CudaArray, b: CudaArray, out: CudaArray, scratch: CudaArray) -> None:
     """A convolution whose result [rows, C, …] comes with the channels last, and more of them, in bfloat16."""
     rows, C, places = asked.K if asked.kind == "wgrad" else out.shape[0], out.shape[1], math.prod(out.shape[2:])
-    made = on.scratch((rows, places, padded(C)), out.dtype)
+    made = on.scratch((rows, places, padded(C)), np.uint16)
     on.convolve(asked, a, b, made, scratch)
     on.launch(channels_first_kernel, out.size, made, out, C, padded(C), places)
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from minialex_cuda.runtime.array import Flat, Memory
 from minialex_cuda.runtime.cublas import WORKSPACE, Multiplier
 from minialex_cuda.runtime.cudnn import Convolutions
-from minialex_cuda.runtime.kernel import Kernel
+from minialex_cuda.runtime.kernel import Grid, Kernel
 from minialex_cuda.runtime.protocol import Convolution, Product, Runtime, Touched
 
 THREADS = 256
@@ -75,13 +75,14 @@ class Staging:
 
 @dataclass
 class DeviceStream:
-    """A stream with what works on it: CuPy's and Numba's view of it, cuBLAS, pinned memory."""
+    """A stream with what works on it: CuPy's and Numba's view of it, cuBLAS, a handle of cuDNN, pinned memory."""
 
     index: int
     stream: Any
     view: Any
     workspace: Any
     multiplier: Multiplier | None = None
+    convolver: Any = None
     staging: Staging = field(default_factory=Staging)
 
 
@@ -163,12 +164,20 @@ class DeviceRuntime(Runtime):
             )
 
     def launch(
-        self, stream: DeviceStream, kernel: Kernel, count: int, arguments: Sequence[Any], touched: Touched | None = None
+        self,
+        stream: DeviceStream,
+        kernel: Kernel,
+        count: int | Grid,
+        arguments: Sequence[Any],
+        touched: Touched | None = None,
     ) -> None:
-        blocks = min(-(-count // THREADS), BLOCKS)
         with cupy.cuda.Device(stream.index):
             plain = [view(a) if isinstance(a, Flat) else a for a in arguments]
-            kernel.device[blocks, THREADS, stream.view](count, *plain)
+            if isinstance(count, Grid):
+                kernel.device[count.blocks, count.threads, stream.view, 4 * count.shared](*plain)
+            else:
+                blocks = min(-(-count // THREADS), BLOCKS)
+                kernel.device[blocks, THREADS, stream.view](count, *plain)
 
     def multiply(self, stream: DeviceStream, a: Flat, b: Flat, out: Flat, product: Product) -> None:
         with cupy.cuda.Device(stream.index):
@@ -189,8 +198,11 @@ class DeviceRuntime(Runtime):
         self, stream: DeviceStream, convolution: Convolution, a: Flat, b: Flat, out: Flat, workspace: Flat
     ) -> None:
         addresses = map(address, (a, b, out, workspace))
+        convolutions = self._convolutions[self.devices[stream.index]]
         with cupy.cuda.Device(stream.index):
-            self._convolutions[self.devices[stream.index]].run(stream.stream.ptr, convolution, *addresses)
+            if stream.convolver is None:
+                stream.convolver = convolutions.handle(stream.stream.ptr)
+            convolutions.run(stream.convolver, convolution, *addresses)
 
     def record(self, stream: DeviceStream) -> Any:
         with cupy.cuda.Device(stream.index):

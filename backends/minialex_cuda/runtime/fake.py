@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from minialex.errors import ResourceError
 from minialex_cuda.runtime.array import Flat, Memory
-from minialex_cuda.runtime.kernel import Kernel
+from minialex_cuda.runtime.kernel import Grid, Kernel
 from minialex_cuda.runtime.protocol import Convolution, Precision, Product, Runtime, Touched
 
 BLOCKS, THREADS = 2, 3
@@ -111,7 +111,12 @@ class FakeRuntime(Runtime):
         stream.do("copy", lambda: np.copyto(here, there), (source,), (target,))
 
     def launch(
-        self, stream: FakeStream, kernel: Kernel, count: int, arguments: Sequence[Any], touched: Touched | None = None
+        self,
+        stream: FakeStream,
+        kernel: Kernel,
+        count: int | Grid,
+        arguments: Sequence[Any],
+        touched: Touched | None = None,
     ) -> None:
         flats = [(i, a) for i, a in enumerate(arguments) if isinstance(a, Flat)]
         plain = [a.raw if isinstance(a, Flat) else a for a in arguments]
@@ -120,7 +125,12 @@ class FakeRuntime(Runtime):
             if config.ENABLE_CUDASIM:
                 with warnings.catch_warnings():  # NumPy's of overflow, in the simulator's own threads
                     warnings.simplefilter("ignore", RuntimeWarning)
-                    kernel.device[BLOCKS, THREADS](count, *plain)
+                    if isinstance(count, Grid):
+                        kernel.device[count.blocks, count.threads, 0, 4 * count.shared](*plain)
+                    else:
+                        kernel.device[BLOCKS, THREADS](count, *plain)
+            elif isinstance(count, Grid):
+                kernel.host(*count.blocks, *count.threads[:2], count.shared, *plain)
             else:
                 kernel.host(count, *plain)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minialex_cuda.runtime.array import CudaArray
-from minialex_cuda.runtime.kernel import Kernel
+from minialex_cuda.runtime.kernel import Grid, Kernel
 from minialex_cuda.runtime.protocol import Convolution, Precision, Product, Runtime, Stream
 
 Touched = tuple[Sequence[CudaArray], Sequence[CudaArray]]
@@ -52,8 +52,8 @@ class Place(ABC):
         """An array that is not needed beyond the operation."""
 
     @abstractmethod
-    def view(self, x: CudaArray, dtype: Any) -> CudaArray:
-        """The bits of an array as numbers of another dtype of that size."""
+    def view(self, x: CudaArray, dtype: Any, shape: tuple[int, ...] | None = None) -> CudaArray:
+        """The bits of an array as numbers of another dtype, of that size or as many as the shape tells."""
 
     @abstractmethod
     def library(self, convolution: Convolution, x: CudaArray) -> CudaArray | None:
@@ -69,18 +69,20 @@ class Place(ABC):
         """A convolution that `library` gave scratch memory for."""
         self.do(lambda: self.runtime.convolve(self.stream, convolution, a.flat, b.flat, out.flat, workspace.flat), a, b)
 
-    def launch(self, kernel: Kernel, count: int, *arguments: Any, touched: Touched | None = None) -> None:
-        """Run a kernel over so many indices; arrays are passed flat.
+    def launch(self, kernel: Kernel, count: int | Grid, *arguments: Any, touched: Touched | None = None) -> None:
+        """Run a kernel over so many indices, or over a grid, whose kernels take whole numbers as int32.
 
         `touched` tells which arrays are read and which written where the arguments are blocks that hold more.
         """
 
         def work() -> None:
             plain = [a.flat if isinstance(a, CudaArray) else a for a in arguments]
+            if isinstance(count, Grid):
+                plain = [np.int32(a) if type(a) is int else a for a in plain]
             flats = None if touched is None else ([a.flat for a in touched[0]], [a.flat for a in touched[1]])
             self.runtime.launch(self.stream, kernel, count, plain, flats)
 
-        if count > 0:
+        if not (count.empty if isinstance(count, Grid) else count <= 0):
             self.do(work, *arguments)
 
     def copy(self, source: CudaArray, target: CudaArray) -> None:
@@ -128,9 +130,10 @@ class EagerPlace(Place):
 
     scratch = empty
 
-    def view(self, x: CudaArray, dtype: Any) -> CudaArray:
+    def view(self, x: CudaArray, dtype: Any, shape: tuple[int, ...] | None = None) -> CudaArray:
         self.arrive(x)
-        return CudaArray(self.runtime.flat(x.flat.memory, x.flat.offset, x.size, dtype), x.shape, dtype)
+        shape = x.shape if shape is None else shape
+        return CudaArray(self.runtime.flat(x.flat.memory, x.flat.offset, math.prod(shape), dtype), shape, dtype)
 
     def library(self, convolution: Convolution, x: CudaArray) -> CudaArray | None:
         """None: patches are easier to read, and take any array."""

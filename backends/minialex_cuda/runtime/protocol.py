@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from minialex.backend.arrays import Padding
 from minialex_cuda.runtime.array import Flat, Memory
-from minialex_cuda.runtime.kernel import Kernel
+from minialex_cuda.runtime.kernel import Grid, Kernel
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
@@ -64,8 +64,9 @@ class Convolution:
     Attributes:
         kind: what is computed: ``"fprop"`` y from x and w, ``"dgrad"`` dx from dy and w, ``"wgrad"`` dw from dy and x
         N, C, H, W, K, R, S, P, Q, stride, padding: as in `Backend.conv2d`
-        precision: float32 and tf32 take float32 in N C H W; bfloat16 takes it as uint16 with the channels last; results
-            are float32 in the operands' order
+        precision: float32 and tf32 take and give float32 in N C H W; bfloat16 takes and gives that format, as uint16,
+            with the channels last
+        last: whether float32 and tf32 have the channels last, too
     """
 
     kind: Kind
@@ -81,6 +82,7 @@ class Convolution:
     stride: int
     padding: Padding
     precision: Precision
+    last: bool = False
 
 
 class Runtime(ABC):
@@ -137,9 +139,14 @@ class Runtime(ABC):
 
     @abstractmethod
     def launch(
-        self, stream: Stream, kernel: Kernel, count: int, arguments: Sequence[Any], touched: Touched | None = None
+        self,
+        stream: Stream,
+        kernel: Kernel,
+        count: int | Grid,
+        arguments: Sequence[Any],
+        touched: Touched | None = None,
     ) -> None:
-        """A kernel over ``count`` > 0 indices; arguments are `Flat` or numbers.
+        """A kernel over ``count`` > 0 indices, or a `GridKernel` over a grid; arguments are `Flat` or numbers.
 
         What is read and written are the arguments, unless `touched` tells that it is parts of them.
         """

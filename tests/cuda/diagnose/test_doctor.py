@@ -102,7 +102,6 @@ def test_without_peer_access_the_link_is_the_way_through_the_host(sources: Make,
         ({"init": 100}, "driver", "sees no device", "--gpus all"),
         ({"capability": (7, 0)}, "cuda:0", "needs 7.5", "--backend numba"),
         ({"packages": {}}, "CuPy", "not installed", wheels.INSTALL),
-        ({"packages": {**SOUND, "numpy": "2.5.0"}}, "numba-cuda", "#907", "numpy<2.5"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_mends_it(
@@ -116,6 +115,15 @@ def test_what_is_wrong_is_named_with_what_mends_it(
     assert mend in check.mend
     default = examine("numba", sources=sources(**changes), quick=True)
     assert default.works  # who trains on the processor needs none of it
+
+
+def test_a_setting_that_takes_float32s_digits_is_named(sources: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    assert "float32" not in found(examine("cuda", sources=sources(), quick=True))
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    note = found(examine("cuda", sources=sources(), quick=True))["float32"]
+    assert note.verdict == "note"
+    assert note.mend == "unset NVIDIA_TF32_OVERRIDE"
 
 
 def test_turing_has_float32_alone(sources: Make) -> None:

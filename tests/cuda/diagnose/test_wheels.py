@@ -31,7 +31,6 @@ def test_what_works_together() -> None:
         ({"cupy-cuda13x": "13.9.0"}, (13, 0), "CuPy", "problem", "older than 14", INSTALL),
         ({}, (12, 4), "CuPy", "problem", "needs CUDA 13, the driver runs 12.4", "580 or newer"),
         ({"numba-cuda": None}, (13, 0), "numba-cuda", "problem", "not installed", INSTALL),
-        ({"numpy": "2.5.2"}, (13, 0), "numba-cuda", "problem", "#907", 'pip install "numpy<2.5"'),
         ({"numba-cuda": "0.31.0"}, (13, 0), "numba-cuda", "note", "tried with numba-cuda 0.30", "<0.31"),
         ({"nvidia-nvvm": "13.5.37"}, (13, 0), "CUDA toolkit", "note", "newer than the driver's", "toolkit==13.0.*"),
         ({"nvidia-cudnn-cu13": None}, (13, 0), "cuDNN", "note", "nvidia-cudnn-cu13 not inst", "nvidia-cudnn-cu13"),
@@ -63,10 +62,9 @@ def test_the_extras_ask_for_what_the_rules_say() -> None:
     def text(version: tuple[int, ...]) -> str:
         return ".".join(map(str, version))
 
-    cupy, numba, numpy = extras["cuda"]
+    cupy, numba = extras["cuda"]
     assert cupy.startswith(f"cupy-cuda13x[ctk]>={text(wheels.OLDEST_CUPY)}.")
     assert numba == "numba-cuda[cu13]>={},<{}".format(*map(text, wheels.NUMBA_CUDA))
-    assert numpy == f"numpy<{text(wheels.TOO_NEW_NUMPY)}"
     frontend = "nvidia-cudnn-frontend>={},<{}".format(*map(text, wheels.CUDNN_FRONTEND))
     assert frontend in extras["cudnn"]
     assert frontend in CUDNN

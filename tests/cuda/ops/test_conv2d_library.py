@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 from minialex.conformance import steps
 from minialex.conformance.compare import same_bits
+from minialex.network.layers import Conv2d
+from minialex.network.network import Network
 from minialex_cuda import CudaBackend
 from minialex_cuda.ops import conv2d_library as library
 from minialex_cuda.runtime.array import CudaArray, Flat
@@ -34,15 +37,15 @@ class LibraryRuntime(FakeRuntime):
         self.done.append(it)
         image, kernels, maps = (it.N, it.C, it.H, it.W), (it.K, it.C, it.R, it.S), (it.N, it.K, it.P, it.Q)
         numbers: dict[str, Any] = {"stride": it.stride, "padding": it.padding}
-        last = it.precision == "bfloat16"
+        narrow = it.precision == "bfloat16"
+        last = it.last or narrow
         first, second, target = a.raw, b.raw, out.raw
 
         def read(raw: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
+            assert raw.dtype == (np.uint16 if narrow else np.float32)
+            wide = (raw.astype(np.uint32) << 16).view(np.float32) if narrow else rounded(raw, it.precision)
             if not last:
-                assert raw.dtype == np.float32
-                return rounded(raw, it.precision).reshape(dims)
-            assert raw.dtype == np.uint16
-            wide = (raw.astype(np.uint32) << 16).view(np.float32)
+                return wide.reshape(dims)
             N, C, H, W = dims
             return np.ascontiguousarray(wide.reshape(N, H, W, C).transpose(0, 3, 1, 2))
 
@@ -58,7 +61,12 @@ class LibraryRuntime(FakeRuntime):
                     anything = np.zeros(kernels, np.float32)
                     dy, x = read(first, maps), read(second, image)
                     made = conv2d_backward(dy, x, anything, **numbers, need_dx=False)[1]
-            target[:] = (made.transpose(0, 2, 3, 1) if last else made).reshape(-1)
+            if last:
+                made = made.transpose(0, 2, 3, 1).copy()
+            if narrow:
+                assert target.dtype == np.uint16
+                made = rounded(made, "bfloat16").view(np.uint32) >> 16
+            target[:] = made.reshape(-1)
 
         stream.do("convolve", work, (a, b), (out, workspace))
 
@@ -69,8 +77,25 @@ def test_compiled_steps_conform(monkeypatch: pytest.MonkeyPatch, precision: Any)
     monkeypatch.setattr(steps, "STEPS", 1)
     steps.check_steps(CudaBackend(runtime=runtime, precision=precision), ("float32",))
     assert {done.kind for done in runtime.done} == {"fprop", "dgrad", "wgrad"}
-    if precision == "bfloat16":
-        assert all(done.C % 8 == done.K % 8 == 0 for done in runtime.done)
+    assert all(done.last and done.C % 8 == done.K % 8 == 0 for done in runtime.done)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_steps_conform_whose_channels_do_not_come_in_fours(monkeypatch: pytest.MonkeyPatch, precision: Any) -> None:
+    """The flat kernels, and the library with the channels first."""
+    runtime = LibraryRuntime()
+    backend, given = CudaBackend(runtime=runtime, precision=precision), steps.data("float32")
+    monkeypatch.setattr(steps, "STEPS", 1)
+    layers = tuple(replace(layer, kernels=12) if isinstance(layer, Conv2d) else layer for layer in steps.NETWORK.layers)
+    monkeypatch.setattr(steps, "NETWORK", Network("twelve", steps.NETWORK.input_shape, layers))
+    given = steps.data("float32")
+    program = steps.program_of("train", "float32", ("cuda:0", "cuda:1"), backend.devices, more=False)
+    exact, allowed = steps.spread(backend, "train", given)
+    run = steps.compile_on(backend, program, given)
+    assert run is not None
+    steps.check_run("six channels a column", run, exact, allowed, more=False)
+    assert runtime.done
+    assert not any(done.last for done in runtime.done)
 
 
 def test_patches_and_library_agree() -> None:

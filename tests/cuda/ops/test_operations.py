@@ -14,6 +14,7 @@ from minialex.conformance.checks import CHECKS, PROFILES
 from minialex.conformance.compare import Disagreement
 from minialex.errors import ConfigurationError
 from minialex_cuda import CudaBackend
+from minialex_cuda.runtime import fake
 from minialex_cuda.runtime.fake import FakeRuntime, rounded
 
 PRODUCTS = ("conv2d", "conv2d_backward", "linear", "linear_backward")
@@ -35,6 +36,27 @@ def test_coarser_precision_conforms_within_its_own_bounds(operation: str, precis
     (result,) = run(CudaBackend(runtime=FakeRuntime(), precision=precision), [operation])
     assert result.passed, result.message
     assert f"operands rounded to {precision}" in result.message
+
+
+@pytest.mark.parametrize("operation", ["linear", "conv2d_backward"])
+def test_a_unit_that_truncates_to_tf32_conforms(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten bits of the fraction are kept, however; of nine it is said that they are too few."""
+    kept = {"bits": 10}
+
+    def truncated(x: np.ndarray, precision: str) -> np.ndarray:
+        if precision != "tf32" or x.dtype != np.float32:
+            return x
+        drop = np.uint32(23 - kept["bits"])
+        bits = np.ascontiguousarray(x).view(np.uint32) >> drop << drop
+        return np.where(np.isfinite(x), bits.view(np.float32), x)
+
+    monkeypatch.setattr(fake, "rounded", truncated)
+    backend = CudaBackend(runtime=FakeRuntime(), precision="tf32")
+    few = settings(PROFILES["ci"], max_examples=40)
+    CHECKS[operation](backend, few)
+    kept["bits"] = 9
+    with pytest.raises(Disagreement, match="differs from the reference"):
+        CHECKS[operation](backend, few)
 
 
 class Boaster:

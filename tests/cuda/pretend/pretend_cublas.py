@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from pretend_driver import Driver, Refused, library, put, undefined
 
-from minialex_cuda.runtime.fake import rounded
-
 PRECISIONS = {68: "float32", 77: "tf32", 75: "bfloat16", 70: "float64"}
 """Of ``cublasComputeType_t``."""
 
@@ -29,6 +27,8 @@ def install(driver: Driver, folder: Path) -> None:
     driver : the pretend driver, which is installed already
     folder : for the library that is made
     """
+    from minialex_cuda.runtime.fake import rounded  # not before there is a driver: Numba looks for it once
+
     handles: dict[int, dict[str, int]] = {}
 
     def create(out: int) -> None:

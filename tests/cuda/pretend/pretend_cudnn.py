@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pretend_driver import Driver
 
+from minialex_cuda.runtime.fake import rounded
 from minialex_numpy.conv2d import conv2d, conv2d_backward
 
 
@@ -24,6 +25,8 @@ class Here:
 
 SIZES = {"float": np.dtype(np.float32), "bfloat16": np.dtype(np.uint16)}
 WORKSPACE = 4096
+PLANS, BARRED = 3, 1
+"""How many plans there are of anything, and which of them is not to be had."""
 
 data_type = SimpleNamespace(FLOAT="float", BFLOAT16="bfloat16")
 numerical_note = SimpleNamespace(
@@ -32,6 +35,12 @@ numerical_note = SimpleNamespace(
 heur_mode = SimpleNamespace(A="a", FALLBACK="fallback")
 build_plan_policy = SimpleNamespace(HEURISTICS_CHOICE="choice")
 handles: dict[int, dict[str, int]] = {}
+__version__ = "1.18.0"
+
+
+def backend_version() -> int:
+    """Of the library."""
+    return 91900
 
 
 class cudnnGraphNotSupportedError(RuntimeError):  # noqa: N801 - the module's own name
@@ -132,7 +141,7 @@ class pygraph:  # noqa: N801 - the module's own name
 
     def check_support(self) -> None:
         assert "nondeterministic" in self.notes
-        assert self.io == "bfloat16" or self.out.kind == "float"
+        assert self.out.kind == self.io
 
     def build_plans(self, policy: str) -> None:
         Here.driver.not_captured("a convolution is planned")
@@ -140,6 +149,24 @@ class pygraph:  # noqa: N801 - the module's own name
 
     def get_workspace_size(self) -> int:
         return WORKSPACE
+
+    def get_execution_plan_count(self) -> int:
+        return PLANS
+
+    def build_plan_at_index(self, index: int) -> None:
+        if index == BARRED:
+            raise RuntimeError("a plan that was deselected")
+        self.build_plans("")
+
+    def get_workspace_size_plan_at_index(self, index: int) -> int:
+        return WORKSPACE
+
+    def get_plan_name_at_index(self, index: int) -> str:
+        return f"eng{index}"
+
+    def execute_plan_at_index(self, tensors: dict[Tensor, int], workspace: int, index: int, handle: int) -> None:
+        assert index != BARRED
+        self.execute(tensors, workspace, handle)
 
     def execute(self, tensors: dict[Tensor, int], workspace: int, handle: int) -> None:
         assert self.built
@@ -160,6 +187,8 @@ class pygraph:  # noqa: N801 - the module's own name
                 else:
                     anything = np.zeros(out.shape, np.float32)
                     made = conv2d_backward(first, second, anything, **self.numbers, need_dx=False)[1]
+            if self.io == "bfloat16":
+                made = rounded(made.astype(np.float32), "bfloat16").view(np.uint32) >> 16
             out[...] = made
 
         Here.driver.ask(queue, work)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import math
 import mmap
 import random
 import struct
@@ -127,11 +128,13 @@ class Event:
 
 @dataclass
 class Kernel:
-    """A kernel of numba-cuda's: its body for the processor and the types of its arguments."""
+    """A kernel of numba-cuda's: its body for the processor, the types of its arguments, and whether its grid has a
+    meaning: then the body for the processor takes that before the arguments."""
 
     name: str
     types: tuple[Any, ...]
     run: Callable[..., None]
+    placed: bool
 
 
 class Driver:
@@ -639,21 +642,25 @@ class Driver:
     def cuLaunchKernelEx(self, config: int, function: int, parameters: int, extra: int) -> None:
         grid = struct.unpack("<7I", ctypes.string_at(config, 28))
         (stream,) = struct.unpack("<Q", ctypes.string_at(config + 32, 8))
-        self.launch(function, grid[0] * grid[1] * grid[2], grid[3] * grid[4] * grid[5], stream, parameters)
+        self.launch(function, grid[:3], grid[3:6], grid[6], stream, parameters)
 
     def cuLaunchKernel(
         self, function: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int, stream: int,
         parameters: int, extra: int,
     ) -> None:  # fmt: skip
-        self.launch(function, gx * gy * gz, bx * by * bz, stream, parameters)
+        self.launch(function, (gx, gy, gz), (bx, by, bz), shared, stream, parameters)
 
-    def launch(self, function: int, blocks: int, threads: int, handle: int, parameters: int) -> None:
+    def launch(
+        self, function: int, blocks: tuple[int, ...], threads: tuple[int, ...], shared: int, handle: int,
+        parameters: int,
+    ) -> None:  # fmt: skip
         """Take a launch apart, and put the work into its stream."""
         kernel, queue = self.functions[function], self.stream(handle)
         if queue.device != self.current:
             raise Refused(INVALID_HANDLE, f"{kernel.name}: a stream of device {queue.device} on device {self.current}")
-        if not (0 < blocks < 1 << 31 and 0 < threads <= 1024):
-            raise Refused(INVALID_VALUE, f"{kernel.name}: a grid of {blocks} × {threads}")
+        few = 0 < blocks[0] < 1 << 31 and all(0 < n < 1 << 16 for n in blocks[1:])
+        if not (few and 0 < math.prod(threads) <= 1024 and min(threads) > 0 and shared <= 48 << 10):
+            raise Refused(INVALID_VALUE, f"{kernel.name}: a grid of {blocks} × {threads}, {shared} bytes shared")
         pointers = iter(range(parameters, parameters + 8 * 7 * len(kernel.types), 8))
 
         def number(kind: Any) -> Any:
@@ -677,6 +684,8 @@ class Driver:
                 value = number(str(kind) if str(kind) != "bool" else np.uint8)
                 arguments.append(bool(value) if str(kind) == "bool" else value)
         self.launched[kernel.name] = self.launched.get(kernel.name, 0) + 1
+        if kernel.placed:
+            arguments[:0] = [*blocks, *threads[:2], shared // 4]
         self.ask(queue, lambda: kernel.run(*arguments))
 
 
@@ -816,13 +825,15 @@ def _watch_numba(driver: Driver) -> None:
     """Know every kernel that numba-cuda compiles by the name that it has in the machine code."""
     from numba.cuda import dispatcher
 
-    from minialex_cuda.runtime.kernel import KERNELS
+    from minialex_cuda.runtime.kernel import KERNELS, GridKernel
 
     original = dispatcher._Kernel.__init__
 
     def initialise(self: Any, *arguments: Any, **options: Any) -> None:
         original(self, *arguments, **options)
         name = self.py_func.__name__
-        driver.kernels[self.entry_name] = Kernel(name, tuple(self.argument_types), KERNELS[name].host)
+        known = KERNELS[name]
+        made = Kernel(name, tuple(self.argument_types), known.host, isinstance(known, GridKernel))
+        driver.kernels[self.entry_name] = made
 
     dispatcher._Kernel.__init__ = initialise

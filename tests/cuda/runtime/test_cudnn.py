@@ -1,82 +1,112 @@
 """cuDNN has a deterministic plan for every convolution of the paper, in every precision: planned without a device.
 
-cuDNN plans for a device that is described in a file. It needs its library (1 GB, with cuBLAS), its frontend 1.18, which
-is the last that plans without a device, and a driver's library to link to, for which a stub will do. Where
-``MINIALEX_CUDNN`` names no folder with all of them this is skipped; see the docstring of `planned` for how to make one.
+``MINIALEX_CUDNN`` names folders, with colons between, that `benchmarks/cudnn_plans.py` made: of cuDNN 9.19, which
+PyTorch 2.11 brings, and of the newest. Without it this is skipped: a folder is a download of 1 GB.
 """
 
 from __future__ import annotations
 
-import json
+import importlib.util
+import logging
 import os
-import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-FOLDER = os.environ.get("MINIALEX_CUDNN")
-pytestmark = pytest.mark.skipif(FOLDER is None, reason="MINIALEX_CUDNN names no folder with cuDNN to plan with")
-
-H200 = {
-    "maxGridSize": [2147483647, 65535, 65535], "maxBlockSize": [1024, 1024, 64], "regsPerBlock": 65536,
-    "multiProcessorCount": 132, "smClockRateKHz": 1980000, "memClockRateKHz": 3201000, "memoryBusWidth": 6144,
-    "l2CacheSize": 62914560, "warpSize": 32, "maxSharedMemoryPerBlock": 49152, "maxSharedMemoryPerBlockOptin": 232448,
-    "reservedSharedMemoryPerBlock": 1024, "maxRegistersPerSM": 65536, "pciDeviceId": 0, "maxCtasPerSM": 32,
-    "maxThreadsPerBlock": 1024, "maxThreadsPerSM": 2048, "isTccDriver": 0, "supportCoopLaunch": 1,
-    "deviceName": "NVIDIA H200", "deviceVer": 900, "driverVer": 13000, "totalGlobalMem": 150754820096,
-    "cudaDeviceId": 0, "oversizedSharedMemoryPerBlock": 0, "version": 1, "isPageableMemoryAccess": 0,
-}  # fmt: skip
-"""Made up from what is published of the device, not read from one."""
-
-CODE = """
-import json, sys
-import cudnn
-from minialex_cuda.runtime.cudnn import Plan
+from minialex_cuda.runtime.cudnn import Convolutions
 from minialex_cuda.runtime.protocol import Convolution
-where = {"device_property": cudnn.create_device_properties(sys.argv[1])}
-LAYERS = {
-    "conv1": (3, 224, 48, 11, 4, (0, 3)), "conv2": (48, 27, 128, 5, 1, (2, 2)), "conv3": (256, 13, 192, 3, 1, (1, 1)),
-    "conv4": (192, 13, 192, 3, 1, (1, 1)), "conv5": (192, 13, 128, 3, 1, (1, 1)),
-}
-found = {}
-for precision in ("float32", "tf32", "bfloat16"):
-    for name, (C, H, K, R, stride, sides) in LAYERS.items():
-        for kind in ("fprop", "dgrad", "wgrad"):
-            if (name, kind) == ("conv1", "dgrad"):
-                continue  # nothing before it learns
-            P = (H + sum(sides) - R) // stride + 1
-            C = 8 if precision == "bfloat16" and C == 3 else C
-            asked = Convolution(kind, 128, C, H, H, K, R, R, P, P, stride, (sides, sides), precision)
-            found[f"{precision} {name} {kind}"] = Plan(cudnn, asked, **where).workspace
-print(json.dumps(found))
-"""
+
+BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+FOLDERS = [Path(name) for name in os.environ.get("MINIALEX_CUDNN", "").split(":") if name]
+ASKED = Convolution("fprop", 1, 3, 8, 8, 4, 3, 3, 6, 6, 1, ((0, 0), (0, 0)), "float32")
 
 
-def planned() -> dict[str, int]:
-    """Bytes of scratch memory of every plan.
-
-    The folder: ``pip install --no-deps --target FOLDER nvidia-cudnn-frontend==1.18.0 nvidia-cudnn-cu13``, the same of
-    ``nvidia-cublas`` and ``nvidia-cuda-nvrtc`` into ``FOLDER/more``, and a ``libcuda.so.1`` that says that there is no
-    device in ``FOLDER/stub``.
-    """
-    folder = Path(FOLDER or "")
-    libraries = {
-        where for where, _, names in os.walk(folder, followlinks=True) for name in names if name.startswith("lib")
-    }
-    environment = {
-        **os.environ,
-        "LD_LIBRARY_PATH": ":".join(sorted(libraries)),
-        "PYTHONPATH": ":".join([str(folder), *sys.path]),
-    }
-    command = [sys.executable, "-c", CODE, json.dumps(H200)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+def planned(folder: Path, batch: int) -> dict[str, Any]:
+    """What `benchmarks/cudnn_plans.py` finds."""
+    spec = importlib.util.spec_from_file_location("cudnn_plans", BENCHMARKS / "cudnn_plans.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: dict[str, Any] = module.planned(folder, batch)
     return found
 
 
-def test_every_layer_has_a_plan_with_little_scratch_memory() -> None:
-    found = planned()
+@pytest.mark.skipif(not FOLDERS, reason="MINIALEX_CUDNN names no folder with cuDNN to plan with")
+@pytest.mark.parametrize("folder", FOLDERS, ids=str)
+def test_every_layer_has_a_plan_with_little_scratch_memory(folder: Path) -> None:
+    found = planned(folder, 128)["plans"]
     assert len(found) == 3 * 14
-    assert max(found.values()) < 256 << 20, found
+    assert {name: told["error"] for name, told in found.items() if "error" in told} == {}
+    assert max(told["workspace"] for told in found.values()) < 256 << 20, found
+
+
+class Frontend(SimpleNamespace):
+    """A module ``cudnn`` whose library can or cannot be found, and that has no plan for anything."""
+
+    cudnnGraphNotSupportedError = type("cudnnGraphNotSupportedError", (Exception,), {})  # noqa: N815
+
+    def __init__(self, library: bool) -> None:
+        super().__init__(library=library, streams={}, handles=0)
+        self.data_type = SimpleNamespace(FLOAT=0, BFLOAT16=1)
+        self.numerical_note = SimpleNamespace()
+
+    def create_handle(self) -> int:
+        if not self.library:
+            raise RuntimeError("Unable to find symbol cudnnCreate")
+        self.handles += 1
+        return int(self.handles)
+
+    def set_stream(self, handle: int, stream: int) -> None:
+        self.streams[handle] = stream
+
+    def pygraph(self, **options: Any) -> Any:
+        raise self.cudnnGraphNotSupportedError("no engine\nfits")
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """NVIDIA's libraries that are asked for."""
+    names: list[str] = []
+    finder = SimpleNamespace(load_nvidia_dynamic_lib=names.append)
+    monkeypatch.setitem(sys.modules, "cuda", SimpleNamespace(pathfinder=finder))
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", finder)
+    return names
+
+
+def test_a_frontend_without_its_library_is_a_notice(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, loaded: list[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "cudnn", Frontend(library=False))
+    with caplog.at_level(logging.WARNING, "minialex"):
+        found = Convolutions()
+    assert "cuDNN cannot be used (Unable to find symbol cudnnCreate)" in caplog.text
+    assert found.plan(ASKED) is None
+    assert loaded == ["nvrtc", "cublas"]  # before the handle
+
+
+def test_a_convolution_without_a_plan_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, loaded: list[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "cudnn", Frontend(library=True))
+    with caplog.at_level(logging.WARNING, "minialex"):
+        found = Convolutions()
+        assert not caplog.records
+        assert found.plan(ASKED) is None
+        assert found.plan(ASKED) is None
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "no plan for Convolution(kind='fprop'" in record.getMessage()
+    assert "(no engine fits): it goes by matrices of patches" in record.getMessage()
+
+
+def test_every_stream_has_a_handle_of_its_own(monkeypatch: pytest.MonkeyPatch, loaded: list[str]) -> None:
+    frontend = Frontend(library=True)
+    monkeypatch.setitem(sys.modules, "cudnn", frontend)
+    found = Convolutions()
+    assert frontend.streams == {}  # one handle plans, and no work is asked of it
+    assert found.handle(70) != found.handle(80)
+    assert set(frontend.streams.values()) == {70, 80}

@@ -1,0 +1,224 @@
+"""Maps with the channels last, throughout a step: `channels_last` goes over a program that `fusion` has been over.
+
+Operations that have a form in words of four channels (`minialex_cuda.ops.words`) get it; where others read or make
+maps, they are brought there and back. In bfloat16 maps are kept in that format, two bytes a number, from the first
+convolution to the last pooling; weights, their gradients, and the full layers' numbers are float32. A network whose
+channels do not come in fours keeps the flat kernels, layer by layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minialex.backend.program import Call, Program, Value, values
+from minialex_cuda.ops import channels_last as last
+from minialex_cuda.ops import conv2d_last
+from minialex_cuda.ops.norm_pool_words import SIZE, STRIDE, WINDOWS, norm_pool, norm_pool_backward
+from minialex_cuda.ops.words import MOST_BLOCKS, MOST_CHANNELS
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "to_last": last.to_last,
+    "to_first": last.to_first,
+    "space_to_depth": conv2d_last.space_to_depth,
+    "conv2d_last": conv2d_last.conv2d,
+    "conv2d_relu_last": partial(conv2d_last.conv2d, rectify=True),
+    "conv2d_backward_last": conv2d_last.conv2d_backward,
+    "relu_conv2d_backward_last": conv2d_last.conv2d_backward,
+    "conv2d_dx_last": conv2d_last.conv2d_dx,
+    "relu_conv2d_dx_last": conv2d_last.conv2d_dx,
+    "conv2d_dw_last": conv2d_last.conv2d_dw,
+    "relu_conv2d_dw_last": conv2d_last.conv2d_dw,
+    "norm_pool_last": norm_pool,
+    "norm_pool_backward_last": norm_pool_backward,
+    "max_pool2d_last": last.max_pool2d,
+    "max_pool2d_backward_last": partial(last.max_pool2d_backward, rectify=False),
+    "max_pool2d_relu_backward_last": partial(last.max_pool2d_backward, rectify=True),
+    "relu_last": last.relu,
+    "relu_backward_last": last.relu_backward,
+    "add_last": last.add,
+    "concat_last": last.concat,
+    "split_last": last.split,
+}
+"""What this module puts into a program."""
+
+MOST_WORDS = 1 << 31
+"""Of one image: what lies within it is counted in 32 bits."""
+
+
+def channels_last(program: Program, dtype: np.dtype[Any]) -> Program:
+    """A program whose maps have the channels last where they can.
+
+    Args:
+        program: what `minialex_cuda.compiler.fusion.fuse` made; its maps are [N,C,H,W]
+        dtype: what maps are kept in, float32 or, for bfloat16, uint16
+    """
+    return _Layout(program, dtype).program
+
+
+class _Layout:
+    """A program while it is gone over. Maps are known by their values in the program as it was."""
+
+    def __init__(self, program: Program, dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self._made: list[Call] = []
+        self._last: dict[Value, Value] = {}  # those that there are with the channels last
+        self._elsewhere: set[Value] = set()  # those of them that there are not with the channels first
+        self._deep: dict[Any, Value] = {}  # images as the first convolution takes them
+        self._where: dict[Value, Value] = {}  # of pooled maps: where in each window its maximum was
+        self._now: Call
+        for self._now in program.calls:
+            if not self._done(self._now):
+                self._keep(self._now)
+        for value in program.outputs.values():
+            self._first(value)
+        self.program = replace(program, calls=tuple(self._made))
+
+    # ---- values -------------------------------------------------------------------------------------------------
+
+    def _value(self, shape: Sequence[int], dtype: Any, device: str) -> Value:
+        return Value(-1, tuple(shape), np.dtype(dtype), device)
+
+    def _fits(self, *maps: Value | None) -> bool:
+        """Whether such maps can have the channels last."""
+        for value in maps:
+            if value is None or len(value.shape) != 4 or value.dtype != np.float32:
+                return False
+            N, C, H, W = value.shape
+            if C % 4 or not 0 < C <= MOST_CHANNELS or max(N, H) > MOST_BLOCKS or C * H * W >= MOST_WORDS:
+                return False
+        return True
+
+    def _to(self, value: Value) -> Value:
+        """A result of the program as one with the channels last."""
+        N, C, H, W = value.shape
+        made = self._value((N, H, W, C), self._dtype if value.dtype == np.float32 else value.dtype, value.device)
+        self._last[value] = made
+        self._elsewhere.add(value)
+        return made
+
+    def _at(self, value: Value) -> Value:
+        """A map with the channels last; brought there if it is not."""
+        if value not in self._last:
+            made = self._to(value)
+            self._elsewhere.discard(value)
+            self._add("to_last", (value,), {}, (made,))
+        return self._last[value]
+
+    def _first(self, value: Value) -> None:
+        """See that there is a map with the channels first."""
+        if value in self._elsewhere:
+            self._elsewhere.discard(value)
+            self._add("to_first", (self._last[value],), {}, (value,))
+
+    # ---- calls --------------------------------------------------------------------------------------------------
+
+    def _add(
+        self, operation: str, args: Sequence[Any], kwargs: dict[str, Any], results: Sequence[Value | None]
+    ) -> None:
+        now = self._now
+        self._made.append(Call(operation, tuple(args), kwargs, tuple(results), now.layer, now.column, now.phase))
+
+    def _keep(self, call: Call) -> None:
+        """A call as it was."""
+        for value in values((call.args, call.kwargs)):
+            self._first(value)
+        self._made.append(call)
+
+    def _done(self, call: Call) -> bool:
+        """Put the form of a call with the channels last; False if it has none."""
+        name = call.operation
+        if name in ("conv2d", "conv2d_relu"):
+            return self._convolve(call)
+        if name.removeprefix("relu_") in ("conv2d_backward", "conv2d_dx", "conv2d_dw"):
+            return self._convolve_back(call)
+        if name in ("norm_pool", "max_pool2d"):
+            return self._pool(call)
+        if name in ("norm_pool_backward", "max_pool2d_backward", "max_pool2d_relu_backward"):
+            return self._pool_back(call)
+        there = values(call.args)
+        if name in ("relu", "relu_backward", "add", "concat", "split", "copy_to"):
+            if not all(value in self._last for value in there) or not self._fits(*call.results):
+                return False
+            args = [_exchanged(argument, self._last) for argument in call.args]
+            form = name if name == "copy_to" else f"{name}_last"
+            self._add(form, args, call.kwargs, [self._to(v) for v in call.results if v is not None])
+            return True
+        return False
+
+    def _images(self, x: Value, w: Value, kwargs: dict[str, Any]) -> tuple[Value, dict[str, Any]] | None:
+        """x as a convolution takes it, and what to tell it; None if it cannot."""
+        numbers = {"stride": kwargs["stride"], "padding": kwargs["padding"]}
+        if self._fits(x):
+            return self._at(x), numbers
+        if len(x.shape) != 4 or x.dtype != np.float32:
+            return None
+        key = x, *numbers.values(), w.shape[2:]
+        if key not in self._deep:
+            asked = {**numbers, "kernel": w.shape[2:]}
+            shape = conv2d_last.deep_shape(x.shape, **asked)
+            if not self._fits(self._value((shape[0], shape[3], *shape[1:3]), np.float32, x.device)):
+                return None
+            self._first(x)
+            self._deep[key] = self._value(shape, self._dtype, x.device)
+            self._add("space_to_depth", (x,), asked, (self._deep[key],))
+        return self._deep[key], {**numbers, "deepened": True}
+
+    def _convolve(self, call: Call) -> bool:
+        x, w, b = call.args
+        if not self._fits(*call.results):
+            return False
+        found = self._images(x, w, call.kwargs)
+        if found is None:
+            return False
+        self._add(f"{call.operation}_last", (found[0], w, b), found[1], [self._to(v) for v in call.results if v])
+        return True
+
+    def _convolve_back(self, call: Call) -> bool:
+        dy, x, w, *relu = call.args
+        asks_dx = "_dx" in call.operation or call.kwargs.get("need_dx", False)
+        if not self._fits(dy, *relu) or (asks_dx and not self._fits(x)):
+            return False
+        found = self._images(x, w, call.kwargs)
+        if found is None:
+            return False
+        numbers = found[1] | {name: call.kwargs[name] for name in ("need_dx",) if name in call.kwargs}
+        results = [self._to(v) if v is not None and v.shape == x.shape and asks_dx else v for v in call.results[:1]]
+        results += call.results[1:]
+        self._add(f"{call.operation}_last", (self._at(dy), found[0], w, *map(self._at, relu)), numbers, results)
+        return True
+
+    def _pool(self, call: Call) -> bool:
+        (x,), y, it = call.args, call.results[0], call.kwargs
+        if not self._fits(x, y) or (it["size"], it["stride"]) != (SIZE, STRIDE) or it.get("window", 5) not in WINDOWS:
+            return False
+        assert y is not None
+        pooled = self._to(y)
+        where = self._value(pooled.shape, np.uint8, pooled.device)
+        self._where[call.results[1] if len(call.results) > 1 else y] = where  # type: ignore[index]
+        self._add(f"{call.operation}_last", (self._at(x),), it, (pooled, where))
+        return True
+
+    def _pool_back(self, call: Call) -> bool:
+        dy, x, pooled = call.args
+        if pooled not in self._where or not self._fits(dy, x) or call.kwargs.get("ties", "first") != "first":
+            return False
+        (dx,) = call.results
+        assert dx is not None
+        names = ("window", "k", "alpha", "beta", "size", "stride", "rectify")
+        numbers = {n: call.kwargs[n] for n in names if n in call.kwargs} if call.operation.startswith("norm") else {}
+        args = self._at(dy), self._at(x), self._where[pooled]
+        self._add(f"{call.operation}_last", args, numbers, (self._to(dx),))
+        return True
+
+
+def _exchanged(argument: Any, by: dict[Value, Value]) -> Any:
+    if isinstance(argument, Value):
+        return by[argument]
+    if isinstance(argument, list | tuple):
+        return type(argument)(_exchanged(item, by) for item in argument)
+    return argument

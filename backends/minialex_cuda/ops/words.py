@@ -1,0 +1,198 @@
+"""Numbers with the channels last, in words of four channels: how compiled steps keep maps.
+
+A map [N,C,H,W] lies as [N,H,W,C], and a thread takes four channels of a place at once. Two forms of storage: float32,
+and bfloat16, the upper half of float32, four of them in one word of 64 bits. Arithmetic is float32 in both.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba import config
+from numba.extending import overload as overload_on_host
+
+from minialex_cuda.runtime.array import CudaArray
+from minialex_cuda.runtime.kernel import BEFORE_DEVICE, Grid, function
+from minialex_cuda.runtime.place import Place
+
+LOW = np.uint64(0xFFFFFFFF)
+HALF = np.uint64(32)
+UPPER = np.uint32(0xFFFF0000)
+QUIET = np.uint32(0x7FC0)
+_16 = np.uint32(16)
+
+
+@function
+def _load_bfloat16(x, j):
+    """Four numbers, from word j."""
+    word = x[j]
+    low = np.uint32(word & LOW)
+    high = np.uint32(word >> HALF)
+    return (
+        np.uint32(low << _16).view(np.float32),
+        np.uint32(low & UPPER).view(np.float32),
+        np.uint32(high << _16).view(np.float32),
+        np.uint32(high & UPPER).view(np.float32),
+    )
+
+
+@function
+def to_bfloat16(value):
+    """The upper half of a float32, rounded to nearest, ties to even; not a number stays so."""
+    bits = np.float32(value).view(np.uint32)
+    up = np.uint32(np.uint32(bits + np.uint32(np.uint32(0x7FFF) + ((bits >> _16) & np.uint32(1)))) >> _16)
+    return up if value == value else QUIET
+
+
+@function
+def _store_bfloat16(y, j, a, b, c, d):
+    """Four numbers to word j."""
+    low = np.uint32(to_bfloat16(a) | np.uint32(to_bfloat16(b) << _16))
+    high = np.uint32(to_bfloat16(c) | np.uint32(to_bfloat16(d) << _16))
+    y[j] = np.uint64(low) | (np.uint64(high) << HALF)
+
+
+@function
+def _load_float32(x, j):
+    k = np.uint64(j) * np.uint64(4)
+    return x[k], x[k + np.uint64(1)], x[k + np.uint64(2)], x[k + np.uint64(3)]
+
+
+@function
+def _store_float32(y, j, a, b, c, d):
+    k = np.uint64(j) * np.uint64(4)
+    y[k] = a
+    y[k + np.uint64(1)] = b
+    y[k + np.uint64(2)] = c
+    y[k + np.uint64(3)] = d
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How numbers are kept.
+
+    Attributes:
+        name: of the format
+        dtype: of arrays; bfloat16 is kept as its bits
+        load: ``load(x, j)``, four float32 numbers of word j
+        store: ``store(y, j, a, b, c, d)``, rounded to the format
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    load: Callable[..., Any]
+    store: Callable[..., Any]
+
+    def words(self, on: Place, x: CudaArray) -> CudaArray:
+        """An array as its kernels take it."""
+        return on.view(x, np.uint64, (x.size // 4,)) if self.dtype == np.uint16 else x
+
+
+BFLOAT16 = Storage("bfloat16", np.dtype(np.uint16), _load_bfloat16, _store_bfloat16)
+FLOAT32 = Storage("float32", np.dtype(np.float32), _load_float32, _store_float32)
+STORAGES = (FLOAT32, BFLOAT16)
+
+
+def storage_of(x: CudaArray) -> Storage:
+    """That of an array with the channels last."""
+    return BFLOAT16 if x.dtype == np.uint16 else FLOAT32
+
+
+def storage_for(precision: str) -> Storage:
+    """What compiled steps of a precision keep maps in."""
+    return BFLOAT16 if precision == "bfloat16" else FLOAT32
+
+
+# ---- the grid -------------------------------------------------------------------------------------------------
+
+BLOCK = 256
+"""Threads of a block in a row."""
+
+MOST = 384
+"""Threads of a block of places at most, if one place has no more."""
+
+MOST_CHANNELS = 4 * 1024
+"""All channels of a place are one block's, and no block has more threads."""
+
+MOST_BLOCKS = 65535
+"""Of a grid in its second and third direction: rows, and images."""
+
+
+def over_places(N: int, H: int, W: int, C: int, shared: int = 0) -> Grid:
+    """Blocks (some places of a row, row, image), threads (word of channels, place); `shared` float32 a thread."""
+    words = C // 4
+    many = _places_of_a_block(words, W)
+    return Grid((-(-W // many), H, N), (words, many, 1), shared * words * many)
+
+
+@lru_cache
+def _places_of_a_block(words: int, W: int) -> int:
+    """So many that a row's warps are fewest: the last of a block, and the last block of a row, may be partly idle."""
+
+    def warps(many: int) -> int:
+        return -(-W // many) * -(-words * many // 32)
+
+    return min(range(max(1, min(W, MOST // words)), 0, -1), key=warps)
+
+
+def in_rows(size: int, *rows: int, most: int = BLOCK) -> Grid:
+    """Blocks of at most so many threads in a row for `size` things, and (rows, images) of them."""
+    threads = max(1, min(most, size))
+    y, z = (*rows, 1, 1)[:2]
+    return Grid((-(-size // threads), y, z), (threads, 1, 1))
+
+
+@function
+def word_at(h, w, c, W, words):
+    """Which word of an image [H,W,4·words] that of channel word c at (h, w) is; every step stays within 32 bits."""
+    return np.uint64(np.uint32(np.int32(np.int32(np.int32(h * W) + w) * words) + c))
+
+
+@function
+def image_at(n, H, W, words):
+    """The first word of image n."""
+    return np.uint64(n) * np.uint64(np.uint32(np.int32(H * W) * words))
+
+
+# ---- arithmetic -----------------------------------------------------------------------------------------------
+
+
+@function
+def power(scale, beta):
+    """scale^(−β) to float32's last places; β = 3/4, the paper's, by two square roots."""
+    if beta == np.float32(0.75):
+        root = np.float32(1) / np.float32(math.sqrt(scale))
+        return root * np.float32(math.sqrt(root))
+    return scale**-beta
+
+
+def _approximate_power(scale, beta):
+    """scale^(−β), on a device by its approximate logarithm and exponential (see `CudaBackend.unit_roundoff`)."""
+    return scale**-beta
+
+
+def _overloaded() -> None:
+    """On a device the approximate form; Numba chooses as it compiles."""
+    from numba.cuda import libdevice
+    from numba.cuda.extending import overload
+
+    overload(_approximate_power, target="cuda")(
+        lambda scale, beta: lambda scale, beta: libdevice.fast_powf(scale, -beta)
+    )
+
+
+if not config.ENABLE_CUDASIM:
+    overload_on_host(_approximate_power)(lambda scale, beta: lambda scale, beta: scale**-beta)
+    BEFORE_DEVICE.append(_overloaded)
+
+
+@function
+def approximate_power(scale, beta):
+    """scale^(−β) with errors of some 2⁻²²: where what comes of it is rounded to eight bits."""
+    return _approximate_power(scale, beta)
