@@ -25,7 +25,7 @@ from minialex.conformance.checks import CHECKS, PROFILES
 from minialex.conformance.steps import compile_on, data, program_of
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler import layout
-from minialex_cuda.ops import channels_last
+from minialex_cuda.ops import channels_last, conv2d_last
 from minialex_cuda.ops.norm_pool_words import norm_pool, norm_pool_backward
 from minialex_cuda.ops.words import storage_for
 from minialex_cuda.runtime.array import Flat
@@ -108,6 +108,8 @@ def with_windows_of_five(backend: CudaBackend) -> None:
     numbers = {"window": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75, "size": 3, "stride": 2}
     y, where = norm_pool(on, x, ceil=False, **numbers)
     norm_pool_backward(on, y, x, where, rectify=True, **numbers)
+    first = on.empty((1, 3, 6, 6), np.float32)
+    conv2d_last.space_to_depth(on, first, stride=2, padding=((0, 0), (0, 0)), kernel=(3, 3))
     channels_last.relu_backward(on, channels_last.relu(on, x), x)
 
 

@@ -25,6 +25,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "to_last": last.to_last,
     "to_first": last.to_first,
     "space_to_depth": conv2d_last.space_to_depth,
+    "augment_deep": conv2d_last.augment_deep,
     "conv2d_last": conv2d_last.conv2d,
     "conv2d_relu_last": partial(conv2d_last.conv2d, rectify=True),
     "conv2d_backward_last": conv2d_last.conv2d_backward,
@@ -69,6 +70,7 @@ class _Layout:
         self._last: dict[Value, Value] = {}  # those that there are with the channels last
         self._elsewhere: set[Value] = set()  # those of them that there are not with the channels first
         self._deep: dict[Any, Value] = {}  # images as the first convolution takes them
+        self._augmented: dict[Value, Call] = {}  # images that are not made yet, and by which call they would be
         self._where: dict[Value, Value] = {}  # of pooled maps: where in each window its maximum was
         self._now: Call
         for self._now in program.calls:
@@ -104,6 +106,7 @@ class _Layout:
     def _at(self, value: Value) -> Value:
         """A map with the channels last; brought there if it is not."""
         if value not in self._last:
+            self._first(value)
             made = self._to(value)
             self._elsewhere.discard(value)
             self._add("to_last", (value,), {}, (made,))
@@ -111,6 +114,8 @@ class _Layout:
 
     def _first(self, value: Value) -> None:
         """See that there is a map with the channels first."""
+        if value in self._augmented:
+            self._made.append(self._augmented.pop(value))
         if value in self._elsewhere:
             self._elsewhere.discard(value)
             self._add("to_first", (self._last[value],), {}, (value,))
@@ -132,6 +137,9 @@ class _Layout:
     def _done(self, call: Call) -> bool:
         """Put the form of a call with the channels last; False if it has none."""
         name = call.operation
+        if name == "augment" and call.results[0] is not None and call.results[0].dtype == np.float32:
+            self._augmented[call.results[0]] = call  # the first convolution may want them in another order
+            return True
         if name in ("conv2d", "conv2d_relu"):
             return self._convolve(call)
         if name.removeprefix("relu_") in ("conv2d_backward", "conv2d_dx", "conv2d_dw"):
@@ -163,9 +171,13 @@ class _Layout:
             shape = conv2d_last.deep_shape(x.shape, **asked)
             if not self._fits(self._value((shape[0], shape[3], *shape[1:3]), np.float32, x.device)):
                 return None
-            self._first(x)
             self._deep[key] = self._value(shape, self._dtype, x.device)
-            self._add("space_to_depth", (x,), asked, (self._deep[key],))
+            if x in self._augmented:
+                now, given = self._augmented[x], self._augmented[x].kwargs
+                results = (self._deep[key],)
+                self._made.append(replace(now, operation="augment_deep", kwargs={**given, **asked}, results=results))
+            else:
+                self._add("space_to_depth", (x,), asked, (self._deep[key],))
         return self._deep[key], {**numbers, "deepened": True}
 
     def _convolve(self, call: Call) -> bool:
