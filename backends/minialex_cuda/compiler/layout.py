@@ -3,7 +3,7 @@
 Operations that have a form in words of four channels (`minialex_cuda.ops.words`) get it; where others read or make
 maps, they are brought there and back. In bfloat16 maps are kept in that format, two bytes a number, from the first
 convolution to the last pooling; weights, their gradients, and the full layers' numbers are float32. A network whose
-channels do not come in fours keeps the flat kernels, layer by layer.
+channels do not come in fours (in bfloat16 in eights) keeps the flat kernels, layer by layer.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 """What this module puts into a program."""
 
 MOST_WORDS = 1 << 31
-"""Of one image: what lies within it is counted in 32 bits."""
+"""Of a map: words are counted in 32 bits."""
 
 
 def channels_last(program: Program, dtype: np.dtype[Any]) -> Program:
@@ -91,7 +91,13 @@ class _Layout:
             if value is None or len(value.shape) != 4 or value.dtype != np.float32:
                 return False
             N, C, H, W = value.shape
-            if C % 4 or not 0 < C <= MOST_CHANNELS or max(N, H) > MOST_BLOCKS or C * H * W >= MOST_WORDS:
+            together = 8 if self._dtype == np.uint16 else 4  # matrix units want multiples of eight in two bytes
+            if (
+                C % together
+                or not 0 < C <= MOST_CHANNELS
+                or max(N, H) > MOST_BLOCKS
+                or N * C * H * W // 4 >= MOST_WORDS
+            ):
                 return False
         return True
 
