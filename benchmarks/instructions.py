@@ -35,7 +35,7 @@ from minialex.network import variants
 from minialex.recipe.toml import load
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler import layout
-from minialex_cuda.ops import channels_last
+from minialex_cuda.ops import channels_last, conv2d_last
 from minialex_cuda.ops.norm_pool_words import norm_pool, norm_pool_backward
 from minialex_cuda.ops.words import STORAGES
 from minialex_cuda.runtime.array import Flat, Memory
@@ -182,6 +182,9 @@ def _others(backend: CudaBackend) -> None:
     on = backend.place("cuda:0")
     for storage in STORAGES:
         x = on.empty((BATCH, 55, 55, 48), storage.dtype)
+        first = on.empty((BATCH, 3, 224, 224), np.float32)
+        with patch.object(on, "precision", storage.name):
+            conv2d_last.space_to_depth(on, first, stride=4, padding=((0, 3), (0, 3)), kernel=(11, 11))
         channels_last.relu_backward(on, channels_last.relu(on, x), x)
         numbers = {"window": 3, "k": 2.0, "alpha": 2e-5, "beta": 0.75, "size": 3, "stride": 2}
         y, where = norm_pool(on, x, ceil=True, **numbers)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from minialex.conformance.checks import CHECKS, PROFILES
 from minialex.conformance.steps import compile_on, data, program_of
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler import layout
-from minialex_cuda.ops import channels_last
+from minialex_cuda.ops import channels_last, conv2d_last
 from minialex_cuda.ops.norm_pool_words import norm_pool, norm_pool_backward
 from minialex_cuda.ops.words import storage_for
 from minialex_cuda.runtime.array import Flat
@@ -95,19 +95,23 @@ def launched() -> Signatures:
                 patch.setattr(layout, "channels_last", lambda program, dtype: program)
             for program in (recorded, unfused):
                 compile_on(there, program, data("float32"))
-        with_windows_of_five(there)
+        as_in_the_paper(there)
         for name, signatures in other.signatures.items():
             runtime.signatures[name] |= signatures
     return runtime.signatures
 
 
-def with_windows_of_five(backend: CudaBackend) -> None:
-    """Normalisation as in the paper's network: the kit's has other windows. And what only a loose ReLU needs."""
+def as_in_the_paper(backend: CudaBackend) -> None:
+    """Normalisation and pooling with the paper's windows, where the kit's network has others; and what few need."""
     on = backend.place("cuda:0")
     x = on.empty((1, 5, 5, 8), storage_for(backend.precision).dtype)
     numbers = {"window": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75, "size": 3, "stride": 2}
     y, where = norm_pool(on, x, ceil=False, **numbers)
     norm_pool_backward(on, y, x, where, rectify=True, **numbers)
+    y, where = channels_last.max_pool2d(on, x, size=3, stride=2, ceil=False)
+    channels_last.max_pool2d_backward(on, y, x, where, rectify=True)
+    first = on.empty((1, 3, 6, 6), np.float32)
+    conv2d_last.space_to_depth(on, first, stride=2, padding=((0, 0), (0, 0)), kernel=(3, 3))
     channels_last.relu_backward(on, channels_last.relu(on, x), x)
 
 

@@ -3,7 +3,7 @@
 Operations that have a form in words of four channels (`minialex_cuda.ops.words`) get it; where others read or make
 maps, they are brought there and back. In bfloat16 maps are kept in that format, two bytes a number, from the first
 convolution to the last pooling; weights, their gradients, and the full layers' numbers are float32. A network whose
-channels do not come in fours keeps the flat kernels, layer by layer.
+channels do not come in fours (in bfloat16 in eights) keeps the flat kernels, layer by layer.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "to_last": last.to_last,
     "to_first": last.to_first,
     "space_to_depth": conv2d_last.space_to_depth,
+    "augment_deep": conv2d_last.augment_deep,
     "conv2d_last": conv2d_last.conv2d,
     "conv2d_relu_last": partial(conv2d_last.conv2d, rectify=True),
     "conv2d_backward_last": conv2d_last.conv2d_backward,
@@ -47,7 +48,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 """What this module puts into a program."""
 
 MOST_WORDS = 1 << 31
-"""Of one image: what lies within it is counted in 32 bits."""
+"""Of a map: words are counted in 32 bits."""
 
 
 def channels_last(program: Program, dtype: np.dtype[Any]) -> Program:
@@ -69,6 +70,7 @@ class _Layout:
         self._last: dict[Value, Value] = {}  # those that there are with the channels last
         self._elsewhere: set[Value] = set()  # those of them that there are not with the channels first
         self._deep: dict[Any, Value] = {}  # images as the first convolution takes them
+        self._augmented: dict[Value, Call] = {}  # images that are not made yet, and by which call they would be
         self._where: dict[Value, Value] = {}  # of pooled maps: where in each window its maximum was
         self._now: Call
         for self._now in program.calls:
@@ -89,7 +91,13 @@ class _Layout:
             if value is None or len(value.shape) != 4 or value.dtype != np.float32:
                 return False
             N, C, H, W = value.shape
-            if C % 4 or not 0 < C <= MOST_CHANNELS or max(N, H) > MOST_BLOCKS or C * H * W >= MOST_WORDS:
+            together = 8 if self._dtype == np.uint16 else 4  # matrix units want multiples of eight in two bytes
+            if (
+                C % together
+                or not 0 < C <= MOST_CHANNELS
+                or max(N, H) > MOST_BLOCKS
+                or N * C * H * W // 4 >= MOST_WORDS
+            ):
                 return False
         return True
 
@@ -104,6 +112,7 @@ class _Layout:
     def _at(self, value: Value) -> Value:
         """A map with the channels last; brought there if it is not."""
         if value not in self._last:
+            self._first(value)
             made = self._to(value)
             self._elsewhere.discard(value)
             self._add("to_last", (value,), {}, (made,))
@@ -111,6 +120,8 @@ class _Layout:
 
     def _first(self, value: Value) -> None:
         """See that there is a map with the channels first."""
+        if value in self._augmented:
+            self._made.append(self._augmented.pop(value))
         if value in self._elsewhere:
             self._elsewhere.discard(value)
             self._add("to_first", (self._last[value],), {}, (value,))
@@ -132,6 +143,9 @@ class _Layout:
     def _done(self, call: Call) -> bool:
         """Put the form of a call with the channels last; False if it has none."""
         name = call.operation
+        if name == "augment" and call.results[0] is not None and call.results[0].dtype == np.float32:
+            self._augmented[call.results[0]] = call  # the first convolution may want them in another order
+            return True
         if name in ("conv2d", "conv2d_relu"):
             return self._convolve(call)
         if name.removeprefix("relu_") in ("conv2d_backward", "conv2d_dx", "conv2d_dw"):
@@ -163,9 +177,13 @@ class _Layout:
             shape = conv2d_last.deep_shape(x.shape, **asked)
             if not self._fits(self._value((shape[0], shape[3], *shape[1:3]), np.float32, x.device)):
                 return None
-            self._first(x)
             self._deep[key] = self._value(shape, self._dtype, x.device)
-            self._add("space_to_depth", (x,), asked, (self._deep[key],))
+            if x in self._augmented:
+                now, given = self._augmented[x], self._augmented[x].kwargs
+                results = (self._deep[key],)
+                self._made.append(replace(now, operation="augment_deep", kwargs={**given, **asked}, results=results))
+            else:
+                self._add("space_to_depth", (x,), asked, (self._deep[key],))
         return self._deep[key], {**numbers, "deepened": True}
 
     def _convolve(self, call: Call) -> bool:

@@ -115,6 +115,80 @@ def space_to_depth(on: Place, x: CudaArray, *, stride: int, padding: Padding, ke
     return y
 
 
+def _augment_deep(storage: Storage) -> GridKernel:
+    store = storage.store
+
+    def body(
+        tile, u, n, word, place, images, mean, shift, top, left, flip, y, C, H, W, U, V, words, many, stride, above,
+        before, crop, factor, follows,
+    ):  # fmt: skip
+        """`augment` (section 4.1) and `space_to_depth` in one: from bytes to what the first convolution reads."""
+        v = np.int32(tile * many + place)
+        if v >= V:
+            return
+        c = np.int32(4 * word)
+        block = np.int32(c // C)
+        c = np.int32(c - block * C)
+        i = np.int32(block // stride)
+        j = np.int32(block - i * stride)
+        image = np.uint64(n) * np.uint64(np.uint32(np.int32(C * H) * W))
+        first_row = np.int32(top[n])
+        first_column = np.int32(left[n])
+        mirrored = flip[n] == 1
+        a = _ZERO
+        b = _ZERO
+        d = _ZERO
+        e = _ZERO
+        for k in range(4):
+            value = _ZERO
+            row = np.int32(np.int32(u * stride) + i - above)
+            column = np.int32(np.int32(v * stride) + j - before)
+            if i < stride and 0 <= row < crop and 0 <= column < crop:
+                h = np.int32(first_row + row)
+                w = np.int32(first_column + (crop - 1 - column if mirrored else column))
+                at = np.uint32(np.int32(np.int32(np.int32(c * H) + h) * W) + w)
+                taken = at if follows else np.uint32(np.int32(np.int32(np.int32(c * crop) + row) * crop) + column)
+                pixel = np.float32(images[image + np.uint64(at)])
+                value = factor * (pixel + shift[np.uint32(np.int32(n * C) + c)] - mean[taken])
+            if k == 0:
+                a = value
+            elif k == 1:
+                b = value
+            elif k == 2:
+                d = value
+            else:
+                e = value
+            c = np.int32(c + 1)
+            if c == C:
+                c = np.int32(0)
+                j = np.int32(j + 1)
+                if j == stride:
+                    j = np.int32(0)
+                    i = np.int32(i + 1)
+        store(y, image_at(n, U, V, words) + word_at(u, v, word, V, words), a, b, d, e)
+
+    return GridKernel(f"augment_deep_{storage.name}", ("y",), body)
+
+
+AUGMENT_DEEP = {storage.name: _augment_deep(storage) for storage in STORAGES}
+
+
+def augment_deep(
+    on: Place, images: CudaArray, mean: CudaArray, shift: CudaArray, top: CudaArray, left: CudaArray, flip: CudaArray,
+    *, crop: int, factor: float, mean_follows: bool, stride: int, padding: Padding, kernel: tuple[int, ...],
+) -> CudaArray:  # fmt: skip
+    """`minialex_cuda.ops.augment.augment`, and `space_to_depth` of what it gives."""
+    (N, C, H, W), storage = images.shape, storage_for(on.precision)
+    y = on.empty(deep_shape((N, C, crop, crop), stride=stride, padding=padding, kernel=kernel), storage.dtype)
+    _, U, V, _ = y.shape
+    grid = over_places(*y.shape)
+    on.launch(
+        AUGMENT_DEEP[storage.name], grid, images, mean, shift, top, left, flip, storage.words(on, y), C, H, W, U, V,
+        y.shape[3] // 4, grid.threads[1], stride, padding[0][0], padding[1][0], crop, np.float32(factor), mean_follows,
+    )  # fmt: skip
+    return y
+
+
 def _kernels(storage: Storage) -> GridKernel:
     store = storage.store
 
