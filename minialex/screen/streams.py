@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import os
 import sys
 import warnings
@@ -40,7 +41,7 @@ class Outlet(io.FileIO):
 
 
 def take_over() -> None:
-    """Put `Outlet` below standard output and standard error, and say warnings of libraries in a line of our own.
+    """Put `Outlet` below standard output and standard error, and say warnings, and what is logged, in lines of our own.
 
     What the terminal's or the file's encoding lacks is replaced. A stream that was closed from the beginning stays
     silent: its number is taken, or the next file that is opened would get it, and what libraries write there.
@@ -63,6 +64,7 @@ def take_over() -> None:
             )  # fmt: skip
             setattr(sys, name, ours)
     warnings.showwarning = _show
+    logging.lastResort = _Lines(logging.WARNING)
 
 
 def lost_output() -> OSError | None:
@@ -94,6 +96,13 @@ def complain(kind: str, message: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):  # nobody is there to be told
             print(f"{kind}: {plain(message)}", file=sys.stderr, flush=True)
+
+
+class _Lines(logging.Handler):
+    """What is logged and nobody listens to: a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain("warning", record.getMessage())
 
 
 def _show(
