@@ -10,11 +10,12 @@ which is said; a class with its own ``to_device`` brings its own arrays, and not
 
 Where each part lives: `submission` finds what a student wrote and where; `worker` imports and calls it; `student` says
 what is asked of a student and not of a backend's author; `keeper` is the warm process that forks one for a submission,
-listens to it, and ends it when its time is up; `process` asks the keeper; `folder` does so for a class; `result` is what
-is known of one operation; `table` shows it; `formats` writes it for other programs; `skeleton` writes empty submissions.
+listens to it, and ends it when its time is up; `process` asks the keeper; `folder` does so for a class; `result` is
+what is known of one operation; `table` shows it; `formats` writes it for other programs; `skeleton` writes empty ones.
 
-A submission runs with the rights of whoever grades it, and in the process of its own checks: it can neither hang nor end
-the grader, but whoever means harm, or means to cheat, can. Grade what you do not trust in a container.
+A submission runs with the rights of whoever grades it, and in the process of its own checks. Where the system allows
+PID namespaces it can neither hang nor end the grader; but whoever means harm, or means to cheat, can. Grade what you do
+not trust in a container.
 """
 
 from minialex.course.grading.complete import complete as complete
