@@ -12,11 +12,9 @@ class FilesHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called before a wheel is built; `version` is ``"standard"`` or ``"editable"``."""
         if version == "standard":
-            for path in sorted((Path(self.root) / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-                build_data["force_include"][str(path)] = f"minialex/course/notebooks/files/{path.name}"
-            build_data["force_include"][str(Path(self.root) / "notebooks" / "solutions")] = (
-                "minialex/course/notebooks/files/solutions"
-            )
+            notebooks, inside = Path(self.root) / "notebooks", "minialex/course/notebooks/files"
+            for path in sorted([*notebooks.glob("[0-9][0-9]_*.ipynb"), *notebooks.glob("solutions/[0-9][0-9]_*.py")]):
+                build_data["force_include"][str(path)] = f"{inside}/{path.relative_to(notebooks)}"
             site = Path(self.root) / "site"
             if (site / "index.html").is_file():
                 build_data["force_include"][str(site)] = "minialex/site/built"
