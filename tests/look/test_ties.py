@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minialex.look.kernels import column_difference
+from minialex.look.neighbours import pixel_ranks
 from minialex.look.sensitivity import paste, translation
 
 PROBS = np.array([0.3, 0.2, 0.2, 0.1, 0.1, 0.1])
@@ -36,3 +37,9 @@ def test_columns_of_which_kernels_are_left_out_weigh_by_those_that_are_left() ->
     """η² of 1, 2, 3 beside 8, by hand: of means 2 and 8 about 3.5, 3 · 1.5² + 4.5² = 27, of 29 in all."""
     scores = np.array([1.0, 2.0, 3.0, 8.0, np.nan, np.nan])
     assert column_difference(scores, 2, permutations=9).statistic == pytest.approx(27 / 29)
+
+
+def test_an_image_as_near_as_a_neighbour_is_not_nearer() -> None:
+    grey = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 2, 2), np.uint8)
+    # of images at distances 1, 2 and 3 one is nearer than a neighbour at distance 2
+    assert pixel_ranks(grey[:1], grey[2][None, None], grey[1:]).tolist() == [[pytest.approx(1 / 3)]]
