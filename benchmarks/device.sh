@@ -155,7 +155,7 @@ for part in "${fresh[@]}" "${again[@]}"; do
   if [ -e "$kept/without-cudnn/cudnn.py" ] && [ "$name" = machine ]; then
     export PYTHONPATH=$kept/without-cudnn:$PYTHONPATH
   fi
-  if [ "$name" = proof ] && [ "$code" -ne 0 ] && ! grep -q '[0-9] passed' "$kept/$name.log"; then
+  if [ "$name" = proof ] && [ "$code" -ne 0 ] && ! grep -qE '[0-9] passed|^[FEsx]*\.' "$kept/$name.log"; then
     echo "no test of the proof passes: nothing else is tried"
     break
   fi
