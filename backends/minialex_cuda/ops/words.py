@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 from numba import config
+from numba.extending import overload
 
 from minialex_cuda.runtime.array import CudaArray
-from minialex_cuda.runtime.kernel import Grid, function
+from minialex_cuda.runtime.kernel import DEVICE_FORMS, Grid, function
 from minialex_cuda.runtime.place import Place
 
 LOW = np.uint64(0xFFFFFFFF)
@@ -176,11 +177,8 @@ def _approximate_power(scale, beta):
     return scale**-beta
 
 
-def _overloaded() -> None:
-    """On a device the approximate form, on the host Python's: Numba chooses as it compiles."""
-    from numba.extending import overload
-
-    overload(_approximate_power)(lambda scale, beta: lambda scale, beta: scale**-beta)
+def _approximate_on_device() -> None:
+    """Numba is told of the device's form, where it can compile for one."""
     try:
         from numba.cuda import libdevice
         from numba.cuda.extending import overload as on_device
@@ -192,7 +190,8 @@ def _overloaded() -> None:
 
 
 if not config.ENABLE_CUDASIM:
-    _overloaded()
+    overload(_approximate_power)(lambda scale, beta: lambda scale, beta: scale**-beta)
+    DEVICE_FORMS.append(_approximate_on_device)
 
 
 @function
