@@ -29,7 +29,7 @@ def test_the_map_has_every_room_on_its_floor() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for name in re.findall(r"\b(minialex(?:_numpy)?(?:\.\w+)+)", text):
+    for name in re.findall(r"(?<!steps\.)\b(minialex(?:_numpy)?(?:\.\w+)+)", text):
         if name not in ("minialex.backends", "minialex.networks"):  # entry points
             resolve_name(name.removesuffix(".py"))
     for path in re.findall(r"(?<![\w./-])((?:minialex|backends|tests|benchmarks|notebooks)/[\w./-]+\w)", text):

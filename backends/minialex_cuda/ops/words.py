@@ -15,17 +15,10 @@ from typing import Any
 
 import numpy as np
 from numba import config
-<<<<<<< HEAD
 from numba.extending import overload as overload_on_host
 
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.kernel import BEFORE_DEVICE, Grid, function
-=======
-from numba.extending import overload
-
-from minialex_cuda.runtime.array import CudaArray
-from minialex_cuda.runtime.kernel import DEVICE_FORMS, Grid, function
->>>>>>> cudab
 from minialex_cuda.runtime.place import Place
 
 LOW = np.uint64(0xFFFFFFFF)
@@ -184,35 +177,19 @@ def _approximate_power(scale, beta):
     return scale**-beta
 
 
-<<<<<<< HEAD
 def _overloaded() -> None:
     """On a device the approximate form; Numba chooses as it compiles."""
     from numba.cuda import libdevice
     from numba.cuda.extending import overload
 
     overload(_approximate_power, target="cuda")(
-=======
-def _approximate_on_device() -> None:
-    """Numba is told of the device's form, where it can compile for one."""
-    try:
-        from numba.cuda import libdevice
-        from numba.cuda.extending import overload as on_device
-    except ImportError:  # no numba-cuda here: nothing will be compiled for a device
-        return
-    on_device(_approximate_power, target="cuda")(
->>>>>>> cudab
         lambda scale, beta: lambda scale, beta: libdevice.fast_powf(scale, -beta)
     )
 
 
 if not config.ENABLE_CUDASIM:
-<<<<<<< HEAD
     overload_on_host(_approximate_power)(lambda scale, beta: lambda scale, beta: scale**-beta)
     BEFORE_DEVICE.append(_overloaded)
-=======
-    overload(_approximate_power)(lambda scale, beta: lambda scale, beta: scale**-beta)
-    DEVICE_FORMS.append(_approximate_on_device)
->>>>>>> cudab
 
 
 @function

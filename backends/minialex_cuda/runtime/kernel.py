@@ -52,26 +52,12 @@ def device(count, {names}):
 """
 
 
-DEVICE_FORMS: list[Callable[[], None]] = []
-"""What is to be told Numba before it compiles for a device: where a function has another form there. It is not told
-sooner, since Numba looks for a driver when its part for devices is first asked for."""
-
-
 def function(body: Callable[..., Any]) -> Callable[..., Any]:
     """A function that kernels call: compiled with them, or plain Python in the simulator."""
     if config.ENABLE_CUDASIM:
         return body
     compiled: Callable[..., Any] = njit(error_model="numpy")(body)
     return compiled
-
-
-def _numba_cuda() -> Any:
-    """Numba's part for devices, told of `DEVICE_FORMS`."""
-    from numba import cuda
-
-    while DEVICE_FORMS:
-        DEVICE_FORMS.pop()()
-    return cuda
 
 
 class Kernel:
@@ -116,7 +102,8 @@ class Kernel:
 
     @cached_property
     def _loops(self) -> dict[str, Any]:
-        cuda = _numba_cuda()
+        from numba import cuda
+
         space: dict[str, Any] = {"body": function(self.body), "cuda": cuda}
         # Numba compiles no *arguments in a kernel's signature, so the loops are written out with the body's own names
         exec(_LOOPS.format(names=", ".join(self.parameters)), space)
@@ -201,7 +188,8 @@ class GridKernel(Kernel):
 
     @cached_property
     def _loops(self) -> dict[str, Any]:
-        cuda = _numba_cuda()
+        from numba import cuda
+
         space: dict[str, Any] = {"body": function(self.body), "cuda": cuda, "np": np, "float32": float32}
         if self.then is not None:
             space["then"] = function(self.then)
