@@ -51,7 +51,7 @@ def evaluate(
     from minialex.screen.terminal import console, document, metered
 
     check_views(views)
-    check_writable(reliability, "--reliability")
+    check_writable(reliability, "--reliability", ".png")
     networks = [weights_file.find(path) for path in runs]
     precisions = [precision_of(network.recipe, precision) for network in networks]
     backends = {name: machine.load(name) for name in dict.fromkeys(precisions)}

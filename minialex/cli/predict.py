@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from minialex.cli.options import Machine, Network, PrecisionOption, check_writable
+from minialex.errors import ConfigurationError
 
 SHOWN = 24  # images of the picture
 
@@ -29,6 +30,8 @@ def predict(
 
     check_views(views)
     check_writable(picture, "--picture", ".png")
+    if picture is not None and picture.resolve() in [image.resolve() for image in images]:
+        raise ConfigurationError(f"--picture {picture} is one of the images: name another file to draw into")
     screen = console()
     net = load(run, backend=machine.backend, devices=machine.devices, threads=machine.threads, precision=precision)
     pixels = net.pixels(list(images))

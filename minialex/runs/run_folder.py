@@ -124,9 +124,9 @@ class Run:
     def had_checkpoints(self) -> bool:
         """Whether metrics or log say that training began, which it does after its first checkpoint."""
         with atomic.translate_os_errors(self.paths.metrics):
-            return self._has_records() or BEGUN.encode() in self.paths.log.read_bytes()
+            return self.has_records() or BEGUN.encode() in self.paths.log.read_bytes()
 
-    def _has_records(self) -> bool:
+    def has_records(self) -> bool:
         """Whether the metrics have any of steps or of a validation."""
         records = [_parsed(line) for line in self.paths.metrics.read_bytes().splitlines(keepends=True)]
         return any(record is not None and record.get("kind") in ("train", "validation") for record in records)
@@ -138,7 +138,7 @@ class Run:
         """
         with contextlib.suppress(OSError):
             saved = {path.name for path in self.paths.checkpoints.glob("step-*")}
-            if self._has_records() or not saved <= {"step-00000000"}:
+            if self.has_records() or not saved <= {"step-00000000"}:
                 return
             for path in self.paths.folder.iterdir():
                 if path.is_dir():

@@ -24,7 +24,7 @@ from minialex.network import variants
 from minialex.network.parameters import whole_shapes
 from minialex.recipe.fields import Recipe
 from minialex.runs import checkpoint
-from minialex.runs.run_folder import BEGUN, Run, RunData, has_data, read_data, write_data
+from minialex.runs.run_folder import BEGUN, DATA, Run, RunData, has_data, read_data, write_data
 from minialex.runs.weights_file import recipe_of
 from minialex.training import finetuning, resuming
 from minialex.training.finetuning import Start
@@ -169,7 +169,15 @@ def train(
     told = len(warnings)
     decides = resuming.deciding(recipe, data)
     if resume:
+        if saved is not None and not has_data(run.paths.folder):  # it is written before the first checkpoint
+            raise CheckpointError(
+                f"{str(run.paths.folder / DATA)!r} is missing, so the images cannot be compared with those that the "
+                "run began with: restore it from a copy, or begin a new run with these weights: minialex train --init "
+                f"{run.paths.folder}"
+            )
         warnings += compare(run, recipe, data, decides)
+        if progress.errors and not run.has_records():
+            warnings.append(f"the metrics of the {progress.step:,} steps before are gone: the report begins here")
         run.drop_metrics_after(progress.step)
     if start is None and recipe.init_from and saved is None:
         start = finetuning.begin(recipe, data.class_names)

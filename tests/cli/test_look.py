@@ -255,6 +255,18 @@ def test_predict_draws_only_when_asked(command, run: Path, photo: Path, tmp_path
     code, out, err = command("predict", run, photo, *ON, "--picture", "answers.gif")
     assert (code, out) == (2, "")
     assert "pictures are PNG files" in err
+    before = photo.read_bytes()
+    code, out, err = command("predict", run, photo, *ON, "--picture", photo)
+    assert (code, out) == (2, "")
+    assert "is one of the images" in err
+    assert photo.read_bytes() == before
+    list_of_images = tmp_path / "list.csv"
+    list_of_images.write_text("path,label")
+    for words in (("evaluate", run, *ON, "--reliability"), ("look", "kernels", run, "--picture")):
+        code, _, err = command(*words, list_of_images)
+        assert code == 2
+        assert "pictures are PNG files" in err
+    assert list_of_images.read_text() == "path,label"
 
 
 def test_an_index_of_other_images_is_refused(command, tmp_path: Path) -> None:

@@ -38,12 +38,13 @@ EXPECTED = [("cats/1.jpg", "cat"), ("cats/my cat.jpg", "cat"), ("dogs/3.jpg", "d
 
 @pytest.mark.parametrize("line", ["{path} {label}", "{label} {path}", "{path}\t{label}", "{label}\t{path}",
                                   "{path},{label}",
-                                  "{label},{path}", "{path};{label}", '"{path}";"{label}"', '"{path}", {label}',
+                                  "{label},{path}", "{path};{label}", "{path}|{label}",
+                                  '"{path}";"{label}"', '"{path}", {label}',
                                   "{path};{label};;", "./{path}  {label}"])  # fmt: skip
 @pytest.mark.parametrize("header", ["", "path{}label", "Label{}Filename", "Image_ID{}Class"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_dividers_quotes_orders_and_headers(folder, line, header, end):
-    divider = next((c for c in "\t;," if c in line), " ")
+    divider = next((c for c in "\t;,|" if c in line), " ")
     lines = [line.format(path=path, label=label) for path, label in EXPECTED]
     path_first = line.index("{path") < line.index("{label")
     if header and path_first == header.startswith("Label"):
@@ -94,6 +95,31 @@ def test_more_columns_with_a_header(folder):
     assert ([len(list(source.train())), len(list(source.validation()))], source.class_names) == ([2, 1], ("a", "b"))
     (folder / "index.csv").write_text(",path,label\n0,cats/1.jpg,a\n1,dogs/3.jpg,b\n")  # as pandas writes it
     assert lists.source(folder / "index.csv").class_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "sizes"),
+    [
+        ("is_train", "1 1 0", [2, 1, 0]),
+        ("Is Training", "True True False", [2, 1, 0]),
+        ("is_valid", "0.0 0.0 1.0", [2, 1, 0]),
+        ("is_test", "no no yes", [2, 0, 1]),
+        ("split", "0 0 1", [2, 1, 0]),
+    ],
+)
+def test_a_column_of_yes_and_no_divides_as_its_name_says(folder, column, cells, sizes):
+    rows = zip(("cats/1.jpg", "dogs/3.jpg", "dogs/4.jpg"), "abb", cells.split(), strict=True)
+    (folder / "list.csv").write_text("\n".join([f"path,label,{column}", *map(",".join, rows)]))
+    source = lists.source(folder / "list.csv")
+    parts = (source.train, source.validation, source.test)
+    assert [len(list(part())) if part else 0 for part in parts] == sizes
+
+
+def test_a_column_that_names_the_part_is_not_the_class(folder):
+    names, found, _ = read(folder, "path,split\ncats/1.jpg,train\ndogs/3.jpg,train\ndogs/4.jpg,val\n")
+    assert (names, len(found)) == (("cats", "dogs"), 2)
+    names, _, _ = read(folder, ",path,klasse\n0,cats/1.jpg,a\n1,dogs/3.jpg,b\n")  # one column is left for it
+    assert names == ("a", "b")
 
 
 def test_paths_alone_are_of_the_class_of_their_folder(folder):
@@ -158,7 +184,11 @@ def test_comments_are_said_and_nothing_else_is_lost(folder):
         ("path,size\ncats/1.jpg,a\nhttps://x.org/3.jpg,b\n", "line 3: 'https://x.org/3.jpg' is an address"),
         ('cats/1.jpg,"a\ndogs/3.jpg,b\n', "line 1: unexpected end of data"),
         ("a,label,split\ncats/1.jpg,a,holdout\n", "line 2: part 'holdout'; expected train, val or test"),
-        ("\n# nothing\n", "lists no image"),
+        ("./cats/1.jpg,a\ncats/1.jpg,b\n", "line 2: 'cats/1.jpg' has class 'b', and 'a' in line 1"),
+        ("path,cat,dog\ncats/1.jpg,1,0\ndogs/3.jpg,0,1\n", "no column of its header is the class: path, cat, dog"),
+        ("path,label,is_val,is_test\ncats/1.jpg,a,0,0\ndogs/3.jpg,b,1,0\n", "is_val, is_test could all name the part"),
+        ("path,label\n#1.jpg,a\n", "lists no image, but 1 line that begin"),
+        ("\n# nothing\n", "lists no image, but 1 line that begin"),
         ("path,label\n", "lists no image"),
         ("first,label\n1,2\n3,4\n", "no column of its header is the image's path"),
     ],

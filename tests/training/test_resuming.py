@@ -150,6 +150,19 @@ def test_checkpoints_that_are_gone_are_missed(a_run: Path, say: Say) -> None:
     assert "restore them from a copy" in say("evaluate", a_run, code=4)
 
 
+def test_a_record_of_the_images_that_is_gone_is_missed(a_run: Path, say: Say) -> None:
+    (a_run / "data.json").unlink()
+    before = contents(a_run)
+    found = say("train", "--resume", a_run, "--epochs", "2", code=4)
+    assert "data.json' is missing, so the images cannot be compared" in found
+    assert contents(a_run) == before
+
+
+def test_metrics_that_are_gone_are_told(a_run: Path, say: Say) -> None:
+    (a_run / "metrics.jsonl").unlink()
+    assert "the metrics of the 6 steps before are gone" in say("train", "--resume", a_run)
+
+
 @pytest.mark.parametrize("name", ["data.safetensors", "data.json", "recipe.toml"])
 def test_own_files_carry_checksums(a_run: Path, say: Say, name: str) -> None:
     path = a_run / name

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.cli.options import Machine
+from minialex.cli.options import Machine, check_writable
 from minialex.data import DataSet, Split
 from minialex.data.draws import centre_crop_offset
 from minialex.data.images import read_image
@@ -113,6 +113,7 @@ def split_of(data: DataSet, name: str) -> Split:
 
 def save(screen: Console, figure: Figure, path: Path, note: str = "") -> None:
     """Write a picture, and say where."""
+    check_writable(path, "--picture", ".png")  # another file, a photograph say, is not written over
     pictures.save(figure, path)
     screen.print(f"picture: {path}{note}")
 

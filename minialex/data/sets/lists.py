@@ -3,10 +3,11 @@
 One image a line: its path, relative to the list's folder, and its class, a name or a number. The grammar:
 
 - Text is UTF-8, with or without a byte-order mark, or UTF-16. Lines that begin with # are comments.
-- Cells are divided by tabs, else semicolons, else commas, whichever most of the first lines have; quotes are those of
-  CSV. Else a line is a path and a class with spaces between, or a class and a path, where the path may hold spaces.
+- Cells are divided by tabs, else semicolons, commas or bars, whichever most of the first lines have; quotes are those
+  of CSV. Else a line is a path and a class with spaces between, or a class and a path, where the path may hold spaces.
 - A first line of column names is a header. It may name more columns; known are the path (``path``, ``file``, ``image``
-  …), the class (``label``, ``class`` …) and the part (``split``, ``subset`` …: train, val or test; ``is_valid``: true).
+  …), the class (``label``, ``class`` …) and the part (``split``, ``subset`` …: train, val or test; ``is_valid``,
+  ``is_train``, ``is_test``: true or false). Where no name is that of the class, one further column is it.
 - Without a header the path is the column that ends as images do. Two columns are path and class in either order, and
   MXNet's ``.lst`` are number, class, path. Paths alone are taken into the class that their folder is called.
 - Classes that are all numbers count from 0, or from 1, and none may be missing; 3.0 is 3.
@@ -41,8 +42,16 @@ _COLUMNS = {
              "imgpath", "imageid", "id", "name", "imagename", "photo", "picture"),
     "class": ("label", "labels", "class", "classname", "classlabel", "category", "target", "y", "breed", "species",
               "classid", "labelid", "categoryid"),
-    "part": ("split", "subset", "set", "part", "partition", "phase", "dataset", "usage", "isvalid"),
+    "part": ("split", "subset", "set", "part", "partition", "phase", "dataset", "usage"),
 }  # fmt: skip
+_FLAGS = {
+    "isvalid": ("validation", "train"), "isval": ("validation", "train"), "isvalidation": ("validation", "train"),
+    "istest": ("test", "train"), "istrain": ("train", "validation"), "istraining": ("train", "validation"),
+    "istrainingimage": ("train", "validation"),
+}  # fmt: skip
+"""Columns that say yes or no: the part of an image where they do, and where they do not."""
+_COLUMNS["part"] += tuple(_FLAGS)
+_YES, _NO = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
 _PATTERN = "|".join(re.escape(ending[1:]) for ending in (*IMAGES, *UNREAD))
 _PATH_FIRST = re.compile(rf"(.*?\.(?:{_PATTERN}))\s+(\S.*)", re.IGNORECASE)
 _PATH_LAST = re.compile(rf"([^\s/\\]+)\s+(\S.*\.(?:{_PATTERN}))", re.IGNORECASE)
@@ -99,22 +108,25 @@ def read(path: Path) -> tuple[list[Line], list[str]]:
             dropped += 1
         elif line.strip():
             rows.append((number, line.rstrip("\n")))
-    notes = (
-        [f"{path}: {dropped:,} line{'s' * (dropped > 1)} that begin with #: left out as comments"] if dropped else []
-    )
+    notes = [f"{path}: {_comments(dropped)}"] if dropped else []
+    nothing = DataError(f"{path}: lists no image{', but ' + _comments(dropped) if dropped else ''}.")
     if not rows:
-        raise DataError(f"{path}: lists no image.")
+        raise nothing
     sample = [line for _, line in rows[:_SAMPLE]]
-    divider = next((c for c in "\t;," if 2 * sum(c in line for line in sample) > len(sample)), "")
+    divider = next((c for c in "\t;,|" if 2 * sum(c in line for line in sample) > len(sample)), "")
     cells = list(_divided(path, rows, divider))
     columns, header = _columns(path, cells)
     width = max(len(cells[0][1]), max(columns.values()) + 1)
+    where = ("validation", "train")  # what yes and no mean
     if header:
         notes.append(f"{path}: the first line is read as a header: {', '.join(cells[0][1])}")
+        where = _FLAGS.get(_plain(cells[0][1][columns["part"]]), where) if "part" in columns else where
         cells = cells[1:]
+    meanings = {**dict.fromkeys(_YES, where[0]), **dict.fromkeys(_NO, where[1])}
     found = [_line(path, number, row, columns, width) for number, row in cells]
+    found = [line._replace(part=meanings.get(line.part.lower(), line.part)) for line in found]
     if not found:
-        raise DataError(f"{path}: lists no image.")
+        raise nothing
     if "class" not in columns:
         notes.append(f"{path}: names no classes: each image's is the folder that it lies in")
     return found, notes
@@ -152,7 +164,7 @@ def _columns(path: Path, cells: list[tuple[int, list[str]]]) -> tuple[dict[str, 
     Raises:
         DataError: it is not clear
     """
-    first = [re.sub(r"[\W_]", "", cell.lower()) for cell in cells[0][1]]
+    first = list(map(_plain, cells[0][1]))
     sample = [row for _, row in cells[1 : _SAMPLE + 1]] or [cells[0][1]]
     width = statistics.mode(map(len, [cells[0][1], *sample]))
     rest = [row for row in sample if len(row) == width] or [cells[0][1]]
@@ -167,12 +179,19 @@ def _columns(path: Path, cells: list[tuple[int, list[str]]]) -> tuple[dict[str, 
             if len(chosen) > 1:
                 # several columns of labels: the one in words says what the numbers mean
                 chosen = [i for i in chosen if not all(_number(row[i]) is not None for row in rest if i < len(row))]
+                if kind == "part" and not chosen:
+                    names = ", ".join(cells[0][1][i] for i in found)
+                    raise DataError(f"{path}: {names} could all name the part: keep one, or one column 'split'.")
             if chosen:
                 columns[kind] = chosen[0]
         if "path" not in columns and len(paths) == 1:
             columns["path"] = paths[0]
-        if "class" not in columns and width == 2 and "path" in columns:
-            columns["class"] = 1 - columns["path"]
+        others = [i for i in range(width) if i not in columns.values() and i < len(first) and first[i]]
+        if "class" not in columns and "path" in columns and others:
+            if len(others) > 1:
+                raise DataError(f"{path}: no column of its header is the class: {', '.join(cells[0][1])}; call it "
+                                "'class', or leave the path alone where it is the folder's name.")  # fmt: skip
+            columns["class"] = others[0]
         if "path" not in columns:
             raise DataError(f"{path}: no column of its header is the image's path: {', '.join(cells[0][1])}; call it "
                             "'path', and the other 'class'.")  # fmt: skip
@@ -192,6 +211,15 @@ def _columns(path: Path, cells: list[tuple[int, list[str]]]) -> tuple[dict[str, 
         raise DataError(f"{path}, line {number}: expected a path and a class, got {row[0][:80]!r}.")
     raise DataError(f"{path}, line {number}: {width} columns, and not clear what they are: give a path and a class "
                     "alone, or a first line that names the columns 'path' and 'class'.")  # fmt: skip
+
+
+def _plain(cell: str) -> str:
+    """The name of a column as it is compared."""
+    return re.sub(r"[\W_]", "", cell.lower())
+
+
+def _comments(count: int) -> str:
+    return f"{count:,} line{'s' * (count > 1)} that begin with #: left out as comments"
 
 
 def _like_path(cell: str) -> bool:
@@ -249,10 +277,7 @@ def source(path: Path, validation: Path | None = None) -> Source:
 
 def _part(path: Path, line: Line) -> str:
     """The part that a line belongs to."""
-    said = line.part.lower()
-    part = {"": "train", "true": "validation", "1": "validation", "false": "train", "0": "train"}.get(said) or role(
-        said
-    )
+    part = role(line.part) if line.part else "train"
     if not part:
         raise DataError(f"{path}, line {line.number}: part '{line.part}'; expected train, val or test.")
     return part
@@ -294,21 +319,21 @@ def _listing(path: Path, found: list[Line], numbers: dict[str, int], notes: list
     Raises:
         DataError: an image that is listed with two classes
     """
+    base, ending = _base(path, found[0].path)
+    names = [_file(base, line.path + ending) for line in found]
     seen: dict[str, Line] = {}
-    for line in found:
-        before = seen.setdefault(line.path, line)
+    for name, line in zip(names, found, strict=True):
+        before = seen.setdefault(name, line)
         if before.label != line.label:
             raise DataError(f"{path}, line {line.number}: {line.path!r} has class '{line.label}', and '{before.label}' "
                             f"in line {before.number}: an image has one class.")  # fmt: skip
     if len(seen) < len(found):
         notes.append(f"{path}: {len(found) - len(seen):,} lines name an image again")
-    base, ending = _base(path, found[0].path)
     if base != path.parent:
         notes.append(f"{path}: its paths are read from the working folder {base}, not from the list's")
 
     def listing() -> Iterator[Entry | LeftOut]:
-        for line in found:
-            name = _file(base, line.path + ending)
+        for name, line in zip(names, found, strict=True):
             if name.lower().endswith(UNREAD):
                 yield LeftOut(name, f"a {posixpath.splitext(name)[1]} file, which is not read here: convert it")
             else:
