@@ -69,6 +69,8 @@ def evaluate(
         images = checked(images, skip_broken=skip_broken, parts=("validation",), tell=said.print, progress=check)
     for note in images.notes:
         (said if json else screen).print(note)
+    if data is None and part is None and (other := _other_images(runs)):
+        said.print(f"warning: {other}")
     with metered(screen) as meter:
 
         def progress(done: int, total: int) -> None:
@@ -89,6 +91,18 @@ def evaluate(
         console(least=110).print(class_table(evaluation, titles).rich())
     if reliability is not None:
         screen.print(f"picture: {reliability}")
+
+
+def _other_images(runs: Sequence[Path]) -> str:
+    """What is to be said if some of several runs keep other images for validation than the first, whose are taken."""
+    from minialex.runs.run_folder import is_run, read_data
+
+    kept = {str(run): read_data(run).decides.get("validation sha256") for run in runs if is_run(run)}
+    first = next(iter(kept.values()), None)
+    others = [run for run, images in kept.items() if images and first and images != first]
+    if not others:
+        return ""
+    return f"{', '.join(others)}: other validation images than the first run, so these may have been trained there"
 
 
 def summary(evaluation: Evaluation, runs: Sequence[Path], data: DataSet, views: int) -> list[tuple[str, str]]:

@@ -57,7 +57,9 @@ def grade(
     from minialex.screen.formats import shell
     from minialex.screen.terminal import console, waiting
 
-    check_writable(json, "--json")
+    if each is None:
+        check_writable(json, "--json", ".json")
+    check_writable(csv, "--csv", ".csv")
     operations = process.names(only or [])
     if new is not None:
         for path in skeleton.write(new, operations or OPERATIONS):
