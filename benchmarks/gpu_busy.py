@@ -106,7 +106,8 @@ def watching(runtime: Any) -> Iterator[list[tuple[str, Any, Any]]]:
         return call
 
     def launch(kernel: Any, count: Any, *rest: Any) -> str:
-        return f"{kernel.name}, {count if isinstance(count, tuple) else f'{count:,}'}"
+        size = f"{count:,}" if isinstance(count, int) else f"{count.blocks} blocks of {count.threads}"
+        return f"{kernel.name}, {size}"
 
     def multiply(a: Any, b: Any, out: Any, product: Any) -> str:
         sides = "T" if product.transpose_a else "N", "T" if product.transpose_b else "N"

@@ -112,6 +112,7 @@ class Stream:
     queue: deque[Any] = field(default_factory=deque)
     graph: Graph | None = None
     ends: frozenset[int] = frozenset()
+    destroyed: bool = False
 
 
 @dataclass
@@ -278,7 +279,7 @@ class Driver:
         if handle in (0, 1, 2):
             self.broken.append("work for the default stream")
             return self.streams[0]
-        if handle not in self.streams:
+        if handle not in self.streams or self.streams[handle].destroyed:
             raise Refused(INVALID_HANDLE, f"no stream {handle:#x}")
         return self.streams[handle]
 
@@ -293,6 +294,7 @@ class Driver:
     def pump(self, until: Callable[[], bool] | None = None) -> None:
         """Do work, streams taking turns at random, until something is so or all is done."""
         while not (until and until()):
+            self.streams = {n: s for n, s in self.streams.items() if s.queue or not s.destroyed}
             ready = [s for s in self.streams.values() if s.queue and not self._waits(s.queue[0])]
             if not ready:
                 if until or any(s.queue for s in self.streams.values()):
@@ -407,9 +409,8 @@ class Driver:
         self.cudaStreamCreateWithFlags(out, flags)
 
     def cudaStreamDestroy(self, handle: int) -> None:
-        queue = self.stream(handle)
-        self.pump(lambda: not queue.queue)
-        del self.streams[handle]
+        # its work is done later, as on a device: whoever collects it may be in the midst of anything, of compiling too
+        self.stream(handle).destroyed = True
 
     def cudaStreamSynchronize(self, handle: int) -> None:
         queue = self.stream(handle)
