@@ -45,7 +45,9 @@ def of_network(recipe: Recipe) -> str:
 
 def _calls(program: Program) -> Iterator[str]:
     for call in program.calls:
-        yield f"{call.layer} {call.column} {call.phase} {call.operation} {_text((call.args, call.kwargs))}"
+        # of two operations of one name in a process the second one's has a number
+        operation = re.sub(r"-\d+$", "", call.operation) if call.operation in FUNCTIONS else call.operation
+        yield f"{call.layer} {call.column} {call.phase} {operation} {_text((call.args, call.kwargs))}"
 
 
 def _text(item: Any) -> str:

@@ -120,7 +120,7 @@ def content(split: Split) -> str:
     digest = hashlib.sha256()
     chosen = np.unique(np.linspace(0, max(0, len(split) - 1), min(len(split), COMPARED)).astype(np.int64))
     for indices in np.array_split(chosen, max(1, math.ceil(len(chosen) / 100))):
-        digest.update(np.ascontiguousarray(split.read(indices)).data.cast("B"))
+        digest.update(np.ascontiguousarray(split.read(indices)).tobytes())
     return digest.hexdigest()
 
 

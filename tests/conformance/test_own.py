@@ -229,21 +229,3 @@ def test_a_gradient_that_is_wrong_for_large_numbers_alone_is_caught():
     leaky(backward=wrong)
     with pytest.raises(Disagreement, match="its gradient of 'x'"):
         check_registered(registry.load("numpy"), "kit_leaky")
-
-
-def test_a_class_in_the_place_of_a_layer_is_said():
-    with pytest.raises(ConfigurationError, match=r"takes a layer, and Dropout is a class"):
-        check_layer(registry.load("numpy"), Dropout, (3,))
-
-
-def test_values_that_are_not_finite_are_called_that():
-    @dataclass(frozen=True)
-    class Root(ArrayLayer):
-        def compute(self, xp, x):
-            return xp.sqrt(xp.abs(x))
-
-        def gradient(self, xp, dy, x):
-            return dy * xp.nan
-
-    with pytest.raises(Disagreement, match=r"has values that are not finite \(NaN or infinity\)"):
-        check_layer(registry.load("numpy"), Root("root"), (3,))

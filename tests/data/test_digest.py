@@ -49,9 +49,9 @@ def test_of_a_folder_the_files_count_and_not_the_place(tmp_path: Path) -> None:
     assert parts("there") == before
     changed = folder.load(tmp_path / "there", size=8).train
     assert digest(Subset(changed, np.array([0, 2]))) != digest(Subset(changed, np.array([0, 1])))
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(changed.paths[1])
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "there" / changed.names[1])
     assert parts("there")[0] != before[0]
     assert parts("there")[1] == before[1]
-    changed.paths[1].unlink()
+    (tmp_path / "there" / changed.names[1]).unlink()
     with pytest.raises(DataError, match="cannot be read"):
         digest(changed)

@@ -114,7 +114,7 @@ def test_the_wheel_has_what_notebooks_use() -> None:
     for part in (
         "course/notebooks/show.py",
         "course/checks/__init__.py",
-        "studies/recorded/relu.json",
+        "studies/recorded/pooling.json",
         "studies/designs/relu.toml",
     ):
         assert f"minialex/{part}" in names

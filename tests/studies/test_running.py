@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,7 +17,8 @@ import pytest
 from minialex.cli import app as cli
 from minialex.errors import ResourceError
 from minialex.runs.run_folder import RunPaths, read_metrics
-from minialex.studies import search, study
+from minialex.runs.weights_file import recipe_of
+from minialex.studies import calibration, search, study
 from minialex.studies.measures import epochs_done, training_curve
 from minialex.studies.outcome import run_folder
 from minialex.studies.running import Job, Place, run
@@ -99,7 +101,14 @@ def test_studies_share_runs_and_write_what_they_give(here: Path, capfd: pytest.C
     assert together["images"]["none"][3] == 50
 
 
-def test_rates_are_found_once_and_kept(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_rates_are_found_once_and_kept(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def distance(of: object, folder: Path) -> float:
+        """As if 0.002 were the best rate: what a search tries does not depend on such short runs then."""
+        return abs(math.log2(recipe_of(folder).learning_rate / 0.002))
+
+    monkeypatch.setattr(calibration, "value", distance)
     mine = write(here, "mine", epochs=1)
     assert cli.run(["ablate", mine, "--calibrate", "--out", "out"]) == 0
     out = capfd.readouterr().out

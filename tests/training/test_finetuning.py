@@ -95,7 +95,9 @@ def test_layers_are_taken_and_the_last_is_drawn_anew(form: str, source: Path, ph
     assert run(["export", str(tmp_path / "run"), str(tmp_path / "tuned.safetensors")]) == 0
     exported = weights.find(tmp_path / "tuned.safetensors")
     assert (exported.recipe.init_from, exported.origin["begun_with"]) == ("", origin.name)
-    assert f"begun with layers of {origin.name}" in (tmp_path / "tuned.safetensors.md").read_text(encoding="utf-8")
+    assert f"| begun with layers of | {origin.name} |" in (tmp_path / "tuned.safetensors.md").read_text(
+        encoding="utf-8"
+    )
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "layers drawn anew" in report
     log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
@@ -154,9 +156,9 @@ def test_the_seed_is_another_unless_asked(source: Path, photos: Path, tmp_path: 
     """Else the same order, crops and masks would come again."""
     train(*TINY, "--init", source, "--data", photos, "--out", tmp_path / "run")
     assert load(str(tmp_path / "run" / "recipe.toml")).seed == weights.recipe_of(source).seed + 1
-    assert "same --seed" not in (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    assert "the same seed" not in (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
     train(*TINY, "--init", source, "--data", photos, "--out", tmp_path / "again", "--seed", "0")
-    assert "same --seed" in (tmp_path / "again" / "log.txt").read_text(encoding="utf-8")
+    assert "the same seed" in (tmp_path / "again" / "log.txt").read_text(encoding="utf-8")
 
 
 def test_resuming_needs_the_other_network_no_more(source: Path, photos: Path, tmp_path: Path) -> None:
@@ -184,10 +186,14 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_the_same_or_says_why_n
     train(*words, "--out", tmp_path / "run")
     whole = at(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
+    for name in ("metrics.jsonl", "log.txt"):  # as when it was stopped before its first checkpoint
+        (tmp_path / "run" / name).write_text("", encoding="utf-8")
     train("--resume", tmp_path / "run", "--backend", "numpy")
     for name, array in at(tmp_path / "run").items():
         np.testing.assert_array_equal(array, whole[name])
     shutil.rmtree(tmp_path / "run" / "checkpoints")
+    for name in ("metrics.jsonl", "log.txt", "SHA256SUMS"):
+        (tmp_path / "run" / name).write_text("", encoding="utf-8")
     facts = json.loads((tmp_path / "run" / "init.json").read_text(encoding="utf-8"))
     (tmp_path / "run" / "init.json").write_text(json.dumps({**facts, "sha256": "0"}), encoding="utf-8")
     capsys.readouterr()

@@ -132,7 +132,7 @@ def test_statistics_are_the_stores_and_words_are_shown(place: Path, whole: Path,
     assert data.statistics is not None
     assert np.array_equal(known.statistics.mean, data.statistics.mean)
     assert known.titles == tuple(CLASSES.values())
-    assert "top-5 error" in run("evaluate", whole)
+    assert "top-1 error" in run("evaluate", whole)
     image = archives.parent / "work" / "ILSVRC2012_val_00000001.JPEG"
     out = run("predict", whole, image, "--picture", archives.parent / "p.png")
     assert "tench, Tinca tinca" in out

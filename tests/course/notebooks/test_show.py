@@ -91,6 +91,7 @@ def test_a_recorded_study_is_its_table_verdict_provenance_and_picture(monkeypatc
     studies.provenance = lambda outcome: "minialex ablate relu, 5 seeds"
     studies.picture = lambda outcome: Figure(figsize=(2, 2))
     studies.picture_text = lambda outcome: "Two arms."
+    studies.tuning_picture = lambda outcome: None
     monkeypatch.setattr(show, "studies", studies)
     text, picture = show.ablation_parts("relu")
     assert "| arm | error |" in text.markdown
