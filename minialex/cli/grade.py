@@ -57,8 +57,6 @@ def grade(
     from minialex.screen.formats import shell
     from minialex.screen.terminal import console, waiting
 
-    if each is None:
-        check_writable(json, "--json", ".json")
     check_writable(csv, "--csv", ".csv")
     operations = process.names(only or [])
     if new is not None:
@@ -79,6 +77,7 @@ def grade(
         raise ConfigurationError(f"no format '{form}'; there are {known}.{nearest(form, formats.WRITERS)}")
     if form != "minialex" and json is None:
         raise ConfigurationError(f"--format {form} is of a file: say which one, with --json FILE")
+    check_writable(json, "--json", ".json")
     screen = console(least=0)
     with waiting(screen, "importing …") as say:
         graded = process.grade(

@@ -155,7 +155,8 @@ def check_writable(path: Path | None, option: str, ending: str = "") -> None:
     if not path.absolute().parent.is_dir():
         raise ConfigurationError(f"cannot write {path}: there is no folder {path.parent}")
     if ending and path.suffix.lower() != ending:
-        raise ConfigurationError(f"{option} {path}: pictures are PNG files; give a name that ends with {ending}")
+        why = "pictures are PNG files; " if ending == ".png" else ""
+        raise ConfigurationError(f"{option} {path}: {why}give a name that ends with {ending}")
 
 
 def refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:

@@ -278,11 +278,11 @@ class Training:
     def until_done(self) -> Result:
         """Train and validate, epoch by epoch, until all is done or a stop is requested."""
         session, progress = self.session, self.progress
-        self.listener.begin(session, self.data, self.steps_per_epoch, progress.step)
-        where = ", ".join(session.plan.placement)
-        self.run.log(f"{BEGUN} {progress.step} on {session.backend.name} ({where})")
-        evaluation: Evaluation | None = None
         with StopRequest() as stop:
+            self.listener.begin(session, self.data, self.steps_per_epoch, progress.step)
+            where = ", ".join(session.plan.placement)
+            self.run.log(f"{BEGUN} {progress.step} on {session.backend.name} ({where})")
+            evaluation: Evaluation | None = None
             while not stop.requested:
                 if len(progress.errors) < self.epoch - 1:
                     evaluation = self.validate(stop)

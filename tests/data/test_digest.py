@@ -52,6 +52,7 @@ def test_of_a_folder_the_files_count_and_not_the_place(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "there" / changed.names[1])
     assert parts("there")[0] != before[0]
     assert parts("there")[1] == before[1]
-    (tmp_path / "there" / changed.names[1]).unlink()
-    with pytest.raises(DataError, match="cannot be read"):
-        digest(changed)
+    fresh = folder.load(tmp_path / "there", size=8).train
+    (tmp_path / "there" / fresh.names[1]).unlink()
+    with pytest.raises(DataError, match="no such image file|cannot be read"):
+        digest(fresh)

@@ -173,7 +173,8 @@ def numba_backend() -> NumbaBackend:
 
 @pytest.mark.parametrize(
     "write",
-    [masked_sum, read_between, pytest.param(others_updated, marks=UNSOLVED), one_rectified, different_widths, kernels_of_two_sizes,
+    [masked_sum, read_between, pytest.param(others_updated, marks=UNSOLVED),
+     one_rectified, different_widths, kernels_of_two_sizes,
      read_beside_pooling, returned_beside_pooling, another_mask, returned_before_relu, twice_in_one_row],
     ids=lambda write: getattr(write, "__name__", None),
 )  # fmt: skip
