@@ -54,5 +54,5 @@ def test_of_a_folder_the_files_count_and_not_the_place(tmp_path: Path) -> None:
     assert parts("there")[1] == before[1]
     fresh = folder.load(tmp_path / "there", size=8).train
     (tmp_path / "there" / fresh.names[1]).unlink()
-    with pytest.raises(DataError, match="no such image file|cannot be read"):
+    with pytest.raises(DataError, match=r"no such image file|cannot be read"):
         digest(fresh)

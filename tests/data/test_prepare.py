@@ -305,7 +305,7 @@ def test_what_is_refused(photos, tmp_path):
     ):
         with pytest.raises(ConfigurationError, match=message):
             prepare.prepare(photos, tmp_path / "s", workers=1, **changed)
-    with pytest.raises(ConfigurationError, match="was begun of .*, not of "):
+    with pytest.raises(ConfigurationError, match=r"was begun of .*, not of "):
         prepare.prepare(photos / "train", tmp_path / "s", size=SIZE, workers=1)
     with locked_folder(tmp_path / "s", ""), pytest.raises(ConfigurationError, match="another process is preparing it"):
         prepare.prepare(photos, tmp_path / "s", size=SIZE, workers=1)
