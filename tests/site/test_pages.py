@@ -90,7 +90,9 @@ def test_every_claim_has_a_command_that_exists_and_its_own_result() -> None:
                 assert words[words.index("--recipe") + 1] in recipe.built_in()
         if "study" in claim:
             found = ablations.recorded(claim["study"])
-            assert found is not None
+            if found is None:  # its design has changed, and nobody has run it since
+                assert "not recorded" in section
+                continue
             said = [sentence for sentence in ablations.verdict(found) if sentence[1:] in section]
             assert said, "a claim with a study shows what it found"
             assert all("paper's claim" in sentence for sentence in said)
