@@ -101,8 +101,10 @@ def _join_backward(rewrite: Rewrite, operation: str) -> None:
     """Gradients of one input, from all that read it: one call whose dx is the sum."""
     while single := [call for call in rewrite.of(operation) if isinstance(call.args[2], Value)]:
         group = _alike(single, 1, 2)[0]
-        is_sum = not group[0].kwargs["need_dx"] or len(group) == 1 or _take_sum(rewrite, group)
-        for calls in [group] if is_sum else [[call] for call in group]:
+        joins = _unread_before_last(rewrite, group) and (
+            not group[0].kwargs["need_dx"] or len(group) == 1 or _take_sum(rewrite, group)
+        )
+        for calls in [group] if joins else [[call] for call in group]:
             dys, xs, ws = zip(*(call.args for call in calls), strict=True)
             dxs, dws, dbs = zip(*(call.results for call in calls), strict=True)
             args = list(dys), xs[0], list(ws)
@@ -111,6 +113,13 @@ def _join_backward(rewrite: Rewrite, operation: str) -> None:
                 if reader.operation == "split":  # it may stand before the last of the calls
                     rewrite.remove(reader)
                     rewrite.insert_after(joined, reader)
+
+
+def _unread_before_last(rewrite: Rewrite, group: list[Call]) -> bool:
+    """Whether nobody reads a weight's or bias's gradient of a group before its last call, where the joined one stands."""
+    last = max(rewrite.position(call) for call in group)
+    read = [reader for call in group for result in call.results[1:] if result for reader in rewrite.readers(result)]
+    return all(rewrite.position(reader) > last for reader in read)
 
 
 def _take_sum(rewrite: Rewrite, group: list[Call]) -> bool:
