@@ -10,7 +10,7 @@ One image a line: its path, relative to the list's folder, and its class, a name
   ``is_train``, ``is_test``: true or false). Where no name is that of the class, one further column is it.
 - Without a header the path is the column that ends as images do. Two columns are path and class in either order, and
   MXNet's ``.lst`` are number, class, path. Paths alone are taken into the class that their folder is called.
-- Classes that are all numbers count from 0, or from 1, and none may be missing; 3.0 is 3.
+- Classes that are all numbers count from 0, or from 1, and none may be missing; 3.0 is 3, and 0.5 or nan is an error.
 
 What does not fit is an error with the line's number.
 """
@@ -231,6 +231,15 @@ def _number(label: str) -> int | None:
     return int(float(label)) if re.fullmatch(r"-?\d{1,9}(\.0*)?", label) else None
 
 
+def _decimal(label: str) -> bool:
+    """Whether a label is a number of any kind: ``0.5``, ``1e3``, ``nan``."""
+    try:
+        float(label)
+    except ValueError:
+        return False
+    return True
+
+
 def _line(path: Path, number: int, row: list[str], columns: dict[str, int], width: int) -> Line:
     """One line of a list. Raises DataError: a cell is missing, or there are too many."""
     where = f"{path}, line {number}"
@@ -292,6 +301,9 @@ def _classes(path: Path, found: list[Line]) -> tuple[tuple[str, ...], dict[str, 
     labels = dict.fromkeys(line.label for line in found)
     values = {label: number for label in labels if (number := _number(label)) is not None}
     if len(values) < len(labels):
+        odd = [line for line in found if line.label not in values]
+        if values and all(_decimal(line.label) for line in odd):  # a spreadsheet's: names would hide the slip
+            raise DataError(f"{path}, line {odd[0].number}: class '{odd[0].label}' is no whole number, where others are.")
         names = tuple(sorted(labels))
         return names, {name: number for number, name in enumerate(names)}
     seen = sorted(set(values.values()))
