@@ -25,6 +25,9 @@ class Listener:
     def begin(self, session: Session, data: DataSet, steps_per_epoch: int, step: int) -> None:
         """Training starts, or goes on, at `step`."""
 
+    def preparing(self, what: str, done: int, total: int, unit: str) -> None:
+        """The backend does something before it can compute: see `minialex.backend.hearing.Tell`."""
+
     def stepped(self, step: int, loss: float, top1: float, rate: float) -> None:
         """A step is done: its loss and the fraction of its batch that was right."""
 
@@ -64,6 +67,9 @@ class Unfailing(Listener):
 
     def begin(self, session: Session, data: DataSet, steps_per_epoch: int, step: int) -> None:
         self._tell("begin", session, data, steps_per_epoch, step)
+
+    def preparing(self, what: str, done: int, total: int, unit: str) -> None:
+        self._tell("preparing", what, done, total, unit)
 
     def stepped(self, step: int, loss: float, top1: float, rate: float) -> None:
         self._tell("stepped", step, loss, top1, rate)

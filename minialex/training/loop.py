@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from minialex.backend.hearing import hearing
 from minialex.backend.protocol import Backend
 from minialex.data import DataSet, Split, batches, epoch_order
 from minialex.data.dataset import statistics_of
@@ -278,7 +279,7 @@ class Training:
     def until_done(self) -> Result:
         """Train and validate, epoch by epoch, until all is done or a stop is requested."""
         session, progress = self.session, self.progress
-        with StopRequest() as stop:
+        with StopRequest() as stop, hearing(self.listener.preparing):
             self.listener.begin(session, self.data, self.steps_per_epoch, progress.step)
             where = ", ".join(session.plan.placement)
             self.run.log(f"{BEGUN} {progress.step} on {session.backend.name} ({where})")

@@ -17,6 +17,7 @@ from minialex_numba.compiler import memory
 from minialex_numba.compiler.graph import build
 from minialex_numba.ops import NODES
 from minialex_numba.ops.own import own
+from minialex_numba.runtime.ahead import prepare
 from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Slices, Task, Unsupported, row_count, row_width
 from minialex_numba.runtime.layout import Rows, channels_first_kernel, items
 from minialex_numba.runtime.threads import Threads
@@ -53,12 +54,15 @@ class Step:
         self.written = [bindings[name] for name in sorted(written)]
         self.buffers = buffers = Buffers(threads, dtypes.pop(), self.slices, bindings, constant_weights=not written)
         binds: list[Bind] = []
+        kernels: list[Bind] = []  # those that call our kernels
         self.scratches: dict[int, list[Value]] = {}
         for position, call in enumerate(calls):
             if call.operation not in NODES and call.operation not in FUNCTIONS:
                 raise Unsupported(call.operation)
             node = own(call.operation) if call.operation in FUNCTIONS else NODES[call.operation]
             binds.append(node(buffers, call.results, *call.args, **call.kwargs))
+            if call.operation in NODES:
+                kernels.append(binds[-1])
             self.scratches[position], buffers.scratches = buffers.scratches, []
         columns = max((call.column for call in calls), default=0) + 1
         side_by_side = columns == threads.count > 1 and _multiply_adds(calls) < LITTLE
@@ -69,11 +73,15 @@ class Step:
         self.work = [self._together(segment) for segment in segments]
         self.outputs: dict[ArrayName, HostArray] = {}
         self.fetch: list[Task] = []
+        self.unprepared: list[Bind] | None = kernels
         for name, value in self.program.outputs.items():
             self._return(name, value)
 
     def __call__(self, feed: Feed, watch: Watch | None = None) -> dict[ArrayName, Array]:
-        """Run all tasks."""
+        """Run all tasks; before the first time, what they need is compiled."""
+        if self.unprepared is not None:
+            prepare(self.buffers.threads, partial(self._rehearse, self.unprepared, feed))
+            self.unprepared = None
         with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
             if watch is None:
                 for work in self.work:
@@ -85,6 +93,11 @@ class Step:
         for array in self.written:
             array.version += 1
         return dict(self.outputs)
+
+    def _rehearse(self, kernels: Sequence[Bind], feed: Feed) -> None:
+        """Tasks of its own, since some remember what they have done."""
+        for task in [*(bind() for bind in kernels), *self.fetch]:
+            task(feed)
 
     def _watched(self, feed: Feed, watch: Watch) -> None:
         before = None

@@ -9,8 +9,8 @@ dy by the turned kernels; that of the weights is the same with m and r in each o
 The rounding error is larger than a plain sum's (`minialex_numba.conv.winograd_matrices`), and a tile's largest numbers
 make it for all of the tile: so operations called one by one do without, and compiled steps use it.
 
-Kernels are given m and r as two tuples of so many zeros: a tuple's length is part of its type, so that the transforms
-and their loops are compiled for them.
+The transforms are written out as LLVM instructions for each r of `TILES`, side by side in one kernel: everything around
+them takes m and r as numbers, and is compiled once.
 
 Sources: Winograd, "Arithmetic complexity of computations", 1980; Lavin and Gray, "Fast algorithms for convolutional
 neural networks", CVPR 2016.
@@ -26,7 +26,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 
 from minialex_numba.conv.direct import Geometry, gather, pack
-from minialex_numba.conv.winograd_matrices import INPUT, KERNEL, OUTPUT, matrices
+from minialex_numba.conv.winograd_matrices import INPUT, KERNEL, OUTPUT, Matrix, matrices
 from minialex_numba.runtime.jit import kernel
 from minialex_numba.runtime.layout import Floats, Rows
 from minialex_numba.runtime.threads import Threads
@@ -45,6 +45,7 @@ from minialex_numba.runtime.vector import (
     I64,
     WHOLE,
     Pointer,
+    cgutils,
     fused_multiply_add,
     intrinsic,
     is_floats,
@@ -56,6 +57,9 @@ from minialex_numba.runtime.vector import lanes as vector_lanes
 
 TILES = {3: 5, 5: 4}
 """For kernels of r × r, the m of the tiles (see `winograd_matrices.POINTS`)."""
+SWAPPED = 3
+"""From this number on, places in what `matrices` gives with m and r in each other's place."""
+SLOPES, GRADIENT = SWAPPED + KERNEL, SWAPPED + OUTPUT
 CACHE = 6 << 20
 """Bytes of transformed tiles that one thread works on at a time."""
 CHUNK = 20 << 20
@@ -63,103 +67,114 @@ CHUNK = 20 << 20
 
 
 @intrinsic(prefer_literal=True)
-def transform(
-    typing: Any, which: Any, ms: Any, rs: Any, out: Any, out0: Any, out_step: Any, x: Any, x0: Any, x_step: Any
+def transform_tile(
+    typing: Any, which: Any, r: Any, high: Any, broad: Any, out: Any, out0: Any, out_row: Any, out_step: Any,
+    x: Any, x0: Any, x_row: Any, x_step: Any, scratch: Any, small: Any,
 ) -> Any:  # fmt: skip
-    """out[out0 + i·out_step + l] = Σ_j matrix[i, j] · x[x0 + j·x_step + l], for the lanes l of one vector.
+    """matrix · tile · matrixᵀ for one vector of channels: `broad` numbers a row of the tile, `high` rows of the result.
 
-    The matrix is one of `winograd_matrices.matrices(m, r)`, m and r the lengths of two tuples: ``which`` is its index.
+    The matrix is that of `which` for kernels of r × r: of all r there are, the loops are compiled, and r tells which run.
     """
-    if not (is_floats(out) and out == x and isinstance(which, types.IntegerLiteral)):
+    if not (is_floats(out) and out == x == scratch and isinstance(which, types.IntegerLiteral)):
         return None
-    matrix = matrices(len(ms), len(rs))[which.literal_value]
-    n = [types.intp] * 2
-    signature = types.void(which, ms, rs, out, *n, x, *n)
+    n = [types.intp] * 3
+    signature = types.void(which, *n, out, *n, x, *n, scratch, types.intp)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, _, _, out_, out0, out_step, x_, x0, x_step = arguments
-        target, source = Pointer(context, builder, out, out_), Pointer(context, builder, x, x_)
-        inputs = [source.load(builder.add(x0, builder.mul(x_step, ir.Constant(I64, j)))) for j in range(len(matrix[0]))]
-        for i, row in enumerate(matrix):
-            total = None
-            for coefficient, value in zip(row, inputs, strict=True):
-                if coefficient == 0:
-                    continue
-                factor = target.fill(ir.Constant(target.number, float(coefficient)))
-                if total is None:
-                    total = value if coefficient == 1 else builder.fmul(factor, value)
-                elif coefficient == 1:
-                    total = builder.fadd(total, value)
-                elif coefficient == -1:
-                    total = builder.fsub(total, value)
-                else:
-                    total = fused_multiply_add(builder, factor, value, total)
-            assert total is not None  # no row of these matrices is all zeros
-            target.store(total, builder.add(out0, builder.mul(out_step, ir.Constant(I64, i))))
+        _, r, high, broad, out_, out0, out_row, out_step, x_, x0, x_row, x_step, scratch_, small = arguments
+        target, source, between = (Pointer(context, builder, out, array) for array in (out_, x_, scratch_))
+        lane = ir.Constant(I64, target.vector.count)
+        row = builder.mul(broad, lane)
+        for size, m in TILES.items():
+            matrix = _matrix(which.literal_value, m, size)
+            with builder.if_then(builder.icmp_signed("==", r, ir.Constant(I64, size))):
+                with cgutils.for_range(builder, broad) as column:
+                    place = builder.add(small, builder.mul(column.index, lane))
+                    first = builder.add(x0, builder.mul(column.index, x_step))
+                    _transform(matrix, between, place, row, source, first, x_row)
+                with cgutils.for_range(builder, high) as line:
+                    place = builder.add(out0, builder.mul(line.index, out_row))
+                    first = builder.add(small, builder.mul(line.index, row))
+                    _transform(matrix, target, place, out_step, between, first, lane)
         return context.get_dummy_value()
 
     return signature, generate
 
 
-@kernel(inline="always")
-def transform_tile(which, ms, rs, high, broad, out, out0, out_row, out_step, x, x0, x_row, x_step, scratch, small):
-    """matrix · tile · matrixᵀ for one vector of channels: `broad` numbers a row of the tile, `high` rows of the result."""
-    lane = vector_lanes(x)
-    for j in range(broad):
-        transform(which, ms, rs, scratch, small + j * lane, broad * lane, x, x0 + j * x_step, x_row)
-    for i in range(high):
-        transform(which, ms, rs, out, out0 + i * out_row, out_step, scratch, small + i * broad * lane, lane)
+def _matrix(which: int, m: int, r: int) -> Matrix:
+    """The matrix of a transform; for the gradient of the weights, m and r are in each other's place."""
+    return matrices(r, m)[which - SWAPPED] if which >= SWAPPED else matrices(m, r)[which]
+
+
+def _transform(matrix: Matrix, out: Pointer, out0: Any, out_step: Any, x: Pointer, x0: Any, x_step: Any) -> None:
+    """out[out0 + i·out_step + l] = Σ_j matrix[i, j] · x[x0 + j·x_step + l], for the lanes l of one vector."""
+    builder = out.builder
+    inputs = [x.load(builder.add(x0, builder.mul(x_step, ir.Constant(I64, j)))) for j in range(len(matrix[0]))]
+    for i, row in enumerate(matrix):
+        total = None
+        for coefficient, value in zip(row, inputs, strict=True):
+            if coefficient == 0:
+                continue
+            factor = out.fill(ir.Constant(out.number, float(coefficient)))
+            if total is None:
+                total = value if coefficient == 1 else builder.fmul(factor, value)
+            elif coefficient == 1:
+                total = builder.fadd(total, value)
+            elif coefficient == -1:
+                total = builder.fsub(total, value)
+            else:
+                total = fused_multiply_add(builder, factor, value, total)
+        assert total is not None  # no row of these matrices is all zeros
+        out.store(total, builder.add(out0, builder.mul(out_step, ir.Constant(I64, i))))
 
 
 @kernel(inline="always")
 def transform_row(
-    which, ms, rs, x, size, top, left, first, step, broad, across, out, t, distance, wide, scratch, image
+    which, m, r, x, size, top, left, first, step, broad, across, out, t, distance, wide, scratch, image
 ):
     """A row of `across` tiles, `step` apart and broad × broad, of an image from its row `first` on, `wide` channels each,
     to out[t + frequency · distance + tile · wide + channel]."""
-    n = len(ms) + len(rs) - 1
+    n = m + r - 1
     pixels = (across - 1) * step + broad
     gather(x, size, top, left, 1, first, first + broad, pixels, scratch, image, wide)
     for q in range(across):
         for c in range(0, wide, vector_lanes(scratch)):
             transform_tile(
-                which, ms, rs, n, broad, out, t + q * wide + c, n * distance, distance,
+                which, r, n, broad, out, t + q * wide + c, n * distance, distance,
                 scratch, image + q * step * wide + c, pixels * wide, wide, scratch, image + broad * pixels * wide,
             )  # fmt: skip
 
 
 @kernel
-def weights_kernel(worker, begin, end, ms, rs, packed, C, blocks, out, wide, scratch):
+def weights_kernel(worker, begin, end, m, r, packed, C, blocks, out, wide, scratch):
     """Kernels from the order of `pack_kernel` to out[frequency][block][c][k in block]; items are (block, c)."""
-    r = len(rs)
-    n = len(ms) + r - 1
+    n = m + r - 1
     lane = vector_lanes(packed)
     small = worker * n * n * lane
     for item in range(begin, end):
         block, c = divmod(item, C)
         for v in range(0, wide, lane):
             transform_tile(
-                KERNEL, ms, rs, n, r, out, (block * C + c) * wide + v, n * blocks * C * wide, blocks * C * wide,
+                KERNEL, r, n, r, out, (block * C + c) * wide + v, n * blocks * C * wide, blocks * C * wide,
                 packed, (block * r * r * C + c) * wide + v, r * C * wide, C * wide, scratch, small,
             )  # fmt: skip
 
 
 @kernel
 def forward_kernel(
-    worker, begin, end, ms, rs, x, weights, bias, relu, like, masked, y, geometry, chunk, table, wide, scratch, room
+    worker, begin, end, m, r, x, weights, bias, relu, like, masked, y, geometry, chunk, table, wide, scratch, room
 ):  # fmt: skip
     """Items are rows of tiles, image after image; `chunk` of them are transformed at a time."""
     (x, x0, ldx), (like, like0, ldlike), (y, y0, ldy), g = x, like, y, Geometry(*geometry)
     C, K, P, Q = g.C, g.K, g.P, g.Q
-    m = len(ms)
-    n = m + len(rs) - 1
+    n = m + r - 1
     lane = vector_lanes(x)
     Cp = (C + lane - 1) // lane * lane
     Kp = (K + wide - 1) // wide * wide
     down, across = (P + m - 1) // m, (Q + m - 1) // m
     most = (chunk * across + ROWS - 1) // ROWS * ROWS
     image = worker * room
-    small = image + n * (across * m + len(rs) - 1) * Cp
+    small = image + n * (across * m + r - 1) * Cp
     inputs = small + 2 * n * n * lane
     size_in = most * Cp + lane
     outputs = inputs + n * n * size_in
@@ -170,7 +185,7 @@ def forward_kernel(
         for item in range(first, last):
             picture, p = divmod(item, down)
             transform_row(
-                INPUT, ms, rs, (x, x0 + picture * g.H * g.W * ldx, ldx), (C, g.H, g.W), g.top, g.left, p * m, m, n, across,
+                INPUT, m, r, (x, x0 + picture * g.H * g.W * ldx, ldx), (C, g.H, g.W), g.top, g.left, p * m, m, n, across,
                 scratch, inputs + (item - first) * across * Cp, size_in, Cp, scratch, image,
             )  # fmt: skip
         for f in range(n * n):
@@ -191,7 +206,7 @@ def forward_kernel(
                 for k in range(0, K, lane):
                     result = small + n * n * lane
                     transform_tile(
-                        OUTPUT, ms, rs, high, n, scratch, result, m * lane, lane,
+                        OUTPUT, r, high, n, scratch, result, m * lane, lane,
                         scratch, t + k, n * size_out, size_out, scratch, small,
                     )  # fmt: skip
                     for i in range(high):
@@ -203,32 +218,30 @@ def forward_kernel(
 
 
 @kernel
-def inputs_kernel(worker, begin, end, ms, rs, first, x, geometry, most, Cp, out, scratch, room):
+def inputs_kernel(worker, begin, end, m, r, first, x, geometry, most, Cp, out, scratch, room):
     """Tiles of x to out[frequency][tile][c]; items are rows of tiles, counted from `first`."""
     (x, x0, ldx), g = x, Geometry(*geometry)
-    m = len(ms)
-    n = m + len(rs) - 1
+    n = m + r - 1
     down, across = (g.P + m - 1) // m, (g.Q + m - 1) // m
     for item in range(begin, end):
         picture, p = divmod(first + item, down)
         transform_row(
-            INPUT, ms, rs, (x, x0 + picture * g.H * g.W * ldx, ldx), (g.C, g.H, g.W), g.top, g.left, p * m, m, n, across,
+            INPUT, m, r, (x, x0 + picture * g.H * g.W * ldx, ldx), (g.C, g.H, g.W), g.top, g.left, p * m, m, n, across,
             out, item * across * Cp, most * Cp + vector_lanes(x), Cp, scratch, worker * room,
         )  # fmt: skip
 
 
 @kernel
-def slopes_kernel(worker, begin, end, ms, rs, first, dy, geometry, most, Kp, out, bias, scratch, room):
+def slopes_kernel(worker, begin, end, m, r, first, dy, geometry, most, Kp, out, bias, scratch, room):
     """Tiles of dy, as the kernels of F(r, m), to out[frequency][tile][k]; and their sums, for the biases, a row each."""
     (dy, dy0, lddy), g = dy, Geometry(*geometry)
-    m = len(ms)
     lane = vector_lanes(dy)
     down, across = (g.P + m - 1) // m, (g.Q + m - 1) // m
     image = worker * room
     for item in range(begin, end):
         picture, p = divmod(first + item, down)
         transform_row(
-            KERNEL, rs, ms, (dy, dy0 + picture * g.P * g.Q * lddy, lddy), (g.K, g.P, g.Q), 0, 0, p * m, m, m, across,
+            SLOPES, m, r, (dy, dy0 + picture * g.P * g.Q * lddy, lddy), (g.K, g.P, g.Q), 0, 0, p * m, m, m, across,
             out, item * across * Kp, most * Kp + lane, Kp, scratch, image,
         )  # fmt: skip
         for k in range(0, Kp, lane):
@@ -256,17 +269,16 @@ def multiply_kernel(
 
 
 @kernel
-def gradient_kernel(worker, begin, end, ms, rs, sums, C, Crows, Kp, dw, k0, K, scratch):
+def gradient_kernel(worker, begin, end, m, r, sums, C, Crows, Kp, dw, k0, K, scratch):
     """dw [k,C,r,r] of the kernels k0 … k0 + K − 1 from sums[frequency][c][k]; items are the c."""
-    r = len(rs)
-    n = len(ms) + r - 1
+    n = m + r - 1
     lane = vector_lanes(sums)
     small = worker * (n + r) * n * lane
     done = small + n * n * lane
     for c in range(begin, end):
         for k in range(k0 // lane * lane, k0 + K, lane):
             transform_tile(
-                OUTPUT, rs, ms, r, n, scratch, done, r * lane, lane,
+                GRADIENT, r, r, n, scratch, done, r * lane, lane,
                 sums, c * Kp + k, n * Crows * Kp, Crows * Kp, scratch, small,
             )  # fmt: skip
             for place_k in range(max(k, k0), min(k + lane, k0 + K)):
@@ -289,10 +301,6 @@ def fits(geometry: Geometry) -> bool:
     """Whether there are tiles for such a convolution, and enough channels for them to pay."""
     R, S, stride, dilation = geometry.R, geometry.S, geometry.stride, geometry.dilation
     return R == S and R in TILES and stride == dilation == 1 and geometry.C >= 8 and geometry.K >= 8
-
-
-def _lengths(r: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return (0,) * TILES[r], (0,) * r
 
 
 class Convolution:
@@ -330,14 +338,14 @@ class Convolution:
         packed, scratch = self.scratch[: self.packed], self.scratch[self.packed :]
         pack(self.threads, ws, turned, packed, self.wide)
         self.threads.run(
-            weights_kernel, self.blocks * self.geometry.C, *_lengths(self.geometry.R), packed, self.geometry.C,
+            weights_kernel, self.blocks * self.geometry.C, TILES[self.geometry.R], self.geometry.R, packed, self.geometry.C,
             self.blocks, self.memory, self.wide, scratch, grain=8,
         )  # fmt: skip
 
     def run(self, x: Rows, bias: Floats, relu: bool, y: Rows, mask: Rows | None = None) -> None:
         """See `direct.Convolution.run`."""
         self.threads.run(
-            forward_kernel, self.items, *_lengths(self.geometry.R), x, self.memory, bias, int(relu), mask or y,
+            forward_kernel, self.items, TILES[self.geometry.R], self.geometry.R, x, self.memory, bias, int(relu), mask or y,
             int(mask is not None), y, tuple(self.geometry), self.chunk, self.table, self.wide, self.scratch, self.size,
             pieces=-(-self.items // self.chunk),
         )  # fmt: skip
@@ -391,7 +399,7 @@ class WeightGradient:
 
     def run(self, dy: Rows, x: Rows, dws: Sequence[Floats], dbs: Sequence[Floats]) -> None:
         """See `direct.WeightGradient.run`."""
-        run, g, lengths = self.threads.run, self.geometry, _lengths(self.geometry.R)
+        run, g, lengths = self.threads.run, self.geometry, (TILES[self.geometry.R], self.geometry.R)
         sizes = tuple(g)
         frequencies = self.n * self.n
         parts = max(1, min(self.Crows // ROWS_ACROSS, -(-8 * self.threads.count // frequencies)))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba import njit
+from numba import njit, types
 
 logger = logging.getLogger("minialex.numba")
 
@@ -61,14 +61,27 @@ def kernel(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
         return lambda function: kernel(function, **options)
     folder = cache_folder()
     if folder is None:
-        return njit(nogil=True, **options)(function)
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, folder
-    try:
-        compiled = njit(nogil=True, cache=True, **options)(function)
-    finally:
-        numba.config.CACHE_DIR = before
-    _forgive(compiled)
+        compiled = njit(nogil=True, **options)(function)
+    else:
+        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, folder
+        try:
+            compiled = njit(nogil=True, cache=True, **options)(function)
+        finally:
+            numba.config.CACHE_DIR = before
+        _forgive(compiled)
+    if "inline" not in options:
+        _once_for_all_literals(compiled)
     return compiled
+
+
+def _once_for_all_literals(compiled: Any) -> None:
+    """Called by another kernel with a number that stands there, as with any other; else each such call compiles it anew."""
+    template_of = compiled.get_call_template
+
+    def get_call_template(args: Any, kws: Any) -> Any:
+        return template_of(tuple(map(types.unliteral, args)), {name: types.unliteral(kind) for name, kind in kws.items()})
+
+    compiled.get_call_template = get_call_template
 
 
 def _forgive(compiled: Any) -> None:

@@ -70,6 +70,8 @@ class Threads:
         # by process: the work that the threads share; a reference that goes with it, however Ctrl-C ends it
         self._shared: weakref.WeakValueDictionary[int, _Work] = weakref.WeakValueDictionary()
         self._seconds: dict[tuple[int, int], float] = {}
+        # by Python thread: the calls of a rehearsal
+        self._rehearsals: dict[int, list[tuple[Kernel, tuple[Any, ...]]]] = {}
 
     def run(self, kernel: Kernel, items: int, *arguments: Any, grain: int = 1, pieces: int | None = None) -> None:
         """Do all items of a kernel.
@@ -82,6 +84,9 @@ class Threads:
             pieces: how many pieces to cut them into, instead of some for each thread
         """
         if items <= 0:
+            return
+        if self._rehearsals and (calls := self._rehearsals.get(threading.get_ident())) is not None:
+            calls.append((kernel, arguments))
             return
         if pieces is None:
             pieces = max(1, min(items // max(grain, 1), self._pieces(kernel, items)))
@@ -101,6 +106,16 @@ class Threads:
         self._seconds[id(kernel), items] = seconds * (self.count if pieces > 1 else 1)
         if work.errors:
             raise work.errors[0]
+
+    def rehearse(self, work: Callable[[], None]) -> list[tuple[Kernel, tuple[Any, ...]]]:
+        """The kernels that some work of this Python thread calls, with their arguments after the first three; none runs."""
+        me = threading.get_ident()
+        calls = self._rehearsals[me] = []
+        try:
+            work()
+        finally:
+            del self._rehearsals[me]
+        return calls
 
     def _pieces(self, kernel: Kernel, items: int) -> int:
         """Into how many pieces to cut work, by how long it took last time.

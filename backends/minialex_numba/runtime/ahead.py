@@ -1,0 +1,137 @@
+"""Kernels compiled before they run, by several processes at once.
+
+In one process Numba compiles one kernel after another. So before a step runs for the first time it rehearses: it says
+which kernels it will call, with which arguments. Those that are not on disk yet are compiled here and by helpers,
+processes that leave theirs in the cache on disk, where this one finds them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from numba.core.dispatcher import Dispatcher
+
+from minialex.backend.hearing import hearer
+from minialex_numba.runtime.jit import cache_folder
+from minialex_numba.runtime.threads import Kernel, Threads, cores
+
+FEW = 8
+"""Kernels for which a helper is worth its start, about a second."""
+MOST = 3
+"""Helpers at most; each takes some 250 MB."""
+WORDS = "compiling"
+
+Job = tuple[Any, tuple[Any, ...]]
+"""A kernel, and the types of its arguments."""
+
+
+def prepare(threads: Threads, work: Callable[[], None]) -> None:
+    """Compile the kernels that some work would call; whoever listens hears how far that is.
+
+    Args:
+        threads: on which it runs its kernels
+        work: its other effects must not matter, since it is done once more than otherwise
+    """
+    jobs = missing(threads.rehearse(work))
+    if jobs:
+        compile_all(jobs, min(threads.count, cores()) - 1)
+
+
+def missing(calls: Iterable[tuple[Kernel, tuple[Any, ...]]]) -> list[Job]:
+    """Each kernel with the types of its arguments that is neither in this process nor on disk."""
+    found: dict[Job, None] = {}
+    for kernel, arguments in calls:
+        if isinstance(kernel, Dispatcher):
+            kinds = tuple(kernel.typeof_pyval(argument) for argument in (0, 0, 0, *arguments))
+            if kinds not in kernel.overloads and not _is_on_disk(kernel, kinds):
+                found[kernel, kinds] = None
+    return list(found)
+
+
+def _is_on_disk(kernel: Any, kinds: tuple[Any, ...]) -> bool:
+    try:
+        cache = kernel._cache
+        return cache._index_key(kinds, kernel.targetctx.codegen()) in cache._cache_file._load_index()
+    except Exception:  # no cache, a damaged one, or one of another Numba: then it is compiled, or loaded after all
+        return False
+
+
+def compile_all(jobs: list[Job], helpers: int) -> None:
+    """Compile kernels, with so many helpers at most."""
+    # one end of the row is ours, the other the helpers': of what kernels of one file share, each compiles its own
+    queue = deque(sorted(jobs, key=lambda job: (job[0].py_func.__module__, -len(job[0].py_func.__code__.co_code))))
+    tell, helped = hearer(), [0]
+    processes: list[subprocess.Popen[bytes]] = []
+    with contextlib.suppress(OSError):
+        for _ in range(min(helpers, MOST, len(jobs) // FEW) if cache_folder() and sys.executable else 0):
+            processes.append(_start())
+    waiters = [threading.Thread(target=_feed, args=(process, queue, helped), daemon=True) for process in processes]
+    try:
+        for waiter in waiters:
+            waiter.start()
+        own = 0
+        while queue or any(waiter.is_alive() for waiter in waiters):
+            tell(WORDS, own + helped[0], len(jobs), "kernels")
+            try:
+                kernel, kinds = queue.popleft()
+            except IndexError:  # the helpers have the last ones, or one has failed and gives its back
+                next(waiter for waiter in waiters if waiter.is_alive()).join(0.1)
+                continue
+            kernel.compile(kinds)
+            own += 1
+        tell(WORDS, len(jobs), len(jobs), "kernels")
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _start() -> subprocess.Popen[bytes]:
+    """A helper: a process that imports what this one does."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", f"from {__name__} import serve; serve()"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+
+
+def _feed(process: subprocess.Popen[bytes], queue: deque[Job], helped: list[int]) -> None:
+    """Give a helper one kernel after another; one that it does not finish goes back into the row."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    while True:
+        try:
+            job = queue.pop()
+        except IndexError:
+            return
+        kernel, kinds = job
+        try:
+            pickle.dump((kernel.py_func.__module__, kernel.py_func.__qualname__, kinds), process.stdin)
+            process.stdin.flush()
+            finished = process.stdout.readline()
+        except Exception:
+            finished = b""
+        if not finished:
+            queue.append(job)
+            return
+        helped[0] += 1
+
+
+def serve() -> None:
+    """Compile what is asked for on standard input until it ends, and say on standard output when each is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the other process's, which ends this one when it ends
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            module, name, kinds = pickle.load(sys.stdin.buffer)
+            getattr(importlib.import_module(module), name).compile(kinds)
+            os.write(1, b"done\n")

@@ -1,0 +1,27 @@
+"""What a backend does before it can compute, such as compiling, told to whoever listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+Tell = Callable[[str, int, int, str], None]
+"""Takes what is being done (``"compiling"``), how many are done, of how many, and what is counted (``"kernels"``)."""
+
+_hearer: ContextVar[Tell] = ContextVar("hearer")
+
+
+def hearer() -> Tell:
+    """Who listens in this thread; if nobody does, something that may be told all the same."""
+    return _hearer.get(lambda what, done, total, unit: None)
+
+
+@contextmanager
+def hearing(tell: Tell) -> Iterator[None]:
+    """Listen within the block."""
+    before = _hearer.set(tell)
+    try:
+        yield
+    finally:
+        _hearer.reset(before)
