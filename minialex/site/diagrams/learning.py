@@ -20,7 +20,7 @@ STUDENT = 2.776
 def numbers(
     w1: float, x1: float, w2: float, x2: float, b: float, t: float
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """All numbers of a neuron with the loss ½ (y − t)², by the reference: forward, and the slope of the loss along each."""
+    """All numbers of a neuron with the loss ½ (y − t)², by the reference: forward, and the loss's slope along each."""
     x, w = np.array([[x1, x2]]), np.array([[w1, w2]])
     (z,) = apply("linear", x, w, np.array([b]))
     (y,) = apply("relu", z)
@@ -82,7 +82,7 @@ def wires() -> Drawing:
         drawing.rect(x - wide, y - 14, 2 * wide, 28, "empty", 14)
         drawing.text(x, y + 5, words, "ink", 13)
     labels = {"p1": "w₁x₁", "p2": "w₂x₂", "z": "z", "y": "y", "loss": "loss"}
-    places = {"p1": (68, 190), "p2": (164, 160), "z": (200, 242), "y": (200, 314), "loss": (200, 388)}
+    places = {"p1": (86, 178), "p2": (164, 160), "z": (200, 242), "y": (200, 314), "loss": (200, 388)}
     for name, (x, y) in places.items():
         wire(x, y, name)
         drawing.text(x - (18 if name in ("z", "y", "loss") else 6), y, labels[name], "quiet", 12, "end")
@@ -106,8 +106,8 @@ def step() -> Drawing:
     drawing = Drawing(
         "step",
         "The loss of the neuron over its weight w₁, all else fixed: a flat floor of silence on the left, then a "
-        "parabola. From the same start, five steps with three learning rates: a small one creeps, a middle one arrives, one that "
-        "is too large lands on the floor of silence, where the slope is zero, and stays there.",
+        "parabola. From the same start, five steps with three learning rates: a small one creeps, a middle one "
+        "arrives, one that is too large lands on the floor of silence, where the slope is zero, and stays there.",
     )
     xs = np.linspace(-1.8, 1.25, 123)
 
