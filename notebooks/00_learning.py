@@ -104,7 +104,7 @@ check.logit_slopes(logit_slopes)
 # The library draws pictures: ten kinds of figures, turned, in any colours, on textured grounds. Here they are small and
 # grey. 2,000 of them are to learn from, the *training set*; 1,000 others are to test with, the *validation set*.
 
-# %% alt="Ten small grey pictures of noisy figures, among them a disc, a ring, a square, a frame and a triangle, each hard to make out on its ground."
+# %% alt="Ten small grey pictures of noisy figures, among them a disc, a ring, a square, a frame and a triangle, each in a shade of its own on a textured ground."
 data = load("shapes", size=16, train_images=2000, validation_images=1000)
 
 

@@ -82,10 +82,11 @@ def wires() -> Drawing:
         drawing.rect(x - wide, y - 14, 2 * wide, 28, "empty", 14)
         drawing.text(x, y + 5, words, "ink", 13)
     labels = {"p1": "w₁x₁", "p2": "w₂x₂", "z": "z", "y": "y", "loss": "loss"}
-    places = {"p1": (86, 178), "p2": (164, 160), "z": (200, 242), "y": (200, 314), "loss": (200, 388)}
-    for name, (x, y) in places.items():
+    for name, x, y, apart in (
+        ("p1", 86.0, 178.0, 6), ("p2", 164, 160, 6), ("z", 200, 242, 18), ("y", 200, 314, 18), ("loss", 200, 388, 18)
+    ):  # fmt: skip
         wire(x, y, name)
-        drawing.text(x - (18 if name in ("z", "y", "loss") else 6), y, labels[name], "quiet", 12, "end")
+        drawing.text(x - apart, y, labels[name], "quiet", 12, "end")
     drawing.text(243, 363, f"target t = {shown(START['t'])}", "quiet", 12, "start")
     drawing.text(14, 296, "blue: the value,", "one", 12, "start")
     drawing.text(14, 311, "forward", "one", 12, "start")
