@@ -40,9 +40,12 @@ def source(name: str) -> str:
 def _statements(function: str, variable: str) -> str:
     """The simple statements of a function that set a local variable, or ``return``; empty if there are none."""
     try:
-        text = textwrap.dedent(inspect.getsource(resolve_name(function)))
-    except (ImportError, AttributeError, ValueError, TypeError, OSError):
+        whole = resolve_name(function)
+    except (ImportError, AttributeError, ValueError):
         return ""
+    if not inspect.isfunction(whole):
+        return ""
+    text = textwrap.dedent(inspect.getsource(whole))
     simple = (node for node in ast.walk(ast.parse(text)) if isinstance(node, _SIMPLE) and variable in _set_by(node))
     found = sorted(simple, key=lambda node: node.lineno)
     return "".join(f"{ast.get_source_segment(text, node)}\n" for node in found)

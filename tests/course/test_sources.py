@@ -8,6 +8,10 @@ from minialex.course.sources import source
 from minialex.errors import ConfigurationError
 
 
+def copy(x: list[int], out: list[int]) -> None:
+    out[:] = x
+
+
 def example(x: list[int], out: list[int]) -> int:
     total, kept = 0, [0]
     for value in x:
@@ -16,9 +20,7 @@ def example(x: list[int], out: list[int]) -> int:
             value,
             total,
         )
-    print(total, file=None)
-    sorted(x, **{"out": out})
-    dict(out=out)
+    copy(x, out=out)
     return total + kept[0]
 
 
@@ -26,7 +28,7 @@ def test_the_statements_that_set_a_variable_in_order_without_loops_and_remarks()
     where = f"{__name__}.example"
     assert source(f"{where}.total") == "total, kept = 0, [0]\ntotal += value\n"
     assert source(f"{where}.kept").startswith("total, kept = 0, [0]\nkept[0] = max(\n")
-    assert source(f"{where}.out") == "dict(out=out)\n"
+    assert source(f"{where}.out") == "copy(x, out=out)\n"
     assert source(f"{where}.return") == "return total + kept[0]\n"
 
 

@@ -58,7 +58,7 @@ def wires() -> Drawing:
         drawing.text(x, y, shown(forward[name]), "one", 13, "start", bold=True, data_value=name)
         drawing.text(x, y + 15, f"∂ {shown(back[name])}", "two", 12, "start", data_slope=name)
 
-    inputs = {"w1": ("w₁", 34), "x1": ("x₁", 104), "w2": ("w₂", 178), "x2": ("x₂", 248), "b": ("b", 322)}
+    inputs = {"w1": ("w₁", 34.0), "x1": ("x₁", 104.0), "w2": ("w₂", 178.0), "x2": ("x₂", 248.0), "b": ("b", 322.0)}
     nodes = {
         "p1": (69.0, 122.0),
         "p2": (213.0, 122.0),
@@ -83,7 +83,8 @@ def wires() -> Drawing:
         drawing.text(x, y + 5, words, "ink", 13)
     labels = {"p1": "w₁x₁", "p2": "w₂x₂", "z": "z", "y": "y", "loss": "loss"}
     for name, x, y, apart in (
-        ("p1", 86.0, 178.0, 6), ("p2", 164, 160, 6), ("z", 200, 242, 18), ("y", 200, 314, 18), ("loss", 200, 388, 18)
+        ("p1", 86.0, 178.0, 6), ("p2", 164.0, 160.0, 6), ("z", 200.0, 242.0, 18),
+        ("y", 200.0, 314.0, 18), ("loss", 200.0, 388.0, 18)
     ):  # fmt: skip
         wire(x, y, name)
         drawing.text(x - apart, y, labels[name], "quiet", 12, "end")
