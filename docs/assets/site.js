@@ -36,6 +36,7 @@
     if (search && !search.hasAttribute("aria-label")) search.setAttribute("aria-label", "Search");
     reachable();
     window.addEventListener("load", reachable); // material wraps tables late
+    document.addEventListener("toggle", reachable, true); // what was in a closed box had no width
     if (!document.querySelector(".arithmatex")) return;
     var style = document.createElement("link");
     style.rel = "stylesheet";

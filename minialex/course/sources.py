@@ -13,12 +13,18 @@ from minialex.errors import ConfigurationError
 def source(name: str) -> str:
     """The source of a function, class, method or constant by its dotted name (``package.module.Class.method``).
 
+    ``package.module.function.variable`` is those statements of a function that give a local variable its values, in the
+    function's order and without the loops around them; ``package.module.function.return`` is what it returns. So a page
+    shows the lines that belong to one equation.
+
     Raises:
         ConfigurationError: If there is none of that name.
     """
     try:
         found = resolve_name(name)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, ValueError):  # ValueError: a keyword is no name
+        if statements := _statements(*name.rpartition(".")[::2]):
+            return statements
         raise ConfigurationError(f"the source of '{name}' is asked for, and there is nothing of that name") from None
     if callable(found) and hasattr(found, "__qualname__"):
         return textwrap.dedent(inspect.getsource(found))
@@ -29,3 +35,33 @@ def source(name: str) -> str:
         if any(isinstance(target, ast.Name) and target.id == constant for target in targets):
             return f"{ast.get_source_segment(text, node)}\n"
     raise ConfigurationError(f"the source of '{name}' is asked for, which is neither defined nor a constant")
+
+
+def _statements(function: str, variable: str) -> str:
+    """The simple statements of a function that set a local variable, or ``return``; empty if there are none."""
+    try:
+        whole = resolve_name(function)
+    except (ImportError, AttributeError, ValueError):
+        return ""
+    if not inspect.isfunction(whole):
+        return ""
+    text = textwrap.dedent(inspect.getsource(whole))
+    simple = (node for node in ast.walk(ast.parse(text)) if isinstance(node, _SIMPLE) and variable in _set_by(node))
+    found = sorted(simple, key=lambda node: node.lineno)
+    return "".join(f"{ast.get_source_segment(text, node)}\n" for node in found)
+
+
+_SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return)
+
+
+def _set_by(statement: ast.stmt) -> set[str]:
+    """The variables that a simple statement gives a value, whole or in part; what `return` gives is called so."""
+    if isinstance(statement, ast.Return):
+        return {"return"}
+    targets: list[ast.expr] = []
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name | ast.Subscript) and isinstance(node.ctx, ast.Store):
+            targets.append(node.value if isinstance(node, ast.Subscript) else node)
+        elif isinstance(node, ast.keyword) and node.arg == "out":
+            targets.append(node.value)
+    return {target.id for target in targets if isinstance(target, ast.Name)}

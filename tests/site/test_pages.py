@@ -15,6 +15,7 @@ import pytest
 from minialex import studies as ablations
 from minialex.cli import app as cli
 from minialex.cli import server
+from minialex.course.sources import source
 from minialex.errors import ConfigurationError
 from minialex.recipe import toml as recipe
 from minialex.site import blocks, claims, pages
@@ -205,3 +206,22 @@ def test_code_on_pages_is_no_wider_than_its_column() -> None:
                 most = 120 if part.startswith(blocks.RUNS) else 130
                 wide = [line for line in part.splitlines() if len(line) > most]
                 assert not wide, f"{page}: {wide}"
+
+
+COLUMN = 84  # characters of code in the column of text on a wide screen
+
+
+def test_chapter_0_and_the_derivations_fit_the_column() -> None:
+    tutorial = sorted((ROOT / "docs" / "tutorial").glob("*.md"))
+    derived = {page.stem[:2]: _derived(page) for page in tutorial}
+    assert {number for number, text in derived.items() if text} == {"03", "04", "07", "08", "10"}
+    for text in (tutorial[0].read_text(encoding="utf-8"), *derived.values()):
+        shown = [part.partition("\n")[2] for part in text.split("```")[1::2]]
+        shown += [source(name) for name in re.findall(r"docs/made/code/([\w.]+)\.py", text)]
+        assert [
+            line for part in shown for line in part.splitlines() if len(line) > COLUMN and "--8<--" not in line
+        ] == []
+
+
+def _derived(page: Path) -> str:
+    return page.read_text(encoding="utf-8").partition('<details class="derived"')[2].partition("</details>")[0]

@@ -6,7 +6,7 @@
   const builders = {};
   const FILES = {
     convolution: "operations.js", relu: "operations.js", normalisation: "operations.js", pooling: "operations.js",
-    colour: "operations.js", calculator: "widgets.js", columns: "widgets.js", network: "network.js", classify: "network.js",
+    colour: "operations.js", calculator: "widgets.js", columns: "widgets.js", wires: "widgets.js", network: "network.js", classify: "network.js",
   };
 
   // ---- pieces of a page ----

@@ -1,4 +1,4 @@
-// Live parts without Python: the calculator of shapes and parameters, and the map of the columns.
+// Live parts without Python: the calculator of shapes and parameters, the map of the columns, the numbers on wires.
 (() => {
   "use strict";
   const { make, words, json, add } = window.minialexLive;
@@ -61,5 +61,58 @@
     show();
   }
 
-  add({ calculator, columns });
+  // One neuron, its loss, and the loss's slope along every number of it (minialex/site/diagrams/learning.py draws it).
+  function neuron({ w1, x1, w2, x2, b, t }) {
+    const p1 = w1 * x1, p2 = w2 * x2, z = p1 + p2 + b, y = Math.max(0, z), dy = y - t, dz = z > 0 ? dy : 0;
+    return {
+      forward: { w1, x1, w2, x2, b, t, p1, p2, z, y, loss: dy ** 2 / 2 },
+      back: { w1: dz * x1, x1: dz * w1, w2: dz * x2, x2: dz * w2, b: dz, p1: dz, p2: dz, z: dz, y: dy, loss: 1 },
+    };
+  }
+
+  function wires(node) {
+    const RATE = 0.1, form = make("form"), say = words(), drawn = node.querySelector("svg");
+    const text = (value) => String(Math.round(100 * value) / 100 || 0).replace("-", "−");
+    const number = (place) => Number(place.textContent.replace("−", "-"));
+    const start = { t: 1 };
+    for (const name of ["w1", "x1", "w2", "x2", "b"]) start[name] = number(drawn.querySelector(`[data-value=${name}]`));
+    let now = { ...start };
+    const slider = make("input", { type: "range", name: "w1", min: -2, max: 2, step: 0.1, value: start.w1 });
+    const shown = make("output"), step = make("button", { type: "button" }, "one step downhill");
+    const again = make("button", { type: "button", class: "small" }, "reset");
+    form.append(make("label", {}, make("span", {}, "weight w₁ ", shown), slider), step, again);
+    const show = () => {
+      const found = neuron(now), { forward, back } = found;
+      node.result = found;
+      for (const [name, value] of Object.entries(back)) {
+        drawn.querySelector(`[data-value=${name}]`).textContent = text(forward[name]);
+        drawn.querySelector(`[data-slope=${name}]`).textContent = "∂ " + text(value);
+      }
+      slider.value = now.w1;
+      shown.textContent = text(now.w1);
+      const rest = forward.z > 0 ? `the slope along w₁ is ${text(back.w1)}: a step moves it ${back.w1 > 0 ? "down" : "up"}`
+        : "the unit is silent: no weight has a slope, and no step moves any";
+      say.textContent = `z = ${text(forward.z)}, y = ${text(forward.y)}, loss ${text(forward.loss)}; ` +
+        (forward.z > 0 && Math.abs(back.w1) < 0.005 ? "the slope is nothing: it has learned" : rest);
+      drawn.setAttribute("aria-label", `One neuron as a plan of wires, with its numbers. ${say.textContent}.`);
+    };
+    slider.addEventListener("input", () => {
+      now.w1 = Number(slider.value);
+      show();
+    });
+    step.addEventListener("click", () => {
+      const { back } = neuron(now);
+      for (const name of ["w1", "w2", "b"]) now[name] -= RATE * back[name];
+      show();
+    });
+    again.addEventListener("click", () => {
+      now = { ...start };
+      show();
+    });
+    form.addEventListener("submit", (event) => event.preventDefault());
+    node.append(form, say);
+    show();
+  }
+
+  add({ calculator, columns, wires });
 })();

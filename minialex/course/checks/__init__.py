@@ -14,6 +14,7 @@ from minialex.course.checks.dropout import geometric_mean, inverted_dropout, sil
 from minialex.course.checks.feedback import Feedback
 from minialex.course.checks.initialisation import dead_share, guessing_loss, he_std
 from minialex.course.checks.learned import nearest_image, top_classes
+from minialex.course.checks.learning import logit_slopes, neuron_slopes, training_steps
 from minialex.course.checks.machine import bytes_of_learning, crossover_batch, training_multiply_adds
 from minialex.course.checks.network import brighter, one_column_parameters, rows_after
 from minialex.course.checks.normalisation import alpha_for_torch, normalise, window
@@ -25,11 +26,11 @@ from minialex.course.checks.update import final_velocity, halving_steps, paper_u
 
 __all__ = [
     "Feedback", "alpha_for_torch", "averaged_error", "brighter", "bytes_of_learning", "colour_shift",
-    "column_parameters", "conv3_bytes", "count_views", "covariance", "crossover_batch", "dead_share",
-    "error_interval", "final_velocity", "first_share", "geometric_mean", "guessing_loss", "halving_steps", "he_std",
-    "inverted_dropout", "max_pool", "nearest_image", "normalise", "one_column_parameters", "owners_gradient",
-    "paper_update", "pool_gradient", "receptive_rows", "reflect", "relu_gradient", "repaired_norm", "rows_after",
-    "share_of_conv3", "shift_kernel", "sigmoid_chain", "silent_pairs", "slope", "steps_to", "tanh_gradient",
-    "ten_views", "top_classes", "training_multiply_adds", "weight_gradient", "window", "windows_of_a_pixel",
-    "without_conv4",
+    "column_parameters", "conv3_bytes", "count_views", "covariance", "crossover_batch", "dead_share", "error_interval",
+    "final_velocity", "first_share", "geometric_mean", "guessing_loss", "halving_steps", "he_std", "inverted_dropout",
+    "logit_slopes", "max_pool", "nearest_image", "neuron_slopes", "normalise", "one_column_parameters",
+    "owners_gradient", "paper_update", "pool_gradient", "receptive_rows", "reflect", "relu_gradient", "repaired_norm",
+    "rows_after", "share_of_conv3", "shift_kernel", "sigmoid_chain", "silent_pairs", "slope", "steps_to",
+    "tanh_gradient", "ten_views", "top_classes", "training_multiply_adds", "training_steps", "weight_gradient",
+    "window", "windows_of_a_pixel", "without_conv4",
 ]  # fmt: skip

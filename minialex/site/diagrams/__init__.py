@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from minialex.site.diagrams import exchange, maps, network, rooms, training, units
+from minialex.site.diagrams import exchange, learning, maps, network, rooms, training, units
 from minialex.site.diagrams.svg import Drawing
 from minialex.storage.atomic import write_text
 
 DRAWINGS: tuple[Callable[[], Drawing], ...] = (
     network.columns, network.shares, network.fields, network.depth,
     exchange.exchange, exchange.timeline,
+    learning.wires, learning.step, learning.intervals,
     maps.image, maps.padding, maps.convolution, maps.patches, maps.pooling, maps.crops,
     units.relu, units.normalisation, units.dropout,
     training.signal, training.update, training.plateau, training.schedule,

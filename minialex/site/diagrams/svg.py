@@ -85,11 +85,13 @@ class Drawing:
 
     def text(
         self, x: float, y: float, words: str, role: str = "ink", size: float = 12, anchor: str = "middle",
-        bold: bool = False,
+        bold: bool = False, **data: str,
     ) -> None:  # fmt: skip
-        """Words on a base line; `anchor` is ``"start"``, ``"middle"`` or ``"end"``."""
+        """Words on a base line; `anchor` is ``"start"``, ``"middle"`` or ``"end"``; live parts find them by `data`."""
         weight = "700" if bold else "400"
-        self._mark("text", role, escape(words), x=x, y=y, font_size=size, text_anchor=anchor, font_weight=weight)
+        self._mark(
+            "text", role, escape(words), x=x, y=y, font_size=size, text_anchor=anchor, font_weight=weight, **data
+        )
 
     def sideways(self, x: float, y: float, words: str) -> None:
         """Quiet words that are read from the bottom to the top, centred on a point."""

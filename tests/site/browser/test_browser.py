@@ -17,6 +17,7 @@ from PIL import Image
 from minialex.cli import server
 from minialex.recipe import toml as recipe
 from minialex.site import build, live, widgets
+from minialex.site.diagrams import learning
 
 HOME_LIMIT = 500_000  # bytes of the home page with all that it loads before a button is pressed
 COMPUTED = ("convolution", "relu", "normalisation", "pooling", "colour")
@@ -122,6 +123,11 @@ def test_the_live_parts_are_operated_and_give_our_numbers(ask: Ask, picture: Pat
         assert [name for name, _ in step["result"]["top"]] == [name for name, _ in here["top"]]
     layers = live.layers(recipe.load("alexnet-2012"))
     assert parts["columns"][0]["result"] == layers[1]
+    moved = parts["wires"][0]["result"]
+    assert moved["forward"]["w1"] < learning.START["w1"], "an arrow key moves the slider"
+    assert (moved["forward"], moved["back"]) == tuple(
+        pytest.approx(found) for found in learning.numbers(**{**learning.START, "w1": moved["forward"]["w1"]})
+    )
     calculated = parts["calculator"][0]["result"]
     defaults = widgets.calculator()["defaults"]
     assert calculated["output"][0] == defaults["kernels"]
