@@ -18,7 +18,8 @@ from minialex.recipe import toml as recipe
 from minialex.recipe.differences import DIFFERENCES
 from minialex.recipe.fields import Recipe, fields
 from minialex.runs.weights_file import read
-from minialex.site import ROOT, claims
+from minialex.site import ROOT, bibliography, claims, competition
+
 from minialex.storage.atomic import write_bytes, write_text
 from minialex.studies.words import markdown
 
@@ -218,11 +219,12 @@ def studies_page() -> str:
 
 def write(folder: Path) -> Sequence[Path]:
     """Write all generated pages into a folder (``docs/made``); returns the files."""
-    parts = ("ablations", "learned", "notebooks", *(f"notebooks/{path.stem}" for path in notebooks.paths()))
+    parts = ("ablations", "learned", "tables", "notebooks", *(f"notebooks/{path.stem}" for path in notebooks.paths()))
     for part in parts:
         (folder / part).mkdir(parents=True, exist_ok=True)
     for name, page in (("command-line", command_line), ("recipes", recipes), ("differences", differences),
-                       ("claims", claims.page), ("studies", studies_page)):  # fmt: skip
+                       ("claims", claims.page), ("studies", studies_page), ("bibliography", bibliography.page),
+                       ("tables/competition", competition.table)):  # fmt: skip
         write_text(folder / f"{name}.md", page())
     study_pages(folder / "ablations")
     carried(folder / "learned")
