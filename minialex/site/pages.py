@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from minialex import studies
-from minialex.course import notebooks
+from minialex.course import notebooks, video
+
 from minialex.errors import ConfigurationError
 from minialex.figures import look as drawings
 from minialex.figures import pictures
@@ -204,6 +205,14 @@ def carried(folder: Path) -> None:
     )
 
 
+def films() -> str:
+    """What the two ways to show a film came to, from the recorded run of ``python -m minialex.course.video``."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "video.json").read_text(encoding="utf-8"))
+    seeds, clips = len(found["seeds"]), f"{found['train_clips']:,} training clips, {found['test_clips']:,} test clips"
+    said = f"(Errors, mean and range of {seeds} seeds; {clips}, {found['steps']} steps of 32 pictures.)"
+    return f"{markdown(['', 'guessing', *video.SHOWN], video.table(found))}\n{said}\n"
+
+
 def studies_page() -> str:
     """The page of the studies (``docs/ablations.md``), with their pictures."""
     text = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
@@ -224,7 +233,7 @@ def write(folder: Path) -> Sequence[Path]:
         (folder / part).mkdir(parents=True, exist_ok=True)
     for name, page in (("command-line", command_line), ("recipes", recipes), ("differences", differences),
                        ("claims", claims.page), ("studies", studies_page), ("bibliography", bibliography.page),
-                       ("tables/competition", competition.table)):  # fmt: skip
+                       ("tables/competition", competition.table), ("tables/video", films)):  # fmt: skip
         write_text(folder / f"{name}.md", page())
     study_pages(folder / "ablations")
     carried(folder / "learned")
