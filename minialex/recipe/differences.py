@@ -184,7 +184,7 @@ DIFFERENCES = (
     Difference(
         25, "order of images", "not stated", "shuffled once, the same every epoch", ("shuffle",), profiles_differ=True
     ),
-        Difference(
+    Difference(
         26,
         "share of convolutional layers in the parameters",
         "none above 1%",

@@ -45,7 +45,13 @@ def _work(key: str, found: Mapping[str, str | list[str]]) -> Work:
     """A table of the file as a work."""
     authors, year = list(found["authors"]), str(found["year"])
     surnames = [name.split()[-1] for name in authors]
-    named = surnames[0] if len(authors) == 1 else " and ".join(surnames) if len(authors) == 2 else f"{surnames[0]} and others"
+    named = (
+        surnames[0]
+        if len(authors) == 1
+        else " and ".join(surnames)
+        if len(authors) == 2
+        else f"{surnames[0]} and others"
+    )
     if "arxiv" in found:
         link = f"[arXiv:{found['arxiv']}](https://arxiv.org/abs/{found['arxiv']})"
     elif "doi" in found:
@@ -70,7 +76,9 @@ def page() -> str:
     """The page: each work with its link and the pages that cite it, in the order of labels."""
     cited, lines = citing(), []
     for work in sorted(works().values(), key=lambda work: work.label.casefold()):
-        places = "; ".join(f"[{_title(path)}](../{path.relative_to(ROOT / 'docs').as_posix()})" for path in cited.get(work.key, ()))
+        places = "; ".join(
+            f"[{_title(path)}](../{path.relative_to(ROOT / 'docs').as_posix()})" for path in cited.get(work.key, ())
+        )
         title = work.title if work.title.endswith("?") else f"{work.title}."
         lines.append(
             f"**{work.label}**{{ #{work.key} }}: {', '.join(work.authors)}. *{title}* {work.where}. {work.link}"

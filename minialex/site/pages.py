@@ -10,7 +10,6 @@ from typing import Any
 
 from minialex import studies
 from minialex.course import notebooks, video
-
 from minialex.errors import ConfigurationError
 from minialex.figures import look as drawings
 from minialex.figures import pictures
@@ -20,7 +19,6 @@ from minialex.recipe.differences import DIFFERENCES
 from minialex.recipe.fields import Recipe, fields
 from minialex.runs.weights_file import read
 from minialex.site import ROOT, bibliography, claims, competition
-
 from minialex.storage.atomic import write_bytes, write_text
 from minialex.studies.words import markdown
 

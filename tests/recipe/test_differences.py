@@ -16,7 +16,6 @@ from minialex.data.statistics import Statistics
 from minialex.engine.schedule import epoch_rates, parameter_rate
 from minialex.engine.session import Session
 from minialex.engine.summary import summarise
-
 from minialex.network import variants
 from minialex.network.layers import Conv2d, LocalResponseNorm, MaxPool2d, ReLU, SpatialResponseNorm
 from minialex.recipe.differences import DIFFERENCES, Difference
@@ -54,7 +53,6 @@ def test_the_one_gpu_network_is_the_papers_footnote_and_no_difference() -> None:
     assert round(half.parameters / whole.parameters, 2) == 0.98
     assert round(half.multiply_adds / whole.multiply_adds, 2) == 0.54
     assert not any("one-GPU" in point.topic for point in DIFFERENCES)
-
 
 
 @pytest.mark.parametrize("point", DIFFERENCES, ids=lambda point: f"{point.number}-{point.topic}")
