@@ -96,9 +96,9 @@ def measure(seeds: Sequence[int], **sizes: int) -> Mapping[str, Any]:
     return {"seeds": list(seeds), **sizes, "errors": errors}
 
 
-def table(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+def table(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Rows of question, chance, and the error with both ways of showing: mean, and least to greatest over seeds."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for question, names in QUESTIONS.items():
         cells = []
         for shown in SHOWN:

@@ -11,7 +11,7 @@ from minialex.site import bibliography
 from minialex.studies.words import markdown
 
 HUMAN = 5.1
-"""Top-5 error, in per cent, of the one person who practised on 500 pictures and then answered 1,500 (Russakovsky 2015)."""
+"""Top-5 error, in per cent, of one person who had practised, on 1,500 pictures (Russakovsky and others 2015)."""
 
 
 @dataclass(frozen=True)

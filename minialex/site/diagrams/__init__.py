@@ -20,9 +20,8 @@ DRAWINGS: tuple[Callable[[], Drawing], ...] = (
     maps.image, maps.padding, maps.convolution, maps.patches, maps.pooling, maps.crops,
     units.relu, units.normalisation, units.dropout,
     training.signal, training.update, training.plateau, training.schedule,
-        history.contest, history.folds,
+    history.contest, history.folds,
     rooms.rooms,
-
 )  # fmt: skip
 
 
