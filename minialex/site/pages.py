@@ -18,7 +18,7 @@ from minialex.recipe import toml as recipe
 from minialex.recipe.differences import DIFFERENCES
 from minialex.recipe.fields import Recipe, fields
 from minialex.runs.weights_file import read
-from minialex.site import ROOT, bibliography, claims, competition
+from minialex.site import ROOT, bibliography, claims, competition, quiz
 from minialex.storage.atomic import write_bytes, write_text
 from minialex.studies.words import markdown
 
@@ -230,7 +230,7 @@ def write(folder: Path) -> Sequence[Path]:
     for part in parts:
         (folder / part).mkdir(parents=True, exist_ok=True)
     for name, page in (("command-line", command_line), ("recipes", recipes), ("differences", differences),
-                       ("claims", claims.page), ("studies", studies_page), ("bibliography", bibliography.page),
+                       ("claims", claims.page), ("studies", studies_page), ("bibliography", bibliography.page), ("quiz", quiz.page),
                        ("tables/competition", competition.table), ("tables/video", films)):  # fmt: skip
         write_text(folder / f"{name}.md", page())
     study_pages(folder / "ablations")
