@@ -229,9 +229,12 @@ def write(folder: Path) -> Sequence[Path]:
     parts = ("ablations", "learned", "tables", "notebooks", *(f"notebooks/{path.stem}" for path in notebooks.paths()))
     for part in parts:
         (folder / part).mkdir(parents=True, exist_ok=True)
-    for name, page in (("command-line", command_line), ("recipes", recipes), ("differences", differences),
-                       ("claims", claims.page), ("studies", studies_page), ("bibliography", bibliography.page), ("quiz", quiz.page),
-                       ("tables/competition", competition.table), ("tables/video", films)):  # fmt: skip
+    made = {
+        "command-line": command_line, "recipes": recipes, "differences": differences, "claims": claims.page,
+        "studies": studies_page, "bibliography": bibliography.page, "quiz": quiz.page,
+        "tables/competition": competition.table, "tables/video": films,
+    }  # fmt: skip
+    for name, page in made.items():
         write_text(folder / f"{name}.md", page())
     study_pages(folder / "ablations")
     carried(folder / "learned")
