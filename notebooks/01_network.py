@@ -235,7 +235,7 @@ show.images(
 probabilities, loss = untrained.probabilities(picture, np.array([0], np.int64))
 show.text(f"""
 The most probable class has a probability of {probabilities.max():.5f}, the least probable one
-{probabilities.min():.5f}; even odds would be {1 / 1000:.5f}. Its loss for class 0 is
+{probabilities.min():.5f}; a uniform guess would be {1 / 1000:.5f}. Its loss for class 0 is
 {loss:.3f}. Guessing evenly costs $\\ln 1000 = {math.log(1000):.3f}$: a number that you will meet
 again in notebook 4.
 """)

@@ -53,7 +53,7 @@ def conv2d_in_loops(x, w, b, stride):
 
 
 # %% [markdown]
-# What can a single kernel of 3 × 3 see? That depends on nothing but its nine weights. (In 1962 Hubel and Wiesel found
+# What can a single kernel of 3 × 3 see? That depends on nothing but its nine weights. (In 1959 Hubel and Wiesel found
 # cells in the cat's cortex that answer to edges of one direction; AlexNet's first layer learns such kernels by itself.)
 
 # %% alt="A grey photograph and what four kernels make of it: edges from left to right, edges from top to bottom, spots, and a blur."

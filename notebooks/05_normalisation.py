@@ -13,7 +13,7 @@
 # $$b^{i} = a^{i} \Big/ \Big(k + \alpha \sum_{j=\max(0,\,i-n/2)}^{\min(N-1,\,i+n/2)} (a^{j})^2\Big)^{\beta}$$
 #
 # with $k = 2$, $\alpha = 10^{-4}$, $\beta = 0.75$, "determined using a validation set". The paper credits it with 1.4
-# points of top-1 error. Few years later hardly anybody used it. Both are worth understanding.
+# points of top-1 error. A few years later hardly anybody used it. Both are worth understanding.
 
 # %%
 import numpy as np
@@ -260,6 +260,6 @@ show.ablation("norm-constants")
 #   they normalise over the channels of one example, whatever the batch.
 # - **2018.** Progressive GANs (Karras and others) normalise each pixel's channels, and call it a variant of AlexNet's.
 # - **2019.** RMSNorm (Zhang, Sennrich) divides by the root of the mean square of all channels: this formula with a window
-#   of everything, $k \to 0$ and $\beta = \tfrac12$. It sits in many of today's language models.
+#   of all $N$ channels, $k \to 0$, $\beta = \tfrac12$ and $\alpha = 1/N$. It sits in many of today's language models.
 #
 # Next: **notebook 6**, on throwing away where things are.

@@ -159,7 +159,8 @@ show.source(max_pool2d_backward)
 
 # %% [markdown]
 # `ties` is there for a case that sounds rare and is not: after ReLU, many windows are zero everywhere. Which zero is
-# *the* maximum? Here the first one in row order is; the 2012 program's kernels gave the gradient to every one of them.
+# *the* maximum? Here the first one in row order is; cuda-convnet, the authors' program before that of 2012, gave the gradient
+# to every one of them.
 #
 # ### Exercise 3: who gets what?
 #
@@ -201,6 +202,12 @@ The differences scatter by {spread:.1f} points from pair to pair. With such pair
 ±0.2 points, half the paper's effect, would take about **{needed:,} pairs**. So if a notebook on a
 laptop tells you that overlapping pooling "works", ask how many networks it trained.
 """)
+
+# %% [markdown]
+# And the paper's own 0.4? In the notes of 2012 it is *one* pair of runs (numbers 145 and 147: 40.66% and 41.06%) on 50,000
+# validation images. Even with both networks given, the images are a sample. If the two disagree in being right on a quarter
+# of them, the difference has a standard error of $\sqrt{0.25 / 50{,}000} = 0.22$ points, and its 95% interval is 0.4 ± 0.44. The
+# claim stands at the edge of what its validation set can show, before anybody has asked about the seed.
 
 # %% [markdown]
 # ## The recorded study

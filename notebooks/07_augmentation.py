@@ -3,7 +3,7 @@
 #
 # Sixty million parameters and 1.2 million images: such a network can memorise its training images. "The easiest and
 # most common method to reduce overfitting on image data", the paper says, "is to artificially enlarge the dataset using
-# label-preserving transformations" (section 4). A photograph of a leopard, moved a little or seen in a mirror, is still
+# label-preserving transformations" (section 4.1). A photograph of a leopard, moved a little or seen in a mirror, is still
 # a photograph of a leopard. So the network never sees whole images of 256 × 256, but a random part of 224 × 224, half
 # of the time reflected.
 #

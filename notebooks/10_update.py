@@ -251,6 +251,8 @@ show.table(
 # - **2016–17.** The rate falls along half a cosine instead of in cuts (Loshchilov and Hutter); it rises at the beginning for
 #   large batches, and Goyal and others warn of exactly the difference above when the rate changes.
 # - **2017–19.** Decay and gradient are taken apart again (AdamW, Loshchilov and Hutter). In networks with batch
-#   normalisation decay acts on the *effective rate*: the paper's "not merely a regularizer", explained.
+#   normalisation decay acts on the *effective rate*. AlexNet has none, so that does not explain the paper's "not merely a
+#   regularizer"; what decay does in networks without is still asked (D'Angelo and others, "Why do we need weight decay in
+#   modern deep learning?", 2023).
 #
 # Next: **notebook 11**, two columns.

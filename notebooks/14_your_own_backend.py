@@ -98,8 +98,7 @@ Loss of the first and the last step: {first.losses[0]:.4f} and {first.losses[-1]
 
 # %% [markdown]
 # A network that trains proves little. There *is* a bug in those twenty lines, and with the paper's small $\alpha$ it hardly
-# shows: a test with a guessed tolerance would let it pass. (It has happened: the test of a well-known library summed four
-# channels of five, for years.)
+# shows: a test with a guessed tolerance would let it pass.
 #
 # How well does the bug hide? Here is how far the output is from the reference, for the paper's $\alpha$ and larger ones.
 
@@ -242,8 +241,9 @@ show.source(type(registry.load("numpy")))
 #
 # ## What became of it
 #
-# - **2012.** `cuda-convnet` was written for this network alone: kernels by hand for two cards, layers as lines of a text file.
-#   Its test was finite differences, as in notebook 2.
+# - **2011–14.** Krizhevsky's `cuda-convnet` (2011): convolutions by hand for one card, layers as lines of a text file, finite
+#   differences as the test, as in notebook 2. The program of 2012 grew out of it, for several cards; it was published in 2025. Its
+#   users met two cards in `cuda-convnet2` (2014).
 # - **2014.** cuDNN (Chetlur and others) takes the kernels out of the libraries: Caffe, Torch and Theano all call the same ones.
 # - **2015–17.** TensorFlow and PyTorch: operations with several implementations each, chosen by device, and thousands of tests
 #   with tolerances set by hand.

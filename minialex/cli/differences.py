@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def differences() -> None:
-    """Where the paper and the original 2012 program differ: 28 points, and the fields that choose."""
+    """Where the paper and the original 2012 program differ, point by point, and the fields that choose."""
     from minialex.recipe.differences import DIFFERENCES
     from minialex.screen.sheet import Sheet
     from minialex.screen.terminal import console

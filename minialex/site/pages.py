@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minialex import studies
-from minialex.course import notebooks
+from minialex.course import notebooks, video
 from minialex.errors import ConfigurationError
 from minialex.figures import look as drawings
 from minialex.figures import pictures
@@ -18,7 +18,7 @@ from minialex.recipe import toml as recipe
 from minialex.recipe.differences import DIFFERENCES
 from minialex.recipe.fields import Recipe, fields
 from minialex.runs.weights_file import read
-from minialex.site import ROOT, claims
+from minialex.site import ROOT, bibliography, claims, competition, quiz
 from minialex.storage.atomic import write_bytes, write_text
 from minialex.studies.words import markdown
 
@@ -203,6 +203,14 @@ def carried(folder: Path) -> None:
     )
 
 
+def films() -> str:
+    """What the two ways to show a film came to, from the recorded run of ``python -m minialex.course.video``."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "video.json").read_text(encoding="utf-8"))
+    seeds, clips = len(found["seeds"]), f"{found['train_clips']:,} training clips, {found['test_clips']:,} test clips"
+    said = f"(Errors, mean and range of {seeds} seeds; {clips}, {found['steps']} steps of 32 pictures.)"
+    return f"{markdown(['', 'guessing', *video.SHOWN], video.table(found))}\n{said}\n"
+
+
 def studies_page() -> str:
     """The page of the studies (``docs/ablations.md``), with their pictures."""
     text = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
@@ -218,11 +226,15 @@ def studies_page() -> str:
 
 def write(folder: Path) -> Sequence[Path]:
     """Write all generated pages into a folder (``docs/made``); returns the files."""
-    parts = ("ablations", "learned", "notebooks", *(f"notebooks/{path.stem}" for path in notebooks.paths()))
+    parts = ("ablations", "learned", "tables", "notebooks", *(f"notebooks/{path.stem}" for path in notebooks.paths()))
     for part in parts:
         (folder / part).mkdir(parents=True, exist_ok=True)
-    for name, page in (("command-line", command_line), ("recipes", recipes), ("differences", differences),
-                       ("claims", claims.page), ("studies", studies_page)):  # fmt: skip
+    made = {
+        "command-line": command_line, "recipes": recipes, "differences": differences, "claims": claims.page,
+        "studies": studies_page, "bibliography": bibliography.page, "quiz": quiz.page,
+        "tables/competition": competition.table, "tables/video": films,
+    }  # fmt: skip
+    for name, page in made.items():
         write_text(folder / f"{name}.md", page())
     study_pages(folder / "ablations")
     carried(folder / "learned")

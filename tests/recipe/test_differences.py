@@ -1,6 +1,9 @@
-"""The 28 points where the paper and the 2012 program differ: the profiles differ where they must, and only there."""
+"""Where the paper and the 2012 program differ: the profiles differ where they must, and only there."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,18 +15,44 @@ from minialex.data.draws import Draws, training_draws
 from minialex.data.statistics import Statistics
 from minialex.engine.schedule import epoch_rates, parameter_rate
 from minialex.engine.session import Session
+from minialex.engine.summary import summarise
 from minialex.network import variants
 from minialex.network.layers import Conv2d, LocalResponseNorm, MaxPool2d, ReLU, SpatialResponseNorm
 from minialex.recipe.differences import DIFFERENCES, Difference
 from minialex.recipe.fields import fields
 from minialex.recipe.toml import load
 
+ROOT = Path(__file__).resolve().parents[2]
 PAPER, CODE = load("alexnet-2012"), load("code145")
 BOTH = {"alexnet-2012": variants.build(PAPER), "code145": variants.build(CODE)}
 
 
-def test_there_are_28() -> None:
-    assert [point.number for point in DIFFERENCES] == list(range(1, 29))
+def test_points_are_numbered_and_nothing_else_counts_them() -> None:
+    assert [point.number for point in DIFFERENCES] == list(range(1, len(DIFFERENCES) + 1))
+    said = [ROOT / "README.md", *(ROOT / "minialex").rglob("*.py"), *(ROOT / "minialex").rglob("*.toml")]
+    counted = re.compile(r"\b(all )?\d+ points,? (where|and the fields|each with its field)|all \d+ points")
+    assert [path for path in said if counted.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_rows_that_pages_refer_to_are_about_what_they_say() -> None:
+    about = {point.number: point.topic for point in DIFFERENCES}
+    assert about[10] == "initial weights"
+    assert about[11] == "crops"
+    assert about[13] == "scale of the colour shift"
+    assert about[26] == "share of convolutional layers in the parameters"
+    cited = re.compile(r"[Rr]ows?\s+(\d+)(?:\s+(?:and|to)\s+(\d+))?\]\(\.\./made/differences\.md\)")
+    for page in (ROOT / "docs" / "tutorial").glob("*.md"):
+        for found in cited.findall(page.read_text(encoding="utf-8")):
+            assert {int(number) for number in found if number} <= set(about), page
+
+
+def test_the_one_gpu_network_is_the_papers_footnote_and_no_difference() -> None:
+    """Half the kernels in conv1 to conv4; conv5 and the full layers whole: 98% of the parameters, 54% of the work."""
+    half, whole = summarise(load("ablations/half")), summarise(PAPER)
+    assert half.parameters == 59_798_312
+    assert round(half.parameters / whole.parameters, 2) == 0.98
+    assert round(half.multiply_adds / whole.multiply_adds, 2) == 0.54
+    assert not any("one-GPU" in point.topic for point in DIFFERENCES)
 
 
 @pytest.mark.parametrize("point", DIFFERENCES, ids=lambda point: f"{point.number}-{point.topic}")

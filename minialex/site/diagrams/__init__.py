@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from minialex.site.diagrams import exchange, learning, maps, network, rooms, training, units
+from minialex.site.diagrams import exchange, history, learning, maps, network, rooms, training, units
 from minialex.site.diagrams.svg import Drawing
 from minialex.storage.atomic import write_text
 
@@ -21,6 +21,7 @@ DRAWINGS: tuple[Callable[[], Drawing], ...] = (
     maps.image, maps.padding, maps.convolution, maps.patches, maps.pooling, maps.crops,
     units.relu, units.normalisation, units.dropout,
     training.signal, training.update, training.plateau, training.schedule,
+    history.contest, history.folds,
     rooms.rooms,
 )  # fmt: skip
 
