@@ -16,6 +16,7 @@ from minialex.backend.protocol import Backend
 from minialex.data import DataSet, Split, batches, epoch_order
 from minialex.data.dataset import statistics_of
 from minialex.engine.columns import Placement
+from minialex.engine.opening import labelled
 from minialex.engine.schedule import EpochRates, epoch_rates
 from minialex.engine.session import Session, StepOutcome
 from minialex.errors import CheckpointError, NumericalError, ResourceError
@@ -167,6 +168,7 @@ def train(
         checkpoint.to_standard_error(warnings[-1])
     progress = Progress() if saved is None else restored(saved, recipe)
     told = len(warnings)
+    data = labelled(recipe, data)
     decides = resuming.deciding(recipe, data)
     if resume:
         if saved is not None and not has_data(run.paths.folder):  # it is written before the first checkpoint
