@@ -133,10 +133,23 @@ def _alike(found: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
+def _within(found: Mapping[str, Any]) -> tuple[str, str]:
+    """How many errors stay within a super-class."""
+    if "within_super_class" not in found["intervals"]:  # recorded before they were counted
+        return NONE
+    share, chance = (found["intervals"][key] for key in ("within_super_class", "within_super_class_by_chance"))
+    return f"{100 * share[0]:.0f}% of the errors ({100 * chance[0]:.0f}% by chance)", (
+        f"Here: of the wrongly classified CIFAR-10 images {100 * share[0]:.0f}% (95% interval over the runs "
+        f"{100 * share[1]:.0f} to {100 * share[2]:.0f}) were taken for another animal where they show an animal, or "
+        f"another vehicle where they show a vehicle; chance would give {100 * chance[0]:.0f}%. {_source(found)}"
+    )
+
+
 RECORDED: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], tuple[str, str]]]] = {
     "bench": ("cpu.json", _bench),
     "kernels": ("looked.json", _kernels),
     "moved": ("looked.json", _moved),
     "alike": ("looked.json", _alike),
+    "within": ("looked.json", _within),
 }
 """Results that stand in ``benchmarks/results``: the file, and what is said of it in a few words and in full."""
