@@ -11,6 +11,8 @@ from typing import Any
 from minialex import studies
 from minialex.engine.summary import PAPER_TOTALS
 from minialex.site import ROOT
+from minialex.speed.energy import PAPER_DAYS, paper_kilowatt_hours
+from minialex.speed.rates import KNOWN
 from minialex.studies import words
 
 NONE = ("not recorded", "Here: not recorded.")
@@ -54,6 +56,8 @@ def _ours(claim: Mapping[str, Any]) -> tuple[str, str]:
     if claim.get("ours") == "summary":
         said = f"{PAPER_TOTALS['parameters']:,} parameters, {PAPER_TOTALS['neurons']:,} neurons"
         return said, f"Here: {said}."
+    if claim.get("ours") == "energy":
+        return _energy()
     if claim.get("ours") in RECORDED:
         name, said_of = RECORDED[claim["ours"]]
         path = ROOT / "benchmarks" / "results" / name
@@ -63,7 +67,7 @@ def _ours(claim: Mapping[str, Any]) -> tuple[str, str]:
         return NONE
     verdicts, sentences = [], []
     for arm, sentence in zip(found.arms[1:], studies.verdict(found), strict=True):
-        if arm.name in claim.get("arms", [arm.name]) and found.study.arm(arm.name).expect != "none":
+        if arm.name in claim["arms"] if "arms" in claim else found.study.arm(arm.name).expect != "none":
             verdict = words.judgement(found, arm)
             verdicts += [verdict] if verdict not in verdicts else []
             sentences.append(f"- {sentence[0].upper()}{sentence[1:]}")
@@ -72,6 +76,17 @@ def _ours(claim: Mapping[str, Any]) -> tuple[str, str]:
     title = found.study.title
     link = f"[{title}](studies.md#{slugify(title, '-')})"
     return "; ".join(verdicts), "\n".join(["Here:", "", *sentences, "", f"The study: {link}."])
+
+
+def _energy() -> tuple[str, str]:
+    """The paper's cards at their stated watts."""
+    least, most = (f"{value:.0f}" for value in paper_kilowatt_hours())
+    card = KNOWN["gtx580"]
+    return f"{least} to {most} kWh for the two cards, by stated watts", (
+        f"By arithmetic: two cards of {card.watts:g} W ([stated]({card.watts_source})) for {PAPER_DAYS[0]} to "
+        f"{PAPER_DAYS[1]} days take {least} to {most} kWh, without the machine around them and without the trainings "
+        "that led to this one. The command has the same for a card of today."
+    )
 
 
 def _bench(recorded: Mapping[str, Any]) -> tuple[str, str]:

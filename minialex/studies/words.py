@@ -257,9 +257,11 @@ def provenance(outcome: Outcome) -> str:
     """Where the figures come from, in a line."""
     facts, seeds = outcome.facts, ", ".join(map(str, outcome.seeds))
     where, versions = facts.get("machine", {}), facts.get("versions", {})
+    differ = any({"train_images", "epochs"} & set(arm.fields) for arm in outcome.study.arms)
     return (
         f"`{machine.anywhere(facts['command'])}`; {facts['data']}, {facts['training_images']:,} training and "
-        f"{facts['validation_images']:,} validation images, {facts['epochs']} epochs, seeds {seeds}; "
+        f"{facts['validation_images']:,} validation images, {facts['epochs']} epochs"
+        f"{' (the first arm)' if differ else ''}, seeds {seeds}; "
         f"{facts['seconds'] / 60:.0f} minutes of training on one core each: {where.get('processor')}, "
         f"{where.get('cores')} cores; minialex {versions.get('minialex')} ({facts['backend']}), Python "
         f"{versions.get('python')}, NumPy {versions.get('numpy')}; {facts['date']}"

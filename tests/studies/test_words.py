@@ -154,6 +154,12 @@ def test_where_figures_come_from() -> None:
     assert "2026-01-01" in said
 
 
+def test_figures_of_the_first_arm_are_called_that_where_arms_differ_in_them() -> None:
+    found = outcome((50.0, 51.0), (50.0, 52.0), name="data")
+    assert "epochs (the first arm), seeds" in words.provenance(found)
+    assert "the first arm" not in words.provenance(outcome((50.0, 51.0), (50.0, 52.0)))
+
+
 def test_the_command_is_shown_without_the_machines_folders() -> None:
     found = outcome((50.0, 51.0), (50.0, 52.0))
     found.facts["command"] = (
