@@ -42,8 +42,8 @@ def evaluate(
         Path | None,
         typer.Option(
             "--super-classes",
-            help="how many errors stay within a super-class: a text file of lines 'class,super-class'; of CIFAR-10 they "
-            "are known",
+            help="a text file of lines 'class,super-class': tells how many errors stay within one; those of CIFAR-10 are "
+            "known",
         ),
     ] = None,
     reliability: Annotated[Path | None, typer.Option(help="draw the reliability diagram there (.png)")] = None,

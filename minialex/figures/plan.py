@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from minialex.engine.summary import summarise
+from minialex.errors import ConfigurationError
 from minialex.network import variants
 from minialex.network.network import Network
 from minialex.recipe.fields import Recipe
 from minialex.screen.formats import amount, long_time, readable_size, seconds
 from minialex.screen.sheet import Sheet
-from minialex.errors import ConfigurationError
 from minialex.speed.energy import PAPER_DAYS, kilowatt_hours, paper_kilowatt_hours
 from minialex.speed.plan import Floor, Layout, averaged, floor, lay_out
 from minialex.speed.rates import KNOWN, PRECISIONS, Rates
@@ -157,7 +157,7 @@ def energy_remarks(plan: Setting) -> list[str]:
     )
     text.append(
         "Of the devices alone: the machine around them, its cooling, and every training that led to this one are left "
-        "out. Watts are the most that a device takes, and devices that wait take less, so that at a part of the floor's "
+        "out. Watts are the most that a device takes, and one that waits takes less, so that at a part of the floor's "
         "speed this is an upper bound."
     )
     return text

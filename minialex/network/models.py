@@ -78,7 +78,7 @@ CIFAR5 = Network("cifar5", (3, 24, 24), (
     Conv2d("conv4", 32, 3, padding=around(1), std=0.04), ReLU("relu4"),
     Flatten("flatten"), Linear("fc5", 10, sees="all", on="first"),
 ))
-"""cuda-convnet's network with 13 % error on CIFAR-10 (``layers-conv-local-13pct.cfg``) with the normalisation of the one
+"""cuda-convnet's network with 13 % error on CIFAR-10 (``layers-conv-local-13pct.cfg``) with the normalisation of that
 with 11 %: the pair behind section 3.3's claim. There every place of conv3 and conv4 has kernels of its own; here, as in
 all networks of this library, the places of a layer share them. conv3 has 64 kernels in the network with 11 %."""
 # fmt: on

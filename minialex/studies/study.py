@@ -24,8 +24,8 @@ from minialex.recipe.fields import Recipe, fields
 from minialex.recipe.toml import load as load_recipe
 
 ORDER = (
-    "relu", "columns", "columns-equal", "norm", "norm-cifar", "norm-constants", "pooling", "augmentation", "dropout", "depth",
-    "decay", "momentum", "bias", "views", "ensemble", "data", "random-labels",
+    "relu", "columns", "columns-equal", "norm", "norm-cifar", "norm-constants", "pooling", "augmentation", "dropout",
+    "depth", "decay", "momentum", "bias", "views", "ensemble", "data", "random-labels",
 )  # fmt: skip
 """The studies in course order."""
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import minialex
-from minialex.cli.app import run as command
 from minialex.api.run import choose_recipe
+from minialex.cli.app import run as command
 from minialex.errors import CheckpointError, ConfigurationError, DataError, ResourceError
 from minialex.network.layers import Flatten, Linear
 from minialex.network.network import Network

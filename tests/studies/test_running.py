@@ -131,8 +131,8 @@ def test_classes_drawn_at_random_are_what_training_error_is_measured_with(
     here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Evaluated on the images that it was trained on, a network is measured with the labels that it was to learn."""
-    tiny = ["--recipe", "shapes", "--batch-size", "8", "--kernels", "8,8,8,8,8", "--features", "32,32", "--epochs", "40",
-            "--train-images", "24", "--validation-images", "20", "--dropout", "0", "--crops", "centre", "--reflect",
+    tiny = ["--recipe", "shapes", "--batch-size", "8", "--kernels", "8,8,8,8,8", "--features", "32,32",
+            "--epochs", "40", "--train-images", "24", "--validation-images", "20", "--dropout", "0", "--crops", "centre", "--reflect",
             "false", "--colour", "0", "--schedule", "constant"]  # fmt: skip
     assert cli.run(["train", *tiny, "--labels", "random", "--out", "run"]) == 0
     assert cli.run(["train", *tiny, "--epochs", "1", "--out", "own"]) == 0
@@ -140,7 +140,7 @@ def test_classes_drawn_at_random_are_what_training_error_is_measured_with(
     assert of.validation.labels.tolist() != load_data(recipe_of(here / "own"), "train").validation.labels.tolist()
     capfd.readouterr()
     found = {}
-    last = max(here.glob("run/checkpoints/step-*"))  # the best one is chosen by validation error, which says nothing here
+    last = max(here.glob("run/checkpoints/step-*"))  # the best is chosen by validation error
     for part in ("train", "validation"):
         assert cli.run(["evaluate", str(last), "--part", part, "--json"]) == 0
         found[part] = json.loads(capfd.readouterr().out)["top1_error"]
