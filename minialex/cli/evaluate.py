@@ -42,7 +42,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--super-classes",
-            help="a text file of lines 'class,super-class': tells how many errors stay within one; those of CIFAR-10 are "
+            help="a text file of lines 'class,super-class': tells how many errors stay within one; CIFAR-10's are "
             "known",
         ),
     ] = None,

@@ -132,8 +132,8 @@ def test_classes_drawn_at_random_are_what_training_error_is_measured_with(
 ) -> None:
     """Evaluated on the images that it was trained on, a network is measured with the labels that it was to learn."""
     tiny = ["--recipe", "shapes", "--batch-size", "8", "--kernels", "8,8,8,8,8", "--features", "32,32",
-            "--epochs", "40", "--train-images", "24", "--validation-images", "20", "--dropout", "0", "--crops", "centre", "--reflect",
-            "false", "--colour", "0", "--schedule", "constant"]  # fmt: skip
+            "--epochs", "40", "--train-images", "24", "--validation-images", "20", "--dropout", "0",
+            "--crops", "centre", "--reflect", "false", "--colour", "0", "--schedule", "constant"]  # fmt: skip
     assert cli.run(["train", *tiny, "--labels", "random", "--out", "run"]) == 0
     assert cli.run(["train", *tiny, "--epochs", "1", "--out", "own"]) == 0
     of = load_data(recipe_of(here / "run"), "train")
