@@ -1,4 +1,4 @@
-"""Record what section 6.1 sees in trained networks: colour by column, moved images, nearest images.
+"""Record what section 6.1 sees in trained networks: colour by column, moved images, nearest images, plausible errors.
 
     minialex ablate columns --data cifar10.tar.gz --out studies
     python benchmarks/looked.py studies/runs/…          # the runs of one arm, a seed each
@@ -17,6 +17,8 @@ import numpy as np
 
 from minialex.backend import registry
 from minialex.engine.opening import load_data, open_session
+from minialex.evaluation import super_classes
+from minialex.evaluation.errors import evaluate
 from minialex.look.kernels import colour_selectivity, column_difference
 from minialex.look.neighbours import feature_layer, nearest, pixel_ranks
 from minialex.look.sensitivity import translation
@@ -53,6 +55,8 @@ def look(folder: Path) -> dict[str, Any]:
     train_labels = np.asarray(data.train.labels)[known]
     queries = data.validation.read(asked[:100])
     ranks = pixel_ranks(queries, np.stack([data.train.read(row) for row in found.images[:100]]), data.train.read(known))
+    groups = super_classes.known(data.class_names)
+    mistakes = None if groups is None else super_classes.within(evaluate([session], data.validation), groups)
     return {
         "seed": recipe.seed,
         "selectivity": [float(part.mean()) for part in np.split(scores, recipe.columns)],
@@ -63,7 +67,9 @@ def look(folder: Path) -> dict[str, Any]:
         "same_class": float((train_labels[found.images] == labels[asked][:, None]).mean()),
         "same_class_by_chance": float((train_labels[None] == labels[asked][:, None]).mean()),
         "nearer_in_pixels": float(ranks.mean()),
-    }
+        **({} if mistakes is None else {"errors": mistakes.errors, "within_super_class": mistakes.share,
+                                        "within_super_class_by_chance": mistakes.chance}),
+    }  # fmt: skip
 
 
 def main(folders: list[str]) -> None:
@@ -79,7 +85,8 @@ def main(folders: list[str]) -> None:
         "runs": runs,
         "intervals": {
             key: list(_interval([run[key] for run in runs]))
-            for key in ("same_class", "same_class_by_chance", "nearer_in_pixels")
+            for key in runs[0]
+            if key.startswith(("same_class", "nearer_in_pixels", "within_super_class"))
         },
     }
     write_text(RESULTS, json.dumps(written, indent=1) + "\n")

@@ -18,6 +18,7 @@ from minialex.errors import ConfigurationError, DeviceMismatch, nearest
 from minialex_cuda.compiler.compiled import Step
 from minialex_cuda.compiler.recording import can_compile
 from minialex_cuda.compiler.workspace import Workspace
+from minialex_cuda.diagnose import energy
 from minialex_cuda.diagnose.diagnosis import Diagnosis, open_device
 from minialex_cuda.ops import OPERATIONS
 from minialex_cuda.ops.elementwise import add, scale
@@ -99,6 +100,10 @@ class CudaBackend:
     def diagnose(cls, asked: bool) -> Diagnosis:
         """What there is of a driver, of GPUs and of packages; see `minialex.backend.findings`."""
         return Diagnosis(asked)
+
+    def joules(self, device: str) -> float | None:
+        """Joules that a card has taken since its driver was loaded; None where it does not count."""
+        return energy.joules(int(device.partition(":")[2]))
 
     def place(self, device: str) -> EagerPlace:
         """Where the operations of a device work.

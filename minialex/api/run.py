@@ -23,6 +23,7 @@ from minialex.network.network import Network
 from minialex.network.own import Maker
 from minialex.recipe import toml
 from minialex.recipe.fields import Recipe
+from minialex.recipe.fields import fields as recipe_fields
 from minialex.runs import checkpoint
 from minialex.runs.run_folder import Record, RunPaths, read_metrics
 from minialex.runs.run_folder import Run as RunFolder
@@ -219,7 +220,7 @@ def choose_recipe(recipe: Recipe | str | os.PathLike[str] | None, changes: dict[
 def _with_init(changes: dict[str, Any]) -> dict[str, Any]:
     """Changes in which ``init`` is how weights are drawn, and a network to begin with is ``init_from``."""
     init = changes.get("init", "gaussian")
-    if init in ("gaussian", "he"):
+    if init in recipe_fields()["init"][1].metadata["choices"]:
         return changes
     return {name: value for name, value in changes.items() if name != "init"} | {"init_from": os.fspath(init)}
 

@@ -14,7 +14,8 @@ the operation and both shapes; arrays of different devices raise `DeviceMismatch
 rules as functions, one an operation, and checks for every backend.
 
 A third party's backend need not inherit from anything: `minialex.backend.registry` compares its signatures with this
-class by reflection, and `minialex.conformance` compares its numbers with the reference.
+class by reflection, and `minialex.conformance` compares its numbers with the reference. If it has ``joules(device)``,
+the energy that a device has taken since any moment, or None, a run's report tells what its training took.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,14 @@ def evaluate(
     precision: PrecisionOption = None,
     batch_size: BatchOption = 100,
     per_class: Annotated[bool, typer.Option("--per-class", help="a table of all classes too")] = False,
+    super_classes: Annotated[
+        Path | None,
+        typer.Option(
+            "--super-classes",
+            help="a text file of lines 'class,super-class': tells how many errors stay within one; CIFAR-10's are "
+            "known",
+        ),
+    ] = None,
     reliability: Annotated[Path | None, typer.Option(help="draw the reliability diagram there (.png)")] = None,
     json: Annotated[bool, typer.Option("--json", help="print everything as JSON instead")] = False,
 ) -> None:
@@ -45,6 +54,7 @@ def evaluate(
     from minialex.data import checked
     from minialex.engine.opening import precision_of, validation_for
     from minialex.evaluation import calibration
+    from minialex.evaluation import super_classes as families
     from minialex.figures import pictures
     from minialex.runs import weights_file
     from minialex.screen.sheet import Sheet
@@ -71,6 +81,8 @@ def evaluate(
         (said if json else screen).print(note)
     if data is None and part is None and (other := _other_images(runs)):
         said.print(f"warning: {other}")
+    names, _ = validation_for(networks[0], images, str(runs[0]))
+    groups = families.known(names) if super_classes is None else families.read(super_classes, names)
     with metered(screen) as meter:
 
         def progress(done: int, total: int) -> None:
@@ -78,15 +90,20 @@ def evaluate(
                 meter.tell("evaluating", done, total)
 
         evaluation = evaluate_together(nets, views=views, data=images, batch_size=batch_size, progress=progress)
-    names, _ = validation_for(networks[0], images, str(runs[0]))
+    within = None if groups is None else families.within(evaluation, groups)
     titles = networks[0].words or names
     if reliability is not None:
         pictures.save(pictures.reliability(calibration.calibration(evaluation)), reliability)
     if json:
         about = {"networks": [str(path) for path in runs], "data": images.name, "views": views}
-        document(json_module.dumps({**about, **calibration.as_json(evaluation, names, titles)}, indent=1))
+        more = {} if within is None or not within.errors else {"within_super_class": asdict(within)}
+        found = {**about, **calibration.as_json(evaluation, names, titles), **more}
+        document(json_module.dumps(found, indent=1))
         return
-    screen.print(Sheet("", ("", ""), summary(evaluation, runs, images, views), "l").rich(frame=False))
+    rows = summary(evaluation, runs, images, views)
+    if within is not None:
+        rows.append(("errors within a super-class", within.words()))
+    screen.print(Sheet("", ("", ""), rows, "l").rich(frame=False))
     if per_class:
         console(least=110).print(class_table(evaluation, titles).rich())
     if reliability is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +34,12 @@ def plan(
         str | None, typer.Option(help="between two devices: nvlink4, nvlink3, pcie5 … pcie2, or gigabytes a second")
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="training images of an epoch")] = 1_281_167,
+    energy: Annotated[
+        bool, typer.Option("--energy", help="the energy of the whole training too, in kilowatt-hours, beside 2012's")
+    ] = False,
+    watts: Annotated[
+        float | None, typer.Option(min=1, help="watts of each device, for --energy; default what its maker states")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="print the tables for a document")] = False,
     picture: Annotated[Path | None, typer.Option("--picture", help="draw it there, a .png file")] = None,
@@ -55,10 +62,15 @@ def plan(
     text = devices or next((name for name in measured if ":" in name), "cpu")
     if rates is None:
         measured = measure(text)
-    subject = setting(base, text, measured, link, images)
+    subject = replace(setting(base, text, measured, link, images), watts=watts)
+    if energy or watts:
+        figures.needed_power(subject)  # say at once what is not known
     names = precisions(precision, subject.devices)
     batches = numbers(batch_size or str(base.batch_size), "--batch-size")
     tables, remarks = figures.tables(subject, names, batches), figures.remarks(subject, batches[-1])
+    if energy:
+        tables.append(figures.energy(subject, subject.floors(names, batches)))
+        remarks += figures.energy_remarks(subject)
     if json:
         document(figures.as_json(subject, names, batches))
     elif markdown:

@@ -81,7 +81,10 @@ def load(
     if part in MEASURED and len(whole.train):  # of a folder there is nothing but what is to be measured
         whole = _measured(whole, part)
     train = some(whole.train, train_images, seed=seed, purpose="data/some/train")
-    validation = some(whole.validation, validation_images, seed=seed, purpose="data/some/validation")
+    if part == "train":  # those that training takes, however few are validated otherwise
+        validation = some(whole.validation, train_images, seed=seed, purpose="data/some/train")
+    else:
+        validation = some(whole.validation, validation_images, seed=seed, purpose="data/some/validation")
     statistics = whole.statistics if train is whole.train else None  # those of the whole are not those of a part
     return replace(whole, train=train, validation=validation, statistics=statistics)
 

@@ -119,6 +119,27 @@ def some(split: Split, count: int | None, *, seed: int, purpose: str) -> Split:
     return Subset(split, np.sort(order[:count]))
 
 
+class Relabelled:
+    """A part with other labels, int64 [N]."""
+
+    def __init__(self, split: Split, labels: NDArray[np.int64]) -> None:
+        self.labels, self.size, self.read = labels, split.size, split.read
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def with_random_labels(split: Split, classes: int, *, seed: int) -> Split:
+    """A part whose labels are drawn by Philox, each of `classes` as likely as another.
+
+    An image's label depends on the seed and on its place in the whole part alone, so that it has the same one in every
+    selection of images.
+    """
+    _, chosen = unwrapped(split)
+    drawn = philox.below(philox.Stream(seed, philox.purpose("labels/random")), chosen, (classes,))
+    return Relabelled(split, drawn[:, 0])
+
+
 class LeftOut(NamedTuple):
     """Something in a source that is not among the images, and why."""
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minialex.backend import registry
 from minialex.backend.protocol import Backend
 from minialex.data import DataSet, Split, checked, load
-from minialex.data.dataset import statistics_of
+from minialex.data.dataset import Relabelled, statistics_of, with_random_labels
 from minialex.engine import fingerprint
 from minialex.engine.session import Session, placement_of
 from minialex.errors import ConfigurationError, DataError
@@ -43,7 +43,17 @@ def load_data(recipe: Recipe, part: str = "") -> DataSet:
         resize=recipe.resize,
         part=part,
     )
-    return checked(data, skip_broken=True) if recipe.skip_broken else data
+    data = checked(data, skip_broken=True) if recipe.skip_broken else data
+    if part == "train" and recipe.labels != "own":  # what was to be learned, not what the images show
+        data = replace(data, validation=labelled(recipe, replace(data, train=data.validation)).train)
+    return data
+
+
+def labelled(recipe: Recipe, data: DataSet) -> DataSet:
+    """The data as it is trained on: with the classes that `labels` gives the training images."""
+    if recipe.labels == "own":
+        return data
+    return replace(data, train=with_random_labels(data.train, len(data.class_names), seed=recipe.seed))
 
 
 def prepare(recipe: Recipe, data: DataSet) -> Recipe:
@@ -126,18 +136,6 @@ def precision_of(recipe: Recipe, asked: str | None) -> str:
     return found
 
 
-class Renumbered:
-    """A part of a data set whose labels are numbers of a network's classes: a `minialex.data.Split`."""
-
-    def __init__(self, split: Split, numbers: NDArray[np.int64]) -> None:
-        self.labels = numbers[split.labels]
-        self.size = split.size
-        self.read = split.read
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
 def validation_for(network: Weights, data: DataSet, where: str) -> tuple[tuple[str, ...], Split]:
     """The names of a network's classes, and the validation images with labels that are numbers of these.
 
@@ -167,4 +165,5 @@ def validation_for(network: Weights, data: DataSet, where: str) -> tuple[tuple[s
             raise ConfigurationError(
                 f"'{data.name}' has other classes than {where} was trained on: '{name}' is not among those"
             )
-    return known, Renumbered(data.validation, np.array([number[name] for name in data.class_names], np.int64))
+    numbers = np.array([number[name] for name in data.class_names], np.int64)
+    return known, Relabelled(data.validation, numbers[data.validation.labels])

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from minialex.engine.summary import summarise
+from minialex.errors import ConfigurationError
 from minialex.network import variants
 from minialex.network.network import Network
 from minialex.recipe.fields import Recipe
 from minialex.screen.formats import amount, long_time, readable_size, seconds
 from minialex.screen.sheet import Sheet
+from minialex.speed.energy import PAPER_DAYS, kilowatt_hours, paper_kilowatt_hours
 from minialex.speed.plan import Floor, Layout, averaged, floor, lay_out
-from minialex.speed.rates import PRECISIONS, Rates
+from minialex.speed.rates import KNOWN, PRECISIONS, Rates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +37,7 @@ class Setting:
         placement: for each column, the number of its device
         link: bytes a second in one direction, None for the devices' own
         images: of an epoch of the training whose time is said
+        watts: of each device, None for what makers state
     """
 
     recipe: Recipe
@@ -43,6 +46,18 @@ class Setting:
     placement: tuple[int, ...]
     link: float | None
     images: int
+    watts: float | None = None
+
+    @property
+    def power(self) -> float | None:
+        """Watts of all devices together, the pretend ones of one machine counted once; None where some are unknown."""
+        each = [self.watts or rates.watts for rates in self.cards]
+        return None if None in each else math.fsum(watts for watts in each if watts is not None)
+
+    @property
+    def cards(self) -> tuple[Rates, ...]:
+        """The devices that columns are on, each once."""
+        return tuple(self.devices[n] for n in sorted(set(self.placement)))
 
     @property
     def network(self) -> Network:
@@ -97,6 +112,59 @@ def training(plan: Setting, floors: Sequence[Floor]) -> Sheet:
         whole = one.training_seconds(plan.images, plan.recipe.epochs)
         rows.append([one.precision, f"{one.batch:,}", *(long_time(whole / share) for share in SHARES)])
     return Sheet(f"Training of {plan.recipe.epochs} epochs of {plan.images:,} images on {plan.names}", header, rows)
+
+
+def energy(plan: Setting, floors: Sequence[Floor]) -> Sheet:
+    """The energy of a whole training at stated watts; see `minialex.speed.energy`.
+
+    Raises:
+        ConfigurationError: If nobody states the watts of a device.
+    """
+    watts = needed_power(plan)
+    header = ["precision", "batch", "watts", *(f"kWh at {share:.0%} of the floor's speed" for share in SHARES)]
+    rows = []
+    for one in floors:
+        whole = one.training_seconds(plan.images, plan.recipe.epochs)
+        used = [_kwh(kilowatt_hours(watts, whole / share)) for share in SHARES]
+        rows.append([one.precision, f"{one.batch:,}", f"{watts:,g}", *used])
+    title = f"Energy of {plan.recipe.epochs} epochs of {plan.images:,} images on {plan.names}"
+    return Sheet(title, header, rows)
+
+
+def needed_power(plan: Setting) -> float:
+    """Watts of all devices together.
+
+    Raises:
+        ConfigurationError: If nobody states them for a device.
+    """
+    unknown = [rates.name for rates in plan.cards if not (plan.watts or rates.watts)]
+    if plan.power is None:
+        raise ConfigurationError(f"the power of {unknown[0]} is not known; give the watts of each device with --watts")
+    return plan.power
+
+
+def energy_remarks(plan: Setting) -> list[str]:
+    """Where the watts are from, and what is left out."""
+    text = []
+    for rates in {rates.name: rates for rates in plan.cards}.values():
+        source = f"{plan.watts:g} W as given" if plan.watts else f"{rates.watts:g} W ({rates.watts_source})"
+        text.append(f"{rates.name}: {source}")
+    least, most = map(_kwh, paper_kilowatt_hours())
+    theirs = KNOWN["gtx580"]
+    text.append(
+        f"The paper's training took two GTX 580, {theirs.watts:g} W each ({theirs.watts_source}), for "
+        f"{PAPER_DAYS[0]} to {PAPER_DAYS[1]} days (section 5): {least} to {most} kWh."
+    )
+    text.append(
+        "Of the devices alone: the machine around them, its cooling, and every training that led to this one are left "
+        "out. Watts are the most that a device takes, and one that waits takes less, so that at a part of the floor's "
+        "speed this is an upper bound."
+    )
+    return text
+
+
+def _kwh(value: float) -> str:
+    return f"{float(f'{value:.3g}'):,g}"
 
 
 def layers(plan: Setting, precisions: Sequence[str], batch: int) -> Sheet:
@@ -197,7 +265,10 @@ def as_json(plan: Setting, precisions: Sequence[str], batches: Sequence[int]) ->
         "steps": [],
     }
     for one in plan.floors(precisions, batches):
-        entry = {**one.as_json(), "training_seconds": one.training_seconds(plan.images, plan.recipe.epochs)}
+        whole = one.training_seconds(plan.images, plan.recipe.epochs)
+        entry = {**one.as_json(), "training_seconds": whole}
+        if plan.power is not None:
+            entry["training_kilowatt_hours"] = kilowatt_hours(plan.power, whole)
         if layout.exchanges:
             other = plan.replicas(one)
             entry["averaged_gradients"] = {"exchanged_bytes": other.exchanged, "seconds": other.seconds}

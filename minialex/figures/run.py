@@ -20,6 +20,7 @@ from minialex.screen.formats import plural
 from minialex.speed import machine
 from minialex.storage import atomic
 from minialex.training import finetuning
+from minialex.training.loop import energy_of
 
 EXAMPLES = 24  # images that a report shows
 FEW = slice(0, 8)  # of these, in the picture of predictions
@@ -61,6 +62,7 @@ def write_report(paths: RunPaths, recipe: Recipe, data: DataSet, found: Evaluati
             ("seed", f"{recipe.seed}"),
             *_beginning(paths),
             *_machine(recipe),
+            *_energy(paths),
             *_commands(paths, recipe),
         ),
         metrics=metrics,
@@ -93,6 +95,22 @@ def _machine(recipe: Recipe) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
         ("date", str(described["date"])),
     ]
+
+
+def _energy(paths: RunPaths) -> list[tuple[str, str]]:
+    """What the training took, where the machine counts it."""
+    taken = energy_of(paths.folder)
+    if not taken:
+        return []
+    parts = ", ".join(f"{part} {watt_hours(value)}" for part, value in taken.items())
+    return [("energy", f"{watt_hours(sum(taken.values()))} ({parts}), with all else that ran there meanwhile")]
+
+
+def watt_hours(value: float) -> str:
+    """An energy in three digits: ``"0.42 Wh"``, ``"12.3 Wh"``, ``"4.51 kWh"``."""
+    if value >= 1000:
+        return f"{float(f'{value / 1000:.3g}'):,g} kWh"
+    return f"{float(f'{value:.3g}'):g} Wh"
 
 
 def _commands(paths: RunPaths, recipe: Recipe) -> list[tuple[str, str]]:

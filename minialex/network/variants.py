@@ -20,7 +20,7 @@ from minialex.network.layers import (
     SpatialResponseNorm,
     Tanh,
 )
-from minialex.network.models import CIFAR4, MODELS, ONE_SIDED, around, glorot, he
+from minialex.network.models import CIFAR4, CIFAR5, MODELS, ONE_SIDED, around, glorot, he
 from minialex.network.network import Network
 from minialex.recipe.fields import NetworkFields, is_own
 
@@ -38,9 +38,12 @@ def build(fields: NetworkFields) -> Network:
     if fields.model not in MODELS:
         raise ConfigurationError(f"no model '{fields.model}'.{nearest(fields.model, MODELS)}")
     network = MODELS[fields.model]
-    four = framed, with_neurons, initialised  # of the four-layer network no more varies
+    of_cifar: dict[str, tuple[Callable[[Network, NetworkFields], Network], ...]] = {  # of these no more varies
+        CIFAR4.name: (framed, with_neurons, initialised),
+        CIFAR5.name: (framed, renormalised, with_neurons, initialised),
+    }
     eight = sized, with_sixth, connected, normalised, pooled, with_neurons, with_dropout, shortened, initialised
-    for vary in four if network is CIFAR4 else eight:
+    for vary in of_cifar.get(network.name, eight):
         network = vary(network, fields)
     network.stages(fields.columns)  # says at once what does not fit
     return network
@@ -109,6 +112,18 @@ def connected(network: Network, fields: NetworkFields) -> Network:
     return network if fields.connect == "paper" else each(network, change)
 
 
+def norm_constants(fields: NetworkFields) -> dict[str, Any]:
+    """Of a normalisation (section 3.3): its constants, and which channels it sees."""
+    return {
+        "size": fields.norm_size,
+        "k": fields.norm_k,
+        "alpha": fields.norm_alpha,
+        "beta": fields.norm_beta,
+        "alpha_over_n": fields.norm_alpha_over_n,
+        "sees": "all" if fields.norm_scope == "all" else "own",
+    }
+
+
 def normalised(network: Network, fields: NetworkFields) -> Network:
     """Which layers are normalised (section 3.3), how, and where: after ReLU, before the first, after pooling."""
     layers: list[Layer] = []
@@ -116,17 +131,7 @@ def normalised(network: Network, fields: NetworkFields) -> Network:
         norms: list[Layer] = []
         number = convolution.name[-1]
         if convolution.name in fields.norm_layers:
-            norms.append(
-                LocalResponseNorm(
-                    f"norm{number}",
-                    size=fields.norm_size,
-                    k=fields.norm_k,
-                    alpha=fields.norm_alpha,
-                    beta=fields.norm_beta,
-                    alpha_over_n=fields.norm_alpha_over_n,
-                    sees="all" if fields.norm_scope == "all" else "own",
-                )
-            )
+            norms.append(LocalResponseNorm(f"norm{number}", **norm_constants(fields)))
         if convolution.name == "conv2" and fields.spatial_norm:
             norms.append(SpatialResponseNorm("spatial2"))
         rest = [layer for layer in block if not isinstance(layer, LocalResponseNorm)]
@@ -137,6 +142,18 @@ def normalised(network: Network, fields: NetworkFields) -> Network:
             place = len(rest)
         layers += [convolution, *rest[:place], *norms, *rest[place:]]
     return replace(network, layers=tuple(layers))
+
+
+def renormalised(network: Network, fields: NetworkFields) -> Network:
+    """The normalisations that a network has, where they are: those of `norm_layers`, with the fields' constants."""
+
+    def change(layer: Layer) -> list[Layer]:
+        if not isinstance(layer, LocalResponseNorm):
+            return [layer]
+        wanted = layer.name.replace("norm", "conv") in fields.norm_layers
+        return [replace(layer, **norm_constants(fields))] if wanted else []
+
+    return each(network, change)
 
 
 def pooled(network: Network, fields: NetworkFields) -> Network:
@@ -188,7 +205,7 @@ def initialised(network: Network, fields: NetworkFields) -> Network:
     def change(layer: Layer) -> list[Layer]:
         if not isinstance(layer, Conv2d | Linear):
             return [layer]
-        std = layer.std if network.name == CIFAR4.name else stds.get(layer.name, fields.std_middle)
+        std = layer.std if network.name in (CIFAR4.name, CIFAR5.name) else stds.get(layer.name, fields.std_middle)
         inputs = seen[layer.name] * (layer.size**2 if isinstance(layer, Conv2d) else 1)
         if fields.init == "he" and layer.name != last:
             std = he(inputs)

@@ -42,7 +42,7 @@ class NetworkFields:
     model: str = option(
         "alexnet",
         "which network of minialex.network.models; or one of your own: FILE.py:NAME, MODULE:NAME or an installed one",
-        choices=("alexnet", "alexnet_small", "cifar4"),
+        choices=("alexnet", "alexnet_small", "cifar4", "cifar5"),
     )
     columns: int = option(2, "columns that the network is divided into; 2 as on the two GPUs (3.2)", minimum=1)
     classes: int = option(1000, "classes to tell apart; set from the data if 0", minimum=0)
@@ -177,6 +177,11 @@ class ImageFields:
     skip_broken: bool = option(False, "leave out image files that cannot be read, and list them, instead of stopping")
     train_images: int = option(0, "use only so many training images; 0: all", minimum=0)
     validation_images: int = option(0, "use only so many validation images; 0: all", minimum=0)
+    labels: str = option(
+        "own",
+        "classes of the training images: their own, or drawn at random once for each image (Zhang et al. 2017)",
+        choices=("own", "random"),
+    )
     crops: str = option("random", "training crops: at random, or the centre (4.1)", choices=("random", "centre"))
     crop_positions: str = option(
         "inclusive",

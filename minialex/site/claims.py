@@ -11,6 +11,8 @@ from typing import Any
 from minialex import studies
 from minialex.engine.summary import PAPER_TOTALS
 from minialex.site import ROOT
+from minialex.speed.energy import PAPER_DAYS, paper_kilowatt_hours
+from minialex.speed.rates import KNOWN
 from minialex.studies import words
 
 NONE = ("not recorded", "Here: not recorded.")
@@ -54,6 +56,8 @@ def _ours(claim: Mapping[str, Any]) -> tuple[str, str]:
     if claim.get("ours") == "summary":
         said = f"{PAPER_TOTALS['parameters']:,} parameters, {PAPER_TOTALS['neurons']:,} neurons"
         return said, f"Here: {said}."
+    if claim.get("ours") == "energy":
+        return _energy()
     if claim.get("ours") in RECORDED:
         name, said_of = RECORDED[claim["ours"]]
         path = ROOT / "benchmarks" / "results" / name
@@ -63,7 +67,7 @@ def _ours(claim: Mapping[str, Any]) -> tuple[str, str]:
         return NONE
     verdicts, sentences = [], []
     for arm, sentence in zip(found.arms[1:], studies.verdict(found), strict=True):
-        if arm.name in claim.get("arms", [arm.name]) and found.study.arm(arm.name).expect != "none":
+        if arm.name in claim["arms"] if "arms" in claim else found.study.arm(arm.name).expect != "none":
             verdict = words.judgement(found, arm)
             verdicts += [verdict] if verdict not in verdicts else []
             sentences.append(f"- {sentence[0].upper()}{sentence[1:]}")
@@ -72,6 +76,17 @@ def _ours(claim: Mapping[str, Any]) -> tuple[str, str]:
     title = found.study.title
     link = f"[{title}](studies.md#{slugify(title, '-')})"
     return "; ".join(verdicts), "\n".join(["Here:", "", *sentences, "", f"The study: {link}."])
+
+
+def _energy() -> tuple[str, str]:
+    """The paper's cards at their stated watts."""
+    least, most = (f"{value:.0f}" for value in paper_kilowatt_hours())
+    card = KNOWN["gtx580"]
+    return f"{least} to {most} kWh for the two cards, by stated watts", (
+        f"By arithmetic: two cards of {card.watts:g} W ([stated]({card.watts_source})) for {PAPER_DAYS[0]} to "
+        f"{PAPER_DAYS[1]} days take {least} to {most} kWh, without the machine around them and without the trainings "
+        "that led to this one. The command has the same for a card of today."
+    )
 
 
 def _bench(recorded: Mapping[str, Any]) -> tuple[str, str]:
@@ -133,10 +148,23 @@ def _alike(found: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
+def _within(found: Mapping[str, Any]) -> tuple[str, str]:
+    """How many errors stay within a super-class."""
+    if "within_super_class" not in found["intervals"]:  # recorded before they were counted
+        return NONE
+    share, chance = (found["intervals"][key] for key in ("within_super_class", "within_super_class_by_chance"))
+    return f"{100 * share[0]:.0f}% of the errors ({100 * chance[0]:.0f}% by chance)", (
+        f"Here: of the wrongly classified CIFAR-10 images {100 * share[0]:.0f}% (95% interval over the runs "
+        f"{100 * share[1]:.0f} to {100 * share[2]:.0f}) were taken for another animal where they show an animal, or "
+        f"another vehicle where they show a vehicle; chance would give {100 * chance[0]:.0f}%. {_source(found)}"
+    )
+
+
 RECORDED: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], tuple[str, str]]]] = {
     "bench": ("cpu.json", _bench),
     "kernels": ("looked.json", _kernels),
     "moved": ("looked.json", _moved),
     "alike": ("looked.json", _alike),
+    "within": ("looked.json", _within),
 }
 """Results that stand in ``benchmarks/results``: the file, and what is said of it in a few words and in full."""

@@ -30,6 +30,8 @@ class Rates:
         link: bytes a second to another such device, in one direction; None where there is no other
         memory: bytes; None if unknown
         source: where the numbers are from
+        watts: the most that it takes, as stated (board or package power); None if unknown
+        watts_source: where that is from
     """
 
     name: str
@@ -38,6 +40,8 @@ class Rates:
     link: float | None = None
     memory: int | None = None
     source: str = ""
+    watts: float | None = None
+    watts_source: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON takes them."""
@@ -54,11 +58,11 @@ KNOWN: dict[str, Rates] = {
     "h200": Rates(
         "NVIDIA H200", {"float32": 67e12, "tf32": 394e12, "bfloat16": 788e12}, 4.3e12, LINKS["nvlink4"], 141 * 10**9,
         "bfloat16 and memory measured on one H200 (2026-11-23); tf32 taken as half of bfloat16; float32 and link as "
-        f"stated, {_HOPPER}",
+        f"stated, {_HOPPER}", 700, "https://hmc-tech.com/gpu/nvidia-h100-vs-nvidia-h200-sxm-vs-nvidia-gb200",
     ),
     "h100": Rates(
         "NVIDIA H100 SXM", {"float32": 67e12, "tf32": 494.7e12, "bfloat16": 989.4e12}, 3.35e12, LINKS["nvlink4"],
-        80 * 10**9, f"as stated, {_HOPPER}",
+        80 * 10**9, f"as stated, {_HOPPER}", 700, "https://hawkvelt.id.au/post/2024-08-04-nvidia-h100",
     ),
     "a100": Rates(
         "NVIDIA A100 80GB SXM", {"float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12}, 2.039e12, LINKS["nvlink3"],
@@ -67,6 +71,7 @@ KNOWN: dict[str, Rates] = {
     "l4": Rates(
         "NVIDIA L4", {"float32": 30.3e12, "tf32": 62.7e12, "bfloat16": 125.3e12}, 300e9, LINKS["pcie4"], 24 * 2**30,
         "as stated, https://hmc-tech.com/gpu/nvidia-l4-vs-nvidia-t4 and https://topcpu.net/en/gpu-c/l4-vs-tesla-t4",
+        72, "https://acecloud.ai/blog/nvidia-h200-vs-h100-vs-a100-vs-l40s-vs-l4",
     ),
     "t4": Rates(
         "NVIDIA T4", {"float32": 8.14e12}, 320e9, LINKS["pcie3"], 16 * 2**30,
@@ -75,6 +80,7 @@ KNOWN: dict[str, Rates] = {
     "rtx4090": Rates(
         "NVIDIA GeForce RTX 4090", {"float32": 82.6e12, "tf32": 82.6e12, "bfloat16": 165.2e12}, 1008e9, LINKS["pcie4"],
         24 * 2**30, "as stated, https://waredb.com/processor/nvidia-geforce-rtx-4090",
+        450, "https://bytebuys.com/power-consumption-of-the-rtx-4090-how-much-energy-does-the-gpu-use",
     ),
     "rtx3060": Rates(
         "NVIDIA GeForce RTX 3060", {"float32": 12.7e12}, 360e9, LINKS["pcie4"], 12 * 2**30,
@@ -85,6 +91,7 @@ KNOWN: dict[str, Rates] = {
         "the paper's card with 3 GB: 512 cores at 1.544 GHz, "
         "https://bit-tech.net/reviews/tech/graphics/nvidia-geforce-gtx-580-review/2/; memory: "
         "http://grafikkartentest.net/nvidia-geforce-gtx-580/",
+        244, "https://www.game-debate.com/hardware/index.php?gid=448&graphics=GeForce%20GTX%20580",
     ),
 }  # fmt: skip
 """Devices by the short name that ``minialex plan --devices`` takes."""
@@ -140,8 +147,8 @@ def _checked(path: Path, name: str, fields: Any) -> Rates:
         and set(fields["matrix"]) <= set(PRECISIONS)
         and all(map(positive, fields["matrix"].values()))
         and positive(fields.get("copy"))
-        and all(fields.get(key) is None or positive(fields[key]) for key in ("link", "memory"))
-        and all(isinstance(fields.get(key, ""), str) for key in ("name", "source"))
+        and all(fields.get(key) is None or positive(fields[key]) for key in ("link", "memory", "watts"))
+        and all(isinstance(fields.get(key, ""), str) for key in ("name", "source", "watts_source"))
     )
     if not sound:
         raise ConfigurationError(

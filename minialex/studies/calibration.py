@@ -9,6 +9,7 @@ from typing import Any
 
 from minialex.errors import ConfigurationError
 from minialex.runs.run_folder import RunPaths, read_metrics
+from minialex.runs.weights_file import recipe_of
 from minialex.studies import measures, search
 from minialex.studies.outcome import run_folder
 from minialex.studies.running import Job, unfinished
@@ -68,16 +69,25 @@ def chosen(study: Study, out: Path) -> dict[str, Any]:
 
 
 def value(study: Study, folder: Path) -> float:
-    """What the search minimises: the last validation error; epochs to the goal for figure 1; infinity for a failure.
+    """What the search minimises: the last validation error, or what the study is about where that is another thing.
 
-    Beyond the last epoch the training error that is left above the goal counts on, in points, so that rates that do
-    not arrive have an order, too.
+    That is the training error of the last epoch, epochs to the goal for figure 1, or the steps until the loss has left
+    chance. A failure is infinite.
+
+    Beyond the last epoch the training error that is left above the goal counts on, in points, and beyond the last step
+    the loss that is left, so that rates that do not arrive have an order, too.
     """
     if measures.diverged(folder):
         return math.inf
     metrics: Sequence[Mapping[str, Any]] = read_metrics(RunPaths(folder).metrics)
-    if study.measure != "epochs":
+    if study.measure in ("error", "gap"):
         return measures.last_error(metrics)
-    epochs = measures.epochs_to_goal(metrics)
+    if study.measure == "start":
+        classes, last = recipe_of(folder).classes, [r for r in metrics if r["kind"] == "train"][-1]
+        steps = measures.steps_to_leave_chance(metrics, classes)
+        return steps if steps is not None else last["step"] * last["loss"] / measures.chance(classes)
     end, error = measures.training_curve(metrics)[-1]
+    if study.measure == "training":
+        return 100 * error
+    epochs = measures.epochs_to_goal(metrics)
     return epochs if epochs is not None else end + 100 * (error - GOAL)

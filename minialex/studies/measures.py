@@ -14,6 +14,7 @@ import numpy as np
 from minialex.backend.protocol import Backend
 from minialex.data import DataSet, load
 from minialex.data.dataset import Subset
+from minialex.engine.opening import labelled
 from minialex.engine.session import Session, placement_of
 from minialex.errors import CheckpointError
 from minialex.evaluation.errors import Evaluation, evaluate
@@ -83,9 +84,14 @@ def epochs_to_goal(metrics: Metrics, goal: float = GOAL) -> float | None:
     return next((epoch for epoch, error in training_curve(metrics) if error <= goal), None)
 
 
+def chance(classes: int) -> float:
+    """The loss below which a network has left chance: well below ln K, that of a guess among K classes."""
+    return LEFT_CHANCE * math.log(classes)
+
+
 def steps_to_leave_chance(metrics: Metrics, classes: int) -> int | None:
     """Steps until the training loss, averaged over a record of some steps, first is well below a guess's; or None."""
-    below = LEFT_CHANCE * math.log(classes)
+    below = chance(classes)
     return next((int(r["step"]) for r in metrics if r["kind"] == "train" and r["loss"] < below), None)
 
 
@@ -116,7 +122,7 @@ class Networks:
         """Top-1 error on training images as the network is used: no dropout, no augmentation; per cent."""
 
         def compute() -> float:
-            split = self.data(recipe).train
+            split = labelled(recipe, self.data(recipe)).train
             few = Subset(split, np.arange(min(len(split), TRAINING_IMAGES)))
             return 100 * evaluate([self.session(folder)], few).error(1)
 

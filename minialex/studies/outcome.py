@@ -212,6 +212,8 @@ def collect(of: Study, seeds: Sequence[int], out: Path, networks: measures.Netwo
             errors = ()
         elif of.measure == "gap":
             values = tuple(error - networks.training_error(*run) for error, run in zip(errors, runs, strict=True))
+        elif of.measure == "training":
+            values = tuple(networks.training_error(*run) for run in runs)
         elif of.measure == "epochs":
             values = tuple(measures.epochs_to_goal(found) for found in metrics)
             limits[arm.name] = float(recipes[0].epochs)

@@ -24,8 +24,8 @@ from minialex.recipe.fields import Recipe, fields
 from minialex.recipe.toml import load as load_recipe
 
 ORDER = (
-    "relu", "columns", "columns-equal", "norm", "norm-constants", "pooling", "augmentation", "dropout", "depth",
-    "decay", "momentum", "bias", "views", "ensemble",
+    "relu", "columns", "columns-equal", "norm", "norm-cifar", "norm-constants", "pooling", "augmentation", "dropout",
+    "depth", "decay", "momentum", "bias", "views", "ensemble", "data", "random-labels",
 )  # fmt: skip
 """The studies in course order."""
 
@@ -35,6 +35,7 @@ INDIFFERENT = ("loader_threads", "keep_checkpoints", "checkpoint_steps")
 MEASURES = {
     "error": "validation top-1 error, %",
     "gap": "validation minus training top-1 error, points",
+    "training": "training top-1 error, %",
     "epochs": "epochs to a training error of 25 %",
     "start": "steps until the loss has left chance",
 }

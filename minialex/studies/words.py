@@ -24,6 +24,7 @@ import math
 from collections.abc import Sequence
 
 from minialex.engine.schedule import epoch_rates
+from minialex.recipe.fields import Recipe
 from minialex.speed import machine
 from minialex.studies import search
 from minialex.studies.outcome import ArmResult, Outcome
@@ -44,11 +45,15 @@ OF_INTEREST = 1.0  # points, where the paper gives no number
 HEADS = {
     "error": "top-1 error, %",
     "gap": "validation − training error, points",
+    "training": "training top-1 error, %",
     "epochs": "epochs to 25% training error",
     "start": "steps until the loss has left chance",
 }
-UNITS = {"error": "points of top-1 error", "gap": "points", "epochs": "epochs", "start": "steps"}
-DIGITS = {"error": 1, "gap": 1, "epochs": 2, "start": 0}
+UNITS = {
+    "error": "points of top-1 error", "gap": "points", "training": "points of training error", "epochs": "epochs",
+    "start": "steps",
+}  # fmt: skip
+DIGITS = {"error": 1, "gap": 1, "training": 1, "epochs": 2, "start": 0}
 """Of each measure: the head of its column, the unit in a sentence, digits after the point."""
 
 
@@ -101,12 +106,14 @@ def decay_folds(outcome: Outcome, arm: ArmResult) -> float | None:
     recipes = [study.recipe(each, outcome.seeds[0]) for each in (study.compared_with(of), of)]
     if set(recipes[0].differences(recipes[1])) - {"learning_rate"} != {"weight_decay"}:
         return None
-    shrunk: list[float] = []
-    for recipe in recipes:
-        rates = sum(epoch_rates(recipe, epoch, ()).learning_rate for epoch in range(1, recipe.epochs + 1))
-        steps = int(outcome.facts["training_images"]) // recipe.batch_size
-        shrunk.append(rates * steps / (1 - recipe.momentum) * recipe.weight_decay)
+    shrunk = [shrinkage(recipe, int(outcome.facts["training_images"])) for recipe in recipes]
     return abs(shrunk[0] - shrunk[1])
+
+
+def shrinkage(recipe: Recipe, images: int) -> float:
+    """By how many e-foldings weight decay alone shrinks a weight in a training on so many images."""
+    rates = sum(epoch_rates(recipe, epoch, ()).learning_rate for epoch in range(1, recipe.epochs + 1))
+    return rates * (images // recipe.batch_size) / (1 - recipe.momentum) * recipe.weight_decay
 
 
 def verdict(outcome: Outcome) -> tuple[str, ...]:
@@ -150,7 +157,7 @@ def table(outcome: Outcome) -> str:
     digits = DIGITS[study.measure]
     sources = sorted({line.source for line in study.published})
     goals = sorted({goal for arm in outcome.arms for goal in arm.goals})
-    errors = "top-1 error, %" if study.measure in ("gap", "start") else ""
+    errors = "validation top-1 error, %" if study.measure in ("gap", "training", "start") else ""
     head = [
         "arm", f"{HEADS[study.measure]}: mean", "95% interval", *(f"to {goal}" for goal in goals), errors, "runs",
         "learning rate", "difference" if _one_base(outcome) else "difference, from", "its 95% interval", "p (Holm)",
@@ -250,9 +257,11 @@ def provenance(outcome: Outcome) -> str:
     """Where the figures come from, in a line."""
     facts, seeds = outcome.facts, ", ".join(map(str, outcome.seeds))
     where, versions = facts.get("machine", {}), facts.get("versions", {})
+    differ = any({"train_images", "epochs"} & set(arm.fields) for arm in outcome.study.arms)
     return (
         f"`{machine.anywhere(facts['command'])}`; {facts['data']}, {facts['training_images']:,} training and "
-        f"{facts['validation_images']:,} validation images, {facts['epochs']} epochs, seeds {seeds}; "
+        f"{facts['validation_images']:,} validation images, {facts['epochs']} epochs"
+        f"{' (the first arm)' if differ else ''}, seeds {seeds}; "
         f"{facts['seconds'] / 60:.0f} minutes of training on one core each: {where.get('processor')}, "
         f"{where.get('cores')} cores; minialex {versions.get('minialex')} ({facts['backend']}), Python "
         f"{versions.get('python')}, NumPy {versions.get('numpy')}; {facts['date']}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from minialex.backend.protocol import Backend
 from minialex.data import DataSet, Split, batches, epoch_order
 from minialex.data.dataset import statistics_of
 from minialex.engine.columns import Placement
+from minialex.engine.opening import labelled
 from minialex.engine.schedule import EpochRates, epoch_rates
 from minialex.engine.session import Session, StepOutcome
 from minialex.errors import CheckpointError, NumericalError, ResourceError
@@ -27,6 +30,8 @@ from minialex.recipe.fields import Recipe
 from minialex.runs import checkpoint
 from minialex.runs.run_folder import BEGUN, DATA, Run, RunData, has_data, read_data, write_data
 from minialex.runs.weights_file import recipe_of
+from minialex.speed.energy import Meter
+from minialex.storage import atomic
 from minialex.training import finetuning, resuming
 from minialex.training.finetuning import Start
 from minialex.training.guards import LossGuard, dead_units, dead_units_warning, first_not_finite
@@ -35,6 +40,18 @@ from minialex.training.signals import StopRequest
 
 RECORD_STEPS = 10  # steps that one training record averages
 PROBE_IMAGES = 32  # images that are looked at for dead units
+
+
+ENERGY = "energy.json"  # in a run's folder: watt-hours by part of the machine, where it counts them
+
+
+def energy_of(folder: Path) -> dict[str, float]:
+    """What a run's training took until its last checkpoint, watt-hours by part of the machine; empty if unknown."""
+    try:
+        found = json.loads((folder / ENERGY).read_text(encoding="utf-8"))
+        return {str(part): float(value) for part, value in found.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
 
 
 class StepResult(NamedTuple):
@@ -168,6 +185,7 @@ def train(
         checkpoint.to_standard_error(warnings[-1])
     progress = Progress() if saved is None else restored(saved, recipe)
     told = len(warnings)
+    data = labelled(recipe, data)
     decides = resuming.deciding(recipe, data)
     if resume:
         if saved is not None and not has_data(run.paths.folder):  # it is written before the first checkpoint
@@ -269,6 +287,8 @@ class Training:
         self.recipe = self.session.recipe
         self.steps_per_epoch: int = len(self.data.train) // self.recipe.batch_size
         self.guard = LossGuard(self.recipe)
+        before = energy_of(self.run.paths.folder)
+        self.meter = Meter(self.session.backend, self.session.plan.placement, before)
         self.steps: list[tuple[float, float, float]] = []  # loss, top-1, seconds of steps not yet recorded
 
     @property
@@ -390,6 +410,8 @@ class Training:
     def save(self, *, best: bool = False) -> None:
         """Write a checkpoint of this moment, after the metrics and the log that belong to it."""
         self.run.sync()
+        if taken := self.meter.read():
+            atomic.write_json(self.run.paths.folder / ENERGY, taken)
         checkpoint.save(
             self.run.paths.checkpoints,
             self.progress.step,
@@ -404,6 +426,7 @@ class Training:
         """Write the steps since the last time as one training record."""
         if not self.steps:
             return
+        self.meter.tick()
         step = self.progress.step
         loss, top1, seconds = (float(mean) for mean in np.asarray(self.steps).mean(axis=0))
         rate = {} if now is None else {"learning_rate": now.learning_rate}

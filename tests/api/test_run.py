@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import minialex
+from minialex.api.run import choose_recipe
 from minialex.cli.app import run as command
 from minialex.errors import CheckpointError, ConfigurationError, DataError, ResourceError
 from minialex.network.layers import Flatten, Linear
@@ -84,6 +85,12 @@ def test_a_loaded_data_set_and_a_network_to_begin_with(there: Path, tiny: dict[s
     assert len(whole.evaluate(views=10).labels) == 16
     with pytest.raises(ConfigurationError, match="Did you mean 'epochs'"):
         minialex.train("shapes", epoch=1)
+
+
+@pytest.mark.parametrize("init", ["gaussian", "he", "glorot"])
+def test_init_is_how_weights_are_drawn_where_it_is_the_name_of_a_way(init: str) -> None:
+    assert choose_recipe("shapes", {"init": init}).init == init
+    assert choose_recipe("shapes", {"init": init}).init_from == ""
 
 
 def test_a_plain_script_gets_lines(tiny: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -225,3 +225,22 @@ def test_floors_of_every_known_device_and_recipe() -> None:
         for name in KNOWN:
             plan = planning.setting(base, ",".join([name] * base.columns), {}, None, 1000)
             assert tables(plan, planning.precisions(None, plan.devices), [base.batch_size])
+
+
+def test_energy_is_watts_times_hours_with_its_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(plan(capsys, "--devices", "h100,h100", "--precision", "tf32", "--json"))["steps"][0]
+    assert found["training_kilowatt_hours"] == pytest.approx(2 * 0.7 * found["training_seconds"] / 3600)
+    said = plan(capsys, "--devices", "h100,h100", "--precision", "tf32", "--energy", "--markdown")
+    table = said.split("Energy of 90 epochs")[1]
+    assert f"| {found['training_kilowatt_hours'] / 0.4:.3g} |" in table
+    assert "58.6 to 70.3 kWh" in table
+    assert "game-debate.com" in table
+    assert "Energy" not in plan(capsys, "--devices", "h100", "--markdown"), "only where it is asked for"
+    given = plan(capsys, "--devices", "t4", "--energy", "--watts", "70", "--markdown")
+    assert "70 W as given" in given
+    assert "the power of NVIDIA T4 is not known; give the watts" in error(capsys, "--devices", "t4", "--energy")
+
+
+def test_one_device_for_both_columns_is_counted_once(capsys: pytest.CaptureFixture[str]) -> None:
+    one = json.loads(plan(capsys, "--devices", "h100", "--precision", "tf32", "--json"))["steps"][0]
+    assert one["training_kilowatt_hours"] == pytest.approx(0.7 * one["training_seconds"] / 3600)

@@ -7,7 +7,7 @@ import pytest
 
 from minialex import philox
 from minialex.data import loader
-from minialex.data.dataset import ArraySplit
+from minialex.data.dataset import ArraySplit, Subset, with_random_labels
 from minialex.data.draws import epoch_order, training_draws
 from minialex.data.statistics import Statistics
 
@@ -36,3 +36,20 @@ def test_batches_are_counted(images: int, size: int, whole: int, some: int) -> N
     split = ArraySplit(np.zeros((images, 3, 2, 2), np.uint8), np.zeros(images, np.int64))
     found = [len(labels) for _, _, labels in loader.batches(split, np.arange(images), size, drop_last=False)]
     assert found == [min(size, images - begin) for begin in range(0, images, size)]
+
+
+def test_random_labels_are_of_the_seed_and_the_image_alone() -> None:
+    pixels = (np.arange(4000 * 12) % 251).astype(np.uint8).reshape(4000, 3, 2, 2)
+    whole = ArraySplit(pixels, np.zeros(4000, np.int64))
+    drawn = with_random_labels(whole, 10, seed=3)
+    again = philox.below(philox.Stream(3, philox.purpose("labels/random")), 4000, (10,))[:, 0]
+    assert drawn.labels.tolist() == again.tolist()
+    counts = np.bincount(drawn.labels, minlength=10)
+    assert counts.sum() == 4000
+    assert np.abs(counts - 400).max() < 5 * np.sqrt(360), "each class as likely as another"
+    assert with_random_labels(whole, 10, seed=4).labels.tolist() != drawn.labels.tolist()
+    chosen = np.array([7, 1, 3999])
+    part = with_random_labels(Subset(Subset(whole, np.arange(4000)[::-1]), 3999 - chosen), 10, seed=3)
+    assert part.labels.tolist() == drawn.labels[chosen].tolist(), "whichever images are taken"
+    assert (part.read(np.arange(3)) == whole.images[chosen]).all()
+    assert (len(part), part.size) == (3, 2)

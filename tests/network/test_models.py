@@ -174,3 +174,25 @@ def test_the_sixth_layer_of_table_2() -> None:
     assert sum(math.prod(shape) for shape in whole_shapes(wide, 2).values()) == 99_182_152
     program = variants.build(recipe.load("code145").replace(conv6=256)).layer("conv6")
     assert (program.std, program.bias) == (0.03, 1.0)
+
+
+def test_the_network_of_the_cifar_10_claim_is_normalised_where_it_was_in_2012() -> None:
+    """Sizes of ``layers-conv-local-13pct.cfg`` on crops of 24 × 24, kernels shared between places."""
+    chosen = recipe.load("cifar5").replace(classes=10)
+    network = variants.build(chosen)
+    names = [layer.name for layer in network.layers]
+    assert names[:8] == ["conv1", "pool1", "relu1", "norm1", "conv2", "relu2", "norm2", "pool2"]
+    stages = {stage.layer.name: stage for stage in network.stages(1)}
+    assert [stages[name].output[1] for name in ("conv1", "pool1", "pool2", "conv4")] == [24, 12, 6, 6]
+    norm = stages["norm1"].layer
+    assert (norm.size, norm.k, norm.beta) == (9, 1.0, 0.75)
+    assert norm.coefficient == pytest.approx(0.001 / 9)
+    weights = 64 * 75 + 64 * 1600 + 32 * 576 + 32 * 288 + 10 * 32 * 36
+    shapes = whole_shapes(network, 1)
+    assert sum(math.prod(shape) for name, shape in shapes.items() if name.endswith("weight")) == weights
+    without = variants.build(chosen.replace(norm_layers=()))
+    assert [layer.name for layer in without.layers] == [name for name in names if "norm" not in name]
+    one = variants.build(chosen.replace(norm_layers=("conv2",), norm_k=2.0))
+    assert [layer.k for layer in one.layers if "norm" in layer.name] == [2.0]
+    stds = {layer.name: layer.std for layer in network.layers if hasattr(layer, "std")}
+    assert stds == {"conv1": 0.0001, "conv2": 0.01, "conv3": 0.04, "conv4": 0.04, "fc5": 0.01}

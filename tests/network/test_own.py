@@ -69,7 +69,7 @@ def test_an_entry_point(monkeypatch):
     own.installed.cache_clear()
     try:
         assert variants.build(SMALL.replace(model="theirs")).name == "made"
-        known = "expected one of alexnet, alexnet_small, cifar4, theirs, FILE.py:NAME"
+        known = "expected one of alexnet, alexnet_small, cifar4, cifar5, theirs, FILE.py:NAME"
         with pytest.raises(ConfigurationError, match=known):
             SMALL.replace(model="theris")
     finally:

@@ -96,8 +96,37 @@ def test_every_claim_has_a_command_that_exists_and_its_own_result() -> None:
                 continue
             said = [sentence for sentence in ablations.verdict(found) if sentence[1:] in section]
             assert said, "a claim with a study shows what it found"
-            assert all("paper's claim" in sentence for sentence in said)
+            assert all("paper's claim" in sentence for sentence in said) or "arms" in claim
         assert not re.search(r"\d", str(claim.get("ours", ""))), "results of ours are read, not typed"
+
+
+def test_margins_over_earlier_results_are_what_their_numbers_give() -> None:
+    number, checked = r"(\d+\.\d)%", 0
+    for claim in claims.listed():
+        if " fewer" in claim["paper"]:
+            mine, theirs = (re.findall(number, side) for side in claim["paper"].split(": ")[0].split(" against "))
+            fewer = re.findall(r"(\d+)%", claim["paper"].split(": ")[1])
+            assert len(mine) == len(theirs) == len(fewer) >= 1
+            for a, b, margin in zip(mine, theirs, fewer, strict=True):
+                assert round(100 * (1 - float(a) / float(b))) == int(margin)
+                checked += 1
+    assert checked == 7
+
+
+def test_the_energy_of_the_papers_training_is_on_the_page() -> None:
+    pytest.importorskip("markdown", reason="pip install 'minialex[docs]'")
+    assert "two cards of 244 W ([stated](https://" in claims.page()
+    assert "take 59 to 70 kWh" in claims.page()
+
+
+def test_errors_within_a_super_class_come_from_the_record() -> None:
+    known = {"within_super_class": [0.8, 0.78, 0.82], "within_super_class_by_chance": [0.474, 0.47, 0.48]}
+    where = {"machine": {"processor": "x", "cores": 2}, "date": "2026-01-01"}
+    found = {"intervals": known, "runs": [{}] * 5, "command": "c", "recorded": where}
+    short, long = claims.RECORDED["within"][1](found)
+    assert short == "80% of the errors (47% by chance)"
+    assert "80% (95% interval over the runs 78 to 82)" in long
+    assert claims.RECORDED["within"][1]({**found, "intervals": {}}) == claims.NONE
 
 
 def test_notebooks_become_pages_with_pictures_and_words_for_them(tmp_path: Path) -> None:

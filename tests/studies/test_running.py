@@ -14,11 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from minialex.backend import registry
 from minialex.cli import app as cli
+from minialex.engine.opening import load_data
 from minialex.errors import ResourceError
 from minialex.runs.run_folder import RunPaths, read_metrics
 from minialex.runs.weights_file import recipe_of
-from minialex.studies import calibration, search, study
+from minialex.studies import calibration, measures, search, study
 from minialex.studies.measures import epochs_done, training_curve
 from minialex.studies.outcome import run_folder
 from minialex.studies.running import Job, Place, run
@@ -123,6 +125,32 @@ def test_rates_are_found_once_and_kept(
     assert "runs," in out
     assert cli.run(["ablate", mine, "--calibrate", "--out", "out"]) == 0
     assert "runs," not in capfd.readouterr().out, "nothing is trained twice"
+
+
+def test_classes_drawn_at_random_are_what_training_error_is_measured_with(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Evaluated on the images that it was trained on, a network is measured with the labels that it was to learn."""
+    tiny = ["--recipe", "shapes", "--batch-size", "8", "--kernels", "8,8,8,8,8", "--features", "32,32",
+            "--epochs", "40", "--train-images", "24", "--validation-images", "20", "--dropout", "0",
+            "--crops", "centre", "--reflect", "false", "--colour", "0", "--schedule", "constant"]  # fmt: skip
+    assert cli.run(["train", *tiny, "--labels", "random", "--out", "run"]) == 0
+    assert cli.run(["train", *tiny, "--epochs", "1", "--out", "own"]) == 0
+    of = load_data(recipe_of(here / "run"), "train")
+    assert of.validation.labels.tolist() != load_data(recipe_of(here / "own"), "train").validation.labels.tolist()
+    capfd.readouterr()
+    found = {}
+    last = max(here.glob("run/checkpoints/step-*"))  # the best is chosen by validation error
+    for part in ("train", "validation"):
+        assert cli.run(["evaluate", str(last), "--part", part, "--json"]) == 0
+        found[part] = json.loads(capfd.readouterr().out)["top1_error"]
+    assert found["train"] < 0.2, "learned by heart"
+    assert found["validation"] > 0.5, "and of no use"
+    recipe = recipe_of(here / "run")
+    networks = measures.Networks(registry.load("numba"), None, "")
+    assert networks.training_error(here / "run", recipe) == pytest.approx(100 * found["train"])
+    assert cli.run(["train", "--resume", "run", "--epochs", "41"]) == 0, "the same labels are drawn again"
+    assert key(recipe) != key(recipe.replace(labels="own"))
 
 
 def command(here: Path, *words: str) -> subprocess.Popen[str]:

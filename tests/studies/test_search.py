@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minialex.errors import ConfigurationError
-from minialex.studies import search
+from minialex.recipe.toml import load
+from minialex.studies import calibration, search
 from minialex.studies.search import Curve
 from minialex.studies.study import Study, key, parse
 
@@ -108,3 +111,29 @@ def test_the_sign_at_the_two_best_rates_of_both() -> None:
     assert search.agree(below, below.arm("b"), -1)
     crossed = searched(b={0.005: (53, 55), 0.01: (50, 49), 0.02: (54, 55)})
     assert not search.agree(crossed, crossed.arm("b"), -1), "at b's second rate it errs more than a at its first"
+
+
+@pytest.mark.parametrize(
+    ("measure", "losses", "found"),
+    [
+        ("error", (2.3, 1.0), 40.0),
+        ("gap", (2.3, 1.0), 40.0),
+        ("training", (2.3, 1.0), 25.0),
+        ("start", (2.3, 1.0), 20),
+        ("start", (2.3, 2.2), 20 * 2.2 / (0.9 * math.log(10))),  # never left: later the more loss there is
+        ("epochs", (2.3, 1.0), 2.0),
+    ],
+)
+def test_what_a_search_minimises(tmp_path: Path, measure: str, losses: tuple[float, float], found: float) -> None:
+    recipe = load("small").replace(classes=10)
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+    records: list[dict[str, object]] = [
+        {"kind": "train", "step": 10 * n, "epoch": float(n), "loss": loss, "top1": 0.25 + 0.5 * (n - 1)}
+        for n, loss in enumerate(losses, 1)
+    ]
+    records.append({"kind": "validation", "step": 20, "epoch": 2, "top1_error": 0.4})
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    study = parse(TEXT.replace('measure = "error"', f'measure = "{measure}"'), "mine")
+    assert calibration.value(study, tmp_path) == pytest.approx(found)
+    (tmp_path / "diverged.json").write_text("{}")
+    assert calibration.value(study, tmp_path) == math.inf

@@ -12,6 +12,7 @@ import pytest
 from minialex import studies as ablations
 from minialex.errors import ConfigurationError
 from minialex.network import variants
+from minialex.network.layers import Conv2d
 from minialex.network.parameters import whole_shapes
 from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import built_in, load
@@ -26,7 +27,7 @@ def parameters(recipe: Recipe) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
 
 
-def test_the_fourteen_are_there() -> None:
+def test_all_are_there() -> None:
     assert ALL == ORDER
 
 
@@ -77,6 +78,33 @@ def test_depth_leaves_the_full_layers_as_they_are() -> None:
         whole_shapes(variants.build(found.recipe(arm, 1).replace(classes=10)), 1)["fc6.weight"] for arm in found.arms
     ]
     assert set(inputs) == {(64, 288)}
+
+
+def test_decay_has_time_to_act_at_every_rate_that_is_tried() -> None:
+    found = study("decay")
+    arm = found.arm("0.0005")
+    for rate in found.grid(arm):
+        recipe = found.search_recipe(arm, 101, rate)
+        assert words.shrinkage(recipe, recipe.train_images) > 1
+
+
+def test_initial_biases_are_compared_at_weights_as_small_beside_their_inputs_as_the_papers() -> None:
+    found = study("bias")
+    mine, paper = found.recipe(found.arm("1"), 1).replace(classes=10), load("alexnet-2012")
+    for layer in ("conv3", "conv4", "conv5", "fc6", "fc7"):
+        sizes = []
+        for recipe in (mine, paper):
+            stage = next(s for s in variants.build(recipe).stages(2) if s.layer.name == layer)
+            inputs = stage.seen[0] * (stage.layer.size**2 if isinstance(stage.layer, Conv2d) else 1)
+            sizes.append(stage.layer.std * math.sqrt(inputs))
+        assert sizes[0] == pytest.approx(sizes[1])
+
+
+def test_the_data_study_differs_in_images_alone() -> None:
+    found = study("data")
+    recipes = [found.recipe(arm, 1) for arm in found.arms]
+    assert {recipe.train_images // recipe.batch_size * recipe.epochs for recipe in recipes} == {5000, 4992, 4960}
+    assert {(recipe.steps[0] - 1) / recipe.epochs for recipe in recipes} == {0.75}, "full rate for so long"
 
 
 def test_columns_at_equal_parameters_are_equal() -> None:

@@ -113,7 +113,7 @@ def test_a_decay_that_could_not_act_is_called_that() -> None:
     found = outcome((50.0, 51.0, 49.0), (53.0, 54.1, 51.9), name="decay")
     few = replace(found, facts={**FACTS, "training_images": 320})  # 10 steps an epoch
     folds = words.decay_folds(few, few.arms[1])
-    assert folds == pytest.approx(10 * (0.01 * 129 + 0.001 * 21) / 0.1 * 0.0005)
+    assert folds == pytest.approx(10 * (0.01 * 279 + 0.001 * 21) / 0.1 * 0.0005)
     assert words.judgement(few, few.arms[1]).startswith(words.CANNOT_TELL)
     many = replace(found, facts={**FACTS, "training_images": 32 * 200})
     assert words.judgement(many, many.arms[1]) == words.SHOWN
@@ -152,6 +152,12 @@ def test_where_figures_come_from() -> None:
     said = words.provenance(outcome((50.0, 51.0), (50.0, 52.0)))
     assert said.startswith("`minialex ablate pooling`; cifar10, 9 training")
     assert "2026-01-01" in said
+
+
+def test_figures_of_the_first_arm_are_called_that_where_arms_differ_in_them() -> None:
+    found = outcome((50.0, 51.0), (50.0, 52.0), name="data")
+    assert "epochs (the first arm), seeds" in words.provenance(found)
+    assert "the first arm" not in words.provenance(outcome((50.0, 51.0), (50.0, 52.0)))
 
 
 def test_the_command_is_shown_without_the_machines_folders() -> None:

@@ -1,0 +1,94 @@
+"""Errors within a super-class: how many of a network's mistakes stay among its class's relatives.
+
+The paper shows that wrong labels look plausible (section 6.1: only other cats for the leopard). Counted: of the images
+whose most probable class is not their own, those whose most probable class is of the same super-class, beside what
+chance would give. Super-classes of CIFAR-10 are known here; those of other classes come from a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minialex.data.sets.lists import text_of
+from minialex.errors import DataError, nearest
+from minialex.evaluation.errors import Evaluation, wilson
+
+CIFAR10: Mapping[str, str] = {
+    **dict.fromkeys(("airplane", "automobile", "ship", "truck"), "vehicle"),
+    **dict.fromkeys(("bird", "cat", "deer", "dog", "frog", "horse"), "animal"),
+}
+
+
+@dataclass(frozen=True)
+class Within:
+    """The wrong images of an evaluation.
+
+    Attributes:
+        errors: how many there are
+        share: the fraction that was taken for a class of the same super-class; NaN without an error
+        chance: the same if each wrong image had been taken for any other class, all as likely; NaN without an error
+    """
+
+    errors: int
+    share: float
+    chance: float
+
+    def words(self) -> str:
+        """The share with its interval and chance: ``"82.1% (95%: 81.1 to 83.1%); by chance 47.4%"``."""
+        if not self.errors:
+            return "no error"
+        low, high = wilson(self.share, self.errors)
+        return f"{self.share:.1%} (95%: {100 * low:.1f} to {high:.1%}); by chance {self.chance:.1%}"
+
+
+def within(evaluation: Evaluation, groups: tuple[str, ...]) -> Within:
+    """The share of errors within a super-class.
+
+    Args:
+        groups: the super-class of each class; outputs beyond these have none
+    """
+    number = {name: n for n, name in enumerate(dict.fromkeys(groups))}
+    of = np.full(max(evaluation.probs.shape[1], len(groups)), -1)
+    of[: len(groups)] = [number[name] for name in groups]
+    taken = evaluation.probs.argmax(axis=1)
+    wrong = taken != evaluation.labels
+    if not wrong.any():
+        return Within(0, float("nan"), float("nan"))
+    mine, theirs = of[evaluation.labels[wrong]], of[taken[wrong]]
+    relatives = np.bincount(of[: len(groups)])[mine] - 1
+    chance = float(relatives.mean()) / max(1, len(groups) - 1)
+    return Within(int(wrong.sum()), float(np.mean(mine == theirs)), chance)
+
+
+def known(class_names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The super-class of each class where they are known without a file; else None."""
+    return tuple(CIFAR10[name] for name in class_names) if set(class_names) == set(CIFAR10) else None
+
+
+def read(path: Path, class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """The super-class of each class from a text file: a line a class, its name and super-class, a tab or comma between.
+
+    Raises:
+        DataError: If the file cannot be read, a line is none, or a class is missing, unknown or named twice.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(text_of(path).splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, group = (part.strip() for part in line.rpartition("\t" if "\t" in line else ","))
+        if not name or not group:
+            raise DataError(f"{path}, line {number}: expected a class, a tab or comma, and its super-class")
+        if name not in class_names:
+            raise DataError(f"{path}, line {number}: no class '{name}'.{nearest(name, class_names)}")
+        if name in found:
+            raise DataError(f"{path}, line {number}: class '{name}' is there twice")
+        found[name] = group
+    missing = [name for name in class_names if name not in found]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise DataError(f"{path}: no super-class for '{missing[0]}'{more}; every class needs a line")
+    return tuple(found[name] for name in class_names)
