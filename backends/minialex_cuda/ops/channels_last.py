@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from minialex.backend.rules import pool_size
 from minialex_cuda.ops.norm_pool_words import gathered_by, in_words
 from minialex_cuda.ops.words import (
+    BLOCK,
+    FLOAT32,
+    PAIRS,
     STORAGES,
     Storage,
     image_at,
@@ -32,69 +36,97 @@ _ZERO = np.float32(0)
 # ---- to and from channels first -------------------------------------------------------------------------------
 
 
-def _to_last(storage: Storage) -> GridKernel:
-    store = storage.store
+def _to_last(source: Storage, storage: Storage) -> GridKernel:
+    one, store = source.one, storage.store
 
     def body(tile, word, n, lane, __, x, y, places, words, lanes):
         """y[n, place, c] = x[n, c, place]: a thread's neighbours read neighbouring places."""
         place = np.int32(tile * lanes + lane)
         if place < places:
-            j = np.uint64(n) * np.uint64(places) * np.uint64(4 * words) + np.uint64(
-                np.uint32(4 * word * places + place)
-            )
+            image = image_at(n, places, 1, words)
+            j = np.uint64(4) * image + np.uint64(np.uint32(4 * word * places + place))
             step = np.uint64(places)
-            a = x[j]
-            b = x[j + step]
-            c = x[j + step + step]
-            d = x[j + step + step + step]
-            store(y, np.uint64(n) * np.uint64(places) * np.uint64(words) + np.uint64(np.uint32(place * words + word)),
-                  a, b, c, d)  # fmt: skip
+            store(
+                y, image + np.uint64(np.uint32(place * words + word)),
+                one(x, j), one(x, j + step), one(x, j + step + step), one(x, j + step + step + step),
+            )  # fmt: skip
 
-    return GridKernel(f"to_last_{storage.name}", ("y",), body)
+    return GridKernel(f"to_last_{source.name}_{storage.name}", ("y",), body)
 
 
-def _to_first(storage: Storage) -> GridKernel:
-    load = storage.load
+def _to_first(storage: Storage, target: Storage) -> GridKernel:
+    load, put = storage.load, target.put
 
     def body(tile, word, n, lane, __, x, y, places, words, lanes):
         """y[n, c, place] = x[n, place, c]."""
         place = np.int32(tile * lanes + lane)
         if place < places:
-            a, b, c, d = load(
-                x, np.uint64(n) * np.uint64(places) * np.uint64(words) + np.uint64(np.uint32(place * words + word))
-            )
-            j = np.uint64(n) * np.uint64(places) * np.uint64(4 * words) + np.uint64(
-                np.uint32(4 * word * places + place)
-            )
+            image = image_at(n, places, 1, words)
+            a, b, c, d = load(x, image + np.uint64(np.uint32(place * words + word)))
+            j = np.uint64(4) * image + np.uint64(np.uint32(4 * word * places + place))
             step = np.uint64(places)
-            y[j] = a
-            y[j + step] = b
-            y[j + step + step] = c
-            y[j + step + step + step] = d
+            put(y, j, a)
+            put(y, j + step, b)
+            put(y, j + step + step, c)
+            put(y, j + step + step + step, d)
 
-    return GridKernel(f"to_first_{storage.name}", ("y",), body)
-
-
-TO_LAST = {storage.name: _to_last(storage) for storage in STORAGES}
-TO_FIRST = {storage.name: _to_first(storage) for storage in STORAGES}
+    return GridKernel(f"to_first_{storage.name}_{target.name}", ("y",), body)
 
 
-def to_last(on: Place, x: CudaArray) -> CudaArray:
-    """[N,C,H,W] in float32 as [N,H,W,C] in the place's storage."""
-    N, C, H, W = x.shape
-    storage = storage_for(on.precision)
+TO_LAST = {(a.name, b.name): _to_last(a, b) for a, b in PAIRS}
+TO_FIRST = {(b.name, a.name): _to_first(b, a) for a, b in PAIRS}
+
+
+def to_last(on: Place, x: CudaArray, shape: Sequence[int] = ()) -> CudaArray:
+    """[N,C,H,W] (of that shape, where it lies as rows) as [N,H,W,C] in the place's storage."""
+    N, C, H, W = shape or x.shape
+    source, storage = storage_of(x), storage_for(on.precision)
     y = on.empty((N, H, W, C), storage.dtype)
     grid = in_rows(H * W, C // 4, N)
-    on.launch(TO_LAST[storage.name], grid, x, storage.words(on, y), H * W, C // 4, grid.threads[0])
+    on.launch(
+        TO_LAST[source.name, storage.name], grid, x, storage.words(on, y), H * W, C // 4, grid.threads[0]
+    )  # fmt: skip
     return y
 
 
-def to_first(on: Place, x: CudaArray) -> CudaArray:
-    """The inverse; float32."""
+def to_first(on: Place, x: CudaArray, rows: bool = False) -> CudaArray:
+    """The inverse, in float32; or as rows [N,1,1,C·H·W], stored as they are."""
     (N, H, W, C), storage = x.shape, storage_of(x)
-    y = on.empty((N, C, H, W), np.float32)
+    target = storage if rows else FLOAT32
+    y = on.empty((N, 1, 1, C * H * W) if rows else (N, C, H, W), target.dtype)
     grid = in_rows(H * W, C // 4, N)
-    on.launch(TO_FIRST[storage.name], grid, storage.words(on, x), y, H * W, C // 4, grid.threads[0])
+    on.launch(TO_FIRST[storage.name, target.name], grid, storage.words(on, x), y, H * W, C // 4, grid.threads[0])
+    return y
+
+
+def _convert(source: Storage, target: Storage) -> GridKernel:
+    load, store = source.load, target.store
+
+    def body(block, _, __, lane, ___, x, y, first, words, lanes):
+        """Words of x, from one on, in another storage."""
+        j = np.uint64(block) * np.uint64(lanes) + np.uint64(lane)
+        if j < np.uint64(words):
+            a, b, c, d = load(x, np.uint64(first) + j)
+            store(y, j, a, b, c, d)
+
+    return GridKernel(f"convert_{source.name}_{target.name}", ("y",), body)
+
+
+CONVERT = {(a.name, b.name): _convert(a, b) for a in STORAGES for b in STORAGES if a is FLOAT32 or b is FLOAT32}
+
+
+def convert(on: Place, x: CudaArray, y: CudaArray, first: int = 0) -> None:
+    """y = x, from a number on, in y's storage."""
+    source, target, words = storage_of(x), storage_of(y), y.size // 4
+    grid = in_rows(words)
+    arrays = source.words(on, x), target.words(on, y)
+    on.launch(CONVERT[source.name, target.name], grid, *arrays, first // 4, words, grid.threads[0])
+
+
+def converted(on: Place, x: CudaArray, *, dtype: Any) -> CudaArray:
+    """An array of any shape in another storage."""
+    y = on.empty(x.shape, dtype)
+    convert(on, x, y)
     return y
 
 
@@ -172,10 +204,11 @@ def _each(on: Place, kernels: dict[str, GridKernel], *xs: CudaArray) -> CudaArra
 # ---- columns --------------------------------------------------------------------------------------------------
 
 
-def _block(tile, _, __, c, place, x, y, places, many, words, from_row, from_first, to_row, to_first):
+def _block(tile, chunk, _, lane, place, x, y, places, many, across, words, from_row, from_first, to_row, to_first):
     """Copy `words` of each place, `from_row` apart from `from_first` on, to others `to_row` apart."""
     p = np.uint64(tile) * np.uint64(many) + np.uint64(place)
-    if p < np.uint64(places):
+    c = np.int32(chunk * across + lane)
+    if p < np.uint64(places) and c < words:
         y[p * np.uint64(to_row) + np.uint64(to_first + c)] = x[p * np.uint64(from_row) + np.uint64(from_first + c)]
 
 
@@ -185,11 +218,12 @@ BLOCK_WORDS = GridKernel("block_words", ("y",), _block)
 def _copied(on: Place, x: CudaArray, y: CudaArray, C: int, from_first: int, to_first: int) -> None:
     """C channels of x, from one on, to those of y from one on."""
     places, wide = math.prod(x.shape[:3]), 8 // x.dtype.itemsize
-    grid = over_places(1, 1, places, C)
     a, b = (on.view(array, np.uint64, (array.size // wide,)) for array in (x, y))
     words, *rest = (n // wide for n in (C, x.shape[3], from_first, y.shape[3], to_first))
-    threads = (words, grid.threads[1], 1)
-    on.launch(BLOCK_WORDS, Grid(grid.blocks, threads), a, b, places, threads[1], words, *rest)
+    across = max(min(words, BLOCK), 1)
+    many = BLOCK // across
+    grid = Grid((-(-places // many), -(-words // across), 1), (across, many, 1))
+    on.launch(BLOCK_WORDS, grid, a, b, places, many, across, words, *rest)
 
 
 def concat(on: Place, xs: Sequence[CudaArray]) -> CudaArray:

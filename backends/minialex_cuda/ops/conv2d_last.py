@@ -14,11 +14,12 @@ import math
 import numpy as np
 
 from minialex.backend.arrays import Padding
+from minialex_cuda.ops.channels_last import convert
 from minialex_cuda.ops.conv2d import pieces
 from minialex_cuda.ops.conv2d_library import output_size
 from minialex_cuda.ops.words import (
-    BFLOAT16,
     FLOAT32,
+    PAIRS,
     STORAGES,
     Storage,
     image_at,
@@ -235,21 +236,8 @@ def _kernels(storage: Storage) -> GridKernel:
     return GridKernel(f"kernels_last_{storage.name}", ("y",), body)
 
 
-@function
-def _one_bfloat16(x, i):
-    return np.uint32(np.uint32(x[i]) << np.uint32(16)).view(np.float32)
-
-
-@function
-def _one_float32(x, i):
-    return x[i]
-
-
-ONE = {"bfloat16": _one_bfloat16, "float32": _one_float32}
-
-
 def _kernels_first(storage: Storage) -> GridKernel:
-    one = ONE[storage.name]
+    one = storage.one
 
     def body(tile, c, k, lane, _, y, dw, C, R, S, down, across, channels, stride, lanes):
         """The inverse of `kernels_last`: dw[k, c, r, s], float32."""
@@ -325,10 +313,7 @@ def _bias(source: Storage, storage: Storage) -> GridKernel:
     return GridKernel(f"bias_{source.name}_{storage.name}", ("y",), body)
 
 
-BIAS = {
-    (source.name, storage.name): _bias(source, storage)
-    for source, storage in ((FLOAT32, FLOAT32), (FLOAT32, BFLOAT16), (BFLOAT16, BFLOAT16))
-}
+BIAS = {(source.name, storage.name): _bias(source, storage) for source, storage in PAIRS}
 
 
 def add_bias(on: Place, x: CudaArray, b: CudaArray, y: CudaArray, first: int, places: int, rectify: bool) -> None:
@@ -414,8 +399,12 @@ def bias_gradient(on: Place, dy: CudaArray, relu: CudaArray | None, db: CudaArra
     grid = Grid((blocks, 1, 1), grid.threads, grid.shared)
     out = dy if relu is None else on.scratch(dy.shape, dy.dtype)
     sums = on.scratch((max(blocks, 1), K), np.float32)
-    arrays = (storage.words(on, array) for array in (dy, relu or dy, out))
-    on.launch(MASK_SUMS[storage.name, relu is not None], grid, *arrays, sums, places, grid.threads[1], K // 4)
+    arrays = [storage.words(on, array) for array in (dy, relu or dy, out)]
+    read, written = (arrays[:1], [sums]) if relu is None else (arrays[:2], [arrays[2], sums])
+    on.launch(
+        MASK_SUMS[storage.name, relu is not None], grid, *arrays, sums, places, grid.threads[1], K // 4,
+        touched=(read, written),
+    )  # fmt: skip
     if db is not None:
         grid = in_rows(K, most=64)
         on.launch(COLUMN_SUMS, grid, sums, db, blocks, K, grid.threads[0])
@@ -490,29 +479,11 @@ PATCHES = {storage.name: _patches(storage) for storage in STORAGES}
 FROM_PATCHES = {storage.name: _from_patches(storage) for storage in STORAGES}
 
 
-def _widen(storage: Storage) -> GridKernel:
-    load, store = storage.load, FLOAT32.store
-
-    def body(block, _, __, lane, ___, x, y, first, words, lanes):
-        """Words of x, from one on, as float32."""
-        j = np.uint64(block) * np.uint64(lanes) + np.uint64(lane)
-        if j < np.uint64(words):
-            a, b, c, d = load(x, np.uint64(first) + j)
-            store(y, j, a, b, c, d)
-
-    return GridKernel(f"widen_{storage.name}", ("y",), body)
-
-
-WIDEN = {storage.name: _widen(storage) for storage in STORAGES}
-
-
 def _rows(on: Place, dy: CudaArray, first: int, images: int) -> CudaArray:
     """Some images of dy as the rows of a matrix [places, K] in float32."""
-    storage, (_, P, Q, K) = storage_of(dy), dy.shape
+    _, P, Q, K = dy.shape
     rows = on.scratch((images * P * Q, K), np.float32)
-    arrays = storage.words(on, dy), rows
-    grid = in_rows(rows.size // 4)
-    on.launch(WIDEN[storage.name], grid, *arrays, first * P * Q * K // 4, rows.size // 4, grid.threads[0])
+    convert(on, dy, rows, first * P * Q * K)
     return rows
 
 

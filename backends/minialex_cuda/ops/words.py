@@ -73,6 +73,26 @@ def _store_float32(y, j, a, b, c, d):
     y[k + np.uint64(3)] = d
 
 
+@function
+def _one_bfloat16(x, i):
+    return np.uint32(np.uint32(x[i]) << _16).view(np.float32)
+
+
+@function
+def _put_bfloat16(y, i, value):
+    y[i] = to_bfloat16(value)
+
+
+@function
+def _one_float32(x, i):
+    return x[i]
+
+
+@function
+def _put_float32(y, i, value):
+    y[i] = value
+
+
 @dataclass(frozen=True)
 class Storage:
     """How numbers are kept.
@@ -82,21 +102,26 @@ class Storage:
         dtype: of arrays; bfloat16 is kept as its bits
         load: ``load(x, j)``, four float32 numbers of word j
         store: ``store(y, j, a, b, c, d)``, rounded to the format
+        one, put: the same of one number of an array that is not taken in words
     """
 
     name: str
     dtype: np.dtype[Any]
     load: Callable[..., Any]
     store: Callable[..., Any]
+    one: Callable[..., Any]
+    put: Callable[..., Any]
 
     def words(self, on: Place, x: CudaArray) -> CudaArray:
         """An array as its kernels take it."""
         return on.view(x, np.uint64, (x.size // 4,)) if self.dtype == np.uint16 else x
 
 
-BFLOAT16 = Storage("bfloat16", np.dtype(np.uint16), _load_bfloat16, _store_bfloat16)
-FLOAT32 = Storage("float32", np.dtype(np.float32), _load_float32, _store_float32)
+BFLOAT16 = Storage("bfloat16", np.dtype(np.uint16), _load_bfloat16, _store_bfloat16, _one_bfloat16, _put_bfloat16)
+FLOAT32 = Storage("float32", np.dtype(np.float32), _load_float32, _store_float32, _one_float32, _put_float32)
 STORAGES = (FLOAT32, BFLOAT16)
+PAIRS = ((FLOAT32, FLOAT32), (FLOAT32, BFLOAT16), (BFLOAT16, BFLOAT16))
+"""Of what there is and what becomes of it."""
 
 
 def storage_of(x: CudaArray) -> Storage:
