@@ -19,7 +19,7 @@ import numpy as np
 from minialex.backend.program import Call, Program, Value, values
 from minialex_cuda.ops import channels_last as last
 from minialex_cuda.ops import conv2d_last, full_last
-from minialex_cuda.ops.norm_pool_words import SIZE, STRIDE, WINDOWS, norm_pool, norm_pool_backward
+from minialex_cuda.ops.norm_pool_words import SIZE, STRIDE, WINDOWS, max_pool2d_backward, norm_pool, norm_pool_backward
 from minialex_cuda.ops.words import MOST_BLOCKS, MOST_CHANNELS
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -37,9 +37,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "relu_conv2d_dw_last": conv2d_last.conv2d_dw,
     "norm_pool_last": norm_pool,
     "norm_pool_backward_last": norm_pool_backward,
-    "max_pool2d_last": last.max_pool2d,
-    "max_pool2d_backward_last": partial(last.max_pool2d_backward, rectify=False),
-    "max_pool2d_relu_backward_last": partial(last.max_pool2d_backward, rectify=True),
+    "max_pool2d_last": norm_pool,
+    "max_pool2d_backward_last": partial(max_pool2d_backward, rectify=False),
+    "max_pool2d_relu_backward_last": partial(max_pool2d_backward, rectify=True),
     "relu_last": last.relu,
     "relu_backward_last": last.relu_backward,
     "add_last": last.add,

@@ -12,26 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from minialex.backend.rules import pool_size
-from minialex_cuda.ops.norm_pool_words import gathered_by, in_words
 from minialex_cuda.ops.words import (
     BLOCK,
     FLOAT32,
     PAIRS,
     STORAGES,
+    ZEROS,
     Storage,
     image_at,
     in_rows,
-    over_places,
+    larger,
+    masked,
+    plus,
     storage_for,
     storage_of,
-    word_at,
 )
 from minialex_cuda.runtime.array import CudaArray
-from minialex_cuda.runtime.kernel import Grid, GridKernel, function
+from minialex_cuda.runtime.kernel import Grid, GridKernel
 from minialex_cuda.runtime.place import Place
-
-_ZERO = np.float32(0)
 
 # ---- to and from channels first -------------------------------------------------------------------------------
 
@@ -106,8 +104,7 @@ def _convert(source: Storage, target: Storage) -> GridKernel:
         """Words of x, from one on, in another storage."""
         j = np.uint64(block) * np.uint64(lanes) + np.uint64(lane)
         if j < np.uint64(words):
-            a, b, c, d = load(x, np.uint64(first) + j)
-            store(y, j, a, b, c, d)
+            store(y, j, *load(x, np.uint64(first) + j))
 
     return GridKernel(f"convert_{source.name}_{target.name}", ("y",), body)
 
@@ -133,26 +130,14 @@ def converted(on: Place, x: CudaArray, *, dtype: Any) -> CudaArray:
 # ---- element by element ---------------------------------------------------------------------------------------
 
 
-@function
-def _added(a, b):
-    return a + b
-
-
-@function
-def _masked(dy, y):
-    return dy if y > _ZERO else _ZERO
-
-
 def _pairs(name: str, storage: Storage, rule) -> GridKernel:
-    """A kernel of two arrays: y = rule(a, b), number by number."""
+    """A kernel of two arrays: y = rule(a, b), word by word."""
     load, store = storage.load, storage.store
 
     def body(block, _, __, lane, ___, a, b, y, words, lanes):
         j = np.uint64(block) * np.uint64(lanes) + np.uint64(lane)
         if j < np.uint64(words):
-            a0, a1, a2, a3 = load(a, j)
-            b0, b1, b2, b3 = load(b, j)
-            store(y, j, rule(a0, b0), rule(a1, b1), rule(a2, b2), rule(a3, b3))
+            store(y, j, *rule(load(a, j), load(b, j)))
 
     return GridKernel(f"{name}_{storage.name}", ("y",), body)
 
@@ -161,20 +146,15 @@ def _relu(storage: Storage) -> GridKernel:
     load, store = storage.load, storage.store
 
     def body(block, _, __, lane, ___, x, y, words, lanes):
-        """y = x unless it is negative: not a number stays so."""
         j = np.uint64(block) * np.uint64(lanes) + np.uint64(lane)
         if j < np.uint64(words):
-            a, b, c, d = load(x, j)
-            store(
-                y, j, _ZERO if a <= _ZERO else a, _ZERO if b <= _ZERO else b, _ZERO if c <= _ZERO else c,
-                _ZERO if d <= _ZERO else d,
-            )  # fmt: skip
+            store(y, j, *larger(load(x, j), ZEROS))
 
     return GridKernel(f"relu_{storage.name}", ("y",), body)
 
 
-ADD = {storage.name: _pairs("add", storage, _added) for storage in STORAGES}
-RELU_BACKWARD = {storage.name: _pairs("relu_backward", storage, _masked) for storage in STORAGES}
+ADD = {storage.name: _pairs("add", storage, plus) for storage in STORAGES}
+RELU_BACKWARD = {storage.name: _pairs("relu_backward", storage, masked) for storage in STORAGES}
 RELU = {storage.name: _relu(storage) for storage in STORAGES}
 
 
@@ -244,102 +224,3 @@ def split(on: Place, x: CudaArray, sizes: Sequence[int]) -> list[CudaArray]:
         _copied(on, x, pieces[-1], size, first, 0)
         first += size
     return pieces
-
-
-# ---- pooling --------------------------------------------------------------------------------------------------
-
-
-def _max_pool2d(storage: Storage) -> GridKernel:
-    load, store = storage.load, storage.store
-
-    def body(tile, p, n, c, place, x, y, where, H, W, P, Q, words, many):
-        """y = the largest x of a 3 × 3 window, where = its place within the window, in row order."""
-        q = np.int32(tile * many + place)
-        if q >= Q:
-            return
-        image = image_at(n, H, W, words)
-        best0 = np.float32(-math.inf)
-        best1 = best0
-        best2 = best0
-        best3 = best0
-        where0 = np.uint32(0)
-        where1 = where0
-        where2 = where0
-        where3 = where0
-        for r in range(3):
-            h = np.int32(2 * p + r)
-            for s in range(3):
-                w = np.int32(2 * q + s)
-                if h < H and w < W:
-                    x0, x1, x2, x3 = load(x, image + word_at(h, w, c, W, words))
-                    here = np.uint32(3 * r + s)
-                    if x0 > best0 or x0 != x0:
-                        best0 = x0
-                        where0 = here
-                    if x1 > best1 or x1 != x1:
-                        best1 = x1
-                        where1 = here
-                    if x2 > best2 or x2 != x2:
-                        best2 = x2
-                        where2 = here
-                    if x3 > best3 or x3 != x3:
-                        best3 = x3
-                        where3 = here
-        o = image_at(n, P, Q, words) + word_at(p, q, c, Q, words)
-        store(y, o, best0, best1, best2, best3)
-        low = np.uint32(where0 | np.uint32(where1 << np.uint32(8)))
-        high = np.uint32(where2 | np.uint32(where3 << np.uint32(8)))
-        where[o] = np.uint32(low | np.uint32(high << np.uint32(16)))
-
-    return GridKernel(f"max_pool2d_{storage.name}", ("y", "where"), body)
-
-
-def _max_pool2d_backward(storage: Storage) -> GridKernel:
-    gathered, load, store = gathered_by(storage), storage.load, storage.store
-
-    def body(tile, h, n, c, place, dy, x, where, dx, H, W, P, Q, words, many, rectify):
-        """dx = Σ dy over the windows whose maximum is here; 0 where x is not positive, if asked."""
-        w = np.int32(tile * many + place)
-        if w >= W:
-            return
-        image = image_at(n, P, Q, words)
-        d0, d1, d2, d3 = gathered(dy, where, image, h, w, P, Q, words, c)
-        j = image_at(n, H, W, words) + word_at(h, w, c, W, words)
-        if rectify:
-            x0, x1, x2, x3 = load(x, j)
-            d0 = d0 if x0 > _ZERO else _ZERO
-            d1 = d1 if x1 > _ZERO else _ZERO
-            d2 = d2 if x2 > _ZERO else _ZERO
-            d3 = d3 if x3 > _ZERO else _ZERO
-        store(dx, j, d0, d1, d2, d3)
-
-    return GridKernel(f"max_pool2d_backward_{storage.name}", ("dx",), body)
-
-
-MAX_POOL2D = {storage.name: _max_pool2d(storage) for storage in STORAGES}
-MAX_POOL2D_BACKWARD = {storage.name: _max_pool2d_backward(storage) for storage in STORAGES}
-
-
-def max_pool2d(on: Place, x: CudaArray, *, size: int, stride: int, ceil: bool) -> tuple[CudaArray, CudaArray]:
-    """The largest x of every 3 × 3 window, two apart, and where in each it was."""
-    (N, H, W, C), storage = x.shape, storage_of(x)
-    P, Q = (pool_size(n, size, stride, ceil) for n in (H, W))
-    y, where = on.empty((N, P, Q, C), x.dtype), on.empty((N, P, Q, C), np.uint8)
-    grid = over_places(N, P, Q, C)
-    on.launch(
-        MAX_POOL2D[storage.name], grid, storage.words(on, x), storage.words(on, y), in_words(on, where),
-        H, W, P, Q, C // 4, grid.threads[1],
-    )  # fmt: skip
-    return y, where
-
-
-def max_pool2d_backward(on: Place, dy: CudaArray, x: CudaArray, where: CudaArray, *, rectify: bool) -> CudaArray:
-    """Each window gives its dy to its first maximum; with `rectify` the gradient of the ReLU that made x after it."""
-    (N, H, W, C), (P, Q), storage = x.shape, dy.shape[1:3], storage_of(x)
-    dx = on.empty(x.shape, x.dtype)
-    grid = over_places(N, H, W, C)
-    on.launch(
-        MAX_POOL2D_BACKWARD[storage.name], grid, storage.words(on, dy), storage.words(on, x), in_words(on, where),
-        storage.words(on, dx), H, W, P, Q, C // 4, grid.threads[1], rectify,
-    )  # fmt: skip
-    return dx
