@@ -184,6 +184,7 @@ def _others(backend: CudaBackend) -> None:
         x = on.empty((BATCH, 55, 55, 48), storage.dtype)
         first = on.empty((BATCH, 3, 224, 224), np.float32)
         with patch.object(on, "precision", storage.name):
+            channels_last.to_last(on, channels_last.to_first(on, x))
             conv2d_last.space_to_depth(on, first, stride=4, padding=((0, 3), (0, 3)), kernel=(11, 11))
         channels_last.relu_backward(on, channels_last.relu(on, x), x)
         numbers = {"window": 3, "k": 2.0, "alpha": 2e-5, "beta": 0.75, "size": 3, "stride": 2}

@@ -267,6 +267,10 @@ class Block:
             return self.value(names[0], "u64")
         if base == "mov":
             return self.value(names[0], kind)
+        if base == "cvt" and ".bf16x2." in operation:
+            bits = [self.value(name, "u32") for name in names]
+            high, low = (b + np.uint32(0x7FFF) + ((b >> np.uint32(16)) & np.uint32(1)) for b in bits)
+            return (high & np.uint32(0xFFFF0000)) | (low >> np.uint32(16))
         if base == "cvt":
             return _converted(self.value(names[0], kind), KINDS[parts[-2]], operation)
         if base == "selp":
@@ -289,7 +293,8 @@ class Block:
             bits = KINDS[kind].itemsize * 8
             high = [(int(a) * int(b)) >> bits for a, b in zip(values[0], values[1], strict=True)]
             return np.array(high, KINDS[kind])
-        return np.asarray(_OPERATIONS[base](*values)).astype(values[0].dtype)
+        rule = np.maximum if operation.startswith("max.NaN") else _OPERATIONS[base]
+        return np.asarray(rule(*values)).astype(values[0].dtype)
 
 
 def _divided(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:

@@ -29,8 +29,8 @@ from minialex_cuda.runtime.protocol import PRECISIONS, Precision, Runtime
 
 PRODUCTS = ("conv2d", "conv2d_backward", "linear", "linear_backward")
 
-MAPS = ("augment", "conv2d", "conv2d_backward", "local_response_norm", "local_response_norm_backward",
-        "max_pool2d_backward", "add")  # fmt: skip
+MAPS = ("augment", "conv2d", "conv2d_backward", "linear", "linear_backward", "dropout", "dropout_backward",
+        "local_response_norm", "local_response_norm_backward", "max_pool2d_backward", "add")  # fmt: skip
 """Operations whose results are maps, which compiled steps in bfloat16 keep in that format; others only choose among
 what was rounded before."""
 
@@ -129,7 +129,12 @@ class CudaBackend:
             return np.empty(x.shape, x.dtype)
         on = self.place(x.device)
         on.arrive(x)
-        return self.runtime.download(on.stream, x.flat).reshape(x.shape)
+        memory, offset = x.flat.memory, x.flat.offset
+        if memory.fetched is None:
+            return self.runtime.download(on.stream, x.flat).reshape(x.shape)
+        if isinstance(memory.fetched, str):  # all that a step gives comes in one piece
+            memory.fetched = self.runtime.download(on.stream, self.runtime.flat(memory, 0, memory.nbytes, np.uint8))
+        return memory.fetched[offset : offset + x.nbytes].copy().view(x.dtype).reshape(x.shape)
 
     def copy_to(self, x: CudaArray, device: str) -> CudaArray:
         """`x` on another device, from device to device; neither the host nor other streams wait."""

@@ -140,6 +140,7 @@ class Step:
         """Outputs keep theirs for as long as the step lives."""
         arenas = self._arenas(RESULT).items()
         results = {name: self.places[name[0]].empty((size,), np.uint8).flat.memory for name, size in arenas}
+        self._results = list(results.values())
         for value, slot in self.schedule.slots.items():
             if slot.stream in results:
                 self._give(self._arrays[value], results[slot.stream], slot.offset)
@@ -249,6 +250,8 @@ class Step:
             if self._rates:
                 rates = np.array([feed[name] for name in self._rates], self._rate[device].dtype)
                 runtime.upload(stream, rates, self._rate[device].flat)
+        for memory in self._results:
+            memory.fetched = "later"
         self._calls += 1
         main = self.places[self.devices[0]].stream
         if watch is not None or not self._graphs or self._calls == 1:  # the first call compiles and loads kernels

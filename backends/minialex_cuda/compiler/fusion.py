@@ -38,10 +38,32 @@ def fuse(program: Program) -> Program:
         if conv is not None:
             dy, y = relu.args
             step.replace([relu, conv], "relu_conv2d_backward", (dy, *conv.args[1:], y), conv.kwargs, conv.results)
+    _sum_whole(step)
     for gradient in step.of("linear_backward", "conv2d_backward", "relu_conv2d_backward"):
         _send_first(step, gradient)
     _fuse_updates(step)
     return step.program
+
+
+def _sum_whole(step: Rewrite) -> None:
+    """Columns on one device add up what they have for all channels, and cut the sum: the same bits, half the copies."""
+    while True:
+        makers = {piece: call for call in step.of("split") for piece in call.results}
+        for add in step.of("add"):
+            first, second = (makers.get(value) for value in add.args)
+            if first is None or second is None or first.args[1:] != second.args[1:]:
+                continue
+            adds = [step.sole_reader(piece, "add", 0) for piece in first.results]
+            others = [step.sole_reader(piece, "add", 1) for piece in second.results]
+            found = [one for one, other in zip(adds, others, strict=True) if one is not None and one is other]
+            if len(found) == len(adds):
+                break
+        else:
+            return
+        a, b = first.args[0], second.args[0]
+        total = step.value(a.shape, a.dtype, a.device)
+        step.replace([first, second], "add", (a, b), {}, [total])
+        step.replace(found, "split", (total, *first.args[1:]), {}, [add.results[0] for add in found], at_first=True)
 
 
 def _fuse_updates(step: Rewrite) -> None:

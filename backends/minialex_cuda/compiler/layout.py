@@ -1,9 +1,10 @@
 """Maps with the channels last, throughout a step: `channels_last` goes over a program that `fusion` has been over.
 
 Operations that have a form in words of four channels (`minialex_cuda.ops.words`) get it; where others read or make
-maps, they are brought there and back. In bfloat16 maps are kept in that format, two bytes a number, from the first
-convolution to the last pooling; weights, their gradients, and the full layers' numbers are float32. A network whose
-channels do not come in fours (in bfloat16 in eights) keeps the flat kernels, layer by layer.
+maps, they are brought there and back. The rows of full layers [N,D] are maps of one place, [N,1,1,D]. In bfloat16 both
+are kept in that format, two bytes a number, from the first convolution to what the last full layer reads; weights and
+their gradients are float32. A network whose channels or features do not come in fours (in bfloat16 in eights) keeps
+the flat kernels, layer by layer.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import numpy as np
 
 from minialex.backend.program import Call, Program, Value, values
 from minialex_cuda.ops import channels_last as last
-from minialex_cuda.ops import conv2d_last
-from minialex_cuda.ops.norm_pool_words import SIZE, STRIDE, WINDOWS, norm_pool, norm_pool_backward
+from minialex_cuda.ops import conv2d_last, full_last
+from minialex_cuda.ops.norm_pool_words import SIZE, STRIDE, WINDOWS, max_pool2d_backward, norm_pool, norm_pool_backward
 from minialex_cuda.ops.words import MOST_BLOCKS, MOST_CHANNELS
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -36,14 +37,23 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "relu_conv2d_dw_last": conv2d_last.conv2d_dw,
     "norm_pool_last": norm_pool,
     "norm_pool_backward_last": norm_pool_backward,
-    "max_pool2d_last": last.max_pool2d,
-    "max_pool2d_backward_last": partial(last.max_pool2d_backward, rectify=False),
-    "max_pool2d_relu_backward_last": partial(last.max_pool2d_backward, rectify=True),
+    "max_pool2d_last": norm_pool,
+    "max_pool2d_backward_last": partial(max_pool2d_backward, rectify=False),
+    "max_pool2d_relu_backward_last": partial(max_pool2d_backward, rectify=True),
     "relu_last": last.relu,
     "relu_backward_last": last.relu_backward,
     "add_last": last.add,
     "concat_last": last.concat,
     "split_last": last.split,
+    "converted": last.converted,
+    "rows_last": partial(last.to_first, rows=True),
+    "linear_last": partial(full_last.linear, rectify=False),
+    "linear_relu_last": partial(full_last.linear, rectify=True),
+    "linear_backward_last": full_last.linear_backward,
+    "linear_dx_last": full_last.linear_dx,
+    "linear_dw_last": full_last.linear_dw,
+    "dropout_last": full_last.dropout,
+    "dropout_backward_last": full_last.dropout_backward,
 }
 """What this module puts into a program."""
 
@@ -71,6 +81,7 @@ class _Layout:
         self._elsewhere: set[Value] = set()  # those of them that there are not with the channels first
         self._deep: dict[Any, Value] = {}  # images as the first convolution takes them
         self._augmented: dict[Value, Call] = {}  # images that are not made yet, and by which call they would be
+        self._narrow: dict[Value, Value] = {}  # weights of full layers, rounded
         self._where: dict[Value, Value] = {}  # of pooled maps: where in each window its maximum was
         self._now: Call
         for self._now in program.calls:
@@ -88,13 +99,13 @@ class _Layout:
     def _fits(self, *maps: Value | None) -> bool:
         """Whether such maps can have the channels last."""
         for value in maps:
-            if value is None or len(value.shape) != 4 or value.dtype != np.float32:
+            if value is None or len(value.shape) not in (2, 4) or value.dtype != np.float32:
                 return False
-            N, C, H, W = value.shape
+            N, C, H, W = (*value.shape, 1, 1)[:4]
             together = 8 if self._dtype == np.uint16 else 4  # matrix units want multiples of eight in two bytes
             if (
                 C % together
-                or not 0 < C <= MOST_CHANNELS
+                or not 0 < C <= (MOST_CHANNELS if len(value.shape) == 4 else MOST_WORDS)
                 or max(N, H) > MOST_BLOCKS
                 or N * C * H * W // 4 >= MOST_WORDS
             ):
@@ -103,7 +114,7 @@ class _Layout:
 
     def _to(self, value: Value) -> Value:
         """A result of the program as one with the channels last."""
-        N, C, H, W = value.shape
+        N, C, H, W = (*value.shape, 1, 1)[:4]
         made = self._value((N, H, W, C), self._dtype if value.dtype == np.float32 else value.dtype, value.device)
         self._last[value] = made
         self._elsewhere.add(value)
@@ -115,7 +126,10 @@ class _Layout:
             self._first(value)
             made = self._to(value)
             self._elsewhere.discard(value)
-            self._add("to_last", (value,), {}, (made,))
+            if len(value.shape) == 4:
+                self._add("to_last", (value,), {}, (made,))
+            else:
+                self._stored(value, made)
         return self._last[value]
 
     def _first(self, value: Value) -> None:
@@ -124,7 +138,27 @@ class _Layout:
             self._made.append(self._augmented.pop(value))
         if value in self._elsewhere:
             self._elsewhere.discard(value)
-            self._add("to_first", (self._last[value],), {}, (value,))
+            if len(value.shape) == 4:
+                self._add("to_first", (self._last[value],), {}, (value,))
+            else:
+                self._stored(self._last[value], value)
+
+    def _stored(self, value: Value, made: Value) -> None:
+        """The same numbers, in the same order, in the storage of `made`."""
+        if value.dtype != made.dtype:
+            between = self._value(value.shape, made.dtype, made.device)
+            self._add("converted", (value,), {"dtype": made.dtype}, (between,))
+            value = between
+        self._add("reshape", (value, made.shape), {}, (made,))
+
+    def _weights(self, w: Value) -> Value:
+        """Weights of a full layer as products take them."""
+        if self._dtype == w.dtype:
+            return w
+        if w not in self._narrow:
+            self._narrow[w] = self._value(w.shape, self._dtype, w.device)
+            self._add("converted", (w,), {"dtype": self._dtype}, (self._narrow[w],))
+        return self._narrow[w]
 
     # ---- calls --------------------------------------------------------------------------------------------------
 
@@ -154,6 +188,12 @@ class _Layout:
             return self._pool(call)
         if name in ("norm_pool_backward", "max_pool2d_backward", "max_pool2d_relu_backward"):
             return self._pool_back(call)
+        if name == "reshape":
+            return self._reshape(call)
+        if name.startswith("linear"):
+            return self._multiply(call)
+        if name.startswith("dropout"):
+            return self._drop(call)
         there = values(call.args)
         if name in ("relu", "relu_backward", "add", "concat", "split", "copy_to"):
             if not all(value in self._last for value in there) or not self._fits(*call.results):
@@ -208,6 +248,48 @@ class _Layout:
         results = [self._to(v) if v is not None and v.shape == x.shape and asks_dx else v for v in call.results[:1]]
         results += call.results[1:]
         self._add(f"{call.operation}_last", (self._at(dy), found[0], w, *map(self._at, relu)), numbers, results)
+        return True
+
+    def _reshape(self, call: Call) -> bool:
+        """Maps as rows, and rows as maps."""
+        (x, _), (y,) = call.args, call.results
+        if x not in self._last or y is None or not self._fits(x, y) or {len(x.shape), len(y.shape)} != {2, 4}:
+            return False
+        if len(y.shape) == 2:
+            self._add("rows_last", (self._last[x],), {}, (self._to(y),))
+        else:
+            self._add("to_last", (self._last[x], y.shape), {}, (self._to(y),))
+        return True
+
+    def _multiply(self, call: Call) -> bool:
+        """Full layers; what one gives without a ReLU is float32: the last one's, mostly."""
+        name, results = call.operation, call.results
+        if name in ("linear", "linear_relu"):
+            x, w, b = call.args
+            if not self._fits(x, *results) or b.shape[0] > MOST_CHANNELS:
+                return False
+            made = [self._to(results[0])] if name == "linear_relu" else results
+            self._add(f"{name}_last", (self._at(x), self._weights(w), b), {}, made)
+            return True
+        dy, *rest = call.args
+        x = rest[0] if name != "linear_dx" else results[0]
+        if not self._fits(dy, x) or dy.shape[1] > MOST_CHANNELS:
+            return False
+        args = [self._weights(value) if value is not x else self._at(value) for value in rest]
+        made = [self._to(value) if value is not None and position == 0 and name != "linear_dw" else value
+                for position, value in enumerate(results)]  # fmt: skip
+        self._add(f"{name}_last", (self._at(dy), *args), call.kwargs, made)
+        return True
+
+    def _drop(self, call: Call) -> bool:
+        """Dropout of rows, and its gradient; the mask is the same."""
+        x, *mask = call.args
+        if x not in self._last or len(x.shape) != 2 or not self._fits(x):
+            return False
+        if not mask and call.kwargs["stream"].first_element % 4:
+            return False
+        results = [self._to(call.results[0]), *call.results[1:]]
+        self._add(f"{call.operation}_last", (self._last[x], *mask), call.kwargs, results)
         return True
 
     def _pool(self, call: Call) -> bool:

@@ -119,7 +119,7 @@ def record(
 
     args = [resolve(argument) for argument in call.args]
     kwargs = {name: resolve(value) for name, value in call.kwargs.items()}
-    if call.operation == "dropout":
+    if call.operation in ("dropout", "dropout_last"):
         args, kwargs["stream"] = [*args, step], replace(kwargs["stream"], step=0)
     elif call.operation == "sgd_updates":
         args, kwargs = [*args, tables], {"momentum": kwargs["momentum"]}
@@ -138,6 +138,6 @@ def _symbols_are_expected(call: Call) -> bool:
         return False
     if call.operation == "sgd_update":
         return given == ["learning_rate"]
-    if call.operation == "dropout":
+    if call.operation in ("dropout", "dropout_last"):
         return not given and isinstance(call.kwargs["stream"].step, Symbol)
     return not given

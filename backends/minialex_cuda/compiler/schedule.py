@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from minialex.backend.program import Call, Program, Value, values
 
 StreamName = tuple[str, int, str]
-"""(device, column, ``"compute"`` or ``"copy"``); the arenas of outputs are named with `RESULT`, and no stream is."""
+"""(device, column, ``"compute"`` or ``"copy"``); a device's arena of outputs is named with `RESULT`, and no stream is."""
 
 RESULT = "result"
 
@@ -173,7 +173,7 @@ def _place(
     for index, (stream, outs) in enumerate(zip(streams, writes, strict=True)):
         for value in outs:
             if value not in given and value not in slots:
-                name = (*stream[:2], RESULT) if value in outputs else stream
+                name = (stream[0], 0, RESULT) if value in outputs else stream
                 slots[value] = Slot(name, arenas[name].take(aligned(value.nbytes)))
         for value in ends[index]:
             arenas[slots[value].stream].give(slots[value].offset, aligned(value.nbytes))

@@ -14,16 +14,21 @@ import math
 import numpy as np
 
 from minialex.backend.arrays import Padding
+from minialex_cuda.ops.channels_last import convert
 from minialex_cuda.ops.conv2d import pieces
 from minialex_cuda.ops.conv2d_library import output_size
 from minialex_cuda.ops.words import (
-    BFLOAT16,
     FLOAT32,
+    PAIRS,
     STORAGES,
+    ZEROS,
     Storage,
     image_at,
     in_rows,
+    larger,
+    masked,
     over_places,
+    plus,
     storage_for,
     storage_of,
     word_at,
@@ -44,48 +49,66 @@ def deep(C: int, stride: int) -> int:
     return -(-C * stride * stride // 8) * 8
 
 
+def _in_blocks(value):
+    """A function of a word of a place that is a block of stride × stride: its four numbers.
+
+    Channel (i·stride + j)·C + c of such a place is ``value(given, c, i, j)``; beyond the block it is zero.
+    """
+    value = function(value)
+
+    @function
+    def one(given, c, i, j, stride):
+        return value(given, c, i, j) if i < stride else _ZERO
+
+    @function
+    def after(c, i, j, C, stride):
+        c = np.int32(c + 1)
+        if c == C:
+            c = np.int32(0)
+            j = np.int32(j + 1)
+            if j == stride:
+                j = np.int32(0)
+                i = np.int32(i + 1)
+        return c, i, j
+
+    def four(given, word, C, stride):
+        c = np.int32(4 * word)
+        block = np.int32(c // C)
+        c = np.int32(c - block * C)
+        i = np.int32(block // stride)
+        j = np.int32(block - i * stride)
+        a = one(given, c, i, j, stride)
+        c, i, j = after(c, i, j, C, stride)
+        b = one(given, c, i, j, stride)
+        c, i, j = after(c, i, j, C, stride)
+        d = one(given, c, i, j, stride)
+        c, i, j = after(c, i, j, C, stride)
+        return a, b, d, one(given, c, i, j, stride)
+
+    return function(four)
+
+
+@_in_blocks
+def _pixels(given, c, i, j):
+    x, image, H, W, h, w = given
+    h = np.int32(h + i)
+    w = np.int32(w + j)
+    if 0 <= h < H and 0 <= w < W:
+        return x[image + np.uint64(np.uint32(np.int32(np.int32(c * H) + h) * W + w))]
+    return _ZERO
+
+
 def _space_to_depth(storage: Storage) -> GridKernel:
     store = storage.store
 
     def body(tile, u, n, word, place, x, y, C, H, W, U, V, words, many, stride, above, left):
         """y[n, u, v, (i·stride + j)·C + c] = x̄[n, c, u·stride + i − above, v·stride + j − left], x̄ = x and zeros."""
         v = np.int32(tile * many + place)
-        if v >= V:
-            return
-        c = np.int32(4 * word)
-        block = np.int32(c // C)
-        c = np.int32(c - block * C)
-        i = np.int32(block // stride)
-        j = np.int32(block - i * stride)
-        a = _ZERO
-        b = _ZERO
-        d = _ZERO
-        e = _ZERO
-        for k in range(4):
-            value = _ZERO
-            h = np.int32(u * stride + i - above)
-            w = np.int32(v * stride + j - left)
-            if i < stride and 0 <= h < H and 0 <= w < W:
-                value = x[np.uint64(n) * np.uint64(np.int32(C * H) * W) + np.uint64(np.uint32((c * H + h) * W + w))]
-            if k == 0:
-                a = value
-            elif k == 1:
-                b = value
-            elif k == 2:
-                d = value
-            else:
-                e = value
-            c = np.int32(c + 1)
-            if c == C:
-                c = np.int32(0)
-                j = np.int32(j + 1)
-                if j == stride:
-                    j = np.int32(0)
-                    i = np.int32(i + 1)
-        store(
-            y, image_at(n, U, V, words) + word_at(u, v, word, V, words),
-            a, b, d, e,
-        )  # fmt: skip
+        if v < V:
+            image = np.uint64(n) * np.uint64(np.uint32(np.int32(C * H) * W))
+            h, w = np.int32(np.int32(u * stride) - above), np.int32(np.int32(v * stride) - left)
+            found = _pixels((x, image, H, W, h, w), word, C, stride)
+            store(y, image_at(n, U, V, words) + word_at(u, v, word, V, words), *found)
 
     return GridKernel(f"space_to_depth_{storage.name}", ("y",), body)
 
@@ -119,53 +142,46 @@ def _augment_deep(storage: Storage) -> GridKernel:
     store = storage.store
 
     def body(
-        tile, u, n, word, place, images, mean, shift, top, left, flip, y, C, H, W, U, V, words, many, stride, above,
+        tile, u, n, lane, _, images, mean, shift, top, left, flip, y, C, H, W, U, V, words, lanes, stride, above,
         before, crop, factor, follows,
     ):  # fmt: skip
-        """`augment` (section 4.1) and `space_to_depth` in one: from bytes to what the first convolution reads."""
-        v = np.int32(tile * many + place)
+        """`augment` (section 4.1) and `space_to_depth` in one, a thread a block: from bytes to what conv1 reads."""
+        v = np.int32(tile * lanes + lane)
         if v >= V:
             return
-        c = np.int32(4 * word)
-        block = np.int32(c // C)
-        c = np.int32(c - block * C)
-        i = np.int32(block // stride)
-        j = np.int32(block - i * stride)
-        image = np.uint64(n) * np.uint64(np.uint32(np.int32(C * H) * W))
-        first_row = np.int32(top[n])
-        first_column = np.int32(left[n])
         mirrored = flip[n] == 1
-        a = _ZERO
-        b = _ZERO
-        d = _ZERO
-        e = _ZERO
-        for k in range(4):
-            value = _ZERO
+        image, shifts = np.uint64(n) * np.uint64(np.uint32(np.int32(C * H) * W)), np.int32(n * C)
+        plane = np.uint32(H * W)
+        taken_plane = plane if follows else np.uint32(crop * crop)
+        o = image_at(n, U, V, words) + word_at(u, v, 0, V, words)
+        word = ZEROS
+        many = np.int32(0)
+        for i in range(stride):
             row = np.int32(np.int32(u * stride) + i - above)
-            column = np.int32(np.int32(v * stride) + j - before)
-            if i < stride and 0 <= row < crop and 0 <= column < crop:
-                h = np.int32(first_row + row)
-                w = np.int32(first_column + (crop - 1 - column if mirrored else column))
-                at = np.uint32(np.int32(np.int32(np.int32(c * H) + h) * W) + w)
-                taken = at if follows else np.uint32(np.int32(np.int32(np.int32(c * crop) + row) * crop) + column)
-                pixel = np.float32(images[image + np.uint64(at)])
-                value = factor * (pixel + shift[np.uint32(np.int32(n * C) + c)] - mean[taken])
-            if k == 0:
-                a = value
-            elif k == 1:
-                b = value
-            elif k == 2:
-                d = value
-            else:
-                e = value
-            c = np.int32(c + 1)
-            if c == C:
-                c = np.int32(0)
-                j = np.int32(j + 1)
-                if j == stride:
-                    j = np.int32(0)
-                    i = np.int32(i + 1)
-        store(y, image_at(n, U, V, words) + word_at(u, v, word, V, words), a, b, d, e)
+            for j in range(stride):
+                column = np.int32(np.int32(v * stride) + j - before)
+                inside = 0 <= row < crop and 0 <= column < crop
+                there = np.int32(left[n] + (crop - 1 - column if mirrored else column))
+                at = np.uint32(np.int32(np.int32(top[n] + row) * W) + there)
+                taken = at if follows else np.uint32(np.int32(row * crop) + column)
+                for c in range(C):
+                    value = _ZERO
+                    if inside:
+                        pixel = np.float32(images[image + np.uint64(at)])
+                        value = factor * (pixel + shift[np.uint32(shifts + c)] - mean[taken])
+                        at = np.uint32(at + plane)
+                        taken = np.uint32(taken + taken_plane)
+                    word = word[1], word[2], word[3], value
+                    many = np.int32(many + 1)
+                    if many & np.int32(3) == 0:
+                        store(y, o, *word)
+                        o += np.uint64(1)
+        for _ in range(many, np.int32(4 * words)):  # channels that fill up a multiple of eight
+            word = word[1], word[2], word[3], _ZERO
+            many = np.int32(many + 1)
+            if many & np.int32(3) == 0:
+                store(y, o, *word)
+                o += np.uint64(1)
 
     return GridKernel(f"augment_deep_{storage.name}", ("y",), body)
 
@@ -181,12 +197,20 @@ def augment_deep(
     (N, C, H, W), storage = images.shape, storage_for(on.precision)
     y = on.empty(deep_shape((N, C, crop, crop), stride=stride, padding=padding, kernel=kernel), storage.dtype)
     _, U, V, _ = y.shape
-    grid = over_places(*y.shape)
+    grid = in_rows(V, U, N)
     on.launch(
         AUGMENT_DEEP[storage.name], grid, images, mean, shift, top, left, flip, storage.words(on, y), C, H, W, U, V,
-        y.shape[3] // 4, grid.threads[1], stride, padding[0][0], padding[1][0], crop, np.float32(factor), mean_follows,
+        y.shape[3] // 4, grid.threads[0], stride, padding[0][0], padding[1][0], crop, np.float32(factor), mean_follows,
     )  # fmt: skip
     return y
+
+
+@_in_blocks
+def _taps(given, c, i, j):
+    w, k, C, R, S, r, s = given
+    r = np.int32(r + i)
+    s = np.int32(s + j)
+    return w[np.uint32(((k * C + c) * R + r) * S + s)] if r < R and s < S else _ZERO
 
 
 def _kernels(storage: Storage) -> GridKernel:
@@ -195,61 +219,18 @@ def _kernels(storage: Storage) -> GridKernel:
     def body(tile, tap, k, lane, _, w, y, C, R, S, across, words, stride, lanes):
         """y[k, r', s', (i·stride + j)·C + c] = w[k, c, r'·stride + i, s'·stride + j], zeros beyond."""
         word = np.int32(tile * lanes + lane)
-        if word >= words:
-            return
-        row = np.int32(tap // across)
-        column = np.int32(tap - row * across)
-        c = np.int32(4 * word)
-        block = np.int32(c // C)
-        c = np.int32(c - block * C)
-        i = np.int32(block // stride)
-        j = np.int32(block - i * stride)
-        a = _ZERO
-        b = _ZERO
-        d = _ZERO
-        e = _ZERO
-        for m in range(4):
-            value = _ZERO
-            r = np.int32(row * stride + i)
-            s = np.int32(column * stride + j)
-            if i < stride and r < R and s < S:
-                value = w[np.uint32(((k * C + c) * R + r) * S + s)]
-            if m == 0:
-                a = value
-            elif m == 1:
-                b = value
-            elif m == 2:
-                d = value
-            else:
-                e = value
-            c = np.int32(c + 1)
-            if c == C:
-                c = np.int32(0)
-                j = np.int32(j + 1)
-                if j == stride:
-                    j = np.int32(0)
-                    i = np.int32(i + 1)
-        taps = np.int32(((R + stride - 1) // stride) * across)
-        store(y, np.uint64(np.uint32((k * taps + tap) * words + word)), a, b, d, e)
+        if word < words:
+            row = np.int32(tap // across)
+            r, s = np.int32(row * stride), np.int32(np.int32(tap - row * across) * stride)
+            taps = np.int32(((R + stride - 1) // stride) * across)
+            found = _taps((w, k, C, R, S, r, s), word, C, stride)
+            store(y, np.uint64(np.uint32((k * taps + tap) * words + word)), *found)
 
     return GridKernel(f"kernels_last_{storage.name}", ("y",), body)
 
 
-@function
-def _one_bfloat16(x, i):
-    return np.uint32(np.uint32(x[i]) << np.uint32(16)).view(np.float32)
-
-
-@function
-def _one_float32(x, i):
-    return x[i]
-
-
-ONE = {"bfloat16": _one_bfloat16, "float32": _one_float32}
-
-
 def _kernels_first(storage: Storage) -> GridKernel:
-    one = ONE[storage.name]
+    one = storage.one
 
     def body(tile, c, k, lane, _, y, dw, C, R, S, down, across, channels, stride, lanes):
         """The inverse of `kernels_last`: dw[k, c, r, s], float32."""
@@ -309,26 +290,17 @@ def _bias(source: Storage, storage: Storage) -> GridKernel:
         p = np.uint64(tile) * np.uint64(many) + np.uint64(place)
         if p >= np.uint64(places):
             return
-        x0, x1, x2, x3 = load(x, p * np.uint64(words) + np.uint64(c))
         k = np.uint32(4 * c)
-        x0 += b[k]
-        x1 += b[np.uint32(k + 1)]
-        x2 += b[np.uint32(k + 2)]
-        x3 += b[np.uint32(k + 3)]
+        shift = b[k], b[np.uint32(k + 1)], b[np.uint32(k + 2)], b[np.uint32(k + 3)]
+        found = plus(load(x, p * np.uint64(words) + np.uint64(c)), shift)
         if rectify:
-            x0 = _ZERO if x0 <= _ZERO else x0
-            x1 = _ZERO if x1 <= _ZERO else x1
-            x2 = _ZERO if x2 <= _ZERO else x2
-            x3 = _ZERO if x3 <= _ZERO else x3
-        store(y, (np.uint64(first) + p) * np.uint64(words) + np.uint64(c), x0, x1, x2, x3)
+            found = larger(found, ZEROS)
+        store(y, (np.uint64(first) + p) * np.uint64(words) + np.uint64(c), *found)
 
     return GridKernel(f"bias_{source.name}_{storage.name}", ("y",), body)
 
 
-BIAS = {
-    (source.name, storage.name): _bias(source, storage)
-    for source, storage in ((FLOAT32, FLOAT32), (FLOAT32, BFLOAT16), (BFLOAT16, BFLOAT16))
-}
+BIAS = {(source.name, storage.name): _bias(source, storage) for source, storage in PAIRS}
 
 
 def add_bias(on: Place, x: CudaArray, b: CudaArray, y: CudaArray, first: int, places: int, rectify: bool) -> None:
@@ -350,32 +322,20 @@ def _mask_sums(storage: Storage, masks: bool) -> GridKernel:
 
     def first(tile, _, __, c, place, shared, dy, y, out, sums, places, many, words):
         """out = dy where y > 0, else 0 (where there is a ReLU), and of it the sums over a block's places."""
-        a = _ZERO
-        b = _ZERO
-        d = _ZERO
-        e = _ZERO
+        total = ZEROS
         begin = np.uint64(tile) * np.uint64(32 * many) + np.uint64(place)
         for step in range(32):
             p = begin + np.uint64(step) * np.uint64(many)
             if p < np.uint64(places):
                 j = p * np.uint64(words) + np.uint64(c)
-                d0, d1, d2, d3 = load(dy, j)
+                found = load(dy, j)
                 if masks:
-                    y0, y1, y2, y3 = load(y, j)
-                    d0 = d0 if y0 > _ZERO else _ZERO
-                    d1 = d1 if y1 > _ZERO else _ZERO
-                    d2 = d2 if y2 > _ZERO else _ZERO
-                    d3 = d3 if y3 > _ZERO else _ZERO
-                    store(out, j, d0, d1, d2, d3)
-                a += d0
-                b += d1
-                d += d2
-                e += d3
+                    found = masked(found, load(y, j))
+                    store(out, j, *found)
+                total = plus(total, found)
         t = np.uint32(4 * (place * words + c))
-        shared[t] = a
-        shared[np.uint32(t + 1)] = b
-        shared[np.uint32(t + 2)] = d
-        shared[np.uint32(t + 3)] = e
+        for m in range(4):
+            shared[np.uint32(t + m)] = total[m]
         return t
 
     def second(tile, _, __, c, place, shared, t, dy, y, out, sums, places, many, words):
@@ -414,8 +374,12 @@ def bias_gradient(on: Place, dy: CudaArray, relu: CudaArray | None, db: CudaArra
     grid = Grid((blocks, 1, 1), grid.threads, grid.shared)
     out = dy if relu is None else on.scratch(dy.shape, dy.dtype)
     sums = on.scratch((max(blocks, 1), K), np.float32)
-    arrays = (storage.words(on, array) for array in (dy, relu or dy, out))
-    on.launch(MASK_SUMS[storage.name, relu is not None], grid, *arrays, sums, places, grid.threads[1], K // 4)
+    arrays = [storage.words(on, array) for array in (dy, relu or dy, out)]
+    read, written = (arrays[:1], [sums]) if relu is None else (arrays[:2], [arrays[2], sums])
+    on.launch(
+        MASK_SUMS[storage.name, relu is not None], grid, *arrays, sums, places, grid.threads[1], K // 4,
+        touched=(read, written),
+    )  # fmt: skip
     if db is not None:
         grid = in_rows(K, most=64)
         on.launch(COLUMN_SUMS, grid, sums, db, blocks, K, grid.threads[0])
@@ -426,7 +390,7 @@ def bias_gradient(on: Place, dy: CudaArray, relu: CudaArray | None, db: CudaArra
 
 
 def _patches(storage: Storage) -> GridKernel:
-    load = storage.load
+    load, widely = storage.load, FLOAT32.store
 
     def body(tile, p, n, c, place, x, patches, first, H, W, P, Q, words, many, R, S, stride, above, left):
         """patches[n, p, q, r, s, c] = x̄[first + n, p·stride + r, q·stride + s, c], float32."""
@@ -439,33 +403,23 @@ def _patches(storage: Storage) -> GridKernel:
             h = np.int32(p * stride + r - above)
             for s in range(S):
                 w = np.int32(q * stride + s - left)
-                a = _ZERO
-                b = _ZERO
-                d = _ZERO
-                e = _ZERO
+                found = ZEROS
                 if 0 <= h < H and 0 <= w < W:
-                    a, b, d, e = load(x, image + word_at(h, w, c, W, words))
-                k = np.uint64(4) * (row + word_at(r, s, c, S, words))
-                patches[k] = a
-                patches[k + np.uint64(1)] = b
-                patches[k + np.uint64(2)] = d
-                patches[k + np.uint64(3)] = e
+                    found = load(x, image + word_at(h, w, c, W, words))
+                widely(patches, row + word_at(r, s, c, S, words), *found)
 
     return GridKernel(f"patches_last_{storage.name}", ("patches",), body)
 
 
 def _from_patches(storage: Storage) -> GridKernel:
-    store = storage.store
+    store, widely = storage.store, FLOAT32.load
 
     def body(tile, h, n, c, place, back, dx, first, H, W, P, Q, words, many, R, S, stride, above, left):
         """dx[first + n, h, w, c] = Σ over the patches that hold it of back[n, p, q, r, s, c]."""
         w = np.int32(tile * many + place)
         if w >= W:
             return
-        a = _ZERO
-        b = _ZERO
-        d = _ZERO
-        e = _ZERO
+        total = ZEROS
         base = np.uint64(n) * np.uint64(P * Q)
         taps = np.uint64(np.int32(R * S) * words)
         for r in range((h + above) % stride, R, stride):
@@ -475,13 +429,9 @@ def _from_patches(storage: Storage) -> GridKernel:
                     q = np.int32((w + left - s) // stride)
                     if 0 <= q < Q:
                         row = (base + np.uint64(np.uint32(p * Q + q))) * taps
-                        k = np.uint64(4) * (row + word_at(r, s, c, S, words))
-                        a += back[k]
-                        b += back[k + np.uint64(1)]
-                        d += back[k + np.uint64(2)]
-                        e += back[k + np.uint64(3)]
+                        total = plus(total, widely(back, row + word_at(r, s, c, S, words)))
         image = image_at(n + first, H, W, words)
-        store(dx, image + word_at(h, w, c, W, words), a, b, d, e)
+        store(dx, image + word_at(h, w, c, W, words), *total)
 
     return GridKernel(f"from_patches_last_{storage.name}", ("dx",), body)
 
@@ -490,29 +440,11 @@ PATCHES = {storage.name: _patches(storage) for storage in STORAGES}
 FROM_PATCHES = {storage.name: _from_patches(storage) for storage in STORAGES}
 
 
-def _widen(storage: Storage) -> GridKernel:
-    load, store = storage.load, FLOAT32.store
-
-    def body(block, _, __, lane, ___, x, y, first, words, lanes):
-        """Words of x, from one on, as float32."""
-        j = np.uint64(block) * np.uint64(lanes) + np.uint64(lane)
-        if j < np.uint64(words):
-            a, b, c, d = load(x, np.uint64(first) + j)
-            store(y, j, a, b, c, d)
-
-    return GridKernel(f"widen_{storage.name}", ("y",), body)
-
-
-WIDEN = {storage.name: _widen(storage) for storage in STORAGES}
-
-
 def _rows(on: Place, dy: CudaArray, first: int, images: int) -> CudaArray:
     """Some images of dy as the rows of a matrix [places, K] in float32."""
-    storage, (_, P, Q, K) = storage_of(dy), dy.shape
+    _, P, Q, K = dy.shape
     rows = on.scratch((images * P * Q, K), np.float32)
-    arrays = storage.words(on, dy), rows
-    grid = in_rows(rows.size // 4)
-    on.launch(WIDEN[storage.name], grid, *arrays, first * P * Q * K // 4, rows.size // 4, grid.threads[0])
+    convert(on, dy, rows, first * P * Q * K)
     return rows
 
 

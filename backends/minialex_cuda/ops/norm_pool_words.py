@@ -1,9 +1,11 @@
-"""Local response normalisation with the pooling after it, and their gradient, on maps with the channels last.
+"""Pooling of maps with the channels last, with local response normalisation before it or without; and the gradients.
 
-A thread has four channels of one place, a word. Normalisation looks two channels to both sides, so the words beside it
+A thread has four channels of a place, a word. Normalisation looks two channels to both sides, so the words beside it
 are loaded too, and the way back asks the threads beside it for what they computed, through shared memory. Windows of
 five or three channels, pooling by 3 × 3 windows two apart, as in the paper's section 3: for these the compiler knows
-every loop, and divides by nothing.
+every loop, and divides by nothing. Forward a thread goes down a column of windows, and keeps the row that two of them
+share; on the way back it has two by two places, which four windows reach, each place by the same ones at the same
+place within them.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -17,9 +19,12 @@ from minialex.backend.rules import pool_size
 from minialex_cuda.ops.words import (
     BFLOAT16,
     STORAGES,
+    ZEROS,
     Storage,
     approximate_power,
     image_at,
+    masked,
+    maximum,
     over_places,
     power,
     storage_of,
@@ -35,9 +40,15 @@ SIZE, STRIDE = 3, 2
 WINDOWS = (3, 5)
 """Of normalisation: how many channels."""
 
+DOWN = 9
+"""Windows that a thread goes down."""
+
 _ZERO = np.float32(0)
-_BYTE = np.uint32(255)
-_8, _24 = np.uint32(8), np.uint32(24)
+_LEAST = (np.float32(-math.inf),) * 4
+_NONE, _SIX = np.uint32(0xFFFFFFFF), np.uint32(6)
+
+
+# ---- normalisation --------------------------------------------------------------------------------------------
 
 
 def _sums(wide: bool):
@@ -59,141 +70,197 @@ def _scales(storage: Storage, wide: bool):
     """A function of a word's place: its four numbers, and their four scales."""
     load, sums = storage.load, _sums(wide)
 
-    def scales(x, j, first, last, k, alpha):
-        c, d, e, f = load(x, j)
+    def scales(x, j, c, words, k, alpha):
+        own = load(x, j)
         a = _ZERO
         b = _ZERO
         g = _ZERO
         h = _ZERO
-        if not first:
+        if c > 0:
             _, _, a, b = load(x, j - np.uint64(1))
-        if not last:
+        if c < np.int32(words - 1):
             g, h, _, _ = load(x, j + np.uint64(1))
-        s, t, u, v = sums(a * a, b * b, c * c, d * d, e * e, f * f, g * g, h * h)
-        return c, d, e, f, k + alpha * s, k + alpha * t, k + alpha * u, k + alpha * v
+        d, e, f, i = own
+        s, t, u, v = sums(a * a, b * b, d * d, e * e, f * f, i * i, g * g, h * h)
+        return own, (k + alpha * s, k + alpha * t, k + alpha * u, k + alpha * v)
 
     return function(scales)
 
 
-def _forward(storage: Storage, wide: bool) -> GridKernel:
-    scales, store = _scales(storage, wide), storage.store
-    raised = approximate_power if storage is BFLOAT16 else power
+# ---- forward --------------------------------------------------------------------------------------------------
 
-    def body(tile, p, n, c, place, x, y, where, H, W, P, Q, words, many, k, alpha, beta):
-        """y = the largest normalised x of a window, where = its place within the window, in row order."""
+
+@function
+def _larger(best, where, value, here):
+    return maximum(best, value), where if value <= best else here
+
+
+@function
+def _largest(best, where, values, here):
+    """Of two words, number by number, the larger and where it was: the first of equals; not a number wins, anywhere."""
+    a, i = _larger(best[0], where[0], values[0], here[0])
+    b, j = _larger(best[1], where[1], values[1], here[1])
+    c, k = _larger(best[2], where[2], values[2], here[2])
+    d, m = _larger(best[3], where[3], values[3], here[3])
+    return (a, b, c, d), (i, j, k, m)
+
+
+@function
+def _all(number):
+    return (number, number, number, number)
+
+
+def _forward(storage: Storage, window: int) -> GridKernel:
+    load, store = storage.load, storage.store
+    scales, raised = _scales(storage, window == 5), approximate_power if storage is BFLOAT16 else power
+
+    def normalised(x, j, c, words, k, alpha, beta):
+        own, scale = scales(x, j, c, words, k, alpha)
+        return (
+            own[0] * raised(scale[0], beta), own[1] * raised(scale[1], beta),
+            own[2] * raised(scale[2], beta), own[3] * raised(scale[3], beta),
+        )  # fmt: skip
+
+    value = function(normalised if window else lambda x, j, c, words, k, alpha, beta: load(x, j))
+
+    def in_row(x, image, h, q, c, H, W, words, k, alpha, beta, first):
+        """The largest of a row of a window, and where it was."""
+        best = _LEAST
+        where = _all(np.uint32(0))
+        if h < H:
+            for s in range(3):
+                w = np.int32(2 * q + s)
+                if w < W:
+                    found = value(x, image + word_at(h, w, c, W, words), c, words, k, alpha, beta)
+                    best, where = _largest(best, where, found, _all(np.uint32(first + s)))
+        return best, where
+
+    row = function(in_row)
+
+    def body(tile, strip, n, c, place, x, y, where, H, W, P, Q, words, many, k, alpha, beta):
+        """y = the largest (normalised) x of a window, where = its place within the window, in row order."""
         q = np.int32(tile * many + place)
         if q >= Q:
             return
         image = image_at(n, H, W, words)
-        best0 = np.float32(-math.inf)
-        best1 = best0
-        best2 = best0
-        best3 = best0
-        where0 = np.uint32(0)
-        where1 = where0
-        where2 = where0
-        where3 = where0
-        for r in range(3):
-            h = np.int32(2 * p + r)
-            for s in range(3):
-                w = np.int32(2 * q + s)
-                if h < H and w < W:
-                    j = image + word_at(h, w, c, W, words)
-                    x0, x1, x2, x3, s0, s1, s2, s3 = scales(x, j, c == 0, c == words - 1, k, alpha)
-                    y0 = x0 * raised(s0, beta)
-                    y1 = x1 * raised(s1, beta)
-                    y2 = x2 * raised(s2, beta)
-                    y3 = x3 * raised(s3, beta)
-                    here = np.uint32(3 * r + s)
-                    if y0 > best0 or y0 != y0:
-                        best0 = y0
-                        where0 = here
-                    if y1 > best1 or y1 != y1:
-                        best1 = y1
-                        where1 = here
-                    if y2 > best2 or y2 != y2:
-                        best2 = y2
-                        where2 = here
-                    if y3 > best3 or y3 != y3:
-                        best3 = y3
-                        where3 = here
-        o = image_at(n, P, Q, words) + word_at(p, q, c, Q, words)
-        store(y, o, best0, best1, best2, best3)
-        low = np.uint32(where0 | np.uint32(where1 << _8))
-        where[o] = np.uint32(low | np.uint32(np.uint32(where2 | np.uint32(where3 << _8)) << np.uint32(16)))
+        above, at = row(x, image, np.int32(2 * DOWN * strip), q, c, H, W, words, k, alpha, beta, 0)
+        for p in range(DOWN * strip, min(DOWN * strip + DOWN, P)):
+            middle, there = row(x, image, np.int32(2 * p + 1), q, c, H, W, words, k, alpha, beta, 3)
+            best, found = _largest(above, at, middle, there)
+            above, at = row(x, image, np.int32(2 * p + 2), q, c, H, W, words, k, alpha, beta, 6)
+            best, found = _largest(best, found, above, at)
+            o = image_at(n, P, Q, words) + word_at(p, q, c, Q, words)
+            store(y, o, *best)
+            low = np.uint32(found[0] | np.uint32(found[1] << np.uint32(8)))
+            where[o] = np.uint32(
+                low | np.uint32(np.uint32(found[2] | np.uint32(found[3] << np.uint32(8))) << np.uint32(16))
+            )
+            at = at[0] - _SIX, at[1] - _SIX, at[2] - _SIX, at[3] - _SIX
 
-    return GridKernel(f"norm{5 if wide else 3}_pool_{storage.name}", ("y", "where"), body)
+    return GridKernel(f"{f'norm{window}' if window else 'max'}_pool_{storage.name}", ("y", "where"), body)
 
 
-def gathered_by(storage: Storage):
-    """A function of a place in a map: the sums of dy over the windows whose maximum is there, in four channels."""
+# ---- and back -------------------------------------------------------------------------------------------------
+
+
+def _gathered(storage: Storage):
+    """A function of two by two places: for each the sums of dy over the windows whose maximum is there."""
     load = storage.load
 
-    def gathered(dy, where, image, h, w, P, Q, words, c):
-        d0 = _ZERO
-        d1 = _ZERO
-        d2 = _ZERO
-        d3 = _ZERO
-        for below in range(2):
-            p = np.int32((h >> 1) - 1 + below)
-            r = np.int32(h - 2 * p)
-            for right in range(2):
-                q = np.int32((w >> 1) - 1 + right)
-                s = np.int32(w - 2 * q)
-                if p >= 0 and q >= 0 and p < P and q < Q and r < 3 and s < 3:
-                    o = image + word_at(p, q, c, Q, words)
-                    here = np.uint32(3 * r + s)
-                    at = where[o]
-                    g0, g1, g2, g3 = load(dy, o)
-                    if np.uint32(at & _BYTE) == here:
-                        d0 += g0
-                    if np.uint32((at >> _8) & _BYTE) == here:
-                        d1 += g1
-                    if np.uint32((at >> np.uint32(16)) & _BYTE) == here:
-                        d2 += g2
-                    if np.uint32(at >> _24) == here:
-                        d3 += g3
-        return d0, d1, d2, d3
+    @function
+    def window(dy, where, image, p, q, P, Q, c, words):
+        if p >= 0 and q >= 0 and p < P and q < Q:
+            o = image + word_at(p, q, c, Q, words)
+            return load(dy, o), where[o]
+        return ZEROS, _NONE
+
+    @function
+    def plus(total, found, here):
+        g, where = found
+        unlike = where ^ np.uint32(here * 0x01010101)
+        return (
+            total[0] + (g[0] if np.uint32(unlike & np.uint32(0xFF)) == np.uint32(0) else _ZERO),
+            total[1] + (g[1] if np.uint32(unlike & np.uint32(0xFF00)) == np.uint32(0) else _ZERO),
+            total[2] + (g[2] if np.uint32(unlike & np.uint32(0xFF0000)) == np.uint32(0) else _ZERO),
+            total[3] + (g[3] if np.uint32(unlike & np.uint32(0xFF000000)) == np.uint32(0) else _ZERO),
+        )
+
+    def gathered(dy, where, n, i, j, P, Q, c, words):
+        image = image_at(n, P, Q, words)
+        a = window(dy, where, image, np.int32(i - 1), np.int32(j - 1), P, Q, c, words)
+        b = window(dy, where, image, np.int32(i - 1), j, P, Q, c, words)
+        d = window(dy, where, image, i, np.int32(j - 1), P, Q, c, words)
+        e = window(dy, where, image, i, j, P, Q, c, words)
+        return (
+            plus(plus(plus(plus(ZEROS, a, 8), b, 6), d, 2), e, 0),
+            plus(plus(ZEROS, b, 7), e, 1),
+            plus(plus(ZEROS, d, 5), e, 3),
+            plus(ZEROS, e, 4),
+        )
 
     return function(gathered)
 
 
+def _max_pool2d_backward(storage: Storage) -> GridKernel:
+    gathered, load, store = _gathered(storage), storage.load, storage.store
+
+    @function
+    def put(x, dx, image, h, w, c, H, W, words, d, rectify):
+        if h < H and w < W:
+            j = image + word_at(h, w, c, W, words)
+            if rectify:
+                d = masked(d, load(x, j))
+            store(dx, j, *d)
+
+    def body(tile, i, n, c, place, dy, x, where, dx, H, W, P, Q, words, many, rectify):
+        """dx = Σ dy over the windows whose maximum is here; 0 where x is not positive, if asked."""
+        v = np.int32(tile * many + place)
+        d = gathered(dy, where, n, i, v, P, Q, c, words)
+        image = image_at(n, H, W, words)
+        put(x, dx, image, np.int32(2 * i), np.int32(2 * v), c, H, W, words, d[0], rectify)
+        put(x, dx, image, np.int32(2 * i), np.int32(2 * v + 1), c, H, W, words, d[1], rectify)
+        put(x, dx, image, np.int32(2 * i + 1), np.int32(2 * v), c, H, W, words, d[2], rectify)
+        put(x, dx, image, np.int32(2 * i + 1), np.int32(2 * v + 1), c, H, W, words, d[3], rectify)
+
+    return GridKernel(f"max_pool_backward_{storage.name}", ("dx",), body)
+
+
 def _backward(storage: Storage, wide: bool) -> GridKernel:
-    scales, sums, gathered, store = _scales(storage, wide), _sums(wide), gathered_by(storage), storage.store
-    raised = approximate_power if storage is BFLOAT16 else power
+    scales, sums, gathered, store = _scales(storage, wide), _sums(wide), _gathered(storage), storage.store
 
-    def first(
-        tile, h, n, c, place, shared, dy, x, where, dx, H, W, P, Q, words, many, k, alpha, beta, rectify
-    ):  # fmt: skip
-        """dx of pooling, then of normalisation, then of the ReLU that made x; scales are computed again."""
-        w = np.int32(tile * many + place)
-        if w >= W:
-            return _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
-        pooled = image_at(n, P, Q, words)
-        d0, d1, d2, d3 = gathered(dy, where, pooled, h, w, P, Q, words, c)
-        j = image_at(n, H, W, words) + word_at(h, w, c, W, words)
-        x0, x1, x2, x3, s0, s1, s2, s3 = scales(x, j, c == 0, c == words - 1, k, alpha)
-        own0 = d0 * raised(s0, beta)
-        own1 = d1 * raised(s1, beta)
-        own2 = d2 * raised(s2, beta)
-        own3 = d3 * raised(s3, beta)
-        t = np.uint32(place * words + c)
-        size = np.uint32(many * words)
-        shared[t] = own0 * x0 / s0
-        shared[np.uint32(t + size)] = own1 * x1 / s1
-        shared[np.uint32(t + 2 * size)] = own2 * x2 / s2
-        shared[np.uint32(t + 3 * size)] = own3 * x3 / s3
-        return own0, own1, own2, own3, x0, x1, x2, x3
+    if storage is BFLOAT16:
 
-    def second(
-        tile, h, n, c, place, shared, kept, dy, x, where, dx, H, W, P, Q, words, many, k, alpha, beta, rectify
-    ):  # fmt: skip
-        w = np.int32(tile * many + place)
-        if w >= W:
+        def raise_(scale, beta):
+            return approximate_power(scale, beta), approximate_power(scale, beta + np.float32(1))
+    else:
+
+        def raise_(scale, beta):
+            raised = power(scale, beta)
+            return raised, raised / scale
+
+    raised = function(raise_)
+
+    @function
+    def begun(shared, t, size, x, image, h, w, c, H, W, words, d, k, alpha, beta):
+        """Of one place d · scale^(−β), and x; d · x · scale^(−β) / scale is shared."""
+        if h >= H or w >= W:
+            return ZEROS, ZEROS
+        own, scale = scales(x, image + word_at(h, w, c, W, words), c, words, k, alpha)
+        a, i = raised(scale[0], beta)
+        b, j = raised(scale[1], beta)
+        e, m = raised(scale[2], beta)
+        f, o = raised(scale[3], beta)
+        shared[t] = d[0] * own[0] * i
+        shared[np.uint32(t + size)] = d[1] * own[1] * j
+        shared[np.uint32(t + 2 * size)] = d[2] * own[2] * m
+        shared[np.uint32(t + 3 * size)] = d[3] * own[3] * o
+        return (d[0] * a, d[1] * b, d[2] * e, d[3] * f), own
+
+    @function
+    def ended(shared, t, size, kept, dx, image, h, w, c, H, W, words, factor, rectify):
+        if h >= H or w >= W:
             return
-        own0, own1, own2, own3, x0, x1, x2, x3 = kept
-        t = np.uint32(place * words + c)
-        size = np.uint32(many * words)
+        own, x = kept
         a = _ZERO
         b = _ZERO
         g = _ZERO
@@ -201,41 +268,69 @@ def _backward(storage: Storage, wide: bool) -> GridKernel:
         if c > 0:
             a = shared[np.uint32(t + 2 * size - 1)]
             b = shared[np.uint32(t + 3 * size - 1)]
-        if c < words - 1:
+        if c < np.int32(words - 1):
             g = shared[np.uint32(t + 1)]
             e = shared[np.uint32(t + size + 1)]
-        r0, r1, r2, r3 = sums(
+        r = sums(
             a, b, shared[t], shared[np.uint32(t + size)], shared[np.uint32(t + 2 * size)],
             shared[np.uint32(t + 3 * size)], g, e,
         )  # fmt: skip
-        factor = np.float32(2) * alpha * beta
-        y0 = own0 - factor * x0 * r0
-        y1 = own1 - factor * x1 * r1
-        y2 = own2 - factor * x2 * r2
-        y3 = own3 - factor * x3 * r3
+        found = (
+            own[0] - factor * x[0] * r[0], own[1] - factor * x[1] * r[1],
+            own[2] - factor * x[2] * r[2], own[3] - factor * x[3] * r[3],
+        )  # fmt: skip
         if rectify:
-            y0 = y0 if x0 > _ZERO else _ZERO
-            y1 = y1 if x1 > _ZERO else _ZERO
-            y2 = y2 if x2 > _ZERO else _ZERO
-            y3 = y3 if x3 > _ZERO else _ZERO
-        j = image_at(n, H, W, words) + word_at(h, w, c, W, words)
-        store(dx, j, y0, y1, y2, y3)
+            found = masked(found, x)
+        store(dx, image + word_at(h, w, c, W, words), *found)
+
+    def first(
+        tile, i, n, c, place, shared, dy, x, where, dx, H, W, P, Q, words, many, k, alpha, beta, rectify
+    ):  # fmt: skip
+        """dx of pooling, then of normalisation, then of the ReLU that made x; scales are computed again."""
+        v = np.int32(tile * many + place)
+        d = gathered(dy, where, n, i, v, P, Q, c, words)
+        image = image_at(n, H, W, words)
+        h, w, t, size = np.int32(2 * i), np.int32(2 * v), np.uint32(place * words + c), np.uint32(many * words)
+        below, right = np.int32(h + 1), np.int32(w + 1)
+        return (
+            begun(shared, t, size, x, image, h, w, c, H, W, words, d[0], k, alpha, beta),
+            begun(shared, np.uint32(t + 4 * size), size, x, image, h, right, c, H, W, words, d[1], k, alpha, beta),
+            begun(shared, np.uint32(t + 8 * size), size, x, image, below, w, c, H, W, words, d[2], k, alpha, beta),
+            begun(shared, np.uint32(t + 12 * size), size, x, image, below, right, c, H, W, words, d[3], k, alpha, beta),
+        )
+
+    def second(
+        tile, i, n, c, place, shared, kept, dy, x, where, dx, H, W, P, Q, words, many, k, alpha, beta, rectify
+    ):  # fmt: skip
+        v = np.int32(tile * many + place)
+        image, factor = image_at(n, H, W, words), np.float32(2) * alpha * beta
+        h, w, t, size = np.int32(2 * i), np.int32(2 * v), np.uint32(place * words + c), np.uint32(many * words)
+        below, right = np.int32(h + 1), np.int32(w + 1)
+        ended(shared, t, size, kept[0], dx, image, h, w, c, H, W, words, factor, rectify)
+        ended(shared, np.uint32(t + 4 * size), size, kept[1], dx, image, h, right, c, H, W, words, factor, rectify)
+        ended(shared, np.uint32(t + 8 * size), size, kept[2], dx, image, below, w, c, H, W, words, factor, rectify)
+        ended(shared, np.uint32(t + 12 * size), size, kept[3], dx, image, below, right, c, H, W, words, factor, rectify)
 
     return GridKernel(f"norm{5 if wide else 3}_pool_backward_{storage.name}", ("dx",), first, second)
 
 
-FORWARD = {(storage.name, window): _forward(storage, window == 5) for storage in STORAGES for window in WINDOWS}
+FORWARD = {(storage.name, window): _forward(storage, window) for storage in STORAGES for window in (0, *WINDOWS)}
 BACKWARD = {(storage.name, window): _backward(storage, window == 5) for storage in STORAGES for window in WINDOWS}
+MAX_POOL2D_BACKWARD = {storage.name: _max_pool2d_backward(storage) for storage in STORAGES}
 
 
 def norm_pool(
-    on: Place, x: CudaArray, *, window: int, k: float, alpha: float, beta: float, size: int, stride: int, ceil: bool
-) -> tuple[CudaArray, CudaArray]:
-    """max_pool2d(local_response_norm(x)), and where in each window its maximum was; x is [N,H,W,C]."""
+    on: Place, x: CudaArray, *, size: int, stride: int, ceil: bool, window: int = 0, k: float = 0, alpha: float = 0,
+    beta: float = 0,
+) -> tuple[CudaArray, CudaArray]:  # fmt: skip
+    """max_pool2d(local_response_norm(x)), and where in each window its maximum was; x is [N,H,W,C].
+
+    Without a window of normalisation there is none: pooling alone.
+    """
     (N, H, W, C), storage = x.shape, storage_of(x)
     P, Q = (pool_size(n, size, stride, ceil) for n in (H, W))
     y, where = on.empty((N, P, Q, C), x.dtype), on.empty((N, P, Q, C), np.uint8)
-    grid = over_places(N, P, Q, C)
+    grid = over_places(N, -(-P // DOWN), Q, C)
     on.launch(
         FORWARD[storage.name, window], grid, storage.words(on, x), storage.words(on, y), in_words(on, where),
         H, W, P, Q, C // 4, grid.threads[1], *map(np.float32, (k, alpha, beta)),
@@ -248,12 +343,23 @@ def norm_pool_backward(
     window: int, k: float, alpha: float, beta: float, size: int, stride: int, rectify: bool,
 ) -> CudaArray:  # fmt: skip
     """The gradient of x in `norm_pool`, and with `rectify` that of the ReLU's argument where x is its result."""
+    return _back(on, BACKWARD[storage_of(x).name, window], 16, dy, x, where, *map(np.float32, (k, alpha, beta)), rectify)
+
+
+def max_pool2d_backward(on: Place, dy: CudaArray, x: CudaArray, where: CudaArray, *, rectify: bool) -> CudaArray:
+    """Each window gives its dy to its first maximum; with `rectify` the gradient of the ReLU that made x after it."""
+    return _back(on, MAX_POOL2D_BACKWARD[storage_of(x).name], 0, dy, x, where, rectify)
+
+
+def _back(
+    on: Place, kernel: GridKernel, shared: int, dy: CudaArray, x: CudaArray, where: CudaArray, *numbers: object
+) -> CudaArray:
     (N, H, W, C), (P, Q), storage = x.shape, dy.shape[1:3], storage_of(x)
     dx = on.empty(x.shape, x.dtype)
-    grid = over_places(N, H, W, C, shared=4)
+    grid = over_places(N, -(-H // 2), -(-W // 2), C, shared=shared)
     on.launch(
-        BACKWARD[storage.name, window], grid, storage.words(on, dy), storage.words(on, x), in_words(on, where),
-        storage.words(on, dx), H, W, P, Q, C // 4, grid.threads[1], *map(np.float32, (k, alpha, beta)), rectify,
+        kernel, grid, storage.words(on, dy), storage.words(on, x), in_words(on, where), storage.words(on, dx),
+        H, W, P, Q, C // 4, grid.threads[1], *numbers,
     )  # fmt: skip
     return dx
 

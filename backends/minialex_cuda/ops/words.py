@@ -50,12 +50,15 @@ def to_bfloat16(value):
     return up if value == value else QUIET
 
 
+def _pair(a, b):
+    """Two numbers as bfloat16 in 32 bits; a device has an instruction for it."""
+    return np.uint32(to_bfloat16(a) | np.uint32(to_bfloat16(b) << _16))
+
+
 @function
 def _store_bfloat16(y, j, a, b, c, d):
     """Four numbers to word j."""
-    low = np.uint32(to_bfloat16(a) | np.uint32(to_bfloat16(b) << _16))
-    high = np.uint32(to_bfloat16(c) | np.uint32(to_bfloat16(d) << _16))
-    y[j] = np.uint64(low) | (np.uint64(high) << HALF)
+    y[j] = np.uint64(_pair(a, b)) | (np.uint64(_pair(c, d)) << HALF)
 
 
 @function
@@ -73,6 +76,26 @@ def _store_float32(y, j, a, b, c, d):
     y[k + np.uint64(3)] = d
 
 
+@function
+def _one_bfloat16(x, i):
+    return np.uint32(np.uint32(x[i]) << _16).view(np.float32)
+
+
+@function
+def _put_bfloat16(y, i, value):
+    y[i] = to_bfloat16(value)
+
+
+@function
+def _one_float32(x, i):
+    return x[i]
+
+
+@function
+def _put_float32(y, i, value):
+    y[i] = value
+
+
 @dataclass(frozen=True)
 class Storage:
     """How numbers are kept.
@@ -82,21 +105,26 @@ class Storage:
         dtype: of arrays; bfloat16 is kept as its bits
         load: ``load(x, j)``, four float32 numbers of word j
         store: ``store(y, j, a, b, c, d)``, rounded to the format
+        one, put: the same of one number of an array that is not taken in words
     """
 
     name: str
     dtype: np.dtype[Any]
     load: Callable[..., Any]
     store: Callable[..., Any]
+    one: Callable[..., Any]
+    put: Callable[..., Any]
 
     def words(self, on: Place, x: CudaArray) -> CudaArray:
         """An array as its kernels take it."""
         return on.view(x, np.uint64, (x.size // 4,)) if self.dtype == np.uint16 else x
 
 
-BFLOAT16 = Storage("bfloat16", np.dtype(np.uint16), _load_bfloat16, _store_bfloat16)
-FLOAT32 = Storage("float32", np.dtype(np.float32), _load_float32, _store_float32)
+BFLOAT16 = Storage("bfloat16", np.dtype(np.uint16), _load_bfloat16, _store_bfloat16, _one_bfloat16, _put_bfloat16)
+FLOAT32 = Storage("float32", np.dtype(np.float32), _load_float32, _store_float32, _one_float32, _put_float32)
 STORAGES = (FLOAT32, BFLOAT16)
+PAIRS = ((FLOAT32, FLOAT32), (FLOAT32, BFLOAT16), (BFLOAT16, BFLOAT16))
+"""Of what there is and what becomes of it."""
 
 
 def storage_of(x: CudaArray) -> Storage:
@@ -160,7 +188,23 @@ def image_at(n, H, W, words):
     return np.uint64(n) * np.uint64(np.uint32(np.int32(H * W) * words))
 
 
-# ---- arithmetic -----------------------------------------------------------------------------------------------
+# ---- arithmetic, of words as tuples of four numbers ------------------------------------------------------------
+
+
+ZEROS = (np.float32(0),) * 4
+
+
+def each(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of two words from one of two numbers."""
+    rule = function(rule)
+    return function(lambda x, y: (rule(x[0], y[0]), rule(x[1], y[1]), rule(x[2], y[2]), rule(x[3], y[3])))
+
+
+plus = each(lambda x, y: x + y)
+masked = each(lambda d, y: d if y > np.float32(0) else np.float32(0))
+"""The gradient d of a ReLU whose result is y."""
+larger = each(lambda x, least: least if x <= least else x)
+"""x unless it is less: not a number stays so."""
 
 
 @function
@@ -177,19 +221,54 @@ def _approximate_power(scale, beta):
     return scale**-beta
 
 
-def _overloaded() -> None:
-    """On a device the approximate form; Numba chooses as it compiles."""
-    from numba.cuda import libdevice
-    from numba.cuda.extending import overload
+def _maximum(best, value):
+    """The larger; not a number wins, and stays."""
+    return value if value > best or value != value else best
 
+
+def _overloaded() -> None:
+    """On a device one instruction, or three; Numba chooses as it compiles."""
+    from llvmlite import ir
+    from numba import types
+    from numba.cuda.extending import intrinsic, overload
+
+    def instruction(text: str, result: Any, many: int) -> Any:
+        """A function of so many float32 that is an instruction of PTX."""
+        kinds = (ir.FloatType() if result is types.float32 else ir.IntType(32)), [ir.FloatType()] * many
+        places = ("=f" if result is types.float32 else "=r") + many * ",f"
+
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.call(ir.InlineAsm(ir.FunctionType(*kinds), text, places), arguments)
+
+        def one(context, x):
+            return result(types.float32), code
+
+        def two(context, x, y):
+            return result(types.float32, types.float32), code
+
+        return intrinsic(one if many == 1 else two)
+
+    pair = instruction("cvt.rn.bf16x2.f32 $0, $2, $1;", types.uint32, 2)
+    larger_of = instruction("max.NaN.f32 $0, $1, $2;", types.float32, 2)
+    logarithm = instruction("lg2.approx.ftz.f32 $0, $1;", types.float32, 1)
+    exponential = instruction("ex2.approx.ftz.f32 $0, $1;", types.float32, 1)
+    overload(_pair, target="cuda")(lambda a, b: lambda a, b: pair(a, b))
+    overload(_maximum, target="cuda")(lambda best, value: lambda best, value: larger_of(best, value))
     overload(_approximate_power, target="cuda")(
-        lambda scale, beta: lambda scale, beta: libdevice.fast_powf(scale, -beta)
+        lambda scale, beta: lambda scale, beta: exponential(-beta * logarithm(scale))
     )
 
 
 if not config.ENABLE_CUDASIM:
-    overload_on_host(_approximate_power)(lambda scale, beta: lambda scale, beta: scale**-beta)
+    for _host in (_pair, _maximum, _approximate_power):
+        overload_on_host(_host)(lambda a, b, host=_host: host)
     BEFORE_DEVICE.append(_overloaded)
+
+
+@function
+def maximum(best, value):
+    """The larger; not a number wins, and stays."""
+    return _maximum(best, value)
 
 
 @function

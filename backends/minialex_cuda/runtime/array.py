@@ -15,15 +15,18 @@ class Memory:
     Attributes:
         raw, nbytes, device: the runtime's own block, its size and its device
         read: an event that its last reader is done at; None: whatever was asked of the device until now may read it
+        fetched: all of its bytes on the host, if whoever wants some is to be given them from there; "later": at the
+            first time
     """
 
-    __slots__ = ("_count", "device", "nbytes", "raw", "read")
+    __slots__ = ("_count", "device", "fetched", "nbytes", "raw", "read")
 
     def __init__(self, raw: Any, nbytes: int, device: str, count: Counter[str]) -> None:
         self.raw = raw
         self.nbytes = nbytes
         self.device = device
         self.read: Any = None
+        self.fetched: Any = None
         self._count = count
         count[device] += nbytes
 

@@ -19,10 +19,12 @@ WORKSPACE = 32 << 20
 """Bytes, as NVIDIA advises for Hopper; more than older devices ask for."""
 
 OP_N, OP_T = 0, 1
-R_32F, R_64F = 0, 1
+KINDS = {np.dtype(np.float32): 0, np.dtype(np.float64): 1, np.dtype(np.uint16): 14}
+"""cudaDataType_t; numbers of two bytes are bfloat16."""
+
 COMPUTE = {"float32": 68, "tf32": 77, "bfloat16": 75}
 """cublasComputeType_t: 32F, 32F_FAST_TF32, 32F_FAST_16BF. Operands are rounded as named, sums are in float32."""
-COMPUTE_64F = 70
+COMPUTE_64F = 70  # that of bfloat16 operands is float32's: they are rounded already
 DEFAULT_ALGORITHM = -1
 
 
@@ -53,15 +55,18 @@ class Multiplier:
         if status:
             raise ResourceError(f"cuBLAS failed: {name} gave status {status}; see cublasStatus_t in NVIDIA's manual")
 
-    def multiply(self, a: int, b: int, out: int, dtype: np.dtype[Any], product: Product) -> None:
-        """out = a · b at these addresses, all of one dtype.
+    def multiply(
+        self, a: int, b: int, out: int, dtype: np.dtype[Any], out_dtype: np.dtype[Any], product: Product
+    ) -> None:
+        """out = a · b at these addresses, the factors of one dtype.
 
         cuBLAS counts in columns. What lies in memory as out [m,n] in rows is outᵀ in columns, and outᵀ = bᵀ aᵀ: so b
         comes first, and nothing is transposed that was not before.
         """
         m, n, k = product.m, product.n, product.k
         double = dtype == np.float64
-        kind = R_64F if double else R_32F
+        kind = KINDS[dtype]
+        compute = COMPUTE_64F if double else COMPUTE["float32" if dtype == np.uint16 else product.precision]
         number = ctypes.c_double if double else ctypes.c_float
         self._call(
             "cublasGemmEx",
@@ -80,8 +85,8 @@ class Multiplier:
             ctypes.c_int(m if product.transpose_a else k),
             ctypes.byref(number(1.0 if product.accumulate else 0.0)),
             ctypes.c_void_p(out),
-            ctypes.c_int(kind),
+            ctypes.c_int(KINDS[out_dtype]),
             ctypes.c_int(n),
-            ctypes.c_int(COMPUTE_64F if double else COMPUTE[product.precision]),
+            ctypes.c_int(compute),
             ctypes.c_int(DEFAULT_ALGORITHM),
         )

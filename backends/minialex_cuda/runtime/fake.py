@@ -39,6 +39,16 @@ def rounded(x: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]
     return np.where(np.isfinite(x), kept.view(np.float32), x)
 
 
+def widened(x: NDArray[Any], precision: Precision) -> NDArray[Any]:
+    """The numbers that a matrix unit multiplies: of bfloat16's bits, or rounded."""
+    return (x.astype(np.uint32) << 16).view(np.float32) if x.dtype == np.uint16 else rounded(x, precision)
+
+
+def narrowed(x: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Bits of bfloat16."""
+    return (rounded(x, "bfloat16").view(np.uint32) >> 16).astype(np.uint16)
+
+
 class FakeStream:
     """A stream whose work is done at once. A test's runtime may put it off: everything goes through `do`."""
 
@@ -143,10 +153,12 @@ class FakeRuntime(Runtime):
         target = out.raw[: m * n].reshape(m, n)
 
         def work() -> None:
-            left = rounded(first, product.precision).reshape((k, m) if product.transpose_a else (m, k))
-            right = rounded(second, product.precision).reshape((n, k) if product.transpose_b else (k, n))
+            left = widened(first, product.precision).reshape((k, m) if product.transpose_a else (m, k))
+            right = widened(second, product.precision).reshape((n, k) if product.transpose_b else (k, n))
             with np.errstate(all="ignore"):
                 made = (left.T if product.transpose_a else left) @ (right.T if product.transpose_b else right)
+                if target.dtype == np.uint16:
+                    made = narrowed(np.ascontiguousarray(made))
                 np.add(target, made, out=target) if product.accumulate else np.copyto(target, made)
 
         stream.do("multiply", work, (a, b, out) if product.accumulate else (a, b), (out,))

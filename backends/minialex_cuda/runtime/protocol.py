@@ -39,7 +39,8 @@ class Product:
         m, n, k: sizes
         transpose_a, transpose_b: whether a lies as [k,m], b as [n,k]
         accumulate: whether it is added to what `out` holds
-        precision: what the operands of a float32 product are rounded to first; sums are in float32
+        precision: what float32 operands are rounded to first; bfloat16 ones (uint16) are as they are. Sums are in
+            float32, and what comes out is that or, from bfloat16 operands and not accumulated, bfloat16 too
     """
 
     m: int

@@ -58,9 +58,10 @@ def install(driver: Driver, folder: Path) -> None:
             raise Refused(14, "cuBLAS with another device current")
         if queue.graph is not None and of_handle.get("workspace", 0) < WORKSPACE:
             raise Refused(14, "a product without a workspace of its own: cuBLAS allocates one, in a capture too")
-        if not a_kind == b_kind == c_kind or (a_kind == 1) != (compute == 70):
+        narrow = a_kind == 14 and c_kind == 0  # bfloat16 factors may give float32
+        if a_kind != b_kind or not (b_kind == c_kind or narrow) or (a_kind == 1) != (compute == 70):
             raise Refused(15, f"types {a_kind}, {b_kind}, {c_kind} in computation {compute}")
-        dtype = np.dtype({0: np.float32, 1: np.float64, 14: np.uint16}[a_kind])  # the last is bfloat16
+        dtypes = {0: np.float32, 1: np.float64, 14: np.uint16}  # the last is bfloat16
         rows_a, columns_a = (k, m) if op_a else (m, k)
         rows_b, columns_b = (n, k) if op_b else (k, n)
         if lda < rows_a or ldb < rows_b or ldc < m:
@@ -68,19 +69,20 @@ def install(driver: Driver, folder: Path) -> None:
         number = (ctypes.c_double if a_kind == 1 else ctypes.c_float).from_address
         scales = number(alpha).value, number(beta).value
 
-        def matrix(address: int, rows: int, columns: int, apart: int) -> Any:  # by columns, as cuBLAS sees it
+        def matrix(address: int, rows: int, columns: int, apart: int, kind: int) -> Any:  # by columns, as cuBLAS sees it
+            dtype = np.dtype(dtypes[kind])
             count = apart * (columns - 1) + rows
             driver.on(queue.device, address, count * dtype.itemsize, "a factor")
             flat = np.frombuffer((ctypes.c_uint8 * (count * dtype.itemsize)).from_address(address), dtype)
             strides = dtype.itemsize, apart * dtype.itemsize
             return np.lib.stride_tricks.as_strided(flat, (rows, columns), strides)
 
-        first, second = matrix(a, rows_a, columns_a, lda), matrix(b, rows_b, columns_b, ldb)
-        out = matrix(c, m, n, ldc)
+        first, second = matrix(a, rows_a, columns_a, lda, a_kind), matrix(b, rows_b, columns_b, ldb, b_kind)
+        out = matrix(c, m, n, ldc, c_kind)
         precision = PRECISIONS[compute]
 
         def read(x: Any) -> Any:
-            if a_kind == 14:
+            if x.dtype == np.uint16:
                 return (x.astype(np.uint32) << 16).view(np.float32)
             return x if precision == "float64" else rounded(x, precision)  # type: ignore[arg-type]
 
@@ -89,7 +91,7 @@ def install(driver: Driver, folder: Path) -> None:
                 left, right = read(first), read(second)
                 made = (right if op_b else right.T).copy() @ (left if op_a else left.T).copy()  # the transpose of c
                 made = (made * scales[0] + read(out.T) * scales[1]) if scales[1] else made
-                if a_kind == 14:
+                if c_kind == 14:
                     made = (rounded(made, "bfloat16").view(np.uint32) >> 16).astype(np.uint16)
                 np.copyto(out.T, made, casting="same_kind")
 
