@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -182,9 +182,15 @@ def train(
     chosen = chosen.replace(data=absolute(chosen.data), model=own.name_of(chosen.model))
     if chosen.init_from:
         chosen = chosen.replace(init_from=str(Path(chosen.init_from).expanduser().resolve()))
-    label = Path(chosen.data.partition(":")[0]).name or "run"
-    path = Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}" if out is None else Path(out)
+    path = new_folder(chosen) if out is None else Path(out)
     return _carry_out(chosen, path, data if isinstance(data, DataSet) else None, threads, _listener(progress, live))
+
+
+def new_folder(recipe: Recipe | str | os.PathLike[str] | None, changes: Mapping[str, Any] | None = None) -> Path:
+    """The folder of a run that begins now and is given none: named after its data and the time."""
+    data = absolute(choose_recipe(recipe, dict(changes or {})).data)
+    label = Path(data.partition(":")[0]).name or "run"
+    return Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def load_recipe(name: str | os.PathLike[str], **fields: Any) -> Recipe:

@@ -90,7 +90,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit code; errors are one line on standard error."""
     debug = "--debug" in arguments or bool(os.environ.get("MINIALEX_DEBUG"))
     try:
-        result: object = app(list(arguments) or ["--help"], standalone_mode=False)
+        result: object = app(list(arguments) or ["--help"], standalone_mode=False, obj=list(arguments))
         return result if isinstance(result, int) else 0
     except MinialexError as error:
         return _say(error, error.exit_code, str(error), debug)
@@ -147,7 +147,7 @@ def _of_the_system(error: OSError) -> tuple[int, str]:
 EXTRAS = {
     "hypothesis": "conformance", "pytest": "conformance", "faiss": "look", "pyarrow": "look", "scipy": "studies",
     "onnx": "export", "google": "export", "jupytext": "notebooks", "nbformat": "notebooks", "nbclient": "notebooks",
-    "ipykernel": "notebooks", "cupy": "cuda", "cuda": "cuda", "cudnn": "cudnn", "mkdocs": "docs",
+    "ipykernel": "notebooks", "mpi4py": "mpi", "cupy": "cuda", "cuda": "cuda", "cudnn": "cudnn", "mkdocs": "docs",
 }  # fmt: skip
 """The extra that brings a package."""
 

@@ -8,17 +8,18 @@ import threading
 from types import FrameType
 from typing import Any
 
-EXIT_CODES = {"SIGTERM": 75, "SIGHUP": 75, "SIGXCPU": 75, "Ctrl-C": 130}  # 75: "temporary failure", safe to run again
+EXIT_CODES = {"SIGTERM": 75, "SIGHUP": 75, "SIGXCPU": 75, "SIGUSR1": 75, "Ctrl-C": 130}
+"""75: "temporary failure", safe to run again."""
 
 
 class StopRequest:
     """Within its block, SIGTERM and Ctrl-C set `requested` instead of ending the process.
 
-    So do SIGHUP (the terminal was closed, a connection broke) and SIGXCPU (a limit of processor time), where there are
-    such signals; one that is ignored stays so, as SIGHUP under ``nohup``. A Ctrl-C after any request raises
-    `KeyboardInterrupt` at once; another of the other signals changes nothing. The handlers that were there before are
-    put back at the end of the block. Python lets only the main thread handle signals: in another one (a notebook's
-    worker) the block does nothing.
+    So do SIGHUP (the terminal was closed, a connection broke), SIGXCPU (a limit of processor time) and SIGUSR1 (a
+    cluster's warning before its time is up), where there are such signals; one that is ignored stays so, as SIGHUP
+    under ``nohup``. A Ctrl-C after any request raises `KeyboardInterrupt` at once; another of the other signals changes
+    nothing. The handlers that were there before are put back at the end of the block. Python lets only the main thread
+    handle signals: in another one (a notebook's worker) the block does nothing.
 
     Attributes:
         requested: str or None
@@ -43,7 +44,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU"):
+            for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU", "SIGUSR1"):
                 number = getattr(signal, name, None)  # Windows has not all
                 if number is not None and (number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN):
                     self._before[number] = signal.signal(number, self._handle)

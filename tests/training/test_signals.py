@@ -27,6 +27,7 @@ def send(number: int) -> None:
         (signal.SIGTERM, "SIGTERM", 75),
         (signal.SIGHUP, "SIGHUP", 75),
         (signal.SIGXCPU, "SIGXCPU", 75),
+        (signal.SIGUSR1, "SIGUSR1", 75),
         (signal.SIGINT, "Ctrl-C", 130),
     ],
 )
