@@ -58,7 +58,9 @@ class Watch:
         self.rank, self.size = comm.rank, comm.size
         self.names = [f"rank {rank}" for rank in range(self.size)]
         self._sent: list[tuple[Request, NDArray[Any]]] = []
-        threading.Thread(target=self._answer, daemon=True, name="roll call").start()
+        self._leaving = threading.Event()
+        self._thread = threading.Thread(target=self._answer, daemon=True, name="roll call")
+        self._thread.start()
         own = _line(f"rank {self.rank} (pid {os.getpid()} on {platform.node()})")
         every = np.empty((self.size, WORDS), np.uint8)
         self.wait(self.world.Iallgather(own, every))
@@ -88,7 +90,7 @@ class Watch:
 
     def _done(self, request: Request) -> bool:
         try:
-            return request.Test()
+            return bool(request.Test())
         except self.mpi.Exception as error:  # final: asked again, a broken request would say that it is done
             silent, _ = self._ask(min(self.timeout / 2, 5.0), lambda: False)
             what = " ".join(str(error).split())
@@ -119,7 +121,8 @@ class Watch:
                 self._send(_line("?"), rank, ASK)
             except self.mpi.Exception:
                 pass  # as good as silent
-        end, answers = time.monotonic() + patience, {}
+        answers: dict[int, str] = {}
+        end = time.monotonic() + patience
         while len(answers) < len(boxes) and time.monotonic() < end:
             for rank, request in asked.items():
                 try:
@@ -136,7 +139,7 @@ class Watch:
     def _answer(self) -> None:
         """The thread: answer every roll call."""
         word, status = np.empty(WORDS, np.uint8), self.mpi.Status()
-        while not self.mpi.Is_finalized():
+        while not self._leaving.is_set():
             try:
                 if self.roll.Iprobe(self.mpi.ANY_SOURCE, ASK, status):
                     self.roll.Recv(word, status.source, ASK)
@@ -144,7 +147,14 @@ class Watch:
                     continue
             except self.mpi.Exception:
                 pass  # who asked is gone
-            time.sleep(0.05)
+            self._leaving.wait(0.05)
+
+    def leave(self) -> None:
+        """Wait until all ranks come to this place, then finalize MPI."""
+        self.wait(self.world.Ibarrier())
+        self._leaving.set()
+        self._thread.join()
+        self.mpi.Finalize()
 
     def _send(self, words: NDArray[np.uint8], rank: int, tag: int) -> None:
         self._sent = [(request, buffer) for request, buffer in self._sent if not request.Test()]

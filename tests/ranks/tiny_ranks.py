@@ -25,14 +25,14 @@ def main(how: str, seconds: float) -> int:
     """Add up, and meet with it."""
     MPI.Init_thread(MPI.THREAD_MULTIPLE)
     comm = MPI.COMM_WORLD
-    watch = Watch(comm, seconds)
+    watch, rank = Watch(comm, seconds), comm.rank
     stops: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, _: stops.append(number))
     folder = os.environ.get("MINIALEX_TEST_FOLDER")
     if folder:
-        Path(folder, f"{comm.rank}.pid").write_text(str(os.getpid()))
-    mine = comm.rank == int(os.environ.get("MINIALEX_TEST_RANK", "1"))
+        Path(folder, f"{rank}.pid").write_text(str(os.getpid()))
+    mine = rank == int(os.environ.get("MINIALEX_TEST_RANK", "1"))
     x, y = np.ones(1 << 16, np.float32), np.empty(1 << 16, np.float32)
     stop, any_stop = np.zeros(1, np.int32), np.zeros(1, np.int32)
     for step in range(2000 if how == "signal" else 6):
@@ -51,7 +51,7 @@ def main(how: str, seconds: float) -> int:
                 try:
                     raise DataError("the image is broken")
                 except DataError as error:
-                    watch.end(RankLost(f"{watch.names[comm.rank]}: {error}"))
+                    watch.end(RankLost(f"{watch.names[rank]}: {error}"))
         if how == "signal":
             time.sleep(0.02)
         watch.wait(watch.world.Iallreduce(x, y))
@@ -59,14 +59,14 @@ def main(how: str, seconds: float) -> int:
         stop[0] = max(stops, default=0)
         watch.wait(watch.world.Iallreduce(stop, any_stop, MPI.MAX))
         if any_stop[0]:
-            if comm.rank == 0:
+            if rank == 0:
                 time.sleep(0.5)
                 print(f"saved at step {step} after {signal.Signals(int(any_stop[0])).name}", flush=True)
-            MPI.Finalize()
-            return (130 if any_stop[0] == signal.SIGINT else 75) if comm.rank == 0 else 0
-    if comm.rank == 0:
+            watch.leave()
+            return (130 if any_stop[0] == signal.SIGINT else 75) if rank == 0 else 0
+    if rank == 0:
         print("done", flush=True)
-    MPI.Finalize()
+    watch.leave()
     return 0
 
 
