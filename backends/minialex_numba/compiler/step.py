@@ -111,7 +111,8 @@ class Step:
         if value in self.slices.names:
             raise Unsupported("an output that is given")
         rows = flat, _, distance = self.buffers.rows(value)
-        if len(value.shape) < 2 or (len(value.shape) == 2 and distance == row_width(value)):
+        is_rows = len(value.shape) == 2 and distance == row_width(value)
+        if len(value.shape) < 2 or is_rows or (value in self.slices.plain and value not in self.slices.parents):
             array = flat[: math.prod(value.shape)].reshape(value.shape)
         else:
             array = np.empty(value.shape, value.dtype)
