@@ -32,19 +32,18 @@ class RunningSum(Generic[Part]):
         parts: how many there will be
         add: a sum of two; it may overwrite the first, which nobody else has if `push` was given parts of one's own
 
-    Attributes:
-        total: the sum, when all parts were pushed
     """
 
     def __init__(self, parts: int, add: Callable[[Part, Part], Part]) -> None:
-        self.total: Part | None = None
+        self._total: Part | None = None
+        self._parts = parts
         self._block = parts & -parts
         self._add = add
         self._pushed = 0
         self._waiting: list[Part] = []
 
-    def push(self, part: Part) -> None:
-        """The next part."""
+    def push(self, part: Part) -> Part | None:
+        """Take the next part; returns the sum when it was the last one."""
         self._pushed += 1
         self._waiting.append(part)
         place = (self._pushed - 1) % self._block + 1
@@ -54,7 +53,8 @@ class RunningSum(Generic[Part]):
             place //= 2
         if self._pushed % self._block == 0:
             block = self._waiting.pop()
-            self.total = block if self.total is None else self._add(self.total, block)
+            self._total = block if self._total is None else self._add(self._total, block)
+        return self._total if self._pushed == self._parts else None
 
 
 def admissible(shards: int) -> tuple[int, ...]:
@@ -152,6 +152,11 @@ class Alone:
 ALONE = Alone()
 
 
+def apart(group: Group) -> Alone:
+    """A rank of a group for a while by itself: it has its own shards, and hears nothing of the others'."""
+    return Alone(group.rank, group.size)
+
+
 class FixedOrder(ABC):
     """The sum of a group as an exchange of pieces, a sum in the fixed order, and a collection of the results.
 
@@ -172,8 +177,7 @@ class FixedOrder(ABC):
     def sum(self, arrays: Sequence[Floats], out: Sequence[Floats]) -> None:
         """See `Group.sum`."""
         sources, targets = ([array.reshape(-1) for array in group] for group in (arrays, out))
-        total = sum(array.size for array in sources)
-        length = -(-min(total, CHUNK) // self.size)
+        length = -(-min(sum(array.size for array in sources), CHUNK) // self.size)
         pieces = np.zeros((self.size, length), sources[0].dtype)
         received, flat = np.empty_like(pieces), pieces.reshape(-1)
         for chunk in _chunks([array.size for array in sources], flat.size):
@@ -182,10 +186,9 @@ class FixedOrder(ABC):
             self.all_to_all(pieces, received)
             running: RunningSum[Floats] = RunningSum(self.size, lambda a, b: np.add(a, b, out=a))
             with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
-                for row in received:
-                    running.push(row)
-            assert running.total is not None
-            self.all_gather(running.total, pieces)
+                total = [running.push(row) for row in received][-1]
+            assert total is not None
+            self.all_gather(total, pieces)
             for at, index, begin, count in chunk:
                 targets[index][begin : begin + count] = flat[at : at + count]
 

@@ -18,9 +18,7 @@ Together = Callable[..., list[Any]]
 
 def add_up(parts: list[Any], add: Any = lambda a, b: a + b) -> Any:
     running: RunningSum[Any] = RunningSum(len(parts), add)
-    for part in parts:
-        running.push(part)
-    return running.total
+    return [running.push(part) for part in parts][-1]
 
 
 @pytest.mark.parametrize(
@@ -57,8 +55,8 @@ def test_few_parts_wait() -> None:
     for _ in range(64):
         alive += 1
         most = max(most, alive)
-        running.push(1)
-    assert (running.total, most) == (64, 7)
+        total = running.push(1)
+    assert (total, most) == (64, 7)
 
 
 @given(

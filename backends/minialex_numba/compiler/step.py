@@ -166,7 +166,7 @@ def _segments(calls: Sequence[Call], slices: Slices) -> list[list[int]]:
     segments: list[list[int]] = []
     alone = True
     for position, call in enumerate(calls):
-        joined = call.operation in ("augment", "copy", "zeros") or any(
+        joined = call.operation in ("augment", "copy", "zeros", "sum_over_ranks") or any(
             isinstance(argument, list) and len(argument) > 1 for argument in call.args
         )
         if alone or joined or _meets(call, [calls[other] for other in segments[-1]], slices):
