@@ -1,1 +1,1 @@
-"""The processes that train one network together, its ranks: MPI (mpi4py, `mpiexec`) starts and joins them."""
+"""The processes that train one network together: one of them alone, or as many ranks as MPI has started."""

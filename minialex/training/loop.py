@@ -28,7 +28,7 @@ from minialex.runs.run_folder import BEGUN, DATA, Run, RunData, has_data, read_d
 from minialex.runs.weights_file import recipe_of
 from minialex.training import finetuning, resuming
 from minialex.training.finetuning import Start
-from minialex.training.guards import LossGuard, dead_units, dead_units_warning, first_not_finite
+from minialex.training.guards import LossGuard, as_one, dead_units, dead_units_warning, first_not_finite
 from minialex.training.listening import Listener, Unfailing
 from minialex.training.signals import StopRequest
 
@@ -365,7 +365,7 @@ class Training:
         images, labels = self.data.train.read(indices), np.asarray(self.data.train.labels)[indices]
         now = epoch_rates(self.recipe, self.epoch, self.progress.errors)
         try:
-            feed = self.session.training_feed(images, labels, self.progress.step, now)
+            feed = self.session.training_feed(images, labels, self.progress.step, now, as_one(self.session))
             warning = dead_units_warning(dead_units(self.session, feed), self.recipe)
         except MemoryError:  # it walks the layers beside the compiled steps' memory: no reason to end a training
             self.event("no memory to look for dead units")
