@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import runpy
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from minialex.recipe.toml import load
 from minialex.speed.rates import KNOWN, network
 from minialex.speed.scaling import Cluster, Subject, Work, counts, step
 
+ROOT = Path(__file__).resolve().parents[2]
 PAPER = variants.build(load("alexnet-2012").replace(classes=1000))
 SUBJECT = Subject(PAPER, 2, KNOWN["h200"], "bfloat16")
 NVLINK = Cluster(1, 8, 450e9)
@@ -43,44 +46,82 @@ def flat(rate: float, devices: int = 8) -> Cluster:
     return Cluster(1, devices, rate, inner_delay=0.0)
 
 
-@pytest.mark.parametrize("machine", TENSORFLOW)
-def test_published_sums_of_gradients(machine: str) -> None:
+def sums(machine: str) -> dict[int, float]:
+    """Predict images a second of TensorFlow's runs, from those of one device and of two; nothing was hidden."""
     rates = TENSORFLOW[machine]
     seconds = {devices: 512 * devices / rate for devices, rate in rates.items()}
     size = PARAMETERS * 4
     rate = size / (seconds[2] - seconds[1])  # of two devices each sends as much as there is
-    work = Work(seconds[1], 0.0, behind=0.0, early=size, late=0.0)  # nothing was hidden
-    for devices in (4, 8):
-        found = step("", work, flat(rate), devices, 512 * devices).images_per_second
-        assert found == pytest.approx(rates[devices], rel=CLOSE)
+    work = Work(seconds[1], 0.0, behind=0.0, early=size, late=0.0)
+    return {devices: step("", work, flat(rate), devices, 512 * devices).images_per_second for devices in (4, 8)}
 
 
-def test_published_run_with_divided_layers() -> None:
+def divided() -> dict[int, float]:
+    """Predict speed-ups of 2014, from the time of two devices."""
     full, inputs = SUBJECT.full()
-    assert (full, inputs) == (FULL, 9216 + 4096 + 4096)
     alone = 90 * 1_281_167 / (HOURS_2014[1] * 3600)
     seconds = {devices: devices * 128 / (alone * HOURS_2014[1] / hours) for devices, hours in HOURS_2014.items()}
-    late = (PARAMETERS - FULL) * 4
 
     def sent(devices: int, rate: float) -> float:
         cluster = flat(rate)
-        return 2 * cluster.gather(128 * inputs * 4, devices) + sum(cluster.all_reduce(late, devices))
+        return 2 * cluster.gather(128 * inputs * 4, devices) + sum(cluster.all_reduce((PARAMETERS - full) * 4, devices))
 
     rate = sent(2, 1.0) / (seconds[2] - seconds[1])
     assert 1e9 < rate < 3e9  # PCI express of 2014, with two directions
-    for devices in (4, 8):
-        found = devices * seconds[1] / (seconds[1] + sent(devices, rate))
+    return {devices: devices * seconds[1] / (seconds[1] + sent(devices, rate)) for devices in (4, 8)}
+
+
+def five_hundred() -> float:
+    """Predict images a second of 512 V100s from that of one.
+
+    The paper's batch of 65,536 is 128 each; gradients are of two bytes; the links are taken as NVLink within a node and
+    90 % of 56 Gb/s between. The paper sends less than all gradients, too.
+    """
+    computing = 128 * SPEEDUP_2019 / IMAGES_2019
+    cluster = Cluster(64, 8, 40e9, 56e9 / 8 * 0.9, 5e-6, 5e-6)
+    work = Work(computing, 0.0, 0.59 * computing, FULL * 2, (PARAMETERS - FULL) * 2)
+    return step("", work, cluster, 512, 512 * 128).images_per_second
+
+
+@pytest.mark.parametrize("machine", TENSORFLOW)
+def test_published_sums_of_gradients(machine: str) -> None:
+    for devices, found in sums(machine).items():
+        assert found == pytest.approx(TENSORFLOW[machine][devices], rel=CLOSE)
+
+
+def test_published_run_with_divided_layers() -> None:
+    assert SUBJECT.full() == (FULL, 9216 + 4096 + 4096)
+    for devices, found in divided().items():
         assert found == pytest.approx(HOURS_2014[1] / HOURS_2014[devices], rel=CLOSE)
 
 
 def test_published_run_of_512() -> None:
-    alone = IMAGES_2019 / SPEEDUP_2019
-    assert alone == pytest.approx(3297, abs=1)
-    computing = 128 / alone  # the paper's batch of 65,536 is 128 each
-    # gradients of two bytes, NVLink within a node, 90 % of 56 Gb/s between; the paper sends less than all, too
-    cluster = Cluster(64, 8, 40e9, 56e9 / 8 * 0.9, 5e-6, 5e-6)
-    work = Work(computing, 0.0, 0.59 * computing, FULL * 2, (PARAMETERS - FULL) * 2)
-    assert step("", work, cluster, 512, 512 * 128).images_per_second == pytest.approx(IMAGES_2019, rel=CLOSE)
+    assert five_hundred() == pytest.approx(IMAGES_2019, rel=CLOSE)
+
+
+def test_the_chapter_shows_what_is_computed_here() -> None:
+    page = (ROOT / "docs/tutorial/17-many-machines.md").read_text(encoding="utf-8")
+    rows = [
+        (
+            f"{machine}, TensorFlow 2017",
+            devices,
+            f"{TENSORFLOW[machine][devices]:,}",
+            f"{found:,.0f}",
+            found / TENSORFLOW[machine][devices],
+        )
+        for machine in TENSORFLOW
+        for devices, found in sums(machine).items()
+    ]
+    for devices, found in divided().items():
+        measured = HOURS_2014[1] / HOURS_2014[devices]
+        rows.append(("K20s, Krizhevsky 2014", devices, f"{measured:.2f} ×", f"{found:.2f} ×", found / measured))
+    found = five_hundred()
+    rows.append(("V100s, Sun et al. 2019", 512, f"{IMAGES_2019:,.0f}", f"{found:,.0f}", found / IMAGES_2019))
+    for what, devices, measured, predicted, ratio in rows:
+        line = f"| {what} | {devices} | {measured} | {predicted} | {100 * (ratio - 1):+.0f}% |".replace(" -", " −")
+        assert line in page, line
+    plans = runpy.run_path(str(ROOT / "benchmarks/plans.py"))
+    assert plans["with_tables"](page) == page
 
 
 def test_the_backward_pass_of_the_convolutions_is_most_of_the_time() -> None:
