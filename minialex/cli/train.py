@@ -57,6 +57,7 @@ def train(
     (shapes, cifar10, fashion-mnist), alexnet-2012 for a prepared store, else small. --resume takes the run's own.
     """
     from minialex.api import run as training
+    from minialex.ranks import joining
     from minialex.screen import streams
     from minialex.screen.terminal import console
     from minialex.training.listening import reached
@@ -75,7 +76,8 @@ def train(
         )
     result = run.result
     assert result is not None
-    reached(lambda: tell(run, result, console()))
+    if joining.join().rank == 0:
+        reached(lambda: tell(run, result, console()))
     return result.exit_code
 
 
