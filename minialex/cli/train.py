@@ -51,6 +51,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="the new run's folder; default runs/NAME-DATE")] = None,
     ranks: Annotated[int | None, typer.Option(min=1, help="processes that share every batch, started by MPI")] = None,
     hosts: Annotated[str | None, typer.Option(help="where the ranks run: a:8,b:8; default this machine")] = None,
+    rank_timeout: Annotated[
+        float, typer.Option(min=1, help="seconds without a sign of life after which a rank counts as lost")
+    ] = 30,
 ) -> int:
     """Train a network. Any recipe field can be given too: --learning-rate 0.02 --dropout 0 …
 
@@ -61,12 +64,13 @@ def train(
     (shapes, cifar10, fashion-mnist), alexnet-2012 for a prepared store, else small. --resume takes the run's own.
     """
     from minialex.api import run as training
-    from minialex.ranks import launch
+    from minialex.ranks import joining, launch
     from minialex.screen import streams
     from minialex.screen.terminal import console
     from minialex.training.listening import reached
 
     streams.go_on_without_output()
+    joining.set_timeout(rank_timeout)
     started = launch.launcher()
     if started is not None and ranks not in (None, started.size):
         raise ConfigurationError(f"started as one of {started.size} processes, but --ranks is {ranks}: leave it out")
@@ -87,7 +91,8 @@ def train(
         )
     result = run.result
     assert result is not None
-    reached(lambda: tell(run, result, console()))
+    if joining.join().rank == 0:
+        reached(lambda: tell(run, result, console()))
     return result.exit_code
 
 

@@ -38,18 +38,11 @@ class Launcher:
         name: ``"MPICH"`` (also Intel MPI, and ``srun --mpi=pmi2``), ``"Open MPI"`` or ``"PMIx"`` (``srun --mpi=pmix``)
         rank: of this process, from 0
         size: processes in all
-        local: of them on this machine, if the launcher says so; else 1
     """
 
     name: str
     rank: int
     size: int
-    local: int = 1
-
-    def threads(self) -> int:
-        """Threads for this process, so that those of one machine share its cores; fewer if it is bound to fewer."""
-        own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, min(own, (os.cpu_count() or 1) // self.local))
 
 
 def launcher(environment: Mapping[str, str] = os.environ) -> Launcher | None:
@@ -65,14 +58,11 @@ def launcher(environment: Mapping[str, str] = os.environ) -> Launcher | None:
 
     found = None
     if "OMPI_COMM_WORLD_RANK" in environment:
-        own = [number(f"OMPI_COMM_WORLD_{what}", default=0) for what in ("RANK", "SIZE", "LOCAL_SIZE")]
-        found = Launcher("Open MPI", own[0], max(own[1], 1), max(own[2], 1))
+        found = Launcher("Open MPI", number("OMPI_COMM_WORLD_RANK", default=0), number("OMPI_COMM_WORLD_SIZE"))
     elif "PMI_RANK" in environment and "PMI_SIZE" in environment:
-        local = number("MPI_LOCALNRANKS", default=0) or _tasks_here(environment)
-        found = Launcher("MPICH", number("PMI_RANK", default=0), number("PMI_SIZE"), local)
+        found = Launcher("MPICH", number("PMI_RANK", default=0), number("PMI_SIZE"))
     elif "PMIX_RANK" in environment:
-        size = number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
-        found = Launcher("PMIx", number("PMIX_RANK", default=0), size, _tasks_here(environment))
+        found = Launcher("PMIx", number("PMIX_RANK", default=0), number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"))
     elif number("SLURM_STEP_NUM_TASKS") > 1:  # of srun alone: a batch script has SLURM_PROCID and SLURM_NTASKS, too
         size = number("SLURM_STEP_NUM_TASKS")
         _refuse(
@@ -91,17 +81,6 @@ def launcher(environment: Mapping[str, str] = os.environ) -> Launcher | None:
     if importlib.util.find_spec("mpi4py") is None:
         _refuse(found.rank, f"started by mpiexec as one of {found.size}, but mpi4py is not installed: {INSTALL}")
     return found
-
-
-def _tasks_here(environment: Mapping[str, str]) -> int:
-    """Tasks of a SLURM step on this machine: ``4(x2),1`` means 4, 4 and 1."""
-    counts: list[int] = []
-    for part in environment.get("SLURM_STEP_TASKS_PER_NODE", "").split(","):
-        count, _, times = part.partition("(x")
-        if count.isdecimal():
-            counts += [int(count)] * int(times.rstrip(")") or 1)
-    node = environment.get("SLURM_NODEID", "0")
-    return counts[int(node)] if node.isdecimal() and int(node) < len(counts) else 1
 
 
 def check_library(found: Launcher, library: str) -> None:

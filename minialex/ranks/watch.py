@@ -31,6 +31,19 @@ ASK, HERE = 1, 2  # tags of messages
 WORDS = 128  # bytes of an answer
 WAITING = "waiting"
 
+_doing = "computing"
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Within the block this process is doing something that may take long: other ranks that wait for it are told."""
+    global _doing  # noqa: PLW0603 - a process does one thing
+    before, _doing = _doing, what
+    try:
+        yield
+    finally:
+        _doing = before
+
 
 class Watch:
     """What one rank knows of the others' lives.
@@ -41,9 +54,6 @@ class Watch:
 
     Raises:
         ConfigurationError: If the MPI library cannot be called from two threads.
-
-    Attributes:
-        doing: what this rank's main thread does, for the others' messages
     """
 
     def __init__(self, comm: Comm, timeout: float = TIMEOUT) -> None:
@@ -51,10 +61,9 @@ class Watch:
 
         if MPI.Query_thread() != MPI.THREAD_MULTIPLE:
             raise ConfigurationError("this MPI library has no MPI_THREAD_MULTIPLE, which ranks need: use another")
-        self.mpi, self.timeout, self.doing = MPI, timeout, "starting"
-        self.world, self.roll = comm.Dup(), comm.Dup()
-        for each in (self.world, self.roll):
-            each.Set_errhandler(MPI.ERRORS_RETURN)
+        self.mpi, self.timeout = MPI, timeout
+        self.roll = comm.Dup()
+        self.roll.Set_errhandler(MPI.ERRORS_RETURN)
         self.rank, self.size = comm.rank, comm.size
         self.names = [f"rank {rank}" for rank in range(self.size)]
         self._sent: list[tuple[Request, NDArray[Any]]] = []
@@ -63,21 +72,12 @@ class Watch:
         self._thread.start()
         own = _line(f"rank {self.rank} (pid {os.getpid()} on {platform.node()})")
         every = np.empty((self.size, WORDS), np.uint8)
-        self.wait(self.world.Iallgather(own, every))
+        self.wait(self.roll.Iallgather(own, every))
         self.names = [_text(row) for row in every]
-
-    @contextmanager
-    def at(self, what: str) -> Iterator[None]:
-        """Within the block the main thread is doing this; the others wait for it as long as it takes."""
-        before, self.doing = self.doing, what
-        try:
-            yield
-        finally:
-            self.doing = before
 
     def wait(self, request: Request) -> None:
         """Wait for a nonblocking request; if a rank that it needs is lost, say which, and end all of them."""
-        with self.at(WAITING):
+        with doing(WAITING):
             began = asked = time.monotonic()
             pause = 0.0
             while not self._done(request):
@@ -143,18 +143,16 @@ class Watch:
             try:
                 if self.roll.Iprobe(self.mpi.ANY_SOURCE, ASK, status):
                     self.roll.Recv(word, status.source, ASK)
-                    self._send(_line(self.doing), status.source, HERE)
+                    self._send(_line(_doing), status.source, HERE)
                     continue
             except self.mpi.Exception:
                 pass  # who asked is gone
             self._leaving.wait(0.05)
 
-    def leave(self) -> None:
-        """Wait until all ranks come to this place, then finalize MPI."""
-        self.wait(self.world.Ibarrier())
+    def close(self) -> None:
+        """Answer no more: all ranks are about to end."""
         self._leaving.set()
         self._thread.join()
-        self.mpi.Finalize()
 
     def _send(self, words: NDArray[np.uint8], rank: int, tag: int) -> None:
         self._sent = [(request, buffer) for request, buffer in self._sent if not request.Test()]

@@ -15,11 +15,14 @@ EXIT_CODES = {"SIGTERM": 75, "SIGHUP": 75, "SIGXCPU": 75, "SIGUSR1": 75, "Ctrl-C
 class StopRequest:
     """Within its block, SIGTERM and Ctrl-C set `requested` instead of ending the process.
 
-    So do SIGHUP (the terminal was closed, a connection broke), SIGXCPU (a limit of processor time) and SIGUSR1 (a
-    cluster's warning before its time is up), where there are such signals; one that is ignored stays so, as SIGHUP
-    under ``nohup``. A Ctrl-C after any request raises `KeyboardInterrupt` at once; another of the other signals changes
-    nothing. The handlers that were there before are put back at the end of the block. Python lets only the main thread
-    handle signals: in another one (a notebook's worker) the block does nothing.
+    So do SIGHUP (the terminal was closed, a connection broke) and SIGXCPU (a limit of processor time), where there are
+    such signals; one that is ignored stays so, as SIGHUP under ``nohup``. A Ctrl-C after any request raises
+    `KeyboardInterrupt` at once; another of the other signals changes nothing. The handlers that were there before are
+    put back at the end of the block. Python lets only the main thread handle signals: in another one (a notebook's
+    worker) the block does nothing.
+
+    Args:
+        more: names of other signals that should ask, too
 
     Attributes:
         requested: str or None
@@ -32,7 +35,8 @@ class StopRequest:
         ...             break
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *more: str) -> None:
+        self._names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU", *more)
         self.requested: str | None = None
         self._process = os.getpid()
         self._before: dict[int, Any] = {}
@@ -44,7 +48,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU", "SIGUSR1"):
+            for name in self._names:
                 number = getattr(signal, name, None)  # Windows has not all
                 if number is not None and (number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN):
                     self._before[number] = signal.signal(number, self._handle)

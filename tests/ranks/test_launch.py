@@ -17,10 +17,10 @@ from minialex.ranks import launch
 from minialex.ranks.launch import Launcher, check_library, check_size, launcher
 
 VARIABLES = {
-    "mpich": {"PMI_RANK": "1", "PMI_SIZE": "4", "MPI_LOCALNRANKS": "2"},
-    "openmpi": {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"},
-    "pmi2": {"PMI_RANK": "1", "PMI_SIZE": "4", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "2(x2)"},
-    "pmix": {"PMIX_RANK": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "3,2", "SLURM_NODEID": "1"},
+    "mpich": {"PMI_RANK": "1", "PMI_SIZE": "4"},
+    "openmpi": {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4"},
+    "pmi2": {"PMI_RANK": "1", "PMI_SIZE": "4", "SLURM_STEP_NUM_TASKS": "4"},
+    "pmix": {"PMIX_RANK": "1", "SLURM_STEP_NUM_TASKS": "4"},
     "torchrun": {"RANK": "0", "WORLD_SIZE": "4", "MASTER_ADDR": "::1", "TORCHELASTIC_RUN_ID": "none"},
     "srun": {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "4"},
 }
@@ -40,7 +40,7 @@ def with_mpi4py(monkeypatch: pytest.MonkeyPatch) -> None:
     ("by", "name"), [("mpich", "MPICH"), ("openmpi", "Open MPI"), ("pmi2", "MPICH"), ("pmix", "PMIx")]
 )
 def test_launchers_of_mpi_are_known(by: str, name: str) -> None:
-    assert launcher(VARIABLES[by]) == Launcher(name, 1, 4, 2)
+    assert launcher(VARIABLES[by]) == Launcher(name, 1, 4)
 
 
 def test_a_process_of_its_own_is_alone() -> None:
@@ -138,14 +138,6 @@ def test_command_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert openmpi[:3] == ["mpiexec", "-n", "4"]
     assert openmpi[-len(ours) :] == ours
     assert " -x PYTHONPATH " in " ".join(openmpi)
-
-
-def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
-    assert [Launcher("MPICH", 0, 64, local).threads() for local in (1, 4, 16, 64)] == [16, 4, 1, 1]
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 4}, raising=False)
-    assert Launcher("Open MPI", 0, 4, 4).threads() == 2
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,14 @@ mpi4py.rc.initialize = mpi4py.rc.finalize = False
 from mpi4py import MPI  # noqa: E402
 
 from minialex.errors import DataError, RankLost  # noqa: E402
-from minialex.ranks.watch import Watch  # noqa: E402
+from minialex.ranks.watch import Watch, doing  # noqa: E402
+
+
+def leave(comm: MPI.Comm, watch: Watch) -> None:
+    """End together."""
+    watch.wait(comm.Ibarrier())
+    watch.close()
+    MPI.Finalize()
 
 
 def main(how: str, seconds: float) -> int:
@@ -36,14 +43,13 @@ def main(how: str, seconds: float) -> int:
     x, y = np.ones(1 << 16, np.float32), np.empty(1 << 16, np.float32)
     stop, any_stop = np.zeros(1, np.int32), np.zeros(1, np.int32)
     for step in range(2000 if how == "signal" else 6):
-        watch.doing = "computing"
         if step == 3 and mine:
             if how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             elif how == "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
             elif how == "busy":
-                with watch.at("reading images"):
+                with doing("reading images"):
                     until = time.monotonic() + 1.8 * seconds
                     while time.monotonic() < until:
                         sum(range(10**5))
@@ -54,19 +60,19 @@ def main(how: str, seconds: float) -> int:
                     watch.end(RankLost(f"{watch.names[rank]}: {error}"))
         if how == "signal":
             time.sleep(0.02)
-        watch.wait(watch.world.Iallreduce(x, y))
+        watch.wait(comm.Iallreduce(x, y))
         assert np.all(y == comm.size)
         stop[0] = max(stops, default=0)
-        watch.wait(watch.world.Iallreduce(stop, any_stop, MPI.MAX))
+        watch.wait(comm.Iallreduce(stop, any_stop, MPI.MAX))
         if any_stop[0]:
             if rank == 0:
                 time.sleep(0.5)
                 print(f"saved at step {step} after {signal.Signals(int(any_stop[0])).name}", flush=True)
-            watch.leave()
+            leave(comm, watch)
             return (130 if any_stop[0] == signal.SIGINT else 75) if rank == 0 else 0
     if rank == 0:
         print("done", flush=True)
-    watch.leave()
+    leave(comm, watch)
     return 0
 
 

@@ -33,7 +33,7 @@ def send(number: int) -> None:
 )
 def test_the_first_signal_asks(number: int, requested: str, code: int) -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with StopRequest() as stop:
+    with StopRequest("SIGUSR1") as stop:
         assert (stop.requested, stop.exit_code) == (None, 0)
         send(number)
         assert (stop.requested, stop.exit_code) == (requested, code)
