@@ -1,4 +1,4 @@
-"""Write the tables of docs/two-gpus.md: each is what the command in the mark above it prints.
+"""Write the tables of the pages on two GPUs and on many machines: each is what the command in the mark above it prints.
 
     python benchmarks/plans.py
 
@@ -17,7 +17,8 @@ from pathlib import Path
 
 from minialex.cli import app as cli
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "two-gpus.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = DOCS / "two-gpus.md", DOCS / "tutorial" / "17-many-machines.md"
 MARK = re.compile(r"(<!-- begin: (minialex plan [^|]+) \| ([^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -50,4 +51,5 @@ def with_tables(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")

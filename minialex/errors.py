@@ -64,6 +64,10 @@ class ResourceError(MinialexError):
     exit_code = 6
 
 
+class RankLost(ResourceError):
+    """One of the processes that train together died, hangs or failed (exit code 6)."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known word nearest to `word`, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

@@ -156,19 +156,6 @@ class CudaBackend:
         on.clear(made)
         return made
 
-    def all_reduce(self, xs: Sequence[CudaArray]) -> list[CudaArray]:
-        """The sum on the first one's device, in the order given, copied to the others."""
-        RULES["all_reduce"](xs)
-        first, *others = xs
-        total = scale(self.place(first.device), first, 1.0)
-        for x in others:
-            total = add(self.place(first.device), total, self.copy_to(x, first.device))
-        return [self._own(total, x.device) for x in xs]
-
-    def _own(self, x: CudaArray, device: str) -> CudaArray:
-        """A copy of an array, on its own device too."""
-        return scale(self.place(device), x, 1.0) if x.device == device else self.copy_to(x, device)
-
     def synchronize(self, device: str) -> None:
         """Wait until all that was asked of a device is done."""
         self.runtime.synchronize(self.place(device).stream)

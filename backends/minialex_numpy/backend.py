@@ -41,7 +41,6 @@ class NumpyBackend:
     to_numpy = staticmethod(pretend.to_numpy)
     copy_to = staticmethod(pretend.copy_to)
     zeros = staticmethod(pretend.zeros)
-    all_reduce = staticmethod(pretend.all_reduce)
     memory_in_use = staticmethod(pretend.memory_in_use)
     apply = pretend.apply
     reshape = operation(pretend.reshape)

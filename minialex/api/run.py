@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from minialex.figures.run import write_report
 from minialex.network import own, variants
 from minialex.network.network import Network
 from minialex.network.own import Maker
+from minialex.ranks import joining
+from minialex.ranks.group import Group
 from minialex.recipe import toml
 from minialex.recipe.fields import Recipe
 from minialex.recipe.fields import fields as recipe_fields
 from minialex.runs import checkpoint
-from minialex.runs.run_folder import Record, RunPaths, read_metrics
+from minialex.runs.run_folder import Follower, Record, RunPaths, read_metrics
 from minialex.runs.run_folder import Run as RunFolder
 from minialex.runs.weights_file import recipe_of
 from minialex.screen.terminal import QUIET_SECONDS
@@ -48,7 +51,8 @@ class TrainingRun:
         self.path = Path(path)
         self.result = result
         self._data = data
-        recipe_of(self.path)  # says at once if there is no run
+        if result is None:
+            recipe_of(self.path)  # says at once if there is no run
 
     def __repr__(self) -> str:
         errors = [record["top1_error"] for record in self.metrics if record["kind"] == "validation"]
@@ -183,9 +187,15 @@ def train(
     chosen = chosen.replace(data=absolute(chosen.data), model=own.name_of(chosen.model))
     if chosen.init_from:
         chosen = chosen.replace(init_from=str(Path(chosen.init_from).expanduser().resolve()))
-    label = Path(chosen.data.partition(":")[0]).name or "run"
-    path = Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}" if out is None else Path(out)
+    path = new_folder(chosen) if out is None else Path(out)
     return _carry_out(chosen, path, data if isinstance(data, DataSet) else None, threads, _listener(progress, live))
+
+
+def new_folder(recipe: Recipe | str | os.PathLike[str] | None, changes: Mapping[str, Any] | None = None) -> Path:
+    """The folder of a run that begins now and is given none: named after its data and the time."""
+    data = absolute(choose_recipe(recipe, dict(changes or {})).data)
+    label = Path(data.partition(":")[0]).name or "run"
+    return Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def load_recipe(name: str | os.PathLike[str], **fields: Any) -> Recipe:
@@ -253,8 +263,13 @@ def _carry_out(
     recipe: Recipe, path: Path, given: DataSet | None, threads: int | None, listener: Listener, resume: bool = False
 ) -> TrainingRun:
     """Train in a folder and write the report: what all ways to train come down to."""
+    group = joining.join()
+    path = Path(group.exchange(os.fspath(path))[0])  # its name may have the time in it
+    if group.size > 1:
+        listener = listener if group.rank == 0 else Listener()
+        recipe = recipe if recipe.shards or resume else recipe.replace(shards=group.size)
     name = recipe.backend or registry.default_name()
-    backend = registry.load(name, threads=threads, precision=recipe.precision)
+    backend = registry.load(name, threads=threads or _threads(group, name), precision=recipe.precision)
     placement = placement_of(backend, recipe.devices or None, recipe.columns)
     recipe = recipe.replace(backend=name, devices=",".join(placement))
     variants.build(recipe.replace(classes=recipe.classes or 10))  # say what does not fit before data is read
@@ -262,22 +277,39 @@ def _carry_out(
     data = checked(data, skip_broken=recipe.skip_broken, tell=listener.warning, progress=_checking(listener))
     for note in data.notes:
         listener.note(note)
-    recipe = prepare(recipe, data)
+    recipe = prepare(recipe, data, group.size)
     # before there is a run, so that a network that does not fit leaves none behind
     start = finetuning.begin(recipe, data.class_names) if recipe.init_from and not resume else None
     listener = Unfailing(listener)
-    with RunFolder.resume(path) if resume else RunFolder.create(path, recipe.to_toml()) as run:
-        if data.left_out and not resume:
+    with _folder(group, path, None if resume else recipe.to_toml()) as run:
+        if data.left_out and not resume and group.rank == 0:
             atomic.write_bytes(run.paths.folder / "left-out.tsv", data.left_out_table())
         try:
             with listener:
-                result = train_in_folder(recipe, data, backend, placement, run, listener, resume=resume, start=start)
+                result = train_in_folder(
+                    recipe, data, backend, placement, run, listener, resume=resume, start=start, group=group
+                )
         except NumericalError:
             raise  # its log says where
         except MinialexError:
             if not resume:
                 run.remove_if_empty()
             raise
-        if result.evaluation is not None:
+        if result.evaluation is not None and group.rank == 0:
             write_report(run.paths, recipe, data, result.evaluation, result.progress.warnings)
     return TrainingRun(path, None if given is None else data, result)  # without what was left out
+
+
+def _threads(group: Group, backend: str) -> int | None:
+    """Threads for a rank: those of one machine share its processor's cores, where the backend can be told so."""
+    if group.size == 1 or "threads" not in inspect.signature(registry.kind(backend)).parameters:
+        return None
+    here = sum(place.host == group.places[group.rank].host for place in group.places)
+    return max(1, (os.cpu_count() or 1) // here)
+
+
+def _folder(group: Group, path: Path, recipe: str | None) -> RunFolder | Follower:
+    """The run's folder, which rank 0 alone writes to: a new one for a recipe (as TOML text), else one that is there."""
+    if group.rank:
+        return Follower(path)
+    return RunFolder.resume(path) if recipe is None else RunFolder.create(path, recipe)

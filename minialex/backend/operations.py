@@ -33,6 +33,7 @@ from minialex.backend.arrays import Array
 from minialex.backend.program import Program, flatten
 from minialex.backend.rules import FLOATS, RULES, Spec
 from minialex.errors import ConfigurationError, MinialexError
+from minialex.ranks.group import Group
 
 Plain = Callable[..., Any]
 """A function of the array namespace, of arrays by position, and of numbers by keyword."""
@@ -242,6 +243,8 @@ def method(backend: Any, name: str) -> Callable[..., Any]:
         ConfigurationError: If the operation is a registered one, and the backend runs none.
     """
     function = FUNCTIONS.get(name)
+    if name == "sum_over_ranks" and not hasattr(backend, name):
+        return partial(sum_over_ranks, backend)
     if function is None:
         own: Callable[..., Any] = getattr(backend, name)
         return own
@@ -251,6 +254,17 @@ def method(backend: Any, name: str) -> Callable[..., Any]:
             "it has no method 'apply'"
         )
     return partial(backend.apply, function)
+
+
+def sum_over_ranks(backend: Any, xs: Sequence[Array], *, group: Group) -> list[Array]:
+    """The sums of arrays over the ranks of a group (`minialex.ranks.group.Group.sum`), through the host.
+
+    Only in a recorded program it is an operation, so that a compiler may place it: `Call` has the group as an argument.
+    """
+    RULES["sum_over_ranks"](xs, group)
+    sums = [backend.to_numpy(x) for x in xs]
+    group.sum(sums, sums)
+    return [backend.to_device(array, x.device) for array, x in zip(sums, xs, strict=True)]
 
 
 @cache

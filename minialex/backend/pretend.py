@@ -191,15 +191,6 @@ def split(x: np.ndarray[Any, Any], sizes: Sequence[int]) -> list[np.ndarray[Any,
     return np.split(x, np.cumsum(sizes)[:-1], axis=1)
 
 
-def all_reduce(xs: Sequence[HostArray]) -> list[HostArray]:
-    """See `Backend.all_reduce`."""
-    RULES["all_reduce"](xs)
-    total = xs[0].data.copy()
-    for x in xs[1:]:
-        total += x.data
-    return [HostArray(total.copy(), x.device) for x in xs]
-
-
 def memory_in_use(device: str) -> int:
     """See `Backend.memory_in_use`: bytes behind live arrays, shared memory once, over all host backends."""
     return _bytes_in_use[device]

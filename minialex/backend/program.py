@@ -20,7 +20,8 @@ class ArrayName(NamedTuple):
 
     Attributes:
         layer: the layer's name
-        array: the name within the layer: ``"weight"``, ``"bias"``, …
+        array: the name within the layer: ``"weight"``, ``"bias"``, …; of what is fed or comes out, which shard of the
+            batch, if not the first (see `shard`)
         column: which column's piece it is
         role: ``"parameter"``, its ``"momentum"``, its ``"rate"`` (a number), how many elements were ``"skipped"``;
             ``"mean"``, ``"images"``, ``"labels"``, …, ``"loss"``, ``"probs"``; a layer's ``"output"``
@@ -42,9 +43,14 @@ class ArrayName(NamedTuple):
         """The same array in another role."""
         return self._replace(role=role)
 
+    def shard(self, number: int) -> ArrayName:
+        """The same of one of the shards of a batch that a process computes, counted from 0."""
+        return self._replace(array=f"shard {number}") if number else self
+
     def __str__(self) -> str:
         if not self.layer:
-            return f"{self.role} on {self.device}" if self.device else self.role
+            words = f"{self.role} on {self.device}" if self.device else self.role
+            return f"{words}, {self.array}" if self.array else words
         piece = f"{self.whole if self.array else self.layer}:{self.column}"
         return piece if self.role == "parameter" else f"{self.role} of {piece}"
 
@@ -84,7 +90,7 @@ class Call:
             as the ``step`` of a `Stream`)
         results: the `Value`s that come out, flat; None where the operation returns None
         layer, column, phase: whose work it is: a layer's name, the column's number, ``"forward"``, ``"backward"``,
-            ``"update"``, ``"exchange"`` or ``"input"``
+            ``"update"``, ``"exchange"``, ``"input"`` or ``"reduce"`` (sums over shards and ranks)
     """
 
     operation: str

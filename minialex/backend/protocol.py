@@ -89,11 +89,6 @@ class Backend(Protocol):
         ...
 
     @abstractmethod
-    def all_reduce(self, xs: Sequence[Array]) -> list[Array]:
-        """The sum of `xs` (one array a device, one shape), added in the order given, on each one's device."""
-        ...
-
-    @abstractmethod
     def synchronize(self, device: str) -> None:
         """Wait until everything asked of a device is done."""
         ...
@@ -304,7 +299,7 @@ class Backend(Protocol):
 
 
 MOVERS = (
-    "to_device", "to_numpy", "copy_to", "zeros", "reshape", "concat", "split", "add", "scale", "all_reduce",
+    "to_device", "to_numpy", "copy_to", "zeros", "reshape", "concat", "split", "add", "scale",
     "synchronize", "memory_in_use",
 )  # fmt: skip
 

@@ -109,11 +109,12 @@ def scale(x: Any, factor: float) -> Spec:
     return _alike("scale", x=x)
 
 
-def all_reduce(xs: Sequence[Any]) -> list[Spec]:
-    """See `Backend.all_reduce`."""
+def sum_over_ranks(xs: Sequence[Any], group: Any) -> list[Spec]:
+    """See `minialex.backend.operations.sum_over_ranks`."""
     if not xs:
-        raise ConfigurationError("all_reduce: expected at least one array")
-    return [_alike("all_reduce", **{f"xs[{i}]": x for i, x in enumerate(xs)})] * len(xs)
+        raise ConfigurationError("sum_over_ranks: expected at least one array")
+    dtype = _floats("sum_over_ranks", **{f"xs[{i}]": x for i, x in enumerate(xs)})
+    return [Spec(tuple(x.shape), dtype) for x in xs]
 
 
 def conv2d(x: Any, w: Any, b: Any, *, stride: int, padding: Padding) -> Spec:
@@ -318,7 +319,7 @@ def augment(
 RULES: dict[str, Callable[..., Any]] = {
     rule.__name__: rule
     for rule in (
-        reshape, concat, split, add, scale, all_reduce, conv2d, conv2d_backward, linear, linear_backward,
+        reshape, concat, split, add, scale, sum_over_ranks, conv2d, conv2d_backward, linear, linear_backward,
         relu, relu_backward, tanh, tanh_backward, max_pool2d, max_pool2d_backward, local_response_norm,
         local_response_norm_backward, spatial_response_norm, spatial_response_norm_backward, dropout,
         dropout_backward, softmax_cross_entropy, softmax_cross_entropy_backward, sgd_update, augment,

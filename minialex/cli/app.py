@@ -33,6 +33,7 @@ from minialex.cli.recipe import recipe
 from minialex.cli.summary import summary
 from minialex.cli.train import train
 from minialex.errors import ConfigurationError, MinialexError, ResourceError
+from minialex.ranks import joining
 from minialex.screen import streams
 from minialex.screen.quiet import quiet_decoders
 
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code that `minialex.errors` gives."""
     streams.take_over()
     quiet_decoders()
-    code = run(sys.argv[1:] if arguments is None else list(arguments))
+    code = joining.leave(run(sys.argv[1:] if arguments is None else list(arguments)))
     lost = streams.lost_output()
     if lost is not None:
         streams.complain("error", f"standard output cannot be written: {lost.strerror}")
@@ -90,7 +91,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit code; errors are one line on standard error."""
     debug = "--debug" in arguments or bool(os.environ.get("MINIALEX_DEBUG"))
     try:
-        result: object = app(list(arguments) or ["--help"], standalone_mode=False)
+        joining.join()
+        result: object = app(list(arguments) or ["--help"], standalone_mode=False, obj=list(arguments))
         return result if isinstance(result, int) else 0
     except MinialexError as error:
         return _say(error, error.exit_code, str(error), debug)
@@ -99,7 +101,9 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Exit as error:
         return error.exit_code
     except KeyboardInterrupt:
-        streams.complain("error", "interrupted; the last checkpoint is valid")
+        words = "interrupted; the last checkpoint is valid"
+        if not joining.failed(words):
+            streams.complain("error", words)
         return 130
     except OSError as error:
         return _say(error, *_of_the_system(error), debug)
@@ -121,7 +125,9 @@ def _say(error: BaseException, code: int, text: str, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
-    streams.complain("error", text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}")
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+    if not joining.failed(text):  # of several ranks one says it, when they leave
+        streams.complain("error", text)
     return code
 
 
@@ -147,7 +153,7 @@ def _of_the_system(error: OSError) -> tuple[int, str]:
 EXTRAS = {
     "hypothesis": "conformance", "pytest": "conformance", "faiss": "look", "pyarrow": "look", "scipy": "studies",
     "onnx": "export", "google": "export", "jupytext": "notebooks", "nbformat": "notebooks", "nbclient": "notebooks",
-    "ipykernel": "notebooks", "cupy": "cuda", "cuda": "cuda", "cudnn": "cudnn", "mkdocs": "docs",
+    "ipykernel": "notebooks", "mpi4py": "mpi", "cupy": "cuda", "cuda": "cuda", "cudnn": "cudnn", "mkdocs": "docs",
 }  # fmt: skip
 """The extra that brings a package."""
 

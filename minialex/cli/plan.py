@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +25,7 @@ def plan(
     recipe: RecipeOption = "alexnet-2012",
     devices: Annotated[
         str | None,
-        typer.Option("--devices", help="cpu, 0 or 0,1 (measured here, or --rates), or known cards: h200,h200"),
+        typer.Option("--devices", help="cpu, 0 or 0,1 (measured here, or --rates), known cards: h200,h200; or 8xh200"),
     ] = None,
     batch_size: Annotated[
         str | None, typer.Option("--batch-size", help="images of one step, all devices together; several: 128,256")
@@ -33,6 +35,8 @@ def plan(
     link: Annotated[
         str | None, typer.Option(help="between two devices: nvlink4, nvlink3, pcie5 … pcie2, or gigabytes a second")
     ] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="machines with so many devices each: 8xh200")] = None,
+    network: Annotated[str | None, typer.Option(help="ports of a machine: 100g, 400g (the default), 8x400g")] = None,
     images: Annotated[int, typer.Option(min=1, help="training images of an epoch")] = 1_281_167,
     energy: Annotated[
         bool, typer.Option("--energy", help="the energy of the whole training too, in kilowatt-hours, beside 2012's")
@@ -59,6 +63,16 @@ def plan(
     if json and markdown:
         raise ConfigurationError("give --json or --markdown, not both")
     measured = {} if rates is None else read(rates)
+    several = re.fullmatch(r"([1-9]\d{0,3})x(\S+)", (devices or "").strip().lower())
+    if several is not None:
+        if picture is not None:
+            raise ConfigurationError("--picture draws one step on one or two devices: leave it out")
+        where = int(several[1]), nodes or 1, link, network or "400g"
+        texts = batch_size or str(base.batch_size)
+        many(base, several[2], measured, where, precision, numbers(texts, "--batch-size"), images, (json, markdown))
+        return
+    if nodes is not None or network is not None:
+        raise ConfigurationError("--nodes and --network are of several devices in a machine: --devices 8xh200")
     text = devices or next((name for name in measured if ":" in name), "cpu")
     if rates is None:
         measured = measure(text)
@@ -84,6 +98,61 @@ def plan(
             screen.print(remark)
     if picture is not None:
         pictures.save(figures.picture(subject, names[-1], batches[-1]), picture)
+
+
+def many(
+    recipe: Recipe,
+    name: str,
+    measured: dict[str, Rates],
+    where: tuple[int, int, str | None, str],
+    precision: str | None,
+    batches: Sequence[int],
+    images: int,
+    form: tuple[bool, bool],
+) -> None:
+    """Print what a step takes on many devices.
+
+    Args:
+        name: of a device
+        where: devices of a machine, machines, the link between devices, the machines' ports
+        form: whether to print JSON, Markdown
+    """
+    from minialex.figures import scaling as figures
+    from minialex.network import variants
+    from minialex.screen.terminal import console, document
+    from minialex.speed import rates
+    from minialex.speed.scaling import Cluster, Subject, as_json, counts
+
+    recipe = with_classes(recipe)
+    _, (device,), _ = find_devices(name, measured)
+    each, nodes, link, network = where
+    inner = rates.link(link) if link else device.link
+    if inner is None:
+        raise ConfigurationError(f"the rate of the link to {device.name} is not known: give it with --link")
+    cluster = Cluster(nodes, each, inner, rates.network(network))
+    subjects = [Subject(variants.build(recipe), recipe.columns, device, p) for p in precisions(precision, [device])]
+    if form[0]:
+        steps = [
+            {"precision": one.precision, **step}
+            for one in subjects
+            for batch in batches
+            for devices in counts(cluster, batch)
+            for step in as_json(one.ways(cluster, devices, batch))
+        ]
+        document(dumps({"label": figures.LABEL, "cluster": asdict(cluster), "steps": steps}, indent=2))
+        return
+    one = subjects[-1]
+    tables = [figures.growing(one, cluster, batch, images, recipe.epochs) for batch in batches]
+    tables.append(figures.ways(one, cluster, batches))
+    if form[1]:
+        document("\n".join(table.markdown() for table in tables))
+        document("\n".join(f"{remark}\n" for remark in figures.remarks(one, cluster)))
+        return
+    screen = console(least=132)
+    for table in tables:
+        screen.print(table.rich())
+    for remark in figures.remarks(one, cluster):
+        screen.print(remark)
 
 
 def numbers(text: str, option: str) -> tuple[int, ...]:

@@ -11,6 +11,8 @@ from minialex.cli.options import Machine, overrides, recipe_names
 from minialex.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from minialex.api.run import TrainingRun
@@ -47,6 +49,11 @@ def train(
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="go on with this run folder")] = None,
     out: Annotated[Path | None, typer.Option(help="the new run's folder; default runs/NAME-DATE")] = None,
+    ranks: Annotated[int | None, typer.Option(min=1, help="processes that share every batch, started by MPI")] = None,
+    hosts: Annotated[str | None, typer.Option(help="where the ranks run: a:8,b:8; default this machine")] = None,
+    rank_timeout: Annotated[
+        float, typer.Option(min=1, help="seconds without a sign of life after which a rank counts as lost")
+    ] = 30,
 ) -> int:
     """Train a network. Any recipe field can be given too: --learning-rate 0.02 --dropout 0 …
 
@@ -57,14 +64,23 @@ def train(
     (shapes, cifar10, fashion-mnist), alexnet-2012 for a prepared store, else small. --resume takes the run's own.
     """
     from minialex.api import run as training
+    from minialex.ranks import joining, launch
     from minialex.screen import streams
     from minialex.screen.terminal import console
     from minialex.training.listening import reached
 
     streams.go_on_without_output()
+    joining.set_timeout(rank_timeout)
+    started = launch.launcher()
+    if started is not None and ranks not in (None, started.size):
+        raise ConfigurationError(f"started as one of {started.size} processes, but --ranks is {ranks}: leave it out")
+    if hosts is not None and ranks is None:
+        raise ConfigurationError("--hosts says where ranks run: give --ranks, too")
     fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "init": init,
               "backend": machine.backend, "devices": machine.devices, "skip_broken": skip_broken or None}  # fmt: skip
     changes = overrides(context.args) | {name: value for name, value in fields.items() if value is not None}
+    if started is None and ranks is not None and ranks > 1:
+        return start(context.obj, ranks, hosts, resume or out or training.new_folder(recipe, changes))
     if resume is None:
         run = training.train(recipe, network=network, out=out, threads=machine.threads, **changes)
     elif out is None and recipe is None and network is None:
@@ -75,8 +91,34 @@ def train(
         )
     result = run.result
     assert result is not None
-    reached(lambda: tell(run, result, console()))
+    if joining.join().rank == 0:
+        reached(lambda: tell(run, result, console()))
     return result.exit_code
+
+
+def start(words: Sequence[str], ranks: int, hosts: str | None, folder: Path) -> int:
+    """Run the same command as so many ranks; if one is lost, say how to go on.
+
+    Args:
+        words: the command's own, with ``train``
+        folder: of the run
+    """
+    from minialex.errors import ResourceError
+    from minialex.ranks import launch
+    from minialex.runs import checkpoint
+    from minialex.runs.run_folder import RunPaths
+    from minialex.screen.formats import shell
+    from minialex.screen.terminal import console
+
+    named = [] if any(word.partition("=")[0] in ("--out", "--resume") for word in words) else ["--out", str(folder)]
+    code = launch.start(ranks, hosts, ["minialex", *words, *named])
+    if code == ResourceError.exit_code:
+        last = checkpoint.latest(RunPaths(folder).checkpoints, lambda message: None)
+        if last is not None:
+            screen = console(stderr=True)
+            screen.print(f"the last checkpoint is {last.path}; go on with:")
+            screen.print("  " + shell("minialex", "train", "--ranks", ranks, "--resume", folder))
+    return code
 
 
 def tell(run: TrainingRun, result: Result, screen: Console) -> None:

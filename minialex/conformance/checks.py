@@ -280,50 +280,6 @@ def check_zeros(backend: Backend, profile: settings = PROFILES["ci"]) -> None:
                 expect(same_bits(backend.to_numpy(made), np.zeros(shape, dtype)), "zeros", "they are not all zero")
 
 
-def check_all_reduce(backend: Backend, profile: settings = PROFILES["ci"]) -> None:
-    """On each array's device the sum, with the same bits as `add` in the order given; arguments not written."""
-
-    @st.composite
-    def pieces(draw: Draw) -> list[Array]:
-        count = draw(st.integers(1, len(backend.devices)))
-        shape = draw(st.sampled_from(((1,), (3,), (2, 3), (0, 3), (2, 3, 4, 5), (1025,))))
-        dtype = draw(st.sampled_from(dtypes(backend)))
-        random = np.random.default_rng(draw(st.integers(0, 99)))
-        return [
-            make(random, draw(st.sampled_from(("normal", "mixed", "integers"))), shape, dtype, 1) for _ in range(count)
-        ]
-
-    @settings(profile, max_examples=max(10, profile.max_examples // 4))
-    @given(pieces())
-    def agrees(arrays: list[Array]) -> None:
-        case = Case("all_reduce", {"xs": arrays})
-        xs = [backend.to_device(a, device) for a, device in zip(arrays, backend.devices, strict=False)]
-        sums = backend.all_reduce(xs)
-        expect(len(sums) == len(xs), "all_reduce", f"gave {len(sums)} arrays for {len(xs)}")
-        total = arrays[0]
-        for array in arrays[1:]:
-            # a float32 sum rounded from float64 is the float32 sum: IEEE addition leaves one answer
-            total = (total.astype(np.float64) + array.astype(np.float64)).astype(array.dtype)
-        for x, source, result in zip(xs, arrays, sums, strict=True):
-            if (tuple(result.shape), np.dtype(result.dtype), result.device) != (x.shape, x.dtype, x.device):
-                raise fail(case, at(case, x.device), f"gave {result.shape} {result.dtype} on {result.device}")
-            if not np.array_equal(backend.to_numpy(result), total):
-                raise fail(case, at(case, x.device), "is not the sum, added in the order given")
-            if not same_bits(backend.to_numpy(x), source):
-                raise fail(case, at(case, x.device), "wrote into its argument")
-
-    agrees()
-    device = backend.devices[0]
-    unlike = [backend.to_device(np.zeros(n, dtypes(backend)[0]), device) for n in (2, 3)]
-    check_refusal(
-        backend,
-        Case("all_reduce", {"xs": [np.zeros(2), np.zeros(3)]}),
-        {"xs": unlike},
-        ConfigurationError,
-        "two shapes",
-    )
-
-
 def check_synchronize(backend: Backend, profile: settings = PROFILES["ci"]) -> None:
     """It returns, on every device."""
     for device in backend.devices:
@@ -381,7 +337,6 @@ CHECKS: dict[str, Callable[..., None]] = {
     "to_numpy": check_to_device,
     "copy_to": check_copy_to,
     "zeros": check_zeros,
-    "all_reduce": check_all_reduce,
     "synchronize": check_synchronize,
     "memory_in_use": check_memory,
     **{name: _check(name) for name in STRATEGIES},

@@ -89,11 +89,17 @@ class Executor:
         return pieces, saved
 
     def backward(
-        self, parameters: Mapping[ArrayName, Array], saved: list[list[Any]], gradient: Sequence[Array], context: Context
+        self,
+        parameters: Mapping[ArrayName, Array],
+        saved: list[list[Any]],
+        gradient: Sequence[Array],
+        context: Context,
+        ready: Callable[[ArrayName, Array], None] = lambda name, gradient: None,
     ) -> dict[ArrayName, Array]:
         """Gradients of the parameters by their names, from the gradient of the last layer's output; uses `saved` up.
 
-        It goes back to the first layer that learns, and no further.
+        It goes back to the first layer that learns, and no further. What is `ready` is told as soon as its layer is
+        done with, what goes to other columns included.
         """
         pieces: list[Array] = list(gradient)
         gradients: dict[ArrayName, Array] = {}
@@ -101,6 +107,7 @@ class Executor:
             stage = self.stages[index]
             needed = saved.pop()
             inputs: list[Array] = []
+            made: dict[ArrayName, Array] = {}
             for column in range(stage.columns):
                 self.watch(stage.layer.name, column, "backward")
                 own = self._own(parameters, stage, column)
@@ -110,9 +117,12 @@ class Executor:
                     if set(slopes) != set(own):
                         raise ValueError(f"it gave gradients of {sorted(slopes)}, expected those of {sorted(own)}")
                 inputs.append(dx)
-                gradients.update({ArrayName(stage.layer.name, name, column): array for name, array in slopes.items()})
+                made.update({ArrayName(stage.layer.name, name, column): array for name, array in slopes.items()})
             if index > self._first_learning:
                 pieces = self._scatter(stage, inputs) if stage.gathers else inputs
+            for name, array in made.items():
+                ready(name, array)
+            gradients.update(made)
         return gradients
 
     def loss(self, outputs: Sequence[Array], labels: Array) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ import traceback
 import tracemalloc
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from minialex.backend.program import STEP, ArrayName
 from minialex.backend.protocol import Backend
 from minialex.engine.step import Kind, Plan, rate_name, record, walk_step
 from minialex.errors import ResourceError
+from minialex.ranks.group import apart
 from minialex.screen.formats import readable_size
 
 SHARE = 0.75  # of the available memory that a step may take: batches that are read ahead need some, too
@@ -36,6 +38,7 @@ def explained(
         backend, plan, kind, batch_size, bound: the step that was carried out, or made
     """
     traceback.clear_frames(error.__traceback__)
+    plan = replace(plan, group=apart(plan.group))  # the others do not try it
     if hasattr(error, "fits"):
         fits, facts = int(error.fits), str(error)
     else:

@@ -14,6 +14,7 @@ from minialex.data.dataset import Relabelled, statistics_of, with_random_labels
 from minialex.engine import fingerprint
 from minialex.engine.session import Session, placement_of
 from minialex.errors import ConfigurationError, DataError
+from minialex.ranks.group import admissible
 from minialex.recipe.fields import Recipe
 from minialex.runs import weights_file
 from minialex.runs.checkpoint import to_standard_error
@@ -56,13 +57,23 @@ def labelled(recipe: Recipe, data: DataSet) -> DataSet:
     return replace(data, train=with_random_labels(data.train, len(data.class_names), seed=recipe.seed))
 
 
-def prepare(recipe: Recipe, data: DataSet) -> Recipe:
+def prepare(recipe: Recipe, data: DataSet, ranks: int = 1) -> Recipe:
     """The recipe with what only the data knows: the number of classes.
+
+    Args:
+        ranks: how many share a batch
 
     Raises:
         ConfigurationError: If the data has more classes than the recipe, too few images for a batch, or images of
-            another size.
+            another size; or if so many ranks cannot share the recipe's shards.
     """
+    sizes = admissible(max(1, recipe.shards))
+    if ranks not in sizes:
+        fit = ", ".join(map(str, sizes[:-1])) + f" or {sizes[-1]}" if len(sizes) > 1 else "1"
+        raise ConfigurationError(
+            f"this run's batch is summed in {max(1, recipe.shards)} shard{'s' if recipe.shards > 1 else ''}: start {fit} "
+            f"rank{'s' if len(sizes) > 1 else ''}, not {ranks} (or a new run with --shards {ranks}, with other roundings)"
+        )
     classes = len(data.class_names)
     if recipe.classes == 0:
         recipe = recipe.replace(classes=classes)

@@ -24,6 +24,7 @@ from minialex.errors import ConfigurationError, ResourceError, nearest
 from minialex.network import variants
 from minialex.network.network import Network
 from minialex.network.parameters import initial_parameters, join_columns, split_columns
+from minialex.ranks.group import ALONE, Group
 from minialex.recipe.fields import Recipe
 
 
@@ -75,14 +76,21 @@ class StepOutcome:
     """What a training step did.
 
     Attributes:
-        loss: mean cross-entropy of the batch
-        probs: [N,K]
+        loss: mean cross-entropy of the batch; of one that ranks share, of this one's images
+        probs: [N,K], of the same images
         skipped: parameters of which some elements were not updated, since the result would not have been finite
+        losses: mean cross-entropy of each of the shards
     """
 
     loss: float
     probs: NDArray[np.floating[Any]]
     skipped: tuple[ArrayName, ...]
+    losses: tuple[float, ...] = ()
+
+
+def mean_loss(losses: Sequence[float]) -> float:
+    """Of shards the mean of all images: shards are equally many."""
+    return sum(losses) / len(losses)
 
 
 class Session:
@@ -94,6 +102,7 @@ class Session:
         statistics: of the training set
         weights, momentum: whole layers' arrays (see `join_columns`); None: initial weights, zero momentum
         network: the network, if not the one that the recipe describes
+        group: the ranks that share every batch of training
 
     Raises:
         ResourceError: If the weights do not fit into memory.
@@ -108,12 +117,13 @@ class Session:
         weights: Mapping[str, NDArray[Any]] | None = None,
         momentum: Mapping[str, NDArray[Any]] | None = None,
         network: Network | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.recipe = recipe
         self.backend = backend
         self.statistics = statistics
         self.network = network or variants.build(recipe)
-        self.plan = Plan(self.network, placement, recipe)
+        self.plan = Plan(self.network, placement, recipe, group=group)
         self.lock = RLock()
         """Held while a step runs and its outputs are fetched, which the next call overwrites: threads take turns."""
         self._steps: dict[tuple[Kind, int, frozenset[str], tuple[str, ...]], CompiledStep] = {}
@@ -168,23 +178,36 @@ class Session:
                     self._steps[key] = make_step(self.backend, plan, kind, batch_size, self.bound)
             return self._steps[key]
 
-    def feed(self, images: NDArray[np.uint8], labels: NDArray[np.int64], draws: Draws) -> dict[ArrayName, Any]:
-        """A batch and its draws on every device, as a step takes them."""
+    def feed(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], draws: Draws, shard: int = 0
+    ) -> dict[ArrayName, Any]:
+        """A batch (or one of a rank's shards) and its draws on every device, as a step takes them."""
         shift = draws.shift.astype(self.recipe.dtype)
         arrays = {"images": images, "shift": shift, "top": draws.top, "left": draws.left, "flip": draws.flip}
         feed = {
-            ArrayName(role=role, device=device): self.backend.to_device(array, device)
+            ArrayName(role=role, device=device).shard(shard): self.backend.to_device(array, device)
             for device in self.plan.devices
             for role, array in arrays.items()
         }
-        feed[LABELS] = self.backend.to_device(labels, self.plan.placement[0])
+        feed[LABELS.shard(shard)] = self.backend.to_device(labels, self.plan.placement[0])
         return feed
 
     def training_feed(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: EpochRates
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        step: int,
+        now: EpochRates,
+        plan: Plan | None = None,
     ) -> dict[ArrayName, Any]:
-        """The feed of one training step: the batch with its crops, reflections and colours drawn, and the rates."""
-        recipe = self.recipe
+        """The feed of one training step: the batch with its crops, reflections and colours drawn, and the rates.
+
+        Args:
+            images, labels: those of this rank; see `upload`
+            step, now: see `upload`
+            plan: whose shards they are; None: the session's
+        """
+        recipe, plan = self.recipe, plan or self.plan
         draws = training_draws(
             len(images),
             seed=recipe.seed,
@@ -192,6 +215,7 @@ class Session:
             size=recipe.image_size,
             crop=recipe.crop,
             statistics=self.statistics,
+            first_sample=plan.group.rank * len(images),
             crop_positions=recipe.crop_positions,
             crop_chunk=recipe.crop_chunk,
             colour=now.colour,
@@ -206,7 +230,11 @@ class Session:
             rate_name(name): 1.0 if name in self._state else parameter_rate(recipe, now, name.layer, name.array)
             for name in self._names
         }
-        return {**self.feed(images, labels, draws), STEP: step, **rates}
+        feed: dict[ArrayName, Any] = {STEP: step, **rates}
+        for number, part in enumerate(_equal_parts(len(images), plan.own_shards)):
+            cut = Draws(draws.top[part], draws.left[part], draws.flip[part], draws.shift[part])
+            feed |= self.feed(images[part], labels[part], cut, number)
+        return feed
 
     def view_feed(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64], top: int, left: int, flip: int
@@ -220,7 +248,7 @@ class Session:
         """Send a training step's batch to the devices.
 
         Args:
-            images, labels: uint8 [N,3,S,S] and int64 [N]
+            images, labels: uint8 [N,3,S,S] and int64 [N]; of a batch that ranks share, this one's
             step: its number, from which crops, reflections, colours and dropout are drawn
             now: the rates of its epoch
 
@@ -248,7 +276,10 @@ class Session:
             for name, count in pending.items()
             if name.role == "skipped" and int(to_numpy(count)) > 0
         )
-        return StepOutcome(float(to_numpy(pending[LOSS])), to_numpy(pending[PROBS]), skipped)
+        numbers = range(self.plan.own_shards)
+        losses = tuple(float(to_numpy(pending[LOSS.shard(number)])) for number in numbers)
+        probs = [to_numpy(pending[PROBS.shard(number)]) for number in numbers]
+        return StepOutcome(mean_loss(losses), np.concatenate(probs) if len(probs) > 1 else probs[0], skipped, losses)
 
     def train(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: EpochRates) -> StepOutcome:
         """One whole training step on a batch: `upload`, `start`, `finish`."""
@@ -310,9 +341,14 @@ class Session:
             self._steps.clear()  # what they hold is needed to find out
             raise memory.explained(error, self.backend, self.plan, kind, batch_size, self.bound) from None
 
-    def walk(self, kind: Kind, backend: Backend) -> CompiledStep:
+    def walk(self, kind: Kind, backend: Backend, plan: Plan | None = None) -> CompiledStep:
         """The step with its layers walked on another backend of the same arrays (a probe)."""
-        return walk_step(backend, self.plan, kind, self.bound)
+        return walk_step(backend, plan or self.plan, kind, self.bound)
+
+
+def _equal_parts(count: int, parts: int) -> list[slice]:
+    size = count // parts
+    return [slice(number * size, (number + 1) * size) for number in range(parts)]
 
 
 def view_offsets(size: int, crop: int, views: int) -> list[tuple[int, int, int]]:

@@ -6,17 +6,20 @@ and offers that to the backend; a backend that does not compile it walks the lay
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from minialex.backend.arrays import Array
+from minialex.backend.operations import method
 from minialex.backend.program import LABELS, LOSS, PROBS, STEP, ArrayName, CompiledStep, Program, Symbol, Watch
 from minialex.backend.protocol import Backend
 from minialex.backend.recorder import Recorder, as_backend
 from minialex.engine.columns import Executor, Placement
 from minialex.network.layers import Context
 from minialex.network.network import Network
+from minialex.ranks.group import ALONE, Group, RunningSum
 from minialex.recipe.fields import Recipe
 
 Kind = Literal["train", "infer"]
@@ -32,6 +35,7 @@ class Plan:
         recipe: the update's constants, the images' size and scale, the dtype and the seed
         frozen: layers that are not updated at all
         layers: layers whose outputs an inference step returns too
+        group: the ranks that share the batch of a training step
     """
 
     network: Network
@@ -39,6 +43,17 @@ class Plan:
     recipe: Recipe = field(default_factory=Recipe)
     frozen: frozenset[str] = frozenset()
     layers: tuple[str, ...] = ()
+    group: Group = field(default=ALONE, compare=False)
+
+    @property
+    def shards(self) -> int:
+        """Equal parts of a batch, each computed alone."""
+        return max(1, self.recipe.shards)
+
+    @property
+    def own_shards(self) -> int:
+        """How many of them are this rank's, neighbours."""
+        return self.shards // self.group.size
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -61,28 +76,39 @@ def training_step(
 ) -> dict[ArrayName, Any]:
     """Augment, forward, cost, backward, update.
 
+    Of a batch in shards all but the update is done shard by shard; their gradients are added up in the fixed tree of
+    `minialex.ranks.group`, and those of several ranks by `minialex.backend.operations.sum_over_ranks`, in buckets that
+    are sent off as soon as they are full.
+
     Args:
         executor, plan: the network in its place
         bound: parameters, their momentum, and the mean on every device
         feed: on every device ``"images"`` (uint8 [N,C,H,W]), ``"shift"``, ``"top"``, ``"left"`` and ``"flip"`` as
-            `Backend.augment` takes them; `LABELS` on the first column's device; the numbers `STEP` and, for every
-            whole parameter, its ``"rate"`` (1 for state that is not learned)
+            `Backend.augment` takes them; `LABELS` on the first column's device; all of them for each of the rank's
+            shards (`ArrayName.shard`); the numbers `STEP` and, for every whole parameter, its ``"rate"`` (1 for state
+            that is not learned)
 
     Returns:
-        `LOSS`, `PROBS` and, for every updated parameter, how many of its elements were ``"skipped"``, since the result
+        `LOSS` and `PROBS` of each of the rank's shards and, for every updated parameter, how many of its elements were ``"skipped"``, since the result
         would not have been finite.
     """
     recipe = plan.recipe
     parameters = plan.network.parameters(len(plan.placement))
-    context = Context(training=True, seed=recipe.seed, step=feed[STEP])
-    images = _images(executor, plan, bound, feed, "train")
-    outputs, saved = executor.forward(bound, images, context)
-    loss, probs = executor.loss(outputs, feed[LABELS])
-    gradients = executor.backward(bound, saved, executor.loss_gradient(probs, feed[LABELS]), context)
-    results = {LOSS: loss, PROBS: probs}
-    for name, gradient in gradients.items():
-        if name.layer in plan.frozen:
-            continue
+    sums = _Sums(executor, plan)
+    results: dict[ArrayName, Any] = {}
+    for number in range(plan.own_shards):
+        labels = feed[LABELS.shard(number)]
+        first = (plan.group.rank * plan.own_shards + number) * labels.shape[0]
+        context = Context(training=True, seed=recipe.seed, step=feed[STEP], first_sample=first)
+        images = _images(executor, plan, bound, feed, "train", number)
+        outputs, saved = executor.forward(bound, images, context)
+        loss, probs = executor.loss(outputs, labels)
+        gradient = executor.loss_gradient(probs, labels)
+        if plan.shards > 1:
+            gradient = [executor.backend.scale(piece, 1 / plan.shards) for piece in gradient]
+        executor.backward(bound, saved, gradient, context, sums.take)
+        results |= {LOSS.shard(number): loss, PROBS.shard(number): probs}
+    for name, gradient in sums.finish().items():
         learned = parameters[name].learned  # state that is not changes by what backward returned, at a rate of 1
         decays = learned and (recipe.decay_biases or name.array == "weight")
         executor.watch(name.layer, name.column, "update")
@@ -95,6 +121,55 @@ def training_step(
             weight_decay=recipe.weight_decay if decays else 0.0,
         )
     return results
+
+
+BUCKET = 25 << 20
+"""Bytes of gradients that are summed over the ranks at once, at least: fc8's and fc7's, fc6's, the convolutions'."""
+
+
+class _Sums:
+    """Gradients as they come: added up over this rank's shards, and then, in buckets, over the ranks."""
+
+    def __init__(self, executor: Executor, plan: Plan) -> None:
+        self._executor, self._plan = executor, plan
+        self._parameters = plan.network.parameters(len(plan.placement))
+        self._running: dict[ArrayName, RunningSum[Array]] = {}
+        self._buckets: dict[int, dict[ArrayName, Array]] = {}  # of each column
+        self._sums: dict[ArrayName, Array] = {}
+
+    def take(self, name: ArrayName, gradient: Array) -> None:
+        """The gradient of the next shard; in the fixed tree it is added to those before."""
+        plan, backend = self._plan, self._executor.backend
+        if name.layer in plan.frozen:
+            return
+        if plan.shards > 1 and not self._parameters[name].learned:  # that of the loss has no part in it
+            gradient = backend.scale(gradient, 1 / plan.shards)
+
+        def add(first: Array, second: Array) -> Array:
+            self._executor.watch(name.layer, name.column, "reduce")
+            return backend.add(first, second)
+
+        total = self._running.setdefault(name, RunningSum(plan.own_shards, add)).push(gradient)
+        if total is None:
+            return
+        self._sums[name] = total
+        if plan.group.size > 1:
+            bucket = self._buckets.setdefault(name.column, {})
+            bucket[name] = total
+            if sum(math.prod(x.shape) * x.dtype.itemsize for x in bucket.values()) >= BUCKET:
+                self._send(name.column)
+
+    def _send(self, column: int) -> None:
+        bucket = self._buckets.pop(column)
+        self._executor.watch(next(iter(bucket)).layer, column, "reduce")
+        summed = method(self._executor.backend, "sum_over_ranks")(list(bucket.values()), group=self._plan.group)
+        self._sums.update(zip(bucket, summed, strict=True))
+
+    def finish(self) -> dict[ArrayName, Array]:
+        """The sums, in the order in which they came."""
+        for column in list(self._buckets):
+            self._send(column)
+        return self._sums
 
 
 def rate_name(name: ArrayName) -> ArrayName:
@@ -127,13 +202,20 @@ def output_name(layer: str, column: int) -> ArrayName:
 
 
 def _images(
-    executor: Executor, plan: Plan, bound: Mapping[ArrayName, Array], feed: Mapping[ArrayName, Any], kind: Kind
+    executor: Executor,
+    plan: Plan,
+    bound: Mapping[ArrayName, Array],
+    feed: Mapping[ArrayName, Any],
+    kind: Kind,
+    number: int = 0,
 ) -> list[Array]:
-    """The network's input on every column's device: each device cuts its own."""
+    """The network's input, of a shard of the batch, on every column's device: each device cuts its own."""
     cut = {}
     for device in plan.devices:
         executor.watch("input", plan.placement.index(device), "input")
-        images, shift, top, left, flip = (feed[ArrayName(role=role, device=device)] for role in FED_PER_DEVICE)
+        images, shift, top, left, flip = (
+            feed[ArrayName(role=role, device=device).shard(number)] for role in FED_PER_DEVICE
+        )
         cut[device] = executor.backend.augment(
             images,
             bound[ArrayName(role="mean", device=device)],
@@ -153,7 +235,7 @@ STEPS: dict[Kind, Step] = {"train": training_step, "infer": inference_step}
 
 
 def record(plan: Plan, kind: Kind, batch_size: int, devices: tuple[str, ...]) -> Program:
-    """A step as a program, for a batch of that size, on a backend with those devices."""
+    """A step as a program, for so many images (of a batch that ranks share, this one's), on a backend with those devices."""
     recorder = Recorder(devices)
 
     def watch(layer: str, column: int, phase: str) -> None:
@@ -168,18 +250,24 @@ def record(plan: Plan, kind: Kind, batch_size: int, devices: tuple[str, ...]) ->
             bound[name.to(role)] = recorder.value(parameter.shape, dtype, plan.placement[name.column])
     channels, crop = plan.network.input_shape[:2]
     mean_size = S if plan.mean_follows else crop
-    fed = {LABELS: recorder.value((batch_size,), "int64", plan.placement[0])}
-    for device in plan.devices:
-        mean = ArrayName(role="mean", device=device)
-        bound[mean] = recorder.value((channels, mean_size, mean_size), dtype, device)
-        for role, shape, kind_of_number in (
-            ("images", (batch_size, channels, S, S), "uint8"),
-            ("shift", (batch_size, channels), dtype),
-            ("top", (batch_size,), "int32"),
-            ("left", (batch_size,), "int32"),
-            ("flip", (batch_size,), "uint8"),
-        ):
-            fed[ArrayName(role=role, device=device)] = recorder.value(shape, kind_of_number, device)
+    parts = plan.own_shards if kind == "train" else 1
+    N = max(1, batch_size // parts)
+    fed = {}
+    for part in range(parts):
+        fed[LABELS.shard(part)] = recorder.value((N,), "int64", plan.placement[0])
+        for device in plan.devices:
+            if part == 0:
+                mean = ArrayName(role="mean", device=device)
+                bound[mean] = recorder.value((channels, mean_size, mean_size), dtype, device)
+            for role, shape, kind_of_number in (
+                ("images", (N, channels, S, S), "uint8"),
+                ("shift", (N, channels), dtype),
+                ("top", (N,), "int32"),
+                ("left", (N,), "int32"),
+                ("flip", (N,), "uint8"),
+            ):
+                name = ArrayName(role=role, device=device).shard(part)
+                fed[name] = recorder.value(shape, kind_of_number, device)
     symbols = (STEP, *dict.fromkeys(map(rate_name, parameters))) if kind == "train" else ()
     executor = Executor(plan.network, as_backend(recorder), plan.placement, watch, plan.frozen)
     outputs = STEPS[kind](executor, plan, bound, {**fed, **{name: Symbol(name) for name in symbols}})

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from minialex.data import Split
 from minialex.engine.session import Session
 from minialex.errors import DataError
+from minialex.ranks.group import ALONE, Group
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def evaluate(
     batch_size: int = 100,
     progress: Callable[[int], None] = lambda done: None,
     stop: Callable[[], bool] = lambda: False,
+    group: Group = ALONE,
 ) -> Evaluation:
     """Evaluate one session, or the average of several, on a split.
 
@@ -95,17 +97,27 @@ def evaluate(
         batch_size: images at a time
         progress: called with the number of images done
         stop: asked after each batch; where it says yes, what is done so far is returned
+        group: the ranks that share the batches, which are as they would be for one; all return the same bits, and ask
+            `stop` equally often
     """
     if len(split) == 0:
         raise DataError("the validation set is empty: give more images, or another --data")
     labels = np.asarray(split.labels, np.int64)
-    parts = []
-    for begin in range(0, len(split), batch_size):
-        indices = np.arange(begin, min(begin + batch_size, len(split)))
-        images = split.read(indices)
-        parts.append(np.mean([s.probabilities(images, labels[indices], views)[0] for s in sessions], axis=0))
-        progress(begin + len(indices))
+    probs: NDArray[np.float32] | None = None
+    done = 0
+    for begin in range(0, len(split), group.size * batch_size):
+        done = min(begin + group.size * batch_size, len(split))
+        indices = np.arange(min(begin + group.rank * batch_size, done), min(begin + (group.rank + 1) * batch_size, done))
+        if len(indices):
+            images = split.read(indices)
+            found = [s.probabilities(images, labels[indices], views)[0] for s in sessions]
+            mean = np.mean(found, axis=0)
+            probs = np.zeros((len(split), mean.shape[1]), np.float32) if probs is None else probs
+            probs[indices] = mean
+        progress(done)
         if stop():
             break
-    probs = np.concatenate(parts).astype(np.float32)
-    return Evaluation(probs, labels[: len(probs)])
+    classes = max(group.exchange(0 if probs is None else probs.shape[1]))  # with few images some have none
+    probs = np.zeros((len(split), classes), np.float32) if probs is None else probs
+    group.sum([probs], [probs])  # each row is one rank's, and 0 elsewhere
+    return Evaluation(probs[:done], labels[:done])

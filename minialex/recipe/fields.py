@@ -117,6 +117,12 @@ class TrainingFields:
 
     epochs: int = option(90, "passes over the training set, at most (5)", minimum=1)
     batch_size: int = option(128, "images of one step (5)", minimum=1)
+    shards: int = option(
+        0,
+        "equal parts of a batch that are computed alone and added up in a fixed order, so that as many processes give the "
+        "same bits; 0: as many as there are processes at the start, which for one is none",
+        minimum=0,
+    )
     seed: int = option(0, "of every random number of the run", minimum=0, below=2**64)
     dtype: str = option("float32", "of weights and activations", choices=("float32", "float64"))
     precision: str = option(
@@ -242,7 +248,10 @@ class Recipe(NetworkFields, TrainingFields, ImageFields, PlaceFields):
         """The whole recipe as TOML text."""
         import tomli_w
 
-        return tomli_w.dumps({name: self.table(name) for name in TABLES})
+        tables = {name: self.table(name) for name in TABLES}
+        if not self.shards:  # as in all files before there was such a field
+            del tables["training"]["shards"]
+        return tomli_w.dumps(tables)
 
     def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
         """Fields whose values differ: name -> (this one's, the other's)."""
@@ -341,6 +350,12 @@ def _check_together(recipe: Recipe) -> None:
     if recipe.precision != "float32" and recipe.dtype != "float32":
         raise ConfigurationError(
             f"recipe field 'precision': {recipe.precision} needs dtype float32, not {recipe.dtype}"
+        )
+    if recipe.shards > 1 and recipe.batch_size % recipe.shards:
+        below, above = (recipe.shards * (recipe.batch_size // recipe.shards + more) for more in (0, 1))
+        fits = f"{below} or {above}" if below else f"{above}"
+        raise ConfigurationError(
+            f"a batch of {recipe.batch_size} images cannot be divided into {recipe.shards} shards: set --batch-size {fits}"
         )
     if recipe.views not in (1, 10):
         raise ConfigurationError(f"recipe field 'views': expected 1 or 10, got {recipe.views}")

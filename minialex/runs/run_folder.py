@@ -202,6 +202,32 @@ class Run:
         self.close()
 
 
+class Follower:
+    """In the place of a `Run`, for a rank that is not the first: it writes nothing.
+
+    Attributes:
+        paths: where rank 0's run is
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.paths = RunPaths(path)
+
+    def append(self, record: Mapping[str, object]) -> None:
+        """Rank 0 does it."""
+
+    def log(self, message: str) -> None:
+        """Rank 0 does it."""
+
+    def remove_if_empty(self) -> None:
+        """Rank 0 does it."""
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing to close."""
+
+
 class RunPaths:
     """Where the parts of a run are; nothing is read, written or checked."""
 

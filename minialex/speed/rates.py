@@ -7,6 +7,7 @@ entry says which. A user's own machine is measured by ``minialex doctor --report
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,6 +115,20 @@ def link(text: str) -> float:
             f"--link takes {', '.join(LINKS)} or a number of gigabytes a second in one direction, got '{text}'"
         )
     return value
+
+
+def network(text: str) -> float:
+    """Bytes a second from a node to others, from the ports that it has: ``400g``, or ``8x400g`` for eight of them.
+
+    A port carries some 90 % of its gigabits a second.
+
+    Raises:
+        ConfigurationError: If it is something else.
+    """
+    found = re.fullmatch(r"(?:([1-9]\d{0,2})x)?([1-9]\d{0,4})g", text.strip().lower())
+    if found is None:
+        raise ConfigurationError(f"--network takes gigabits a second of a node's ports: 100g, 8x400g; got '{text}'")
+    return int(found[1] or 1) * int(found[2]) * 0.9e9 / 8
 
 
 def read(path: Path) -> dict[str, Rates]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +16,8 @@ import numpy as np
 from minialex.backend.program import ArrayName, flatten
 from minialex.backend.protocol import Backend
 from minialex.engine.session import Session
+from minialex.engine.step import Plan
+from minialex.ranks.group import ALONE, apart
 from minialex.recipe.fields import Recipe
 
 PATIENCE = 400  # steps that a loss may stay at chance before it is called stuck
@@ -91,7 +93,9 @@ class Probe:
         return shown
 
 
-def _walk(session: Session, feed: Mapping[ArrayName, Any], see: Callable[[str, str, str, Any], None]) -> None:
+def _walk(
+    session: Session, plan: Plan, feed: Mapping[ArrayName, Any], see: Callable[[str, str, str, Any], None]
+) -> None:
     """Walk one training step without updating; `see` gets (layer, phase, operation, array) of every result."""
     where = ["", ""]
 
@@ -103,11 +107,22 @@ def _walk(session: Session, feed: Mapping[ArrayName, Any], see: Callable[[str, s
             see(where[0], where[1], operation, session.backend.to_numpy(array))
 
     probe = cast(Backend, Probe(session.backend, show))
-    session.walk("train", probe)(feed, watch)
+    session.walk("train", probe, plan)(feed, watch)
+
+
+UPDATE = "the update itself (the rate is too large for these gradients)"
 
 
 def first_not_finite(session: Session, feed: Mapping[ArrayName, Any]) -> str:
-    """Where values first are not finite in a step: the parameters as given, or a layer's forward or backward pass."""
+    """Where values first are not finite in a step: the parameters as given, or a layer's forward or backward pass.
+
+    Of a batch that ranks share each looks at its own images, and all are told what the first of them found.
+    """
+    found = session.plan.group.exchange(_own_not_finite(session, feed))
+    return next((where for where in found if where != UPDATE), UPDATE)
+
+
+def _own_not_finite(session: Session, feed: Mapping[ArrayName, Any]) -> str:
     for name, array in sorted(session.weights().items()):
         if not np.isfinite(array).all():
             return f"the weights '{name}'"
@@ -117,12 +132,21 @@ def first_not_finite(session: Session, feed: Mapping[ArrayName, Any]) -> str:
         if not found and array.dtype.kind == "f" and not np.isfinite(array).all():
             found.append(f"layer '{layer}' ({phase} pass)")
 
-    _walk(session, feed, see)
-    return found[0] if found else "the update itself (the rate is too large for these gradients)"
+    _walk(session, replace(session.plan, group=apart(session.plan.group)), feed, see)
+    return found[0] if found else UPDATE
+
+
+def as_one(session: Session) -> Plan:
+    """The plan of a session for images that are in one piece, and no other rank's."""
+    return replace(session.plan, recipe=session.recipe.replace(shards=0), group=ALONE)
 
 
 def dead_units(session: Session, feed: Mapping[ArrayName, Any]) -> dict[str, float]:
-    """For each ReLU layer, the fraction of its channels that are zero for every image and place of a batch."""
+    """For each ReLU layer, the fraction of its channels that are zero for every image and place of a batch.
+
+    Args:
+        feed: of the plan `as_one`
+    """
     alive: dict[str, list[Any]] = {}
 
     def see(layer: str, phase: str, operation: str, array: Any) -> None:
@@ -130,7 +154,7 @@ def dead_units(session: Session, feed: Mapping[ArrayName, Any]) -> dict[str, flo
             on = (array > 0).any(axis=tuple(axis for axis in range(array.ndim) if axis != 1))
             alive.setdefault(layer, []).append(on)
 
-    _walk(session, feed, see)
+    _walk(session, as_one(session), feed, see)
     return {layer: 1 - float(np.concatenate(parts).mean()) for layer, parts in alive.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,25 +18,28 @@ from minialex.backend.hearing import hearing
 from minialex.backend.protocol import Backend
 from minialex.data import DataSet, Split, batches, epoch_order
 from minialex.data.dataset import statistics_of
+from minialex.data.statistics import Statistics
 from minialex.engine.columns import Placement
 from minialex.engine.opening import labelled
 from minialex.engine.schedule import EpochRates, epoch_rates
-from minialex.engine.session import Session, StepOutcome
+from minialex.engine.session import Session, StepOutcome, mean_loss
 from minialex.errors import CheckpointError, NumericalError, ResourceError
 from minialex.evaluation.errors import Evaluation, evaluate
 from minialex.network import variants
 from minialex.network.parameters import whole_shapes
+from minialex.ranks.group import ALONE, Group
 from minialex.recipe.fields import Recipe
 from minialex.runs import checkpoint
-from minialex.runs.run_folder import BEGUN, DATA, Run, RunData, has_data, read_data, write_data
+from minialex.runs.run_folder import BEGUN, DATA, Follower, Run, RunData, has_data, read_data, write_data
 from minialex.runs.weights_file import recipe_of
 from minialex.speed.energy import Meter
 from minialex.storage import atomic
 from minialex.training import finetuning, resuming
 from minialex.training.finetuning import Start
-from minialex.training.guards import LossGuard, dead_units, dead_units_warning, first_not_finite
+from minialex.training.guards import LossGuard, as_one, dead_units, dead_units_warning, first_not_finite
 from minialex.training.listening import Listener, Unfailing
-from minialex.training.signals import StopRequest
+from minialex.training.signals import EXIT_CODES, StopRequest
+from minialex.training.together import Pulse, check_alike, check_weights
 
 RECORD_STEPS = 10  # steps that one training record averages
 PROBE_IMAGES = 32  # images that are looked at for dead units
@@ -72,9 +75,19 @@ class StepResult(NamedTuple):
     seconds: float
 
     @property
+    def right(self) -> int:
+        """How many images were right, before the update."""
+        return int(np.sum(self.outcome.probs.argmax(axis=1) == self.labels))
+
+    @property
     def top1(self) -> float:
-        """Fraction of the batch that was right, before the update."""
-        return float(np.mean(self.outcome.probs.argmax(axis=1) == self.labels))
+        """Fraction of the images that was right, before the update."""
+        return self.right / len(self.labels)
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """The mean loss of each shard."""
+        return self.outcome.losses or (self.outcome.loss,)
 
     @property
     def finite(self) -> bool:
@@ -82,7 +95,9 @@ class StepResult(NamedTuple):
         return not self.outcome.skipped and math.isfinite(self.outcome.loss)
 
 
-def epoch_steps(session: Session, split: Split, step: int, now: EpochRates) -> Generator[StepResult, None, None]:
+def epoch_steps(
+    session: Session, split: Split, step: int, now: EpochRates, group: Group = ALONE
+) -> Generator[StepResult, None, None]:
     """Train from a step to the end of its epoch; the next batch is read and sent while the devices compute.
 
     Args:
@@ -90,6 +105,7 @@ def epoch_steps(session: Session, split: Split, step: int, now: EpochRates) -> G
         split: the training images
         step: of the whole run, counted from 0
         now: what holds in this epoch (see `minialex.engine.schedule.epoch_rates`)
+        group: the session's; each rank reads its own share of every batch, and no more
 
     Yields:
         What each step did.
@@ -102,9 +118,10 @@ def epoch_steps(session: Session, split: Split, step: int, now: EpochRates) -> G
     per_epoch = len(split) // recipe.batch_size
     epoch, done = divmod(step, per_epoch)
     order = epoch_order(len(split), seed=recipe.seed, epoch=epoch + 1, shuffle=recipe.shuffle)
-    order = order[: per_epoch * recipe.batch_size]
+    share = recipe.batch_size // group.size
+    order = order[: per_epoch * recipe.batch_size].reshape(per_epoch, group.size, share)[:, group.rank].reshape(-1)
     began = time.perf_counter()
-    with closing(batches(split, order, recipe.batch_size, start=done, workers=recipe.loader_threads)) as source:
+    with closing(batches(split, order, share, start=done, workers=recipe.loader_threads)) as source:
         batch = next(source, None)
         feed = None if batch is None else session.upload(*batch[1:], step, now)
         while batch is not None and feed is not None:
@@ -152,18 +169,21 @@ def train(
     data: DataSet,
     backend: Backend,
     placement: Placement,
-    run: Run,
+    run: Run | Follower,
     listener: Listener | None = None,
     *,
     resume: bool = False,
     start: Start | None = None,
+    group: Group = ALONE,
 ) -> Result:
     """Train a network in a run folder, from the beginning or from its newest checkpoint.
 
     Args:
         recipe: prepared (see `minialex.engine.opening.prepare`)
-        run: open and locked; new, or with `resume` one that holds checkpoints
+        run: open and locked; new, or with `resume` one that holds checkpoints; of a rank that is not the first a
+            `Follower`
         start: what `finetuning.begin` made of a recipe with ``init_from``; None: it is made here
+        group: the ranks that train it together, which all call this; see `minialex.ranks.group`
 
     Raises:
         CheckpointError: If there is nothing sound to resume from, or the run began with another network, other images
@@ -171,6 +191,56 @@ def train(
         NumericalError: If values are not finite; the last checkpoint before stays.
         ResourceError: If memory or disk run out.
     """
+    data = labelled(recipe, data)
+    decides = resuming.deciding(recipe, data)
+    check_alike(group, recipe, decides)
+    begun = _shared(
+        group, None if isinstance(run, Follower) else _begin(recipe, data, run, resume, start, decides)
+    )
+    session = Session(
+        recipe, backend, placement, begun.statistics, begun.weights or None, begun.momentum or None, group=group
+    )
+    training = Training(session, data, run, Unfailing(listener or Listener()), begun.progress, group)
+    if begun.words:
+        training.listener.note(begun.words)
+        training.event(begun.words)
+    for number, warning in enumerate(begun.warnings):
+        training.warn(warning, tell=number >= begun.told)
+    is_new = begun.is_new
+    del begun, start  # the session has its own copies
+    if is_new:
+        training.save()
+    return training.until_done()
+
+
+@dataclass
+class Begun:
+    """What training begins with, or goes on with.
+
+    Attributes:
+        progress: how far the run is
+        warnings: to be remembered
+        told: how many of them were told already
+        words: what a network begins with, where that is not random weights
+        is_new: whether there is no checkpoint yet
+        weights, momentum: to begin with; empty: initial ones
+        statistics: of the training images
+    """
+
+    progress: Progress
+    warnings: list[str]
+    told: int
+    words: str
+    is_new: bool
+    weights: Mapping[str, NDArray[Any]]
+    momentum: Mapping[str, NDArray[Any]]
+    statistics: Statistics
+
+
+def _begin(
+    recipe: Recipe, data: DataSet, run: Run, resume: bool, start: Start | None, decides: Mapping[str, str]
+) -> Begun:
+    """See what is in the run's folder, compare it, and write what belongs there before the first step."""
     warnings: list[str] = []
     saved = checkpoint.latest(run.paths.checkpoints, warnings.append) if resume else None
     for warning in warnings:
@@ -185,8 +255,6 @@ def train(
         checkpoint.to_standard_error(warnings[-1])
     progress = Progress() if saved is None else restored(saved, recipe)
     told = len(warnings)
-    data = labelled(recipe, data)
-    decides = resuming.deciding(recipe, data)
     if resume:
         if saved is not None and not has_data(run.paths.folder):  # it is written before the first checkpoint
             raise CheckpointError(
@@ -200,23 +268,38 @@ def train(
         run.drop_metrics_after(progress.step)
     if start is None and recipe.init_from and saved is None:
         start = finetuning.begin(recipe, data.class_names)
+    words = ""
     if start is not None:
         finetuning.remember(run.paths.folder, start)
     known = data_of_run(run, data, decides, start)
     begun = saved or start
-    weights, momentum = None if begun is None else begun.weights, None if saved is None else saved.momentum
-    session = Session(recipe, backend, placement, known.statistics, weights, momentum)
-    training = Training(session, data, run, Unfailing(listener or Listener()), progress)
     if start is not None:
-        training.listener.note(start.words())
-        training.event(start.words())
+        words = start.words()
         warnings += start.warnings()
-    for number, warning in enumerate(warnings):
-        training.warn(warning, tell=number >= told)
-    if saved is None:
-        training.save()
-    del saved, start, begun, weights, momentum  # the session has its own copies
-    return training.until_done()
+    return Begun(
+        progress, warnings, told, words, saved is None, {} if begun is None else begun.weights,
+        {} if saved is None else saved.momentum, known.statistics,
+    )  # fmt: skip
+
+
+def _shared(group: Group, begun: Begun | None) -> Begun:
+    """What rank 0 found in the run's folder, for all ranks."""
+    if group.size == 1 and begun is not None:
+        return begun
+    item: Any = None
+    arrays: dict[str, NDArray[Any]] = {}
+    if begun is not None:
+        item = [asdict(begun.progress), begun.warnings, begun.told, begun.words, begun.is_new]
+        arrays = {"mean": begun.statistics.mean, "covariance": begun.statistics.covariance}
+        for kind, found in (("weights", begun.weights), ("momentum", begun.momentum)):
+            arrays |= {f"{kind}/{name}": array for name, array in found.items()}
+    (progress, warnings, told, words, is_new), arrays = group.broadcast(item, arrays)
+    weights, momentum = (
+        {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith(f"{kind}/")}
+        for kind in ("weights", "momentum")
+    )
+    statistics = Statistics(arrays["mean"], arrays["covariance"])
+    return Begun(Progress(**progress), warnings, told, words, is_new, weights, momentum, statistics)
 
 
 def restored(saved: checkpoint.Checkpoint, recipe: Recipe) -> Progress:
@@ -279,12 +362,14 @@ class Training:
 
     session: Session
     data: DataSet
-    run: Run
+    run: Run | Follower
     listener: Listener
     progress: Progress
+    group: Group = ALONE
 
     def __post_init__(self) -> None:
         self.recipe = self.session.recipe
+        self.stopped = ""  # what all ranks agree that they were asked to stop by
         self.steps_per_epoch: int = len(self.data.train) // self.recipe.batch_size
         self.guard = LossGuard(self.recipe)
         before = energy_of(self.run.paths.folder)
@@ -299,12 +384,13 @@ class Training:
     def until_done(self) -> Result:
         """Train and validate, epoch by epoch, until all is done or a stop is requested."""
         session, progress = self.session, self.progress
-        with StopRequest() as stop, hearing(self.listener.preparing):
+        signals = ["SIGUSR1"] if self.group.size > 1 else []  # SLURM's, for whole jobs
+        with StopRequest(*signals) as stop, hearing(self.listener.preparing):
             self.listener.begin(session, self.data, self.steps_per_epoch, progress.step)
             where = ", ".join(session.plan.placement)
             self.run.log(f"{BEGUN} {progress.step} on {session.backend.name} ({where})")
             evaluation: Evaluation | None = None
-            while not stop.requested:
+            while not self.stops(stop):
                 if len(progress.errors) < self.epoch - 1:
                     evaluation = self.validate(stop)
                     continue
@@ -312,40 +398,55 @@ class Training:
                 if now.finished:
                     break
                 self.train_epoch(now, stop)
-            if stop.requested:
+            if self.stopped:
                 self.record_steps()
                 self.save()
-                self.event(f"stopped by {stop.requested}")
-                return Result(progress, stop.requested, stop.exit_code, None)
+                self.event(f"stopped by {self.stopped}")
+                # only rank 0 ends with the code of a stop: launchers kill all others when they see one
+                return Result(progress, self.stopped, 0 if self.group.rank else EXIT_CODES[self.stopped], None)
         return Result(progress, "", 0, evaluation or self.evaluate(lambda: False))  # resumed when all was done
+
+    def stops(self, stop: StopRequest) -> bool:
+        """Whether any rank was asked to stop; all ask this at the same moment, and get the same answer."""
+        self.heard(self.group.exchange(stop.requested or ""))
+        return bool(self.stopped)
+
+    def heard(self, requests: Iterable[str]) -> None:
+        """What the ranks were asked to stop by: the first of them counts for all."""
+        self.stopped = self.stopped or next(filter(None, requests), "")
 
     def train_epoch(self, now: EpochRates, stop: StopRequest) -> None:
         """Steps to the end of the epoch, or until a stop is requested."""
         progress, every = self.progress, self.recipe.checkpoint_steps
-        with closing(epoch_steps(self.session, self.data.train, progress.step, now)) as results:
+        with closing(epoch_steps(self.session, self.data.train, progress.step, now, self.group)) as results:
             for result in results:
-                if not result.finite:
+                own = Pulse(result.losses, result.right, result.finite, stop.requested or "")
+                pulses = [Pulse(*told) for told in self.group.exchange(own)]
+                if not all(pulse.finite for pulse in pulses):
                     self.fail(result, now)
+                self.heard(pulse.stop for pulse in pulses)
+                loss = mean_loss([loss for pulse in pulses for loss in pulse.losses])
+                top1 = sum(pulse.right for pulse in pulses) / (len(pulses) * len(result.labels))
                 progress.step = result.number
                 progress.seconds += result.seconds
-                self.steps.append((result.outcome.loss, result.top1, result.seconds))
-                self.listener.stepped(progress.step, result.outcome.loss, result.top1, now.learning_rate)
-                warning = self.guard.see(result.outcome.loss)
+                self.steps.append((loss, top1, result.seconds))
+                self.listener.stepped(progress.step, loss, top1, now.learning_rate)
+                warning = self.guard.see(loss)
                 if warning:
                     self.warn(warning)
                 ends = progress.step % self.steps_per_epoch == 0
-                saves = every and progress.step % every == 0 and not (ends or stop.requested)
+                saves = every and progress.step % every == 0 and not (ends or self.stopped)
                 if ends or saves or len(self.steps) == RECORD_STEPS:
                     self.record_steps(now)
                 if saves:
                     self.save()
-                if stop.requested:
+                if self.stopped:
                     break
 
     def validate(self, stop: StopRequest) -> Evaluation | None:
         """Validation at the end of an epoch, and its checkpoint; None, and neither, if a stop is requested."""
-        found = self.evaluate(lambda: bool(stop.requested))
-        if stop.requested:
+        found = self.evaluate(lambda: self.stops(stop))
+        if self.stopped:
             return None
         progress = self.progress
         top1, top5 = found.error(1), found.error(5)
@@ -374,9 +475,12 @@ class Training:
         batch_size = 100
         while True:
             try:
-                return evaluate([self.session], split, views=views, batch_size=batch_size, progress=progress, stop=stop)
+                return evaluate(
+                    [self.session], split, views=views, batch_size=batch_size, progress=progress, stop=stop,
+                    group=self.group,
+                )  # fmt: skip
             except ResourceError:  # memory that is enough for training need not be enough for this
-                if batch_size == 1:
+                if batch_size == 1 or self.group.size > 1:  # the others would go on with whole batches
                     raise
                 batch_size //= 2
 
@@ -386,7 +490,7 @@ class Training:
         images, labels = self.data.train.read(indices), np.asarray(self.data.train.labels)[indices]
         now = epoch_rates(self.recipe, self.epoch, self.progress.errors)
         try:
-            feed = self.session.training_feed(images, labels, self.progress.step, now)
+            feed = self.session.training_feed(images, labels, self.progress.step, now, as_one(self.session))
             warning = dead_units_warning(dead_units(self.session, feed), self.recipe)
         except MemoryError:  # it walks the layers beside the compiled steps' memory: no reason to end a training
             self.event("no memory to look for dead units")
@@ -409,6 +513,9 @@ class Training:
 
     def save(self, *, best: bool = False) -> None:
         """Write a checkpoint of this moment, after the metrics and the log that belong to it."""
+        check_weights(self.group, self.session, self.progress.step)
+        if isinstance(self.run, Follower):
+            return
         self.run.sync()
         if taken := self.meter.read():
             atomic.write_json(self.run.paths.folder / ENERGY, taken)

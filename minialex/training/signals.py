@@ -8,7 +8,8 @@ import threading
 from types import FrameType
 from typing import Any
 
-EXIT_CODES = {"SIGTERM": 75, "SIGHUP": 75, "SIGXCPU": 75, "Ctrl-C": 130}  # 75: "temporary failure", safe to run again
+EXIT_CODES = {"SIGTERM": 75, "SIGHUP": 75, "SIGXCPU": 75, "SIGUSR1": 75, "Ctrl-C": 130}
+"""75: "temporary failure", safe to run again."""
 
 
 class StopRequest:
@@ -19,6 +20,9 @@ class StopRequest:
     `KeyboardInterrupt` at once; another of the other signals changes nothing. The handlers that were there before are
     put back at the end of the block. Python lets only the main thread handle signals: in another one (a notebook's
     worker) the block does nothing.
+
+    Args:
+        more: names of other signals that should ask, too
 
     Attributes:
         requested: str or None
@@ -31,7 +35,8 @@ class StopRequest:
         ...             break
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *more: str) -> None:
+        self._names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU", *more)
         self.requested: str | None = None
         self._process = os.getpid()
         self._before: dict[int, Any] = {}
@@ -43,7 +48,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU"):
+            for name in self._names:
                 number = getattr(signal, name, None)  # Windows has not all
                 if number is not None and (number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN):
                     self._before[number] = signal.signal(number, self._handle)

@@ -244,3 +244,37 @@ def test_energy_is_watts_times_hours_with_its_sources(capsys: pytest.CaptureFixt
 def test_one_device_for_both_columns_is_counted_once(capsys: pytest.CaptureFixture[str]) -> None:
     one = json.loads(plan(capsys, "--devices", "h100", "--precision", "tf32", "--json"))["steps"][0]
     assert one["training_kilowatt_hours"] == pytest.approx(0.7 * one["training_seconds"] / 3600)
+
+
+def test_many_devices(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(plan(capsys, "--devices", "8xh200", "--nodes", "4", "--batch-size", "1024,8192", "--json"))
+    assert found["label"] == "arithmetic, not measured"
+    steps = [one for one in found["steps"] if (one["precision"], one["images"]) == ("bfloat16", 8192)]
+    assert sorted({one["devices"] for one in steps}) == [1, 2, 4, 8, 16, 32]
+    assert len([one for one in steps if one["devices"] == 32]) == 3
+    words = plan(capsys, "--devices", "8xh200", "--nodes", "4", "--batch-size", "1024", "--precision", "bfloat16")
+    assert words.count("arithmetic, not measured") == 3
+    assert "Three ways to use 32 devices" in words
+    assert "45.0 GB/s from a node to others" in words
+    assert "|" in plan(capsys, "--devices", "2xh200", "--batch-size", "256", "--markdown")
+    slower = plan(capsys, "--devices", "2xh200", "--link", "pcie4", "--batch-size", "256")
+    assert "25.0 GB/s from a device" in slower
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--nodes", "2"), "--devices 8xh200"),
+        (("--devices", "h200", "--network", "400g"), "--devices 8xh200"),
+        (("--devices", "8xh20"), "Did you mean 'h200'"),
+        (("--devices", "8xh200", "--network", "fast"), "gigabits a second"),
+        (("--devices", "2xgtx580", "--precision", "bfloat16"), "bfloat16"),
+        (("--devices", "8xh200", "--picture", "a.png"), "leave it out"),
+        (("--devices", "512xh200", "--nodes", "4"), "more than 1,024"),
+        (("--devices", "8xh200", "--batch-size", "4"), "--batch-size"),
+    ],
+)
+def test_what_is_said_of_many_devices(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    assert said in error(capsys, *arguments)

@@ -853,23 +853,6 @@ def _(x, sizes):
     return np.array_split(x, len(sizes), axis=1)
 
 
-@mover("all_reduce", "the mean")
-def _(xs):
-    return [HostArray(x.data / np.asarray(len(xs), x.dtype), x.device) for x in pretend.all_reduce(xs)]
-
-
-@mover("all_reduce", "all on the first device")
-def _(xs):
-    return [HostArray(x.data, xs[0].device) for x in pretend.all_reduce(xs)]
-
-
-@mover("all_reduce", "the first argument takes the sum")
-def _(xs):
-    sums = pretend.all_reduce(xs)
-    xs[0].data[...] = sums[0].data
-    return sums
-
-
 @mover("to_device", "the host's memory is shared")
 def _(array, device):
     return (

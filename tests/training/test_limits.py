@@ -47,12 +47,13 @@ def test_a_channel_lives_that_one_image_excites(monkeypatch: pytest.MonkeyPatch)
     maps[1, 0, 1, 0] = 0.5  # one place of one image
     maps[:, 1] = 0.5
 
-    def walk(session: Any, feed: Any, see: Any) -> None:
+    def walk(session: Any, plan: Any, feed: Any, see: Any) -> None:
         see("relu1", "forward", "relu", maps[:, :2])
         see("relu1", "forward", "relu", maps[:, 2:])  # the second column
         see("relu1", "backward", "relu_backward", np.ones_like(maps))
 
     monkeypatch.setattr(guards, "_walk", walk)
+    monkeypatch.setattr(guards, "as_one", lambda session: None)
     session: Any = SimpleNamespace()
     assert dead_units(session, {}) == {"relu1": 0.5}
 

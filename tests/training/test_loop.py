@@ -137,7 +137,8 @@ def test_a_session_goes_on_with_the_weights_and_the_momentum_that_were_saved(mon
     saved = checkpoint.Checkpoint(Path("step-00000007"), 7, weights, momentum, {})
     opened: list[tuple[Any, ...]] = []
 
-    def session(*given: Any) -> Any:
+    def session(*given: Any, group: Any) -> Any:
+        assert group.size == 1
         opened.append(given)
         return SimpleNamespace(recipe=RECIPE)
 

@@ -27,12 +27,13 @@ def send(number: int) -> None:
         (signal.SIGTERM, "SIGTERM", 75),
         (signal.SIGHUP, "SIGHUP", 75),
         (signal.SIGXCPU, "SIGXCPU", 75),
+        (signal.SIGUSR1, "SIGUSR1", 75),
         (signal.SIGINT, "Ctrl-C", 130),
     ],
 )
 def test_the_first_signal_asks(number: int, requested: str, code: int) -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with StopRequest() as stop:
+    with StopRequest("SIGUSR1") as stop:
         assert (stop.requested, stop.exit_code) == (None, 0)
         send(number)
         assert (stop.requested, stop.exit_code) == (requested, code)

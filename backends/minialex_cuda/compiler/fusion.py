@@ -83,10 +83,16 @@ def _fuse_updates(step: Rewrite) -> None:
 
 
 def _send_first(step: Rewrite, call: Call) -> None:
-    """A gradient that other columns wait for comes first; those of the weights come after it was cut up for them."""
+    """A gradient that other columns wait for comes first; those of the weights come after it was cut up for them.
+
+    Where somebody reads one of those of the weights before that, nothing is moved.
+    """
     dx, *rest = call.results
     cut = step.sole_reader(dx, "split", 0)
     if cut is None:
+        return
+    readers = [reader for value in rest if value for reader in step.readers(value)]
+    if any(step.position(reader) < step.position(cut) for reader in readers):
         return
     numbers = {name: value for name, value in call.kwargs.items() if name != "need_dx"}
     name = call.operation.removesuffix("_backward")

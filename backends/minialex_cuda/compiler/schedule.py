@@ -105,10 +105,27 @@ def plan(program: Program) -> Schedule:
         for call in work
     ]
     outputs = {root(value) for value in program.outputs.values()}
-    slots, arenas = _place(streams, reads, writes, outputs, {*program.bound.values(), *program.fed.values()})
+    given = {*program.bound.values(), *program.fed.values()}
+    _check_order(work, reads, writes, given)
+    slots, arenas = _place(streams, reads, writes, outputs, given)
     waits = _order(streams, reads, writes, slots)
     tasks = tuple(Task(*parts) for parts in zip(work, streams, waits, strict=True))
     return Schedule(tasks, slots, {value: root(value) for value in aliases}, arenas)
+
+
+def _check_order(
+    work: Sequence[Call], reads: Sequence[Sequence[Value]], writes: Sequence[Sequence[Value]], given: set[Value]
+) -> None:
+    """Whatever an operation reads is given, or written by an earlier one: a pass that breaks this breaks numbers.
+
+    Raises:
+        AssertionError: naming the operation that reads too early
+    """
+    known = set(given)
+    for call, ins, outs in zip(work, reads, writes, strict=True):
+        if not known.issuperset(ins):
+            raise AssertionError(f"{call.operation} of {call.layer} reads what no earlier operation has written")
+        known.update(outs)
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------

@@ -5,10 +5,16 @@ A column's channels are a slice of all channels, so `concat` and `split` cost no
 
 from __future__ import annotations
 
-from minialex.backend.program import Call, Program, Value
+from collections.abc import Sequence
+
+from minialex.backend.operations import FUNCTIONS
+from minialex.backend.program import Call, Program, Value, values
 from minialex.backend.rewrite import Rewrite
 from minialex_numba.compiler.passes import fuse
-from minialex_numba.runtime.buffers import Slices, row_width
+from minialex_numba.runtime.buffers import Slices, Unsupported, row_width
+
+KEEP_ORDER = ("add", "scale", "sum_over_ranks")
+"""Operations of the protocol whose results lie as their arguments do, number by number."""
 
 
 def build(program: Program) -> tuple[Program, Slices]:
@@ -20,6 +26,7 @@ def build(program: Program) -> tuple[Program, Slices]:
     rewrite = Rewrite(fuse(program))
     names = {value: name for name, value in (program.bound | program.fed).items()}
     slices = Slices(names, set(program.bound.values()))
+    slices.plain = _plain(rewrite.calls, slices.bound)
     for call in rewrite.of("split"):
         whole, _ = call.args
         offset = 0
@@ -37,6 +44,32 @@ def build(program: Program) -> tuple[Program, Slices]:
     for call in reversed(rewrite.of("concat")):
         _concatenate(rewrite, slices, call)
     return rewrite.program, slices
+
+
+def _plain(calls: Sequence[Call], bound: set[Value]) -> set[Value]:
+    """The values that lie in the protocol's order: gradients of parameters, and what is made of them.
+
+    Raises:
+        Unsupported: if an operation would take such a gradient for maps, which lie as rows
+    """
+    plain: set[Value] = set()
+    for call in calls:
+        read = values((call.args, call.kwargs))
+        own = call.operation in FUNCTIONS
+        if call.operation in ("conv2d_backward", "linear_backward"):
+            plain.update(value for value in call.results[1:] if value)
+            continue
+        if own and call.operation.endswith("_backward"):  # a gradient lies as what it is the gradient of
+            likes = zip(call.results, read[1:], strict=False)
+            plain.update(value for value, like in likes if value and (like in bound or like in plain))
+        if call.operation == "sgd_update" or plain.isdisjoint(read):
+            continue
+        keeps = (own or call.operation in KEEP_ORDER) and all(value in plain or value in bound for value in read)
+        if keeps:
+            plain.update(value for value in call.results if value)
+        elif any(value in plain and len(value.shape) > 2 for value in read):
+            raise Unsupported(f"{call.operation} of a parameter's gradient")
+    return plain
 
 
 def _concatenate(rewrite: Rewrite, slices: Slices, call: Call) -> None:

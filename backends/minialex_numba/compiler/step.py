@@ -124,7 +124,8 @@ class Step:
         if value in self.slices.names:
             raise Unsupported("an output that is given")
         rows = flat, _, distance = self.buffers.rows(value)
-        if len(value.shape) < 2 or (len(value.shape) == 2 and distance == row_width(value)):
+        is_rows = len(value.shape) == 2 and distance == row_width(value)
+        if len(value.shape) < 2 or is_rows or (value in self.slices.plain and value not in self.slices.parents):
             array = flat[: math.prod(value.shape)].reshape(value.shape)
         else:
             array = np.empty(value.shape, value.dtype)
@@ -178,7 +179,7 @@ def _segments(calls: Sequence[Call], slices: Slices) -> list[list[int]]:
     segments: list[list[int]] = []
     alone = True
     for position, call in enumerate(calls):
-        joined = call.operation in ("augment", "copy", "zeros") or any(
+        joined = call.operation in ("augment", "copy", "zeros", "sum_over_ranks") or any(
             isinstance(argument, list) and len(argument) > 1 for argument in call.args
         )
         if alone or joined or _meets(call, [calls[other] for other in segments[-1]], slices):

@@ -15,6 +15,7 @@ from minialex_numba.ops import (
     sgd_update,
     softmax_cross_entropy,
     spatial_response_norm,
+    sum_over_ranks,
 )
 from minialex_numba.runtime.buffers import Bind
 
@@ -41,6 +42,7 @@ NODES: dict[str, Callable[..., Bind]] = {
     "sgd_update": sgd_update.sgd_update,
     "softmax_cross_entropy": softmax_cross_entropy.softmax_cross_entropy,
     "softmax_cross_entropy_backward": softmax_cross_entropy.softmax_cross_entropy_backward,
+    "sum_over_ranks": sum_over_ranks.sum_over_ranks,
     "spatial_response_norm": spatial_response_norm.spatial_response_norm,
     "spatial_response_norm_backward": spatial_response_norm.spatial_response_norm_backward,
     "tanh": elementwise.tanh,

@@ -47,7 +47,8 @@ def _view(on: Buffers, value: Value, like: Value | None) -> NDArray[Any]:
     if value in on.slices.bound:
         found: NDArray[Any] = on.array(value).data.view()
         return found
-    if len(value.shape) < 2 or (like is not None and like in on.slices.bound):
+    given = like is not None and (like in on.slices.bound or like in on.slices.plain)
+    if len(value.shape) < 2 or given or value in on.slices.plain:
         return on.whole(value)[: math.prod(value.shape)].reshape(value.shape)
     N, C, *places = value.shape
     data, first, distance = on.rows(value)

@@ -61,11 +61,14 @@ class Slices:
         names: of the values that are bound or fed
         bound: those of them that are bound
         parents: the value that another one is a slice of, and its first channel there
+        plain: values that lie in the protocol's order, as parameters do, and not as rows: gradients of parameters, and
+            what is made of them
     """
 
     names: dict[Value, ArrayName]
     bound: set[Value]
     parents: dict[Value, tuple[Value, int]] = field(default_factory=dict)
+    plain: set[Value] = field(default_factory=set)
 
     def root(self, value: Value) -> Value:
         """The value that has the memory."""

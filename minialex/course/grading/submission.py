@@ -332,7 +332,7 @@ def _take_class(submission: Submission, kind: type) -> None:
         submission.backend = theirs
         return
     functions = {}
-    for name in [name for name in submission.own if name in RULES and name != "all_reduce"]:
+    for name in [name for name in submission.own if name in RULES and name in (*MOVERS, *OPERATIONS)]:
         member = inspect.getattr_static(kind, name)
         functions[name] = member if isinstance(member, operation) else getattr(theirs, name)
     submission.own = {name: place for name, place in submission.own.items() if name in functions}

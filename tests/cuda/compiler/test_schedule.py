@@ -301,6 +301,32 @@ def test_gradients_are_sent_before_those_of_weights_begin() -> None:
             assert all(schedule.tasks[wait].call.operation != "linear_dw" for wait in copy.waits)
 
 
+def test_gradients_of_weights_stay_where_somebody_reads_them_at_once() -> None:
+    recorded = program("train", PLACEMENTS[0])
+    calls = list(recorded.calls)
+    made = {}
+    for call in recorded.calls:
+        if call.operation == "linear_backward":
+            dw = call.results[1]
+            made[dw] = replace(dw, index=-dw.index)
+            scaled = replace(call, operation="scale", args=(dw, 0.5), kwargs={}, results=(made[dw],), phase="reduce")
+            calls.insert(next(i for i, other in enumerate(calls) if other is call) + 1, scaled)
+    calls = [replace(call, args=tuple(made.get(a, a) for a in call.args)) if call.operation == "sgd_update" else call
+             for call in calls]  # fmt: skip
+    fused = fuse(replace(recorded, calls=tuple(calls)))
+    plan(fused)  # checks what is read
+    order = [(call.operation, call.layer) for call in fused.calls]
+    assert ("scale", "fc5") in order
+    assert ("linear_dw", "fc5") not in order
+
+
+def test_a_schedule_that_reads_before_it_writes_is_refused() -> None:
+    recorded = program("infer", PLACEMENTS[0])
+    first, second, *others = recorded.calls
+    with pytest.raises(AssertionError, match="reads what no earlier operation has written"):
+        plan(replace(recorded, calls=(*others, first, second)))
+
+
 def test_memory_is_shared_by_results_that_do_not_live_together() -> None:
     recorded = program("train", PLACEMENTS[0])
     schedule = plan(fuse(recorded))

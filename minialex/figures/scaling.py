@@ -1,0 +1,63 @@
+"""What ``minialex plan`` shows of many devices: the arithmetic of `minialex.speed.scaling` as tables and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minialex.screen.formats import amount, long_time, seconds
+from minialex.screen.sheet import Sheet
+from minialex.speed.scaling import SHARE, Cluster, Subject, counts
+
+LABEL = "arithmetic, not measured"
+
+
+def growing(subject: Subject, cluster: Cluster, images: int, epoch: int, epochs: int) -> Sheet:
+    """A step of data parallel training on more and more devices.
+
+    Args:
+        images: of a step
+        epoch: images of an epoch
+        epochs: of the training whose time is said
+    """
+    alone = subject.data_parallel(cluster, 1, images)
+    rows = []
+    for devices in counts(cluster, images):
+        one = subject.data_parallel(cluster, devices, images)
+        times = [one.computing, one.update, one.inner, one.outer, one.hidden, one.seconds]
+        rows.append([
+            f"{devices:,}", f"{-(-images // devices):,}", *(seconds(time) if time else "–" for time in times),
+            f"{one.images_per_second:,.0f}", f"{alone.seconds / one.seconds / devices:.0%}",
+            long_time(epochs * epoch / one.images_per_second),
+        ])  # fmt: skip
+    header = ["devices", "images each", "computing", "update", "sums in a node", "between nodes", "of it hidden",
+              "step", "images/s", "of linear", f"{epochs} epochs"]  # fmt: skip
+    title = f"A step of {images:,} images, gradients summed over {subject.device.name}s, {subject.precision} ({LABEL})"
+    return Sheet(title, header, rows, "r")
+
+
+def ways(subject: Subject, cluster: Cluster, batches: Sequence[int]) -> Sheet:
+    """The schemes beside each other, on all devices."""
+    rows = []
+    for images in batches:
+        found = subject.ways(cluster, cluster.devices, images)
+        best = min(found, key=lambda one: one.seconds)
+        for one in found:
+            waits = one.crossing + one.inner + one.outer - one.hidden
+            rows.append([
+                f"{images:,}", one.scheme, seconds(one.computing + one.update), seconds(waits) if waits else "–",
+                seconds(one.seconds), f"{one.images_per_second:,.0f}{' *' if one is best else '  '}",
+            ])  # fmt: skip
+    header = ["batch", "scheme", "computing, update", "waiting for others", "step", "images/s"]
+    return Sheet(f"Three ways to use {cluster.devices:,} devices (* the fastest; {LABEL})", header, rows, "rlr")
+
+
+def remarks(subject: Subject, cluster: Cluster) -> list[str]:
+    """Sentences below the tables."""
+    between = f", {amount(cluster.outer, 'B/s')} from a node to others" if cluster.nodes > 1 else ""
+    return [
+        f"{cluster.devices:,} devices, {cluster.each} in each of {cluster.nodes} nodes; "
+        f"{amount(cluster.inner, 'B/s')} from a device to others of its node{between}, each way; "
+        f"rates of a device: {subject.device.source}",
+        f"This is {LABEL}: devices compute at {SHARE:.0%} of the floor's speed, sums are of float32, those of the full "
+        "layers hide behind the backward pass of the convolutions, and nothing else disturbs.",
+    ]

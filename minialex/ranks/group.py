@@ -1,0 +1,210 @@
+"""A group of ranks: the processes that train one network together, as one of them sees it; and how they add up.
+
+A batch is cut into shards, equal parts that are computed alone, each by the same kernels on the same shapes. What they
+give is added up in one fixed tree, whoever computed what: n = 2^k · q parts, q odd, are added pairwise, level by level,
+within blocks of 2^k, and then the q blocks from the first to the last. A rank that has 2^j neighbouring parts adds up a
+subtree of its own; the sums of all ranks, in their order, are added up by the same rule. So the bits of a sum depend
+on the number of shards, and not on that of ranks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Part = TypeVar("Part")
+Floats = NDArray[np.floating[Any]]
+Arrays = dict[str, NDArray[Any]]
+
+CHUNK = 1 << 22
+"""Numbers that are summed at a time: so many are held three times, besides the arrays themselves."""
+
+
+class RunningSum(Generic[Part]):
+    """The sum of parts in the order of the fixed tree, as they arrive; few of them are held at a time.
+
+    Args:
+        parts: how many there will be
+        add: a sum of two; it may overwrite the first, which nobody else has if `push` was given parts of one's own
+
+    """
+
+    def __init__(self, parts: int, add: Callable[[Part, Part], Part]) -> None:
+        self._total: Part | None = None
+        self._parts = parts
+        self._block = parts & -parts
+        self._add = add
+        self._pushed = 0
+        self._waiting: list[Part] = []
+
+    def push(self, part: Part) -> Part | None:
+        """Take the next part; returns the sum when it was the last one."""
+        self._pushed += 1
+        self._waiting.append(part)
+        place = (self._pushed - 1) % self._block + 1
+        while place % 2 == 0:
+            second, first = self._waiting.pop(), self._waiting.pop()
+            self._waiting.append(self._add(first, second))
+            place //= 2
+        if self._pushed % self._block == 0:
+            block = self._waiting.pop()
+            self._total = block if self._total is None else self._add(self._total, block)
+        return self._total if self._pushed == self._parts else None
+
+
+def admissible(shards: int) -> tuple[int, ...]:
+    """The numbers of ranks that may share so many shards: each gets as many, 2^j neighbours of one block, or one all."""
+    block = shards & -shards
+    sizes = {shards // (1 << power) for power in range(block.bit_length())}
+    return tuple(sorted({1, *sizes}))
+
+
+class Place(NamedTuple):
+    """Where a rank is.
+
+    Attributes:
+        host: the machine's name
+        pid: number of the process
+        local: its number among the ranks of its machine
+    """
+
+    host: str
+    pid: int
+    local: int
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} on {self.host}"
+
+
+class Group(Protocol):
+    """The processes that train one network together, as one of them sees it; all call the same methods in one order.
+
+    Attributes:
+        rank: this one's number, from 0
+        size: how many there are
+        engine: what carries their messages, with its version; empty for one alone
+        places: where each of them is
+    """
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def engine(self) -> str: ...
+
+    @property
+    def places(self) -> tuple[Place, ...]: ...
+
+    def sum(self, arrays: Sequence[Floats], out: Sequence[Floats]) -> None:
+        """Write the sums of the ranks' arrays into `out`, in the order of the fixed tree.
+
+        Args:
+            arrays: of one dtype, contiguous, of the same shapes on every rank
+            out: of the same shapes; may be the arrays themselves
+        """
+        ...
+
+    def exchange(self, item: Any) -> list[Any]:
+        """Every rank's item, in their order; an item is what JSON can say."""
+        ...
+
+    def broadcast(self, item: Any, arrays: Mapping[str, NDArray[Any]]) -> tuple[Any, Arrays]:
+        """Rank 0's item (what JSON can say) and arrays by name; what the others give does not matter."""
+        ...
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A process alone, or one that for a while does as if it were: what others would give is left out."""
+
+    rank: int = 0
+    size: int = 1
+    engine: str = ""
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Nobody asks."""
+        return ()
+
+    def sum(self, arrays: Sequence[Floats], out: Sequence[Floats]) -> None:
+        """The arrays themselves."""
+        for source, target in zip(arrays, out, strict=True):
+            if target is not source:
+                target[...] = source
+
+    def exchange(self, item: Any) -> list[Any]:
+        """The item itself."""
+        return [item]
+
+    def broadcast(self, item: Any, arrays: Mapping[str, NDArray[Any]]) -> tuple[Any, Arrays]:
+        """What was given."""
+        return item, dict(arrays)
+
+
+ALONE = Alone()
+
+
+def apart(group: Group) -> Alone:
+    """A rank of a group for a while by itself: it has its own shards, and hears nothing of the others'."""
+    return Alone(group.rank, group.size)
+
+
+class FixedOrder(ABC):
+    """The sum of a group as an exchange of pieces, a sum in the fixed order, and a collection of the results.
+
+    Every rank adds up one piece of all ranks' numbers. Nothing here depends on how an engine adds, and each rank sends
+    and receives about twice its numbers, the least that any way needs.
+    """
+
+    size: int
+
+    @abstractmethod
+    def all_to_all(self, send: Floats, receive: Floats) -> None:
+        """Row r of `send` [size, n] goes to rank r, whose row of this rank's number in `receive` it becomes."""
+
+    @abstractmethod
+    def all_gather(self, part: Floats, whole: Floats) -> None:
+        """Every rank's part [n] becomes its row of `whole` [size, n]."""
+
+    def sum(self, arrays: Sequence[Floats], out: Sequence[Floats]) -> None:
+        """See `Group.sum`."""
+        sources, targets = ([array.reshape(-1) for array in group] for group in (arrays, out))
+        length = -(-min(sum(array.size for array in sources), CHUNK) // self.size)
+        pieces = np.zeros((self.size, length), sources[0].dtype)
+        received, flat = np.empty_like(pieces), pieces.reshape(-1)
+        for chunk in _chunks([array.size for array in sources], flat.size):
+            for at, index, begin, count in chunk:
+                flat[at : at + count] = sources[index][begin : begin + count]
+            self.all_to_all(pieces, received)
+            running: RunningSum[Floats] = RunningSum(self.size, lambda a, b: np.add(a, b, out=a))
+            with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
+                total = [running.push(row) for row in received][-1]
+            assert total is not None
+            self.all_gather(total, pieces)
+            for at, index, begin, count in chunk:
+                targets[index][begin : begin + count] = flat[at : at + count]
+
+
+def _chunks(sizes: Sequence[int], room: int) -> Iterator[list[tuple[int, int, int, int]]]:
+    """Arrays of such sizes, one after another, cut into chunks: lists of (place in it, array, first number, count)."""
+    chunk: list[tuple[int, int, int, int]] = []
+    at = 0
+    for index, size in enumerate(sizes):
+        begin = 0
+        while begin < size:
+            count = min(size - begin, room - at)
+            chunk.append((at, index, begin, count))
+            begin, at = begin + count, at + count
+            if at == room:
+                yield chunk
+                chunk, at = [], 0
+    if chunk:
+        yield chunk

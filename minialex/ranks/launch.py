@@ -1,0 +1,241 @@
+"""Which launcher started this process as one of several, and starting this environment's own: MPI's ``mpiexec``.
+
+Nothing here imports mpi4py unless ranks are started; a process that no launcher started never does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from minialex.errors import ConfigurationError, ResourceError
+from minialex.ranks.parent import FORWARDED, die_with_parent
+from minialex.screen.streams import complain
+
+INSTALL = 'pip install "minialex[mpi]"'
+
+CODES = (0, 1, 2, 3, 4, 5, 6, 75, 130)
+"""With which a rank ends by itself; every other code is the launcher's."""
+
+LOST = ResourceError.exit_code
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """What started this process as one of several.
+
+    Attributes:
+        name: ``"MPICH"`` (also Intel MPI, and ``srun --mpi=pmi2``), ``"Open MPI"`` or ``"PMIx"`` (``srun --mpi=pmix``)
+        rank: of this process, from 0
+        size: processes in all
+    """
+
+    name: str
+    rank: int
+    size: int
+
+
+def launcher(environment: Mapping[str, str] = os.environ) -> Launcher | None:
+    """The launcher that started this process; None if it is alone.
+
+    Raises:
+        ConfigurationError: If it cannot be served, or mpi4py is missing; in the first process only: the others end
+            silently with the same code, so that one line is said.
+    """
+
+    def number(*names: str, default: int = 1) -> int:
+        return next((int(environment[name]) for name in names if environment.get(name, "").isdecimal()), default)
+
+    found = None
+    if "OMPI_COMM_WORLD_RANK" in environment:
+        found = Launcher("Open MPI", number("OMPI_COMM_WORLD_RANK", default=0), number("OMPI_COMM_WORLD_SIZE"))
+    elif "PMI_RANK" in environment and "PMI_SIZE" in environment:
+        found = Launcher("MPICH", number("PMI_RANK", default=0), number("PMI_SIZE"))
+    elif "PMIX_RANK" in environment:
+        found = Launcher("PMIx", number("PMIX_RANK", default=0), number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"))
+    elif number("SLURM_STEP_NUM_TASKS") > 1:  # of srun alone: a batch script has SLURM_PROCID and SLURM_NTASKS, too
+        size = number("SLURM_STEP_NUM_TASKS")
+        _refuse(
+            number("SLURM_PROCID", default=0), f"started by srun as one of {size}, without MPI: srun --mpi=pmi2 "
+            f"(MPICH) or --mpi=pmix (Open MPI), or once: minialex train --ranks {size}",
+        )  # fmt: skip
+    elif "RANK" in environment and "MASTER_ADDR" in environment and number("WORLD_SIZE") > 1:
+        size = number("WORLD_SIZE")
+        name = "torchrun" if "TORCHELASTIC_RUN_ID" in environment else "a launcher of PyTorch's"
+        _refuse(
+            number("RANK", default=0),
+            f"started by {name} (WORLD_SIZE={size}): minialex uses MPI: minialex train --ranks {size}",
+        )
+    if found is None or found.size == 1:
+        return None
+    if importlib.util.find_spec("mpi4py") is None:
+        _refuse(found.rank, f"started by mpiexec as one of {found.size}, but mpi4py is not installed: {INSTALL}")
+    return found
+
+
+def check_library(found: Launcher, library: str) -> None:
+    """Refuse a launcher that is not of the MPI library's kind; to be asked before MPI is initialised.
+
+    Args:
+        library: what the library says of itself (``MPI.Get_library_version()``)
+
+    Raises:
+        ConfigurationError: As `launcher` does.
+    """
+    if found.name == "PMIx":  # Open MPI's, or an MPICH that was built for it
+        return
+    own = kind(library)
+    if found.name != own:
+        _refuse(found.rank, f"mpiexec is {found.name}'s, but mpi4py uses {own}: {_right_way(found)}")
+
+
+def check_size(found: Launcher, size: int) -> None:
+    """Refuse a launcher whose processes do not find each other.
+
+    Args:
+        size: of MPI's world
+
+    Raises:
+        ConfigurationError: As `launcher` does.
+    """
+    if found.size != size:
+        alone = "finds itself alone" if size == 1 else f"finds {size}"
+        what = f"mpiexec started {found.size} processes and each {alone}: it is not of the library that mpi4py uses"
+        _refuse(found.rank, f"{what}: {_right_way(found)}")
+
+
+def _right_way(found: Launcher) -> str:
+    own = Path(sys.executable).parent / "mpiexec"
+    return (f"use {own}, or " if own.is_file() else "") + f"minialex train --ranks {found.size}"
+
+
+def kind(library: str) -> str:
+    """Whose MPI it is, by what the library or its ``mpiexec --version`` says: their launchers differ."""
+    return "Open MPI" if any(name in library for name in ("Open MPI", "OpenRTE", "prte")) else "MPICH"
+
+
+def _refuse(rank: int, message: str) -> NoReturn:
+    """End: the first process says why, the others leave it the time to."""
+    if rank == 0:
+        raise ConfigurationError(message)
+    time.sleep(1.0)
+    raise SystemExit(ConfigurationError.exit_code)
+
+
+def command(mpiexec: str, vendor: str, ranks: int, hosts: str | None, words: Sequence[str]) -> list[str]:
+    """The command line of ``mpiexec`` for so many processes, each under a `minialex.ranks.parent`.
+
+    Args:
+        vendor: see `kind`
+        hosts: where they run (``a:8,b:8``); None: here, or where SLURM gave machines
+        words: the module that each runs (``minialex``), and its arguments
+    """
+    start = [mpiexec, "-n", str(ranks)]
+    if vendor == "MPICH":
+        start += ["-hosts", hosts] if hosts else []
+    else:
+        start += ["--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]  # it gives every process one core else
+        start += ["--allow-run-as-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        start += [word for name in ("PATH", "PYTHONPATH") if name in os.environ for word in ("-x", name)]
+        start += ["--host", hosts] if hosts else []
+    return [*start, sys.executable, "-m", "minialex.ranks.parent", *words]
+
+
+def start(ranks: int, hosts: str | None, words: Sequence[str]) -> int:
+    """Run a program as so many processes by this environment's ``mpiexec``, and wait for their end.
+
+    Signals are passed on to all of them: SIGTERM, SIGHUP, SIGUSR1 and the first Ctrl-C ask them to save and end.
+
+    Args:
+        ranks: processes
+        hosts: see `command`
+        words: the module that each runs (``minialex``), and its arguments
+
+    Returns:
+        The exit code: that of the ranks; 6 if one was lost.
+
+    Raises:
+        ConfigurationError: If mpi4py or its ``mpiexec`` is missing.
+    """
+    mpiexec, vendor = find_mpiexec()
+    asked: list[int] = []
+    process: subprocess.Popen[bytes] | None = None
+
+    def forward(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+        if process is not None:
+            pass_on(process, number)
+
+    def pass_on(process: subprocess.Popen[bytes], number: int) -> None:
+        if vendor == "Open MPI" and asked.count(signal.SIGINT) < 2:
+            process.send_signal(signal.SIGUSR1)  # the others end its mpiexec at once
+        else:
+            process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+
+    before = {n: signal.signal(n, forward) for n in FORWARDED if signal.getsignal(n) != signal.SIG_IGN}
+    try:
+        process = subprocess.Popen(
+            command(mpiexec, vendor, ranks, hosts, words), stdin=subprocess.DEVNULL, env=_environment(),
+            start_new_session=True,  # or a terminal's Ctrl-C would reach every process twice
+            preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - one system call
+        )  # fmt: skip
+        for number in asked:
+            pass_on(process, number)
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked.count(signal.SIGINT) > 1 or (signal.SIGINT in asked[:1] and code == 75):
+        return 130
+    if code not in CODES:
+        complain("error", f"mpiexec ended with code {code}" if code > 0 else f"mpiexec was killed by signal {-code}")
+        return LOST
+    return code
+
+
+def find_mpiexec() -> tuple[str, str]:
+    """The ``mpiexec`` that belongs to mpi4py's library, and whose it is.
+
+    Raises:
+        ConfigurationError: If there is none, or mpi4py is missing.
+    """
+    if importlib.util.find_spec("mpi4py") is None:
+        raise ConfigurationError(f"ranks need mpi4py and an mpiexec: {INSTALL}")
+    import mpi4py
+
+    mpi4py.rc.initialize = False
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:  # mpi4py without any library
+        words = " ".join(str(error).split())
+        raise ConfigurationError(f"mpi4py finds no MPI library ({words}): {INSTALL}") from None
+    vendor = kind(MPI.Get_library_version())
+    own = Path(sys.executable).parent / "mpiexec"
+    there = [os.fspath(own)] if own.is_file() else []
+    there += [path for path in [shutil.which("mpiexec")] if path and path not in there]
+    for path in there:
+        told = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+        if kind(told.stdout + told.stderr) == vendor:
+            return path, vendor
+    others = f", only another library's ({', '.join(there)})" if there else ""
+    raise ConfigurationError(f"mpi4py uses {vendor}, and there is no mpiexec of it{others}: {INSTALL}")
+
+
+def _environment() -> dict[str, str]:
+    """The processes' environment: the first one's display goes to the terminal that this process has."""
+    environment = dict(os.environ)
+    if sys.stdout is not None and sys.stdout.isatty():
+        size = shutil.get_terminal_size()
+        environment |= {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1", "FORCE_COLOR": "1"}
+        environment |= {"COLUMNS": str(size.columns), "LINES": str(size.lines)}
+    return environment

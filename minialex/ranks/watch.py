@@ -1,0 +1,186 @@
+"""Waiting for other ranks, never for ever: a rank that died or hangs is named, one that is only busy is waited for.
+
+MPI itself waits as long as it takes. So every wait here is a nonblocking request that is polled, and where one takes
+long, a roll call goes round: a thread of every rank answers it with what the rank is doing. Who is silent is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minialex.errors import ConfigurationError, MinialexError, RankLost
+from minialex.screen.streams import complain
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm, Request
+
+TIMEOUT = 30.0
+"""Seconds without a sign of life after which a rank counts as lost."""
+
+ASK, HERE = 1, 2  # tags of messages
+WORDS = 128  # bytes of an answer
+WAITING = "waiting"
+
+_doing = "computing"
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Within the block this process is doing something that may take long: other ranks that wait for it are told."""
+    global _doing  # noqa: PLW0603 - a process does one thing
+    before, _doing = _doing, what
+    try:
+        yield
+    finally:
+        _doing = before
+
+
+class Watch:
+    """What one rank knows of the others' lives.
+
+    Args:
+        comm: of all ranks; MPI was initialised with THREAD_MULTIPLE
+        timeout: seconds without a sign of life after which a rank counts as lost
+
+    Raises:
+        ConfigurationError: If the MPI library cannot be called from two threads.
+    """
+
+    def __init__(self, comm: Comm, timeout: float = TIMEOUT) -> None:
+        from mpi4py import MPI
+
+        if MPI.Query_thread() != MPI.THREAD_MULTIPLE:
+            raise ConfigurationError("this MPI library has no MPI_THREAD_MULTIPLE, which ranks need: use another")
+        self.mpi, self.timeout = MPI, timeout
+        self.roll = comm.Dup()
+        self.roll.Set_errhandler(MPI.ERRORS_RETURN)
+        self.rank, self.size = comm.rank, comm.size
+        self.names = [f"rank {rank}" for rank in range(self.size)]
+        self._sent: list[tuple[Request, NDArray[Any]]] = []
+        self._leaving = threading.Event()
+        self._thread = threading.Thread(target=self._answer, daemon=True, name="roll call")
+        self._thread.start()
+        own = _line(f"rank {self.rank} (pid {os.getpid()} on {platform.node()})")
+        every = np.empty((self.size, WORDS), np.uint8)
+        self.wait(self.roll.Iallgather(own, every))
+        self.names = [_text(row) for row in every]
+
+    def wait(self, request: Request) -> None:
+        """Wait for a nonblocking request; if a rank that it needs is lost, say which, and end all of them."""
+        with doing(WAITING):
+            began = asked = time.monotonic()
+            pause = 0.0
+            while not self._done(request):
+                now = time.monotonic()
+                if now - asked > self.timeout / 2:
+                    self._call(request, self.timeout / 2, now - began)
+                    asked = time.monotonic()
+                time.sleep(pause)
+                pause = min(pause + 2e-5, 1e-3)
+
+    def _done(self, request: Request) -> bool:
+        try:
+            return bool(request.Test())
+        except self.mpi.Exception as error:  # final: asked again, a broken request would say that it is done
+            silent, _ = self._ask(min(self.timeout / 2, 5.0), lambda: False)
+            what = " ".join(str(error).split())
+            lost = self._list(silent) if silent else f"{self.names[self.rank]} cannot reach the others"
+            self.end(RankLost(f"{lost}: {what}"))
+
+    def _call(self, request: Request, patience: float, waited: float) -> None:
+        """The roll call: end all if somebody is silent, else say for whom all wait."""
+        silent, answers = self._ask(patience, lambda: self._done(request))
+        if silent is None:
+            return
+        if silent:
+            verb = "does" if len(silent) == 1 else "do"
+            seconds = f"{waited + patience:.0f} s"
+            self.end(RankLost(f"{self._list(silent)} {verb} not answer for {seconds}"), [*answers, self.rank])
+        busy = {rank: doing for rank, doing in answers.items() if doing != WAITING}
+        if min({*range(self.size)} - {*busy}) == self.rank:  # one of those who wait says it
+            who = "; ".join(f"{self.names[rank]}: {doing}" for rank, doing in sorted(busy.items())[:3])
+            complain("warning", f"waiting {waited:.0f} s for {who or 'the network'}")
+
+    def _ask(self, patience: float, done: Any) -> tuple[list[int] | None, dict[int, str]]:
+        """Who does not answer, and what the others are doing; None for the first if all is done meanwhile."""
+        boxes = {rank: np.zeros(WORDS, np.uint8) for rank in range(self.size) if rank != self.rank}
+        asked: dict[int, Request] = {}
+        for rank, box in boxes.items():
+            try:
+                asked[rank] = self.roll.Irecv(box, rank, HERE)
+                self._send(_line("?"), rank, ASK)
+            except self.mpi.Exception:
+                pass  # as good as silent
+        answers: dict[int, str] = {}
+        end = time.monotonic() + patience
+        while len(answers) < len(boxes) and time.monotonic() < end:
+            for rank, request in asked.items():
+                try:
+                    if rank not in answers and request.Test():
+                        answers[rank] = _text(boxes[rank])
+                except self.mpi.Exception:
+                    pass
+            time.sleep(0.01)
+        silent = [rank for rank in boxes if rank not in answers]
+        if silent and done():
+            return None, answers
+        return silent, answers
+
+    def _answer(self) -> None:
+        """The thread: answer every roll call."""
+        word, status = np.empty(WORDS, np.uint8), self.mpi.Status()
+        while not self._leaving.is_set():
+            try:
+                if self.roll.Iprobe(self.mpi.ANY_SOURCE, ASK, status):
+                    self.roll.Recv(word, status.source, ASK)
+                    self._send(_line(_doing), status.source, HERE)
+                    continue
+            except self.mpi.Exception:
+                pass  # who asked is gone
+            self._leaving.wait(0.05)
+
+    def close(self) -> None:
+        """Answer no more: all ranks are about to end."""
+        self._leaving.set()
+        self._thread.join()
+
+    def _send(self, words: NDArray[np.uint8], rank: int, tag: int) -> None:
+        self._sent = [(request, buffer) for request, buffer in self._sent if not request.Test()]
+        self._sent.append((self.roll.Isend(words, rank, tag), words))
+
+    def _list(self, ranks: Sequence[int]) -> str:
+        few = ", ".join(self.names[rank] for rank in ranks[:3])
+        return few + (f" and {len(ranks) - 3} more" if len(ranks) > 3 else "")
+
+    def end(self, error: MinialexError, present: Sequence[int] = ()) -> NoReturn:
+        """Say what happened and end all ranks with the error's code, wherever they are; nothing waits for anything.
+
+        Args:
+            error: is said by the first that comes to it: the others are given the time to be ended silently
+            present: the ranks that may say it; empty: all
+        """
+        place = sorted(present).index(self.rank) if present else self.rank
+        time.sleep(0.3 * min(place, 10))
+        complain("error", str(error))
+        sys.stdout.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the library has words of its own
+        self.mpi.COMM_WORLD.Abort(error.exit_code)
+        os._exit(error.exit_code)
+
+
+def _line(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode()[: WORDS - 1].ljust(WORDS, b"\0"), np.uint8).copy()
+
+
+def _text(line: NDArray[np.uint8]) -> str:
+    return line.tobytes().rstrip(b"\0").decode(errors="replace")

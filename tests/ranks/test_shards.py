@@ -1,0 +1,146 @@
+"""Training steps in shards: the bits depend on the number of shards, and not on that of ranks, devices or columns."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minialex.data.statistics import Statistics
+from minialex.engine.schedule import EpochRates
+from minialex.engine.session import Session, mean_loss
+from minialex.engine.step import record
+from minialex.errors import ConfigurationError
+from minialex.ranks.group import ALONE
+from minialex.recipe.fields import Recipe
+from minialex.recipe.toml import load, parse
+from minialex_numba import NumbaBackend
+from minialex_numba.compiler.step import Step
+from minialex_numpy import NumpyBackend
+
+SMALL = load("small").replace(
+    classes=5, crop=20, image_size=22, kernels=[6, 16, 24, 20, 10], features=[14, 18], dropout=0.3, batch_size=8,
+    colour=0.1,
+)  # fmt: skip
+STEPS = 2
+
+
+def batch(recipe: Recipe, number: int) -> tuple[Any, Any]:
+    random = np.random.default_rng(number)
+    size = recipe.image_size
+    images = random.integers(0, 256, (recipe.batch_size, 3, size, size)).astype(np.uint8)
+    return images, random.integers(0, recipe.classes, recipe.batch_size)
+
+
+def opened(recipe: Recipe, backend: Any, group: Any = ALONE, placement: tuple[str, ...] | None = None) -> Session:
+    size = recipe.image_size
+    mean = np.random.default_rng(1).uniform(100, 150, (3, size, size)).astype(np.float32)
+    statistics = Statistics(mean, np.diag([900.0, 400.0, 100.0]))
+    return Session(recipe, backend, placement or ("cpu:0",) * recipe.columns, statistics, group=group)
+
+
+def train(session: Session) -> tuple[str, list[Any]]:
+    """The weights' and momentum's SHA-256 after some steps, and of each step the losses and probabilities."""
+    group, told = session.plan.group, []
+    share = session.recipe.batch_size // group.size
+    for number in range(STEPS):
+        images, labels = batch(session.recipe, number)
+        own = slice(group.rank * share, (group.rank + 1) * share)
+        outcome = session.train(images[own], labels[own], number, EpochRates(0.05, 0.1, {}))
+        told.append((outcome.losses, outcome.probs))
+    sha = hashlib.sha256()
+    for arrays in (session.weights(), session.momentum()):
+        for _, array in sorted(arrays.items()):
+            sha.update(array.tobytes())
+    return sha.hexdigest(), told
+
+
+def check(
+    together: Callable[..., list[Any]], recipe: Recipe, make: Callable[[], Any], sizes: tuple[int, ...] = (1, 2, 4)
+) -> str:
+    wanted, told = train(opened(recipe, make()))
+    for size in sizes:
+        results = together(size, lambda group: train(opened(recipe, make(), group)))
+        assert {sha for sha, _ in results} == {wanted}, f"{size} ranks"
+        for step in range(STEPS):
+            losses = [loss for _, found in results for loss in found[step][0]]
+            assert losses == list(told[step][0])
+            probs = np.concatenate([found[step][1] for _, found in results])
+            assert probs.tobytes() == told[step][1].tobytes()
+    return wanted
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_walked_on_any_number_of_ranks(together: Any, columns: int) -> None:
+    recipe = SMALL.replace(shards=4, columns=columns)
+    sha = check(together, recipe, NumpyBackend)
+    devices = ("cpu:1", "cpu:0")[:columns]
+    assert train(opened(recipe, NumpyBackend(), placement=devices))[0] == sha
+
+
+def test_walked_in_float64_and_three_times_two_shards(together: Any) -> None:
+    check(together, SMALL.replace(shards=6, batch_size=12, dtype="float64"), NumpyBackend, (1, 3, 6))
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_compiled_on_any_number_of_ranks(together: Any, columns: int) -> None:
+    recipe = SMALL.replace(shards=4, columns=columns)
+    session = opened(recipe, NumbaBackend(threads=1))
+    assert isinstance(session.step("train", recipe.batch_size), Step), "the step was not compiled"
+    sha = check(together, recipe, lambda: NumbaBackend(threads=1))
+    assert train(opened(recipe, NumbaBackend(threads=2)))[0] == sha
+
+
+def test_a_compiled_step_in_shards_is_near_the_walked_one() -> None:
+    recipe = SMALL.replace(shards=4, dtype="float64")
+    session, other = opened(recipe, NumbaBackend(threads=1)), opened(recipe, NumpyBackend())
+    train(session)
+    train(other)
+    for name, array in session.weights().items():
+        np.testing.assert_allclose(array, other.weights()[name], rtol=1e-6, atol=1e-10, err_msg=name)
+
+
+def test_shards_are_the_whole_batch_but_for_roundings() -> None:
+    whole = SMALL.replace(dtype="float64", columns=1)
+    one, four = opened(whole, NumpyBackend()), opened(whole.replace(shards=4), NumpyBackend())
+    (_, told), (_, parts) = train(one), train(four)
+    for name, array in one.weights().items():
+        np.testing.assert_allclose(four.weights()[name], array, rtol=1e-9, atol=1e-12, err_msg=name)
+    assert mean_loss(parts[0][0]) == pytest.approx(told[0][0][0], rel=1e-12)
+
+
+def test_one_shard_is_the_step_that_was_there_before() -> None:
+    for shards in (0, 1):
+        recipe = SMALL.replace(shards=shards)
+        plan = opened(recipe, NumpyBackend()).plan
+        program = record(plan, "train", recipe.batch_size, ("cpu:0", "cpu:1"))
+        assert {call.operation for call in program.calls}.isdisjoint({"scale", "sum_over_ranks"})
+        assert not [call for call in program.calls if call.phase == "reduce"]
+    assert "shards" not in SMALL.to_toml()
+    assert parse(SMALL.replace(shards=4).to_toml(), "a run's").shards == 4
+
+
+def test_a_batch_that_cannot_be_divided_is_refused() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"130 images cannot be divided into 4 shards: set --batch-size 128 or 132"
+    ):
+        SMALL.replace(batch_size=130, shards=4)
+    with pytest.raises(ConfigurationError, match=r"set --batch-size 4$"):
+        SMALL.replace(batch_size=3, shards=4)
+
+
+def test_gradients_go_to_the_other_ranks_while_those_before_are_still_to_come(monkeypatch: Any) -> None:
+    from minialex.engine import step
+    from minialex.ranks.group import Alone
+
+    monkeypatch.setattr(step, "BUCKET", 1)
+    recipe = SMALL.replace(shards=2)
+    plan = opened(recipe, NumpyBackend(), Alone(0, 2)).plan
+    program = record(plan, "train", 4, ("cpu:0", "cpu:1"))
+    order = [(call.operation, call.layer) for call in program.calls]
+    assert order.index(("sum_over_ranks", "fc8")) < order.index(("linear_backward", "fc6"))
+    assert order.index(("sum_over_ranks", "fc6")) < order.index(("conv2d_backward", "conv5"))
+    assert order.index(("sum_over_ranks", "fc6")) < order.index(("sum_over_ranks", "conv1"))
