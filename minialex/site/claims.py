@@ -139,4 +139,4 @@ RECORDED: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], tuple[str, str]]
     "moved": ("looked.json", _moved),
     "alike": ("looked.json", _alike),
 }
-"""Results that stand in ``benchmarks/results``: the file (the first of several), and what is said of it in a few words and in full."""
+"""Results that stand in ``benchmarks/results``: the file (of several the first), and what is said, short and long."""

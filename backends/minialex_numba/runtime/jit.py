@@ -79,7 +79,9 @@ def _once_for_all_literals(compiled: Any) -> None:
     template_of = compiled.get_call_template
 
     def get_call_template(args: Any, kws: Any) -> Any:
-        return template_of(tuple(map(types.unliteral, args)), {name: types.unliteral(kind) for name, kind in kws.items()})
+        return template_of(
+            tuple(map(types.unliteral, args)), {name: types.unliteral(kind) for name, kind in kws.items()}
+        )
 
     compiled.get_call_template = get_call_template
 
