@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numba
 from numba import njit, types
@@ -76,12 +76,10 @@ def kernel(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
 
 def _once_for_all_literals(compiled: Any) -> None:
     """Called by another kernel with a number that stands there, as with any other; else each such call compiles it anew."""
-    template_of = compiled.get_call_template
+    template_of, plain = compiled.get_call_template, cast(Any, types.unliteral)
 
     def get_call_template(args: Any, kws: Any) -> Any:
-        return template_of(
-            tuple(map(types.unliteral, args)), {name: types.unliteral(kind) for name, kind in kws.items()}
-        )
+        return template_of(tuple(map(plain, args)), {name: plain(kind) for name, kind in kws.items()})
 
     compiled.get_call_template = get_call_template
 

@@ -274,7 +274,8 @@ for kernel in kernels:
     for text in kernel.inspect_llvm().values():
         text = re.sub("target (triple|datalayout) = .*", "", text)
         # how this processor counts references, where the arguments are taken from Python
-        module = llvm.parse_assembly(re.sub("call i8 @llvm.x86.atomic.*", "add i8 0, 0", text).replace("tail add", "add"))
+        text = re.sub("(tail )?call i8 @llvm.x86.atomic.*", "add i8 0, 0", text)
+        module = llvm.parse_assembly(text)
         module.triple, module.data_layout = ARM, str(machine.target_data)
         instructions += machine.emit_assembly(module)
 print(BYTES, REGISTERS, len(kernels), "fmla" in instructions)
