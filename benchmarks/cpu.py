@@ -5,8 +5,9 @@
     python benchmarks/cpu.py --only train --only parts
 
 Every side is a process of its own (`benchmarks/side.py`) that does one repetition when it is asked, and the sides are
-asked in turn, so that all see the same machine. Figures go to ``benchmarks/results/cpu.json`` (with ``--only`` the
-other parts stay as they were recorded), and from there into ``docs/performance.md`` (`benchmarks/page.py`).
+asked in turn, so that all see the same machine. Figures go to the processor's own file in ``benchmarks/results/cpu``
+(with ``--only`` the other parts stay as they were recorded), and from there into ``docs/performance.md``
+(`benchmarks/page.py`).
 
 Both sides do a user's whole step: uint8 images come in, are cropped, reflected, shifted in colour and freed of their
 mean; then forward, cost, backward, update, and the loss back as a number. Inference is one centre view.
@@ -30,13 +31,13 @@ from typing import Any
 
 import page
 
-from minialex.errors import MinialexError, ResourceError
+from minialex.errors import MinialexError
 from minialex.speed import machine
 from minialex.speed.peaks import BLAS_THREADS
 from minialex.storage import atomic
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "cpu.json"
+RESULTS = page.file_of(machine.describe()["machine"])
 OURS, INSTALLED, TUNED, REFERENCE = "minialex", "pytorch", "pytorch-tuned", "numpy"
 PROGRAMS = {OURS: "minialex:numba", INSTALLED: "pytorch", TUNED: "pytorch", REFERENCE: "minialex:numpy"}
 SMALL = "cifar10"  # the recipe of the small network
@@ -132,23 +133,20 @@ class Benchmark:
 
     @property
     def tuned(self) -> dict[str, str]:
-        """The environment that makes PyTorch fastest, as measured last."""
-        found = self.known.get("allocators")
-        if found is None:
-            raise ResourceError("no allocator was chosen yet: `python benchmarks/cpu.py --only allocators`")
-        return dict(found["environments"][found["fastest"]])
+        """The environment that makes PyTorch fastest, of those that were measured on such a processor and are here."""
+        return dict(self.known["allocators"]["environments"][self.allocator])
+
+    @property
+    def allocator(self) -> str:
+        """Its name; empty if none was measured, or none of them is here."""
+        found = self.known.get("allocators", {"environments": {}})
+        here = [name for name, variables in found["environments"].items() if loadable(variables.get("LD_PRELOAD", ""))]
+        return min(here, key=lambda name: float(found["sides"][name]["low"]), default="")
 
     def check(self, parts: Sequence[str]) -> None:
-        """Say at once, before anything is measured for minutes, what is missing for some of the parts."""
+        """Say at once, before anything is measured for minutes, that the images of one of the parts are missing."""
         if "epoch" in parts:
             count_images(self.data)
-        if "allocators" not in parts and TUNES & set(parts):
-            library = self.tuned.get("LD_PRELOAD")
-            if library and not loadable(library):
-                raise ResourceError(
-                    f"PyTorch was fastest with {library}, which is not installed here: install it, or choose again "
-                    "with `python benchmarks/cpu.py --only allocators`"
-                )
 
     def allocators(self) -> dict[str, Any]:
         """Which environment makes PyTorch's training step at batch 128 fastest."""
@@ -156,7 +154,7 @@ class Benchmark:
         missing = []
         for name, environment in ALLOCATORS.items():
             library = environment.get("LD_PRELOAD")
-            if library and not loadable(library):
+            if not loadable(library or ""):
                 missing.append(name)
                 continue
             server = Server(TUNED, self.threads, environment)
@@ -271,7 +269,9 @@ TUNES = {"train", "infer", "epoch", "parts"}  # what needs the allocator that wa
 
 
 def loadable(library: str) -> bool:
-    """Whether the system's loader finds a library."""
+    """Whether the system's loader finds a library; none at all is found everywhere."""
+    if not library:
+        return True
     variables = {**os.environ, "LD_PRELOAD": library}
     ended = subprocess.run(["/bin/true"], env=variables, capture_output=True, text=True, check=False)
     return not ended.stderr
@@ -314,6 +314,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = [part for part in PARTS if not options.only or part in options.only]
     command = "python benchmarks/cpu.py" + "".join(f" --only {part}" for part in options.only or ())
     benchmark = Benchmark(options.threads, options.data, known)
+    if TUNES & set(chosen) and "allocators" not in chosen and not benchmark.allocator:
+        chosen.insert(0, "allocators")
     try:
         benchmark.check(chosen)
     except MinialexError as error:
@@ -324,8 +326,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = getattr(benchmark, part)()
         took = time.perf_counter() - began
         recorded = {"command": command, "threads": options.threads, "took": round(took, 1), **machine.describe()}
+        if part in TUNES:
+            recorded["allocator"] = benchmark.allocator
         known[part] = {**found, "recorded": recorded}
-        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_json(RESULTS, known)
         say(f"  {took:.0f} s")
     page.main()

@@ -56,7 +56,7 @@ class TrainingDisplay(Listener):
         )
         if step:
             self.say(f"resumed from step {step:,}")
-        self.tell("the first step", 0, None)
+        self.tell("the first step, for which kernels may be compiled", 0, None)
 
     def preparing(self, what: str, done: int, total: int, unit: str) -> None:
         self.tell(what, done, total, unit=unit)

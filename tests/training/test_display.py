@@ -73,6 +73,16 @@ def test_no_number_before_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any("images/s" in line or "left" in line for line in first), "the first step may have compiled"
 
 
+def test_the_bar_says_how_many_kernels_are_compiled() -> None:
+    out = io.StringIO()
+    screen = Console(file=out, width=80, force_terminal=True, color_system=None, markup=False, highlight=False)
+    with display.TrainingDisplay(screen) as listener:
+        for done in (0, 12, 57):
+            listener.preparing("compiling", done, 57, "kernels")
+            listener.meter.progress.refresh()
+    assert re.search(r"compiling +[━╸╺ ]+ +12/57, .*kernels/s", out.getvalue())
+
+
 @pytest.mark.parametrize("classes", [5, 6])
 def test_top_5_where_there_are_more_than_five_classes(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = (line for line in shown(80, classes, monkeypatch) if line.startswith("epoch 50 "))

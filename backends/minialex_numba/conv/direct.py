@@ -90,7 +90,7 @@ def copy_pixel(x, a, C, y, b, wide):
         store(y, b + c, load(x, a + c, C - c), wide - c)
 
 
-@kernel
+@kernel(literals=False)
 def gather(x, size, top, left, dilation, first, last, across, y, y0, wide):
     """Rows first … last − 1, `across` pixels each, of an image with zeros around it (and, dilated, between its pixels),
     `wide` ≥ C numbers a pixel; `size` is the image's (C, H, W)."""

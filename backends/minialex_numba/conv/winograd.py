@@ -129,9 +129,7 @@ def _transform(matrix: Matrix, out: Pointer, out0: Any, out_step: Any, x: Pointe
 
 
 @kernel(inline="always")
-def transform_row(
-    which, m, r, x, size, top, left, first, step, broad, across, out, t, distance, wide, scratch, image
-):
+def transform_row(which, m, r, x, size, top, left, first, step, broad, across, out, t, distance, wide, scratch, image):
     """A row of `across` tiles, `step` apart and broad × broad, of an image from its row `first` on, `wide` channels each,
     to out[t + frequency · distance + tile · wide + channel]."""
     n = m + r - 1

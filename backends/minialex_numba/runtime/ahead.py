@@ -75,10 +75,12 @@ def compile_all(jobs: list[Job], helpers: int) -> None:
     with contextlib.suppress(OSError):
         for _ in range(min(helpers, MOST, len(jobs) // FEW) if cache_folder() and sys.executable else 0):
             processes.append(_start())
-    waiters = [threading.Thread(target=_feed, args=(process, queue, helped), daemon=True) for process in processes]
+    waiters: list[threading.Thread] = []
     try:
-        for waiter in waiters:
+        for process in processes:
+            waiter = threading.Thread(target=_feed, args=(process, queue, helped), daemon=True)
             waiter.start()
+            waiters.append(waiter)
         own = 0
         while queue or any(waiter.is_alive() for waiter in waiters):
             tell(WORDS, own + helped[0], len(jobs), "kernels")
@@ -93,7 +95,10 @@ def compile_all(jobs: list[Job], helpers: int) -> None:
     finally:
         for process in processes:
             process.kill()
-            process.wait()
+        for waiter in waiters:
+            waiter.join()
+        for process in processes:
+            process.communicate()  # which closes its pipes
 
 
 def _start() -> subprocess.Popen[bytes]:

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numba
 from numba import njit, types
@@ -55,10 +55,17 @@ def cache_folder() -> str | None:
     return None
 
 
-def kernel(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Compile a function at its first call for each kind of arguments, without Python's lock, cached on disk."""
+def kernel(function: Callable[..., Any] | None = None, /, *, literals: bool = True, **options: Any) -> Any:
+    """Compile a function at its first call for each kind of arguments, without Python's lock, cached on disk.
+
+    Args:
+        function: what is compiled
+        literals: whether numbers that stand in a kernel's call of this one are kinds of arguments, too: each such call
+            has code made for it, which is quicker where they decide what an inner loop does, and is compiled once more
+        options: Numba's
+    """
     if function is None:
-        return lambda function: kernel(function, **options)
+        return lambda function: kernel(function, literals=literals, **options)
     folder = cache_folder()
     if folder is None:
         compiled = njit(nogil=True, **options)(function)
@@ -69,17 +76,16 @@ def kernel(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
         finally:
             numba.config.CACHE_DIR = before
         _forgive(compiled)
-    if "inline" not in options:
-        _once_for_all_literals(compiled)
+    if not literals:
+        _take_literals_as_numbers(compiled)
     return compiled
 
 
-def _once_for_all_literals(compiled: Any) -> None:
-    """Called by another kernel with a number that stands there, as with any other; else each such call compiles it anew."""
-    template_of = compiled.get_call_template
+def _take_literals_as_numbers(compiled: Any) -> None:
+    template_of, plain = compiled.get_call_template, cast(Any, types.unliteral)
 
     def get_call_template(args: Any, kws: Any) -> Any:
-        return template_of(tuple(map(types.unliteral, args)), {name: types.unliteral(kind) for name, kind in kws.items()})
+        return template_of(tuple(map(plain, args)), {name: plain(kind) for name, kind in kws.items()})
 
     compiled.get_call_template = get_call_template
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba.core.dispatcher import Dispatcher
 
 import minialex.engine.step
 from minialex.backend.program import LOSS, PROBS, ArrayName, Call, Value, values
@@ -26,6 +27,7 @@ from minialex_numba.compiler import graph, memory, step
 from minialex_numba.conv import direct, winograd
 from minialex_numba.ops import conv2d, linear
 from minialex_numba.runtime.buffers import Slices, row_width
+from minialex_numba.runtime.threads import Threads
 from minialex_numpy import NumpyBackend
 
 Array = np.ndarray[Any, Any]
@@ -351,7 +353,8 @@ def test_weights_are_packed_once_for_many_inferences(
     for kind in (direct.Convolution, winograd.Convolution):
 
         def pack(self: Any, *args: Any, original: Any = kind.pack, **kwargs: Any) -> None:
-            packed.append(self)
+            if not self.threads._rehearsals:
+                packed.append(self)
             original(self, *args, **kwargs)
 
         monkeypatch.setattr(kind, "pack", pack)
@@ -513,3 +516,34 @@ def test_frozen_layers_stay(numba_backend: NumbaBackend, frozen: tuple[str, ...]
     ours, _ = check_against_walking(SMALL, numba_backend, moment(**dict.fromkeys(frozen, 0.0)))
     for name, array in ours.weights().items():
         assert np.array_equal(array, before[name]) == (name.partition(".")[0] in frozen), name
+
+
+def test_a_step_rehearses_every_kernel_that_it_calls(
+    numba_backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else those left out would be compiled one by one, unseen, while it runs; nor any that it does not call."""
+    rehearsed, called, original = Counter[Any](), Counter[Any](), Threads.run
+
+    def known(kernel: Any, arguments: tuple[Any, ...]) -> list[Any]:
+        return [(kernel, tuple(map(kernel.typeof_pyval, arguments)))] if isinstance(kernel, Dispatcher) else []
+
+    def rehearse(threads: Threads, work: Any) -> None:
+        rehearsed.update(job for call in threads.rehearse(work) for job in known(*call))
+
+    def run(self: Threads, kernel: Any, items: int, *arguments: Any, **how: Any) -> None:
+        if items > 0 and not self._rehearsals:
+            called.update(known(kernel, arguments))
+        original(self, kernel, items, *arguments, **how)
+
+    monkeypatch.setattr(step, "prepare", rehearse)
+    monkeypatch.setattr(Threads, "run", run)
+    at = session(SMALL, numba_backend)
+    for kind in ("train", "infer"):
+        rehearsed.clear()
+        called.clear()
+        if kind == "train":
+            train(at, compiled(at), count=1)
+        else:
+            infer(at)
+        assert len(called) > 5
+        assert rehearsed == called

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -236,7 +237,54 @@ def run_in_child(code: str, *arguments: str, **environment: str) -> str:
     return child.stdout
 
 
+SHORT = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+"""A processor as one of x86-64 without AVX and FMA: vectors of 16 bytes, and masks that the compiler writes out."""
+
+
 def test_a_processor_with_short_vectors() -> None:
-    """As one of x86-64 without AVX: vectors of 16 bytes, and masks that the compiler writes out."""
-    found = run_in_child(OPERATIONS, "float32", NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
+    found = run_in_child(OPERATIONS, "float32", **SHORT)
     assert found.split()[0] == "16"
+
+
+STEPS = """
+import re
+import llvmlite.binding as llvm
+from numba import njit
+from numba.core import event
+
+ARM = "aarch64-unknown-linux-gnu"
+njit(lambda: 0)()  # the compiler is this processor's
+llvm.get_process_triple, here = (lambda: ARM), llvm.get_process_triple
+from minialex_numba.runtime.vector import BYTES, REGISTERS
+llvm.get_process_triple = here
+
+from minialex.backend import registry
+from minialex.conformance.steps import check_steps
+
+with event.install_recorder("numba:compile") as compiled:
+    check_steps(registry.load("numba", threads=1), ("float32",))
+
+llvm.initialize_all_targets()
+llvm.initialize_all_asmprinters()
+machine = llvm.Target.from_triple(ARM).create_target_machine(cpu="generic", opt=1)
+kernels = {e.data["dispatcher"] for _, e in compiled.buffer}
+kernels = [kernel for kernel in kernels if kernel.py_func.__name__.endswith("_kernel")]
+instructions = ""
+for kernel in kernels:
+    for text in kernel.inspect_llvm().values():
+        text = re.sub("target (triple|datalayout) = .*", "", text)
+        # how this processor counts references, where the arguments are taken from Python
+        text = re.sub("(tail )?call i8 @llvm.x86.atomic.*", "add i8 0, 0", text)
+        module = llvm.parse_assembly(text)
+        module.triple, module.data_layout = ARM, str(machine.target_data)
+        instructions += machine.emit_assembly(module)
+print(BYTES, REGISTERS, len(kernels), "fmla" in instructions)
+"""
+
+
+def test_the_kit_agrees_with_the_steps_of_a_processor_of_arm(tmp_path: Path) -> None:
+    """Vectors of 16 bytes and 32 registers for them: compiled steps agree here, and their kernels compile for it."""
+    found = run_in_child(STEPS, NUMBA_CACHE_DIR=str(tmp_path), **SHORT).split()
+    assert found[:2] == ["16", "32"]
+    assert int(found[2]) > 30
+    assert found[3] == "True"
