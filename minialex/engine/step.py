@@ -75,7 +75,7 @@ def training_step(
     recipe = plan.recipe
     parameters = plan.network.parameters(len(plan.placement))
     context = Context(training=True, seed=recipe.seed, step=feed[STEP])
-    images = _images(executor, plan, bound, feed, "train")
+    images = input_images(executor, plan, bound, feed, "train")
     outputs, saved = executor.forward(bound, images, context)
     loss, probs = executor.loss(outputs, feed[LABELS])
     gradients = executor.backward(bound, saved, executor.loss_gradient(probs, feed[LABELS]), context)
@@ -116,7 +116,7 @@ def inference_step(
         if layer in plan.layers:
             shown.update({output_name(layer, column): piece for column, piece in enumerate(pieces)})
 
-    outputs, _ = executor.forward(bound, _images(executor, plan, bound, feed, "infer"), Context(), tell)
+    outputs, _ = executor.forward(bound, input_images(executor, plan, bound, feed, "infer"), Context(), tell)
     loss, probs = executor.loss(outputs, feed[LABELS])
     return {LOSS: loss, PROBS: probs, **shown}
 
@@ -126,7 +126,7 @@ def output_name(layer: str, column: int) -> ArrayName:
     return ArrayName(layer, column=column, role="output")
 
 
-def _images(
+def input_images(
     executor: Executor, plan: Plan, bound: Mapping[ArrayName, Array], feed: Mapping[ArrayName, Any], kind: Kind
 ) -> list[Array]:
     """The network's input on every column's device: each device cuts its own."""
