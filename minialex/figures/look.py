@@ -283,7 +283,7 @@ def maximised(
     width_of_layer: int,
     names: Sequence[str],
 ) -> Figure:
-    """Draw the images that were made for units, a column of the network a row or more; a channel's cut to what it sees.
+    """Draw the images that were made for units, those of channels cut to what the channel sees.
 
     Args:
         field: receptive fields along rows and columns; None: the units see the whole image
@@ -292,8 +292,8 @@ def maximised(
         names: what to call the units, "" for those without a name
     """
     U = len(result.units)
-    across, cell, gap, below = min(U, 8), 1.15, 0.1, 0.5
-    rows = math.ceil(U / across)
+    rows, cell, gap, below = math.ceil(U / 8), 1.15, 0.1, 0.5
+    across = math.ceil(U / rows)
     width, height = max(across * (cell + gap) + 0.2, 5.6), 0.4 + rows * (cell + below)
     sees = "the whole image" if field is None else f"{field[0].size} × {field[1].size} pixels"
     with style():
