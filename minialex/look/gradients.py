@@ -101,7 +101,6 @@ def maximise(
     units: Sequence[int],
     *,
     steps: int = 100,
-    seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Maximised:
     """Climb the gradient of units, from the mean image: all of them at once, an image each.
@@ -112,7 +111,6 @@ def maximise(
     Args:
         units: numbers of channels, watched in the middle of their map, or of neurons
         steps: how many
-        seed: of the noise that it begins with
         progress: called with the number of steps done
 
     Raises:
@@ -128,7 +126,7 @@ def maximise(
     chosen, rows = np.asarray(units, np.int64), np.arange(len(units))
     watched = (rows, chosen, *(place or ()))
     low, high = _range(session)
-    stream = philox.Stream(seed, philox.purpose("look/maximise"))
+    stream = philox.Stream(0, philox.purpose("look/maximise"))
     x = 0.02 * (high - low).mean() * philox.normal(stream, len(units), low.size).reshape(len(units), *low.shape)
     values: list[Floats] = []
 
@@ -139,7 +137,7 @@ def maximise(
         return gradient
 
     for step in range(steps):
-        moved = philox.below(philox.Stream(seed, philox.purpose("look/jitter"), step), 1, (2 * JITTER + 1,) * 2)[0]
+        moved = philox.below(philox.Stream(0, philox.purpose("look/jitter"), step), 1, (2 * JITTER + 1,) * 2)[0]
         by = tuple(int(n) - JITTER for n in moved)
         g = np.roll(session.input_gradient(np.roll(x, by, (2, 3)), layer, above), (-by[0], -by[1]), (2, 3))
         size = np.sqrt((g.astype(np.float64) ** 2).mean(axis=(1, 2, 3), keepdims=True))

@@ -17,7 +17,6 @@ def maximise(
     layer: Annotated[str, typer.Option(help="a layer's name; see `minialex summary`")] = "conv5",
     units: Annotated[str | None, typer.Option(help="numbers of its channels or neurons: 3,17; else 4 a column")] = None,
     steps: Annotated[int, typer.Option(min=1, help="steps up the gradient")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="of the noise that it begins with")] = 0,
     picture: PictureOption = Path("maximise.png"),
     *,
     machine: Machine,
@@ -35,7 +34,7 @@ def maximise(
     width, columns = units_of(subject.session, layer), subject.columns(layer)
     chosen = unit_numbers(units, width, columns)
     with counting(screen, "climbing", steps, "steps") as progress:
-        result = gradients.maximise(subject.session, layer, chosen, steps=steps, seed=seed, progress=progress)
+        result = gradients.maximise(subject.session, layer, chosen, steps=steps, progress=progress)
     names = [subject.name(unit) if layer == subject.session.network.layers[-1].name else "" for unit in result.units]
     rows = [
         (str(unit), str(unit * columns // width + 1), f"{before:.4g}", f"{after:.4g}", name)
