@@ -108,14 +108,9 @@ class Executor:
             needed = saved.pop()
             inputs: list[Array] = []
             made: dict[ArrayName, Array] = {}
+            now = replace(context, need_dx=index > self._first_learning)
             for column in range(stage.columns):
-                self.watch(stage.layer.name, column, "backward")
-                own = self._own(parameters, stage, column)
-                now = replace(self._at(stage, column, context), need_dx=index > self._first_learning)
-                with blamed(stage.layer, "backward"):
-                    dx, slopes = stage.layer.backward(self.backend, own, needed[column], pieces[column], now)
-                    if set(slopes) != set(own):
-                        raise ValueError(f"it gave gradients of {sorted(slopes)}, expected those of {sorted(own)}")
+                dx, slopes = self._back(parameters, stage, column, needed[column], pieces[column], now)
                 inputs.append(dx)
                 made.update({ArrayName(stage.layer.name, name, column): array for name, array in slopes.items()})
             if index > self._first_learning:
@@ -124,6 +119,33 @@ class Executor:
                 ready(name, array)
             gradients.update(made)
         return gradients
+
+    def input_gradient(
+        self, parameters: Mapping[ArrayName, Array], saved: list[list[Any]], gradient: Sequence[Array], context: Context
+    ) -> list[Array]:
+        """Gradients of the images, one a column, from that of the output of the last layer in `saved`; uses it up."""
+        pieces = list(gradient)
+        while saved:
+            needed = saved.pop()
+            stage = self.stages[len(saved)]
+            inputs = [
+                self._back(parameters, stage, column, needed[column], pieces[column], context)[0]
+                for column in range(stage.columns)
+            ]
+            pieces = self._scatter(stage, inputs) if stage.gathers else inputs
+        return pieces
+
+    def _back(
+        self, parameters: Mapping[ArrayName, Array], stage: Stage, column: int, needed: Any, dy: Array, context: Context
+    ) -> tuple[Any, dict[str, Array]]:
+        """One column of one layer, backward: the gradients of its input and of its parameters."""
+        self.watch(stage.layer.name, column, "backward")
+        own, now = self._own(parameters, stage, column), self._at(stage, column, context)
+        with blamed(stage.layer, "backward"):
+            dx, slopes = stage.layer.backward(self.backend, own, needed, dy, now)
+            if set(slopes) != set(own):
+                raise ValueError(f"it gave gradients of {sorted(slopes)}, expected those of {sorted(own)}")
+        return dx, slopes
 
     def loss(self, outputs: Sequence[Array], labels: Array) -> tuple[Array, Array]:
         """Mean cross-entropy and probabilities [N,K], on the first column's device (see the operation)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import RLock
@@ -17,11 +17,12 @@ from minialex.backend.protocol import Backend
 from minialex.data.draws import Draws, centre_crop_offset, ten_crop_offsets, training_draws
 from minialex.data.statistics import Statistics
 from minialex.engine import memory
-from minialex.engine.columns import Placement
+from minialex.engine.columns import Executor, Placement
 from minialex.engine.schedule import EpochRates, parameter_rate
-from minialex.engine.step import Kind, Plan, make_step, output_name, rate_name, walk_step
+from minialex.engine.step import Kind, Plan, input_images, make_step, output_name, rate_name, walk_step
 from minialex.errors import ConfigurationError, ResourceError, nearest
 from minialex.network import variants
+from minialex.network.layers import Context
 from minialex.network.network import Network
 from minialex.network.parameters import initial_parameters, join_columns, split_columns
 from minialex.ranks.group import ALONE, Group
@@ -331,6 +332,57 @@ class Session:
         stages = {stage.layer.name: stage for stage in self.network.stages(len(self.plan.placement))}
         pieces = {layer: [outputs[output_name(layer, c)] for c in range(stages[layer].pieces)] for layer in wanted}
         return {layer: np.concatenate(p, axis=1) for layer, p in pieces.items()}
+
+    def inputs(self, images: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
+        """What the network is given for images [N,3,S,S]: their centre crops less the mean, scaled, [N,3,crop,crop]."""
+        (centre,) = view_offsets(self.recipe.image_size, self.recipe.crop, 1)
+        with self.lock, self._memory("infer", len(images)):
+            feed = self.view_feed(images, np.zeros(len(images), np.int64), *centre)
+            executor = Executor(self.network, self.backend, self.plan.placement)
+            cut = input_images(executor, self.plan, self.bound, feed, "infer")[0]
+            return np.asarray(self.backend.to_numpy(cut))
+
+    def input_gradient(
+        self,
+        inputs: NDArray[np.floating[Any]],
+        layer: str,
+        above: Callable[[NDArray[np.floating[Any]]], NDArray[np.floating[Any]]],
+    ) -> NDArray[np.floating[Any]]:
+        """How what a layer gives changes with what the network is given: one pass forward, and one back to the image.
+
+        Args:
+            inputs: float [N,3,crop,crop], as `inputs` gives them
+            layer: the layer's name
+            above: from the layer's output, [N,C,H,W] or [N,D], the gradient of what is watched along that output: 1 at
+                the numbers whose sum is watched, 0 elsewhere
+
+        Returns:
+            The gradient of what is watched along `inputs`.
+
+        Raises:
+            ConfigurationError: If the network has no such layer.
+            ResourceError: If the batch does not fit into memory.
+        """
+        self.network.layer(layer)
+        backend, placement, dtype = self.backend, self.plan.placement, self.recipe.dtype
+        executor = Executor(self.network, backend, placement)
+        (index,) = (n for n, stage in enumerate(executor.stages) if stage.layer.name == layer)
+        stage, found = executor.stages[index], list[Array]()
+
+        def heard(name: str, pieces: Sequence[Array]) -> None:
+            if name == layer:
+                found.extend(pieces)
+
+        with self.lock, self._memory("train", len(inputs)):
+            sent = {d: backend.to_device(np.ascontiguousarray(inputs, dtype), d) for d in self.plan.devices}
+            _, saved = executor.forward(self.bound, [sent[device] for device in placement], Context(), heard)
+            output = np.concatenate([backend.to_numpy(piece) for piece in found[: stage.pieces]], axis=1)
+            shares = np.split(np.asarray(above(output), dtype), stage.pieces, axis=1)
+            shares += [np.zeros_like(shares[0])] * (stage.columns - stage.pieces)  # the same in all columns: ask one
+            gradient = [backend.to_device(np.ascontiguousarray(share), placement[c]) for c, share in enumerate(shares)]
+            back = executor.input_gradient(self.bound, saved[: index + 1], gradient, Context())
+            parts = [backend.to_numpy(part) for part in back]  # every column has read the image
+        return np.asarray(sum(parts))
 
     @contextmanager
     def _memory(self, kind: Kind, batch_size: int) -> Iterator[None]:

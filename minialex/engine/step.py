@@ -100,7 +100,7 @@ def training_step(
         labels = feed[LABELS.shard(number)]
         first = (plan.group.rank * plan.own_shards + number) * labels.shape[0]
         context = Context(training=True, seed=recipe.seed, step=feed[STEP], first_sample=first)
-        images = _images(executor, plan, bound, feed, "train", number)
+        images = input_images(executor, plan, bound, feed, "train", number)
         outputs, saved = executor.forward(bound, images, context)
         loss, probs = executor.loss(outputs, labels)
         gradient = executor.loss_gradient(probs, labels)
@@ -191,7 +191,7 @@ def inference_step(
         if layer in plan.layers:
             shown.update({output_name(layer, column): piece for column, piece in enumerate(pieces)})
 
-    outputs, _ = executor.forward(bound, _images(executor, plan, bound, feed, "infer"), Context(), tell)
+    outputs, _ = executor.forward(bound, input_images(executor, plan, bound, feed, "infer"), Context(), tell)
     loss, probs = executor.loss(outputs, feed[LABELS])
     return {LOSS: loss, PROBS: probs, **shown}
 
@@ -201,7 +201,7 @@ def output_name(layer: str, column: int) -> ArrayName:
     return ArrayName(layer, column=column, role="output")
 
 
-def _images(
+def input_images(
     executor: Executor,
     plan: Plan,
     bound: Mapping[ArrayName, Array],

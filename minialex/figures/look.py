@@ -26,6 +26,7 @@ from minialex.figures.pictures import (
     style,
     text_at,
 )
+from minialex.look.gradients import Maximised, Saliency
 from minialex.look.kernels import Difference
 from minialex.look.neighbours import Neighbours
 from minialex.look.sensitivity import Occlusion, Translation
@@ -161,6 +162,29 @@ def occlusion(image: Image, result: Occlusion, class_names: Sequence[str]) -> Fi
     return figure
 
 
+def saliency(image: Image, result: Saliency, class_names: Sequence[str]) -> Figure:
+    """Draw an image, and beside it how much the class's logit leans on each pixel.
+
+    Args:
+        image: uint8 [3,h,w], the crop that the network saw
+    """
+    side, width, height = 3.2, 7.4, 4.45
+    limit = float(result.map.max()) or 1.0
+    label = clip(name_of(class_names, result.label), 40)
+    with style():
+        figure = blank(width, height)
+        axes = panel(figure, 0.3, 0.85, side, side)
+        show_image(axes, image)
+        caption(axes, f"{label}: {percent(result.probability)}")
+        axes = panel(figure, 0.7 + side, 0.85, side, side)
+        shown = axes.imshow(result.map, cmap=_two_hues(), vmin=-limit, vmax=limit, interpolation="nearest")
+        axes.axis("off")
+        caption(axes, "the class's logit leans on")
+        name = "gradient's magnitude, largest of three colours"
+        _scale(figure, shown, (0.7 + side, 0.55, side), 0.0, limit, name, 1)
+    return figure
+
+
 def translation(samples: Sequence[Image], result: Translation, class_names: Sequence[str]) -> Figure:
     """Draw images moved to the corners of what was tried, and how often the class is right at each shift.
 
@@ -249,6 +273,45 @@ def excitation(
                     show_image(axes, image[:, y0:y1, x0:x1])
                     axes.set_anchor("N")
                 _below(axes, -0.03, f"{result.values[u, k]:.3g}")
+    return figure
+
+
+def maximised(
+    result: Maximised,
+    field: tuple[ReceptiveField, ReceptiveField] | None,
+    columns: int,
+    width_of_layer: int,
+    names: Sequence[str],
+) -> Figure:
+    """Draw the images that were made for units, those of channels cut to what the channel sees.
+
+    Args:
+        field: receptive fields along rows and columns; None: the units see the whole image
+        columns: in how many columns the layer lies
+        width_of_layer: its number of units
+        names: what to call the units, "" for those without a name
+    """
+    U = len(result.units)
+    rows, cell, gap, below = math.ceil(U / 8), 1.15, 0.1, 0.5
+    across = math.ceil(U / rows)
+    width, height = max(across * (cell + gap) + 0.2, 5.6), 0.4 + rows * (cell + below)
+    sees = "the whole image" if field is None else f"{field[0].size} × {field[1].size} pixels"
+    with style():
+        figure = blank(width, height)
+        title = f"{result.layer}: images made to excite a unit; each sees {sees}"
+        figure.text(0.1 / width, 1 - 0.12 / height, title, va="top", color=MUTED, fontsize=9)
+        for n, (unit, image, value) in enumerate(zip(result.units, result.images, result.after, strict=True)):
+            row, place = divmod(n, across)
+            bottom = height - 0.4 - row * (cell + below) - cell
+            axes = panel(figure, 0.1 + place * (cell + gap), bottom, cell, cell)
+            spans = [(0, length) for length in image.shape[1:]]
+            if field and result.place:
+                spans = [f.of(p, s) for f, p, s in zip(field, result.place, image.shape[1:], strict=True)]
+            show_image(axes, image[:, slice(*spans[0]), slice(*spans[1])])
+            column = f", column {unit * columns // width_of_layer + 1}" if columns > 1 else ""
+            name = clip(names[n], 20) or f"unit {unit}{column}"
+            _below(axes, -0.03, name, fontsize=8, color=INK)
+            _below(axes, -0.17, f"{value:.3g}")
     return figure
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from minialex import studies
+from minialex.backend import registry
 from minialex.course import notebooks, video
+from minialex.engine.session import Session, placement_of
 from minialex.errors import ConfigurationError
 from minialex.figures import look as drawings
 from minialex.figures import pictures
+from minialex.look.gradients import maximise
 from minialex.look.kernels import colour_selectivity, column_difference
 from minialex.recipe import toml as recipe
 from minialex.recipe.differences import DIFFERENCES
@@ -187,12 +190,19 @@ def study_pages(folder: Path) -> None:
 
 
 def carried(folder: Path) -> None:
-    """What the trained network that the site carries has learned: a picture of its kernels, its errors in words."""
+    """What the trained network that the site carries has learned: kernels, what its classes ask for, its errors."""
     network = read(ROOT / "docs" / "assets" / "live" / "classify.safetensors")
     kernels, columns = network.tensors["conv1.weight"], network.recipe.columns
     scores = colour_selectivity(kernels)
     drawn = drawings.kernels(kernels, scores, columns, column_difference(scores, columns))
     pictures.save(drawn, folder / "kernels.png")
+    backend = registry.load("numpy")
+    session = Session(
+        network.recipe, backend, placement_of(backend, None, columns), network.statistics, network.tensors
+    )
+    last, classes = session.network.layers[-1].name, network.class_names
+    made_images = maximise(session, last, range(len(classes)), steps=60)
+    pictures.save(drawings.maximised(made_images, None, columns, len(classes), classes), folder / "maximise.png")
     made = network.origin
     write_text(
         folder / "classify.md",

@@ -26,8 +26,10 @@ INPUTS = {
     "look kernels": ["@"],
     "look activations": ["@", "RUN @", "RUN --layer @"],
     "look occlusion": ["@", "RUN @", "RUN PHOTO --label @"],
+    "look saliency": ["@", "RUN @", "RUN PHOTO --label @"],
     "look translation": ["@", "RUN @"],
     "look excite": ["@", "RUN --layer @"],
+    "look maximise": ["@", "RUN --layer @"],
     "look neighbours": ["@", "RUN @"],
     "summary": ["--recipe @", "--model @:net"],
     "features": ["@ new", "RUN new --layer @"],
@@ -157,6 +159,7 @@ def test_hostile_names_are_shown_and_not_obeyed(
                   "--features 8,8 --recipe small --out RUN"),
         ("evaluate RUN", f"{on} --per-class"), ("predict RUN PICTURE", on), ("look activations RUN PICTURE", on),
         ("look excite RUN", f"{on} --layer conv1"), ("look neighbours RUN", on), ("look occlusion RUN", on),
+        ("look saliency RUN", on), ("look maximise RUN", f"{on} --layer fc8 --steps 1"),
         ("grade student.py", "--only relu --examples 2"), ("prepare NAME STORE", "--workers 1"),
         ("store check STORE", ""),
     ]  # fmt: skip

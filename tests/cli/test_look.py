@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -107,6 +108,40 @@ def test_occlusion(command, run: Path, photo: Path, tmp_path: Path) -> None:
     assert code == 0
     assert out.startswith(f"{names[2]}: ")
     drawn(tmp_path / "occlusion.png")
+
+
+def test_saliency(command, run: Path, photo: Path, tmp_path: Path) -> None:
+    code, out, _ = command("look", "saliency", run, photo, *ON)
+    assert code == 0
+    assert re.search(r"half of the gradient's size lies in \d+\.\d% of the pixels|no pixel changes the logit", out)
+    name = read_names(run)[2]
+    code, out, _ = command("look", "saliency", run, "--label", name, "--devices", "cpu:0,cpu:1", *ON)
+    assert code == 0
+    assert out.startswith(f"{name}: ")
+    assert "1 validation image of shapes" in out
+    drawn(tmp_path / "saliency.png")
+    code, _, err = command("look", "saliency", run, "--label", "no such", *ON)
+    assert code == 2
+    assert "knows no class" in err
+
+
+@pytest.mark.parametrize(("layer", "units"), [("conv3", 4), ("fc8", 4)])
+def test_maximise(command, run: Path, tmp_path: Path, layer: str, units: int) -> None:
+    code, out, _ = command("look", "maximise", run, "--layer", layer, "--steps", 3, *ON)
+    assert code == 0
+    rows = [line.split() for line in out.splitlines() if line.strip()[:1].isdigit()]
+    assert len(rows) == units
+    assert layer == "fc8" or all(
+        float(row[3]) > float(row[2]) for row in rows
+    )  # hardly trained, full layers are silent
+    assert ("class" in out) == (layer == "fc8")
+    drawn(tmp_path / "maximise.png")
+    code, out, _ = command("look", "maximise", run, "--layer", layer, "--units", "3,0", "--steps", 1, *ON)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines() if line.strip()[:1].isdigit()] == ["3", "0"]
+    code, _, err = command("look", "maximise", run, "--layer", layer, "--units", "99", "--steps", 1, *ON)
+    assert code == 2
+    assert "has units 0 …" in err
 
 
 def read_names(run: Path) -> list[str]:

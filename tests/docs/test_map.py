@@ -9,6 +9,8 @@ from pkgutil import resolve_name
 
 import pytest
 
+from minialex.course.sources import source
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *(p for p in sorted((ROOT / "docs").rglob("*.md")) if "made" not in p.parts)]
 MAP = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
@@ -29,6 +31,9 @@ def test_the_map_has_every_room_on_its_floor() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"docs/made/code/([\w.]+)\.py", text):
+        assert source(name)  # of a function, or of some statements in it
+    text = re.sub(r"docs/made/code/[\w.]+", "", text)
     for name in re.findall(r"(?<!steps\.)\b(minialex(?:_numpy)?(?:\.\w+)+)", text):
         if name not in ("minialex.backends", "minialex.networks"):  # entry points
             resolve_name(name.removesuffix(".py"))

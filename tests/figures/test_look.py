@@ -13,6 +13,7 @@ from PIL import Image
 
 from minialex.figures import look as pictures
 from minialex.figures import pictures as base
+from minialex.look.gradients import Maximised, Saliency
 from minialex.look.kernels import Difference, colour_selectivity
 from minialex.look.neighbours import Neighbours
 from minialex.look.sensitivity import Occlusion, Translation
@@ -123,4 +124,29 @@ def test_neighbours_show_names_and_distances() -> None:
     shown = texts(figure)
     assert {"a photo", "中文", "$\\frac{", "class 3", "0.5", "12.2", "3", "4"} <= set(shown)
     assert len([axes for axes in figure.axes if axes.get_images()]) == 6
+    rendered(figure)
+
+
+@pytest.mark.parametrize("size", [0.0, 3.0])
+def test_saliency_shows_the_largest_magnitude(size: float) -> None:
+    gradient = size * RNG.normal(size=(3, 20, 20))
+    figure = pictures.saliency(images(), Saliency(1, 0.25, gradient), NAMES)
+    np.testing.assert_array_equal(figure.axes[1].get_images()[0].get_array(), np.abs(gradient).max(axis=0))
+    assert "中文: 25.0 %" in [text.replace("\xa0", " ") for text in texts(figure)]
+    rendered(figure)
+
+
+def test_maximised_images_are_cut_to_what_a_channel_sees() -> None:
+    field = (ReceptiveField(6, 2, -1), ReceptiveField(6, 2, -1))
+    units = tuple(range(10))
+    found = Maximised("conv2", units, images(10), np.zeros(10), np.arange(10) / 4, (5, 5))
+    figure = pictures.maximised(found, field, 2, 16, [""] * 10)
+    np.testing.assert_array_equal(
+        figure.axes[9].get_images()[0].get_array(), found.images[9, :, 9:15, 9:15].T.swapaxes(0, 1)
+    )
+    assert {"unit 7, column 1", "unit 8, column 2", "2.25"} <= set(texts(figure))
+    rendered(figure)
+    whole = Maximised("fc8", (0,), images(1), np.zeros(1), np.ones(1), None)
+    figure = pictures.maximised(whole, None, 1, 10, [NAMES[2]])
+    assert figure.axes[0].get_images()[0].get_array().shape == (20, 20, 3)
     rendered(figure)

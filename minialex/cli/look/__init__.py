@@ -8,8 +8,10 @@ from minialex.cli.help import Groups
 from minialex.cli.look.activations import activations
 from minialex.cli.look.excite import excite
 from minialex.cli.look.kernels import kernels
+from minialex.cli.look.maximise import maximise
 from minialex.cli.look.neighbours import neighbours
 from minialex.cli.look.occlusion import occlusion
+from minialex.cli.look.saliency import saliency
 from minialex.cli.look.translation import translation
 from minialex.cli.options import options
 
@@ -18,7 +20,7 @@ app = typer.Typer(
     cls=Groups,
     rich_markup_mode=None,
 )
-for command in (kernels, activations, occlusion, translation, excite, neighbours):
+for command in (kernels, activations, occlusion, saliency, translation, excite, maximise, neighbours):
     app.command()(options(command))
 
 

@@ -42,4 +42,6 @@ class Dropout(Layer):
     def backward(
         self, backend: Backend, parameters: Parameters, saved: Any, dy: Array, context: Context
     ) -> tuple[Array | None, dict[str, Array]]:
+        if not context.training:
+            return (backend.scale(dy, 1 - self.rate) if self.mode == "paper" else dy), {}
         return backend.dropout_backward(dy, saved, factor=self.factor), {}
