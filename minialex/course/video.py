@@ -32,7 +32,8 @@ from minialex.storage.atomic import write_text
 
 FRAMES, SIZE, PACE = 3, 32, 3  # frames of a clip, pixels of its side, pixels from frame to frame
 WAYS = {"right": (0, 1), "left": (0, -1), "down": (1, 0), "up": (-1, 0)}
-QUESTIONS = {"what": tuple(FIGURES), "which way": tuple(WAYS)}
+NAMES = tuple(FIGURES)
+QUESTIONS = {"what": NAMES, "which way": tuple(WAYS)}
 SHOWN = ("frames as channels", "mean over frames")
 _FIGURES, _WAYS = list(FIGURES.values()), list(WAYS.values())
 

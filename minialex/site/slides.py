@@ -32,10 +32,11 @@ LINES = 17
 """Lines of a program on one slide; what is longer goes on on the next."""
 
 _BLOCK = re.compile(
-    r"(?P<fence>^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$)|(?P<figure><figure.*?</figure>)|(?P<math>\$\$.*?\$\$)"
-    r"|(?P<html><(?:div|details).*?</(?:div|details)>)",
+    r"(?P<fence>^```\w+[^\n]*\n(?P<code>.*?)^```$)|(?P<figure><figure.*?</figure>)|(?P<math>\$\$.*?\$\$)",
     re.DOTALL | re.MULTILINE,
 )
+_FRAMES = re.compile(r"</?(?:div|details)[^>]*>|<(?P<tag>summary|noscript)>.*?</(?P=tag)>", re.DOTALL)
+"""Frames of live parts and folded boxes: what is in them is shown, the frames are not."""
 _INCLUDED = re.compile(r'--8<-- "([^"]+)"')
 
 
@@ -89,7 +90,7 @@ def slides(name: str, made: Path) -> list[Slide]:
     for section in re.split(r"^(?=##? )", text, flags=re.MULTILINE):
         head, _, body = section.partition("\n")
         if head.startswith("#"):
-            deck += _section(head.lstrip("# ").split(" {")[0], body, made)
+            deck += _section(head.lstrip("# ").split(" {")[0], _FRAMES.sub("", body), made)
     return [slide for slide in deck if slide.shown or slide.notes]
 
 
@@ -127,7 +128,7 @@ def _paragraph(text: str, made: Path) -> tuple[str, str]:
     if text.startswith(("- ", "> ")):
         items = [" ".join(item.split()) for item in re.split(r"^[->] ", text, flags=re.MULTILINE) if item.strip()]
         return "<ul>" + "".join(f"<li>{inline(sentences(item)[0])}</li>" for item in items) + "</ul>", note
-    if text.startswith(("Do it yourself:", "Next:", "Last:")):
+    if text.startswith(("Do it yourself:", "Next:", "Last:")) or text[0].islower():  # the end of a sentence: notes
         return "", note
     said = sentences(flat)
     strong = [f"{a} {b}" if len(a) < 40 else a for a, b in pairwise([*said, ""]) if "**" in a]
@@ -135,21 +136,21 @@ def _paragraph(text: str, made: Path) -> tuple[str, str]:
 
 
 def _included(path: Path, made: Path) -> tuple[str, str]:
-    """A table that a page includes: a study's, with its verdict as notes, or one of ``made``."""
+    """What a page includes: a study's table, with its verdict as notes; another table; or a drawing."""
     if path.parent.name == "ablations":
         outcome = studies.recorded(path.stem)
         return (_table(studies.table(outcome)), " ".join(studies.verdict(outcome))) if outcome else ("", "")
-    text = made / path.relative_to("docs/made")
-    rows = [line for line in text.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
-    return _table("\n".join(rows)), ""
+    text = (made / path.relative_to("docs/made")).read_text(encoding="utf-8")
+    if path.suffix == ".svg":
+        return f'<div class="drawing">{text}</div>', ""
+    return _table("\n".join(line for line in text.splitlines() if line.startswith("|"))), ""
 
 
 def _shown(match: re.Match[str], made: Path) -> Iterator[str]:
     """What a block shows, in pieces that fit on a slide."""
     if match["figure"]:
         for path in _INCLUDED.findall(match["figure"]):
-            drawing = (made / Path(path).relative_to("docs/made")).read_text(encoding="utf-8")
-            yield f'<div class="drawing">{drawing}</div>'
+            yield _included(Path(path), made)[0]
     elif match["math"]:
         yield f'<p class="math">{escape(" ".join(match["math"].split()))}</p>'
     elif match["fence"]:

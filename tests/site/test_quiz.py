@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 
-from minialex.site import quiz
+from minialex.site import ROOT, quiz
 
 QUESTIONS = quiz.questions()
-CHAPTERS = sorted(path.stem for path in Path(quiz.ROOT, "docs", "tutorial").glob("[0-9]*.md"))
+CHAPTERS = sorted(path.stem for path in (ROOT / "docs" / "tutorial").glob("[0-9]*.md"))
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.text[:40])
