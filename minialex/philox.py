@@ -19,6 +19,7 @@ Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -125,9 +126,31 @@ def words(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> UI
     return out.reshape(len(indices), 4 * blocks)[:, lead : lead + elements]
 
 
+def together(streams: Sequence[Stream], samples: Sequence[NDArray[np.int64]]) -> UInt32:
+    """The first four words of samples of several streams of one seed, in one go: for few samples that is quicker.
+
+    Args:
+        streams: that begin at their first sample and element
+        samples: indices for each stream, int64 [S], as many for all
+
+    Returns:
+        uint32 [streams, S, 4]: ``words(stream, samples, 4)`` of each
+    """
+    counter = np.zeros((len(streams), len(samples[0]), 4), np.uint32)
+    for row, stream, indices in zip(counter, streams, samples, strict=True):
+        row[:, 1:] = np.uint32(0), np.uint32(stream.step), np.uint32(stream.purpose)
+        row[:, 1] = indices
+    return philox4x32(counter, streams[0].key)
+
+
 def uniform(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> NDArray[np.float64]:
     """Uniform numbers in (0, 1), float64 [S, E]: (word + 1/2) / 2^32."""
-    return (words(stream, samples, elements).astype(np.float64) + 0.5) * 2.0**-32
+    return to_uniform(words(stream, samples, elements))
+
+
+def to_uniform(words: UInt32) -> NDArray[np.float64]:
+    """Uniform numbers in (0, 1) from words: (word + 1/2) / 2^32."""
+    return (words.astype(np.float64) + 0.5) * 2.0**-32
 
 
 def normal(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> NDArray[np.float64]:
@@ -138,17 +161,27 @@ def normal(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> N
     if stream.first_element % 2:
         raise ValueError(f"first_element must be even, got {stream.first_element}")
     pairs = (elements + 1) // 2
-    u = uniform(stream, samples, 2 * pairs)
-    u = u.reshape(len(u), pairs, 2)
+    return to_normal(words(stream, samples, 2 * pairs))[:, :elements]
+
+
+def to_normal(words: UInt32) -> NDArray[np.float64]:
+    """Standard normal numbers from words, uint32 [S, 2P] to float64 [S, 2P]."""
+    u = to_uniform(words)
+    u = u.reshape(len(u), words.shape[1] // 2, 2)
     radius = np.sqrt(-2 * np.log(u[..., 0]))
     angle = 2 * np.pi * u[..., 1]
     both = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
-    return both.reshape(len(u), 2 * pairs)[:, :elements]
+    return both.reshape(words.shape)
 
 
 def below(stream: Stream, samples: int | NDArray[np.int64], bounds: tuple[int, ...]) -> NDArray[np.int64]:
     """Integers, int64 [S, len(bounds)]; column i lies in [0, bounds[i]): the word times the bound, divided by 2^32."""
-    return (words(stream, samples, len(bounds)).astype(np.int64) * np.asarray(bounds, np.int64)) >> 32
+    return to_below(words(stream, samples, len(bounds)), bounds)
+
+
+def to_below(words: UInt32, bounds: tuple[int, ...]) -> NDArray[np.int64]:
+    """Integers in [0, bound) from words, uint32 [S, len(bounds)]."""
+    return (words.astype(np.int64) * np.asarray(bounds, np.int64)) >> 32
 
 
 def permutation(stream: Stream, n: int) -> NDArray[np.int64]:

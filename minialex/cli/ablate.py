@@ -155,9 +155,14 @@ def quick_study(study: Study) -> Study:
     def without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
         return {name: value for name, value in values.items() if name not in names}
 
-    arms = tuple(
-        replace(arm, fields=without(arm.fields, "kernels", "features"), learning_rate=None) for arm in study.arms
-    )
+    def small(fields: Mapping[str, Any]) -> dict[str, Any]:
+        few = without(fields, "kernels", "features", "epochs", "steps")
+        if "train_images" in few:  # the same share of the few images that there are
+            share = few["train_images"] / study.regime["train_images"]
+            few["train_images"] = max(QUICK["batch_size"], int(share * QUICK["train_images"]))
+        return few
+
+    arms = tuple(replace(arm, fields=small(arm.fields), learning_rate=None) for arm in study.arms)
     return replace(study, regime={**without(study.regime, "steps"), **QUICK}, seeds=QUICK_SEEDS, arms=arms)
 
 

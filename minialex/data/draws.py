@@ -119,13 +119,15 @@ def training_draws(
 
     samples = first_sample + np.arange(count, dtype=np.int64)
     chunks = samples // crop_chunk
-    offsets = philox.below(stream("crop"), chunks, (positions, positions)).astype(np.int32)
-    flip = philox.below(stream("flip"), chunks, (2,))[:, 0].astype(np.uint8)
+    streams = stream("crop"), stream("flip"), stream("colour")
+    crops, flips, colours = philox.together(streams, (chunks, chunks, samples))
+    offsets = philox.to_below(crops[:, :2], (positions, positions)).astype(np.int32)
+    flip = philox.to_below(flips[:, :1], (2,))[:, 0].astype(np.uint8)
     shift = np.zeros((count, 3), np.float32)
     if colour:
         variances = statistics.eigenvalues
         scale = np.sqrt(variances) if colour_scale == "stdev" else variances / 255
-        alpha = colour * philox.normal(stream("colour"), samples, 3)
+        alpha = colour * philox.to_normal(colours)[:, :3]
         # Not a matrix product, which may sum a piece of a batch in another order than the whole.
         parts = statistics.eigenvectors * (alpha * scale)[:, None, :]
         shift = (parts[..., 0] + parts[..., 1] + parts[..., 2]).astype(np.float32)

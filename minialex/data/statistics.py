@@ -7,6 +7,7 @@ neither the block size nor the order of the images nor the number of threads of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ class Statistics:
     @property
     def eigenvalues(self) -> NDArray[np.float64]:
         """Variances along the principal components, float64 [3], the largest first."""
-        return self._eigen()[0]
+        return self._eigen[0]
 
     @property
     def eigenvectors(self) -> NDArray[np.float64]:
@@ -38,10 +39,11 @@ class Statistics:
 
         Each has unit length, and its largest element is positive.
         """
-        return self._eigen()[1]
+        return self._eigen[1]
 
+    @cached_property
     def _eigen(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        values, vectors = np.linalg.eigh(self.covariance)
+        values, vectors = np.linalg.eigh(self.covariance)  # once: every step asks for them
         values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]  # rounding may go below zero
         largest = np.argmax(np.abs(vectors), axis=0)
         return values, vectors * np.sign(vectors[largest, np.arange(3)])

@@ -58,3 +58,12 @@ def test_rounding_gives_no_negative_variance():
 def test_no_images():
     with pytest.raises(DataError, match="no images"):
         statistics_of(ArraySplit(np.zeros((0, 3, 4, 4), np.uint8), np.zeros(0, np.int64)))
+
+
+def test_principal_components_are_computed_once(monkeypatch):
+    statistics, calls, eigh = Statistics(np.zeros((3, 1, 1), np.float32), np.diag([3.0, 1.0, 2.0])), [], np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", lambda matrix: calls.append(1) or eigh(matrix))
+    for _ in range(3):
+        assert statistics.eigenvalues.tolist() == [3, 2, 1]
+        assert statistics.eigenvectors.shape == (3, 3)
+    assert len(calls) == 1, "every step of training asks for them"

@@ -6,7 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minialex import philox
-from minialex.philox import Stream, below, normal, permutation, philox4x32, purpose, uniform, words
+from minialex.philox import (
+    Stream,
+    below,
+    normal,
+    permutation,
+    philox4x32,
+    purpose,
+    to_below,
+    to_normal,
+    together,
+    uniform,
+    words,
+)
 
 # counter, key and result of the lines "philox4x32 10" in the file kat_vectors of Random123
 VECTORS = [
@@ -132,6 +144,18 @@ def test_normal_numbers_may_be_drawn_in_pieces():
     assert np.array_equal(normal(Stream(1, 2, first_element=8), 1, 7), whole[:, 8:15])
     with pytest.raises(ValueError, match="first_element must be even, got 3"):
         normal(Stream(1, 2, first_element=3), 1, 4)
+
+
+@pytest.mark.parametrize("samples", [0, 1, 7])
+def test_streams_drawn_together_are_what_each_draws_alone(samples):
+    streams = [Stream(2**40 + 3, purpose(name), step=2**31 + step) for step, name in enumerate(("a", "b", "c"))]
+    rows = [np.arange(samples) + 5, np.arange(samples) // 2, np.arange(samples) + 2**31]
+    found = together(streams, rows)
+    assert found.shape == (3, samples, 4)
+    for drawn, stream, indices in zip(found, streams, rows, strict=True):
+        assert np.array_equal(drawn, words(stream, indices, 4))
+        assert np.array_equal(to_normal(drawn)[:, :3], normal(stream, indices, 3))
+        assert np.array_equal(to_below(drawn[:, :2], (9, 2)), below(stream, indices, (9, 2)))
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 100, 5000])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from minialex import studies as ablations
+from minialex.cli.ablate import quick_study
 from minialex.errors import ConfigurationError
 from minialex.network import variants
 from minialex.network.layers import Conv2d
@@ -64,6 +65,15 @@ def test_records_are_of_these_studies(name: str) -> None:
     path = resources.files("minialex.studies") / "recorded" / f"{name}.json"
     assert len(path.read_bytes()) < 50_000
     assert ablations.outcome.from_json(json.loads(path.read_text()), found).to_json() == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_quick_is_quick_for_every_arm(name: str) -> None:
+    found = quick_study(study(name))
+    for arm in found.arms:
+        recipe = found.recipe(arm, 1)
+        assert 32 <= recipe.train_images <= 256
+        assert (recipe.epochs, recipe.data) == (2, "shapes")
 
 
 def test_pooling_compares_equal_sizes() -> None:

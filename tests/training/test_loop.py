@@ -87,6 +87,7 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     monkeypatch.setattr(loop, "evaluate", evaluate)
     monkeypatch.setattr(loop, "epoch_steps", steps)
     monkeypatch.setattr(Training, "look_for_dead_units", lambda self: None)
+    monkeypatch.setattr(loop, "Meter", lambda *_: SimpleNamespace(read=dict, tick=lambda: None))
     return saves
 
 
@@ -97,7 +98,7 @@ def test_what_a_run_records_and_saves(saved: list[tuple[int, bool]]) -> None:
         weights=dict, momentum=dict,
     )  # fmt: skip
     run: Any = SimpleNamespace(
-        paths=SimpleNamespace(checkpoints=Path("checkpoints")), sync=lambda: None, log=lambda text: None,
+        paths=SimpleNamespace(checkpoints=Path("checkpoints"), folder=Path()), sync=lambda: None, log=lambda text: None,
         append=records.append,
     )  # fmt: skip
     result = Training(session, DataSet("none", TRAIN, TRAIN, ()), run, Listener(), Progress()).until_done()
@@ -125,8 +126,9 @@ def test_a_record_is_of_ten_steps(saved: list[tuple[int, bool]], monkeypatch: py
         momentum=dict,
     )  # fmt: skip
     run: Any = SimpleNamespace(
-        paths=SimpleNamespace(checkpoints=Path()), sync=lambda: None, log=lambda text: None, append=records.append
-    )
+        paths=SimpleNamespace(checkpoints=Path(), folder=Path()), sync=lambda: None, log=lambda text: None,
+        append=records.append,
+    )  # fmt: skip
     Training(session, DataSet("none", TRAIN, TRAIN, ()), run, Listener(), Progress()).until_done()
     assert [record["step"] for record in records] == [10, 12, 12]
     assert [record["loss"] for record in records[:2]] == [5.5, 11.5]
@@ -140,7 +142,7 @@ def test_a_session_goes_on_with_the_weights_and_the_momentum_that_were_saved(mon
     def session(*given: Any, group: Any) -> Any:
         assert group.size == 1
         opened.append(given)
-        return SimpleNamespace(recipe=RECIPE)
+        return SimpleNamespace(recipe=RECIPE, backend=None, plan=SimpleNamespace(placement=()))
 
     monkeypatch.setattr(loop, "Session", session)
     monkeypatch.setattr(checkpoint, "latest", lambda *_: saved)

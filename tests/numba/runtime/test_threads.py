@@ -47,6 +47,17 @@ def test_every_item_is_done_once(threads: int, items: int, options: dict[str, in
     assert all(0 <= worker < threads for worker in workers[:items])
 
 
+def test_one_thread_hands_nothing_out_and_keeps_to_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small network's step is some 200 short kernels; scratch memory may be made for a piece."""
+    monkeypatch.delattr("minialex_numba.runtime.threads._Work")
+    asked: list[tuple[int, int, int]] = []
+    for pieces in (None, 1, 3, 5):
+        Threads(1).run(lambda *span: asked.append(span), 4, pieces=pieces)
+    assert asked[:2] == [(0, 0, 4), (0, 0, 4)]
+    assert asked[2:5] == [(0, 0, 1), (0, 1, 2), (0, 2, 4)]
+    assert max(end - begin for _, begin, end in asked[5:]) == 1
+
+
 @pytest.mark.parametrize("threads", [2, 5])
 def test_threads_share_the_work(threads: int) -> None:
     together = threading.Barrier(threads)  # each must hold an item at the same time
