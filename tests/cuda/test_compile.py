@@ -23,10 +23,11 @@ from numba import typeof, types
 
 from minialex.conformance.checks import CHECKS, PROFILES
 from minialex.conformance.steps import compile_on, data, program_of
+from minialex.philox import Stream
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler import layout
-from minialex_cuda.ops import channels_last, conv2d_last
-from minialex_cuda.ops.norm_pool_words import norm_pool, norm_pool_backward
+from minialex_cuda.ops import channels_last, conv2d_last, full_last
+from minialex_cuda.ops.norm_pool_words import max_pool2d_backward, norm_pool, norm_pool_backward
 from minialex_cuda.ops.words import storage_for
 from minialex_cuda.runtime.array import Flat
 from minialex_cuda.runtime.fake import FakeRuntime, FakeStream
@@ -92,7 +93,7 @@ def launched() -> Signatures:
         there = CudaBackend(runtime=other, precision=precision)
         with pytest.MonkeyPatch.context() as patch:
             if not last:  # as a network is compiled whose channels do not come in fours
-                patch.setattr(layout, "channels_last", lambda program, dtype: program)
+                patch.setattr(layout, "fits", lambda dtype, *maps: False)
             for program in (recorded, unfused):
                 compile_on(there, program, data("float32"))
         as_in_the_paper(there)
@@ -108,11 +109,25 @@ def as_in_the_paper(backend: CudaBackend) -> None:
     numbers = {"window": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75, "size": 3, "stride": 2}
     y, where = norm_pool(on, x, ceil=False, **numbers)
     norm_pool_backward(on, y, x, where, rectify=True, **numbers)
-    y, where = channels_last.max_pool2d(on, x, size=3, stride=2, ceil=False)
-    channels_last.max_pool2d_backward(on, y, x, where, rectify=True)
+    y, where = norm_pool(on, x, size=3, stride=2, ceil=False)
+    max_pool2d_backward(on, y, x, where, rectify=True)
+    channels_last.to_last(on, channels_last.to_first(on, x))
+    channels_last.to_last(on, channels_last.to_first(on, x, rows=True), (1, 8, 5, 5))
+    full_layers(on)
     first = on.empty((1, 3, 6, 6), np.float32)
     conv2d_last.space_to_depth(on, first, stride=2, padding=((0, 0), (0, 0)), kernel=(3, 3))
     channels_last.relu_backward(on, channels_last.relu(on, x), x)
+
+
+def full_layers(on: Any) -> None:
+    """Rows of eight features, which the kit's network has not."""
+    x, w = on.empty((2, 1, 1, 8), storage_for(on.precision).dtype), on.empty((8, 8), np.float32)
+    w = w if x.dtype == w.dtype else channels_last.converted(on, w, dtype=x.dtype)
+    y, mask = full_last.dropout(
+        on, full_last.linear(on, x, w, on.empty((8,), np.float32), rectify=True), on.empty((1,), np.uint64),
+        rate=0.5, factor=1.0, stream=Stream(0, 0),
+    )  # fmt: skip
+    full_last.linear_backward(on, full_last.dropout_backward(on, y, mask, factor=1.0), x, w, need_dx=True)
 
 
 def capabilities() -> list[tuple[int, int]]:

@@ -71,6 +71,23 @@ def channels_last(program: Program, dtype: np.dtype[Any]) -> Program:
     return _Layout(program, dtype).program
 
 
+def fits(dtype: np.dtype[Any], *maps: Value | None) -> bool:
+    """Whether such maps can have the channels last, kept so; and such rows."""
+    for value in maps:
+        if value is None or len(value.shape) not in (2, 4) or value.dtype != np.float32:
+            return False
+        N, C, H, W = (*value.shape, 1, 1)[:4]
+        together = 8 if dtype == np.uint16 else 4  # matrix units want multiples of eight in two bytes
+        if (
+            C % together
+            or not 0 < C <= (MOST_CHANNELS if len(value.shape) == 4 else MOST_WORDS)
+            or max(N, H) > MOST_BLOCKS
+            or N * C * H * W // 4 >= MOST_WORDS
+        ):
+            return False
+    return True
+
+
 class _Layout:
     """A program while it is gone over. Maps are known by their values in the program as it was."""
 
@@ -97,20 +114,7 @@ class _Layout:
         return Value(-1, tuple(shape), np.dtype(dtype), device)
 
     def _fits(self, *maps: Value | None) -> bool:
-        """Whether such maps can have the channels last."""
-        for value in maps:
-            if value is None or len(value.shape) not in (2, 4) or value.dtype != np.float32:
-                return False
-            N, C, H, W = (*value.shape, 1, 1)[:4]
-            together = 8 if self._dtype == np.uint16 else 4  # matrix units want multiples of eight in two bytes
-            if (
-                C % together
-                or not 0 < C <= (MOST_CHANNELS if len(value.shape) == 4 else MOST_WORDS)
-                or max(N, H) > MOST_BLOCKS
-                or N * C * H * W // 4 >= MOST_WORDS
-            ):
-                return False
-        return True
+        return fits(self._dtype, *maps)
 
     def _to(self, value: Value) -> Value:
         """A result of the program as one with the channels last."""

@@ -12,7 +12,7 @@ import numpy as np
 from minialex.philox import Stream
 from minialex_cuda.ops.conv2d_last import add_bias, bias_gradient
 from minialex_cuda.ops.dropout import LOW, philox
-from minialex_cuda.ops.words import FLOAT32, STORAGES, Storage, in_rows, storage_for, storage_of
+from minialex_cuda.ops.words import STORAGES, Storage, in_rows, storage_of
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.kernel import GridKernel
 from minialex_cuda.runtime.place import Place

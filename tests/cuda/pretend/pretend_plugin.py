@@ -6,10 +6,18 @@ Ends with what CuPy and Numba asked of the driver, and fails if a rule was broke
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 from pretend_devices import DRIVER
+
+from minialex.conformance import checks
 
 FEW = {"REPLAYS": 3, "REPEATS": 2, "LEARNED": 2, "MANY": 8, "WARM": 4}
 """Numbers of `tests/gpu/test_device.py` that are smaller here."""
+
+EXAMPLES = 25
+"""Of each operation of the kit: its bounds are looked at elsewhere, here how devices are asked."""
+
+checks.PROFILES["ci"] = settings(checks.PROFILES["ci"], max_examples=EXAMPLES)
 
 
 @pytest.hookimpl
