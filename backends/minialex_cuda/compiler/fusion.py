@@ -2,7 +2,8 @@
 
 `fuse` looks at who reads what, not at layers: a convolution or full layer whose only reader is a ReLU; a normalisation
 that is only pooled, together with both gradients and the ReLU's before them; a ReLU's gradient that only a convolution
-or a pooling passes on; the updates of all parameters of a column. What they become is in `fused`.
+or a pooling passes on; the updates of all parameters of a column. What they become is in
+`minialex_cuda.compiler.recording`.
 
 One operation becomes two: where the gradient of a layer's input goes to other columns, it is computed and on its way
 before the gradients of the weights are begun, so that the exchange and they go on at the same time.

@@ -114,9 +114,9 @@ def dropout(
     grid = in_rows(D // 4, N)
     first = (np.uint64(value) for value in (stream.seed, stream.first_element // 4, stream.first_sample))
     on.launch(
-        DROPOUT[storage.name], grid, storage.words(on, x), storage.words(on, y), on.view(mask, np.uint32, (N * D // 4,)),
-        D // 4, grid.threads[0], np.uint64(int(rate * 2**32)), np.float32(factor), *first, step,
-        np.uint64(stream.purpose),
+        DROPOUT[storage.name], grid, storage.words(on, x), storage.words(on, y),
+        on.view(mask, np.uint32, (N * D // 4,)), D // 4, grid.threads[0],
+        np.uint64(int(rate * 2**32)), np.float32(factor), *first, step, np.uint64(stream.purpose),
     )  # fmt: skip
     return y, mask
 

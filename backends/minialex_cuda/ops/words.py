@@ -228,7 +228,7 @@ def _maximum(a, b):
 
 def _overloaded() -> None:
     """On a device one instruction, or three; Numba chooses as it compiles."""
-    from llvmlite import ir
+    from llvmlite import ir  # type: ignore[import-untyped]
     from numba import types
     from numba.cuda.extending import intrinsic, overload
 
@@ -252,8 +252,9 @@ def _overloaded() -> None:
     larger_of = instruction("max.NaN.f32 $0, $1, $2;", types.float32, 2)
     logarithm = instruction("lg2.approx.ftz.f32 $0, $1;", types.float32, 1)
     exponential = instruction("ex2.approx.ftz.f32 $0, $1;", types.float32, 1)
-    overload(_pair, target="cuda")(lambda a, b: lambda a, b: pair(a, b))
-    overload(_maximum, target="cuda")(lambda a, b: lambda a, b: larger_of(a, b))
+    # Numba compiles the inner functions: an intrinsic itself is none
+    overload(_pair, target="cuda")(lambda a, b: lambda a, b: pair(a, b))  # noqa: PLW0108
+    overload(_maximum, target="cuda")(lambda a, b: lambda a, b: larger_of(a, b))  # noqa: PLW0108
     overload(_approximate_power, target="cuda")(lambda a, b: lambda a, b: exponential(-b * logarithm(a)))
 
 
