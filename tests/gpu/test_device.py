@@ -100,8 +100,9 @@ def test_the_papers_network_trains_as_the_reference_does() -> None:
     recipe = load(PAPER)
     plan = Plan(variants.build(recipe), ("", ""), recipe)
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (4, 3, 256, 256)).astype(np.uint8)
-    labels = random.integers(0, 1000, 4)
+    size = recipe.image_size
+    images = random.integers(0, 256, (4, 3, size, size)).astype(np.uint8)
+    labels = random.integers(0, recipe.classes, 4)
     losses: dict[str, list[float]] = {}
     probs: dict[str, list[Any]] = {}
     weights = initial_parameters(plan.network, 2, 0)
@@ -118,7 +119,7 @@ def test_the_papers_network_trains_as_the_reference_does() -> None:
         for number in range(LEARNED):
             feed: dict[ArrayName, Any] = dict.fromkeys(recorded.symbols, 0.01) | {STEP: number}
             arrays = {"images": images, "labels": labels, "shift": np.zeros((4, 3), np.float32)}
-            arrays |= {name: np.full(4, 16, np.int32) for name in ("top", "left")}
+            arrays |= {name: np.full(4, (size - recipe.crop) // 2, np.int32) for name in ("top", "left")}
             arrays["flip"] = np.zeros(4, np.uint8)
             for name, value in recorded.fed.items():
                 feed[name] = backend.to_device(arrays[name.role], value.device)
