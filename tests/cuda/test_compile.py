@@ -21,7 +21,8 @@ import pytest
 from hypothesis import settings
 from numba import typeof, types
 
-from minialex.conformance.checks import CHECKS, PROFILES
+from minialex.conformance.case import Case
+from minialex.conformance.checks import PROFILES, STRATEGIES, check_operation, perform
 from minialex.conformance.steps import compile_on, data, program_of
 from minialex.philox import Stream
 from minialex_cuda import CudaBackend
@@ -40,36 +41,19 @@ if not os.environ.get("MINIALEX_REQUIRE_CUDA_COMPILER"):
 
 
 class Recording(FakeRuntime):
-    """Writes down with which types every kernel is launched."""
+    """Writes down with which types every kernel is launched, and does nothing; with or without a library."""
 
-    def __init__(self) -> None:
+    def __init__(self, library: bool) -> None:
         super().__init__()
+        self.library = library
         self.signatures: Signatures = defaultdict(set)
 
     def launch(
         self, stream: FakeStream, kernel: Kernel, count: int | Grid, arguments: Sequence[Any], touched: Any = None
     ) -> None:
-        self.note(kernel, count, arguments)
-        super().launch(stream, kernel, count, arguments, touched)
-
-    def note(self, kernel: Kernel, count: int | Grid, arguments: Sequence[Any]) -> None:
-        """The types of a launch."""
         plain = [a.raw if isinstance(a, Flat) else a for a in arguments]
         first = () if isinstance(count, Grid) else (types.int64,)
         self.signatures[kernel.name].add((*first, *map(typeof, plain)))
-
-
-class Mute(Recording):
-    """Nothing but that is done; with or without something that could be a library of convolutions."""
-
-    def __init__(self, library: bool) -> None:
-        super().__init__()
-        self.library = library
-
-    def launch(
-        self, stream: FakeStream, kernel: Kernel, count: int | Grid, arguments: Sequence[Any], touched: Any = None
-    ) -> None:
-        self.note(kernel, count, arguments)
 
     def convolution_bytes(self, device: str, convolution: Any) -> int | None:
         return 100 if self.library else None
@@ -81,25 +65,33 @@ class Mute(Recording):
 @pytest.fixture(scope="module")
 def launched() -> Signatures:
     """The types of every launch, from a few examples of every operation and from whole steps."""
-    runtime = Recording()
+    signatures: Signatures = defaultdict(set)
+    runtime = Recording(False)
     backend = CudaBackend(runtime=runtime)
-    for name, check in CHECKS.items():
-        if name not in ("compile_step", "memory_in_use"):
-            check(backend, settings(PROFILES["ci"], max_examples=3))
+    for name in STRATEGIES:
+        few = settings(PROFILES["ci"], max_examples=3)
+        check_operation(backend, name, few, check_case=asked)
     recorded = program_of("train", "float32", ("cuda:0", "cuda:1"), backend.devices, more=False)
     unfused = program_of("train", "float32", ("cuda:0", "cuda:1"), backend.devices, more=True)
+    runtimes = [runtime]
     for library, precision, last in itertools.product((False, True), ("float32", "bfloat16"), (False, True)):
-        other = Mute(library)
-        there = CudaBackend(runtime=other, precision=precision)
+        runtimes.append(Recording(library))
+        there = CudaBackend(runtime=runtimes[-1], precision=precision)
         with pytest.MonkeyPatch.context() as patch:
             if not last:  # as a network is compiled whose channels do not come in fours
                 patch.setattr(layout, "fits", lambda dtype, *maps: False)
             for program in (recorded, unfused):
                 compile_on(there, program, data("float32"))
         as_in_the_paper(there)
-        for name, signatures in other.signatures.items():
-            runtime.signatures[name] |= signatures
-    return runtime.signatures
+    for one in runtimes:
+        for name, found in one.signatures.items():
+            signatures[name] |= found
+    return signatures
+
+
+def asked(backend: Any, case: Case) -> None:
+    """A call, whatever comes of it: nothing is done."""
+    perform(backend, case, backend.devices[0])
 
 
 def as_in_the_paper(backend: CudaBackend) -> None:

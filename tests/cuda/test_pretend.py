@@ -253,8 +253,9 @@ TOOLKITS = ["/usr/local/cuda", *map(str, Path("/usr/local").glob("cuda-13*"))]
 def test_the_benchmark_runs(tmp_path: Path) -> None:
     """``benchmarks/gpu.py`` on the pretend device with its rates measured there; without PyTorch, which is missed."""
     out = tmp_path / "gpu.json"
-    arguments = ["--recipe", str(PRETEND / "tiny.toml"), "--precisions", "float32,tf32,bfloat16", "--batch-sizes", "4,6"]
-    arguments += ["--peers", "pytorch", "--rounds", "2", "--steps", "2", "--images", "8", "--out", str(out)]
+    arguments = ["--recipe", str(PRETEND / "tiny.toml"), "--batch-sizes", "4,6", "--peers", "pytorch"]
+    arguments += ["--precisions", "float32,tf32,bfloat16", "--rounds", "2", "--steps", "2", "--images", "8"]
+    arguments += ["--out", str(out)]
     path = [str(ROOT), str(ROOT / "backends"), str(ROOT / "benchmarks"), str(PRETEND)]
     done = python("-c", BENCHMARK.format(path=path, arguments=arguments))
     assert done.returncode == 0, done.stdout + done.stderr

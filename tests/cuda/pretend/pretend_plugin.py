@@ -13,7 +13,14 @@ from pretend_devices import DRIVER
 
 from minialex.conformance import checks
 
-FEW = {"PAPER": str(Path(__file__).with_name("tiny.toml")), "REPLAYS": 3, "REPEATS": 2, "LEARNED": 2, "MANY": 8, "WARM": 4}
+FEW = {
+    "PAPER": str(Path(__file__).with_name("tiny.toml")),
+    "REPLAYS": 3,
+    "REPEATS": 2,
+    "LEARNED": 2,
+    "MANY": 8,
+    "WARM": 4,
+}
 """What is smaller here of `tests/gpu/test_device.py`."""
 
 EXAMPLES = 25
