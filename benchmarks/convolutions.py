@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from minialex_cuda.ops.conv2d_library import padded
 from minialex_cuda.runtime.protocol import Convolution, Kind, Precision
 
 LAYERS = {
@@ -26,5 +25,5 @@ def convolution(name: str, kind: Kind, batch: int, precision: Precision) -> Conv
         return None
     P = (H + sum(sides) - R) // stride + 1
     return Convolution(
-        kind, batch, padded(C), H, H, K, R, R, P, P, stride, (sides, sides), precision, last=True
+        kind, batch, -(-C // 8) * 8, H, H, K, R, R, P, P, stride, (sides, sides), precision, last=True
     )  # fmt: skip

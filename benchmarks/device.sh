@@ -13,11 +13,22 @@
 # also on another machine, unpack device.tar in the source tree and call this again: parts that ended well are not done
 # again, those that failed come last (KEPT: where results lie, benchmarks/results/device).
 #
+# REHEARSAL=1 does it all without a device, on the pretend driver of tests/cuda, with small networks and few steps; what
+# comes out is nowhere near a device's figures. PYTHON must have cupy, numba-cuda and the others; gcc is needed, too.
+#
 # GPU_OPTIONS: more for benchmarks/gpu.py, such as --compile-mode max-autotune; CONV_OPTIONS: for conv_table.py.
 #
 # Not yet run on a device; tests/cuda/test_pretend.py runs it on a pretend one.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+if [ -n "${REHEARSAL:-}" ]; then
+  pretend=tests/cuda/pretend
+  OUT=${OUT:-build/rehearsal} KEPT=${KEPT:-build/rehearsal/kept} LIMIT=${LIMIT:-7200} SITE=${SITE:-build/rehearsal/site}
+  GPU_OPTIONS="--recipe $pretend/tiny.toml --batch-sizes 4 --rounds 2 --steps 2 --images 8 ${GPU_OPTIONS:-}"
+  CONV_OPTIONS="--batch-sizes 1 --seconds 5 ${CONV_OPTIONS:-}"
+  export PYTHONPATH=$PWD:$PWD/backends:$PWD/benchmarks:$PWD/$pretend:$PWD/$pretend/everywhere${PYTHONPATH:+:$PYTHONPATH}
+  export PYTEST_ADDOPTS="-p pretend_plugin" PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PRETEND_CUDNN=1
+fi
 OUT=${OUT:-build/device}
 LIMIT=${LIMIT:-570}
 PYTHON=${PYTHON:-python3}
@@ -109,7 +120,7 @@ state() { # of a part: done, failed or new; another machine is looked at anew
 }
 
 export -f tests speed convolutions doctor machine
-export PYTHON kept
+export PYTHON kept GPU_OPTIONS CONV_OPTIONS
 wanted=" $* "
 failed=0
 fresh=() again=()
@@ -132,6 +143,7 @@ for part in "${fresh[@]}" "${again[@]}"; do
     echo "== $name: left for the next call"
     continue
   fi
+  [ -n "${REHEARSAL:-}" ] && seconds=$((10 * seconds)) # two busy cores instead of a device
   limit=$((left < seconds ? left : seconds))
   echo "== $name (at most $limit s)"
   began=$SECONDS
@@ -160,4 +172,5 @@ for part in "${fresh[@]}" "${again[@]}"; do
     break
   fi
 done
+cat "$OUT/summary.txt" 2>/dev/null
 exit "$failed"

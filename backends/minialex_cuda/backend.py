@@ -134,7 +134,8 @@ class CudaBackend:
             return self.runtime.download(on.stream, x.flat).reshape(x.shape)
         if isinstance(memory.fetched, str):  # all that a step gives comes in one piece
             memory.fetched = self.runtime.download(on.stream, self.runtime.flat(memory, 0, memory.nbytes, np.uint8))
-        return memory.fetched[offset : offset + x.nbytes].copy().view(x.dtype).reshape(x.shape)
+        found: NDArray[Any] = memory.fetched[offset : offset + x.nbytes].copy()
+        return found.view(x.dtype).reshape(x.shape)
 
     def copy_to(self, x: CudaArray, device: str) -> CudaArray:
         """`x` on another device, from device to device; neither the host nor other streams wait."""

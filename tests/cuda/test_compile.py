@@ -21,12 +21,14 @@ import pytest
 from hypothesis import settings
 from numba import typeof, types
 
-from minialex.conformance.checks import CHECKS, PROFILES
+from minialex.conformance.case import Case
+from minialex.conformance.checks import PROFILES, STRATEGIES, check_operation, perform
 from minialex.conformance.steps import compile_on, data, program_of
+from minialex.philox import Stream
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler import layout
-from minialex_cuda.ops import channels_last, conv2d_last
-from minialex_cuda.ops.norm_pool_words import norm_pool, norm_pool_backward
+from minialex_cuda.ops import channels_last, conv2d_last, full_last
+from minialex_cuda.ops.norm_pool_words import max_pool2d_backward, norm_pool, norm_pool_backward
 from minialex_cuda.ops.words import storage_for
 from minialex_cuda.runtime.array import Flat
 from minialex_cuda.runtime.fake import FakeRuntime, FakeStream
@@ -39,36 +41,19 @@ if not os.environ.get("MINIALEX_REQUIRE_CUDA_COMPILER"):
 
 
 class Recording(FakeRuntime):
-    """Writes down with which types every kernel is launched."""
+    """Writes down with which types every kernel is launched, and does nothing; with or without a library."""
 
-    def __init__(self) -> None:
+    def __init__(self, library: bool) -> None:
         super().__init__()
+        self.library = library
         self.signatures: Signatures = defaultdict(set)
 
     def launch(
         self, stream: FakeStream, kernel: Kernel, count: int | Grid, arguments: Sequence[Any], touched: Any = None
     ) -> None:
-        self.note(kernel, count, arguments)
-        super().launch(stream, kernel, count, arguments, touched)
-
-    def note(self, kernel: Kernel, count: int | Grid, arguments: Sequence[Any]) -> None:
-        """The types of a launch."""
         plain = [a.raw if isinstance(a, Flat) else a for a in arguments]
         first = () if isinstance(count, Grid) else (types.int64,)
         self.signatures[kernel.name].add((*first, *map(typeof, plain)))
-
-
-class Mute(Recording):
-    """Nothing but that is done; with or without something that could be a library of convolutions."""
-
-    def __init__(self, library: bool) -> None:
-        super().__init__()
-        self.library = library
-
-    def launch(
-        self, stream: FakeStream, kernel: Kernel, count: int | Grid, arguments: Sequence[Any], touched: Any = None
-    ) -> None:
-        self.note(kernel, count, arguments)
 
     def convolution_bytes(self, device: str, convolution: Any) -> int | None:
         return 100 if self.library else None
@@ -80,25 +65,33 @@ class Mute(Recording):
 @pytest.fixture(scope="module")
 def launched() -> Signatures:
     """The types of every launch, from a few examples of every operation and from whole steps."""
-    runtime = Recording()
+    signatures: Signatures = defaultdict(set)
+    runtime = Recording(False)
     backend = CudaBackend(runtime=runtime)
-    for name, check in CHECKS.items():
-        if name not in ("compile_step", "memory_in_use"):
-            check(backend, settings(PROFILES["ci"], max_examples=3))
+    for name in STRATEGIES:
+        few = settings(PROFILES["ci"], max_examples=3)
+        check_operation(backend, name, few, check_case=asked)
     recorded = program_of("train", "float32", ("cuda:0", "cuda:1"), backend.devices, more=False)
     unfused = program_of("train", "float32", ("cuda:0", "cuda:1"), backend.devices, more=True)
+    runtimes = [runtime]
     for library, precision, last in itertools.product((False, True), ("float32", "bfloat16"), (False, True)):
-        other = Mute(library)
-        there = CudaBackend(runtime=other, precision=precision)
+        runtimes.append(Recording(library))
+        there = CudaBackend(runtime=runtimes[-1], precision=precision)
         with pytest.MonkeyPatch.context() as patch:
             if not last:  # as a network is compiled whose channels do not come in fours
-                patch.setattr(layout, "channels_last", lambda program, dtype: program)
+                patch.setattr(layout, "fits", lambda dtype, *maps: False)
             for program in (recorded, unfused):
                 compile_on(there, program, data("float32"))
         as_in_the_paper(there)
-        for name, signatures in other.signatures.items():
-            runtime.signatures[name] |= signatures
-    return runtime.signatures
+    for one in runtimes:
+        for name, found in one.signatures.items():
+            signatures[name] |= found
+    return signatures
+
+
+def asked(backend: Any, case: Case) -> None:
+    """A call, whatever comes of it: nothing is done."""
+    perform(backend, case, backend.devices[0])
 
 
 def as_in_the_paper(backend: CudaBackend) -> None:
@@ -108,11 +101,25 @@ def as_in_the_paper(backend: CudaBackend) -> None:
     numbers = {"window": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75, "size": 3, "stride": 2}
     y, where = norm_pool(on, x, ceil=False, **numbers)
     norm_pool_backward(on, y, x, where, rectify=True, **numbers)
-    y, where = channels_last.max_pool2d(on, x, size=3, stride=2, ceil=False)
-    channels_last.max_pool2d_backward(on, y, x, where, rectify=True)
+    y, where = norm_pool(on, x, size=3, stride=2, ceil=False)
+    max_pool2d_backward(on, y, x, where, rectify=True)
+    channels_last.to_last(on, channels_last.to_first(on, x))
+    channels_last.to_last(on, channels_last.to_first(on, x, rows=True), (1, 8, 5, 5))
+    full_layers(on)
     first = on.empty((1, 3, 6, 6), np.float32)
     conv2d_last.space_to_depth(on, first, stride=2, padding=((0, 0), (0, 0)), kernel=(3, 3))
     channels_last.relu_backward(on, channels_last.relu(on, x), x)
+
+
+def full_layers(on: Any) -> None:
+    """Rows of eight features, which the kit's network has not."""
+    x, w = on.empty((2, 1, 1, 8), storage_for(on.precision).dtype), on.empty((8, 8), np.float32)
+    w = w if x.dtype == w.dtype else channels_last.converted(on, w, dtype=x.dtype)
+    y, mask = full_last.dropout(
+        on, full_last.linear(on, x, w, on.empty((8,), np.float32), rectify=True), on.empty((1,), np.uint64),
+        rate=0.5, factor=1.0, stream=Stream(0, 0),
+    )  # fmt: skip
+    full_last.linear_backward(on, full_last.dropout_backward(on, y, mask, factor=1.0), x, w, need_dx=True)
 
 
 def capabilities() -> list[tuple[int, int]]:

@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(reason() is not None, reason=f
 PRECISIONS = ("float32", "tf32", "bfloat16")
 ONE, BOTH = ("cuda:0", "cuda:0"), ("cuda:0", "cuda:1")
 REPLAYS, REPEATS, LEARNED = 20, 25, 3
+PAPER = "alexnet-2012"
 WARM, MANY = 100, 1000
 """Steps until memory is what it will be, and steps that it must stay so for."""
 
@@ -96,11 +97,12 @@ def test_two_devices_give_the_same_bits_as_one(gpu: CudaBackend) -> None:
 
 def test_the_papers_network_trains_as_the_reference_does() -> None:
     """All 60,965,224 parameters, a batch of four, some steps in float32: loss and probabilities beside NumPy's."""
-    recipe = load("alexnet-2012")
+    recipe = load(PAPER)
     plan = Plan(variants.build(recipe), ("", ""), recipe)
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (4, 3, 256, 256)).astype(np.uint8)
-    labels = random.integers(0, 1000, 4)
+    size = recipe.image_size
+    images = random.integers(0, 256, (4, 3, size, size)).astype(np.uint8)
+    labels = random.integers(0, recipe.classes, 4)
     losses: dict[str, list[float]] = {}
     probs: dict[str, list[Any]] = {}
     weights = initial_parameters(plan.network, 2, 0)
@@ -117,7 +119,7 @@ def test_the_papers_network_trains_as_the_reference_does() -> None:
         for number in range(LEARNED):
             feed: dict[ArrayName, Any] = dict.fromkeys(recorded.symbols, 0.01) | {STEP: number}
             arrays = {"images": images, "labels": labels, "shift": np.zeros((4, 3), np.float32)}
-            arrays |= {name: np.full(4, 16, np.int32) for name in ("top", "left")}
+            arrays |= {name: np.full(4, (size - recipe.crop) // 2, np.int32) for name in ("top", "left")}
             arrays["flip"] = np.zeros(4, np.uint8)
             for name, value in recorded.fed.items():
                 feed[name] = backend.to_device(arrays[name.role], value.device)

@@ -66,7 +66,8 @@ class Step:
         self.workspace = workspace
         self.program = program
         precision = next(iter(places.values())).precision
-        self.schedule = plan(layout.channels_last(fusion.fuse(program), storage_for(precision).dtype))
+        dtype = storage_for(precision).dtype
+        self.schedule = plan(layout.channels_last(fusion.fuse(program, dtype), dtype))
         self.runtime: Runtime = next(iter(places.values())).runtime
         self.devices = tuple(dict.fromkeys(stream[0] for stream in self.schedule.streams))
         self._rates = [name for name in program.symbols if name.role == "rate"]

@@ -2,7 +2,8 @@
 
 `fuse` looks at who reads what, not at layers: a convolution or full layer whose only reader is a ReLU; a normalisation
 that is only pooled, together with both gradients and the ReLU's before them; a ReLU's gradient that only a convolution
-or a pooling passes on; the updates of all parameters of a column. What they become is in `fused`.
+or a pooling passes on; the updates of all parameters of a column. What they become is in
+`minialex_cuda.compiler.recording`.
 
 One operation becomes two: where the gradient of a layer's input goes to other columns, it is computed and on its way
 before the gradients of the weights are begun, so that the exchange and they go on at the same time.
@@ -18,13 +19,19 @@ import numpy as np
 
 from minialex.backend.program import Call, Program
 from minialex.backend.rewrite import Rewrite
+from minialex_cuda.compiler import layout
+from minialex_cuda.ops.norm_pool_words import SIZE, STRIDE, WINDOWS
 
 
-def fuse(program: Program) -> Program:
-    """A program with fused calls in the place of those that they do at once."""
+def fuse(program: Program, dtype: Any = np.float32) -> Program:
+    """A program with fused calls in the place of those that they do at once; `dtype`: what maps will be kept in.
+
+    Normalised maps and their scales, the largest arrays of AlexNet, are then never in memory: the way back computes
+    them again, from the ReLU's output and one byte a window that says where its maximum was.
+    """
     step = Rewrite(program)
     for norm in step.of("local_response_norm"):
-        _fuse_norm_pool(step, norm)
+        _fuse_norm_pool(step, norm, np.dtype(dtype))
     for pool in step.of("max_pool2d_backward"):
         relu = step.sole_reader(pool.results[0], "relu_backward", 0)
         if relu is not None and relu.args[1] is pool.args[1]:
@@ -105,8 +112,8 @@ def _send_first(step: Rewrite, call: Call) -> None:
     step.remove(call)
 
 
-def _fuse_norm_pool(step: Rewrite, norm: Call) -> None:
-    """Normalisation, pooling and, in training, both gradients: fused if nobody else reads y or scale."""
+def _fuse_norm_pool(step: Rewrite, norm: Call, dtype: np.dtype[Any]) -> None:
+    """Normalisation, pooling and, in training, both gradients: fused if nobody else reads y or scale, in words."""
     (x,), (y, scale) = norm.args, norm.results
     assert y is not None
     assert scale is not None
@@ -115,7 +122,10 @@ def _fuse_norm_pool(step: Rewrite, norm: Call) -> None:
         return
     pool = readers.pop("max_pool2d", None)
     unpool, unnorm = (readers.pop(f"{name}_backward", None) for name in ("max_pool2d", "local_response_norm"))
-    if readers or pool is None or pool.kwargs["size"] ** 2 > 256 or (unpool is None) != (unnorm is None):
+    if readers or pool is None or (unpool is None) != (unnorm is None):
+        return
+    kind = norm.kwargs["size"], pool.kwargs["size"], pool.kwargs["stride"]
+    if kind not in ((window, SIZE, STRIDE) for window in WINDOWS) or not layout.fits(dtype, x, pool.results[0]):
         return
     numbers = {"window": norm.kwargs["size"], **{name: norm.kwargs[name] for name in ("k", "alpha", "beta")}}
     (pooled,) = pool.results

@@ -71,6 +71,23 @@ def channels_last(program: Program, dtype: np.dtype[Any]) -> Program:
     return _Layout(program, dtype).program
 
 
+def fits(dtype: np.dtype[Any], *maps: Value | None) -> bool:
+    """Whether such maps can have the channels last, kept so; and such rows."""
+    for value in maps:
+        if value is None or len(value.shape) not in (2, 4) or value.dtype != np.float32:
+            return False
+        N, C, H, W = (*value.shape, 1, 1)[:4]
+        together = 8 if dtype == np.uint16 else 4  # matrix units want multiples of eight in two bytes
+        if (
+            C % together
+            or not 0 < C <= (MOST_CHANNELS if len(value.shape) == 4 else MOST_WORDS)
+            or max(N, H) > MOST_BLOCKS
+            or N * C * H * W // 4 >= MOST_WORDS
+        ):
+            return False
+    return True
+
+
 class _Layout:
     """A program while it is gone over. Maps are known by their values in the program as it was."""
 
@@ -97,20 +114,7 @@ class _Layout:
         return Value(-1, tuple(shape), np.dtype(dtype), device)
 
     def _fits(self, *maps: Value | None) -> bool:
-        """Whether such maps can have the channels last."""
-        for value in maps:
-            if value is None or len(value.shape) not in (2, 4) or value.dtype != np.float32:
-                return False
-            N, C, H, W = (*value.shape, 1, 1)[:4]
-            together = 8 if self._dtype == np.uint16 else 4  # matrix units want multiples of eight in two bytes
-            if (
-                C % together
-                or not 0 < C <= (MOST_CHANNELS if len(value.shape) == 4 else MOST_WORDS)
-                or max(N, H) > MOST_BLOCKS
-                or N * C * H * W // 4 >= MOST_WORDS
-            ):
-                return False
-        return True
+        return fits(self._dtype, *maps)
 
     def _to(self, value: Value) -> Value:
         """A result of the program as one with the channels last."""
@@ -263,33 +267,33 @@ class _Layout:
 
     def _multiply(self, call: Call) -> bool:
         """Full layers; what one gives without a ReLU is float32: the last one's, mostly."""
-        name, results = call.operation, call.results
+        name, results = call.operation, list(call.results)
+        x: Any
+        args: tuple[Value, ...]
         if name in ("linear", "linear_relu"):
             x, w, b = call.args
             if not self._fits(x, *results) or b.shape[0] > MOST_CHANNELS:
                 return False
-            made = [self._to(results[0])] if name == "linear_relu" else results
-            self._add(f"{name}_last", (self._at(x), self._weights(w), b), {}, made)
-            return True
-        dy, *rest = call.args
-        x = rest[0] if name != "linear_dx" else results[0]
-        if not self._fits(dy, x) or dy.shape[1] > MOST_CHANNELS:
-            return False
-        args = [self._weights(value) if value is not x else self._at(value) for value in rest]
-        made = [self._to(value) if value is not None and position == 0 and name != "linear_dw" else value
-                for position, value in enumerate(results)]  # fmt: skip
-        self._add(f"{name}_last", (self._at(dy), *args), call.kwargs, made)
+            args = self._at(x), self._weights(w), b
+        else:
+            dy, *rest = call.args
+            x = results[0] if name == "linear_dx" else rest[0]
+            if not self._fits(dy, x) or dy.shape[1] > MOST_CHANNELS:
+                return False
+            args = self._at(dy), *(self._at(value) if value is x else self._weights(value) for value in rest)
+        if name not in ("linear", "linear_dw") and results[0] is not None:
+            results[0] = self._to(results[0])
+        self._add(f"{name}_last", args, call.kwargs, results)
         return True
 
     def _drop(self, call: Call) -> bool:
         """Dropout of rows, and its gradient; the mask is the same."""
-        x, *mask = call.args
-        if x not in self._last or len(x.shape) != 2 or not self._fits(x):
+        (x, *mask), (y, *drawn) = call.args, call.results
+        if x not in self._last or len(x.shape) != 2 or y is None:
             return False
         if not mask and call.kwargs["stream"].first_element % 4:
             return False
-        results = [self._to(call.results[0]), *call.results[1:]]
-        self._add(f"{call.operation}_last", (self._last[x], *mask), call.kwargs, results)
+        self._add(f"{call.operation}_last", (self._last[x], *mask), call.kwargs, (self._to(y), *drawn))
         return True
 
     def _pool(self, call: Call) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,12 @@ import numpy as np
 from minialex.backend.program import Call, Program, Symbol, Value, flatten
 from minialex.philox import Stream
 from minialex_cuda import ops
-from minialex_cuda.compiler import fused, layout
+from minialex_cuda.compiler import layout
 from minialex_cuda.compiler.updates import Tables, sgd_updates
+from minialex_cuda.ops.conv2d import conv2d, conv2d_backward, conv2d_dw, conv2d_dx
 from minialex_cuda.ops.dropout import dropout_at
+from minialex_cuda.ops.linear import linear, linear_dw, linear_dx
+from minialex_cuda.ops.max_pool2d import max_pool2d_backward
 from minialex_cuda.runtime.array import CudaArray, without_memory
 from minialex_cuda.runtime.place import Place, Work
 from minialex_cuda.runtime.protocol import Convolution
@@ -92,8 +96,13 @@ def zeros(on: Place, shape: tuple[int, ...], dtype: str, device: str) -> CudaArr
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    **ops.OPERATIONS, **fused.OPERATIONS, **layout.OPERATIONS, "copy_to": copy_to, "zeros": zeros,
+    **ops.OPERATIONS, **layout.OPERATIONS, "copy_to": copy_to, "zeros": zeros,
     "dropout": dropout_at, "sgd_updates": sgd_updates,
+    # what fusion puts into a program; a ReLU's result is the last argument
+    "conv2d_relu": partial(conv2d, rectify=True), "linear_relu": partial(linear, rectify=True),
+    "relu_conv2d_backward": conv2d_backward, "relu_conv2d_dx": conv2d_dx, "relu_conv2d_dw": conv2d_dw,
+    "conv2d_dx": conv2d_dx, "conv2d_dw": conv2d_dw, "linear_dx": linear_dx, "linear_dw": linear_dw,
+    "max_pool2d_relu_backward": partial(max_pool2d_backward, rectify=True),
 }  # fmt: skip
 
 

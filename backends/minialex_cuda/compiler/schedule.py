@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from minialex.backend.program import Call, Program, Value, values
 
 StreamName = tuple[str, int, str]
-"""(device, column, ``"compute"`` or ``"copy"``); a device's arena of outputs is named with `RESULT`, and no stream is."""
+"""(device, column, ``"compute"`` or ``"copy"``); a device's arena of outputs is named with `RESULT`, no stream is."""
 
 RESULT = "result"
 

@@ -232,17 +232,28 @@ def _kernels(storage: Storage) -> GridKernel:
 def _kernels_first(storage: Storage) -> GridKernel:
     one = storage.one
 
-    def body(tile, c, k, lane, _, y, dw, C, R, S, down, across, channels, stride, lanes):
-        """The inverse of `kernels_last`: dw[k, c, r, s], float32."""
-        tap = np.int32(tile * lanes + lane)
-        if tap < R * S:
-            r = np.int32(tap // S)
-            s = np.int32(tap - r * S)
-            row = np.int32(r // stride)
-            column = np.int32(s // stride)
-            at = np.int32(((r - row * stride) * stride + s - column * stride) * C + c)
-            value = one(y, np.uint32(((k * down + row) * across + column) * channels + at))
-            dw[np.uint32(((k * C + c) * R + r) * S + s)] = value
+    def body(tile, k, _, lane, __, y, dw, C, R, S, down, across, channels, stride, lanes):
+        """The inverse of `kernels_last`: dw[k, c, r, s], float32; a thread has all of a channel."""
+        c = np.int32(tile * lanes + lane)
+        if c >= C:
+            return
+        at = np.uint32(np.int32(k * C + c) * np.int32(R * S))
+        row = np.int32(k * down)
+        i = np.int32(0)
+        for _ in range(R):
+            tap = np.int32(row * across)
+            j = np.int32(0)
+            for _ in range(S):
+                dw[at] = one(y, np.uint32(tap * channels + np.int32(i * stride + j) * C + c))
+                at = np.uint32(at + np.uint32(1))
+                j = np.int32(j + 1)
+                if j == stride:
+                    j = np.int32(0)
+                    tap = np.int32(tap + 1)
+            i = np.int32(i + 1)
+            if i == stride:
+                i = np.int32(0)
+                row = np.int32(row + 1)
 
     return GridKernel(f"kernels_first_{storage.name}", ("dw",), body)
 
@@ -272,7 +283,7 @@ def kernels_last(on: Place, w: CudaArray, storage: Storage, stride: int, deepene
 def kernels_first(on: Place, y: CudaArray, dw: CudaArray, stride: int, deepened: bool) -> None:
     """The inverse, into `dw`."""
     K, C, R, S = dw.shape
-    grid = in_rows(R * S, C, K, most=64)
+    grid = in_rows(C, K, most=64)
     on.launch(
         KERNELS_FIRST[storage_of(y).name], grid, y, dw, C, R, S, *y.shape[1:], stride if deepened else 1,
         grid.threads[0],

@@ -12,7 +12,7 @@ import numpy as np
 from minialex.philox import Stream
 from minialex_cuda.ops.conv2d_last import add_bias, bias_gradient
 from minialex_cuda.ops.dropout import LOW, philox
-from minialex_cuda.ops.words import FLOAT32, STORAGES, Storage, in_rows, storage_for, storage_of
+from minialex_cuda.ops.words import STORAGES, Storage, in_rows, storage_of
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.kernel import GridKernel
 from minialex_cuda.runtime.place import Place
@@ -114,9 +114,9 @@ def dropout(
     grid = in_rows(D // 4, N)
     first = (np.uint64(value) for value in (stream.seed, stream.first_element // 4, stream.first_sample))
     on.launch(
-        DROPOUT[storage.name], grid, storage.words(on, x), storage.words(on, y), on.view(mask, np.uint32, (N * D // 4,)),
-        D // 4, grid.threads[0], np.uint64(int(rate * 2**32)), np.float32(factor), *first, step,
-        np.uint64(stream.purpose),
+        DROPOUT[storage.name], grid, storage.words(on, x), storage.words(on, y),
+        on.view(mask, np.uint32, (N * D // 4,)), D // 4, grid.threads[0],
+        np.uint64(int(rate * 2**32)), np.float32(factor), *first, step, np.uint64(stream.purpose),
     )  # fmt: skip
     return y, mask
 

@@ -343,7 +343,9 @@ def norm_pool_backward(
     window: int, k: float, alpha: float, beta: float, size: int, stride: int, rectify: bool,
 ) -> CudaArray:  # fmt: skip
     """The gradient of x in `norm_pool`, and with `rectify` that of the ReLU's argument where x is its result."""
-    return _back(on, BACKWARD[storage_of(x).name, window], 16, dy, x, where, *map(np.float32, (k, alpha, beta)), rectify)
+    return _back(
+        on, BACKWARD[storage_of(x).name, window], 16, dy, x, where, *map(np.float32, (k, alpha, beta)), rectify
+    )
 
 
 def max_pool2d_backward(on: Place, dy: CudaArray, x: CudaArray, where: CudaArray, *, rectify: bool) -> CudaArray:

@@ -216,19 +216,19 @@ def power(scale, beta):
     return scale**-beta
 
 
-def _approximate_power(scale, beta):
-    """scale^(−β), on a device by its approximate logarithm and exponential (see `CudaBackend.unit_roundoff`)."""
-    return scale**-beta
+def _approximate_power(a, b):
+    """a^(−b), on a device by its approximate logarithm and exponential (see `CudaBackend.unit_roundoff`)."""
+    return a**-b
 
 
-def _maximum(best, value):
+def _maximum(a, b):
     """The larger; not a number wins, and stays."""
-    return value if value > best or value != value else best
+    return b if b > a or b != b else a
 
 
 def _overloaded() -> None:
     """On a device one instruction, or three; Numba chooses as it compiles."""
-    from llvmlite import ir
+    from llvmlite import ir  # type: ignore[import-untyped]
     from numba import types
     from numba.cuda.extending import intrinsic, overload
 
@@ -252,16 +252,16 @@ def _overloaded() -> None:
     larger_of = instruction("max.NaN.f32 $0, $1, $2;", types.float32, 2)
     logarithm = instruction("lg2.approx.ftz.f32 $0, $1;", types.float32, 1)
     exponential = instruction("ex2.approx.ftz.f32 $0, $1;", types.float32, 1)
-    overload(_pair, target="cuda")(lambda a, b: lambda a, b: pair(a, b))
-    overload(_maximum, target="cuda")(lambda best, value: lambda best, value: larger_of(best, value))
-    overload(_approximate_power, target="cuda")(
-        lambda scale, beta: lambda scale, beta: exponential(-beta * logarithm(scale))
-    )
+    # Numba compiles the inner functions: an intrinsic itself is none
+    overload(_pair, target="cuda")(lambda a, b: lambda a, b: pair(a, b))  # noqa: PLW0108
+    overload(_maximum, target="cuda")(lambda a, b: lambda a, b: larger_of(a, b))  # noqa: PLW0108
+    overload(_approximate_power, target="cuda")(lambda a, b: lambda a, b: exponential(-b * logarithm(a)))
 
 
 if not config.ENABLE_CUDASIM:
-    for _host in (_pair, _maximum, _approximate_power):
-        overload_on_host(_host)(lambda a, b, host=_host: host)
+    overload_on_host(_pair)(lambda a, b: _pair)
+    overload_on_host(_maximum)(lambda a, b: _maximum)
+    overload_on_host(_approximate_power)(lambda a, b: _approximate_power)
     BEFORE_DEVICE.append(_overloaded)
 
 

@@ -185,7 +185,7 @@ class DeviceRuntime(Runtime):
                 with stream.stream:
                     stream.workspace = cupy.empty(WORKSPACE, cupy.uint8)
                 stream.multiplier = Multiplier(stream.stream.ptr, stream.workspace.data.ptr)
-            stream.multiplier.multiply(*map(address, (a, b, out)), a.raw.dtype, out.raw.dtype, product)
+            stream.multiplier.multiply(address(a), address(b), address(out), a.raw.dtype, out.raw.dtype, product)
 
     def convolution_bytes(self, device: str, convolution: Convolution) -> int | None:
         with cupy.cuda.Device(self.devices.index(device)):

@@ -53,10 +53,10 @@ def device(count, {names}):
 
 
 def function(body: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that kernels call: compiled with them, or plain Python in the simulator."""
+    """A function that kernels call: compiled with them, or plain Python in the simulator. Python itself calls none."""
     if config.ENABLE_CUDASIM:
         return body
-    compiled: Callable[..., Any] = njit(error_model="numpy")(body)
+    compiled: Callable[..., Any] = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(body)
     return compiled
 
 

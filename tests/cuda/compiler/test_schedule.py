@@ -375,5 +375,8 @@ def test_the_networks_of_the_paper_are_fused() -> None:
     assert counts["relu_conv2d_backward"] == counts["relu_conv2d_dx"] == counts["relu_conv2d_dw"] == 2
     assert counts["linear_relu"] == 4
     assert "local_response_norm" not in counts
+    one = Plan(variants.build(recipe), ("cuda:0", "cuda:0"), recipe)
+    near = [call.operation for call in fuse(record(one, "train", 128, ("cuda:0",))).calls]
+    assert (near.count("add"), near.count("split")) == (3, 4)  # what is added up on one device is cut once
     copies = [call.layer for call in recorded.calls if call.operation == "copy_to"]
     assert set(copies) == {"conv3", "fc6", "fc7", "fc8"}

@@ -14,6 +14,7 @@ from minialex.engine.step import Plan, record
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler import updates
 from minialex_cuda.compiler.compiled import Step
+from minialex_cuda.runtime.array import Flat
 from minialex_cuda.runtime.fake import FakeRuntime
 
 SIZES = (1, 7, updates.LANES, updates.LANES + 1, updates.CHUNK - 1, updates.CHUNK, 2 * updates.CHUNK + 5)
@@ -64,9 +65,21 @@ def test_the_same_bits_as_one_by_one(dtype: str) -> None:
     assert isinstance(step, Step)
     assert [task.call.operation for task in step.schedule.tasks].count("sgd_updates") == 1
     alone = {name: backend.to_device(a, "cuda:0") for name, a in given.items()}
+    fetched: list[int] = []
+    download = backend.runtime.download
+
+    def counting(stream: Any, source: Flat) -> Any:
+        fetched.append(source.nbytes)
+        return download(stream, source)
+
     for number in range(3):  # plain, captured, replayed
         feed: dict[ArrayName, Any] = {rate(n): 0.1 * (n + 1) / (number + 1) for n in range(3)}
         skipped = step({**feed, LABELS: backend.to_device(np.zeros(1, np.int64), "cuda:0")})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(backend.runtime, "download", counting)
+            told = {name: int(backend.to_numpy(count)) for name, count in skipped.items()}
+        assert len(fetched) == number + 1  # all that a step gives comes at once, and every step's own
+        assert sum(told.values()) == len(spoiled)
         for n in range(len(SIZES)):
             w, v, seed = (alone[f"{name}{n}"] for name in ("w", "v", "seed"))
             decay, now = n % 2 * 0.01, feed[rate(n % 3)]

@@ -69,7 +69,9 @@ def install(driver: Driver, folder: Path) -> None:
         number = (ctypes.c_double if a_kind == 1 else ctypes.c_float).from_address
         scales = number(alpha).value, number(beta).value
 
-        def matrix(address: int, rows: int, columns: int, apart: int, kind: int) -> Any:  # by columns, as cuBLAS sees it
+        def matrix(
+            address: int, rows: int, columns: int, apart: int, kind: int
+        ) -> Any:  # by columns, as cuBLAS sees it
             dtype = np.dtype(dtypes[kind])
             count = apart * (columns - 1) + rows
             driver.on(queue.device, address, count * dtype.itemsize, "a factor")

@@ -5,11 +5,28 @@ Ends with what CuPy and Numba asked of the driver, and fails if a rule was broke
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from hypothesis import settings
 from pretend_devices import DRIVER
 
-FEW = {"REPLAYS": 3, "REPEATS": 2, "LEARNED": 2, "MANY": 8, "WARM": 4}
-"""Numbers of `tests/gpu/test_device.py` that are smaller here."""
+from minialex.conformance import checks
+
+FEW = {
+    "PAPER": str(Path(__file__).with_name("tiny.toml")),
+    "REPLAYS": 3,
+    "REPEATS": 2,
+    "LEARNED": 2,
+    "MANY": 8,
+    "WARM": 4,
+}
+"""What is smaller here of `tests/gpu/test_device.py`."""
+
+EXAMPLES = 25
+"""Of each operation of the kit: its bounds are looked at elsewhere, here how devices are asked."""
+
+checks.PROFILES["ci"] = settings(checks.PROFILES["ci"], max_examples=EXAMPLES)
 
 
 @pytest.hookimpl
