@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc, kills with SIGKILL")
 
 OPTIONS = [
-    "--backend", "numpy", "--recipe", "small", "--train-images", "32", "--validation-images", "10", "--batch-size", "16",
-    "--epochs", "200", "--checkpoint-steps", "1",
+    "--backend", "numpy", "--recipe", "small", "--train-images", "32", "--validation-images", "10",
+    "--batch-size", "16", "--epochs", "200", "--checkpoint-steps", "1",
 ]  # fmt: skip
 
 
