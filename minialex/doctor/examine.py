@@ -50,7 +50,7 @@ class Sources:
     host: Callable[[str], list[Check]] = processor.checks
     host_rates: Callable[[], Rates] = processor.measure
     diagnoses: Callable[[], Mapping[str, Diagnose]] = diagnoses
-    ranks: Callable[[bool], list[Check]] = lambda measure: ranks.checks(measure)
+    ranks: Callable[[bool], list[Check]] = lambda measure: ranks.checks(measure)  # noqa: PLW0108 - looked up late
     load: Callable[[str, str], Backend] = lambda name, precision: registry.load(name, precision=precision)
     recipe: Callable[[str], Recipe] = pairs.small_recipe
     full: Callable[[str], Recipe | None] = pairs.full_recipe
