@@ -8,7 +8,8 @@ import threading
 from types import FrameType
 from typing import Any
 
-EXIT_CODES = {"SIGTERM": 75, "SIGHUP": 75, "SIGXCPU": 75, "SIGUSR1": 75, "Ctrl-C": 130}  # 75: "temporary failure", safe to run again
+EXIT_CODES = {"SIGTERM": 75, "SIGHUP": 75, "SIGXCPU": 75, "SIGUSR1": 75, "Ctrl-C": 130}
+"""75: "temporary failure", safe to run again."""
 
 
 class StopRequest:
