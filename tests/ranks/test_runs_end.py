@@ -7,9 +7,9 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,9 +18,13 @@ from PIL import Image
 from minialex.data.store.prepare import prepare
 from minialex.runs import checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
-
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc, kills with SIGKILL")
+
+if TYPE_CHECKING:
+    from trainings import Training
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
 
 OPTIONS = [
     "--backend", "numpy", "--recipe", "small", "--train-images", "32", "--validation-images", "10",
@@ -28,77 +32,17 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-class Training:
-    """A training by two ranks that goes on until something ends it."""
-
-    def __init__(self, folder: Path, *words: object) -> None:
-        self.run = folder / "run"
-        self.mark = f"MINIALEX_TEST={folder}"
-        name, _, value = self.mark.partition("=")
-        environment = {
-            **os.environ, name: value, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "backends"))),
-        }  # fmt: skip
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "minialex", "train", "--ranks", "2", *map(str, words)], text=True, cwd=folder,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
-        )  # fmt: skip
-
-    def wait_for(self, step: int) -> None:
-        """Wait until a checkpoint of this step, or a later one, is there."""
-        until = time.monotonic() + 120
-        while not any(int(path.name[5:]) >= step for path in (self.run / "checkpoints").glob("step-????????")):
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < until
-            time.sleep(0.05)
-
-    def ranks(self) -> dict[int, int]:
-        """The ranks' process numbers."""
-        found = {}
-        for pid in self.left():
-            try:
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            rank = next((int(name[9:]) for name in environment if name.startswith(b"PMI_RANK=")), None)
-            if rank is not None and words[1:3] == [b"-m", b"minialex"]:
-                found[rank] = pid
-        return found
-
-    def left(self) -> list[int]:
-        """All processes of the training that live."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                if self.mark.encode() in (path / "environ").read_bytes().split(b"\0"):
-                    found.append(int(path.name))
-            except OSError:
-                pass
-        return found
-
-    def end(self) -> tuple[int, str, str]:
-        """The exit code and what was said, within 30 s; no process is left, and the newest checkpoint is whole."""
-        out, err = self.process.communicate(timeout=30)
-        until = time.monotonic() + 5
-        while self.left() and time.monotonic() < until:
-            time.sleep(0.1)
-        assert self.left() == [], "orphans"
-        warnings: list[str] = []
-        if self.run.exists():
-            assert checkpoint.latest(self.run / "checkpoints", warnings.append) is not None
-        assert warnings == []
-        return self.process.returncode, out, err
-
-
 @pytest.fixture
-def train(tmp_path: Path) -> Iterator[Callable[..., Training]]:
-    """Give what starts a training; it is ended whatever happens."""
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Training]]:
+    """Give what starts a training by two ranks; it is ended whatever happens."""
     pytest.importorskip("mpi4py", reason="no mpi4py")
+    monkeypatch.syspath_prepend(HERE)
+    from trainings import Training
+
     started: list[Training] = []
 
     def begin(*words: object) -> Training:
-        started.append(Training(tmp_path, *words))
+        started.append(Training(tmp_path, 2, *words))
         return started[-1]
 
     yield begin
@@ -164,3 +108,13 @@ def test_an_image_that_one_rank_cannot_read_ends_all(train: Callable[..., Traini
     code, _, err = one.end()
     assert code == 6
     assert re.match(r"error: rank [01] \(pid \d+ on \S+\): .*the image at byte 49,152 is damaged", err), err
+
+
+def test_kills_at_random_moments(tmp_path: Path) -> None:
+    """Two of them; `python tests/ranks/kills.py FOLDER 50` is for a longer evening."""
+    pytest.importorskip("mpi4py", reason="no mpi4py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "backends")))}
+    words = [sys.executable, ROOT / "tests" / "ranks" / "kills.py", tmp_path, "2", "7"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("the same bits") >= 1
