@@ -124,7 +124,9 @@ def test_one_shard_is_the_step_that_was_there_before() -> None:
 
 
 def test_a_batch_that_cannot_be_divided_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"130 images cannot be divided into 4 shards: set --batch-size 128 or 132"):
+    with pytest.raises(
+        ConfigurationError, match=r"130 images cannot be divided into 4 shards: set --batch-size 128 or 132"
+    ):
         SMALL.replace(batch_size=130, shards=4)
     with pytest.raises(ConfigurationError, match=r"set --batch-size 4$"):
         SMALL.replace(batch_size=3, shards=4)
