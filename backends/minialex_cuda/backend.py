@@ -21,7 +21,6 @@ from minialex_cuda.compiler.workspace import Workspace
 from minialex_cuda.diagnose import energy
 from minialex_cuda.diagnose.diagnosis import Diagnosis, open_device
 from minialex_cuda.ops import OPERATIONS
-from minialex_cuda.ops.elementwise import add, scale
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.arrivals import Arrivals
 from minialex_cuda.runtime.place import EagerPlace

@@ -281,6 +281,7 @@ def _carry_out(
     # before there is a run, so that a network that does not fit leaves none behind
     start = finetuning.begin(recipe, data.class_names) if recipe.init_from and not resume else None
     listener = Unfailing(listener)
+    group.exchange("ready")  # a rank that cannot begin ends all before there is a run
     with _folder(group, path, None if resume else recipe.to_toml()) as run:
         if data.left_out and not resume and group.rank == 0:
             atomic.write_bytes(run.paths.folder / "left-out.tsv", data.left_out_table())

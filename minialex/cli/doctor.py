@@ -22,8 +22,14 @@ def doctor(
 ) -> int:
     """What this machine has for training, whether it works together, and the line that mends what does not.
 
+    Started by mpiexec it says where every process is, what it has, and how fast all of them add up.
+
     Ends with 0 if what was asked for works (training on the processor, --backend cuda, or --devices), else with 6.
     """
-    from minialex.doctor import examine
+    from minialex.doctor import examine, ranks
+    from minialex.ranks import joining
 
+    group = joining.join()
+    if group.size > 1:
+        return ranks.together(group, backend, quick)
     return examine.run(backend, devices, report, precision, steps, quick)

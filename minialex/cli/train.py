@@ -123,11 +123,14 @@ def start(words: Sequence[str], ranks: int, hosts: str | None, folder: Path) -> 
 
 def tell(run: TrainingRun, result: Result, screen: Console) -> None:
     """What came of a finished run; for a stopped one, how to go on."""
+    from minialex.ranks import joining
     from minialex.screen.formats import duration, plural, shell
 
     if result.evaluation is None:
         screen.print(f"stopped by {result.stopped} after step {result.progress.step}; go on with:")
-        screen.print("  " + shell("minialex", "train", "--resume", run.path))
+        size = joining.join().size
+        ranks = [] if size == 1 else ["--ranks", size]
+        screen.print("  " + shell("minialex", "train", *ranks, "--resume", run.path))
         return
     evaluation, classes = result.evaluation, run.recipe.classes
     screen.print(f"error        {evaluation.words(1)}; guessing: {100 * (1 - 1 / classes):.3g}%")

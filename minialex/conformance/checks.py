@@ -14,7 +14,6 @@ from typing import Any
 import hypothesis
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from minialex.backend.operations import Example, method, rule_of
 from minialex.backend.program import flatten
@@ -23,7 +22,7 @@ from minialex.backend.registry import protocol_faults
 from minialex.conformance.bounds import expected
 from minialex.conformance.case import IN_PLACE, LAYOUTS, Array, Case, each, lay_out, listed
 from minialex.conformance.compare import Disagreement, check_value, fail, same_bits
-from minialex.conformance.strategies import MOODS, STRATEGIES, Draw, Floats, make, refused, registered, wrong_calls
+from minialex.conformance.strategies import MOODS, STRATEGIES, Floats, make, refused, registered, wrong_calls
 from minialex.errors import ConfigurationError, DeviceMismatch
 
 _PLAIN = settings(

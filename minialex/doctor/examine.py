@@ -17,7 +17,7 @@ from minialex.backend import registry
 from minialex.backend.findings import Check, Copy, Device, Diagnosis, works
 from minialex.backend.protocol import Backend
 from minialex.doctor import pair as pairs
-from minialex.doctor import processor
+from minialex.doctor import processor, ranks
 from minialex.doctor.devices import Diagnose, diagnoses, rates_of, with_link
 from minialex.doctor.pair import Outcome, Progress
 from minialex.engine.session import placement_of
@@ -41,6 +41,7 @@ class Sources:
         host: gives the findings about the processor, for a backend that must work
         host_rates: measures it
         diagnoses: gives what backends know of their own devices
+        ranks: gives the findings about several processes; told whether to measure
         load: gives a backend
         recipe: what two devices train
         full: what they train for a few steps too, on devices of a backend's own
@@ -49,6 +50,7 @@ class Sources:
     host: Callable[[str], list[Check]] = processor.checks
     host_rates: Callable[[], Rates] = processor.measure
     diagnoses: Callable[[], Mapping[str, Diagnose]] = diagnoses
+    ranks: Callable[[bool], list[Check]] = lambda measure: ranks.checks(measure)  # noqa: PLW0108 - looked up late
     load: Callable[[str, str], Backend] = lambda name, precision: registry.load(name, precision=precision)
     recipe: Callable[[str], Recipe] = pairs.small_recipe
     full: Callable[[str], Recipe | None] = pairs.full_recipe
@@ -143,6 +145,8 @@ def examine(
             report.checks.append(_backend(sources, other, precision))
         if other == name:
             diagnosis = found
+    progress("several processes", 0)
+    report.checks += sources.ranks(not quick)
     if devices is not None:
         _pair(report, sources, name, devices, precision, steps, diagnosis, progress)
     return report
@@ -247,13 +251,15 @@ def _pair(
 
 
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red", "missing": "dim"}
-TITLES = {"cpu": "this machine", "pair": "two devices"}
+TITLES = {"cpu": "this machine", "pair": "two devices", "ranks": "several processes (train --ranks)"}
 
 
 def show(report: Report, screen: Console) -> None:
     """The findings, one a line, and below each what mends it; lines are not broken, so that they can be copied."""
     width = max(len(check.topic) for check in report.checks)
-    areas = sorted({check.area for check in report.checks}, key=lambda area: (area == "pair", area != "cpu", area))
+    areas = sorted(
+        {check.area for check in report.checks}, key=lambda area: (area == "pair", area == "ranks", area != "cpu", area)
+    )
     for area in areas:
         checks = [check for check in report.checks if check.area == area]
         title = TITLES.get(area, f"devices for --backend {area}")

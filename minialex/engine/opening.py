@@ -69,10 +69,10 @@ def prepare(recipe: Recipe, data: DataSet, ranks: int = 1) -> Recipe:
     """
     sizes = admissible(max(1, recipe.shards))
     if ranks not in sizes:
-        fit = ", ".join(map(str, sizes[:-1])) + f" or {sizes[-1]}" if len(sizes) > 1 else "1"
+        fit = f"{', '.join(map(str, sizes[:-1]))} or {sizes[-1]} ranks" if len(sizes) > 1 else "1 rank"
         raise ConfigurationError(
-            f"this run's batch is summed in {max(1, recipe.shards)} shard{'s' if recipe.shards > 1 else ''}: start {fit} "
-            f"rank{'s' if len(sizes) > 1 else ''}, not {ranks} (or a new run with --shards {ranks}, with other roundings)"
+            f"this run's batch is summed in {max(1, recipe.shards)} shard{'s' if recipe.shards > 1 else ''}: start "
+            f"{fit}, not {ranks} (or a new run with --shards {ranks}, with other roundings)"
         )
     classes = len(data.class_names)
     if recipe.classes == 0:

@@ -89,8 +89,8 @@ def training_step(
             that is not learned)
 
     Returns:
-        `LOSS` and `PROBS` of each of the rank's shards and, for every updated parameter, how many of its elements were ``"skipped"``, since the result
-        would not have been finite.
+        `LOSS` and `PROBS` of each of the rank's shards and, for every updated parameter, how many of its elements were
+        ``"skipped"``, since the result would not have been finite.
     """
     recipe = plan.recipe
     parameters = plan.network.parameters(len(plan.placement))
@@ -235,7 +235,7 @@ STEPS: dict[Kind, Step] = {"train": training_step, "infer": inference_step}
 
 
 def record(plan: Plan, kind: Kind, batch_size: int, devices: tuple[str, ...]) -> Program:
-    """A step as a program, for so many images (of a batch that ranks share, this one's), on a backend with those devices."""
+    """A step as a program, for so many images (of a batch that ranks share, this one's), on such devices."""
     recorder = Recorder(devices)
 
     def watch(layer: str, column: int, phase: str) -> None:

@@ -107,7 +107,9 @@ def evaluate(
     done = 0
     for begin in range(0, len(split), group.size * batch_size):
         done = min(begin + group.size * batch_size, len(split))
-        indices = np.arange(min(begin + group.rank * batch_size, done), min(begin + (group.rank + 1) * batch_size, done))
+        indices = np.arange(
+            min(begin + group.rank * batch_size, done), min(begin + (group.rank + 1) * batch_size, done)
+        )
         if len(indices):
             images = split.read(indices)
             found = [s.probabilities(images, labels[indices], views)[0] for s in sessions]

@@ -58,7 +58,7 @@ class RunningSum(Generic[Part]):
 
 
 def admissible(shards: int) -> tuple[int, ...]:
-    """The numbers of ranks that may share so many shards: each gets as many, 2^j neighbours of one block, or one all."""
+    """The numbers of ranks that may share so many shards: each has 2^j neighbours of one block, or one has all."""
     block = shards & -shards
     sizes = {shards // (1 << power) for power in range(block.bit_length())}
     return tuple(sorted({1, *sizes}))

@@ -119,8 +119,8 @@ class TrainingFields:
     batch_size: int = option(128, "images of one step (5)", minimum=1)
     shards: int = option(
         0,
-        "equal parts of a batch that are computed alone and added up in a fixed order, so that as many processes give the "
-        "same bits; 0: as many as there are processes at the start, which for one is none",
+        "equal parts of a batch that are computed alone and added up in a fixed order, so that up to as many processes "
+        "give the same bits; 0: as many as there are processes at the start",
         minimum=0,
     )
     seed: int = option(0, "of every random number of the run", minimum=0, below=2**64)
@@ -355,7 +355,8 @@ def _check_together(recipe: Recipe) -> None:
         below, above = (recipe.shards * (recipe.batch_size // recipe.shards + more) for more in (0, 1))
         fits = f"{below} or {above}" if below else f"{above}"
         raise ConfigurationError(
-            f"a batch of {recipe.batch_size} images cannot be divided into {recipe.shards} shards: set --batch-size {fits}"
+            f"a batch of {recipe.batch_size} images cannot be divided into {recipe.shards} shards: "
+            f"set --batch-size {fits}"
         )
     if recipe.views not in (1, 10):
         raise ConfigurationError(f"recipe field 'views': expected 1 or 10, got {recipe.views}")

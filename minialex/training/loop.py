@@ -194,9 +194,7 @@ def train(
     data = labelled(recipe, data)
     decides = resuming.deciding(recipe, data)
     check_alike(group, recipe, decides)
-    begun = _shared(
-        group, None if isinstance(run, Follower) else _begin(recipe, data, run, resume, start, decides)
-    )
+    begun = _shared(group, None if isinstance(run, Follower) else _begin(recipe, data, run, resume, start, decides))
     session = Session(
         recipe, backend, placement, begun.statistics, begun.weights or None, begun.momentum or None, group=group
     )

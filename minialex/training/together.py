@@ -74,7 +74,7 @@ def check_weights(group: Group, session: Session, step: int) -> None:
     """
     if group.size == 1:
         return
-    sums = [zlib.crc32(np.ascontiguousarray(array)) for _, array in sorted(session.weights().items())]
+    sums = [zlib.crc32(np.ascontiguousarray(array).data) for _, array in sorted(session.weights().items())]
     told = group.exchange(sums)
     for rank, found in enumerate(told):
         if found != told[0]:

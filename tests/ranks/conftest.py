@@ -1,4 +1,4 @@
-"""A group whose ranks are threads of one process; and ranks of tiny programs, started as `train --ranks` starts its own."""
+"""Groups of ranks: threads of one process, and processes that are started as `train --ranks` starts its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from minialex.ranks.group import Arrays, FixedOrder, Place
-
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

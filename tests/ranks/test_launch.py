@@ -13,7 +13,8 @@ import pytest
 
 from minialex.cli.app import run
 from minialex.errors import ConfigurationError
-from minialex.ranks import launch
+from minialex.ranks import joining, launch
+from minialex.ranks.group import ALONE
 from minialex.ranks.launch import Launcher, check_library, check_size, launcher
 
 VARIABLES = {
@@ -152,6 +153,7 @@ def test_options_that_do_not_fit(
 ) -> None:
     for name, value in VARIABLES["mpich"].items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(joining, "join", lambda: ALONE)
     assert run(["train", *words]) == 2
     assert capsys.readouterr().err == said
 

@@ -77,7 +77,7 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
         labels = np.arange(4)
         return Evaluation(np.eye(4)[np.where(labels < right, labels, (labels + 1) % 4)].astype(np.float32), labels)
 
-    def steps(session: Any, split: Any, step: int, now: EpochRates) -> Any:
+    def steps(session: Any, split: Any, step: int, now: EpochRates, group: Any) -> Any:
         for number in range(step + 1, step // 12 * 12 + 13):
             probs = np.eye(2)[[0, number % 2]]  # the second image is right in every other step
             outcome = StepOutcome(float(number), probs, ())

@@ -72,7 +72,7 @@ def test_they_come_out_as_the_protocol_has_them(placement: tuple[str, str]) -> N
 def test_so_does_what_is_made_of_them() -> None:
     program = steps.program_of("train", "float64", ("cpu:0", "cpu:0"), ("cpu:0", "cpu:1"), more=False)
     dw = next(value for name, value in gradients(program).items() if len(value.shape) == 4 and name.layer == "conv2")
-    w = next(value for name, value in program.bound.items() if (*name[:3], name.role) == ("conv2", "weight", 0, "parameter"))
+    w = program.bound[ArrayName("conv2", "weight")]
     register("by_place", lambda xp, x: x * xp.arange(x.shape[-1]), lambda xp, dy, x: dy)
     longer, made = after(program, ("add", (dw, dw)), ("scale", (0, 0.5)), ("by_place", (1,)), ("add", (2, w)))
     names = [ArrayName(role=f"made {number}") for number in range(len(made))]
