@@ -303,7 +303,8 @@ def _classes(path: Path, found: list[Line]) -> tuple[tuple[str, ...], dict[str, 
     if len(values) < len(labels):
         odd = [line for line in found if line.label not in values]
         if values and all(_decimal(line.label) for line in odd):  # a spreadsheet's: names would hide the slip
-            raise DataError(f"{path}, line {odd[0].number}: class '{odd[0].label}' is no whole number, where others are.")
+            where = f"{path}, line {odd[0].number}"
+            raise DataError(f"{where}: class '{odd[0].label}' is no whole number, where others are.")
         names = tuple(sorted(labels))
         return names, {name: number for number, name in enumerate(names)}
     seen = sorted(set(values.values()))
