@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minialex.errors import DataError
+
+_PIXELS = 1 << 16  # of a channel, that are summed at a time: they stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,17 @@ class Sums:
         """Add images, uint8 [n, 3, S, S]."""
         sums = np.zeros(self.pixels.shape, np.int32)  # room for 8 million images
         products = np.zeros((3, 3), object)
-        channels = np.empty(self.pixels.shape, self._exact)
-        for image in images:
-            np.add(sums, image, out=sums)
-            np.copyto(channels, image)
+        together = max(1, _PIXELS // self.pixels[0].size)  # small images, or Python would take longer than the sums
+        room: NDArray[np.floating[Any]] = np.empty((together, *self.pixels.shape), self._exact)
+        for start in range(0, len(images), together):
+            some = images[start : start + together]
+            for image in some:
+                np.add(sums, image, out=sums)
+            channels = room[: len(some)]
+            np.copyto(channels, some)
             for i in range(3):
                 for j in range(i, 3):
-                    rows = np.einsum("hw,hw->h", channels[i], channels[j])
+                    rows = np.einsum("nhw,nhw->nh", channels[:, i], channels[:, j])
                     products[i, j] += int(rows.sum(dtype=np.float64))  # far below 2^53
         self.images += len(images)
         self.pixels += sums

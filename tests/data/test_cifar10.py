@@ -9,6 +9,7 @@ import tarfile
 import numpy as np
 import pytest
 
+from minialex.data import load
 from minialex.data.sets import cifar10
 from minialex.errors import DataError
 
@@ -283,3 +284,11 @@ def test_the_real_archive(real_data):
     assert data.class_names == cifar10.CLASS_NAMES
     mean = data.train.read(np.arange(2000)).mean(axis=(0, 2, 3))
     assert np.abs(mean - (125.3, 123.0, 113.9)).max() < 4  # red, green, blue of the official images
+
+
+def test_the_training_part_is_measured_on_the_images_that_training_takes(archive):
+    few = load(f"cifar10:{archive}", train_images=6, validation_images=2)
+    measured = load(f"cifar10:{archive}", train_images=6, validation_images=2, part="train")
+    assert len(few.train) == 6
+    assert measured.validation.labels.tolist() == few.train.labels.tolist()
+    assert (measured.validation.read(np.arange(6)) == few.train.read(np.arange(6))).all()
