@@ -50,7 +50,8 @@ class CudaBackend:
 
     Args:
         precision: what the operands of float32 matrix products are rounded to: ``"float32"``, ``"tf32"`` or
-            ``"bfloat16"``; sums, weights and everything else are float32
+            ``"bfloat16"``, in which compiled steps also keep what layers give and its gradients; sums, weights and
+            their gradients are float32
         runtime: the devices; None for the GPUs of this machine, `minialex_cuda.runtime.fake.FakeRuntime` for pretend
             ones
 
