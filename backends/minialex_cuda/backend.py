@@ -50,11 +50,13 @@ class CudaBackend:
 
     Args:
         precision: what the operands of float32 matrix products are rounded to: ``"float32"``, ``"tf32"`` or
-            ``"bfloat16"``; sums, weights and everything else are float32
+            ``"bfloat16"``, in which compiled steps also keep what layers give and its gradients; sums, weights and
+            their gradients are float32
         runtime: the devices; None for the GPUs of this machine, `minialex_cuda.runtime.fake.FakeRuntime` for pretend
             ones
 
     Raises:
+        ConfigurationError: If there is no such precision, here or at all.
         BackendUnavailable: If CuPy, Numba CUDA, a driver or a device is missing or too old; says which, and what to do.
     """
 
@@ -67,6 +69,9 @@ class CudaBackend:
             )
         self.precision = precision
         self.runtime: Runtime = open_device() if runtime is None else runtime
+        for device in self.runtime.devices if precision == "bfloat16" else ():
+            if not self.runtime.has_bfloat16(device):
+                raise ConfigurationError(f"{device} has no bfloat16 (cards since Ampere, 2020, have): use float32")
         self._places = {
             device: EagerPlace(self.runtime, device, self.runtime.stream(device), precision)
             for device in self.runtime.devices

@@ -126,7 +126,7 @@ def _forward(storage: Storage, window: int) -> GridKernel:
     def in_row(x, image, h, q, c, H, W, words, k, alpha, beta, first):
         """The largest of a row of a window, and where it was."""
         best = _LEAST
-        where = _all(np.uint32(0))
+        where = _all(np.uint32(first))
         if h < H:
             for s in range(3):
                 w = np.int32(2 * q + s)

@@ -94,6 +94,9 @@ class DeviceRuntime(Runtime):
         self._convolutions: dict[str, Convolutions] = {}
         self._reached: set[tuple[int, int]] = set()
 
+    def has_bfloat16(self, device: str) -> bool:
+        return int(cupy.cuda.Device(self.devices.index(device)).compute_capability) >= 80
+
     def stream(self, device: str) -> DeviceStream:
         index = self.devices.index(device)
         with cupy.cuda.Device(index):

@@ -101,6 +101,10 @@ class Runtime(ABC):
         """Bytes of memory that somebody holds."""
         return self._in_use[device]
 
+    def has_bfloat16(self, device: str) -> bool:
+        """Whether a device has instructions for it."""
+        return True
+
     def flat(self, memory: Memory, offset: int, count: int, dtype: Any) -> Flat:
         """Numbers within a block, from a byte on."""
         kind = np.dtype(dtype)

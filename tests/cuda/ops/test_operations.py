@@ -126,6 +126,16 @@ def test_arrays_of_others_are_refused(cuda: CudaBackend) -> None:
         cuda.zeros((1,), "float32", "cuda:7")
 
 
+def test_a_card_without_bfloat16_says_so() -> None:
+    class Turing(FakeRuntime):
+        def has_bfloat16(self, device: str) -> bool:
+            return False
+
+    assert CudaBackend(runtime=Turing()).precision == "float32"
+    with pytest.raises(ConfigurationError, match=r"cuda:0 has no bfloat16 .*: use float32"):
+        CudaBackend(runtime=Turing(), precision="bfloat16")
+
+
 def test_memory_that_is_not_there(cuda: CudaBackend) -> None:
     small = CudaBackend(runtime=FakeRuntime(memory=1000))
     kept = small.zeros((200,), "float32", "cuda:0")
