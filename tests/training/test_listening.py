@@ -119,15 +119,15 @@ def test_a_listener_hears_what_the_backend_does_before_a_step(tmp_path: Path, mo
             told.append(words)
 
     def make_step(*args: Any) -> Any:
-        hearer()("compiling", 12, 57, "kernels")
+        hearer()("compiling kernels", 12, 57, "kernels")
         return original(*args)
 
     original = session.make_step
     monkeypatch.setattr(session, "make_step", make_step)
     minialex.train("shapes", backend="numpy", train_images=16, validation_images=16, batch_size=16, epochs=1,
                    kernels=(4,) * 5, features=(8, 8), out=tmp_path / "run", progress=Hearing())  # fmt: skip
-    assert set(told) == {("compiling", 12, 57, "kernels")}
-    hearer()("compiling", 12, 57, "kernels")  # nobody listens any more
+    assert set(told) == {("compiling kernels", 12, 57, "kernels")}
+    hearer()("compiling kernels", 12, 57, "kernels")  # nobody listens any more
 
 
 def test_only_what_hinders_showing_is_passed_over(capfd: pytest.CaptureFixture[str]) -> None:
