@@ -33,6 +33,7 @@ def test_a_speed_that_rounds_to_nothing_is_not_told(monkeypatch: pytest.MonkeyPa
         for count in (0, 12):
             tell(count)
     assert screen.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "compiling: 0 of 57 kernels",
         "compiling: 12 of 57 kernels, 1 min 52 s left",
     ]
 
