@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 Tell = Callable[[str, int, int, str], None]
-"""Takes what is being done (``"compiling"``), how many are done, of how many, and what is counted (``"kernels"``)."""
+"""Takes what is done, how many are done, of how many, and what is counted: "compiling kernels", 12, 57, "kernels"."""
 
 _hearer: ContextVar[Tell] = ContextVar("hearer")
 

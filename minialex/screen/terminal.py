@@ -95,7 +95,8 @@ class Meter:
         began, first = self.begun[what]
         rate = (done - first) / max(now - began, 1e-9)
         if not note and rate > 0:
-            note = (f"{duration((total - done) / rate)} left, " if total else "") + f"{rate:,.0f} {unit}/s"
+            left = f"{duration((total - done) / rate)} left" if total else ""
+            note = ", ".join(filter(None, (left, f"{rate:,.0f} {unit}/s" if rate > 0.5 else "")))
         if self.screen.is_terminal:
             count = "" if short else f"{done:,}/{total:,}" if total else f"{done:,}" if done else ""
             shown = ", ".join(filter(None, (count, note)))

@@ -25,6 +25,19 @@ def test_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_a_speed_that_rounds_to_nothing_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(0.0, 30.0)
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
+    screen = Console(width=100, file=io.StringIO())
+    with counting(screen, "compiling", 57, "kernels") as tell:
+        for count in (0, 12):
+            tell(count)
+    assert screen.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "compiling: 0 of 57 kernels",
+        "compiling: 12 of 57 kernels, 1 min 52 s left",
+    ]
+
+
 def test_what_is_printed_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     console().print("minialex[cuda] :cat:")
     assert capsys.readouterr().out == "minialex[cuda] :cat:\n"

@@ -78,9 +78,9 @@ def test_the_bar_says_how_many_kernels_are_compiled() -> None:
     screen = Console(file=out, width=80, force_terminal=True, color_system=None, markup=False, highlight=False)
     with display.TrainingDisplay(screen) as listener:
         for done in (0, 12, 57):
-            listener.preparing("compiling", done, 57, "kernels")
+            listener.preparing("compiling kernels", done, 57, "kernels")
             listener.meter.progress.refresh()
-    assert re.search(r"compiling +[━╸╺ ]+ +12/57, .*kernels/s", out.getvalue())
+    assert re.search(r"compiling kernels +[━╸╺ ]+ +12/57, .*kernels/s", out.getvalue())
 
 
 @pytest.mark.parametrize("classes", [5, 6])

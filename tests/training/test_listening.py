@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from minialex.backend.hearing import hearer
+from minialex.engine import session
 from minialex.errors import DataError
 from minialex.runs import checkpoint
 from minialex.runs.run_folder import read_metrics
@@ -105,6 +107,27 @@ def test_an_epoch_is_saved_before_it_is_told(tmp_path: Path) -> None:
                    kernels=(4,) * 5, features=(8, 8), out=tmp_path / "run", progress=Watching())  # fmt: skip
     assert [(step, saved) for step, saved, _ in seen] == [(3, 3), (6, 6)]
     assert all(last["step"] == step for step, _, last in seen)
+
+
+def test_a_listener_hears_what_the_backend_does_before_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import minialex
+
+    told = []
+
+    class Hearing(Listener):
+        def preparing(self, *words: Any) -> None:
+            told.append(words)
+
+    def make_step(*args: Any) -> Any:
+        hearer()("compiling kernels", 12, 57, "kernels")
+        return original(*args)
+
+    original = session.make_step
+    monkeypatch.setattr(session, "make_step", make_step)
+    minialex.train("shapes", backend="numpy", train_images=16, validation_images=16, batch_size=16, epochs=1,
+                   kernels=(4,) * 5, features=(8, 8), out=tmp_path / "run", progress=Hearing())  # fmt: skip
+    assert set(told) == {("compiling kernels", 12, 57, "kernels")}
+    hearer()("compiling kernels", 12, 57, "kernels")  # nobody listens any more
 
 
 def test_only_what_hinders_showing_is_passed_over(capfd: pytest.CaptureFixture[str]) -> None:

@@ -68,31 +68,33 @@ CHUNK = 20 << 20
 
 @intrinsic(prefer_literal=True)
 def transform_tile(
-    typing: Any, which: Any, r: Any, high: Any, broad: Any, out: Any, out0: Any, out_row: Any, out_step: Any,
+    typing: Any, which: Any, r: Any, high: Any, out: Any, out0: Any, out_row: Any, out_step: Any,
     x: Any, x0: Any, x_row: Any, x_step: Any, scratch: Any, small: Any,
 ) -> Any:  # fmt: skip
-    """matrix · tile · matrixᵀ for one vector of channels: `broad` numbers a row of the tile, `high` rows of the result.
+    """matrix · tile · matrixᵀ for one vector of channels; of the result of `OUTPUT` the first `high` rows.
 
     The matrix is that of `which` for kernels of r × r: of all r there are, the loops are compiled, and r tells which run.
     """
     if not (is_floats(out) and out == x == scratch and isinstance(which, types.IntegerLiteral)):
         return None
     n = [types.intp] * 3
-    signature = types.void(which, *n, out, *n, x, *n, scratch, types.intp)
+    signature = types.void(which, *n[1:], out, *n, x, *n, scratch, types.intp)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, r, high, broad, out_, out0, out_row, out_step, x_, x0, x_row, x_step, scratch_, small = arguments
+        _, r, high, out_, out0, out_row, out_step, x_, x0, x_row, x_step, scratch_, small = arguments
         target, source, between = (Pointer(context, builder, out, array) for array in (out_, x_, scratch_))
         lane = ir.Constant(I64, target.vector.count)
-        row = builder.mul(broad, lane)
         for size, m in TILES.items():
             matrix = _matrix(which.literal_value, m, size)
+            broad = len(matrix[0])
+            row = ir.Constant(I64, broad * target.vector.count)
+            rows = high if which.literal_value == OUTPUT else ir.Constant(I64, len(matrix))
             with builder.if_then(builder.icmp_signed("==", r, ir.Constant(I64, size))):
-                with cgutils.for_range(builder, broad) as column:
+                with cgutils.for_range(builder, ir.Constant(I64, broad)) as column:
                     place = builder.add(small, builder.mul(column.index, lane))
                     first = builder.add(x0, builder.mul(column.index, x_step))
                     _transform(matrix, between, place, row, source, first, x_row)
-                with cgutils.for_range(builder, high) as line:
+                with cgutils.for_range(builder, rows) as line:
                     place = builder.add(out0, builder.mul(line.index, out_row))
                     first = builder.add(small, builder.mul(line.index, row))
                     _transform(matrix, target, place, out_step, between, first, lane)
@@ -138,7 +140,7 @@ def transform_row(which, m, r, x, size, top, left, first, step, broad, across, o
     for q in range(across):
         for c in range(0, wide, vector_lanes(scratch)):
             transform_tile(
-                which, r, n, broad, out, t + q * wide + c, n * distance, distance,
+                which, r, n, out, t + q * wide + c, n * distance, distance,
                 scratch, image + q * step * wide + c, pixels * wide, wide, scratch, image + broad * pixels * wide,
             )  # fmt: skip
 
@@ -153,7 +155,7 @@ def weights_kernel(worker, begin, end, m, r, packed, C, blocks, out, wide, scrat
         block, c = divmod(item, C)
         for v in range(0, wide, lane):
             transform_tile(
-                KERNEL, r, n, r, out, (block * C + c) * wide + v, n * blocks * C * wide, blocks * C * wide,
+                KERNEL, r, n, out, (block * C + c) * wide + v, n * blocks * C * wide, blocks * C * wide,
                 packed, (block * r * r * C + c) * wide + v, r * C * wide, C * wide, scratch, small,
             )  # fmt: skip
 
@@ -204,7 +206,7 @@ def forward_kernel(
                 for k in range(0, K, lane):
                     result = small + n * n * lane
                     transform_tile(
-                        OUTPUT, r, high, n, scratch, result, m * lane, lane,
+                        OUTPUT, r, high, scratch, result, m * lane, lane,
                         scratch, t + k, n * size_out, size_out, scratch, small,
                     )  # fmt: skip
                     for i in range(high):
@@ -276,7 +278,7 @@ def gradient_kernel(worker, begin, end, m, r, sums, C, Crows, Kp, dw, k0, K, scr
     for c in range(begin, end):
         for k in range(k0 // lane * lane, k0 + K, lane):
             transform_tile(
-                GRADIENT, r, r, n, scratch, done, r * lane, lane,
+                GRADIENT, r, r, scratch, done, r * lane, lane,
                 sums, c * Kp + k, n * Crows * Kp, Crows * Kp, scratch, small,
             )  # fmt: skip
             for place_k in range(max(k, k0), min(k + lane, k0 + K)):

@@ -29,7 +29,7 @@ FEW = 8
 """Kernels for which a helper is worth its start, about a second."""
 MOST = 3
 """Helpers at most; each takes some 250 MB."""
-WORDS = "compiling"
+WORDS = "compiling kernels"
 
 Job = tuple[Any, tuple[Any, ...]]
 """A kernel, and the types of its arguments."""

@@ -57,8 +57,8 @@ def test_a_helper_compiles_for_this_process(tmp_path: Path, monkeypatch: pytest.
     assert found["here"] < 9, "the helper has compiled none"
     done = [words[1] for words in found["told"]]
     assert done == sorted(done)
-    assert found["told"][0] == ["compiling", 0, 9, "kernels"]
-    assert found["told"][-1] == ["compiling", 9, 9, "kernels"]
+    assert found["told"][0] == ["compiling kernels", 0, 9, "kernels"]
+    assert found["told"][-1] == ["compiling kernels", 9, 9, "kernels"]
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_what_a_helper_leaves_is_compiled_here(jobs: list[Job], monkeypatch: pyt
     told: list[Told] = []
     with hearing(lambda *words: told.append(words)):
         compile_all(jobs, 2)
-    assert told[-1] == ("compiling", len(jobs), len(jobs), "kernels")
+    assert told[-1] == ("compiling kernels", len(jobs), len(jobs), "kernels")
 
 
 def test_a_helper_ends_with_a_stop(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
