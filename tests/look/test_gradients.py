@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from minialex import philox
 from minialex.errors import ConfigurationError
-from minialex.look.gradients import Saliency, maximise, saliency
+from minialex.look.gradients import JITTER, Saliency, maximise, saliency
+from minialex.look.sensitivity import blank
 from minialex.look.units import output_shape
 
 DOUBLE = {"dtype": "float64"}
@@ -90,6 +92,22 @@ def test_a_neuron_climbs_and_says_so(make_session) -> None:
     assert found.place is None
     assert (found.after > found.before).all()
     assert told == list(range(1, 9))
+
+
+def test_an_image_that_was_moved_about_is_moved_back(make_session) -> None:
+    session = make_session()
+    found = maximise(session, "conv1", (0,), steps=1)
+
+    def middle(y):
+        return np.eye(y[0].size)[[np.ravel_multi_index((0, *found.place), y.shape[1:])]].reshape(y.shape)
+
+    seen = session.input_gradient(session.inputs(blank(session)[None]), "conv1", middle)[0].any(axis=0)
+    by = philox.below(philox.Stream(0, philox.purpose("look/jitter"), 0), 1, (2 * JITTER + 1,) * 2)[0] - JITTER
+    assert by.any(), "it was moved"
+    difference = np.abs(found.images[0].astype(int) - blank(session)[:, 2:30, 2:30]).max(axis=0)
+    changed = difference > 30  # not by noise
+    assert changed.sum() > 5
+    assert not (changed & ~np.roll(seen, -by, (0, 1))).any(), "the unit saw the moved image"
 
 
 def test_a_unit_alone_has_the_image_that_it_has_among_others(make_session) -> None:

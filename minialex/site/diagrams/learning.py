@@ -58,10 +58,10 @@ def wires() -> Drawing:
         drawing.text(x, y, shown(forward[name]), "one", 13, "start", bold=True, data_value=name)
         drawing.text(x, y + 15, f"∂ {shown(back[name])}", "two", 12, "start", data_slope=name)
 
-    inputs = {"w1": ("w₁", 34.0), "x1": ("x₁", 104.0), "w2": ("w₂", 178.0), "x2": ("x₂", 248.0), "b": ("b", 322.0)}
+    inputs = {"w1": ("w₁", 28.0), "x1": ("x₁", 96.0), "w2": ("w₂", 168.0), "x2": ("x₂", 236.0), "b": ("b", 304.0)}
     nodes = {
-        "p1": (69.0, 122.0),
-        "p2": (213.0, 122.0),
+        "p1": (62.0, 122.0),
+        "p2": (202.0, 122.0),
         "z": (191.0, 214.0),
         "y": (191.0, 286.0),
         "loss": (191.0, 358.0),
@@ -83,7 +83,7 @@ def wires() -> Drawing:
         drawing.text(x, y + 5, words, "ink", 13)
     labels = {"p1": "w₁x₁", "p2": "w₂x₂", "z": "z", "y": "y", "loss": "loss"}
     for name, x, y, apart in (
-        ("p1", 86.0, 178.0, 6), ("p2", 164.0, 160.0, 6), ("z", 200.0, 242.0, 18),
+        ("p1", 80.0, 178.0, 6), ("p2", 154.0, 158.0, 6), ("z", 200.0, 242.0, 18),
         ("y", 200.0, 314.0, 18), ("loss", 200.0, 388.0, 18)
     ):  # fmt: skip
         wire(x, y, name)
