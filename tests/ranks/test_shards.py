@@ -17,6 +17,8 @@ from minialex.errors import ConfigurationError
 from minialex.ranks.group import ALONE
 from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load, parse
+from minialex_cuda import CudaBackend
+from minialex_cuda.runtime.fake import FakeRuntime
 from minialex_numba import NumbaBackend
 from minialex_numba.compiler.step import Step
 from minialex_numpy import NumpyBackend
@@ -92,6 +94,24 @@ def test_compiled_on_any_number_of_ranks(together: Any, columns: int) -> None:
     assert isinstance(session.step("train", recipe.batch_size), Step), "the step was not compiled"
     sha = check(together, recipe, lambda: NumbaBackend(threads=1))
     assert train(opened(recipe, NumbaBackend(threads=2)))[0] == sha
+
+
+def test_a_compiler_that_places_no_sums_compiles_what_is_before_and_after_them(together: Any) -> None:
+    recipe = SMALL.replace(shards=2, batch_size=4)
+    made: list[Any] = []
+
+    def work(group: Any) -> Any:
+        session = opened(recipe, CudaBackend(runtime=FakeRuntime()), group, ("cuda:0", "cuda:1"))
+        compile_step = session.backend.compile_step
+        session.backend.compile_step = lambda *given: made.append(compile_step(*given)) or made[-1]
+        return train(session)
+
+    wanted = work(ALONE)
+    assert len(made) == 1
+    results = together(2, work)
+    assert [found[0] for found in results] == [wanted[0]] * 2
+    assert [type(step).__name__ for step in made[1:]].count("NoneType") == 2  # the whole step
+    assert len(made) == 1 + 2 * 3
 
 
 def test_a_compiled_step_in_shards_is_near_the_walked_one() -> None:
