@@ -77,6 +77,6 @@ def failed(error: str) -> bool:
 
 def leave(code: int) -> int:
     """End together with the other ranks (see `MpiGroup.leave`); returns the code to end with."""
-    global _joined  # noqa: PLW0603 - there is one world
+    global _joined
     group, _joined = _joined, None
     return code if group is None else group.leave(code, _error)

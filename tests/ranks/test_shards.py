@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 
 from minialex.backend.recorder import interpret
 from minialex.data.statistics import Statistics
+from minialex.engine import opening
+from minialex.engine.opening import placement_of_rank
 from minialex.engine.schedule import EpochRates
 from minialex.engine.session import Session, mean_loss
 from minialex.engine.step import record
@@ -169,3 +172,34 @@ def test_gradients_go_to_the_other_ranks_while_those_before_are_still_to_come(mo
     assert order.index(("sum_over_ranks", "fc8")) < order.index(("linear_backward", "fc6"))
     assert order.index(("sum_over_ranks", "fc6")) < order.index(("conv2d_backward", "conv5"))
     assert order.index(("sum_over_ranks", "fc6")) < order.index(("sum_over_ranks", "conv1"))
+
+
+@pytest.mark.parametrize(
+    ("devices", "first", "wanted"),
+    [
+        (4, ("cuda:0",), ["cuda:0", "cuda:1", "cuda:2"]),
+        (6, ("cuda:0", "cuda:1"), ["cuda:0,cuda:1", "cuda:2,cuda:3", "cuda:4,cuda:5"]),
+        (2, ("cuda:0", "cuda:0"), ["cuda:0,cuda:0", "cuda:1,cuda:1", "rank 2 on here has no device"]),
+    ],
+)
+def test_ranks_of_a_machine_have_devices_of_their_own(
+    together: Any, devices: int, first: tuple[str, ...], wanted: list[str]
+) -> None:
+    backend: Any = SimpleNamespace(devices=tuple(f"cuda:{number}" for number in range(devices)))
+
+    def work(group: Any) -> str:
+        try:
+            return ",".join(placement_of_rank(backend, first, group))
+        except ConfigurationError as error:
+            return str(error)
+
+    assert all(found.startswith(there) for found, there in zip(together(3, work), wanted, strict=True))
+
+
+def test_ranks_share_the_hosts_memory_and_what_a_launcher_gave_them(together: Any, monkeypatch: Any) -> None:
+    host: Any = SimpleNamespace(devices=("cpu:0", "cpu:1"))
+    assert together(3, lambda group: placement_of_rank(host, ("cpu:1",), group)) == [("cpu:1",)] * 3
+    numbers = iter("012")
+    monkeypatch.setattr(opening, "os", SimpleNamespace(environ=SimpleNamespace(get=lambda *_: next(numbers))))
+    one: Any = SimpleNamespace(devices=("cuda:0",))
+    assert together(3, lambda group: placement_of_rank(one, ("cuda:0",), group)) == [("cuda:0",)] * 3
