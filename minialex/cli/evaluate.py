@@ -46,6 +46,7 @@ def evaluate(
     from minialex.engine.opening import precision_of, validation_for
     from minialex.evaluation import calibration
     from minialex.figures import pictures
+    from minialex.ranks import joining
     from minialex.runs import weights_file
     from minialex.screen.sheet import Sheet
     from minialex.screen.terminal import console, document, metered
@@ -59,7 +60,9 @@ def evaluate(
         TrainedNet(network, backends[name], machine.devices, str(path))
         for path, network, name in zip(runs, networks, precisions, strict=True)
     ]
+    group = joining.join()
     screen, said = console(), console(stderr=True)
+    screen.quiet = said.quiet = group.rank > 0  # of several ranks one speaks
     images = data_for(nets[0], data, part)
     with metered(said) as meter:
 
@@ -77,7 +80,11 @@ def evaluate(
             if not json:
                 meter.tell("evaluating", done, total)
 
-        evaluation = evaluate_together(nets, views=views, data=images, batch_size=batch_size, progress=progress)
+        evaluation = evaluate_together(
+            nets, views=views, data=images, batch_size=batch_size, progress=progress, group=group
+        )
+    if group.rank:
+        return
     names, _ = validation_for(networks[0], images, str(runs[0]))
     titles = networks[0].words or names
     if reliability is not None:
