@@ -18,6 +18,7 @@ from minialex.engine.opening import load_data, precision_of, session_of, validat
 from minialex.errors import ConfigurationError
 from minialex.evaluation.errors import Evaluation, evaluate
 from minialex.look.neighbours import feature_layer
+from minialex.ranks.group import ALONE, Group
 from minialex.runs import weights_file
 from minialex.runs.weights_file import Weights
 
@@ -165,6 +166,7 @@ def evaluate_together(
     data: str | DataSet | None = None,
     batch_size: int = 100,
     progress: Callable[[int, int], None] = lambda done, images: None,
+    group: Group = ALONE,
 ) -> Evaluation:
     """Errors of one network, or of several whose probabilities are averaged, on a validation set.
 
@@ -175,6 +177,7 @@ def evaluate_together(
             validation part all images are measured.
         batch_size: images at a time
         progress: called with the numbers of images done and of all
+        group: the ranks that share the images, which all call this
 
     Raises:
         ConfigurationError: If the networks do not belong together, or the data has a class that they do not know.
@@ -199,6 +202,7 @@ def evaluate_together(
         views=views,
         batch_size=batch_size,
         progress=lambda done: progress(done, len(split)),
+        group=group,
     )
 
 

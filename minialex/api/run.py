@@ -14,7 +14,7 @@ from minialex.api.net import TrainedNet, load
 from minialex.backend import registry
 from minialex.data import DataSet, absolute, checked
 from minialex.data.store.store import is_store
-from minialex.engine.opening import load_data, prepare
+from minialex.engine.opening import load_data, placement_of_rank, prepare
 from minialex.engine.session import placement_of
 from minialex.errors import CheckpointError, ConfigurationError, MinialexError, NumericalError
 from minialex.evaluation.errors import Evaluation
@@ -270,7 +270,7 @@ def _carry_out(
         recipe = recipe if recipe.shards or resume else recipe.replace(shards=group.size)
     name = recipe.backend or registry.default_name()
     backend = registry.load(name, threads=threads or _threads(group, name), precision=recipe.precision)
-    placement = placement_of(backend, recipe.devices or None, recipe.columns)
+    placement = placement_of_rank(backend, placement_of(backend, recipe.devices or None, recipe.columns), group)
     recipe = recipe.replace(backend=name, devices=",".join(placement))
     variants.build(recipe.replace(classes=recipe.classes or 10))  # say what does not fit before data is read
     data = given or load_data(recipe.replace(skip_broken=False))  # the check follows, and says how far it is

@@ -33,7 +33,7 @@ from minialex.cli.recipe import recipe
 from minialex.cli.summary import summary
 from minialex.cli.train import train
 from minialex.errors import ConfigurationError, MinialexError, ResourceError
-from minialex.ranks import joining
+from minialex.ranks import joining, launch
 from minialex.screen import streams
 from minialex.screen.quiet import quiet_decoders
 
@@ -91,7 +91,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit code; errors are one line on standard error."""
     debug = "--debug" in arguments or bool(os.environ.get("MINIALEX_DEBUG"))
     try:
-        joining.join()
+        if launch.launcher() is not None:
+            joining.join()
         result: object = app(list(arguments) or ["--help"], standalone_mode=False, obj=list(arguments))
         return result if isinstance(result, int) else 0
     except MinialexError as error:

@@ -56,6 +56,7 @@ def evaluate(
     from minialex.evaluation import calibration
     from minialex.evaluation import super_classes as families
     from minialex.figures import pictures
+    from minialex.ranks import joining
     from minialex.runs import weights_file
     from minialex.screen.sheet import Sheet
     from minialex.screen.terminal import console, document, metered
@@ -69,7 +70,9 @@ def evaluate(
         TrainedNet(network, backends[name], machine.devices, str(path))
         for path, network, name in zip(runs, networks, precisions, strict=True)
     ]
+    group = joining.join()
     screen, said = console(), console(stderr=True)
+    screen.quiet = said.quiet = group.rank > 0  # of several ranks one speaks
     images = data_for(nets[0], data, part)
     with metered(said) as meter:
 
@@ -89,7 +92,11 @@ def evaluate(
             if not json:
                 meter.tell("evaluating", done, total)
 
-        evaluation = evaluate_together(nets, views=views, data=images, batch_size=batch_size, progress=progress)
+        evaluation = evaluate_together(
+            nets, views=views, data=images, batch_size=batch_size, progress=progress, group=group
+        )
+    if group.rank:
+        return
     within = None if groups is None else families.within(evaluation, groups)
     titles = networks[0].words or names
     if reliability is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from minialex.backend.protocol import Backend
 from minialex.data import DataSet, Split, checked, load
 from minialex.data.dataset import Relabelled, statistics_of, with_random_labels
 from minialex.engine import fingerprint
+from minialex.engine.columns import Placement
 from minialex.engine.session import Session, placement_of
 from minialex.errors import ConfigurationError, DataError
-from minialex.ranks.group import admissible
+from minialex.ranks.group import Group, admissible
 from minialex.recipe.fields import Recipe
 from minialex.runs import weights_file
 from minialex.runs.checkpoint import to_standard_error
@@ -92,6 +94,40 @@ def prepare(recipe: Recipe, data: DataSet, ranks: int = 1) -> Recipe:
             f"set image_size to {data.train.size} (and crop)"
         )
     return recipe
+
+
+HOST = "cpu"
+"""What devices' names begin with that are the host's own memory, which all its ranks share."""
+
+VISIBLE = ("CUDA_VISIBLE_DEVICES",)
+"""Variables by which a launcher gives every rank devices of its own."""
+
+
+def placement_of_rank(backend: Backend, placement: Placement, group: Group) -> Placement:
+    """Where a rank's columns live: of the ranks of one machine each has the next devices.
+
+    Args:
+        placement: the first one's, see `minialex.engine.session.placement_of`
+
+    Raises:
+        ConfigurationError: If there are not enough of them.
+    """
+    if group.size == 1 or placement[0].startswith(HOST):
+        return placement
+    own = group.places[group.rank]
+    visible = group.exchange([os.environ.get(name, "") for name in VISIBLE])
+    here = [seen for seen, place in zip(visible, group.places, strict=True) if place.host == own.host]
+    if len(here) > 1 and all(here.count(seen) == 1 for seen in here):  # the launcher has given them out already
+        return placement
+    each = len(set(placement))
+    numbers = [backend.devices.index(device) + own.local * each for device in placement]
+    if max(numbers) >= len(backend.devices):
+        there, fit = ", ".join(backend.devices), len(backend.devices) // each
+        raise ConfigurationError(
+            f"rank {group.rank} on {own.host} has no device of its own: {len(backend.devices)} are there ({there}), "
+            f"and each rank needs {each}: start {fit} on this machine"
+        )
+    return tuple(backend.devices[number] for number in numbers)
 
 
 def new_session(recipe: Recipe, data: DataSet, backend: Backend | None = None) -> Session:

@@ -17,6 +17,7 @@ from minialex.backend.program import LABELS, LOSS, PROBS, STEP, ArrayName, Compi
 from minialex.backend.protocol import Backend
 from minialex.backend.recorder import Recorder, as_backend
 from minialex.engine.columns import Executor, Placement
+from minialex.engine.halves import compile_halves
 from minialex.network.layers import Context
 from minialex.network.network import Network
 from minialex.ranks.group import ALONE, Group, RunningSum
@@ -282,7 +283,8 @@ def make_step(
     Args:
         bound: arrays that live longer than a step, on their devices
     """
-    compiled = backend.compile_step(record(plan, kind, batch_size, backend.devices), bound)
+    program = record(plan, kind, batch_size, backend.devices)
+    compiled = backend.compile_step(program, bound) or compile_halves(backend, program, bound)
     return walk_step(backend, plan, kind, bound) if compiled is None else compiled
 
 

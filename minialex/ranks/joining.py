@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from minialex.ranks import launch
-from minialex.ranks.group import ALONE, Group
 
 if TYPE_CHECKING:
+    from minialex.ranks.group import Group
     from minialex.ranks.mpi import MpiGroup
 
 _joined: MpiGroup | None = None
@@ -30,7 +30,11 @@ def join() -> Group:
         found = launch.launcher()
         if found is not None:
             _joined = _join(found)
-    return ALONE if _joined is None else _joined
+    if _joined is None:
+        from minialex.ranks.group import ALONE
+
+        return ALONE
+    return _joined
 
 
 def _join(found: launch.Launcher) -> MpiGroup:

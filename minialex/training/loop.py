@@ -28,6 +28,7 @@ from minialex.evaluation.errors import Evaluation, evaluate
 from minialex.network import variants
 from minialex.network.parameters import whole_shapes
 from minialex.ranks.group import ALONE, Group
+from minialex.ranks.watch import doing
 from minialex.recipe.fields import Recipe
 from minialex.runs import checkpoint
 from minialex.runs.run_folder import BEGUN, DATA, Follower, Run, RunData, has_data, read_data, write_data
@@ -127,7 +128,8 @@ def epoch_steps(
         while batch is not None and feed is not None:
             pending = session.start(feed)
             del feed  # or three batches would lie on the devices
-            following = next(source, None)
+            with doing("reading images"):
+                following = next(source, None)
             feed = None if following is None else session.upload(*following[1:], step + 1, now)
             outcome = session.finish(pending)
             step += 1
@@ -517,15 +519,16 @@ class Training:
         self.run.sync()
         if taken := self.meter.read():
             atomic.write_json(self.run.paths.folder / ENERGY, taken)
-        checkpoint.save(
-            self.run.paths.checkpoints,
-            self.progress.step,
-            self.session.weights(),
-            self.session.momentum(),
-            {**asdict(self.progress), "seed": self.recipe.seed, "epoch": self.epoch},
-            keep=self.recipe.keep_checkpoints,
-            best=best,
-        )
+        with doing("saving a checkpoint"):
+            checkpoint.save(
+                self.run.paths.checkpoints,
+                self.progress.step,
+                self.session.weights(),
+                self.session.momentum(),
+                {**asdict(self.progress), "seed": self.recipe.seed, "epoch": self.epoch},
+                keep=self.recipe.keep_checkpoints,
+                best=best,
+            )
 
     def record_steps(self, now: EpochRates | None = None) -> None:
         """Write the steps since the last time as one training record."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -156,14 +155,3 @@ def test_options_that_do_not_fit(
     monkeypatch.setattr(joining, "join", lambda: ALONE)
     assert run(["train", *words]) == 2
     assert capsys.readouterr().err == said
-
-
-def test_without_ranks_mpi4py_is_not_imported(tmp_path: Path) -> None:
-    code = (
-        "import sys, minialex; from minialex.cli.app import run; "
-        "sys.argv = ['minialex', 'train', '--backend', 'numpy', '--recipe', 'small', '--epochs', '1', '--batch-size', "
-        "'4', '--train-images', '4', '--validation-images', '2', '--out', sys.argv[1]]; "
-        "print(run(sys.argv[1:]), [name for name in sys.modules if name.startswith('mpi4py')])"
-    )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "run"], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "0 []", done.stderr

@@ -143,6 +143,11 @@ def test_a_run_goes_on_with_another_number_of_processes(trained: Path, tmp_path:
     assert "this run's batch is summed in 4 shards: start 1, 2 or 4 ranks, not 3" in words
 
 
+def test_errors_are_those_of_one_process(trained: Path) -> None:
+    words = ("evaluate", trained / "1" / "numpy-2", "--json", "--views", 10, "--backend", "numpy")
+    assert run(3, *words) == run(1, *words)
+
+
 def test_as_many_shards_as_processes_where_nothing_is_said(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE.format(columns=1, epochs=1).replace("shards = 4\n", ""))

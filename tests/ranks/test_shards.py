@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from minialex.backend.recorder import interpret
 from minialex.data.statistics import Statistics
+from minialex.engine import opening
+from minialex.engine.opening import placement_of_rank
 from minialex.engine.schedule import EpochRates
 from minialex.engine.session import Session, mean_loss
 from minialex.engine.step import record
@@ -94,6 +98,30 @@ def test_compiled_on_any_number_of_ranks(together: Any, columns: int) -> None:
     assert train(opened(recipe, NumbaBackend(threads=2)))[0] == sha
 
 
+class Picky:
+    """A backend whose compiler takes whatever has no sum over ranks in it."""
+
+    def __init__(self) -> None:
+        self.backend = NumpyBackend()
+        self.asked: list[bool] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def compile_step(self, program: Any, bound: Any) -> Any:
+        self.asked.append("sum_over_ranks" not in {call.operation for call in program.calls})
+        return interpret(program, self.backend, bound) if self.asked[-1] else None
+
+
+def test_a_compiler_that_places_no_sums_compiles_what_is_before_and_after_them(together: Any) -> None:
+    recipe = SMALL.replace(shards=4)
+    wanted, _ = train(opened(recipe, NumpyBackend()))
+    backends = [Picky(), Picky()]
+    results = together(2, lambda group: train(opened(recipe, backends[group.rank], group, ("cpu:0", "cpu:1"))))
+    assert [sha for sha, _ in results] == [wanted] * 2
+    assert [backend.asked for backend in backends] == [[False, True, True]] * 2
+
+
 def test_a_compiled_step_in_shards_is_near_the_walked_one() -> None:
     recipe = SMALL.replace(shards=4, dtype="float64")
     session, other = opened(recipe, NumbaBackend(threads=1)), opened(recipe, NumpyBackend())
@@ -144,3 +172,34 @@ def test_gradients_go_to_the_other_ranks_while_those_before_are_still_to_come(mo
     assert order.index(("sum_over_ranks", "fc8")) < order.index(("linear_backward", "fc6"))
     assert order.index(("sum_over_ranks", "fc6")) < order.index(("conv2d_backward", "conv5"))
     assert order.index(("sum_over_ranks", "fc6")) < order.index(("sum_over_ranks", "conv1"))
+
+
+@pytest.mark.parametrize(
+    ("devices", "first", "wanted"),
+    [
+        (4, ("cuda:0",), ["cuda:0", "cuda:1", "cuda:2"]),
+        (6, ("cuda:0", "cuda:1"), ["cuda:0,cuda:1", "cuda:2,cuda:3", "cuda:4,cuda:5"]),
+        (2, ("cuda:0", "cuda:0"), ["cuda:0,cuda:0", "cuda:1,cuda:1", "rank 2 on here has no device"]),
+    ],
+)
+def test_ranks_of_a_machine_have_devices_of_their_own(
+    together: Any, devices: int, first: tuple[str, ...], wanted: list[str]
+) -> None:
+    backend: Any = SimpleNamespace(devices=tuple(f"cuda:{number}" for number in range(devices)))
+
+    def work(group: Any) -> str:
+        try:
+            return ",".join(placement_of_rank(backend, first, group))
+        except ConfigurationError as error:
+            return str(error)
+
+    assert all(found.startswith(there) for found, there in zip(together(3, work), wanted, strict=True))
+
+
+def test_ranks_share_the_hosts_memory_and_what_a_launcher_gave_them(together: Any, monkeypatch: Any) -> None:
+    host: Any = SimpleNamespace(devices=("cpu:0", "cpu:1"))
+    assert together(3, lambda group: placement_of_rank(host, ("cpu:1",), group)) == [("cpu:1",)] * 3
+    numbers = iter("012")
+    monkeypatch.setattr(opening, "os", SimpleNamespace(environ=SimpleNamespace(get=lambda *_: next(numbers))))
+    one: Any = SimpleNamespace(devices=("cuda:0",))
+    assert together(3, lambda group: placement_of_rank(one, ("cuda:0",), group)) == [("cuda:0",)] * 3

@@ -25,7 +25,8 @@ WRITTEN = sorted(path for path in (ROOT / "docs").rglob("*.md") if "made" not in
 PROGRAMS = [
     path for path in WRITTEN if blocks.blocks(path.read_text(encoding="utf-8")) and path.stem != "teach"
 ]  # it has its own test
-NEEDS = {"weights": ("torch", "onnxruntime"), "look-inside": ("pyarrow",)}  # a developer may be without
+# a developer may be without
+NEEDS = {"weights": ("torch", "onnxruntime"), "look-inside": ("pyarrow",), "many-machines": ("mpi4py",)}
 
 
 def test_every_page_with_programs_is_run() -> None:

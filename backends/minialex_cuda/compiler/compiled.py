@@ -214,7 +214,7 @@ class Step:
         All shrinks with the batch but the gradients of parameters, and scratch memory that is so large that batches are
         convolved in pieces (see `minialex_cuda.runtime.place.SCRATCH`).
         """
-        batch = next(value.shape[0] for name, value in self.program.fed.items() if name == LABELS)
+        batch = next((value.shape[0] for name, value in self.program.fed.items() if name == LABELS), 1)
         learned = {value.shape for value in self.program.bound.values()}
         fits, texts = batch, []
         for device, needed in self._sizes().items():
