@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 from pretend_devices import DRIVER
 
-from minialex.conformance import checks
+from minialex.conformance import checks, steps
 
 FEW = {
     "PAPER": str(Path(__file__).with_name("tiny.toml")),
@@ -26,6 +26,7 @@ FEW = {
 EXAMPLES = 25
 """Of each operation of the kit: its bounds are looked at elsewhere, here how devices are asked."""
 
+steps.STEPS = 2  # the second is captured
 checks.PROFILES["ci"] = settings(checks.PROFILES["ci"], max_examples=EXAMPLES)
 
 
