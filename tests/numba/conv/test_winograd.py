@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minialex.conformance import winograd as kit
 from minialex_numba.conv import winograd, winograd_matrices
-from minialex_numba.conv.direct import geometry
+from minialex_numba.conv.direct import gather, geometry
 from minialex_numba.runtime.layout import channels_first, channels_last, empty
 from minialex_numba.runtime.threads import Threads
 from minialex_numba.runtime.threads import threads as threads_for
@@ -122,3 +122,14 @@ def test_the_gradient_of_the_weights(sizes: Any) -> None:
     assert np.all(np.abs(dw.reshape(w.shape) - exact) <= limit)
     reach = np.abs(dy).astype(np.float64).sum(axis=(0, 2, 3))
     assert np.all(np.abs(db - of_biases) <= N * P * Q * np.finfo(dtype).eps * reach)
+
+
+def test_one_kernel_serves_all_sizes() -> None:
+    """One for each size, or each literal that `gather` is called with, would be compiled for seconds more."""
+    random = np.random.default_rng(4)
+    for r in winograd.TILES:
+        x, w = random.standard_normal((1, 8, 9, 9), np.float32), random.standard_normal((8, 8, r, r), np.float32)
+        forward(threads_for(1), x, w, np.zeros(8, np.float32), ((1, 1), (1, 1)))
+    for kernel in (winograd.forward_kernel, gather):
+        dtypes = {str(kinds).partition("float")[2][:2] for kinds in kernel.signatures}
+        assert len(kernel.signatures) == len(dtypes) >= 1, kernel.signatures
