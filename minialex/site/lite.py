@@ -105,6 +105,8 @@ def _names(source: str) -> tuple[set[str], set[str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.arg):
             inner.add(node.arg)
+        elif isinstance(node, ast.FunctionDef):
+            inner.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             inner.add(node.id)
     read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
