@@ -48,8 +48,8 @@ def epoch_rates(recipe: Recipe, epoch: int, errors: Sequence[float]) -> EpochRat
         training ends.
 
         The cosine schedule is that of Loshchilov and Hutter (2017), without restarts, one value an epoch. A warm-up
-        (Goyal et al. 2017) raises the rate of whatever schedule in equal steps, one an epoch. With `rate_scaling` all rates
-        are those of a batch of 128 images, and follow its size.
+        (Goyal et al. 2017) raises the rate of whatever schedule in equal steps, one an epoch. With `rate_scaling`
+        all rates are those of a batch of 128 images, and follow its size.
     """
     rate, colour, layer_rates = recipe.learning_rate, recipe.colour, dict(recipe.layer_rates)
     finished = epoch > recipe.epochs

@@ -278,7 +278,11 @@ def test_mpi_is_not_imported_by_a_process_alone(tmp_path: Path) -> None:
     (tmp_path / "alone.py").write_text(
         "import sys\n"
         "from minialex.cli.app import run\n"
-        "run(['train', '--epochs', '1', '--train-images', '128', '--validation-images', '8', '--backend', 'numpy'])\n"
+        "import minialex.api.run\n"
+        "minialex.api.run.write_report = lambda *_: None\n"
+        "assert run(['train', '--epochs', '1', '--train-images', '16', '--batch-size', '16', "
+        "'--validation-images', '2', "
+        "'--backend', 'numpy', '--out', 'run', '--kernels', '4,4,4,4,4', '--features', '6,6']) == 0\n"
         "assert 'mpi4py' not in sys.modules\n"
     )
     done = subprocess.run(
