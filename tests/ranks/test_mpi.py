@@ -268,6 +268,14 @@ def test_processes_that_would_train_differently_are_refused(tmp_path: Path) -> N
         assert not (tmp_path / "run").exists()
 
 
+def test_values_that_are_not_finite_end_all_and_are_said_once(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.format(columns=1, epochs=1))
+    words = ("--backend", "numpy", "--learning-rate", "1e30", "--out", tmp_path / "run")
+    said = run(2, "train", "--recipe", recipe, *words, code=5)
+    assert re.fullmatch(r"error: step \d+: values are not finite, first in .*\n", said), said
+
+
 def test_an_option_that_is_wrong_is_said_once() -> None:
     said = run(2, "train", "--learning-rat", "3", code=2)
     assert said.startswith("error: no option or recipe field '--learning-rat'")
