@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from minialex.errors import ConfigurationError
 from minialex.ranks.group import ALONE
 from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load, parse
+from minialex.training.guards import as_one, dead_units, first_not_finite
 from minialex_numba import NumbaBackend
 from minialex_numba.compiler.step import Step
 from minialex_numpy import NumpyBackend
@@ -203,3 +205,43 @@ def test_ranks_share_the_hosts_memory_and_what_a_launcher_gave_them(together: An
     monkeypatch.setattr(opening, "os", SimpleNamespace(environ=SimpleNamespace(get=lambda *_: next(numbers))))
     one: Any = SimpleNamespace(devices=("cuda:0",))
     assert together(3, lambda group: placement_of_rank(one, ("cuda:0",), group)) == [("cuda:0",)] * 3
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_no_gradient_outlives_its_step(shards: int) -> None:
+    session = opened(SMALL.replace(shards=shards), NumpyBackend())
+    train(session)
+    gc.collect()
+    before = session.backend.memory_in_use("cpu:0")
+    gc.disable()  # whatever is a circle stays
+    try:
+        train(session)
+        assert session.backend.memory_in_use("cpu:0") == before
+    finally:
+        gc.enable()
+
+
+def test_where_values_are_not_finite_is_found_in_whosever_images_it_is(together: Any) -> None:
+    def work(group: Any) -> str:
+        recipe = SMALL.replace(shards=2)
+        session = opened(recipe, NumpyBackend(), group)
+        images, labels = (array[:4] for array in batch(recipe, 0))
+        if group.rank == 1:
+            labels[:] = 99  # not a class: the loss is not a number
+        return first_not_finite(session, session.training_feed(images, labels, 0, EpochRates(0.05, 0.1, {})))
+
+    assert together(2, work) == ["layer 'softmax' (forward pass)"] * 2
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_dead_units_are_those_of_all_probed_images(together: Any, ranks: int) -> None:
+    def work(group: Any) -> dict[str, float]:
+        recipe = SMALL.replace(shards=2, init="he")
+        session = opened(recipe, NumpyBackend(), group)
+        images, labels = batch(recipe, 0)
+        feed = session.training_feed(images, labels, 0, EpochRates(0.05, 0.1, {}), as_one(session))
+        return dead_units(session, feed)
+
+    alone = opened(SMALL.replace(init="he"), NumpyBackend())
+    feed = alone.training_feed(*batch(SMALL, 0), 0, EpochRates(0.05, 0.1, {}))
+    assert together(ranks, work) == [dead_units(alone, feed)] * ranks
