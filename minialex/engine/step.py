@@ -153,6 +153,7 @@ class _Sums:
         total = self._running.setdefault(name, RunningSum(plan.own_shards, add)).push(gradient)
         if total is None:
             return
+        del self._running[name]  # it knows `add`, which knows this: a circle that would keep all gradients
         self._sums[name] = total
         if plan.group.size > 1:
             bucket = self._buckets.setdefault(name.column, {})

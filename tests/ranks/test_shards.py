@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -203,3 +204,17 @@ def test_ranks_share_the_hosts_memory_and_what_a_launcher_gave_them(together: An
     monkeypatch.setattr(opening, "os", SimpleNamespace(environ=SimpleNamespace(get=lambda *_: next(numbers))))
     one: Any = SimpleNamespace(devices=("cuda:0",))
     assert together(3, lambda group: placement_of_rank(one, ("cuda:0",), group)) == [("cuda:0",)] * 3
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_no_gradient_outlives_its_step(shards: int) -> None:
+    session = opened(SMALL.replace(shards=shards), NumpyBackend())
+    train(session)
+    gc.collect()
+    before = session.backend.memory_in_use("cpu:0")
+    gc.disable()  # whatever is a circle stays
+    try:
+        train(session)
+        assert session.backend.memory_in_use("cpu:0") == before
+    finally:
+        gc.enable()
