@@ -197,10 +197,9 @@ def start(ranks: int, hosts: str | None, words: Sequence[str]) -> int:
             signal.signal(number, handler)
     if asked.count(signal.SIGINT) > 1 or (signal.SIGINT in asked[:1] and code == 75):
         return 130
-    if code not in CODES:
-        complain("error", f"mpiexec ended with code {code}" if code > 0 else f"mpiexec was killed by signal {-code}")
-        return LOST
-    return code
+    if code < 0:
+        complain("error", f"mpiexec was killed by {signal.Signals(-code).name}")
+    return code if code in CODES else LOST  # of ranks that it ends mpiexec makes a code of its own
 
 
 def find_mpiexec() -> tuple[str, str]:
