@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from minialex.recipe.fields import Recipe
 
+PAPER_BATCH = 128
+"""Images of a step in the paper (5)."""
+
 
 @dataclass(frozen=True)
 class EpochRates:
@@ -45,7 +48,8 @@ def epoch_rates(recipe: Recipe, epoch: int, errors: Sequence[float]) -> EpochRat
         training ends.
 
         The cosine schedule is that of Loshchilov and Hutter (2017), without restarts, one value an epoch. A warm-up
-        (Goyal et al. 2017) raises the rate of whatever schedule in equal steps, one an epoch.
+        (Goyal et al. 2017) raises the rate of whatever schedule in equal steps, one an epoch. With `rate_scaling`
+        all rates are those of a batch of 128 images, and follow its size.
     """
     rate, colour, layer_rates = recipe.learning_rate, recipe.colour, dict(recipe.layer_rates)
     finished = epoch > recipe.epochs
@@ -66,7 +70,13 @@ def epoch_rates(recipe: Recipe, epoch: int, errors: Sequence[float]) -> EpochRat
                 layer_rates.update(entry.get("layer_rates", {}))
     if epoch <= recipe.warmup_epochs:
         rate *= epoch / (recipe.warmup_epochs + 1)
-    return EpochRates(rate, colour, layer_rates, finished)
+    return EpochRates(rate * _scaling(recipe), colour, layer_rates, finished)
+
+
+def _scaling(recipe: Recipe) -> float:
+    """What rates are multiplied with, by the batch."""
+    power = {"none": 0.0, "linear": 1.0, "square-root": 0.5}[recipe.rate_scaling]
+    return float((recipe.batch_size / PAPER_BATCH) ** power)
 
 
 def _cuts(errors: Sequence[float], patience: int, min_improvement: float) -> int:
@@ -88,5 +98,5 @@ def parameter_rate(recipe: Recipe, now: EpochRates, layer: str, array: str) -> f
     """
     rate = now.learning_rate
     if array == "bias":
-        rate = recipe.bias_rate_factor * (recipe.learning_rate if recipe.bias_rate_fixed else rate)
+        rate = recipe.bias_rate_factor * (recipe.learning_rate * _scaling(recipe) if recipe.bias_rate_fixed else rate)
     return rate * now.layer_rates.get(layer, 1.0)

@@ -148,6 +148,12 @@ class TrainingFields:
         "along half a cosine to 0, or never",
         choices=("plateau", "steps", "timeline", "cosine", "constant"),
     )
+    rate_scaling: str = option(
+        "none",
+        "how the rates follow a batch of other than 128 images: not at all, in proportion (Goyal et al. 2017), or with "
+        "its square root (Krizhevsky 2014)",
+        choices=("none", "linear", "square-root"),
+    )
     warmup_epochs: int = option(
         0, "epochs at the beginning in which the rate rises evenly to its full value", minimum=0
     )
@@ -243,9 +249,12 @@ class Recipe(NetworkFields, TrainingFields, ImageFields, PlaceFields):
         """The whole recipe as TOML text."""
         import tomli_w
 
-        tables = {name: self.table(name) for name in TABLES}
-        if not self.shards:  # as in all files before there was such a field
-            del tables["training"]["shards"]
+        usual = Recipe()
+        tables = {
+            table: {name: value for name, value in self.table(table).items()
+                    if name not in LATER or value != getattr(usual, name)}
+            for table in TABLES
+        }  # fmt: skip
         return tomli_w.dumps(tables)
 
     def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -255,6 +264,10 @@ class Recipe(NetworkFields, TrainingFields, ImageFields, PlaceFields):
 
 
 TABLES = {"network": NetworkFields, "training": TrainingFields, "images": ImageFields, "place": PlaceFields}
+
+
+LATER = ("shards", "rate_scaling")
+"""Fields that files do not state unless they are used: as the files that were written before there were such fields."""
 
 
 @cache

@@ -78,7 +78,7 @@ class Probe:
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._backend, name)
-        if not callable(member):
+        if not callable(member) or name in ("to_numpy", "to_device"):  # by these sums over ranks go
             return member
         if name == "sgd_update":
 

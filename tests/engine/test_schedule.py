@@ -77,3 +77,22 @@ def test_rates_of_parameters() -> None:
     now = epoch_rates(paper, 1, [])
     assert parameter_rate(paper, now, "fc7", "bias") == 0.01
     assert parameter_rate(paper, now, "fc8", "weight") == 0.1
+
+
+@pytest.mark.parametrize(("how", "wanted"), [("none", 0.02), ("linear", 0.16), ("square-root", 0.02 * math.sqrt(8))])
+def test_rates_follow_the_batch_if_they_should(how: str, wanted: float) -> None:
+    recipe = Recipe().replace(
+        batch_size=1024,
+        learning_rate=0.02,
+        rate_scaling=how,
+        warmup_epochs=1,
+        bias_rate_fixed=True,
+        bias_rate_factor=2.0,
+    )
+    assert epoch_rates(recipe, 1, []).learning_rate == pytest.approx(wanted / 2)
+    now = epoch_rates(recipe, 2, [])
+    assert now.learning_rate == pytest.approx(wanted)
+    assert parameter_rate(recipe, now, "fc8", "bias") == pytest.approx(2 * wanted)
+    usual = recipe.replace(batch_size=128)
+    assert epoch_rates(usual, 2, []).learning_rate == 0.02
+    assert ("rate_scaling" in recipe.to_toml()) == (how != "none")

@@ -268,6 +268,14 @@ def test_processes_that_would_train_differently_are_refused(tmp_path: Path) -> N
         assert not (tmp_path / "run").exists()
 
 
+def test_values_that_are_not_finite_end_all_and_are_said_once(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.format(columns=1, epochs=1))
+    words = ("--backend", "numpy", "--learning-rate", "1e30", "--out", tmp_path / "run")
+    said = run(2, "train", "--recipe", recipe, *words, code=5)
+    assert re.fullmatch(r"error: step \d+: values are not finite, first in .*\n", said), said
+
+
 def test_an_option_that_is_wrong_is_said_once() -> None:
     said = run(2, "train", "--learning-rat", "3", code=2)
     assert said.startswith("error: no option or recipe field '--learning-rat'")
@@ -278,7 +286,11 @@ def test_mpi_is_not_imported_by_a_process_alone(tmp_path: Path) -> None:
     (tmp_path / "alone.py").write_text(
         "import sys\n"
         "from minialex.cli.app import run\n"
-        "run(['train', '--epochs', '1', '--train-images', '128', '--validation-images', '8', '--backend', 'numpy'])\n"
+        "import minialex.api.run\n"
+        "minialex.api.run.write_report = lambda *_: None\n"
+        "assert run(['train', '--epochs', '1', '--train-images', '16', '--batch-size', '16', "
+        "'--validation-images', '2', "
+        "'--backend', 'numpy', '--out', 'run', '--kernels', '4,4,4,4,4', '--features', '6,6']) == 0\n"
         "assert 'mpi4py' not in sys.modules\n"
     )
     done = subprocess.run(

@@ -22,6 +22,7 @@ from minialex.errors import ConfigurationError
 from minialex.ranks.group import ALONE
 from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load, parse
+from minialex.training.guards import as_one, dead_units, first_not_finite
 from minialex_numba import NumbaBackend
 from minialex_numba.compiler.step import Step
 from minialex_numpy import NumpyBackend
@@ -218,3 +219,29 @@ def test_no_gradient_outlives_its_step(shards: int) -> None:
         assert session.backend.memory_in_use("cpu:0") == before
     finally:
         gc.enable()
+
+
+def test_where_values_are_not_finite_is_found_in_whosever_images_it_is(together: Any) -> None:
+    def work(group: Any) -> str:
+        recipe = SMALL.replace(shards=2)
+        session = opened(recipe, NumpyBackend(), group)
+        images, labels = (array[:4] for array in batch(recipe, 0))
+        if group.rank == 1:
+            labels[:] = 99  # not a class: the loss is not a number
+        return first_not_finite(session, session.training_feed(images, labels, 0, EpochRates(0.05, 0.1, {})))
+
+    assert together(2, work) == ["layer 'softmax' (forward pass)"] * 2
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_dead_units_are_those_of_all_probed_images(together: Any, ranks: int) -> None:
+    def work(group: Any) -> dict[str, float]:
+        recipe = SMALL.replace(shards=2, init="he")
+        session = opened(recipe, NumpyBackend(), group)
+        images, labels = batch(recipe, 0)
+        feed = session.training_feed(images, labels, 0, EpochRates(0.05, 0.1, {}), as_one(session))
+        return dead_units(session, feed)
+
+    alone = opened(SMALL.replace(init="he"), NumpyBackend())
+    feed = alone.training_feed(*batch(SMALL, 0), 0, EpochRates(0.05, 0.1, {}))
+    assert together(ranks, work) == [dead_units(alone, feed)] * ranks
