@@ -19,7 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from minialex.errors import ConfigurationError, ResourceError
-from minialex.ranks.parent import FORWARDED, die_with_parent
+from minialex.ranks.parent import FORWARDED, dying
 from minialex.screen.streams import complain
 
 INSTALL = 'pip install "minialex[mpi]"'
@@ -187,7 +187,7 @@ def start(ranks: int, hosts: str | None, words: Sequence[str]) -> int:
         process = subprocess.Popen(
             command(mpiexec, vendor, ranks, hosts, words), stdin=subprocess.DEVNULL, env=_environment(),
             start_new_session=True,  # or a terminal's Ctrl-C would reach every process twice
-            preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - one system call
+            preexec_fn=dying(signal.SIGTERM),  # noqa: PLW1509 - one system call
         )  # fmt: skip
         for number in asked:
             pass_on(process, number)
@@ -197,10 +197,9 @@ def start(ranks: int, hosts: str | None, words: Sequence[str]) -> int:
             signal.signal(number, handler)
     if asked.count(signal.SIGINT) > 1 or (signal.SIGINT in asked[:1] and code == 75):
         return 130
-    if code not in CODES:
-        complain("error", f"mpiexec ended with code {code}" if code > 0 else f"mpiexec was killed by signal {-code}")
-        return LOST
-    return code
+    if code < 0:
+        complain("error", f"mpiexec was killed by {signal.Signals(-code).name}")
+    return code if code in CODES else LOST  # of ranks that it ends mpiexec makes a code of its own
 
 
 def find_mpiexec() -> tuple[str, str]:

@@ -11,6 +11,7 @@ import platform
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 from minialex.errors import ResourceError
@@ -27,6 +28,11 @@ def die_with_parent(number: int) -> None:
     """Let Linux send this process a signal when its parent ends, however that ends; elsewhere do nothing."""
     if LIBC is not None:
         LIBC.prctl(PR_SET_PDEATHSIG, number)
+
+
+def dying(number: int) -> Callable[[], None] | None:
+    """What `subprocess.Popen` calls in a new process, so that it gets this signal when the process here ends."""
+    return None if LIBC is None else lambda: die_with_parent(number)
 
 
 def main() -> int:
@@ -46,7 +52,7 @@ def main() -> int:
             signal.signal(number, forward)
     child = subprocess.Popen(
         [sys.executable, "-m", *sys.argv[1:]], close_fds=False,  # one of them speaks to mpiexec
-        preexec_fn=lambda: die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - one system call
+        preexec_fn=dying(signal.SIGKILL),  # noqa: PLW1509 - one system call
     )  # fmt: skip
     for number in asked:  # before there was a child
         child.send_signal(number)

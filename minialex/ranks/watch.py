@@ -11,9 +11,9 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,9 @@ class Watch:
         self.roll.Set_errhandler(MPI.ERRORS_RETURN)
         self.rank, self.size = comm.rank, comm.size
         self.names = [f"rank {rank}" for rank in range(self.size)]
-        self._sent: list[tuple[Request, NDArray[Any]]] = []
+        self._sending = threading.Lock()
+        self._sent: list[tuple[Request, NDArray[np.uint8]]] = []  # MPI reads these arrays, and writes those
+        self._asked: dict[int, tuple[Request, NDArray[np.uint8]]] = {}
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._answer, daemon=True, name="roll call")
         self._thread.start()
@@ -79,11 +81,11 @@ class Watch:
         """Wait for a nonblocking request; if a rank that it needs is lost, say which, and end all of them."""
         with doing(WAITING):
             began = asked = time.monotonic()
-            pause = 0.0
+            pause, tell = 0.0, self.timeout / 2
             while not self._done(request):
                 now = time.monotonic()
                 if now - asked > self.timeout / 2:
-                    self._call(request, self.timeout / 2, now - began)
+                    tell *= 2 if self._call(request, self.timeout / 2, now - began, now - began >= tell) else 1
                     asked = time.monotonic()
                 time.sleep(pause)
                 pause = min(pause + 2e-5, 1e-3)
@@ -97,41 +99,42 @@ class Watch:
             lost = self._list(silent) if silent else f"{self.names[self.rank]} cannot reach the others"
             self.end(RankLost(f"{lost}: {what}"))
 
-    def _call(self, request: Request, patience: float, waited: float) -> None:
-        """The roll call: end all if somebody is silent, else say for whom all wait."""
+    def _call(self, request: Request, patience: float, waited: float, tell: bool) -> bool:
+        """The roll call: end all if somebody is silent, else say for whom all wait, if it is time to."""
         silent, answers = self._ask(patience, lambda: self._done(request))
         if silent is None:
-            return
+            return False
         if silent:
             verb = "does" if len(silent) == 1 else "do"
             seconds = f"{waited + patience:.0f} s"
             self.end(RankLost(f"{self._list(silent)} {verb} not answer for {seconds}"), [*answers, self.rank])
         busy = {rank: doing for rank, doing in answers.items() if doing != WAITING}
-        if min({*range(self.size)} - {*busy}) == self.rank:  # one of those who wait says it
+        if tell and min({*range(self.size)} - {*busy}) == self.rank:  # one of those who wait says it
             who = "; ".join(f"{self.names[rank]}: {doing}" for rank, doing in sorted(busy.items())[:3])
             complain("warning", f"waiting {waited:.0f} s for {who or 'the network'}")
+        return tell
 
-    def _ask(self, patience: float, done: Any) -> tuple[list[int] | None, dict[int, str]]:
+    def _ask(self, patience: float, done: Callable[[], bool]) -> tuple[list[int] | None, dict[int, str]]:
         """Who does not answer, and what the others are doing; None for the first if all is done meanwhile."""
-        boxes = {rank: np.zeros(WORDS, np.uint8) for rank in range(self.size) if rank != self.rank}
-        asked: dict[int, Request] = {}
-        for rank, box in boxes.items():
+        for rank in {*range(self.size)} - {self.rank, *self._asked}:  # who owes an answer is not asked again
+            box = np.zeros(WORDS, np.uint8)
             try:
-                asked[rank] = self.roll.Irecv(box, rank, HERE)
+                self._asked[rank] = self.roll.Irecv(box, rank, HERE), box
                 self._send(_line("?"), rank, ASK)
             except self.mpi.Exception:
                 pass  # as good as silent
         answers: dict[int, str] = {}
         end = time.monotonic() + patience
-        while len(answers) < len(boxes) and time.monotonic() < end:
-            for rank, request in asked.items():
+        while self._asked and time.monotonic() < end:
+            for rank, (request, box) in [*self._asked.items()]:
                 try:
-                    if rank not in answers and request.Test():
-                        answers[rank] = _text(boxes[rank])
+                    if request.Test():
+                        answers[rank] = _text(box)
+                        del self._asked[rank]
                 except self.mpi.Exception:
                     pass
             time.sleep(0.01)
-        silent = [rank for rank in boxes if rank not in answers]
+        silent = sorted({*range(self.size)} - {self.rank, *answers})
         if silent and done():
             return None, answers
         return silent, answers
@@ -155,8 +158,9 @@ class Watch:
         self._thread.join()
 
     def _send(self, words: NDArray[np.uint8], rank: int, tag: int) -> None:
-        self._sent = [(request, buffer) for request, buffer in self._sent if not request.Test()]
-        self._sent.append((self.roll.Isend(words, rank, tag), words))
+        with self._sending:  # two threads send
+            self._sent = [(request, buffer) for request, buffer in self._sent if not request.Test()]
+            self._sent.append((self.roll.Isend(words, rank, tag), words))
 
     def _list(self, ranks: Sequence[int]) -> str:
         few = ", ".join(self.names[rank] for rank in ranks[:3])

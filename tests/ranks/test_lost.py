@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -86,3 +87,12 @@ def test_ranks_go_with_a_launcher_that_is_killed(start: Start, begun: Begun) -> 
     process.kill()
     out, _ = process.communicate(timeout=60)
     assert out.startswith("saved at step "), "they are asked to save, as by SIGTERM"
+
+
+def test_ranks_go_with_an_mpiexec_that_is_killed(start: Start, begun: Begun) -> None:
+    process = start(2, "tiny_ranks", "signal", 20)
+    begun(2)
+    (mpiexec,) = psutil.Process(process.pid).children()
+    mpiexec.kill()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (6, "error: mpiexec was killed by SIGKILL\n")

@@ -22,9 +22,9 @@ START = "import sys; from minialex.ranks import launch; sys.exit(launch.start(2,
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="network namespaces are Linux's")
 
 
-def ip(*words: str) -> None:
-    """Call the program of that name."""
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+def ip(*words: str) -> str:
+    """Call the program of that name; what it prints."""
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ def machines(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
             ip("netns", "add", name)
         ip("link", "add", "mxeth0", "netns", names[0], "type", "veth", "peer", "name", "mxeth0", "netns", names[1])
         for name, address in zip(names, ADDRESSES, strict=True):
+            ip("-n", name, "link", "set", "mxeth0", "addrgenmode", "none")  # an address of IPv6 is not ready at once
             ip("-n", name, "addr", "add", f"{address}/24", "dev", "mxeth0")
             for device in ("lo", "mxeth0"):
                 ip("-n", name, "link", "set", device, "up")
@@ -44,6 +45,9 @@ def machines(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         for name in names:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
         pytest.skip(f"no network namespaces here: {error}")
+    for name in names:
+        while "LOWER_UP" not in ip("-n", name, "link", "show", "mxeth0"):
+            time.sleep(0.05)
     environment = {
         **os.environ, "MINIALEX_TEST_FOLDER": str(tmp_path), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "backends", HERE))),
