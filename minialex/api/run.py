@@ -235,7 +235,9 @@ def _with_init(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _listener(progress: bool | Listener, live: bool) -> Listener:
-    """Who is told how training goes."""
+    """Who is told how training goes: of several ranks the first one's."""
+    if joining.join().rank:
+        return Listener()
     if isinstance(progress, Listener) or not (progress or live):
         return progress or Listener()
     from minialex.api.notebook import NotebookDisplay, in_notebook
@@ -264,9 +266,8 @@ def _carry_out(
     """Train in a folder and write the report: what all ways to train come down to."""
     group = joining.join()
     path = Path(group.exchange(os.fspath(path))[0])  # its name may have the time in it
-    if group.size > 1:
-        listener = listener if group.rank == 0 else Listener()
-        recipe = recipe if recipe.shards or resume else recipe.replace(shards=group.size)
+    if group.size > 1 and not (recipe.shards or resume):
+        recipe = recipe.replace(shards=group.size)
     name = recipe.backend or registry.default_name()
     backend = registry.load(name, threads=threads or _threads(group, name), precision=recipe.precision)
     placement = placement_of_rank(backend, placement_of(backend, recipe.devices or None, recipe.columns), group)
