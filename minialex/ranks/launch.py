@@ -5,18 +5,20 @@ Nothing here imports mpi4py unless ranks are started; a process that no launcher
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import IO, NoReturn, TextIO
 
 from minialex.errors import ConfigurationError, ResourceError
 from minialex.ranks.parent import FORWARDED, dying
@@ -187,11 +189,20 @@ def start(ranks: int, hosts: str | None, words: Sequence[str]) -> int:
         process = subprocess.Popen(
             command(mpiexec, vendor, ranks, hosts, words), stdin=subprocess.DEVNULL, env=_environment(),
             start_new_session=True,  # or a terminal's Ctrl-C would reach every process twice
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,  # it would end all when nobody reads its output any more
             preexec_fn=dying(signal.SIGTERM),  # noqa: PLW1509 - one system call
         )  # fmt: skip
         for number in asked:
             pass_on(process, number)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        pairs = (process.stdout, sys.stdout), (process.stderr, sys.stderr)
+        threads = [threading.Thread(target=_copy, args=pair) for pair in pairs]
+        for thread in threads:
+            thread.start()
         code = process.wait()
+        for thread in threads:
+            thread.join()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -200,6 +211,16 @@ def start(ranks: int, hosts: str | None, words: Sequence[str]) -> int:
     if code < 0:
         complain("error", f"mpiexec was killed by {signal.Signals(-code).name}")
     return code if code in CODES else LOST  # of ranks that it ends mpiexec makes a code of its own
+
+
+def _copy(source: IO[bytes], target: TextIO | None) -> None:
+    """Pass on what the ranks say, as it comes; what cannot be written any more is dropped."""
+    with source:
+        while piece := os.read(source.fileno(), 1 << 16):
+            with contextlib.suppress(OSError, ValueError):
+                if target is not None:
+                    target.buffer.write(piece)
+                    target.flush()
 
 
 def find_mpiexec() -> tuple[str, str]:

@@ -118,3 +118,15 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("the same bits") >= 1
+
+
+def test_training_goes_on_when_nobody_reads_its_output(train: Callable[..., Training]) -> None:
+    one = train(*(word if word != "200" else "4" for word in OPTIONS), "--out", "run")
+    assert one.process.stdout is not None
+    one.process.stdout.readline()
+    one.process.stdout.close()
+    one.process.stdout = None
+    code, _, err = one.end()
+    assert code == 0
+    assert re.fullmatch(r"warning: nothing can be shown any more .*; the work goes on without\n", err), err
+    assert (one.run / "report.html").is_file()
