@@ -24,6 +24,7 @@ from minialex_cuda import CudaBackend
 from minialex_cuda.compiler import compiled
 from minialex_cuda.compiler.compiled import Step
 from minialex_cuda.compiler.fusion import fuse
+from minialex_cuda.compiler.layout import channels_last
 from minialex_cuda.compiler.schedule import Schedule, plan
 from minialex_cuda.runtime.array import Flat, Memory
 from minialex_cuda.runtime.fake import FakeRuntime, FakeStream
@@ -234,7 +235,7 @@ def without_each_wait(schedule: Schedule) -> Iterator[tuple[str, Schedule]]:
 @pytest.mark.parametrize("placement", PLACEMENTS[:2])
 def test_every_wait_is_needed(monkeypatch: pytest.MonkeyPatch, placement: tuple[str, str]) -> None:
     recorded, given = program("train", placement), steps.data("float32")
-    whole = plan(fuse(recorded))
+    whole = plan(channels_last(fuse(recorded), np.dtype(np.float32)))
     faults = list(without_each_wait(whole))
     assert len(faults) > 10
     for what, schedule in faults:
