@@ -27,6 +27,9 @@ LAST_WORDS = 1 << 11
 PATIENCE = 3.0
 """Seconds that a rank that failed waits for the others to fail alike, before it ends them."""
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
 PIECE = 1 << 26
 """Bytes of an array that are sent at a time."""
 
@@ -102,7 +105,7 @@ class MpiGroup(FixedOrder):
         are ended.
 
         Args:
-            code: with which this process would end; if it fails alone it ends with 6
+            code: with which this process would end; if it fails alone it ends with 6, if Ctrl-C did not end it
             error: what was wrong, in one line; empty if nothing was
 
         Returns:
@@ -114,7 +117,8 @@ class MpiGroup(FixedOrder):
         if not error:
             self._wait(request)
         elif not self._comes(request):
-            self.watch.end(RankLost(f"rank {self.rank} ({self.places[self.rank]}): {error}"))
+            lost = RankLost(f"rank {self.rank} ({self.places[self.rank]}): {error}")
+            self.watch.end(lost, code=code if code == INTERRUPTED else lost.exit_code)
         ends = [json.loads(row.tobytes().rstrip(b"\0")) for row in every]
         wrong = [rank for rank, (_, words) in enumerate(ends) if words]
         if wrong:

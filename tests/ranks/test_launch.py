@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +17,8 @@ from minialex.errors import ConfigurationError
 from minialex.ranks import joining, launch
 from minialex.ranks.group import ALONE
 from minialex.ranks.launch import Launcher, check_library, check_size, launcher
+
+ROOT = Path(__file__).parents[2]
 
 VARIABLES = {
     "mpich": {"PMI_RANK": "1", "PMI_SIZE": "4"},
@@ -155,3 +159,26 @@ def test_options_that_do_not_fit(
     monkeypatch.setattr(joining, "join", lambda: ALONE)
     assert run(["train", *words]) == 2
     assert capsys.readouterr().err == said
+
+
+def test_a_signal_to_the_group_of_a_parent_reaches_its_rank_once(tmp_path: Path) -> None:
+    (tmp_path / "counts.py").write_text(
+        "import signal, time\n"
+        "found = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: found.append(1))\n"
+        "print('ready', flush=True)\n"
+        "until = time.monotonic() + 0.6\n"
+        "while time.monotonic() < until:\n"
+        "    time.sleep(0.0001)\n"
+        "print(len(found))\n"
+    )
+    path = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "backends")))
+    with subprocess.Popen(
+        [sys.executable, "-m", "minialex.ranks.parent", "counts"], text=True, stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.read() == "1\n"
+    assert process.returncode == 0
