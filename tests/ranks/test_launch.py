@@ -169,3 +169,15 @@ def test_a_rank_is_not_in_the_group_of_its_parent(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
     )  # fmt: skip
     assert done.stdout == "True\n"
+
+
+def test_a_host_that_cannot_be_reached_is_an_error_of_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "mpiexec"
+    program.write_text("#!/bin/sh\necho 'ssh: no such host' >&2; exit 255\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(launch, "find_mpiexec", lambda: (str(program), "MPICH"))
+    assert launch.start(2, "nowhere", ["minialex"]) == 6
+    _, last = capfd.readouterr().err.splitlines()
+    assert last == "error: mpiexec could not start ranks on nowhere: it logs in by ssh, without a password"

@@ -84,6 +84,15 @@ def test_killed_stopped_and_resumed(train: Callable[..., Training], tmp_path: Pa
     assert re.search(r"stopped by SIGTERM after step \d+; go on with:\n  minialex train --ranks 2 --resume run\n", out)
 
 
+def test_a_folder_that_holds_something_else_is_no_lost_rank(train: Callable[..., Training], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years")
+    one = train(*OPTIONS, "--out", "run")
+    code, _, err = one.end()
+    assert code == 2
+    assert re.fullmatch(r"error: rank 0 \(pid \d+ on \S+\): 'run' is not empty and not a run .*\n", err), err
+
+
 def test_a_full_disk_ends_all(train: Callable[..., Training], small_disk: Path) -> None:
     one = train(*OPTIONS, "--out", small_disk / "run")
     code, _, err = one.end()
