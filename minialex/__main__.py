@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 NEEDED = ("typer", "rich")
 """What every command needs; NumPy apart, some need more, and say so."""
 
 if __name__ == "__main__":
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not under nohup or the like
+    if interruptible:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C while all is imported: no traceback
     try:
         from minialex.cli.app import main
     except ModuleNotFoundError as error:
@@ -15,4 +19,6 @@ if __name__ == "__main__":
             raise
         print(f"error: the commands need {' and '.join(NEEDED)}: pip install {' '.join(NEEDED)}", file=sys.stderr)
         sys.exit(2)
+    if interruptible:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     main()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from minialex.errors import ConfigurationError, nearest
+from minialex.ranks import joining
 
 if TYPE_CHECKING:
     from minialex.backend.protocol import Backend
@@ -79,7 +80,11 @@ def options(command: Callable[..., int | None]) -> Callable[..., int | None]:
         del values["debug"]
         for name, bundle in bundles.items():
             values[name] = bundle(**{field.name: values.pop(field.name) for field in fields(bundle)})
-        return command(**values)
+        try:
+            return command(**values)
+        except KeyboardInterrupt:  # Typer makes a mere exit code of it, and the other ranks would wait for this one
+            joining.failed("interrupted")
+            raise
 
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -29,6 +29,12 @@ INSTALL = 'pip install "minialex[mpi]"'
 CODES = (0, 1, 2, 3, 4, 5, 6, 75, 130)
 """With which a rank ends by itself; every other code is the launcher's."""
 
+ENDED_BY_SIGINT = (75, signal.SIGINT)
+"""Codes after a Ctrl-C: Open MPI's ranks are asked by SIGUSR1; a process that has hardly begun dies of the signal."""
+
+NO_HOST = 255
+"""The code of MPICH's mpiexec when it cannot log in."""
+
 LOST = ResourceError.exit_code
 
 
@@ -206,10 +212,12 @@ def start(ranks: int, hosts: str | None, words: Sequence[str]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if asked.count(signal.SIGINT) > 1 or (signal.SIGINT in asked[:1] and code == 75):
+    if asked.count(signal.SIGINT) > 1 or (signal.SIGINT in asked[:1] and code in ENDED_BY_SIGINT):
         return 130
     if code < 0:
         complain("error", f"mpiexec was killed by {signal.Signals(-code).name}")
+    if hosts and code == NO_HOST:
+        complain("error", f"mpiexec could not start ranks on {hosts}: it logs in by ssh, without a password")
     return code if code in CODES else LOST  # of ranks that it ends mpiexec makes a code of its own
 
 

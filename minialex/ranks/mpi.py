@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.errors import RankLost
+from minialex.errors import ConfigurationError, RankLost
 from minialex.ranks.group import Arrays, FixedOrder, Floats, Place
 from minialex.ranks.watch import Watch
 from minialex.screen.streams import complain
@@ -26,6 +26,9 @@ LAST_WORDS = 1 << 11
 
 PATIENCE = 3.0
 """Seconds that a rank that failed waits for the others to fail alike, before it ends them."""
+
+KEPT = ConfigurationError.exit_code, 130
+"""Exit codes that one rank alone gives to all: only the first writes a run folder, and Ctrl-C is no fault."""
 
 PIECE = 1 << 26
 """Bytes of an array that are sent at a time."""
@@ -102,7 +105,7 @@ class MpiGroup(FixedOrder):
         are ended.
 
         Args:
-            code: with which this process would end; if it fails alone it ends with 6
+            code: with which this process would end; if it fails alone it ends with 6, or one of `KEPT`
             error: what was wrong, in one line; empty if nothing was
 
         Returns:
@@ -114,7 +117,8 @@ class MpiGroup(FixedOrder):
         if not error:
             self._wait(request)
         elif not self._comes(request):
-            self.watch.end(RankLost(f"rank {self.rank} ({self.places[self.rank]}): {error}"))
+            lost = RankLost(f"rank {self.rank} ({self.places[self.rank]}): {error}")
+            self.watch.end(lost, code=code if code in KEPT else lost.exit_code)
         ends = [json.loads(row.tobytes().rstrip(b"\0")) for row in every]
         wrong = [rank for rank, (_, words) in enumerate(ends) if words]
         if wrong:

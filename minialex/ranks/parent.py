@@ -52,6 +52,7 @@ def main() -> int:
             signal.signal(number, forward)
     child = subprocess.Popen(
         [sys.executable, "-m", *sys.argv[1:]], close_fds=False,  # one of them speaks to mpiexec
+        process_group=0,  # MPICH signals this one's whole group: a Ctrl-C would come twice, and end the rank
         preexec_fn=dying(signal.SIGKILL),  # noqa: PLW1509 - one system call
     )  # fmt: skip
     for number in asked:  # before there was a child

@@ -166,20 +166,22 @@ class Watch:
         few = ", ".join(self.names[rank] for rank in ranks[:3])
         return few + (f" and {len(ranks) - 3} more" if len(ranks) > 3 else "")
 
-    def end(self, error: MinialexError, present: Sequence[int] = ()) -> NoReturn:
-        """Say what happened and end all ranks with the error's code, wherever they are; nothing waits for anything.
+    def end(self, error: MinialexError, present: Sequence[int] = (), code: int | None = None) -> NoReturn:
+        """Say what happened and end all ranks, wherever they are; nothing waits for anything.
 
         Args:
             error: is said by the first that comes to it: the others are given the time to be ended silently
             present: the ranks that may say it; empty: all
+            code: with which they end; None: the error's
         """
         place = sorted(present).index(self.rank) if present else self.rank
         time.sleep(0.3 * min(place, 10))
         complain("error", str(error))
         sys.stdout.flush()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the library has words of its own
-        self.mpi.COMM_WORLD.Abort(error.exit_code)
-        os._exit(error.exit_code)
+        code = error.exit_code if code is None else code
+        self.mpi.COMM_WORLD.Abort(code)
+        os._exit(code)
 
 
 def _line(text: str) -> NDArray[np.uint8]:

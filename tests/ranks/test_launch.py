@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ from minialex.errors import ConfigurationError
 from minialex.ranks import joining, launch
 from minialex.ranks.group import ALONE
 from minialex.ranks.launch import Launcher, check_library, check_size, launcher
+
+ROOT = Path(__file__).parents[2]
 
 VARIABLES = {
     "mpich": {"PMI_RANK": "1", "PMI_SIZE": "4"},
@@ -155,3 +158,26 @@ def test_options_that_do_not_fit(
     monkeypatch.setattr(joining, "join", lambda: ALONE)
     assert run(["train", *words]) == 2
     assert capsys.readouterr().err == said
+
+
+def test_a_rank_is_not_in_the_group_of_its_parent(tmp_path: Path) -> None:
+    """MPICH signals the parent's whole group: the rank would get a Ctrl-C twice, which ends it at once."""
+    (tmp_path / "group.py").write_text("import os; print(os.getpgrp() == os.getpid())")
+    path = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "backends")))
+    done = subprocess.run(
+        [sys.executable, "-m", "minialex.ranks.parent", "group"], text=True, stdout=subprocess.PIPE, check=True,
+        env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
+    )  # fmt: skip
+    assert done.stdout == "True\n"
+
+
+def test_a_host_that_cannot_be_reached_is_an_error_of_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "mpiexec"
+    program.write_text("#!/bin/sh\necho 'ssh: no such host' >&2; exit 255\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(launch, "find_mpiexec", lambda: (str(program), "MPICH"))
+    assert launch.start(2, "nowhere", ["minialex"]) == 6
+    _, last = capfd.readouterr().err.splitlines()
+    assert last == "error: mpiexec could not start ranks on nowhere: it logs in by ssh, without a password"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,8 +45,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
     started: list[Training] = []
 
-    def begin(*words: object) -> Training:
-        started.append(Training(tmp_path, 2, *words))
+    def begin(*words: object, terminal: int | None = None) -> Training:
+        started.append(Training(tmp_path, 2, *words, terminal=terminal))
         return started[-1]
 
     yield begin
@@ -78,6 +82,15 @@ def test_killed_stopped_and_resumed(train: Callable[..., Training], tmp_path: Pa
     code, out, err = three.end()
     assert (code, err) == (75, "")
     assert re.search(r"stopped by SIGTERM after step \d+; go on with:\n  minialex train --ranks 2 --resume run\n", out)
+
+
+def test_a_folder_that_holds_something_else_is_no_lost_rank(train: Callable[..., Training], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years")
+    one = train(*OPTIONS, "--out", "run")
+    code, _, err = one.end()
+    assert code == 2
+    assert re.fullmatch(r"error: rank 0 \(pid \d+ on \S+\): 'run' is not empty and not a run .*\n", err), err
 
 
 def test_a_full_disk_ends_all(train: Callable[..., Training], small_disk: Path) -> None:
@@ -130,3 +143,44 @@ def test_training_goes_on_when_nobody_reads_its_output(train: Callable[..., Trai
     assert code == 0
     assert re.fullmatch(r"warning: nothing can be shown any more .*; the work goes on without\n", err), err
     assert (one.run / "report.html").is_file()
+
+
+def test_a_rank_that_is_interrupted_alone_ends_the_others(train: Callable[..., Training]) -> None:
+    one = train(*OPTIONS, "--rank-timeout", "8", "--out", "run")
+    one.wait_for(2)
+    ranks = one.ranks()
+    os.kill(ranks[1], signal.SIGSTOP)
+    for _ in range(2):  # the second Ctrl-C ends a process at once
+        time.sleep(0.3)
+        os.kill(ranks[0], signal.SIGINT)
+    os.kill(ranks[1], signal.SIGCONT)
+    code, _, err = one.end()
+    assert code == 130
+    assert re.match(r"error: rank 0 \(pid \d+ on \S+\): interrupted\n", err), err
+
+
+def test_ctrl_c_in_a_terminal_stops_after_a_step(train: Callable[..., Training]) -> None:
+    here, there = pty.openpty()
+    one = train(*OPTIONS, "--out", "run", terminal=there)
+    os.close(there)
+    shown: list[bytes] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # nobody has the other side any more
+            while piece := os.read(here, 1 << 16):
+                shown.append(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        one.wait_for(2)
+        os.write(here, b"\x03")
+        code, _, _ = one.end(20)
+    finally:
+        for pid in one.left():
+            os.kill(pid, signal.SIGKILL)
+        reader.join()
+        os.close(here)
+    assert code == 130
+    assert b"stopped by Ctrl-C after step " in b"".join(shown)
+    assert b"minialex train --ranks 2 --resume run" in b"".join(shown)

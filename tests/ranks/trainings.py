@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -14,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Training:
-    """A training by some ranks, in a folder of its own below another."""
+    """A training by some ranks, in a folder of its own below another; it may have a terminal of its own."""
 
-    def __init__(self, folder: Path, ranks: int, *words: object) -> None:
+    def __init__(self, folder: Path, ranks: int, *words: object, terminal: int | None = None) -> None:
         self.run = folder / "run"
         self.mark = f"MINIALEX_TEST={folder}"
         name, _, value = self.mark.partition("=")
@@ -24,10 +26,17 @@ class Training:
             **os.environ, name: value, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "backends"))),
         }  # fmt: skip
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "minialex", "train", "--ranks", str(ranks), *map(str, words)], text=True, cwd=folder,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "minialex", "train", "--ranks", str(ranks), *map(str, words)]
+        if terminal is None:
+            self.process = subprocess.Popen(
+                command, text=True, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+            )
+        else:
+            self.process = subprocess.Popen(
+                command, text=True, cwd=folder, stdin=terminal, stdout=terminal, stderr=terminal, env=environment,
+                start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - one system call
+            )  # fmt: skip
 
     def wait_for(self, step: int) -> None:
         """Wait until a checkpoint of this step, or a later one, is there."""

@@ -107,6 +107,7 @@ def _start() -> subprocess.Popen[bytes]:
         [sys.executable, "-W", "ignore", "-c", f"from {__name__} import serve; serve()"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        process_group=0,  # a terminal's Ctrl-C is not for it: it would end while it imports
     )  # fmt: skip
 
 

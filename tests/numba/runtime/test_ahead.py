@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -118,3 +119,14 @@ def test_a_rehearsal_runs_no_kernel_and_no_other_thread_notices() -> None:
     assert done == [("of another thread",)]
     threads.run(kernel, 1, "afterwards")
     assert done[1:] == [("afterwards",)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="groups of processes")
+def test_a_terminals_ctrl_c_does_not_reach_a_helper() -> None:
+    """Not while it imports, either: without it everything would be compiled by one process."""
+    helper = ahead._start()
+    try:
+        assert os.getpgid(helper.pid) == helper.pid
+    finally:
+        helper.kill()
+        helper.communicate()
