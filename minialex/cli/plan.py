@@ -64,7 +64,13 @@ def plan(
         raise ConfigurationError("give --json or --markdown, not both")
     measured = {} if rates is None else read(rates)
     several = re.fullmatch(r"([1-9]\d{0,3})x(\S+)", (devices or "").strip().lower())
+    if watts is not None and not (energy or json):
+        raise ConfigurationError("--watts is for the energy: give --energy, too")
     if several is not None:
+        if energy or watts:
+            raise ConfigurationError(
+                "--energy is of one or two devices: leave it out, or name them: --devices h200,h200"
+            )
         if picture is not None:
             raise ConfigurationError("--picture draws one step on one or two devices: leave it out")
         where = int(several[1]), nodes or 1, link, network or "400g"

@@ -96,7 +96,8 @@ class Meter:
         rate = (done - first) / max(now - began, 1e-9)
         if not note and rate > 0:
             left = f"{duration((total - done) / rate)} left" if total else ""
-            note = ", ".join(filter(None, (left, f"{rate:,.0f} {unit}/s" if rate > 0.5 else "")))
+            each = unit.removesuffix("s") if round(rate) == 1 else unit
+            note = ", ".join(filter(None, (left, f"{rate:,.0f} {each}/s" if rate > 0.5 else "")))
         if self.screen.is_terminal:
             count = "" if short else f"{done:,}/{total:,}" if total else f"{done:,}" if done else ""
             shown = ", ".join(filter(None, (count, note)))

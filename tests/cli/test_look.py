@@ -333,3 +333,11 @@ def test_without_a_command_it_shows_help(command) -> None:
     code, out, _ = command("look")
     assert code == 0
     assert "neighbours" in out
+
+
+@pytest.mark.parametrize("name", ["maximise", "saliency", "occlusion", "excite", "translation", "activations"])
+def test_a_picture_that_cannot_be_written_is_refused_before_anything_is_computed(command, name: str) -> None:
+    words = ("look", name, "no-such-run", *(["x.png"] if name == "translation" else []))
+    code, out, err = command(*words, "--picture", "nowhere/at.png")
+    assert (code, out) == (2, "")
+    assert err == "error: cannot write nowhere/at.png: there is no folder nowhere\n"

@@ -1,6 +1,8 @@
 """Lists of images as people, spreadsheets and other programs write them; what is not understood is refused by line."""
 
+import os
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +66,11 @@ def test_encodings(folder, encoding):
     assert [path for path, _ in found] == list(FILES)
     with pytest.raises(DataError, match="cannot be read as text: save it as UTF-8"):
         read(folder, text, "list.csv", "latin-1")
+
+
+def test_a_device_is_no_list():
+    with pytest.raises(DataError, match=r"cannot be read as text \(a device\)"):
+        lists.text_of(Path(os.devnull))
 
 
 def test_a_spreadsheets_own_first_line(folder):

@@ -19,3 +19,17 @@ def test_table_of_runs_is_the_recorded_one() -> None:
     results = json.loads(module.RESULTS.read_text(encoding="utf-8"))
     assert module.BEGIN in readme
     assert module.with_table(readme, results) == readme
+
+
+def test_chapters_and_notebooks_are_as_many_as_are_said() -> None:
+    chapters = len([*(ROOT / "docs" / "tutorial").glob("[0-9][0-9]-*.md")])
+    notebooks = len([*(ROOT / "notebooks").glob("[0-9][0-9]_*.py")])
+    words = {17: "seventeen", 18: "eighteen", 22: "twenty-two", 23: "twenty-three", 24: "twenty-four"}
+    said = {
+        "README.md": f"in {words[chapters]} chapters",
+        "docs/index.md": f"[{words[notebooks]} notebooks]",
+        "docs/how-to/teach.md": f"{words[notebooks].capitalize()} notebooks",
+        "docs/live/notebooks.md": f"all {words[notebooks]}.",
+    }
+    for name, phrase in said.items():
+        assert phrase in (ROOT / name).read_text(encoding="utf-8"), name

@@ -20,8 +20,8 @@ def test_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
         for count in (0, 10, 20, 30):
             tell(count)
     assert screen.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
-        "reading: 10 of 100 images, 2 min 15 s left, 1 images/s",
-        "reading: 30 of 100 images, 1 min 45 s left, 1 images/s",
+        "reading: 10 of 100 images, 2 min 15 s left, 1 image/s",
+        "reading: 30 of 100 images, 1 min 45 s left, 1 image/s",
     ]
 
 

@@ -26,7 +26,7 @@ logger = logging.getLogger("minialex.numba")
 
 def candidates() -> list[Path]:
     """Folders that may hold compiled kernels, the preferred first."""
-    if "NUMBA_CACHE_DIR" in os.environ:
+    if os.environ.get("NUMBA_CACHE_DIR"):  # empty is not set, as for Numba: not the folder that one happens to be in
         return [Path(os.environ["NUMBA_CACHE_DIR"])]
     if os.name == "nt":
         return [Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "minialex" / "numba"]

@@ -7,8 +7,17 @@ from typing import Annotated
 
 import typer
 
+from minialex.cli.options import check_writable
+
 Run = Annotated[Path, typer.Argument(help="a run folder or checkpoint")]
 ImageFile = Annotated[Path | None, typer.Argument(help="an image file; else one of the run's validation images")]
 ImageFiles = Annotated[list[Path] | None, typer.Argument(help="image files; else some of the run's validation images")]
 LabelOption = Annotated[str | None, typer.Option("--label", help="class to watch; else the most probable one")]
-PictureOption = Annotated[Path, typer.Option("--picture", help="where the picture goes")]
+
+
+def _can_be_written(path: Path) -> Path:
+    check_writable(path, "--picture", ".png")  # before anything is computed
+    return path
+
+
+PictureOption = Annotated[Path, typer.Option("--picture", help="where the picture goes", callback=_can_be_written)]

@@ -22,6 +22,7 @@ import io
 import os
 import posixpath
 import re
+import stat
 import statistics
 import unicodedata
 from collections.abc import Iterator
@@ -69,6 +70,8 @@ class Line(NamedTuple):
 def text_of(path: Path) -> str:
     """A text file, without a byte-order mark. Raises DataError: it is none, or in an encoding that is not known."""
     try:
+        if stat.S_ISCHR(path.stat().st_mode):  # /dev/zero has no end
+            raise DataError(f"{path}: cannot be read as text (a device).")
         data = path.read_bytes()
         wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
         text = data.decode("utf-16" if wide else "utf-8-sig")

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from minialex_numba.runtime import jit
+
 PROGRAM = """
 import json, logging, sys
 from numba.core import event
@@ -127,3 +129,10 @@ def test_the_user_s_own_cache_folder(tmp_path: Path) -> None:
     home = tmp_path / "home"
     found = run(HOME=str(home), XDG_CACHE_HOME="")
     assert Path(found["folder"]).parent == home / ".cache" / "minialex" / "numba"
+
+
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    wanted = jit.candidates()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "")
+    assert jit.candidates() == wanted
