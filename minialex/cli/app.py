@@ -91,8 +91,11 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit code; errors are one line on standard error."""
     debug = "--debug" in arguments or bool(os.environ.get("MINIALEX_DEBUG"))
     try:
-        if launch.launcher() is not None:
-            joining.join()
+        try:
+            if launch.launcher() is not None:
+                joining.join()
+        finally:
+            joining.hear_interrupts()
         result: object = app(list(arguments) or ["--help"], standalone_mode=False, obj=list(arguments))
         return result if isinstance(result, int) else 0
     except MinialexError as error:

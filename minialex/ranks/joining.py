@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import signal
 import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -58,6 +59,12 @@ def _join(found: launch.Launcher) -> MpiGroup:
     sys.excepthook = hook
     atexit.register(lambda: leave(1 if _error else 0))
     return MpiGroup(MPI.COMM_WORLD, Watch(MPI.COMM_WORLD))
+
+
+def hear_interrupts() -> None:
+    """Let a Ctrl-C come through that `minialex.__main__` has held back until all have joined, and so end together."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def failed(error: str) -> bool:

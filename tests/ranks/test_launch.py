@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -181,3 +182,18 @@ def test_a_host_that_cannot_be_reached_is_an_error_of_ours(
     assert launch.start(2, "nowhere", ["minialex"]) == 6
     _, last = capfd.readouterr().err.splitlines()
     assert last == "error: mpiexec could not start ranks on nowhere: it logs in by ssh, without a password"
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals cannot be held back")
+def test_a_ctrl_c_waits_until_all_have_joined(tmp_path: Path) -> None:
+    """A rank that it ended before would be waited for by the others for ever."""
+    (tmp_path / "mpi4py.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint('joining')\nraise ImportError('no library')\n"
+    )
+    path = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "backends")))
+    done = subprocess.run(
+        [sys.executable, "-m", "minialex", "summary"], text=True, capture_output=True, check=False,
+        env={**os.environ, "PYTHONPATH": path, "PMI_RANK": "0", "PMI_SIZE": "2"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (130, "joining\n")
+    assert done.stderr == "error: interrupted; the last checkpoint is valid\n"
