@@ -21,9 +21,9 @@ def test_every_batch_is_made_once_and_before_its_step_is_over(monkeypatch: pytes
     events: list[tuple[str, int]] = []
     feed_of, step_of = Session.training_feed, Session.step
 
-    def training_feed(self: Session, images: Any, labels: Any, step: int, now: Any) -> Any:
+    def training_feed(self: Session, images: Any, labels: Any, step: int, *rest: Any) -> Any:
         events.append(("feed", step))
-        return feed_of(self, images, labels, step, now)
+        return feed_of(self, images, labels, step, *rest)
 
     def step(self: Session, kind: Any, *rest: Any) -> Any:
         made = step_of(self, kind, *rest)

@@ -95,8 +95,10 @@ class Step:
         return dict(self.outputs)
 
     def _rehearse(self, kernels: Sequence[Bind], feed: Feed) -> None:
-        """Tasks of its own, since some remember what they have done."""
-        for task in [*(bind() for bind in kernels), *self.fetch]:
+        """Tasks of its own, since some remember what they have done; one after another, since they have memory."""
+        for bind in kernels:
+            bind()(feed)
+        for task in self.fetch:
             task(feed)
 
     def _watched(self, feed: Feed, watch: Watch) -> None:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from numba.core.dispatcher import Dispatcher
@@ -42,20 +42,23 @@ def prepare(threads: Threads, work: Callable[[], None]) -> None:
         threads: on which it runs its kernels
         work: its other effects must not matter, since it is done once more than otherwise
     """
-    jobs = missing(threads.rehearse(work))
+    jobs: dict[Job, None] = {}
+
+    def note(kernel: Kernel, arguments: tuple[Any, ...]) -> None:
+        if job := missing(kernel, arguments):  # types alone: the arguments are memory
+            jobs[job] = None
+
+    threads.rehearse(work, note)
     if jobs:
-        compile_all(jobs, min(threads.count, cores()) - 1)
+        compile_all(list(jobs), min(threads.count, cores()) - 1)
 
 
-def missing(calls: Iterable[tuple[Kernel, tuple[Any, ...]]]) -> list[Job]:
-    """Each kernel with the types of its arguments that is neither in this process nor on disk."""
-    found: dict[Job, None] = {}
-    for kernel, arguments in calls:
-        if isinstance(kernel, Dispatcher):
-            kinds = tuple(kernel.typeof_pyval(argument) for argument in (0, 0, 0, *arguments))
-            if kinds not in kernel.overloads and not _is_on_disk(kernel, kinds):
-                found[kernel, kinds] = None
-    return list(found)
+def missing(kernel: Kernel, arguments: tuple[Any, ...]) -> Job | None:
+    """A kernel with the types of its arguments, if it is neither in this process nor on disk."""
+    if not isinstance(kernel, Dispatcher):
+        return None
+    kinds = tuple(kernel.typeof_pyval(argument) for argument in (0, 0, 0, *arguments))
+    return None if kinds in kernel.overloads or _is_on_disk(kernel, kinds) else (kernel, kinds)
 
 
 def _is_on_disk(kernel: Any, kinds: tuple[Any, ...]) -> bool:

@@ -70,8 +70,8 @@ class Threads:
         # by process: the work that the threads share; a reference that goes with it, however Ctrl-C ends it
         self._shared: weakref.WeakValueDictionary[int, _Work] = weakref.WeakValueDictionary()
         self._seconds: dict[tuple[int, int], float] = {}
-        # by Python thread: the calls of a rehearsal
-        self._rehearsals: dict[int, list[tuple[Kernel, tuple[Any, ...]]]] = {}
+        # by Python thread: what a rehearsal tells
+        self._rehearsals: dict[int, Callable[[Kernel, tuple[Any, ...]], None]] = {}
 
     def run(self, kernel: Kernel, items: int, *arguments: Any, grain: int = 1, pieces: int | None = None) -> None:
         """Do all items of a kernel.
@@ -85,8 +85,8 @@ class Threads:
         """
         if items <= 0:
             return
-        if self._rehearsals and (calls := self._rehearsals.get(threading.get_ident())) is not None:
-            calls.append((kernel, arguments))
+        if self._rehearsals and (note := self._rehearsals.get(threading.get_ident())) is not None:
+            note(kernel, arguments)
             return
         if self.count == 1:  # nothing is shared, and handing out takes 3 µs: a small network has 200 kernels a step
             for piece in range(pieces or 1):
@@ -111,15 +111,18 @@ class Threads:
         if work.errors:
             raise work.errors[0]
 
-    def rehearse(self, work: Callable[[], None]) -> list[tuple[Kernel, tuple[Any, ...]]]:
-        """The kernels that some work of this Python thread calls, with their arguments after the first three; none runs."""
+    def rehearse(self, work: Callable[[], None], note: Callable[[Kernel, tuple[Any, ...]], None]) -> None:
+        """Do some work of this Python thread without its kernels.
+
+        Args:
+            note: told each kernel, and its arguments after the first three, instead
+        """
         me = threading.get_ident()
-        calls = self._rehearsals[me] = []
+        self._rehearsals[me] = note
         try:
             work()
         finally:
             del self._rehearsals[me]
-        return calls
 
     def _pieces(self, kernel: Kernel, items: int) -> int:
         """Into how many pieces to cut work, by how long it took last time.

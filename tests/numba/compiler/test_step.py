@@ -528,7 +528,7 @@ def test_a_step_rehearses_every_kernel_that_it_calls(
         return [(kernel, tuple(map(kernel.typeof_pyval, arguments)))] if isinstance(kernel, Dispatcher) else []
 
     def rehearse(threads: Threads, work: Any) -> None:
-        rehearsed.update(job for call in threads.rehearse(work) for job in known(*call))
+        threads.rehearse(work, lambda *call: rehearsed.update(known(*call)))
 
     def run(self: Threads, kernel: Any, items: int, *arguments: Any, **how: Any) -> None:
         if items > 0 and not self._rehearsals:

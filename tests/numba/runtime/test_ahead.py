@@ -33,10 +33,10 @@ def rows(dtype):
 
 import numpy as np
 kernels = elementwise.relu_kernel, elementwise.copy_kernel, elementwise.add_kernel
-jobs = ahead.missing(
-    (kernel, (8, *(rows(dtype) for _ in range(3 if kernel is elementwise.add_kernel else 2))))
+jobs = [
+    ahead.missing(kernel, (8, *(rows(dtype) for _ in range(3 if kernel is elementwise.add_kernel else 2))))
     for kernel in kernels for dtype in ("float32", "float64", "uint8")
-)
+]
 told = []
 with event.install_recorder("numba:compile") as compiled, hearing(lambda *words: told.append(words)):
     ahead.compile_all(jobs, 1)
@@ -66,8 +66,7 @@ def test_a_helper_compiles_for_this_process(tmp_path: Path, monkeypatch: pytest.
 def jobs() -> list[Job]:
     """More than enough for a helper, of kernels that are compiled already."""
     rows = np.zeros(4, np.float32), 0, 4
-    calls = [(elementwise.copy_kernel, (4, rows, rows))]
-    for job in missing(calls):
+    if job := missing(elementwise.copy_kernel, (4, rows, rows)):
         job[0].compile(job[1])
     kinds = tuple(elementwise.copy_kernel.typeof_pyval(x) for x in (0, 0, 0, 4, rows, rows))
     return [(elementwise.copy_kernel, kinds)] * (2 * ahead.FEW)
@@ -115,7 +114,9 @@ def test_a_rehearsal_runs_no_kernel_and_no_other_thread_notices() -> None:
         other.start()
         other.join()
 
-    assert threads.rehearse(work) == [(kernel, ("rehearsed",))]
+    told: list[Any] = []
+    threads.rehearse(work, lambda *call: told.append(call))
+    assert told == [(kernel, ("rehearsed",))]
     assert done == [("of another thread",)]
     threads.run(kernel, 1, "afterwards")
     assert done[1:] == [("afterwards",)]
