@@ -178,6 +178,7 @@ class Watch:
         time.sleep(0.3 * min(place, 10))
         complain("error", str(error))
         sys.stdout.flush()
+        time.sleep(0.2)  # mpiexec passes it on, and ends at once when it hears of the abort
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the library has words of its own
         code = error.exit_code if code is None else code
         self.mpi.COMM_WORLD.Abort(code)

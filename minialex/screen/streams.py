@@ -95,7 +95,8 @@ def complain(kind: str, message: str) -> None:
     """One line on standard error, such as ``error: …`` or ``warning: …``."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):  # nobody is there to be told
-            print(f"{kind}: {plain(message)}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{kind}: {plain(message)}\n")  # at once: a process that is killed next says all of it
+            sys.stderr.flush()
 
 
 class _Lines(logging.Handler):

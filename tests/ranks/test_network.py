@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -73,7 +74,8 @@ def machines(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for name in names:
         pids = subprocess.run(["ip", "netns", "pids", name], check=True, capture_output=True, text=True).stdout
         for pid in map(int, pids.split()):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(pid, signal.SIGKILL)
         ip("netns", "del", name)
     for process in started:
         process.communicate()
