@@ -67,7 +67,10 @@ def main(how: str, seconds: float) -> int:
         if any_stop[0]:
             if rank == 0:
                 time.sleep(0.5)
-                print(f"saved at step {step} after {signal.Signals(int(any_stop[0])).name}", flush=True)
+                words = f"saved at step {step} after {signal.Signals(int(any_stop[0])).name}"
+                if folder:
+                    Path(folder, "saved").write_text(words)
+                print(words, flush=True)
             leave(comm, watch)
             return (130 if any_stop[0] == signal.SIGINT else 75) if rank == 0 else 0
     if rank == 0:
