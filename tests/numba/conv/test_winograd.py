@@ -132,4 +132,5 @@ def test_one_kernel_serves_all_sizes() -> None:
         forward(threads_for(1), x, w, np.zeros(8, np.float32), ((1, 1), (1, 1)))
     for kernel in (winograd.forward_kernel, gather):
         dtypes = {str(kinds).partition("float")[2][:2] for kinds in kernel.signatures}
-        assert len(kernel.signatures) == len(dtypes) >= 1, kernel.signatures
+        assert len(kernel.signatures) == len(dtypes), kernel.signatures
+    assert winograd.forward_kernel.signatures  # `gather` is in it, and has none of its own if that came from the disk
