@@ -126,7 +126,8 @@ def outputs(client: Any, code: str, interrupt: Any = None) -> list[dict[str, Any
             continue
         content = message["content"]
         found.append(content)
-        if interrupt and "<progress" in content.get("data", {}).get("text/html", ""):
+        bar = content.get("data", {}).get("text/html", "")
+        if interrupt and "<progress value" in bar and "steps" in bar:
             interrupt()
             interrupt = None
         if content.get("execution_state") == "idle":
