@@ -66,6 +66,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a 
 import pytest
 sys.exit(pytest.main(sys.argv[1:]))' -q -W default -p no:cacheprovider -m gpu -rs --durations=10 tests/gpu "$@"
 }
+beside() { # the same, several at once where pytest-xdist is there: nearly all the time goes into compiling kernels
+  local several=(-n 8)
+  [ -n "${REHEARSAL:-}" ] || ! "$PYTHON" -c 'import xdist' 2>/dev/null && several=()
+  tests "${several[@]}" "$@"
+}
 speed() { # precision, batch sizes: beside torch.compile
   "$PYTHON" benchmarks/gpu.py --precisions "$1" --batch-sizes "$2" --peers torch.compile --rates "$kept/rates.json" \
     --resume --out "$kept/$1.json" ${GPU_OPTIONS:-}
@@ -87,13 +92,14 @@ machine() {
 # name, seconds at most, what it does
 parts='
 machine        90  machine
-proof         270  tests -k "float32 and (graph or streams or kit) or papers"
+proof         150  beside -k "float32 and (graph or streams) or papers"
+kit-float32   200  beside -k "float32 and kit"
 bfloat16      270  speed bfloat16 1024,128
 convolutions   90  convolutions
 tf32          200  speed tf32 1024,128
 float32       240  speed float32 1024,128
-kit-bfloat16  200  tests -k "bfloat16 and (graph or streams or kit)"
-kit-tf32      200  tests -k "tf32 and (graph or streams or kit)"
+kit-bfloat16  200  beside -k "bfloat16 and (graph or streams or kit)"
+kit-tf32      200  beside -k "tf32 and (graph or streams or kit)"
 memory        120  tests -k "thousand or two_devices or not_there"
 bfloat16-256  150  speed bfloat16 256
 doctor        120  doctor
@@ -119,8 +125,8 @@ state() { # of a part: done, failed or new; another machine is looked at anew
   fi
 }
 
-export -f tests speed convolutions doctor machine
-export PYTHON kept GPU_OPTIONS CONV_OPTIONS
+export -f tests beside speed convolutions doctor machine
+export REHEARSAL PYTHON kept GPU_OPTIONS CONV_OPTIONS
 wanted=" $* "
 failed=0
 fresh=() again=()

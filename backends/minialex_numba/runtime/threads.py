@@ -19,6 +19,8 @@ from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
+
 from minialex.errors import ConfigurationError
 
 Kernel = Callable[..., Any]
@@ -120,7 +122,8 @@ class Threads:
         me = threading.get_ident()
         self._rehearsals[me] = note
         try:
-            work()
+            with np.errstate(all="ignore"):  # what is around the kernels meets memory that none of them wrote
+                work()
         finally:
             del self._rehearsals[me]
 

@@ -122,6 +122,12 @@ def test_a_rehearsal_runs_no_kernel_and_no_other_thread_notices() -> None:
     assert done[1:] == [("afterwards",)]
 
 
+def test_a_rehearsal_does_not_warn_of_memory_that_nothing_has_written() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Threads(1).rehearse(lambda: np.array([np.inf, -np.inf]).mean(), lambda *call: None)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="groups of processes")
 def test_a_terminals_ctrl_c_does_not_reach_a_helper() -> None:
     """Not while it imports, either: without it everything would be compiled by one process."""
