@@ -25,6 +25,16 @@ def processor() -> str:
         return platform.processor() or "unknown"
 
 
+def cards() -> list[str]:
+    """Names of NVIDIA's cards, where its driver on Linux tells."""
+    found = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        with contextlib.suppress(OSError):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            found += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    return found
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that compute, as far as they are installed."""
     installed = {"python": platform.python_version()}
@@ -35,7 +45,7 @@ def versions() -> dict[str, str]:
 
 
 def describe() -> dict[str, object]:
-    """Processor, cores, memory, system, versions and date, as JSON has them."""
+    """Processor, cores, memory, system, cards if there are any, versions and date, as JSON has them."""
     about: dict[str, object] = {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -43,6 +53,8 @@ def describe() -> dict[str, object]:
     }
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         about["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    if present := cards():
+        about["cards"] = present
     return {"machine": about, "versions": versions(), "date": datetime.date.today().isoformat()}
 
 

@@ -258,11 +258,13 @@ def provenance(outcome: Outcome) -> str:
     facts, seeds = outcome.facts, ", ".join(map(str, outcome.seeds))
     where, versions = facts.get("machine", {}), facts.get("versions", {})
     differ = any({"train_images", "epochs"} & set(arm.fields) for arm in outcome.study.arms)
+    cards = ", ".join(where.get("cards", ())) if facts["backend"] == "cuda" else ""
+    shared = f"several runs at once on {cards}" if cards else "on one core each"
     return (
         f"`{machine.anywhere(facts['command'])}`; {facts['data']}, {facts['training_images']:,} training and "
         f"{facts['validation_images']:,} validation images, {facts['epochs']} epochs"
         f"{' (the first arm)' if differ else ''}, seeds {seeds}; "
-        f"{facts['seconds'] / 60:.0f} minutes of training on one core each: {where.get('processor')}, "
+        f"{facts['seconds'] / 60:.0f} minutes of training {shared}: {where.get('processor')}, "
         f"{where.get('cores')} cores; minialex {versions.get('minialex')} ({facts['backend']}), Python "
         f"{versions.get('python')}, NumPy {versions.get('numpy')}; {facts['date']}"
     )

@@ -152,6 +152,13 @@ def test_where_figures_come_from() -> None:
     said = words.provenance(outcome((50.0, 51.0), (50.0, 52.0)))
     assert said.startswith("`minialex ablate pooling`; cifar10, 9 training")
     assert "2026-01-01" in said
+    assert "minutes of training on one core each: " in said
+
+
+def test_figures_of_a_gpu_name_the_card() -> None:
+    found = outcome((50.0, 51.0), (50.0, 52.0))
+    found.facts |= {"backend": "cuda", "machine": {"processor": "Xeon", "cores": 16, "cards": ["NVIDIA H100"]}}
+    assert "minutes of training several runs at once on NVIDIA H100: Xeon, 16 cores;" in words.provenance(found)
 
 
 def test_figures_of_the_first_arm_are_called_that_where_arms_differ_in_them() -> None:
