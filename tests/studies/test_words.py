@@ -157,7 +157,7 @@ def test_where_figures_come_from() -> None:
 
 def test_figures_of_a_gpu_name_the_card() -> None:
     found = outcome((50.0, 51.0), (50.0, 52.0))
-    found.facts |= {"backend": "cuda", "machine": {"processor": "Xeon", "cores": 16, "cards": ["NVIDIA H100"]}}
+    found.facts.update(backend="cuda", machine={"processor": "Xeon", "cores": 16, "cards": ["NVIDIA H100"]})
     assert "minutes of training several runs at once on NVIDIA H100: Xeon, 16 cores;" in words.provenance(found)
 
 
