@@ -10,6 +10,7 @@ of 48 channels instead of 3. Weights and their gradients are float32 in the prot
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from minialex_cuda.ops.conv2d import pieces
 from minialex_cuda.ops.conv2d_library import output_size
 from minialex_cuda.ops.words import (
     FLOAT32,
+    MOST,
     PAIRS,
     STORAGES,
     ZEROS,
@@ -232,28 +234,18 @@ def _kernels(storage: Storage) -> GridKernel:
 def _kernels_first(storage: Storage) -> GridKernel:
     one = storage.one
 
-    def body(tile, k, _, lane, __, y, dw, C, R, S, down, across, channels, stride, lanes):
-        """The inverse of `kernels_last`: dw[k, c, r, s], float32; a thread has all of a channel."""
+    def body(tile, tap, k, lane, _, y, dw, C, R, S, across, taps, channels, stride, lanes):
+        """The inverse of `kernels_last`: dw[k, c, r, s], float32; a block has channels of a tap."""
         c = np.int32(tile * lanes + lane)
-        if c >= C:
-            return
-        at = np.uint32(np.int32(k * C + c) * np.int32(R * S))
-        row = np.int32(k * down)
-        i = np.int32(0)
-        for _ in range(R):
-            tap = np.int32(row * across)
-            j = np.int32(0)
-            for _ in range(S):
-                dw[at] = one(y, np.uint32(tap * channels + np.int32(i * stride + j) * C + c))
-                at = np.uint32(at + np.uint32(1))
-                j = np.int32(j + 1)
-                if j == stride:
-                    j = np.int32(0)
-                    tap = np.int32(tap + 1)
-            i = np.int32(i + 1)
-            if i == stride:
-                i = np.int32(0)
-                row = np.int32(row + 1)
+        if c < C:
+            r = np.int32(tap // S)
+            s = np.int32(tap - r * S)
+            row, column = np.int32(r // stride), np.int32(s // stride)
+            inner = np.int32(np.int32((r - row * stride) * stride) + s - column * stride)
+            place = np.int32(np.int32(k * taps + row * across) + column)
+            dw[np.uint32(np.int32(k * C + c) * np.int32(R * S) + tap)] = one(
+                y, np.uint32(np.int32(place * channels + inner * C) + c)
+            )
 
     return GridKernel(f"kernels_first_{storage.name}", ("dw",), body)
 
@@ -283,30 +275,65 @@ def kernels_last(on: Place, w: CudaArray, storage: Storage, stride: int, deepene
 def kernels_first(on: Place, y: CudaArray, dw: CudaArray, stride: int, deepened: bool) -> None:
     """The inverse, into `dw`."""
     K, C, R, S = dw.shape
-    grid = in_rows(C, K, most=64)
+    _, down, across, channels = y.shape
+    grid = in_rows(C, R * S, K, most=64)
     on.launch(
-        KERNELS_FIRST[storage_of(y).name], grid, y, dw, C, R, S, *y.shape[1:], stride if deepened else 1,
-        grid.threads[0],
+        KERNELS_FIRST[storage_of(y).name], grid, y, dw, C, R, S, across, down * across, channels,
+        stride if deepened else 1, grid.threads[0],
     )  # fmt: skip
 
 
 # ---- bias, ReLU, and their gradients --------------------------------------------------------------------------
 
+EACH, AT_ONCE = 32, 4
+"""Places of a block that one of its threads has at most, and those of them that it has under way at once."""
+
+ENOUGH = 528
+"""Blocks that fill a device: with fewer, threads add up fewer places each."""
+
+WIDE = 96
+"""Words of a place that one block has; more of them are cut into pieces of a warp's 32."""
+
+
+def _rows_grid(places: int, K: int, each: int) -> Grid:
+    """Blocks (places, words) of threads (word, place), each with so many places."""
+    words = K // 4
+    wide = words if words <= WIDE else 32
+    many = max(min(MOST // max(wide, 1), places), 1)
+    return Grid((-(-places // (each * many)), -(-words // max(wide, 1)), 1), (wide, many, 1), 4 * wide * many)
+
+
 
 def _bias(source: Storage, storage: Storage) -> GridKernel:
     load, store = source.load, storage.store
 
-    def body(tile, _, __, c, place, x, b, y, first, places, many, words, rectify):
+    rectified = function(lambda found, rectify: larger(found, ZEROS) if rectify else found)
+
+    def body(tile, chunk, _, lane, place, x, b, y, first, places, wide, many, words, rectify):
         """y[first + place, k] = x[place, k] + b[k]; at least 0 if asked."""
-        p = np.uint64(tile) * np.uint64(many) + np.uint64(place)
-        if p >= np.uint64(places):
+        c = np.int32(chunk * wide + lane)
+        if c >= words:
             return
         k = np.uint32(4 * c)
         shift = b[k], b[np.uint32(k + 1)], b[np.uint32(k + 2)], b[np.uint32(k + 3)]
-        found = plus(load(x, p * np.uint64(words) + np.uint64(c)), shift)
-        if rectify:
-            found = larger(found, ZEROS)
-        store(y, (np.uint64(first) + p) * np.uint64(words) + np.uint64(c), *found)
+        p = np.uint32(np.uint32(tile * AT_ONCE) * np.uint32(many) + np.uint32(place))
+        j = np.uint64(np.uint32(p * np.uint32(words) + np.uint32(c)))
+        to = np.uint64(first) * np.uint64(words) + j
+        step = np.uint64(np.uint32(many * words))
+        if np.uint32(p + 3 * many) < np.uint32(places):  # all four are asked for before any of them is kept
+            e, f = load(x, j), load(x, j + step)
+            g, h = load(x, j + step + step), load(x, j + step + step + step)
+            store(y, to, *rectified(plus(e, shift), rectify))
+            store(y, to + step, *rectified(plus(f, shift), rectify))
+            store(y, to + step + step, *rectified(plus(g, shift), rectify))
+            store(y, to + step + step + step, *rectified(plus(h, shift), rectify))
+        else:
+            for _ in range(3):
+                if p < np.uint32(places):
+                    store(y, to, *rectified(plus(load(x, j), shift), rectify))
+                p = np.uint32(p + many)
+                j += step
+                to += step
 
     return GridKernel(f"bias_{source.name}_{storage.name}", ("y",), body)
 
@@ -317,62 +344,107 @@ BIAS = {(source.name, storage.name): _bias(source, storage) for source, storage 
 def add_bias(on: Place, x: CudaArray, b: CudaArray, y: CudaArray, first: int, places: int, rectify: bool) -> None:
     """Places of y from one on, from products [places, K]; x may be y."""
     source, storage, K = storage_of(x), storage_of(y), b.size
-    grid = over_places(1, 1, places, K)
+    grid = replace(_rows_grid(places, K, AT_ONCE), shared=0)
     on.launch(
         BIAS[source.name, storage.name], grid, source.words(on, x), b, storage.words(on, y), first, places,
-        grid.threads[1], K // 4, rectify,
+        *grid.threads[:2], K // 4, rectify,
     )  # fmt: skip
-
-
-EACH = 32
-"""Places of a block that one of its threads adds up in `bias_gradient`."""
 
 
 def _mask_sums(storage: Storage, masks: bool) -> GridKernel:
     load, store = storage.load, storage.store
 
-    def first(tile, _, __, c, place, shared, dy, y, out, sums, places, many, words):
+    @function
+    def at(j, dy, y):
+        return masked(load(dy, j), load(y, j)) if masks else load(dy, j)
+
+    def first(tile, chunk, _, lane, place, shared, dy, y, out, sums, places, each, wide, many, words):
         """out = dy where y > 0, else 0 (where there is a ReLU), and of it the sums over a block's places."""
         total = ZEROS
-        begin = np.uint64(tile) * np.uint64(32 * many) + np.uint64(place)
-        for step in range(32):
-            p = begin + np.uint64(step) * np.uint64(many)
-            if p < np.uint64(places):
-                j = p * np.uint64(words) + np.uint64(c)
-                found = load(dy, j)
-                if masks:
-                    found = masked(found, load(y, j))
-                    store(out, j, *found)
-                total = plus(total, found)
-        t = np.uint32(4 * (place * words + c))
+        c = np.int32(chunk * wide + lane)
+        if c < words:
+            p = np.uint32(np.uint32(tile * each) * np.uint32(many) + np.uint32(place))
+            j = np.uint32(p * np.uint32(words) + np.uint32(c))
+            end, step = np.uint32(places), np.uint32(many * words)
+            for _ in range(0, each, AT_ONCE):
+                q, r, s = np.uint32(p + many), np.uint32(p + 2 * many), np.uint32(p + 3 * many)
+                k = np.uint32(j + step)
+                m = np.uint32(k + step)
+                n = np.uint32(m + step)
+                if s < end:  # all four are asked for before any of them is used
+                    a, b, d, e = at(j, dy, y), at(k, dy, y), at(m, dy, y), at(n, dy, y)
+                    if masks:
+                        store(out, j, *a)
+                        store(out, k, *b)
+                        store(out, m, *d)
+                        store(out, n, *e)
+                    total = plus(plus(plus(plus(total, a), b), d), e)
+                else:
+                    for p, j in ((p, j), (q, k), (r, m)):
+                        if p < end:
+                            a = at(j, dy, y)
+                            if masks:
+                                store(out, j, *a)
+                            total = plus(total, a)
+                p = np.uint32(s + many)
+                j = np.uint32(n + step)
+        t = np.uint32(4 * (place * wide + lane))
         for m in range(4):
             shared[np.uint32(t + m)] = total[m]
-        return t
+        return c
 
-    def second(tile, _, __, c, place, shared, t, dy, y, out, sums, places, many, words):
-        if place == 0:
-            k = np.uint32(4 * c)
-            for m in range(4):
+    def second(tile, chunk, _, lane, place, shared, c, dy, y, out, sums, places, each, wide, many, words):
+        if c < words:
+            for m in range(place, 4, many):
                 total = _ZERO
                 for other in range(many):
-                    total += shared[np.uint32(4 * (other * words + c) + m)]
-                sums[np.uint64(tile) * np.uint64(4 * words) + np.uint64(np.uint32(k + m))] = total
+                    total += shared[np.uint32(4 * (other * wide + lane) + m)]
+                sums[np.uint32(np.uint32(tile * words + c) * np.uint32(4) + np.uint32(m))] = total
 
     return GridKernel(f"{'mask' if masks else 'bias'}_sums_{storage.name}", ("out", "sums"), first, second)
 
 
-def _column_sums(tile, _, __, lane, ___, sums, total, blocks, K, lanes):
-    """total[k] = Σ of a column."""
-    k = np.int32(tile * lanes + lane)
+COLUMNS, DEEP = 8, 64
+"""A block of `column_sums`: so many columns, a sector of memory, of so many threads each."""
+
+
+def _column_sums(tile, _, __, lane, row, shared, sums, total, rows, K):
+    """total[k] = Σ of a column: first every `DEEP`th row of it, then of those the sums of four neighbours."""
+    k = np.int32(tile * COLUMNS + lane)
+    a, b, c, d = ZEROS
     if k < K:
-        added = _ZERO
-        for block in range(blocks):
-            added += sums[np.uint64(block) * np.uint64(K) + np.uint64(k)]
-        total[np.uint32(k)] = added
+        step = np.uint32(DEEP * K)
+        j = np.uint32(row * K + k)
+        r = np.int32(row)
+        while r + np.int32(3 * DEEP) < rows:  # four that do not wait for each other
+            a += sums[j]
+            b += sums[np.uint32(j + step)]
+            c += sums[np.uint32(j + np.uint32(2) * step)]
+            d += sums[np.uint32(j + np.uint32(3) * step)]
+            j = np.uint32(j + np.uint32(4) * step)
+            r = np.int32(r + 4 * DEEP)
+        while r < rows:
+            a += sums[j]
+            j = np.uint32(j + step)
+            r = np.int32(r + DEEP)
+    shared[np.uint32(row * COLUMNS + lane)] = (a + b) + (c + d)
+    return k
+
+
+def _column_sums_ended(tile, _, __, lane, row, shared, k, sums, total, rows, K):
+    if row == 0 and k < K:
+        a, b, c, d = ZEROS
+        for m in range(0, DEEP, 4):
+            t = np.uint32(m * COLUMNS + lane)
+            a += shared[t]
+            b += shared[np.uint32(t + COLUMNS)]
+            c += shared[np.uint32(t + 2 * COLUMNS)]
+            d += shared[np.uint32(t + 3 * COLUMNS)]
+        total[np.uint32(k)] = (a + b) + (c + d)
 
 
 MASK_SUMS = {(s.name, masks): _mask_sums(s, masks) for s in STORAGES for masks in (False, True)}
-COLUMN_SUMS = GridKernel("column_sums", ("total",), _column_sums)
+COLUMN_SUMS = GridKernel("column_sums", ("total",), _column_sums, _column_sums_ended)
 
 
 def bias_gradient(on: Place, dy: CudaArray, relu: CudaArray | None, db: CudaArray | None) -> CudaArray:
@@ -380,20 +452,22 @@ def bias_gradient(on: Place, dy: CudaArray, relu: CudaArray | None, db: CudaArra
     storage, K, places = storage_of(dy), dy.shape[3], math.prod(dy.shape[:3])
     if relu is None and db is None:
         return dy
-    grid = over_places(1, 1, places, K, shared=4)
-    blocks = -(-places // (EACH * max(grid.threads[1], 1)))
-    grid = Grid((blocks, 1, 1), grid.threads, grid.shared)
+    least = _rows_grid(places, K, 1)
+    blocks = least.blocks[0] * least.blocks[1]
+    each = min(EACH, -(-blocks // (ENOUGH * AT_ONCE)) * AT_ONCE) or AT_ONCE
+    grid = _rows_grid(places, K, each)
+    rows = grid.blocks[0]
     out = dy if relu is None else on.scratch(dy.shape, dy.dtype)
-    sums = on.scratch((max(blocks, 1), K), np.float32)
+    sums = on.scratch((max(rows, 1), K), np.float32)
     arrays = [storage.words(on, array) for array in (dy, relu or dy, out)]
     read, written = (arrays[:1], [sums]) if relu is None else (arrays[:2], [arrays[2], sums])
     on.launch(
-        MASK_SUMS[storage.name, relu is not None], grid, *arrays, sums, places, grid.threads[1], K // 4,
+        MASK_SUMS[storage.name, relu is not None], grid, *arrays, sums, places, each, *grid.threads[:2], K // 4,
         touched=(read, written),
     )  # fmt: skip
     if db is not None:
-        grid = in_rows(K, most=64)
-        on.launch(COLUMN_SUMS, grid, sums, db, blocks, K, grid.threads[0])
+        grid = Grid((-(-K // COLUMNS), 1, 1), (COLUMNS, DEEP, 1), COLUMNS * DEEP)
+        on.launch(COLUMN_SUMS, grid, sums, db, rows, K)
     return out
 
 
