@@ -19,6 +19,7 @@ from minialex_cuda.ops.channels_last import convert
 from minialex_cuda.ops.conv2d import pieces
 from minialex_cuda.ops.conv2d_library import output_size
 from minialex_cuda.ops.words import (
+    BLOCK,
     FLOAT32,
     MOST,
     PAIRS,
@@ -140,53 +141,91 @@ def space_to_depth(on: Place, x: CudaArray, *, stride: int, padding: Padding, ke
     return y
 
 
+@function
+def _augmented(
+    tile, u, n, j, place, shared, images, mean, shift, top, left, mirrored, H, W, words, many, pitch, above, before,
+    crop, factor, follows, C, stride,
+):  # fmt: skip
+    """A column of pixels of a place, to the block's shared memory."""
+    at = np.uint32(place * words)
+    number = np.int32(np.int32(np.int32(C * stride) * stride) + j)
+    while number < np.int32(4 * words):  # channels that fill up a multiple of eight
+        shared[np.uint32(np.uint32(np.int32(number & 3) * pitch) + at + np.uint32(number >> 2))] = _ZERO
+        number = np.int32(number + stride)
+    column = np.int32(np.int32(np.int32(tile * many) + place) * stride + j - before)
+    row = np.int32(np.int32(u * stride) - above)
+    across = np.int32(left + (crop - 1 - column if mirrored else column))
+    begin = np.int32(np.int32(np.int32(top + row) * W) + across)
+    image, shifts = np.uint64(n) * np.uint64(np.uint32(np.int32(C * H) * W)), np.int32(n * C)
+    plane = np.int32(H * W)
+    taken, taken_plane, taken_row = begin, plane, W
+    if not follows:
+        taken, taken_plane, taken_row = (
+            np.int32(np.int32(row * crop) + column), np.int32(crop * crop), crop,
+        )  # fmt: skip
+    inside, row_numbers = np.uint32(column) < np.uint32(crop), np.int32(C * stride)
+    c = np.int32(0)
+    while c < C:
+        moved = shift[np.uint32(shifts + c)]
+        here, there, number, i = begin, taken, np.int32(np.int32(j * C) + c), np.int32(0)
+        slot = np.uint32(np.uint32(np.int32(number & 3) * pitch) + at + np.uint32(number >> 2))
+        while i < stride:
+            kept = inside & (np.uint32(row + i) < np.uint32(crop))
+            pixel = np.float32(images[image + np.uint64(np.uint32(here if kept else 0))])  # never waits for a test
+            value = factor * (pixel + moved - mean[np.uint32(there if kept else 0)])
+            shared[slot] = value if kept else _ZERO
+            here, there = np.int32(here + W), np.int32(there + taken_row)
+            number, i = np.int32(number + row_numbers), np.int32(i + 1)
+            if row_numbers & 3 == 0:
+                slot = np.uint32(slot + np.uint32(row_numbers >> 2))
+            else:
+                slot = np.uint32(np.uint32(np.int32(number & 3) * pitch) + at + np.uint32(number >> 2))
+        begin, taken, c = np.int32(begin + plane), np.int32(taken + taken_plane), np.int32(c + 1)
+
+
 def _augment_deep(storage: Storage) -> GridKernel:
     store = storage.store
 
-    def body(
-        tile, u, n, lane, _, images, mean, shift, top, left, flip, y, C, H, W, U, V, words, lanes, stride, above,
-        before, crop, factor, follows,
+    def first(
+        tile, u, n, j, place, shared, images, mean, shift, top, left, flip, y, C, H, W, U, V, words, many, pitch,
+        stride, above, before, crop, factor, follows,
     ):  # fmt: skip
-        """`augment` (section 4.1) and `space_to_depth` in one, a thread a block: from bytes to what conv1 reads."""
-        v = np.int32(tile * lanes + lane)
-        if v >= V:
-            return
-        mirrored = flip[n] == 1
-        image, shifts = np.uint64(n) * np.uint64(np.uint32(np.int32(C * H) * W)), np.int32(n * C)
-        plane = np.uint32(H * W)
-        taken_plane = plane if follows else np.uint32(crop * crop)
-        o = image_at(n, U, V, words) + word_at(u, v, 0, V, words)
-        word = ZEROS
-        many = np.int32(0)
-        for i in range(stride):
-            row = np.int32(np.int32(u * stride) + i - above)
-            for j in range(stride):
-                column = np.int32(np.int32(v * stride) + j - before)
-                inside = 0 <= row < crop and 0 <= column < crop
-                there = np.int32(left[n] + (crop - 1 - column if mirrored else column))
-                at = np.uint32(np.int32(np.int32(top[n] + row) * W) + there)
-                taken = at if follows else np.uint32(np.int32(row * crop) + column)
-                for c in range(C):
-                    value = _ZERO
-                    if inside:
-                        pixel = np.float32(images[image + np.uint64(at)])
-                        value = factor * (pixel + shift[np.uint32(shifts + c)] - mean[taken])
-                        at = np.uint32(at + plane)
-                        taken = np.uint32(taken + taken_plane)
-                    word = word[1], word[2], word[3], value
-                    many = np.int32(many + 1)
-                    if many & np.int32(3) == 0:
-                        store(y, o, *word)
-                        o += np.uint64(1)
-        for _ in range(many, np.int32(4 * words)):  # channels that fill up a multiple of eight
-            word = word[1], word[2], word[3], _ZERO
-            many = np.int32(many + 1)
-            if many & np.int32(3) == 0:
-                store(y, o, *word)
-                o += np.uint64(1)
+        """`augment` (section 4.1) and `space_to_depth` in one, from bytes to what conv1 reads.
 
-    return GridKernel(f"augment_deep_{storage.name}", ("y",), body)
+        A thread has a column of pixels of the block's places; number e of a place is shared at e mod 4, e div 4.
+        """
+        down, right, mirrored = top[n], left[n], flip[n] == 1
+        if C == 3 and stride == 4:  # the paper's: the compiler knows all loops
+            _augmented(
+                tile, u, n, j, place, shared, images, mean, shift, down, right, mirrored, H, W, words, many, pitch,
+                above, before, crop, factor, follows, np.int32(3), np.int32(4),
+            )  # fmt: skip
+        else:
+            _augmented(
+                tile, u, n, j, place, shared, images, mean, shift, down, right, mirrored, H, W, words, many, pitch,
+                above, before, crop, factor, follows, C, stride,
+            )  # fmt: skip
+        return np.int32(place * stride + j)
 
+    def second(
+        tile, u, n, j, place, shared, lane, images, mean, shift, top, left, flip, y, C, H, W, U, V, words, many,
+        pitch, stride, above, before, crop, factor, follows,
+    ):  # fmt: skip
+        first = np.int32(tile * many)
+        o = image_at(n, U, V, words) + word_at(u, first, 0, V, words)
+        end, t = np.int32(min(many, np.int32(V - first)) * words), np.int32(lane)
+        while t < end:
+            a = np.uint32(t)
+            b = np.uint32(a + np.uint32(pitch))
+            c = np.uint32(b + np.uint32(pitch))
+            store(y, o + np.uint64(a), shared[a], shared[b], shared[c], shared[np.uint32(c + np.uint32(pitch))])
+            t = np.int32(t + np.int32(many * stride))
+
+    return GridKernel(f"augment_deep_{storage.name}", ("y",), first, second)
+
+
+SHARED = 1 << 13
+"""Numbers that a block of `augment_deep` shares at most."""
 
 AUGMENT_DEEP = {storage.name: _augment_deep(storage) for storage in STORAGES}
 
@@ -199,10 +238,14 @@ def augment_deep(
     (N, C, H, W), storage = images.shape, storage_for(on.precision)
     y = on.empty(deep_shape((N, C, crop, crop), stride=stride, padding=padding, kernel=kernel), storage.dtype)
     _, U, V, _ = y.shape
-    grid = in_rows(V, U, N)
+    words = y.shape[3] // 4
+    tiles = -(-V // max(1, min(BLOCK // stride, SHARED // (4 * words))))
+    many = -(-V // max(tiles, 1))
+    pitch = many * words + 2  # two more: fewer threads of a warp meet in a bank of the shared memory
     on.launch(
-        AUGMENT_DEEP[storage.name], grid, images, mean, shift, top, left, flip, storage.words(on, y), C, H, W, U, V,
-        y.shape[3] // 4, grid.threads[0], stride, padding[0][0], padding[1][0], crop, np.float32(factor), mean_follows,
+        AUGMENT_DEEP[storage.name], Grid((tiles, U, N), (stride, many, 1), 4 * pitch), images, mean, shift, top, left,
+        flip, storage.words(on, y), C, H, W, U, V, words, many, pitch, stride, padding[0][0], padding[1][0], crop,
+        np.float32(factor), mean_follows,
     )  # fmt: skip
     return y
 

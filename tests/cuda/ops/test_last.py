@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from minialex_cuda import CudaBackend
 from minialex_cuda.ops import conv2d_last
+from minialex_cuda.ops.augment import augment
 from minialex_cuda.ops.words import BFLOAT16, FLOAT32, STORAGES, Storage
 from minialex_cuda.runtime.fake import FakeRuntime
 
@@ -90,3 +91,29 @@ def test_gradients_of_weights_come_back_in_order(
         back = on.empty(shape, np.float32)
         conv2d_last.kernels_first(on, last, back, stride, deepened)
         assert np.array_equal(backend.to_numpy(back), given)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("follows", [False, True])
+@pytest.mark.parametrize(
+    ("channels", "stride", "crop", "kernel"), [(3, 4, 21, 11), (3, 4, 290, 11), (2, 3, 10, 5), (1, 2, 9, 3)]
+)
+def test_augmentation_straight_to_what_a_convolution_reads(
+    precision: str, follows: bool, channels: int, stride: int, crop: int, kernel: int
+) -> None:
+    """Reflected images and others, places in one block of a row and in several, channels that fill up with zeros."""
+    random, backend = np.random.default_rng(crop), CudaBackend(runtime=FakeRuntime(), precision=precision)
+    on, H, W = backend.place("cuda:0"), crop + 3, crop + 5
+    images = random.integers(0, 256, (3, channels, H, W)).astype(np.uint8)
+    mean = random.random((channels, H, W) if follows else (channels, crop, crop)).astype(np.float32)
+    given = (
+        images, mean, random.random((3, channels)).astype(np.float32), np.array([0, 3, 1], np.int32),
+        np.array([5, 0, 2], np.int32), np.array([0, 1, 1], np.uint8),
+    )  # fmt: skip
+    there = [backend.to_device(a, "cuda:0") for a in given]
+    padding = ((0, 3), (2, 1))
+    numbers: dict[str, Any] = {"crop": crop, "factor": 0.5, "mean_follows": follows}
+    asked: dict[str, Any] = {"stride": stride, "padding": padding, "kernel": (kernel, kernel)}
+    expected = conv2d_last.space_to_depth(on, augment(on, *there, **numbers), **asked)
+    found = conv2d_last.augment_deep(on, *there, **numbers, **asked)
+    assert np.array_equal(backend.to_numpy(found), backend.to_numpy(expected))
