@@ -27,7 +27,6 @@ from minialex_cuda.ops.words import (
     ZEROS,
     Storage,
     image_at,
-    in_rows,
     larger,
     masked,
     over_places,
@@ -75,11 +74,12 @@ def _in_blocks(value):
         return c, i, j
 
     def four(given, word, C, stride):
-        c = np.int32(4 * word)
-        block = np.int32(c // C)
-        c = np.int32(c - block * C)
-        i = np.int32(block // stride)
-        j = np.int32(block - i * stride)
+        c, i, j = np.int32(4 * word), np.int32(0), np.int32(0)
+        if np.int32(c + 3) >= C:  # else it is one pixel of one block
+            block = np.int32(c // C)
+            c = np.int32(c - block * C)
+            i = np.int32(block // stride)
+            j = np.int32(block - i * stride)
         a = one(given, c, i, j, stride)
         c, i, j = after(c, i, j, C, stride)
         b = one(given, c, i, j, stride)
@@ -261,15 +261,17 @@ def _taps(given, c, i, j):
 def _kernels(storage: Storage) -> GridKernel:
     store = storage.store
 
-    def body(tile, tap, k, lane, _, w, y, C, R, S, across, words, stride, lanes):
+    def body(tile, row, k, lane, first, w, y, C, R, S, down, across, words, stride, lanes, many):
         """y[k, r', s', (i·stride + j)·C + c] = w[k, c, r'·stride + i, s'·stride + j], zeros beyond."""
         word = np.int32(tile * lanes + lane)
-        if word < words:
-            row = np.int32(tap // across)
-            r, s = np.int32(row * stride), np.int32(np.int32(tap - row * across) * stride)
-            taps = np.int32(((R + stride - 1) // stride) * across)
-            found = _taps((w, k, C, R, S, r, s), word, C, stride)
-            store(y, np.uint64(np.uint32((k * taps + tap) * words + word)), *found)
+        if word >= words:
+            return
+        r, taps = np.int32(row * stride), np.int32(np.int32(k * down + row) * across)
+        column = np.int32(first)
+        while column < across:
+            found = _taps((w, k, C, R, S, r, np.int32(column * stride)), word, C, stride)
+            store(y, np.uint64(np.uint32(np.int32(taps + column) * words + word)), *found)
+            column = np.int32(column + many)
 
     return GridKernel(f"kernels_last_{storage.name}", ("y",), body)
 
@@ -277,18 +279,25 @@ def _kernels(storage: Storage) -> GridKernel:
 def _kernels_first(storage: Storage) -> GridKernel:
     one = storage.one
 
-    def body(tile, tap, k, lane, _, y, dw, C, R, S, across, taps, channels, stride, lanes):
-        """The inverse of `kernels_last`: dw[k, c, r, s], float32; a block has channels of a tap."""
+    def body(tile, r, k, lane, first, y, dw, C, R, S, across, taps, channels, stride, lanes, many):
+        """The inverse of `kernels_last`: dw[k, c, r, s], float32; a block has some channels of a row of a kernel."""
         c = np.int32(tile * lanes + lane)
-        if c < C:
-            r = np.int32(tap // S)
-            s = np.int32(tap - r * S)
-            row, column = np.int32(r // stride), np.int32(s // stride)
-            inner = np.int32(np.int32((r - row * stride) * stride) + s - column * stride)
-            place = np.int32(np.int32(k * taps + row * across) + column)
-            dw[np.uint32(np.int32(k * C + c) * np.int32(R * S) + tap)] = one(
-                y, np.uint32(np.int32(place * channels + inner * C) + c)
-            )
+        if c >= C:
+            return
+        row, i = np.int32(r), np.int32(0)
+        if stride > 1:
+            row = np.int32(r // stride)
+            i = np.int32(r - row * stride)
+        place, to = np.int32(k * taps + row * across), np.int32(np.int32(np.int32(k * C + c) * R + r) * S)
+        s = np.int32(first)
+        while s < S:
+            column, j = s, np.int32(0)
+            if stride > 1:
+                column = np.int32(s // stride)
+                j = np.int32(s - column * stride)
+            inner = np.int32(np.int32(np.int32(i * stride) + j) * C + c)
+            dw[np.uint32(to + s)] = one(y, np.uint32(np.int32(np.int32(place + column) * channels) + inner))
+            s = np.int32(s + many)
 
     return GridKernel(f"kernels_first_{storage.name}", ("dw",), body)
 
@@ -306,11 +315,12 @@ def kernels_last(on: Place, w: CudaArray, storage: Storage, stride: int, deepene
     """Weights [K,C,R,S] as [K,R,S,C], or as `space_to_depth` orders them."""
     K, C, R, S = w.shape
     y = on.scratch(_shape_last(w.shape, stride, deepened), storage.dtype)
-    words, taps = y.shape[3] // 4, y.shape[1] * y.shape[2]
-    grid = in_rows(words, taps, K, most=64)
+    down, across, words = y.shape[1], y.shape[2], y.shape[3] // 4
+    lanes = max(min(words, 64), 1)
+    grid = Grid((-(-words // lanes), down, K), (lanes, min(across, BLOCK // lanes), 1))
     on.launch(
-        KERNELS_LAST[storage.name], grid, w, storage.words(on, y), C, R, S, y.shape[2], words,
-        stride if deepened else 1, grid.threads[0],
+        KERNELS_LAST[storage.name], grid, w, storage.words(on, y), C, R, S, down, across, words,
+        stride if deepened else 1, *grid.threads[:2],
     )  # fmt: skip
     return y
 
@@ -319,10 +329,11 @@ def kernels_first(on: Place, y: CudaArray, dw: CudaArray, stride: int, deepened:
     """The inverse, into `dw`."""
     K, C, R, S = dw.shape
     _, down, across, channels = y.shape
-    grid = in_rows(C, R * S, K, most=64)
+    lanes = max(min(C, 64), 1)
+    grid = Grid((-(-C // lanes), R, K), (lanes, min(S, BLOCK // lanes), 1))
     on.launch(
         KERNELS_FIRST[storage_of(y).name], grid, y, dw, C, R, S, across, down * across, channels,
-        stride if deepened else 1, grid.threads[0],
+        stride if deepened else 1, *grid.threads[:2],
     )  # fmt: skip
 
 
@@ -344,7 +355,6 @@ def _rows_grid(places: int, K: int, each: int) -> Grid:
     wide = words if words <= WIDE else 32
     many = max(min(MOST // max(wide, 1), places), 1)
     return Grid((-(-places // (each * many)), -(-words // max(wide, 1)), 1), (wide, many, 1), 4 * wide * many)
-
 
 
 def _bias(source: Storage, storage: Storage) -> GridKernel:
