@@ -7,7 +7,9 @@ Two ways, since a machine may not allow the first:
   time in a traced step is set beside an untraced step's.
 - `by_events`: an event before and one after everything that is asked of our runtime, while the device is held up so
   that the host is well ahead. It names what was asked for: a kernel with how many indices, a product or a convolution
-  with its sizes. What takes a few microseconds is told a little too large.
+  with its sizes. Each waits for the one before it, on whatever stream that was: it has the device for itself, so that
+  its time is its own, and their sum is that of a step without two columns beside each other. What takes a few
+  microseconds is told a little too large.
 
 **Not yet run on a device.**
 """
@@ -82,12 +84,15 @@ def traced(run: Callable[[], object], steps: int = 1, kind: str = "cuda") -> Tra
     if not events:
         raise RuntimeError("the driver traced no kernel: how busy the device is cannot be told here")
     busy = covered((e["ts"], e["ts"] + e["dur"]) for e in events)
-    return Trace(busy / 1e6, longest([(e["name"], e["dur"]) for e in events], steps))
+    return Trace(busy / 1e6, longest([(e["name"].partition("[abi:")[0], e["dur"]) for e in events], steps))
 
 
 @contextmanager
 def watching(runtime: Any) -> Iterator[list[tuple[str, Any, Any]]]:
-    """Everything that is asked of a `minialex_cuda.runtime.device.DeviceRuntime`: (what, event before, event after)."""
+    """Everything that is asked of a `minialex_cuda.runtime.device.DeviceRuntime`: (what, event before, event after).
+
+    One thing after another, on all streams.
+    """
     import cupy
 
     asked: list[tuple[str, Any, Any]] = []
@@ -98,6 +103,8 @@ def watching(runtime: Any) -> Iterator[list[tuple[str, Any, Any]]]:
         def call(stream: Any, *arguments: Any, **options: Any) -> None:
             with cupy.cuda.Device(stream.index):
                 before, after = cupy.cuda.Event(), cupy.cuda.Event()
+                if asked:
+                    stream.stream.wait_event(asked[-1][2])
                 before.record(stream.stream)
                 original(stream, *arguments, **options)
                 after.record(stream.stream)
@@ -119,7 +126,10 @@ def watching(runtime: Any) -> Iterator[list[tuple[str, Any, Any]]]:
     def copy(source: Any, target: Any) -> str:
         return f"copy, {source.nbytes:,} bytes"
 
-    names = {"launch": launch, "multiply": multiply, "convolve": convolve, "copy": copy}
+    def clear(target: Any) -> str:
+        return f"clear, {target.nbytes:,} bytes"
+
+    names = {"launch": launch, "multiply": multiply, "convolve": convolve, "copy": copy, "clear": clear}
     for name, told in names.items():
         setattr(runtime, name, watched(name, told))
     try:

@@ -179,6 +179,7 @@ def test_every_kernel_is_launched_and_compiles(launched: Signatures) -> None:
             for capability in [newest] if once else capabilities():
                 ptx = compiled(KERNELS[name], signature, capability)
                 assert f".target sm_{capability[0]}{capability[1]}" in ptx, (name, capability)
+                assert f".entry _ZN13minialex_cuda{len(name)}{name}B" in ptx, "profiles call it something else"
                 assert not re.search(r"\.extern \.func", ptx), f"{name} calls something that nobody links"
                 if not double_asked:
                     double = [line.strip() for line in ptx.splitlines() if ".f64" in line]

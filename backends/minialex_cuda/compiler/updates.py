@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from minialex_cuda.compiler.schedule import aligned
-from minialex_cuda.ops.sgd_update import SHARE, updated
+from minialex_cuda.ops.sgd_update import updated
 from minialex_cuda.runtime.array import CudaArray, Memory, without_memory
-from minialex_cuda.runtime.kernel import kernel
+from minialex_cuda.runtime.kernel import Grid, GridKernel, kernel
 from minialex_cuda.runtime.place import Place
 
 LANES = 256
@@ -57,23 +57,53 @@ def sgd_updates_kernel(i, parameters, gradients, counts, owners, table, rates, d
     counts[i] = count
 
 
-@kernel("sums")
-def share_kernel(i, counts, sums, share):
-    """sums[i] = Σ counts[i·share … i·share + share − 1]."""
-    total = 0
-    for j in range(i * share, (i + 1) * share):
-        total += counts[j]
-    sums[i] = total
+WARP, TOGETHER = 32, 8
+"""Threads that add up the counts of a chunk, and chunks of a block."""
+
+MANY = 128
+"""Threads that add up those of a parameter's chunks."""
 
 
-@kernel("skipped")
-def skipped_kernel(i, sums, skipped, table, chunks, share):
-    """The sum over the chunks of parameter i, to where its count goes."""
-    last = chunks if i == table.size // FIELDS - 1 else table[(i + 1) * FIELDS + _CHUNK]
-    total = 0
-    for j in range(table[i * FIELDS + _CHUNK] * share, last * share):
-        total += sums[j]
-    skipped[table[i * FIELDS + _SKIPPED]] = total
+def _chunk_sums(tile, _, __, lane, place, shared, counts, sums, chunks):
+    """sums[chunk] = Σ counts of a chunk's threads."""
+    chunk = tile * TOGETHER + place
+    total = np.int32(0)
+    if chunk < chunks:
+        for j in range(lane, LANES, WARP):
+            total = np.int32(total + counts[chunk * LANES + j])
+    shared[place * WARP + lane] = np.float32(total)  # exact: there are fewer than 2²⁴
+    return chunk
+
+
+def _chunk_sums_ended(tile, _, __, lane, place, shared, chunk, counts, sums, chunks):
+    if lane == 0 and chunk < chunks:
+        total = np.float32(0)
+        for other in range(WARP):
+            total += shared[place * WARP + other]
+        sums[chunk] = np.int32(total)
+
+
+def _skipped(parameter, _, __, lane, ___, shared, sums, skipped, table, chunks):
+    """The sum over a parameter's chunks, to where its count goes."""
+    row = parameter * FIELDS
+    last = chunks if parameter == table.size // FIELDS - 1 else table[row + FIELDS + _CHUNK]
+    total = np.int32(0)
+    for j in range(table[row + _CHUNK] + lane, last, MANY):
+        total = np.int32(total + sums[j])
+    shared[lane] = np.float32(total)  # exact up to 2²⁴, of a parameter up to 2³¹
+    return row
+
+
+def _skipped_ended(parameter, _, __, lane, ___, shared, row, sums, skipped, table, chunks):
+    if lane == 0:
+        total = np.int64(0)
+        for other in range(MANY):
+            total += np.int64(shared[other])
+        skipped[table[row + _SKIPPED]] = total
+
+
+CHUNK_SUMS = GridKernel("chunk_sums", ("sums",), _chunk_sums, _chunk_sums_ended)
+SKIPPED = GridKernel("skipped_sums", ("skipped",), _skipped, _skipped_ended)
 
 
 def chunks_of(ws: Sequence[CudaArray]) -> list[int]:
@@ -170,15 +200,16 @@ def sgd_updates(
     skipped = [on.empty((), np.int64) for _ in ws]
     chunks = sum(chunks_of(ws))
     threads = chunks * LANES
-    counts, sums = on.scratch((threads,), np.uint8), on.scratch((threads // SHARE,), np.int64)
+    counts, sums = on.scratch((threads,), np.uint8), on.scratch((chunks,), np.int32)
     read = tables.owners, tables.table, tables.decays, tables.rates
     on.launch(
         sgd_updates_kernel, threads, tables.parameters, tables.gradients, counts, tables.owners, tables.table,
         tables.rates, tables.decays, ws[0].dtype.type(momentum), touched=([*dws, *read], [*ws, *vs, counts]),
     )  # fmt: skip
-    on.launch(share_kernel, sums.size, counts, sums, SHARE)
+    grid = Grid((-(-chunks // TOGETHER), 1, 1), (WARP, TOGETHER, 1), WARP * TOGETHER)
+    on.launch(CHUNK_SUMS, grid, counts, sums, chunks)
     on.launch(
-        skipped_kernel, len(ws), sums, tables.skipped, tables.table, chunks, LANES // SHARE,
+        SKIPPED, Grid((len(ws), 1, 1), (MANY, 1, 1), MANY), sums, tables.skipped, tables.table, chunks,
         touched=([sums, tables.table], skipped),
     )  # fmt: skip
     return skipped

@@ -10,6 +10,7 @@ of 48 channels instead of 3. Weights and their gradients are float32 in the prot
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,13 +19,14 @@ from minialex_cuda.ops.channels_last import convert
 from minialex_cuda.ops.conv2d import pieces
 from minialex_cuda.ops.conv2d_library import output_size
 from minialex_cuda.ops.words import (
+    BLOCK,
     FLOAT32,
+    MOST,
     PAIRS,
     STORAGES,
     ZEROS,
     Storage,
     image_at,
-    in_rows,
     larger,
     masked,
     over_places,
@@ -72,11 +74,12 @@ def _in_blocks(value):
         return c, i, j
 
     def four(given, word, C, stride):
-        c = np.int32(4 * word)
-        block = np.int32(c // C)
-        c = np.int32(c - block * C)
-        i = np.int32(block // stride)
-        j = np.int32(block - i * stride)
+        c, i, j = np.int32(4 * word), np.int32(0), np.int32(0)
+        if np.int32(c + 3) >= C:  # else it is one pixel of one block
+            block = np.int32(c // C)
+            c = np.int32(c - block * C)
+            i = np.int32(block // stride)
+            j = np.int32(block - i * stride)
         a = one(given, c, i, j, stride)
         c, i, j = after(c, i, j, C, stride)
         b = one(given, c, i, j, stride)
@@ -138,53 +141,91 @@ def space_to_depth(on: Place, x: CudaArray, *, stride: int, padding: Padding, ke
     return y
 
 
+@function
+def _augmented(
+    tile, u, n, j, place, shared, images, mean, shift, top, left, mirrored, H, W, words, many, pitch, above, before,
+    crop, factor, follows, C, stride,
+):  # fmt: skip
+    """A column of pixels of a place, to the block's shared memory."""
+    at = np.uint32(place * words)
+    number = np.int32(np.int32(np.int32(C * stride) * stride) + j)
+    while number < np.int32(4 * words):  # channels that fill up a multiple of eight
+        shared[np.uint32(np.uint32(np.int32(number & 3) * pitch) + at + np.uint32(number >> 2))] = _ZERO
+        number = np.int32(number + stride)
+    column = np.int32(np.int32(np.int32(tile * many) + place) * stride + j - before)
+    row = np.int32(np.int32(u * stride) - above)
+    across = np.int32(left + (crop - 1 - column if mirrored else column))
+    begin = np.int32(np.int32(np.int32(top + row) * W) + across)
+    image, shifts = np.uint64(n) * np.uint64(np.uint32(np.int32(C * H) * W)), np.int32(n * C)
+    plane = np.int32(H * W)
+    taken, taken_plane, taken_row = begin, plane, W
+    if not follows:
+        taken, taken_plane, taken_row = (
+            np.int32(np.int32(row * crop) + column), np.int32(crop * crop), crop,
+        )  # fmt: skip
+    inside, row_numbers = np.uint32(column) < np.uint32(crop), np.int32(C * stride)
+    c = np.int32(0)
+    while c < C:
+        moved = shift[np.uint32(shifts + c)]
+        here, there, number, i = begin, taken, np.int32(np.int32(j * C) + c), np.int32(0)
+        slot = np.uint32(np.uint32(np.int32(number & 3) * pitch) + at + np.uint32(number >> 2))
+        while i < stride:
+            kept = inside & (np.uint32(row + i) < np.uint32(crop))
+            pixel = np.float32(images[image + np.uint64(np.uint32(here if kept else 0))])  # never waits for a test
+            value = factor * (pixel + moved - mean[np.uint32(there if kept else 0)])
+            shared[slot] = value if kept else _ZERO
+            here, there = np.int32(here + W), np.int32(there + taken_row)
+            number, i = np.int32(number + row_numbers), np.int32(i + 1)
+            if row_numbers & 3 == 0:
+                slot = np.uint32(slot + np.uint32(row_numbers >> 2))
+            else:
+                slot = np.uint32(np.uint32(np.int32(number & 3) * pitch) + at + np.uint32(number >> 2))
+        begin, taken, c = np.int32(begin + plane), np.int32(taken + taken_plane), np.int32(c + 1)
+
+
 def _augment_deep(storage: Storage) -> GridKernel:
     store = storage.store
 
-    def body(
-        tile, u, n, lane, _, images, mean, shift, top, left, flip, y, C, H, W, U, V, words, lanes, stride, above,
-        before, crop, factor, follows,
+    def first(
+        tile, u, n, j, place, shared, images, mean, shift, top, left, flip, y, C, H, W, U, V, words, many, pitch,
+        stride, above, before, crop, factor, follows,
     ):  # fmt: skip
-        """`augment` (section 4.1) and `space_to_depth` in one, a thread a block: from bytes to what conv1 reads."""
-        v = np.int32(tile * lanes + lane)
-        if v >= V:
-            return
-        mirrored = flip[n] == 1
-        image, shifts = np.uint64(n) * np.uint64(np.uint32(np.int32(C * H) * W)), np.int32(n * C)
-        plane = np.uint32(H * W)
-        taken_plane = plane if follows else np.uint32(crop * crop)
-        o = image_at(n, U, V, words) + word_at(u, v, 0, V, words)
-        word = ZEROS
-        many = np.int32(0)
-        for i in range(stride):
-            row = np.int32(np.int32(u * stride) + i - above)
-            for j in range(stride):
-                column = np.int32(np.int32(v * stride) + j - before)
-                inside = 0 <= row < crop and 0 <= column < crop
-                there = np.int32(left[n] + (crop - 1 - column if mirrored else column))
-                at = np.uint32(np.int32(np.int32(top[n] + row) * W) + there)
-                taken = at if follows else np.uint32(np.int32(row * crop) + column)
-                for c in range(C):
-                    value = _ZERO
-                    if inside:
-                        pixel = np.float32(images[image + np.uint64(at)])
-                        value = factor * (pixel + shift[np.uint32(shifts + c)] - mean[taken])
-                        at = np.uint32(at + plane)
-                        taken = np.uint32(taken + taken_plane)
-                    word = word[1], word[2], word[3], value
-                    many = np.int32(many + 1)
-                    if many & np.int32(3) == 0:
-                        store(y, o, *word)
-                        o += np.uint64(1)
-        for _ in range(many, np.int32(4 * words)):  # channels that fill up a multiple of eight
-            word = word[1], word[2], word[3], _ZERO
-            many = np.int32(many + 1)
-            if many & np.int32(3) == 0:
-                store(y, o, *word)
-                o += np.uint64(1)
+        """`augment` (section 4.1) and `space_to_depth` in one, from bytes to what conv1 reads.
 
-    return GridKernel(f"augment_deep_{storage.name}", ("y",), body)
+        A thread has a column of pixels of the block's places; number e of a place is shared at e mod 4, e div 4.
+        """
+        down, right, mirrored = top[n], left[n], flip[n] == 1
+        if C == 3 and stride == 4:  # the paper's: the compiler knows all loops
+            _augmented(
+                tile, u, n, j, place, shared, images, mean, shift, down, right, mirrored, H, W, words, many, pitch,
+                above, before, crop, factor, follows, np.int32(3), np.int32(4),
+            )  # fmt: skip
+        else:
+            _augmented(
+                tile, u, n, j, place, shared, images, mean, shift, down, right, mirrored, H, W, words, many, pitch,
+                above, before, crop, factor, follows, C, stride,
+            )  # fmt: skip
+        return np.int32(place * stride + j)
 
+    def second(
+        tile, u, n, j, place, shared, lane, images, mean, shift, top, left, flip, y, C, H, W, U, V, words, many,
+        pitch, stride, above, before, crop, factor, follows,
+    ):  # fmt: skip
+        first = np.int32(tile * many)
+        o = image_at(n, U, V, words) + word_at(u, first, 0, V, words)
+        end, t = np.int32(min(many, np.int32(V - first)) * words), np.int32(lane)
+        while t < end:
+            a = np.uint32(t)
+            b = np.uint32(a + np.uint32(pitch))
+            c = np.uint32(b + np.uint32(pitch))
+            store(y, o + np.uint64(a), shared[a], shared[b], shared[c], shared[np.uint32(c + np.uint32(pitch))])
+            t = np.int32(t + np.int32(many * stride))
+
+    return GridKernel(f"augment_deep_{storage.name}", ("y",), first, second)
+
+
+SHARED = 1 << 13
+"""Numbers that a block of `augment_deep` shares at most."""
 
 AUGMENT_DEEP = {storage.name: _augment_deep(storage) for storage in STORAGES}
 
@@ -197,10 +238,14 @@ def augment_deep(
     (N, C, H, W), storage = images.shape, storage_for(on.precision)
     y = on.empty(deep_shape((N, C, crop, crop), stride=stride, padding=padding, kernel=kernel), storage.dtype)
     _, U, V, _ = y.shape
-    grid = in_rows(V, U, N)
+    words = y.shape[3] // 4
+    tiles = -(-V // max(1, min(BLOCK // stride, SHARED // (4 * words))))
+    many = -(-V // max(tiles, 1))
+    pitch = many * words + 2  # two more: fewer threads of a warp meet in a bank of the shared memory
     on.launch(
-        AUGMENT_DEEP[storage.name], grid, images, mean, shift, top, left, flip, storage.words(on, y), C, H, W, U, V,
-        y.shape[3] // 4, grid.threads[0], stride, padding[0][0], padding[1][0], crop, np.float32(factor), mean_follows,
+        AUGMENT_DEEP[storage.name], Grid((tiles, U, N), (stride, many, 1), 4 * pitch), images, mean, shift, top, left,
+        flip, storage.words(on, y), C, H, W, U, V, words, many, pitch, stride, padding[0][0], padding[1][0], crop,
+        np.float32(factor), mean_follows,
     )  # fmt: skip
     return y
 
@@ -216,15 +261,17 @@ def _taps(given, c, i, j):
 def _kernels(storage: Storage) -> GridKernel:
     store = storage.store
 
-    def body(tile, tap, k, lane, _, w, y, C, R, S, across, words, stride, lanes):
+    def body(tile, row, k, lane, first, w, y, C, R, S, down, across, words, stride, lanes, many):
         """y[k, r', s', (i·stride + j)·C + c] = w[k, c, r'·stride + i, s'·stride + j], zeros beyond."""
         word = np.int32(tile * lanes + lane)
-        if word < words:
-            row = np.int32(tap // across)
-            r, s = np.int32(row * stride), np.int32(np.int32(tap - row * across) * stride)
-            taps = np.int32(((R + stride - 1) // stride) * across)
-            found = _taps((w, k, C, R, S, r, s), word, C, stride)
-            store(y, np.uint64(np.uint32((k * taps + tap) * words + word)), *found)
+        if word >= words:
+            return
+        r, taps = np.int32(row * stride), np.int32(np.int32(k * down + row) * across)
+        column = np.int32(first)
+        while column < across:
+            found = _taps((w, k, C, R, S, r, np.int32(column * stride)), word, C, stride)
+            store(y, np.uint64(np.uint32(np.int32(taps + column) * words + word)), *found)
+            column = np.int32(column + many)
 
     return GridKernel(f"kernels_last_{storage.name}", ("y",), body)
 
@@ -232,28 +279,25 @@ def _kernels(storage: Storage) -> GridKernel:
 def _kernels_first(storage: Storage) -> GridKernel:
     one = storage.one
 
-    def body(tile, k, _, lane, __, y, dw, C, R, S, down, across, channels, stride, lanes):
-        """The inverse of `kernels_last`: dw[k, c, r, s], float32; a thread has all of a channel."""
+    def body(tile, r, k, lane, first, y, dw, C, R, S, across, taps, channels, stride, lanes, many):
+        """The inverse of `kernels_last`: dw[k, c, r, s], float32; a block has some channels of a row of a kernel."""
         c = np.int32(tile * lanes + lane)
         if c >= C:
             return
-        at = np.uint32(np.int32(k * C + c) * np.int32(R * S))
-        row = np.int32(k * down)
-        i = np.int32(0)
-        for _ in range(R):
-            tap = np.int32(row * across)
-            j = np.int32(0)
-            for _ in range(S):
-                dw[at] = one(y, np.uint32(tap * channels + np.int32(i * stride + j) * C + c))
-                at = np.uint32(at + np.uint32(1))
-                j = np.int32(j + 1)
-                if j == stride:
-                    j = np.int32(0)
-                    tap = np.int32(tap + 1)
-            i = np.int32(i + 1)
-            if i == stride:
-                i = np.int32(0)
-                row = np.int32(row + 1)
+        row, i = np.int32(r), np.int32(0)
+        if stride > 1:
+            row = np.int32(r // stride)
+            i = np.int32(r - row * stride)
+        place, to = np.int32(k * taps + row * across), np.int32(np.int32(np.int32(k * C + c) * R + r) * S)
+        s = np.int32(first)
+        while s < S:
+            column, j = s, np.int32(0)
+            if stride > 1:
+                column = np.int32(s // stride)
+                j = np.int32(s - column * stride)
+            inner = np.int32(np.int32(np.int32(i * stride) + j) * C + c)
+            dw[np.uint32(to + s)] = one(y, np.uint32(np.int32(np.int32(place + column) * channels) + inner))
+            s = np.int32(s + many)
 
     return GridKernel(f"kernels_first_{storage.name}", ("dw",), body)
 
@@ -271,11 +315,12 @@ def kernels_last(on: Place, w: CudaArray, storage: Storage, stride: int, deepene
     """Weights [K,C,R,S] as [K,R,S,C], or as `space_to_depth` orders them."""
     K, C, R, S = w.shape
     y = on.scratch(_shape_last(w.shape, stride, deepened), storage.dtype)
-    words, taps = y.shape[3] // 4, y.shape[1] * y.shape[2]
-    grid = in_rows(words, taps, K, most=64)
+    down, across, words = y.shape[1], y.shape[2], y.shape[3] // 4
+    lanes = max(min(words, 64), 1)
+    grid = Grid((-(-words // lanes), down, K), (lanes, min(across, BLOCK // lanes), 1))
     on.launch(
-        KERNELS_LAST[storage.name], grid, w, storage.words(on, y), C, R, S, y.shape[2], words,
-        stride if deepened else 1, grid.threads[0],
+        KERNELS_LAST[storage.name], grid, w, storage.words(on, y), C, R, S, down, across, words,
+        stride if deepened else 1, *grid.threads[:2],
     )  # fmt: skip
     return y
 
@@ -283,30 +328,65 @@ def kernels_last(on: Place, w: CudaArray, storage: Storage, stride: int, deepene
 def kernels_first(on: Place, y: CudaArray, dw: CudaArray, stride: int, deepened: bool) -> None:
     """The inverse, into `dw`."""
     K, C, R, S = dw.shape
-    grid = in_rows(C, K, most=64)
+    _, down, across, channels = y.shape
+    lanes = max(min(C, 64), 1)
+    grid = Grid((-(-C // lanes), R, K), (lanes, min(S, BLOCK // lanes), 1))
     on.launch(
-        KERNELS_FIRST[storage_of(y).name], grid, y, dw, C, R, S, *y.shape[1:], stride if deepened else 1,
-        grid.threads[0],
+        KERNELS_FIRST[storage_of(y).name], grid, y, dw, C, R, S, across, down * across, channels,
+        stride if deepened else 1, *grid.threads[:2],
     )  # fmt: skip
 
 
 # ---- bias, ReLU, and their gradients --------------------------------------------------------------------------
 
+EACH, AT_ONCE = 32, 4
+"""Places of a block that one of its threads has at most, and those of them that it has under way at once."""
+
+ENOUGH = 528
+"""Blocks that fill a device: with fewer, threads add up fewer places each."""
+
+WIDE = 96
+"""Words of a place that one block has; more of them are cut into pieces of a warp's 32."""
+
+
+def _rows_grid(places: int, K: int, each: int) -> Grid:
+    """Blocks (places, words) of threads (word, place), each with so many places."""
+    words = K // 4
+    wide = words if words <= WIDE else 32
+    many = max(min(MOST // max(wide, 1), places), 1)
+    return Grid((-(-places // (each * many)), -(-words // max(wide, 1)), 1), (wide, many, 1), 4 * wide * many)
+
 
 def _bias(source: Storage, storage: Storage) -> GridKernel:
     load, store = source.load, storage.store
 
-    def body(tile, _, __, c, place, x, b, y, first, places, many, words, rectify):
+    rectified = function(lambda found, rectify: larger(found, ZEROS) if rectify else found)
+
+    def body(tile, chunk, _, lane, place, x, b, y, first, places, wide, many, words, rectify):
         """y[first + place, k] = x[place, k] + b[k]; at least 0 if asked."""
-        p = np.uint64(tile) * np.uint64(many) + np.uint64(place)
-        if p >= np.uint64(places):
+        c = np.int32(chunk * wide + lane)
+        if c >= words:
             return
         k = np.uint32(4 * c)
         shift = b[k], b[np.uint32(k + 1)], b[np.uint32(k + 2)], b[np.uint32(k + 3)]
-        found = plus(load(x, p * np.uint64(words) + np.uint64(c)), shift)
-        if rectify:
-            found = larger(found, ZEROS)
-        store(y, (np.uint64(first) + p) * np.uint64(words) + np.uint64(c), *found)
+        p = np.uint32(np.uint32(tile * AT_ONCE) * np.uint32(many) + np.uint32(place))
+        j = np.uint64(np.uint32(p * np.uint32(words) + np.uint32(c)))
+        to = np.uint64(first) * np.uint64(words) + j
+        step = np.uint64(np.uint32(many * words))
+        if np.uint32(p + 3 * many) < np.uint32(places):  # all four are asked for before any of them is kept
+            e, f = load(x, j), load(x, j + step)
+            g, h = load(x, j + step + step), load(x, j + step + step + step)
+            store(y, to, *rectified(plus(e, shift), rectify))
+            store(y, to + step, *rectified(plus(f, shift), rectify))
+            store(y, to + step + step, *rectified(plus(g, shift), rectify))
+            store(y, to + step + step + step, *rectified(plus(h, shift), rectify))
+        else:
+            for _ in range(3):
+                if p < np.uint32(places):
+                    store(y, to, *rectified(plus(load(x, j), shift), rectify))
+                p = np.uint32(p + many)
+                j += step
+                to += step
 
     return GridKernel(f"bias_{source.name}_{storage.name}", ("y",), body)
 
@@ -317,62 +397,107 @@ BIAS = {(source.name, storage.name): _bias(source, storage) for source, storage 
 def add_bias(on: Place, x: CudaArray, b: CudaArray, y: CudaArray, first: int, places: int, rectify: bool) -> None:
     """Places of y from one on, from products [places, K]; x may be y."""
     source, storage, K = storage_of(x), storage_of(y), b.size
-    grid = over_places(1, 1, places, K)
+    grid = replace(_rows_grid(places, K, AT_ONCE), shared=0)
     on.launch(
         BIAS[source.name, storage.name], grid, source.words(on, x), b, storage.words(on, y), first, places,
-        grid.threads[1], K // 4, rectify,
+        *grid.threads[:2], K // 4, rectify,
     )  # fmt: skip
-
-
-EACH = 32
-"""Places of a block that one of its threads adds up in `bias_gradient`."""
 
 
 def _mask_sums(storage: Storage, masks: bool) -> GridKernel:
     load, store = storage.load, storage.store
 
-    def first(tile, _, __, c, place, shared, dy, y, out, sums, places, many, words):
+    @function
+    def at(j, dy, y):
+        return masked(load(dy, j), load(y, j)) if masks else load(dy, j)
+
+    def first(tile, chunk, _, lane, place, shared, dy, y, out, sums, places, each, wide, many, words):
         """out = dy where y > 0, else 0 (where there is a ReLU), and of it the sums over a block's places."""
         total = ZEROS
-        begin = np.uint64(tile) * np.uint64(32 * many) + np.uint64(place)
-        for step in range(32):
-            p = begin + np.uint64(step) * np.uint64(many)
-            if p < np.uint64(places):
-                j = p * np.uint64(words) + np.uint64(c)
-                found = load(dy, j)
-                if masks:
-                    found = masked(found, load(y, j))
-                    store(out, j, *found)
-                total = plus(total, found)
-        t = np.uint32(4 * (place * words + c))
+        c = np.int32(chunk * wide + lane)
+        if c < words:
+            p = np.uint32(np.uint32(tile * each) * np.uint32(many) + np.uint32(place))
+            j = np.uint32(p * np.uint32(words) + np.uint32(c))
+            end, step = np.uint32(places), np.uint32(many * words)
+            for _ in range(0, each, AT_ONCE):
+                q, r, s = np.uint32(p + many), np.uint32(p + 2 * many), np.uint32(p + 3 * many)
+                k = np.uint32(j + step)
+                m = np.uint32(k + step)
+                n = np.uint32(m + step)
+                if s < end:  # all four are asked for before any of them is used
+                    a, b, d, e = at(j, dy, y), at(k, dy, y), at(m, dy, y), at(n, dy, y)
+                    if masks:
+                        store(out, j, *a)
+                        store(out, k, *b)
+                        store(out, m, *d)
+                        store(out, n, *e)
+                    total = plus(plus(plus(plus(total, a), b), d), e)
+                else:
+                    for p, j in ((p, j), (q, k), (r, m)):
+                        if p < end:
+                            a = at(j, dy, y)
+                            if masks:
+                                store(out, j, *a)
+                            total = plus(total, a)
+                p = np.uint32(s + many)
+                j = np.uint32(n + step)
+        t = np.uint32(4 * (place * wide + lane))
         for m in range(4):
             shared[np.uint32(t + m)] = total[m]
-        return t
+        return c
 
-    def second(tile, _, __, c, place, shared, t, dy, y, out, sums, places, many, words):
-        if place == 0:
-            k = np.uint32(4 * c)
-            for m in range(4):
+    def second(tile, chunk, _, lane, place, shared, c, dy, y, out, sums, places, each, wide, many, words):
+        if c < words:
+            for m in range(place, 4, many):
                 total = _ZERO
                 for other in range(many):
-                    total += shared[np.uint32(4 * (other * words + c) + m)]
-                sums[np.uint64(tile) * np.uint64(4 * words) + np.uint64(np.uint32(k + m))] = total
+                    total += shared[np.uint32(4 * (other * wide + lane) + m)]
+                sums[np.uint32(np.uint32(tile * words + c) * np.uint32(4) + np.uint32(m))] = total
 
     return GridKernel(f"{'mask' if masks else 'bias'}_sums_{storage.name}", ("out", "sums"), first, second)
 
 
-def _column_sums(tile, _, __, lane, ___, sums, total, blocks, K, lanes):
-    """total[k] = Σ of a column."""
-    k = np.int32(tile * lanes + lane)
+COLUMNS, DEEP = 8, 64
+"""A block of `column_sums`: so many columns, a sector of memory, of so many threads each."""
+
+
+def _column_sums(tile, _, __, lane, row, shared, sums, total, rows, K):
+    """total[k] = Σ of a column: first every `DEEP`th row of it, then of those the sums of four neighbours."""
+    k = np.int32(tile * COLUMNS + lane)
+    a, b, c, d = ZEROS
     if k < K:
-        added = _ZERO
-        for block in range(blocks):
-            added += sums[np.uint64(block) * np.uint64(K) + np.uint64(k)]
-        total[np.uint32(k)] = added
+        step = np.uint32(DEEP * K)
+        j = np.uint32(row * K + k)
+        r = np.int32(row)
+        while r + np.int32(3 * DEEP) < rows:  # four that do not wait for each other
+            a += sums[j]
+            b += sums[np.uint32(j + step)]
+            c += sums[np.uint32(j + np.uint32(2) * step)]
+            d += sums[np.uint32(j + np.uint32(3) * step)]
+            j = np.uint32(j + np.uint32(4) * step)
+            r = np.int32(r + 4 * DEEP)
+        while r < rows:
+            a += sums[j]
+            j = np.uint32(j + step)
+            r = np.int32(r + DEEP)
+    shared[np.uint32(row * COLUMNS + lane)] = (a + b) + (c + d)
+    return k
+
+
+def _column_sums_ended(tile, _, __, lane, row, shared, k, sums, total, rows, K):
+    if row == 0 and k < K:
+        a, b, c, d = ZEROS
+        for m in range(0, DEEP, 4):
+            t = np.uint32(m * COLUMNS + lane)
+            a += shared[t]
+            b += shared[np.uint32(t + COLUMNS)]
+            c += shared[np.uint32(t + 2 * COLUMNS)]
+            d += shared[np.uint32(t + 3 * COLUMNS)]
+        total[np.uint32(k)] = (a + b) + (c + d)
 
 
 MASK_SUMS = {(s.name, masks): _mask_sums(s, masks) for s in STORAGES for masks in (False, True)}
-COLUMN_SUMS = GridKernel("column_sums", ("total",), _column_sums)
+COLUMN_SUMS = GridKernel("column_sums", ("total",), _column_sums, _column_sums_ended)
 
 
 def bias_gradient(on: Place, dy: CudaArray, relu: CudaArray | None, db: CudaArray | None) -> CudaArray:
@@ -380,20 +505,22 @@ def bias_gradient(on: Place, dy: CudaArray, relu: CudaArray | None, db: CudaArra
     storage, K, places = storage_of(dy), dy.shape[3], math.prod(dy.shape[:3])
     if relu is None and db is None:
         return dy
-    grid = over_places(1, 1, places, K, shared=4)
-    blocks = -(-places // (EACH * max(grid.threads[1], 1)))
-    grid = Grid((blocks, 1, 1), grid.threads, grid.shared)
+    least = _rows_grid(places, K, 1)
+    blocks = least.blocks[0] * least.blocks[1]
+    each = min(EACH, -(-blocks // (ENOUGH * AT_ONCE)) * AT_ONCE) or AT_ONCE
+    grid = _rows_grid(places, K, each)
+    rows = grid.blocks[0]
     out = dy if relu is None else on.scratch(dy.shape, dy.dtype)
-    sums = on.scratch((max(blocks, 1), K), np.float32)
+    sums = on.scratch((max(rows, 1), K), np.float32)
     arrays = [storage.words(on, array) for array in (dy, relu or dy, out)]
     read, written = (arrays[:1], [sums]) if relu is None else (arrays[:2], [arrays[2], sums])
     on.launch(
-        MASK_SUMS[storage.name, relu is not None], grid, *arrays, sums, places, grid.threads[1], K // 4,
+        MASK_SUMS[storage.name, relu is not None], grid, *arrays, sums, places, each, *grid.threads[:2], K // 4,
         touched=(read, written),
     )  # fmt: skip
     if db is not None:
-        grid = in_rows(K, most=64)
-        on.launch(COLUMN_SUMS, grid, sums, db, blocks, K, grid.threads[0])
+        grid = Grid((-(-K // COLUMNS), 1, 1), (COLUMNS, DEEP, 1), COLUMNS * DEEP)
+        on.launch(COLUMN_SUMS, grid, sums, db, rows, K)
     return out
 
 

@@ -69,13 +69,22 @@ def probs_kernel(i, logits, largest, total, probs, K):
     probs[i] = math.exp(logits[i] - largest[n]) / total[n]
 
 
-@kernel("loss")
-def mean_kernel(i, cost, loss, N):
-    """The mean, added in order: there are few."""
+@kernel("parts")
+def cost_kernel(i, cost, parts, N):
+    """The sum of every `LANES`th image's cost."""
     added = cost.dtype.type(0)
-    for n in range(N):
+    for n in range(i, N, LANES):
         added += cost[n]
-    loss[i] = added / cost.dtype.type(N)
+    parts[i] = added
+
+
+@kernel("loss")
+def mean_kernel(i, parts, loss, N):
+    """The mean, of the sums of costs added in order: there are few."""
+    added = parts.dtype.type(0)
+    for lane in range(LANES):
+        added += parts[lane]
+    loss[i] = added / parts.dtype.type(N)
 
 
 def softmax_cross_entropy(on: Place, logits: CudaArray, labels: CudaArray) -> tuple[CudaArray, CudaArray]:
@@ -84,11 +93,13 @@ def softmax_cross_entropy(on: Place, logits: CudaArray, labels: CudaArray) -> tu
     loss, probs = on.empty((), logits.dtype), on.empty((N, K), logits.dtype)
     largest, total, cost = (on.scratch((N,), logits.dtype) for _ in range(3))
     lanes, totals = (on.scratch((N, LANES), logits.dtype) for _ in range(2))
+    parts = on.scratch((LANES,), logits.dtype)
     on.launch(lane_largest_kernel, N * LANES, logits, lanes, K)
     on.launch(lane_total_kernel, N * LANES, logits, lanes, totals, K)
     on.launch(row_kernel, N, logits, labels, lanes, totals, largest, total, cost, K)
     on.launch(probs_kernel, N * K, logits, largest, total, probs, K)
-    on.launch(mean_kernel, 1, cost, loss, N)
+    on.launch(cost_kernel, LANES, cost, parts, N)
+    on.launch(mean_kernel, 1, parts, loss, N)
     return loss, probs
 
 

@@ -64,6 +64,12 @@ def function(body: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
+def _call(loop: Any, name: str) -> None:
+    """What a profile calls a kernel, ``minialex_cuda::name``, comes of these: Numba mangles them into its entry."""
+    loop.__name__ = loop.__qualname__ = name
+    loop.__module__ = "minialex_cuda"
+
+
 class Kernel:
     """A body ``(i, arguments …)`` with the loops around it.
 
@@ -111,7 +117,7 @@ class Kernel:
         space: dict[str, Any] = {"body": function(self.body), "cuda": cuda}
         # Numba compiles no *arguments in a kernel's signature, so the loops are written out with the body's own names
         exec(_LOOPS.format(names=", ".join(self.parameters)), space)
-        space["device"].__name__ = self.name
+        _call(space["device"], self.name)
         return space
 
     def __repr__(self) -> str:
@@ -200,7 +206,7 @@ class GridKernel(Kernel):
         names = ", ".join(self.parameters)
         host, device = (text.format(names=names) for text in (_ONE if self.then is None else _TWO))
         exec(_GRID_LOOPS.format(names=names, host=host, device=device), space)
-        space["device"].__name__ = self.name
+        _call(space["device"], self.name)
         return space
 
 
