@@ -28,6 +28,7 @@ from minialex_cuda.runtime.timing import Timer  # noqa: E402
 
 from convolutions import LAYERS, OTHERS, convolution  # noqa: E402  isort: skip
 
+
 def products(it: Convolution) -> int:
     """Floating-point operations."""
     return 2 * it.N * it.K * it.P * it.Q * it.C * it.R * it.S
@@ -37,7 +38,7 @@ class Times:
     """cuDNN's plans on the first GPU, as the backend times them."""
 
     def __init__(self) -> None:
-        self.cudnn = frontend()
+        self.cudnn: Any = frontend()
         if self.cudnn is None:
             raise SystemExit("error: there is no cuDNN here")
         self.handle, self.timer = handle(self.cudnn), Timer(self.cudnn)

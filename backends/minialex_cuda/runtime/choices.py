@@ -1,10 +1,10 @@
-"""Which of cuDNN's plans does a convolution on this machine: chosen once, by time, and kept on disk for every later run.
+"""Which plan of cuDNN a convolution takes on this machine: chosen once, by time, and kept on disk for later runs.
 
-A plan decides the order in which a sum is added up, so which one is taken decides the last bits of the result. The first
-choice for a convolution, a card and a version of cuDNN therefore stays: whoever comes later, another run or another
-process of this one, takes it, quicker or not. Each is a small JSON file of its own under its final name from one moment
-to the next, which only one process can take; the others read what that one wrote. A file that cannot be read stays,
-since another process may have used it, and is said; the choice is then made anew, under the next name.
+A plan decides the order in which a sum is added up, so which one is taken decides the last bits of the result. The
+first choice for a convolution, a card and a version of cuDNN therefore stays: whoever comes later, another run or
+another process of this one, takes it, quicker or not. Each is a small JSON file of its own, under its final name from
+one moment to the next, which only one process can take; the others read what that one wrote. A file that cannot be read
+stays, since another process may have used it, and is said; the choice is then made anew, under the next name.
 
 ``MINIALEX_CUDA_PLANS`` names another folder than the user's cache folder (one that several machines share, say), or is
 ``off``: then nothing is timed, and cuDNN's own first choice is taken.
@@ -55,12 +55,24 @@ def opened() -> Path | None:
                 pass
     except (OSError, RuntimeError) as error:
         logger.warning(
-            "which plans of cuDNN are the quickest cannot be kept on disk (%s), so none is timed: each convolution takes"
-            " cuDNN's first, up to twice as slow. Set %s to a folder that can be written, or to %s.",
+            "which plans of cuDNN are the quickest cannot be kept on disk (%s), so none is timed: each convolution"
+            " takes cuDNN's first, up to twice as slow. Set %s to a folder that can be written, or to %s.",
             error, VARIABLE, OFF,
         )  # fmt: skip
         return None
     return found
+
+
+def finding() -> str:
+    """What is kept and where, in words, for ``minialex doctor``."""
+    try:
+        found = folder()
+        if found is None:
+            return f"{VARIABLE}={OFF}: convolutions take the first, and none is timed"
+        kept = len(list(found.glob("*.json")))
+    except (OSError, RuntimeError) as error:
+        return f"cannot be kept on disk ({error}): convolutions take the first, and none is timed"
+    return f"{kept} convolution{'' if kept == 1 else 's'} timed before; the choices are in {found}"
 
 
 def settled(where: Path, asked: Mapping[str, Any], choose: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -198,9 +198,7 @@ class Convolutions:
         timer: gives what times plans, for the module ``cudnn``; asked once, when the first is to be timed
     """
 
-    def __init__(
-        self, device: str = "", where: Path | None = None, timer: Callable[[Any], Time] | None = None
-    ) -> None:
+    def __init__(self, device: str = "", where: Path | None = None, timer: Callable[[Any], Time] | None = None) -> None:
         self._plans: dict[Convolution, tuple[Plans, Ready] | None] = {}
         self._device, self._where, self._timer = device, where, timer
         self._time: Time | None = None
@@ -232,14 +230,15 @@ class Convolutions:
 
     def _planned(self, convolution: Convolution) -> tuple[Plans, Ready]:
         """The plan to be taken, made ready; of those that were only timed nothing is kept."""
+        cudnn: Any = self._cudnn
 
         def plans() -> Plans:
-            return Plans(self._cudnn, convolution, handle=self._handle)
+            return Plans(cudnn, convolution, handle=self._handle)
 
         made = plans()
         if self._where is None or self._timer is None:
             return made, made.first_ready()
-        versions = {"cudnn": str(self._cudnn.backend_version()), "frontend": str(self._cudnn.__version__)}
+        versions = {"cudnn": str(cudnn.backend_version()), "frontend": str(cudnn.__version__)}
         asked = {"device": self._device, **versions, **asdict(convolution)}
         try:
             choice = choices.settled(self._where, asked, lambda: self._choice(plans()))
@@ -250,7 +249,9 @@ class Convolutions:
             logger.warning("%s: %s; remove its file in %s to have it timed", convolution, choice["note"], self._where)
         found = made.named(choice["plan"])
         if found is None:
-            logger.warning("cuDNN does not offer plan %s of %s any more: its first is taken", choice["plan"], convolution)
+            logger.warning(
+                "cuDNN does not offer plan %s of %s any more: its first is taken", choice["plan"], convolution
+            )
             found = made.first_ready()
         return made, found
 

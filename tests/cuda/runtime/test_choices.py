@@ -21,10 +21,12 @@ def never() -> dict[str, Any]:
     raise AssertionError("chosen again")
 
 
-def test_a_choice_is_made_once(tmp_path: Path) -> None:
+def test_a_choice_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = choices.settled(tmp_path, ASKED, lambda: {"plan": "eng65", "microseconds": {"eng65": 39.2, "eng10": 60.5}})
     assert first["plan"] == "eng65"
     assert choices.settled(tmp_path, ASKED, never) == first
+    monkeypatch.setenv("MINIALEX_CUDA_PLANS", str(tmp_path))
+    assert choices.finding() == f"1 convolution timed before; the choices are in {tmp_path}"
     (file,) = tmp_path.iterdir()
     assert file.name.startswith("nvidia-h100-80gb-hbm3-wgrad-")
     assert json.loads(file.read_text(encoding="utf-8"))["microseconds"] == {"eng65": 39.2, "eng10": 60.5}
@@ -108,6 +110,7 @@ def test_where_choices_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert choices.opened() == tmp_path / "shared"
     monkeypatch.setenv("MINIALEX_CUDA_PLANS", "off")
     assert choices.opened() is None
+    assert "none is timed" in choices.finding()
 
 
 def test_a_folder_that_cannot_be_written_is_said(
