@@ -44,18 +44,9 @@ GetProcAddress GetProcAddress_v2 DeviceGetCount Init
 CODE = """
 import json, sys, time
 import cudnn
-from minialex_cuda.runtime.cudnn import Plan
+from minialex_cuda.runtime.cudnn import Plans
 sys.path.insert(0, {benchmarks!r})
 from convolutions import LAYERS, convolution
-def chosen(graph):  # the plan that was built: others have no size
-    for index in range(graph.get_execution_plan_count()):
-        try:
-            graph.get_workspace_size_plan_at_index(index)
-        except RuntimeError:
-            continue
-        return graph.get_plan_name_at_index(index)
-    return "?"
-
 where = {{"device_property": cudnn.create_device_properties(sys.argv[1])}}
 batch, found = int(sys.argv[2]), {{"version": cudnn.backend_version(), "frontend": cudnn.__version__, "plans": {{}}}}
 for precision in sys.argv[3].split(","):
@@ -65,12 +56,13 @@ for precision in sys.argv[3].split(","):
                 continue
             began = time.perf_counter()
             try:
-                made = Plan(cudnn, asked, **where)
+                made = Plans(cudnn, asked, **where)
+                first = made.first_ready()
             except Exception as error:
                 told = {{"error": " ".join(str(error).split())[:200] or type(error).__name__}}
             else:
-                told = {{"plans": made.graph.get_execution_plan_count(), "workspace": made.workspace,
-                        "plan": chosen(made.graph)}}
+                told = {{"plans": made.graph.get_execution_plan_count(), "workspace": first.workspace,
+                        "plan": first.name}}
             told["seconds"] = round(time.perf_counter() - began, 2)
             found["plans"][f"{{precision}} {{name}} {{kind}}"] = told
 print(json.dumps(found))

@@ -28,6 +28,7 @@ if [ -n "${REHEARSAL:-}" ]; then
   CONV_OPTIONS="--batch-sizes 1 --seconds 5 ${CONV_OPTIONS:-}"
   export PYTHONPATH=$PWD:$PWD/backends:$PWD/benchmarks:$PWD/$pretend:$PWD/$pretend/everywhere${PYTHONPATH:+:$PYTHONPATH}
   export PYTEST_ADDOPTS="-p pretend_plugin" PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PRETEND_CUDNN=1
+  export MINIALEX_CUDA_PLANS=off # timing plans at batch 1,024 is nothing for a processor
 fi
 OUT=${OUT:-build/device}
 LIMIT=${LIMIT:-570}
@@ -59,6 +60,7 @@ fi
 [ -d "$SITE" ] && PYTHONPATH=$SITE${PYTHONPATH:+:$PYTHONPATH}
 [ -e "$kept/without-cudnn/cudnn.py" ] && PYTHONPATH=$kept/without-cudnn${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH=.:backends${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+export MINIALEX_CUDA_PLANS=${MINIALEX_CUDA_PLANS:-$(realpath "$kept")/plans} # which of cuDNN's plans are taken: a result, too
 
 tests() { # -W default: what other packages warn of here costs nothing; interrupted when its time is up, it tells what failed
   "$PYTHON" -c 'import signal, sys

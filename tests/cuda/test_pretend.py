@@ -34,7 +34,7 @@ if not os.environ.get("MINIALEX_REQUIRE_CUDA_COMPILER"):
 def python(*arguments: str, seed: int = 0, timeout: int = 900, **more: str) -> subprocess.CompletedProcess[str]:
     """Python in a process of its own, as on a bare machine: a source tree and nothing installed of minialex."""
     path = os.pathsep.join(map(str, (ROOT, ROOT / "backends", PRETEND)))
-    environment = {**os.environ, "PYTHONPATH": path, "PRETEND_SEED": str(seed), **more}
+    environment = {**os.environ, "PYTHONPATH": path, "PRETEND_SEED": str(seed), "MINIALEX_CUDA_PLANS": "off", **more}
     return subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
         timeout=timeout,
@@ -57,13 +57,16 @@ def test_the_tests_of_devices_pass() -> None:
     assert "bias_bfloat16_bfloat16" not in done.stdout
 
 
-def test_with_cudnn_too() -> None:
+def test_with_cudnn_too(tmp_path: Path) -> None:
     """Captured steps of both formats whose convolutions are cuDNN's (a pretend one), in another order of streams."""
     some = "graph and float32 or two_devices and bfloat16"
-    done = devices_tests("-k", some, seed=1, PRETEND_CUDNN="1")
+    done = devices_tests("-k", some, seed=1, PRETEND_CUDNN="1", MINIALEX_CUDA_PLANS=str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
     assert "bias_bfloat16_bfloat16" in done.stdout  # after convolutions by cuDNN in bfloat16
+    chosen = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.iterdir()]
+    assert {choice["asked"]["precision"] for choice in chosen} == {"float32", "bfloat16"}
+    assert all(set(choice["microseconds"]) == {"eng0", "eng2"} >= {choice["plan"]} for choice in chosen)
 
 
 RULES = """

@@ -15,6 +15,7 @@ from minialex_cuda.diagnose import wheels
 from minialex_cuda.diagnose.driver import Driver, DriverError
 from minialex_cuda.diagnose.meter import CupyMeter
 from minialex_cuda.diagnose.wheels import finding
+from minialex_cuda.runtime import choices
 from minialex_cuda.runtime.protocol import Runtime
 
 OLDEST_CAPABILITY = (7, 5)
@@ -105,6 +106,8 @@ class Diagnosis:
         if works((check for check in self.checks if check.topic in ("driver", "CuPy", "cuBLAS", "NVRTC")), ("cuda",)):
             self._meter = load_meter()
             self.checks += [_memory(device, self._meter) for device in self.devices]
+            if works((check for check in self.checks if check.topic == "cuDNN"), ("cuda",)):
+                self.checks.append(finding("cuDNN's plans", "ok", choices.finding()))
 
     @property
     def measurable(self) -> bool:

@@ -5,17 +5,31 @@ kernels), which its matrix units want, and gives bfloat16 in that order: cuDNN 9
 float32. Sums are in float32 before. Plans that are not deterministic are never taken; nor, in float32, those that round
 operands or trade accuracy for speed. That every layer of the paper has such a plan is tested without a device
 (`tests/cuda/runtime/test_cudnn.py`). A convolution that has none is said, once, with the reason: it then goes by
-patches, which takes many times as long.
+patches, which takes many times as long. Of those that fit, up to `PLANS` are timed when a convolution is first met on a
+machine, and the choice is kept on disk (`minialex_cuda.runtime.choices`).
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from minialex_cuda.runtime import choices
 from minialex_cuda.runtime.protocol import Convolution
 
 INSTALL = "pip install 'minialex[cudnn]'"
+
+PLANS = 12
+"""Plans of one convolution that are timed, at most."""
+MARGIN = 0.03
+"""By how much another plan must be quicker than cuDNN's own choice to be taken: two timings of one differ by less."""
+ROOM = 256 << 20
+"""Bytes of scratch memory that another plan than cuDNN's own choice may ask for."""
+
+logger = logging.getLogger("minialex.cuda")
 
 
 def frontend() -> Any | None:
@@ -59,21 +73,42 @@ def strides(dims: tuple[int, ...], last: bool) -> list[int]:
     return [C * H * W, 1, W * C, C] if last else [C * H * W, H * W, W, 1]
 
 
-class Plan:
-    """A convolution that cuDNN has planned.
+@dataclass(frozen=True)
+class Ready:
+    """A plan that can be executed.
+
+    Attributes:
+        index: among all of the convolution's plans
+        name: what tells it from others, in every process: cuDNN's engine and the values of its knobs
+        workspace: bytes of scratch memory
+    """
+
+    index: int
+    name: str
+    workspace: int
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a call of a plan took."""
+
+    ready: Ready
+    microseconds: float
+
+
+class Plans:
+    """What cuDNN can do for a convolution.
 
     Args:
         cudnn: the module
         convolution: what is computed
-        build: whether the plan that is likely the best is made ready; without, all that fit are left to choose from by
-            their index (``graph.build_plan_at_index``)
         where: ``handle=…`` of a device, or ``device_property=…`` to plan for one that is not here
 
     Raises:
         cudnn.cudnnGraphNotSupportedError, RuntimeError: If no plan fits.
     """
 
-    def __init__(self, cudnn: Any, convolution: Convolution, *, build: bool = True, **where: Any) -> None:
+    def __init__(self, cudnn: Any, convolution: Convolution, **where: Any) -> None:
         kinds, notes, it = cudnn.data_type, cudnn.numerical_note, convolution
         last = it.last or it.precision == "bfloat16"
         kind = kinds.BFLOAT16 if it.precision == "bfloat16" else kinds.FLOAT
@@ -108,21 +143,65 @@ class Plan:
         unwanted = [notes.NONDETERMINISTIC, notes.WINOGRAD, notes.FFT]
         graph.deselect_numeric_notes([*unwanted, notes.TENSOR_CORE] if it.precision == "float32" else unwanted)
         graph.check_support()
-        self.graph = graph
-        if build:
-            graph.build_plans(cudnn.build_plan_policy.HEURISTICS_CHOICE)
-            self.workspace = int(graph.get_workspace_size())
+        self.graph, self.convolution = graph, convolution
+        self._refused = (cudnn.cudnnGraphNotSupportedError, RuntimeError)
 
-    def operands(self, a: int, b: int, out: int) -> dict[Any, int]:
-        """Addresses by what lies there, as ``graph.execute`` takes them."""
-        return {self.first: a, self.second: b, self.out: out}
+    def ready(self) -> Iterator[Ready]:
+        """Plans that fit, cuDNN's own choice first; each is made ready as it is asked for."""
+        graph = self.graph
+        for index in range(graph.get_execution_plan_count()):
+            try:
+                graph.build_plan_at_index(index)
+                nbytes = int(graph.get_workspace_size_plan_at_index(index))
+            except self._refused:  # it was deselected, or does not fit after all
+                continue
+            yield Ready(index, str(graph.get_plan_name_at_index(index)), nbytes)
+
+    def named(self, name: str) -> Ready | None:
+        """The plan of that name, made ready, if there still is one."""
+        graph = self.graph
+        for index in range(graph.get_execution_plan_count()):
+            if str(graph.get_plan_name_at_index(index)) == name:
+                try:
+                    graph.build_plan_at_index(index)
+                    return Ready(index, name, int(graph.get_workspace_size_plan_at_index(index)))
+                except self._refused:
+                    return None
+        return None
+
+    def first_ready(self) -> Ready:
+        """cuDNN's own choice.
+
+        Raises:
+            RuntimeError: If there is none.
+        """
+        for found in self.ready():
+            return found
+        raise RuntimeError("no engine fits")
+
+    def execute(self, handle: Any, ready: Ready, a: int, b: int, out: int, workspace: int) -> None:
+        """Ask for a call of a plan that was made ready, with these addresses, on a handle's stream."""
+        operands = {self.first: a, self.second: b, self.out: out}
+        self.graph.execute_plan_at_index(operands, workspace, ready.index, handle=handle)
+
+
+Time = Callable[[Plans], list[Timed]]
+"""Times plans that are ready, at most `PLANS`, cuDNN's own choice first. Raises MemoryError if there is no room."""
 
 
 class Convolutions:
-    """cuDNN on one device: its plans, each made once. Made while the device is the current one."""
+    """cuDNN on one device: its plans, each made once. Made while the device is the current one.
 
-    def __init__(self) -> None:
-        self._plans: dict[Convolution, Plan | None] = {}
+    Args:
+        device: the device's name, by which choices are kept
+        where: the folder of choices; None: cuDNN's own are taken
+        timer: gives what times plans, for the module ``cudnn``; asked once, when the first is to be timed
+    """
+
+    def __init__(self, device: str = "", where: Path | None = None, timer: Callable[[Any], Time] | None = None) -> None:
+        self._plans: dict[Convolution, tuple[Plans, Ready] | None] = {}
+        self._device, self._where, self._timer = device, where, timer
+        self._time: Time | None = None
         self._handle: Any = None
         self._cudnn = frontend()
         if self._cudnn is not None:
@@ -132,13 +211,13 @@ class Convolutions:
                 said(error)
                 self._cudnn = None
 
-    def plan(self, convolution: Convolution) -> Plan | None:
-        """The plan, or None where there is no cuDNN or, which is said, no plan that fits."""
+    def workspace(self, convolution: Convolution) -> int | None:
+        """Bytes of scratch memory of the plan, or None where there is no cuDNN or, which is said, no plan that fits."""
         if self._cudnn is None:
             return None
         if convolution not in self._plans:
             try:
-                self._plans[convolution] = Plan(self._cudnn, convolution, handle=self._handle)
+                self._plans[convolution] = self._planned(convolution)
             except (self._cudnn.cudnnGraphNotSupportedError, RuntimeError) as error:
                 self._plans[convolution] = None
                 logging.getLogger("minialex").warning(
@@ -146,7 +225,52 @@ class Convolutions:
                     convolution,
                     " ".join(str(error).split())[:300] or type(error).__name__,
                 )
-        return self._plans[convolution]
+        found = self._plans[convolution]
+        return None if found is None else found[1].workspace
+
+    def _planned(self, convolution: Convolution) -> tuple[Plans, Ready]:
+        """The plan to be taken, made ready; of those that were only timed nothing is kept."""
+        cudnn: Any = self._cudnn
+
+        def plans() -> Plans:
+            return Plans(cudnn, convolution, handle=self._handle)
+
+        made = plans()
+        if self._where is None or self._timer is None:
+            return made, made.first_ready()
+        versions = {"cudnn": str(cudnn.backend_version()), "frontend": str(cudnn.__version__)}
+        asked = {"device": self._device, **versions, **asdict(convolution)}
+        try:
+            choice = choices.settled(self._where, asked, lambda: self._choice(plans()))
+        except OSError as error:
+            logger.warning("the choice of a plan of cuDNN cannot be kept on disk (%s): cuDNN's first is taken", error)
+            return made, made.first_ready()
+        if "note" in choice:
+            logger.warning("%s: %s; remove its file in %s to have it timed", convolution, choice["note"], self._where)
+        found = made.named(choice["plan"])
+        if found is None:
+            logger.warning(
+                "cuDNN does not offer plan %s of %s any more: its first is taken", choice["plan"], convolution
+            )
+            found = made.first_ready()
+        return made, found
+
+    def _choice(self, plans: Plans) -> dict[str, Any]:
+        """cuDNN's own choice, or another plan that is quicker by more than `MARGIN`, and what each took."""
+        assert self._timer is not None
+        try:
+            if self._time is None:
+                self._time = self._timer(self._cudnn)
+            timed = self._time(plans)
+        except MemoryError:
+            note = "plans were not timed, since there was no memory for it, and cuDNN's first is taken"
+            return {"plan": plans.first_ready().name, "note": note}
+        if not timed:
+            raise RuntimeError("no engine fits")
+        taken, quickest = timed[0], min(timed, key=lambda one: one.microseconds)
+        if quickest.microseconds < (1 - MARGIN) * taken.microseconds:
+            taken = quickest
+        return {"plan": taken.ready.name, "microseconds": {one.ready.name: one.microseconds for one in timed}}
 
     def handle(self, stream: int) -> Any:
         """A handle for one stream, which all its convolutions are asked of: work of another stream never goes there.
@@ -159,7 +283,8 @@ class Convolutions:
         return made
 
     def run(self, handle: Any, convolution: Convolution, a: int, b: int, out: int, workspace: int) -> None:
-        """A planned convolution on a handle's stream, at these addresses."""
-        plan = self.plan(convolution)
-        assert plan is not None
-        plan.graph.execute(plan.operands(a, b, out), workspace, handle=handle)
+        """A convolution that `workspace` has been asked for, on a handle's stream, at these addresses."""
+        found = self._plans[convolution]
+        assert found is not None
+        plans, ready = found
+        plans.execute(handle, ready, a, b, out, workspace)

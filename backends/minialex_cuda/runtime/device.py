@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import cupy
@@ -21,11 +23,13 @@ from numba import cuda as numba_cuda
 from numba.cuda.core import config as numba_config
 from numpy.typing import NDArray
 
+from minialex_cuda.runtime import choices
 from minialex_cuda.runtime.array import Flat, Memory
 from minialex_cuda.runtime.cublas import WORKSPACE, Multiplier
 from minialex_cuda.runtime.cudnn import Convolutions
 from minialex_cuda.runtime.kernel import Grid, Kernel
 from minialex_cuda.runtime.protocol import Convolution, Product, Runtime, Touched
+from minialex_cuda.runtime.timing import Timer
 
 THREADS = 256
 BLOCKS = 1 << 16
@@ -193,9 +197,15 @@ class DeviceRuntime(Runtime):
     def convolution_bytes(self, device: str, convolution: Convolution) -> int | None:
         with cupy.cuda.Device(self.devices.index(device)):
             if device not in self._convolutions:
-                self._convolutions[device] = Convolutions()
-            plan = self._convolutions[device].plan(convolution)
-        return None if plan is None else plan.workspace
+                name = numba_cuda.get_current_device().name
+                name = name.decode() if isinstance(name, bytes) else str(name)
+                self._convolutions[device] = Convolutions(name, self._choices, Timer)
+            return self._convolutions[device].workspace(convolution)
+
+    @cached_property
+    def _choices(self) -> Path | None:
+        """Where it is kept which plans are taken."""
+        return choices.opened()
 
     def convolve(
         self, stream: DeviceStream, convolution: Convolution, a: Flat, b: Flat, out: Flat, workspace: Flat

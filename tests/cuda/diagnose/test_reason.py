@@ -106,7 +106,7 @@ def test_without_cudnn_there_is_a_notice_and_no_plan(
     assert "pip install 'minialex[cudnn]'" in caplog.text
     assert "convolutions go by matrices of patches, which is slower" in caplog.text
     asked = Convolution("fprop", 1, 3, 8, 8, 4, 3, 3, 6, 6, 1, ((0, 0), (0, 0)), "float32")
-    assert found.plan(asked) is None
+    assert found.workspace(asked) is None
 
 
 def test_importing_the_package_needs_no_cupy() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from minialex_cuda.runtime.cudnn import Convolutions
+from minialex_cuda.runtime.cudnn import Convolutions, Plans, Ready, Timed
 from minialex_cuda.runtime.protocol import Convolution
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
@@ -84,7 +84,7 @@ def test_a_frontend_without_its_library_is_a_notice(
     with caplog.at_level(logging.WARNING, "minialex"):
         found = Convolutions()
     assert "cuDNN cannot be used (Unable to find symbol cudnnCreate)" in caplog.text
-    assert found.plan(ASKED) is None
+    assert found.workspace(ASKED) is None
     assert loaded == ["nvrtc", "cublas"]  # before the handle
 
 
@@ -95,8 +95,8 @@ def test_a_convolution_without_a_plan_is_said_once(
     with caplog.at_level(logging.WARNING, "minialex"):
         found = Convolutions()
         assert not caplog.records
-        assert found.plan(ASKED) is None
-        assert found.plan(ASKED) is None
+        assert found.workspace(ASKED) is None
+        assert found.workspace(ASKED) is None
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "no plan for Convolution(kind='fprop'" in record.getMessage()
@@ -110,3 +110,139 @@ def test_every_stream_has_a_handle_of_its_own(monkeypatch: pytest.MonkeyPatch, l
     assert frontend.streams == {}  # one handle plans, and no work is asked of it
     assert found.handle(70) != found.handle(80)
     assert set(frontend.streams.values()) == {70, 80}
+
+
+class Graph:
+    """Five plans; the first is deselected, the last cannot be made ready."""
+
+    def __init__(self) -> None:
+        self.executed: list[int] = []
+
+    def get_execution_plan_count(self) -> int:
+        return 5
+
+    def get_plan_name_at_index(self, index: int) -> str:
+        return f"eng{index}"
+
+    def build_plan_at_index(self, index: int) -> None:
+        if index == 0:
+            raise Frontend.cudnnGraphNotSupportedError("Deselecting execution plan")
+        if index == 4:
+            raise RuntimeError("no room in shared memory")
+
+    def get_workspace_size_plan_at_index(self, index: int) -> int:
+        return 1000 * index
+
+    def execute_plan_at_index(self, operands: Any, workspace: int, index: int, handle: Any) -> None:
+        self.executed.append(index)
+
+    def tensor(self, **options: Any) -> Any:
+        return object()
+
+    def conv_fprop(self, **options: Any) -> Any:
+        return Out()
+
+    def __getattr__(self, name: str) -> Any:  # validate, build_operation_graph, …
+        return lambda *rest: None
+
+
+class Out:
+    """A result, which operands are told apart by."""
+
+    def __init__(self) -> None:
+        self.set_output = self.set_dim = self.set_stride = self.set_data_type = lambda value: self
+
+
+class Planning(Frontend):
+    """A module ``cudnn`` that has such plans."""
+
+    __version__ = "1.18.0"
+
+    def __init__(self) -> None:
+        super().__init__(library=True)
+        self.numerical_note = SimpleNamespace(NONDETERMINISTIC=0, WINOGRAD=1, FFT=2, TENSOR_CORE=3)
+        self.heur_mode = SimpleNamespace(A=0, FALLBACK=1)
+        self.graphs: list[Graph] = []
+
+    def backend_version(self) -> int:
+        return 91900
+
+    def pygraph(self, **options: Any) -> Any:
+        self.graphs.append(Graph())
+        return self.graphs[-1]
+
+
+class Clock:
+    """Times plans, as many as have a time: the first of them in microseconds."""
+
+    def __init__(self, *microseconds: float) -> None:
+        self.microseconds, self.timed = microseconds, 0
+
+    def __call__(self, cudnn: Any) -> Any:
+        return self._time
+
+    def _time(self, plans: Plans) -> list[Timed]:
+        self.timed += 1
+        ready = list(plans.ready())
+        assert ready == [Ready(index, f"eng{index}", 1000 * index) for index in (1, 2, 3)]
+        if not self.microseconds:
+            raise MemoryError
+        return [Timed(one, taken) for one, taken in zip(ready, self.microseconds, strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "taken"), [((100, 98, 97.5), 1), ((100, 98, 96.5), 3), ((100, 60, 61), 2), ((100, 130, 101), 1)]
+)
+def test_the_quickest_plan_is_taken_and_stays(
+    monkeypatch: pytest.MonkeyPatch, loaded: list[str], tmp_path: Path, microseconds: tuple[float, ...], taken: int
+) -> None:
+    """cuDNN's own choice unless another is more than 3 % quicker; once for a machine, and scratch memory to match."""
+    monkeypatch.setitem(sys.modules, "cudnn", frontend := Planning())
+    clock = Clock(*microseconds)
+    found = Convolutions("a card", tmp_path, clock)
+    assert found.workspace(ASKED) == 1000 * taken
+    found.run(1, ASKED, 2, 3, 4, 5)
+    assert frontend.graphs[0].executed == [taken]  # what ran is the first graph, which only this plan was made ready of
+    assert found.workspace(ASKED) == 1000 * taken
+    assert [clock.timed] == [1]
+    other = Clock(1, 1000, 1000)  # another process, to which another plan would seem the quickest
+    again = Convolutions("a card", tmp_path, other)
+    assert again.workspace(ASKED) == 1000 * taken
+    assert [other.timed] == [0]
+    assert Convolutions("another card", tmp_path, other).workspace(ASKED) == 1000
+    assert [other.timed] == [1]
+
+
+def test_untimed_cudnns_own_choice_is_taken(monkeypatch: pytest.MonkeyPatch, loaded: list[str]) -> None:
+    monkeypatch.setitem(sys.modules, "cudnn", Planning())
+    clock = Clock(100, 1, 1)
+    assert Convolutions("a card", None, clock).workspace(ASKED) == 1000
+    assert not clock.timed
+
+
+def test_without_memory_to_time_it_that_is_the_choice_and_said(
+    monkeypatch: pytest.MonkeyPatch, loaded: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stays, as every choice: a run that is resumed with more memory goes on with the same bits."""
+    monkeypatch.setitem(sys.modules, "cudnn", Planning())
+    for clock in (Clock(), Clock(100, 1, 1)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "minialex"):
+            assert Convolutions("a card", tmp_path, clock).workspace(ASKED) == 1000
+        assert "there was no memory for it" in caplog.text
+        assert f"remove its file in {tmp_path}" in caplog.text
+
+
+def test_a_plan_that_is_gone_is_said(
+    monkeypatch: pytest.MonkeyPatch, loaded: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "cudnn", Planning())
+    Convolutions("a card", tmp_path, Clock(100, 50, 100)).workspace(ASKED)
+    (file,) = tmp_path.iterdir()
+    for gone in ("eng4", "eng9"):  # cannot be made ready, is not there
+        file.write_text(file.read_text(encoding="utf-8").replace('"plan": "eng2"', f'"plan": "{gone}"'), "utf-8")
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "minialex"):
+            assert Convolutions("a card", tmp_path, Clock()).workspace(ASKED) == 1000
+        assert f"does not offer plan {gone}" in caplog.text
+        file.write_text(file.read_text(encoding="utf-8").replace(f'"plan": "{gone}"', '"plan": "eng2"'), "utf-8")

@@ -1,0 +1,108 @@
+"""How long each of cuDNN's plans takes, on a stream and in memory that nobody else has.
+
+Plans are captured in CUDA graphs of some calls, since a call's own time on the host is longer than that of a small
+convolution, and timed by events. One plan after another is made ready, called once, and timed while it may still be
+the quickest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cupy
+import numpy as np
+
+from minialex_cuda.runtime.cudnn import PLANS, ROOM, Plans, Ready, Timed, handle
+from minialex_cuda.runtime.protocol import Convolution
+
+CALLS, TRIES, ENOUGH = 5, 3, 10_000
+"""Calls of one graph; replays, of which the quickest counts; microseconds after which there is no further replay."""
+HOPELESS = 1.25
+"""Times the quickest plan so far: one that took longer is not tried again."""
+
+
+def sizes(it: Convolution) -> tuple[int, int, int]:
+    """How many numbers the operands and the result have, in the order that the kind names them."""
+    x, w, y = it.N * it.C * it.H * it.W, it.K * it.C * it.R * it.S, it.N * it.K * it.P * it.Q
+    return {"fprop": (x, w, y), "dgrad": (y, w, x), "wgrad": (y, x, w)}[it.kind]
+
+
+class Timer:
+    """Times plans on the device that is the current one. Waits for what it asks for; never used during a capture."""
+
+    def __init__(self, cudnn: Any) -> None:
+        self._refused = (cudnn.cudnnGraphNotSupportedError, RuntimeError)
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._handle = handle(cudnn)
+        cudnn.set_stream(handle=self._handle, stream=self._stream.ptr)
+
+    def __call__(self, plans: Plans) -> list[Timed]:
+        """See `minialex_cuda.runtime.cudnn.Time`."""
+        cupy.cuda.runtime.deviceSynchronize()  # what runs beside would be timed, too
+        try:
+            with self._stream:
+                return self._timed(plans)
+        finally:
+            cupy.get_default_memory_pool().free_all_blocks(stream=self._stream)
+
+    def _timed(self, plans: Plans) -> list[Timed]:
+        kind = np.uint16 if plans.convolution.precision == "bfloat16" else np.float32
+        operands = [self._random(size, kind) for size in sizes(plans.convolution)]
+        found: list[Timed] = []
+        for ready in plans.ready():
+            if found and ready.workspace > ROOM:
+                continue
+            quickest = min((one.microseconds for one in found), default=float("inf"))
+            workspace = cupy.empty(max(ready.workspace, 1), cupy.uint8)
+            try:
+                taken = self._microseconds(plans, ready, [*operands, workspace], quickest)
+            except self._refused:  # it fits, and does not run
+                continue
+            found.append(Timed(ready, taken))
+            if len(found) == PLANS:
+                break
+        return found
+
+    def _random(self, size: int, kind: Any) -> Any:
+        """Random numbers, since with zeros a device takes less power and is quicker: some, copied over and over."""
+        runtime = cupy.cuda.runtime
+        numbers = np.random.default_rng(0).standard_normal(min(size, 1 << 16), np.float32)
+        numbers = (numbers.view(np.uint32) >> 16).astype(np.uint16) if kind is np.uint16 else numbers
+        made = cupy.empty(size, kind)
+        made[: len(numbers)].set(numbers, stream=self._stream)
+        done, nbytes = numbers.nbytes, made.nbytes
+        while done < nbytes:
+            many = min(done, nbytes - done)
+            to_device = runtime.memcpyDeviceToDevice
+            runtime.memcpyAsync(made.data.ptr + done, made.data.ptr, many, to_device, self._stream.ptr)
+            done += many
+        return made
+
+    def _microseconds(self, plans: Plans, ready: Ready, arrays: list[Any], quickest: float) -> float:
+        """Of one call."""
+        stream = self._stream
+        addresses = [array.data.ptr for array in arrays]
+
+        def call() -> None:
+            plans.execute(self._handle, ready, *addresses)
+
+        call()
+        stream.synchronize()
+        stream.begin_capture()
+        try:
+            for _ in range(CALLS):
+                call()
+        finally:
+            graph = stream.end_capture()
+        best, spent = float("inf"), 0.0
+        for _ in range(TRIES):
+            begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+            begin.record(stream)
+            graph.launch(stream=stream)
+            end.record(stream)
+            end.synchronize()
+            best = min(best, 1e3 * cupy.cuda.get_elapsed_time(begin, end) / CALLS)
+            spent += CALLS * best
+            if best > HOPELESS * quickest or spent > ENOUGH:
+                break
+        return round(best, 2)
