@@ -55,6 +55,7 @@ class Product:
 Touched = tuple[Sequence[Flat], Sequence[Flat]]
 """What is read, what is written."""
 
+
 def owner(array: NDArray[Any]) -> Any:
     """What an array's memory belongs to, of whatever part of it the array is a view."""
     found: Any = array
