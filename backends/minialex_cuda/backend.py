@@ -145,11 +145,8 @@ class CudaBackend:
         if memory.fetched is None:
             return self.runtime.download(on.stream, x.flat).reshape(x.shape)
         if isinstance(memory.fetched, str):  # all that a step gives comes in one piece
-            whole, target = (
-                self.runtime.flat(memory, 0, memory.nbytes, np.uint8),
-                self.runtime.host_bytes(memory.nbytes),
-            )
-            memory.fetched = self.runtime.download(on.stream, whole, target)
+            whole = self.runtime.flat(memory, 0, memory.nbytes, np.uint8)
+            memory.fetched = self.runtime.download(on.stream, whole, self.runtime.host_bytes(memory.nbytes))
         found: NDArray[Any] = memory.fetched[offset : offset + x.nbytes].copy()
         return found.view(x.dtype).reshape(x.shape)
 

@@ -6,7 +6,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +70,11 @@ def batches(
         prefetch = max(2, 2 * workers // pieces) if THREADS else 0
     last = count(len(order), batch_size, drop_last=drop_last)
     chosen = (order[i * batch_size : (i + 1) * batch_size] for i in range(start, last))
-    return _batches(split, chosen, prefetch, workers, pieces, empty or partial(np.empty, dtype=np.uint8))
+    return _batches(split, chosen, prefetch, workers, pieces, empty or _empty)
+
+
+def _empty(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    return np.empty(shape, np.uint8)
 
 
 def _batches(
