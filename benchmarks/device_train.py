@@ -72,7 +72,7 @@ class Commands:
     def stop(self, name: str, process: subprocess.Popen[bytes], run: Path, step: int) -> None:
         """Stop a training by SIGINT once it has come to a step."""
         while process.poll() is None and steps_of(run) < step:
-            time.sleep(0.05)
+            time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         self.end(name, process, STOPPED)
         self.say(f"{name}: stopped by SIGINT at step {steps_of(run)}")
@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shapes-step", type=int, default=150, help="where that is stopped")
     parser.add_argument("--kept", type=Path, default=Path("build/device-train"))
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # where it is ignored, as in the background, children would
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # if it is ignored here, children ignore it
     options.kept = options.kept.resolve()
     options.kept.mkdir(parents=True, exist_ok=True)
     paths = [str(Path(path).resolve()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         do = Commands(Path(work), options.kept)
         for part in (learned, same_bits):
             if part is learned and not options.photos.is_dir():
-                do.say(f"no folder {options.photos}: nothing is learned of photographs (--photos, or PHOTOS=… names it)")
+                do.say(f"no folder {options.photos}: nothing is learned of photographs (--photos names it)")
                 continue
             try:
                 part(do, options)
