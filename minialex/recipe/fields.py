@@ -180,7 +180,7 @@ class ImageFields:
     )
     loader_threads: int = option(
         2,
-        "threads that read images ahead (beside a GPU one a processor, if that is more); any number gives the same batches",
+        "threads that read images ahead (beside a GPU one a processor at least); any number gives the same batches",
         minimum=1,
     )
     image_size: int = option(256, "rows and columns that images are kept at (2)", minimum=1)
