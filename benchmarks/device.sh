@@ -28,7 +28,7 @@ if [ -n "${REHEARSAL:-}" ]; then
   GPU_OPTIONS="--recipe $pretend/tiny.toml --batch-sizes 4 --rounds 2 --steps 2 --images 8 ${GPU_OPTIONS:-}"
   tiny="$PWD/$pretend/tiny.toml"
   TRAIN_OPTIONS="--recipe $tiny --classes 5 --copies 6 --batch-size 8 --epochs 2 --few-steps --shapes-step 1 ${TRAIN_OPTIONS:-}"
-  SHAPES_OPTIONS="--data store --recipe $tiny --batch-size 8 --epochs 2 --views 1" # thousands of shapes would take hours
+  SHAPES_OPTIONS="--data often --recipe $tiny --batch-size 8 --epochs 2 --views 1" # thousands of shapes would take hours
   CONV_OPTIONS="--batch-sizes 1 --seconds 5 ${CONV_OPTIONS:-}"
   export PYTHONPATH=$PWD:$PWD/backends:$PWD/benchmarks:$PWD/$pretend:$PWD/$pretend/everywhere${PYTHONPATH:+:$PYTHONPATH}
   export PYTEST_ADDOPTS="-p pretend_plugin" PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PRETEND_CUDNN=1

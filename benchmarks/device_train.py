@@ -10,7 +10,8 @@
 4. `minialex train` of the README, with ``--backend``, once at a stretch, and once with both columns named on one device
    and a stop by SIGINT on the way: both must end with the same bits.
 
-Everything is a process of its own, as a user's is. Ends with 1 if a command fails, if the network has not learned its
+Everything is a process of its own, as a user's is; the last part goes on beside the others, since most of the time
+kernels are compiled. Ends with 1 if a command fails, if the network has not learned its
 photographs, or if bits differ. Without photographs only the last part is done, and that is said. The runs' metrics
 and logs go to `--kept`, with all that the commands said.
 """
@@ -26,7 +27,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +106,6 @@ def copied(photos: Path, target: Path, classes: int, copies: int) -> None:
 def learned(do: Commands, options: argparse.Namespace) -> None:
     """From photographs to a prediction."""
     work, run = do.work, do.work / "photos-run"
-    copied(options.photos, work, options.classes, options.copies)
     size = [] if options.recipe == "alexnet-2012" else ["--size", "24"]
     do.run("prepare", "prepare", "often", "store", "--validation", "once", *size)
     device = ["--backend", options.backend, "--precision", options.precision]
@@ -169,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--recipe", default="alexnet-2012")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--classes", type=int, default=1000, help="the first ones, at most")
     parser.add_argument("--copies", type=int, default=32, help="of each photograph")
     parser.add_argument("--few-steps", action="store_true", help="too few to learn anything: no error is too large")
@@ -182,19 +183,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.kept.mkdir(parents=True, exist_ok=True)
     paths = [str(Path(path).resolve()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # commands work in another folder
-    failures = []
-    with tempfile.TemporaryDirectory() as work:
+    with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor() as pool:
         do = Commands(Path(work), options.kept)
-        for part in (learned, same_bits):
-            if part is learned and not options.photos.is_dir():
-                do.say(f"no folder {options.photos}: nothing is learned of photographs (--photos names it)")
-                continue
-            try:
-                part(do, options)
-            except Failed as failure:
-                do.say(f"failed: {failure}")
-                failures.append(failure)
-    return 1 if failures else 0
+        parts = [same_bits]
+        if options.photos.is_dir():
+            copied(options.photos, do.work, options.classes, options.copies)
+            parts.append(learned)
+        else:
+            do.say(f"no folder {options.photos}: nothing is learned of photographs (--photos names it)")
+        failed = list(pool.map(lambda part: fails(part, do, options), parts))
+    return 1 if any(failed) else 0
+
+
+def fails(part: Callable[[Commands, argparse.Namespace], None], do: Commands, options: argparse.Namespace) -> bool:
+    """Do a part, and tell why it fails if it does."""
+    try:
+        part(do, options)
+    except Failed as failure:
+        do.say(f"failed: {failure}")
+        return True
+    return False
 
 
 if __name__ == "__main__":
