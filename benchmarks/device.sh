@@ -16,7 +16,8 @@
 # REHEARSAL=1 does it all without a device, on the pretend driver of tests/cuda, with small networks and few steps; what
 # comes out is nowhere near a device's figures. PYTHON must have cupy, numba-cuda and the others; gcc is needed, too.
 #
-# GPU_OPTIONS: more for benchmarks/gpu.py, such as --compile-mode max-autotune; CONV_OPTIONS: for conv_table.py.
+# GPU_OPTIONS: more for benchmarks/gpu.py, such as --compile-mode max-autotune; CONV_OPTIONS: for conv_table.py;
+# TRAIN_OPTIONS: for device_train.py. PHOTOS: a folder of photographs, a folder a class, that `train` learns (.photos).
 #
 # Not yet run on a device; tests/cuda/test_pretend.py runs it on a pretend one.
 set -uo pipefail
@@ -25,6 +26,9 @@ if [ -n "${REHEARSAL:-}" ]; then
   pretend=tests/cuda/pretend
   OUT=${OUT:-build/rehearsal} KEPT=${KEPT:-build/rehearsal/kept} LIMIT=${LIMIT:-7200} SITE=${SITE:-build/rehearsal/site}
   GPU_OPTIONS="--recipe $pretend/tiny.toml --batch-sizes 4 --rounds 2 --steps 2 --images 8 ${GPU_OPTIONS:-}"
+  tiny="$PWD/$pretend/tiny.toml"
+  TRAIN_OPTIONS="--recipe $tiny --classes 5 --copies 6 --batch-size 8 --epochs 2 --few-steps --shapes-step 1 ${TRAIN_OPTIONS:-}"
+  SHAPES_OPTIONS="--data often --recipe $tiny --batch-size 8 --epochs 2 --views 1" # thousands of shapes would take hours
   CONV_OPTIONS="--batch-sizes 1 --seconds 5 ${CONV_OPTIONS:-}"
   export PYTHONPATH=$PWD:$PWD/backends:$PWD/benchmarks:$PWD/$pretend:$PWD/$pretend/everywhere${PYTHONPATH:+:$PYTHONPATH}
   export PYTEST_ADDOPTS="-p pretend_plugin" PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PRETEND_CUDNN=1
@@ -78,6 +82,17 @@ speed() { # precision, batch sizes: beside torch.compile
     --resume --out "$kept/$1.json" ${GPU_OPTIONS:-}
 }
 convolutions() { "$PYTHON" benchmarks/conv_table.py --seconds 60 --out "$kept/convolutions.json" ${CONV_OPTIONS:-}; }
+train() { # the paper's network on photographs, and the README's command, through the command line
+  if [ -n "${REHEARSAL:-}" ] && [ -z "${PHOTOS:-}" ]; then
+    PHOTOS=$kept/photos
+    "$PYTHON" -c 'import os, sys, numpy as np; from PIL import Image
+for n in range(5):
+    os.makedirs(f"{sys.argv[1]}/{n}", exist_ok=True)
+    Image.fromarray(np.full((30, 40, 3), 50 * n, np.uint8)).save(f"{sys.argv[1]}/{n}/{n}.png")' "$PHOTOS"
+  fi
+  "$PYTHON" benchmarks/device_train.py --photos "${PHOTOS:-.photos}" --kept "$kept/train" \
+    --shapes "${SHAPES_OPTIONS:-}" ${TRAIN_OPTIONS:-}
+}
 doctor() { "$PYTHON" -m minialex doctor --report "$kept/doctor.json"; }
 machine() {
   nvidia-smi || true
@@ -97,6 +112,7 @@ machine        90  machine
 proof         150  beside -k "float32 and (graph or streams) or papers"
 kit-float32   200  beside -k "float32 and kit"
 bfloat16      270  speed bfloat16 1024,128
+train         180  train
 convolutions   90  convolutions
 tf32          200  speed tf32 1024,128
 float32       240  speed float32 1024,128
@@ -127,8 +143,8 @@ state() { # of a part: done, failed or new; another machine is looked at anew
   fi
 }
 
-export -f tests beside speed convolutions doctor machine
-export REHEARSAL PYTHON kept GPU_OPTIONS CONV_OPTIONS
+export -f tests beside speed train convolutions doctor machine
+export REHEARSAL PYTHON kept GPU_OPTIONS CONV_OPTIONS TRAIN_OPTIONS SHAPES_OPTIONS PHOTOS
 wanted=" $* "
 failed=0
 fresh=() again=()

@@ -17,8 +17,9 @@ For every precision and batch size:
 - ours with one column instead of two, from which what columns cost on one device is estimated, not measured: nothing
   here computes both columns of a layer at once (see `gpu_goals.columns_cost`);
 - how much of a step the device computes (see `gpu_busy`; this too needs torch);
-- end to end: images from the host's memory through the library's loader, the next batch sent while the device computes,
-  the loss read after every step; the peer gets the same loader, and sends from pinned memory.
+- end to end: an epoch of training (`minialex.training.loop.epoch_steps`) on images in the host's memory, the next batch
+  read and sent while the device computes, the loss read after every step; the peer gets the same loader, with as many
+  threads, which read straight into pinned memory for it, too.
 
 What fails (a batch that does not fit, say) is recorded as an error, and the rest goes on. Figures are written after
 every part, with machine, versions, command and date; the goals of the project stand beside them, met or not met. With
@@ -50,6 +51,7 @@ from minialex.backend import registry  # noqa: E402
 from minialex.backend.program import STEP  # noqa: E402
 from minialex.backend.protocol import Backend  # noqa: E402
 from minialex.data.dataset import ArraySplit  # noqa: E402
+from minialex.data.draws import epoch_order  # noqa: E402
 from minialex.data.loader import Batch, batches  # noqa: E402
 from minialex.data.statistics import Statistics  # noqa: E402
 from minialex.doctor import devices, processor  # noqa: E402
@@ -61,8 +63,10 @@ from minialex.network.parameters import join_columns  # noqa: E402
 from minialex.recipe.fields import Recipe  # noqa: E402
 from minialex.recipe.toml import load  # noqa: E402
 from minialex.speed import bench, machine, plan  # noqa: E402
+from minialex.speed.peaks import cores  # noqa: E402
 from minialex.speed.rates import PRECISIONS, Rates, read  # noqa: E402
 from minialex.storage import atomic  # noqa: E402
+from minialex.training.loop import MOST_READERS, epoch_steps  # noqa: E402
 
 from gpu_busy import by_events, traced  # noqa: E402  isort: skip
 from gpu_goals import COMPILED, EAGER, ONE_COLUMN, OURS, goals  # noqa: E402  isort: skip
@@ -114,18 +118,8 @@ class Ours:
             step._graphs = graphs
 
     def epoch(self, split: ArraySplit) -> None:
-        with closing(batches(split, np.arange(len(split)), self.recipe.batch_size)) as source:
-            feed = self.upload(source)
-            while feed is not None:
-                pending = self.session.start(feed)
-                self.done += 1
-                feed = self.upload(source)  # while the device computes
-                self.session.finish(pending)
-
-    def upload(self, source: Iterator[Batch]) -> Any:
-        """The next batch on its way to the device; None if there is none."""
-        batch = following(source)
-        return None if batch is None else self.session.upload(*batch, self.done, self.now)
+        with closing(epoch_steps(self.session, split, 0, self.now)) as results:
+            sum(result.right for result in results)  # what training tells of each
 
     def watched(self) -> dict[bench.Key, float]:
         """Seconds of every layer in every phase of one step."""
@@ -162,7 +156,11 @@ class Theirs:
         self.peer.synchronize()
 
     def epoch(self, split: ArraySplit) -> None:
-        with closing(batches(split, np.arange(len(split)), self.recipe.batch_size)) as source:
+        order = epoch_order(len(split), seed=self.recipe.seed, epoch=1)
+        workers, empty = self.recipe.loader_threads, None
+        if self.peer.device.type == "cuda":
+            workers, empty = max(workers, min(cores(), MOST_READERS)), self.peer.pinned
+        with closing(batches(split, order, self.recipe.batch_size, workers=workers, empty=empty)) as source:
             batch = following(source)
             sent = None if batch is None else self.peer.upload(*batch)
             while sent is not None:

@@ -84,8 +84,12 @@ class DevicePeer:
         self.colours = torch.from_numpy((statistics.eigenvectors * scale).astype(np.float32)).to(self.device)
         self.loss = torch.compile(self._loss, mode=compiled, dynamic=False) if compiled else self._loss
 
+    def pinned(self, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        """Page-locked memory, whatever is in it."""
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
+
     def upload(self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
-        """A batch on the device, from pinned memory where there is a GPU, while earlier work goes on."""
+        """A batch on the device, from pinned memory where there is a GPU (copied there, if it is not), meanwhile."""
         made = []
         for array in (images, labels):
             tensor = torch.from_numpy(array)

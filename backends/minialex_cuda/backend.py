@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import signature
 from typing import Any, final
@@ -127,6 +128,13 @@ class CudaBackend:
         self.place(device)
         return self._arrivals[device].bring(np.ascontiguousarray(array).reshape(np.shape(array)))
 
+    def host_bytes(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Page-locked memory of the host, uint8: what lies there is sent from there, without a copy.
+
+        Once `to_device` was given it, nobody may change it. What nobody holds any more is given again.
+        """
+        return self.runtime.host_bytes(math.prod(shape)).reshape(shape)
+
     def to_numpy(self, x: CudaArray) -> NDArray[Any]:
         """A copy on the host; waits for the device."""
         if not x.size:
@@ -137,7 +145,8 @@ class CudaBackend:
         if memory.fetched is None:
             return self.runtime.download(on.stream, x.flat).reshape(x.shape)
         if isinstance(memory.fetched, str):  # all that a step gives comes in one piece
-            memory.fetched = self.runtime.download(on.stream, self.runtime.flat(memory, 0, memory.nbytes, np.uint8))
+            whole = self.runtime.flat(memory, 0, memory.nbytes, np.uint8)
+            memory.fetched = self.runtime.download(on.stream, whole, self.runtime.host_bytes(memory.nbytes))
         found: NDArray[Any] = memory.fetched[offset : offset + x.nbytes].copy()
         return found.view(x.dtype).reshape(x.shape)
 

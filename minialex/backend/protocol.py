@@ -14,8 +14,11 @@ the operation and both shapes; arrays of different devices raise `DeviceMismatch
 rules as functions, one an operation, and checks for every backend.
 
 A third party's backend need not inherit from anything: `minialex.backend.registry` compares its signatures with this
-class by reflection, and `minialex.conformance` compares its numbers with the reference. If it has ``joules(device)``,
-the energy that a device has taken since any moment, or None, a run's report tells what its training took.
+class by reflection, and `minialex.conformance` compares its numbers with the reference. Two methods it may have beside
+the protocol's. ``joules(device)``: the energy that a device has taken since any moment, or None; then a run's report
+tells what its training took. ``host_bytes(shape)``: a NumPy array uint8 in memory of the host from which `to_device`
+sends quickest, whatever is in it; then batches are read straight into such arrays, by as many threads as there are
+processors, and are not changed once they are there.
 """
 
 from __future__ import annotations

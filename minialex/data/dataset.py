@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from minialex import philox
 from minialex.data.statistics import Statistics, Sums
+from minialex.errors import DataError
 
 _BLOCK_BYTES = 4 << 20  # of uint8 pixels read at a time; four times as much as float32
 
@@ -35,9 +37,40 @@ class Split(Protocol):
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The images at some indices, uint8 [n, 3, size, size], RGB; `DataError` where one cannot be read.
 
-        Several threads may read at once.
+        Several threads may read at once. A part that also has ``read_into(indices, out)`` is read straight to where
+        its images are wanted (see `read_into`).
         """
         ...
+
+
+def read_into(split: Split, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+    """Read images to where they are wanted: by the part's own ``read_into`` if it has one, else with one copy more.
+
+    Args:
+        indices: which images, int64 [n]
+        out: is filled, uint8 [n, 3, size, size]
+
+    Raises:
+        DataError: an image that cannot be read, or images of another shape or dtype than `out`
+    """
+    own = getattr(split, "read_into", None)
+    if own is not None:
+        own(indices, out)
+        return
+    found = split.read(indices)
+    if (found.shape, found.dtype) != (out.shape, out.dtype):
+        raise DataError(
+            f"{type(split).__name__}: images are {found.dtype} {list(found.shape)}, expected {out.dtype} "
+            f"{list(out.shape)}; mend its method read."
+        )
+    out[...] = found
+
+
+def from_start(indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Indices counted from the start, negative ones too; IndexError for those beyond the end of `count` images."""
+    if len(indices) and not -count <= indices.min() <= indices.max() < count:
+        raise IndexError(f"there are {count} images; asked for {indices.min()} to {indices.max()}")
+    return np.where(indices < 0, indices + count, indices)
 
 
 @dataclass(frozen=True)
@@ -66,6 +99,11 @@ class ArraySplit:
         """The images at some indices, uint8 [n, 3, S, S] (a copy)."""
         return self.images[indices]
 
+    def read_into(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        """The same, to where they are wanted; `indices` are int64 [n]."""
+        indices = from_start(indices, len(self))
+        self.images.take(indices, axis=0, out=out, mode="clip")  # mode "raise" would go through a copy of `out`
+
 
 class Subset:
     """Some images of another part: `chosen` are their indices there, int64 [N]."""
@@ -80,6 +118,10 @@ class Subset:
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The images at some indices of the subset, uint8 [n, 3, size, size]."""
         return self.whole.read(self.chosen[indices])
+
+    def read_into(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        """The same, to where they are wanted."""
+        read_into(self.whole, self.chosen[indices], out)
 
 
 class Joined:
@@ -124,6 +166,7 @@ class Relabelled:
 
     def __init__(self, split: Split, labels: NDArray[np.int64]) -> None:
         self.labels, self.size, self.read = labels, split.size, split.read
+        self.read_into = partial(read_into, split)
 
     def __len__(self) -> int:
         return len(self.labels)

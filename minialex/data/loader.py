@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.data.dataset import Split
+from minialex.data.dataset import Split, read_into
 from minialex.errors import ConfigurationError
 
 Batch = tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]
@@ -19,6 +19,10 @@ Batch = tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]
 
 THREADS = sys.platform != "emscripten"
 """Whether Python can start threads here: in a browser it cannot."""
+
+
+PIECE = 1 << 20
+"""Bytes of pixels that a thread reads at a time at least, if there are as many: handing out work costs, too."""
 
 
 def count(n: int, batch_size: int, *, drop_last: bool = True) -> int:
@@ -35,6 +39,7 @@ def batches(
     prefetch: int | None = None,
     workers: int = 1,
     drop_last: bool = True,
+    empty: Callable[[tuple[int, ...]], NDArray[np.uint8]] | None = None,
 ) -> Generator[Batch, None, None]:
     """Yield (indices, images, labels) batch by batch, in the given order whatever `prefetch` and `workers` are.
 
@@ -44,45 +49,69 @@ def batches(
     Args:
         order: which images, int64 [N]; see `epoch_order`
         start: number of batches to leave out at the beginning: where a resumed epoch continues
-        prefetch: batches read ahead, twice as many as threads if None (none in a browser, which has no threads); 0
-            reads in the caller's thread and starts none
-        workers: threads that read, each a batch of its own; more than one helps where images are decoded
+        prefetch: batches read ahead; None: as many as give every thread two pieces of work, at least two batches (none
+            in a browser, which has no threads); 0 reads in the caller's thread and starts none
+        workers: threads that read. A batch of more than `PIECE` bytes is shared out among them, of fewer each has its
+            own
         drop_last: leave out a last batch with fewer than `batch_size` images (training), or yield it (evaluation)
+        empty: makes the memory of a batch of a shape, whatever is in it; None: NumPy does. It is called once a batch
+            and may give memory again that nobody holds any more
 
     Raises:
         ConfigurationError: a batch size, start, prefetch or number of workers that cannot be used
         DataError: an image that cannot be read, when its batch is due
     """
-    if prefetch is None:
-        prefetch = 2 * workers if THREADS else 0
     if batch_size < 1:
         raise ConfigurationError(f"batch_size = {batch_size}; use 1 or more.")
-    if start < 0 or prefetch < 0 or workers < 1:
+    if start < 0 or (prefetch or 0) < 0 or workers < 1:
         raise ConfigurationError(f"start = {start}, prefetch = {prefetch}, workers = {workers}; use 0, 0, 1 or more.")
+    pieces = min(workers, batch_size, max(1, batch_size * 3 * split.size**2 // PIECE))  # of a batch
+    if prefetch is None:
+        prefetch = max(2, 2 * workers // pieces) if THREADS else 0
     last = count(len(order), batch_size, drop_last=drop_last)
-    pieces = (order[i * batch_size : (i + 1) * batch_size] for i in range(start, last))
-    return _batches(split, pieces, prefetch, workers)
+    chosen = (order[i * batch_size : (i + 1) * batch_size] for i in range(start, last))
+    return _batches(split, chosen, prefetch, workers, pieces, empty or _empty)
+
+
+def _empty(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    return np.empty(shape, np.uint8)
 
 
 def _batches(
-    split: Split, pieces: Iterator[NDArray[np.int64]], prefetch: int, workers: int
+    split: Split,
+    chosen: Iterator[NDArray[np.int64]],
+    prefetch: int,
+    workers: int,
+    pieces: int,
+    empty: Callable[[tuple[int, ...]], NDArray[np.uint8]],
 ) -> Generator[Batch, None, None]:
     labels = split.labels  # once: a part may compute them
 
-    def read(indices: NDArray[np.int64]) -> Batch:
-        return indices, split.read(indices), labels[indices]
+    def made(indices: NDArray[np.int64]) -> Batch:
+        return indices, empty((len(indices), 3, split.size, split.size)), labels[indices]
+
+    def begin(batch: Batch) -> tuple[Batch, list[Future[None]]]:
+        parts = zip(*(np.array_split(array, min(pieces, len(batch[0]))) for array in batch[:2]), strict=True)
+        return batch, [pool.submit(read_into, split, *part) for part in parts]
+
+    def end(batch: Batch, parts: Sequence[Future[None]]) -> Batch:
+        for part in parts:
+            part.result()
+        return batch
 
     if prefetch == 0:
-        yield from map(read, pieces)
+        for batch in map(made, chosen):
+            read_into(split, *batch[:2])
+            yield batch
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="minialex-data")
     try:
-        waiting: deque[Future[Batch]] = deque()
-        for indices in pieces:
-            waiting.append(pool.submit(read, indices))
+        waiting: deque[tuple[Batch, list[Future[None]]]] = deque()
+        for batch in map(made, chosen):
+            waiting.append(begin(batch))
             if len(waiting) > prefetch:
-                yield waiting.popleft().result()
+                yield end(*waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield end(*waiting.popleft())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

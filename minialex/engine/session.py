@@ -159,6 +159,11 @@ class Session:
                 f"({error or 'no more to be had'}); try a smaller network, or its columns on two devices"
             ) from None
 
+    @property
+    def host_bytes(self) -> Callable[[tuple[int, ...]], NDArray[np.uint8]] | None:
+        """Makes the memory that batches are best read into, by shape; None where the backend has no wish."""
+        return getattr(self.backend, "host_bytes", None)
+
     def weights(self) -> dict[str, NDArray[Any]]:
         """Whole layers' weights and biases, as NumPy arrays of their own."""
         return join_columns({name: self.backend.to_numpy(self.bound[name]) for name in self._names})

@@ -178,7 +178,11 @@ class ImageFields:
         "shapes, cifar10, fashion-mnist (each also NAME:PLACE), or the path of a store, of a folder of images or of a "
         "list of them",
     )
-    loader_threads: int = option(2, "threads that read images ahead; any number gives the same batches", minimum=1)
+    loader_threads: int = option(
+        2,
+        "threads that read images ahead (beside a GPU one a processor at least); any number gives the same batches",
+        minimum=1,
+    )
     image_size: int = option(256, "rows and columns that images are kept at (2)", minimum=1)
     resize: str = option(
         "one-step",

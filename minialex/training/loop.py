@@ -34,6 +34,7 @@ from minialex.runs import checkpoint
 from minialex.runs.run_folder import BEGUN, DATA, Follower, Run, RunData, has_data, read_data, write_data
 from minialex.runs.weights_file import recipe_of
 from minialex.speed.energy import Meter
+from minialex.speed.peaks import cores
 from minialex.storage import atomic
 from minialex.training import finetuning, resuming
 from minialex.training.finetuning import Start
@@ -44,6 +45,7 @@ from minialex.training.together import Pulse, check_alike, check_weights
 
 RECORD_STEPS = 10  # steps that one training record averages
 PROBE_IMAGES = 32  # images that are looked at for dead units
+MOST_READERS = 16  # threads that read images beside a GPU, unless a recipe asks for more
 
 
 ENERGY = "energy.json"  # in a run's folder: watt-hours by part of the machine, where it counts them
@@ -121,8 +123,11 @@ def epoch_steps(
     order = epoch_order(len(split), seed=recipe.seed, epoch=epoch + 1, shuffle=recipe.shuffle)
     share = recipe.batch_size // group.size
     order = order[: per_epoch * recipe.batch_size].reshape(per_epoch, group.size, share)[:, group.rank].reshape(-1)
+    empty, workers = session.host_bytes, recipe.loader_threads
+    if empty is not None:  # the network is computed elsewhere: the processors are free
+        workers = max(workers, min(cores(), MOST_READERS))
     began = time.perf_counter()
-    with closing(batches(split, order, share, start=done, workers=recipe.loader_threads)) as source:
+    with closing(batches(split, order, share, start=done, workers=workers, empty=empty)) as source:
         batch = next(source, None)
         feed = None if batch is None else session.upload(*batch[1:], step, now)
         while batch is not None and feed is not None:

@@ -215,6 +215,34 @@ assert not driver.broken, driver.broken
 """)
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_memory_that_is_sent_from_is_held_until_it_is_sent(held: bool) -> None:
+    """Batches lie in page-locked memory that is used again: never before its copy is done, and without one more."""
+    rules(f"""
+from collections import deque
+from minialex_cuda import CudaBackend
+from minialex_cuda.runtime.device import Staging
+Staging.block = lambda self, nbytes: None if nbytes < 1000 else [][0]  # nothing large is copied on the host
+backend = CudaBackend(runtime=runtime)
+coming, addresses, wrong = backend._arrivals["cuda:0"].stream, set(), 0
+for attempt in range(6):
+    made = []
+    for k in range(12):
+        batch = backend.host_bytes((40, 50))
+        batch[...] = k
+        addresses.add(batch.ctypes.data)
+        made.append(backend.reshape(backend.to_device(batch[:20], "cuda:0"), (1000,)))
+        if not {held}:
+            coming.sent = deque()
+            backend.place("cuda:0").stream.sent = deque()
+        del batch
+    wrong += sum(not (backend.to_numpy(x) == k).all() for k, x in enumerate(made))
+assert (wrong == 0) == {held}, wrong
+assert len(addresses) < 72, addresses  # of the pool, again and again
+assert not driver.broken, driver.broken
+""")
+
+
 def test_a_batch_that_is_collected_during_a_capture_leaves_no_trace_in_it() -> None:
     """What Python's collector may do at any moment: an event then would belong to the graph."""
     rules("""

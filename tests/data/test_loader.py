@@ -79,6 +79,44 @@ def test_reading_is_ahead_by_prefetch_and_no_more():
         assert all(name.startswith("minialex-data") for name, _ in split.reads)
 
 
+def test_a_large_batch_is_shared_out_among_the_threads(monkeypatch):
+    monkeypatch.setattr(loader, "PIECE", 2 * 12)  # two images of Watched
+    split, given = Watched(), []
+
+    def empty(shape):
+        given.append(np.full(shape, 255, np.uint8))
+        return given[-1]
+
+    with contextlib.closing(batches(split, np.arange(38), 8, workers=3, drop_last=False, empty=empty)) as stream:
+        found = list(stream)
+    assert [images[:, 0, 0, 0].tolist() for _, images, _ in found] == [list(range(a, min(a + 8, 38)))
+                                                                      for a in range(0, 38, 8)]  # fmt: skip
+    assert [images is memory for (_, images, _), memory in zip(found, given, strict=True)] == [True] * 5
+    assert sorted(sorted(indices) for _, indices in split.reads)[:3] == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    assert len(split.reads) == 15
+
+
+def test_no_more_batches_are_read_ahead_than_keep_the_threads_busy(monkeypatch):
+    monkeypatch.setattr(loader, "PIECE", 12)
+    split, given = Watched(), []
+
+    def empty(shape):
+        given.append(shape)
+        return np.empty(shape, np.uint8)
+
+    with contextlib.closing(batches(split, np.arange(40), 4, workers=4, empty=empty)) as stream:
+        next(stream)
+        assert len(given) == 3  # the one that is given out, and two
+
+
+@pytest.mark.parametrize("images", [np.zeros((2, 3, 2, 2), np.float32), np.zeros((1, 3, 2, 2), np.uint8)])
+def test_what_is_no_image_is_not_taken_for_one(images):
+    split = Watched()
+    split.read = lambda indices: images
+    with pytest.raises(DataError, match="Watched: images are"):
+        next(batches(split, np.arange(2), 2, prefetch=0))
+
+
 def test_without_prefetch_there_is_no_thread():
     split = Watched()
     assert len(list(batches(split, np.arange(40), 4, prefetch=0))) == 10

@@ -31,6 +31,7 @@ class Uploads:
     """A session that computes nothing and remembers which images were sent for which step."""
 
     recipe = RECIPE
+    host_bytes: Any = None
 
     def __init__(self) -> None:
         self.sent: list[tuple[int, list[int]]] = []
@@ -45,6 +46,30 @@ class Uploads:
 
     def finish(self, pending: int) -> StepOutcome:
         return StepOutcome(float(pending), np.eye(2), ())
+
+
+def test_batches_are_read_to_where_the_backend_sends_them_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By as many threads as there are processors; the images are the same."""
+    split = ArraySplit(np.random.default_rng(0).integers(0, 256, (9, 3, 8, 8), np.uint8), np.zeros(9, np.int64))
+    plain, chosen = list(epoch_steps(Uploads(), split, 0, NOW)), Uploads()  # type: ignore[arg-type]
+    given: list[Any] = []
+
+    def host_bytes(shape: tuple[int, ...]) -> Any:
+        given.append(np.full(shape, 7, np.uint8))
+        return given[-1]
+
+    def watched(*args: Any, workers: int, **kwargs: Any) -> Any:
+        assert workers == 5
+        return batches(*args, workers=workers, **kwargs)
+
+    chosen.host_bytes, batches = host_bytes, loop.batches
+    monkeypatch.setattr(loop, "cores", lambda: 5)
+    monkeypatch.setattr(loop, "batches", watched)
+    steps = list(epoch_steps(chosen, split, 0, NOW))  # type: ignore[arg-type]
+    assert len(steps) == len(plain) == len(given) == 4
+    for step, other, memory in zip(steps, plain, given, strict=True):
+        assert step.images is memory
+        assert np.array_equal(step.images, other.images)
 
 
 @pytest.mark.parametrize(("begin", "epoch"), [(0, 1), (12, 2), (17, 2)])

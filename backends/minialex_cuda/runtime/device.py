@@ -8,7 +8,7 @@ back to its own stream alone, and no call that waits unless it says so.
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ from minialex_cuda.runtime.array import Flat, Memory
 from minialex_cuda.runtime.cublas import WORKSPACE, Multiplier
 from minialex_cuda.runtime.cudnn import Convolutions
 from minialex_cuda.runtime.kernel import Grid, Kernel
-from minialex_cuda.runtime.protocol import Convolution, Product, Runtime, Touched
+from minialex_cuda.runtime.protocol import Convolution, Product, Runtime, Touched, owner
 from minialex_cuda.runtime.timing import Timer
 
 THREADS = 256
@@ -88,6 +88,8 @@ class DeviceStream:
     multiplier: Multiplier | None = None
     convolver: Any = None
     staging: Staging = field(default_factory=Staging)
+    sent: deque[tuple[Any, NDArray[Any]]] = field(default_factory=deque)
+    """(event, array) of uploads from page-locked memory, which is held until it is read."""
 
 
 class DeviceRuntime(Runtime):
@@ -117,21 +119,34 @@ class DeviceRuntime(Runtime):
 
     def upload(self, stream: DeviceStream, source: NDArray[Any], target: Flat) -> None:
         nbytes = source.nbytes
+        host_to_device = cuda_runtime.memcpyHostToDevice
         with cupy.cuda.Device(stream.index), stream.stream:
+            if isinstance(owner(source), cupy.cuda.PinnedMemoryPointer):
+                cuda_runtime.memcpyAsync(address(target), source.ctypes.data, nbytes, host_to_device, stream.stream.ptr)
+                while stream.sent and stream.sent[0][0].done:
+                    stream.sent.popleft()
+                stream.sent.append((self.record(stream), source))
+                return
             block = stream.staging.block(nbytes)
             if block is None:  # from pageable memory: the host waits until the numbers are taken
                 target.raw.set(source.reshape(-1), stream=stream.stream)
                 return
             event, pinned = block
             np.copyto(pinned, source.reshape(-1).view(np.uint8))
-            host_to_device = cuda_runtime.memcpyHostToDevice
             cuda_runtime.memcpyAsync(address(target), pinned.ctypes.data, nbytes, host_to_device, stream.stream.ptr)
             stream.stream.record(event)
             stream.staging.give_back(nbytes, block)
 
-    def download(self, stream: DeviceStream, source: Flat) -> NDArray[Any]:
+    def host_bytes(self, nbytes: int) -> NDArray[np.uint8]:
+        try:
+            pointer = cupy.cuda.alloc_pinned_memory(max(nbytes, 1))  # from a pool, where it goes back to
+        except cuda_runtime.CUDARuntimeError:  # the system locks no more pages
+            return np.empty(nbytes, np.uint8)
+        return np.frombuffer(pointer, np.uint8, nbytes)
+
+    def download(self, stream: DeviceStream, source: Flat, target: NDArray[Any] | None = None) -> NDArray[Any]:
         with cupy.cuda.Device(stream.index), stream.stream:
-            found: NDArray[Any] = source.raw.get(stream=stream.stream)  # waits for it
+            found: NDArray[Any] = source.raw.get(stream=stream.stream, out=target)  # waits for it
         return found
 
     def clear(self, stream: DeviceStream, target: Flat) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from minialex.errors import ResourceError
 from minialex_cuda.runtime.array import Flat, Memory
 from minialex_cuda.runtime.kernel import Grid, Kernel
-from minialex_cuda.runtime.protocol import Convolution, Precision, Product, Runtime, Touched
+from minialex_cuda.runtime.protocol import Convolution, Precision, Product, Runtime, Touched, owner
 
 BLOCKS, THREADS = 2, 3
 """Of a simulated launch: few, since every simulated thread is a thread of Python; enough that indices interleave."""
@@ -47,6 +47,10 @@ def widened(x: NDArray[Any], precision: Precision) -> NDArray[Any]:
 def narrowed(x: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Bits of bfloat16."""
     return (rounded(x, "bfloat16").view(np.uint32) >> 16).astype(np.uint16)
+
+
+class Locked(bytearray):
+    """Memory that uploads are not done with when they return."""
 
 
 class FakeStream:
@@ -104,12 +108,17 @@ class FakeRuntime(Runtime):
         return Memory(raw, nbytes, device, self._in_use)
 
     def upload(self, stream: FakeStream, source: NDArray[Any], target: Flat) -> None:
-        taken, raw = source.reshape(-1).copy(), target.raw
+        locked = isinstance(owner(source), Locked)
+        taken, raw = source.reshape(-1) if locked else source.reshape(-1).copy(), target.raw
         stream.do("upload", lambda: np.copyto(raw, taken), (), (target,))
 
-    def download(self, stream: FakeStream, source: Flat) -> NDArray[Any]:
+    def host_bytes(self, nbytes: int) -> NDArray[np.uint8]:
+        return np.frombuffer(Locked(nbytes), np.uint8, nbytes)
+
+    def download(self, stream: FakeStream, source: Flat, target: NDArray[Any] | None = None) -> NDArray[Any]:
         stream.synchronize()
-        found: NDArray[Any] = source.raw.copy()
+        found = np.empty_like(source.raw) if target is None else target
+        np.copyto(found, source.raw)
         return found
 
     def clear(self, stream: FakeStream, target: Flat) -> None:

@@ -55,6 +55,15 @@ class Product:
 Touched = tuple[Sequence[Flat], Sequence[Flat]]
 """What is read, what is written."""
 
+
+def owner(array: NDArray[Any]) -> Any:
+    """What an array's memory belongs to, of whatever part of it the array is a view."""
+    found: Any = array
+    while isinstance(found, np.ndarray) and found.base is not None:
+        found = found.base
+    return found.obj if isinstance(found, memoryview) else found
+
+
 Kind = Literal["fprop", "dgrad", "wgrad"]
 
 
@@ -128,11 +137,18 @@ class Runtime(ABC):
 
     @abstractmethod
     def upload(self, stream: Stream, source: NDArray[Any], target: Flat) -> None:
-        """From the host; `source` is contiguous, and may be changed as soon as this returns."""
+        """From the host; `source` is contiguous, and may be changed as soon as this returns.
+
+        Memory of `host_bytes` is sent from where it is, later: it must not be changed any more.
+        """
 
     @abstractmethod
-    def download(self, stream: Stream, source: Flat) -> NDArray[Any]:
-        """To the host, flat; waits for the stream."""
+    def host_bytes(self, nbytes: int) -> NDArray[np.uint8]:
+        """Page-locked memory of the host, whatever is in it. What nobody holds any more is given again."""
+
+    @abstractmethod
+    def download(self, stream: Stream, source: Flat, target: NDArray[Any] | None = None) -> NDArray[Any]:
+        """To the host, flat, to `target` if that is given; waits for the stream."""
 
     @abstractmethod
     def clear(self, stream: Stream, target: Flat) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.data.dataset import DataSet, LeftOut, Split, Subset, unwrapped
+from minialex.data.dataset import DataSet, LeftOut, Split, Subset, from_start, unwrapped
 from minialex.data.images import ENDINGS, RESIZES, decode, read_bytes
 from minialex.data.loader import THREADS
 from minialex.data.sets import layout, lists
@@ -243,6 +243,12 @@ class FolderSplit:
         """The images at some indices, uint8 [n, 3, size, size]; `DataError` names a file that cannot be decoded."""
         indices = np.arange(len(self))[indices]  # negative ones too, and an IndexError for those beyond the end
         out = np.empty((len(indices), 3, self.size, self.size), np.uint8)
+        self.read_into(indices, out)
+        return out
+
+    def read_into(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        """The same, to where they are wanted; `indices` are int64 [n]."""
+        indices = from_start(indices, len(self))
         for row, index in enumerate(indices.tolist()):
             if index < len(self._cached) and self._cached[index]:
                 out[row] = self._cache[index]
@@ -251,7 +257,6 @@ class FolderSplit:
                 out[row] = self.decode(index)
             except DataError as error:
                 raise DataError(f"{self.entries[index].path}: {error}") from None
-        return out
 
     def decode(self, index: int) -> NDArray[np.uint8]:
         """One image from its file, kept if there is room. Raises DataError: why not, without its name."""

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.data.dataset import DataSet
+from minialex.data.dataset import DataSet, from_start
 from minialex.data.statistics import Statistics
 from minialex.errors import ConfigurationError, DataError
 from minialex.screen.formats import shell
@@ -264,6 +264,12 @@ class StoreSplit:
         """
         indices = np.arange(len(self))[indices]  # negative ones too, and an IndexError for those beyond the end
         out = np.empty((len(indices), 3, self.size, self.size), np.uint8)
+        self.read_into(indices, out)
+        return out
+
+    def read_into(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        """The same, to where they are wanted; `indices` are int64 [n]."""
+        indices = from_start(indices, len(self))
         nbytes = 3 * self.size**2
         mapped = []
         for row in np.argsort(indices).tolist():  # in the order of the disk
@@ -285,7 +291,6 @@ class StoreSplit:
                         "looks for more."
                     )
                 self._verified[index] = True
-        return out
 
 
 class Damage(NamedTuple):
