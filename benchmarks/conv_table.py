@@ -5,7 +5,7 @@
 Of one column, as the backend asks for them, and the same work asked for in other ways (both columns at once, conv1 over
 blocks of 4 × 4 pixels). Each plan is a CUDA graph of some calls, timed by events; what is written beside the time is
 its share of what the products alone would take. A plan that is not the likely best by cuDNN's own guess but quicker is
-what timing plans would win. Written after every convolution. **Not yet run on a device.**
+what timing plans would win. Written after every convolution.
 """
 
 from __future__ import annotations

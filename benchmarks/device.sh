@@ -16,9 +16,10 @@
 # REHEARSAL=1 does it all without a device, on the pretend driver of tests/cuda, with small networks and few steps; what
 # comes out is nowhere near a device's figures. PYTHON must have cupy, numba-cuda and the others; gcc is needed, too.
 #
-# GPU_OPTIONS: more for benchmarks/gpu.py, such as --compile-mode max-autotune-no-cudagraphs; CONV_OPTIONS: for conv_table.py.
+# GPU_OPTIONS: more for benchmarks/gpu.py, such as --compile-mode max-autotune-no-cudagraphs; CONV_OPTIONS: for
+# conv_table.py.
 #
-# Not yet run on a device; tests/cuda/test_pretend.py runs it on a pretend one.
+# What it did on a device is in benchmarks/results/device; tests/cuda/test_pretend.py runs it on a pretend one.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 if [ -n "${REHEARSAL:-}" ]; then

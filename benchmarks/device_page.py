@@ -2,8 +2,8 @@
 
     python benchmarks/device_page.py docs/made/device
 
-writes ``gpu.md`` (a part of docs/performance.md), ``took.md`` (what ran and for how long), ``said.md`` (a sentence for
-other pages) and ``step.png``. Results are what `device.sh` keeps: statuses and logs, the rates of the card, and what
+writes ``gpu.md`` (a part of docs/performance.md), ``took.md`` (what ran and for how long), ``said.md`` and ``norm.md``
+(sentences for other pages) and ``step.png``. Results are what `device.sh` keeps: statuses and logs, the rates of the card, and what
 `gpu.py` and `conv_table.py` wrote. The model's prediction is computed anew from those rates.
 """
 
@@ -245,10 +245,12 @@ def picture(entry: Mapping[str, Any]) -> bytes:
     with pictures.style():
         figure = pictures.blank(7.6, height)
         axes = pictures.panel(figure, 1.55, 0.98, 5.75, 0.52 * len(sides))
+        parts = {side: kinds_of(entry, side) for side in sides}
+        shown = [name for name in ORDER if any(parts[side][name] for side in sides)]
         for n, side in enumerate(sides):
             left = 0.0
-            for name, seconds in kinds_of(entry, side).items():
-                wide = 1e3 * seconds
+            for name in shown:
+                wide = 1e3 * parts[side][name]
                 axes.barh(-n, wide, 0.66, left, color=KINDS[name][0], label=name if n == 0 else None)
                 left += wide
             axes.text(left, -n, f" {left:.1f}", va="center", color=pictures.INK)
@@ -312,8 +314,8 @@ def beside(entry: Mapping[str, Any], predicted: tuple[float, Mapping[str, Any]],
     differs = abs(whole / guess - 1) > QUARTER
     verdict = "**more than a quarter**" if abs(whole / guess - 1) > QUARTER else "within a quarter"
     text = (
-        f"Measured {milliseconds(whole)} ms, predicted {milliseconds(guess)}: {whole / guess - 1:+.0%}, {verdict}. By what "
-        f"is asked for (measured one by one these add up to {milliseconds(total)} ms; shown are shares of the step):\n\n"
+        f"Measured {milliseconds(whole)} ms, predicted {milliseconds(guess)}: {whole / guess - 1:+.0%}, {verdict}. By "
+        f"what is asked for (one by one these add up to {milliseconds(total)} ms; shown are shares of the step):\n\n"
         + table(["asked for", "calls", "measured, µs", "model, µs", "measured / model"], rows, "<>>>>")
     )
     why = [f"- `{name}`: {reasons.get(name, 'not explained yet')}\n" for name in far]
@@ -348,20 +350,39 @@ def said(found: Mapping[str, Any]) -> str:
     return f"It **has run on a device**, {' and '.join(cards)}{proof}.\n"
 
 
+def norm(found: Mapping[str, Any]) -> str:
+    """A sentence on the normalisation's kernels, of the largest batch that was measured."""
+    entry = next((entry for entry in entries_of(found) if "asked" in entry), None)
+    if entry is None:
+        return "They have not been run on a device yet.\n"
+    whole = sum(row["microseconds"] for row in entry["asked"])
+    rows = [(row["microseconds"], row["name"].startswith("norm5_pool_backward")) for row in entry["asked"]
+            if row["name"].startswith("norm5_pool")]  # fmt: skip
+    up, down = (sum(taken for taken, backward in rows if backward is way) for way in (False, True))
+    if not up or not down:
+        return "Their times are not among the longest that were recorded.\n"
+    return (
+        f"On {card(found[entry['precision']])}, in a step of {entry['batch_size']:,} images in {entry['precision']}, they "
+        f"took {up:,.0f} µs forward and {down:,.0f} µs backward, {(up + down) / whole:.0%} of what all kernels took one by "
+        "one while the other column was at work, too. [What a model of instructions and bytes "
+        "says](../performance.md#measured-beside-predicted) stands beside.\n"
+    )
+
+
 ABOUT = """The step is the whole of it, with the images on the card: crops, reflections and colours, forward, cost,
-backward, update. `torch.compile` is the network as a PyTorch user writes it, with grouped convolutions and PyTorch's own
-normalisation; *tuned* is what somebody writes who knows where PyTorch is slow: columns as convolutions of their own,
-conv1's stride put into channels, a normalisation of which the compiler makes one kernel, CUDA graphs for small batches.
-Both are the same network as ours (tests compare their gradients), with channels last, PyTorch's fused update and, in
-bfloat16, its automatic mixed precision. Goals are judged against the quicker. The *floor* is what [shapes and the card's
-own measured rates allow](two-gpus.md#the-floor-of-a-step), the *model* is `benchmarks/step_model.py`.
+backward, update. `torch.compile` is the network as a PyTorch user writes it, with grouped convolutions and PyTorch's
+own normalisation; *tuned* is what somebody writes who knows where PyTorch is slow: columns as convolutions of their
+own, conv1's stride put into channels, a normalisation of which the compiler makes one kernel, CUDA graphs for small
+batches. Both are the same network as ours (tests compare their gradients), with channels last, PyTorch's fused update
+and, in bfloat16, its automatic mixed precision. Goals are judged against the quicker. The *floor* is what [shapes and
+the card's own measured rates allow](two-gpus.md#the-floor-of-a-step), the *model* is `benchmarks/step_model.py`.
 """
 BARS = """A bar is as long as its side's step takes. Its parts are shares of the time of all kernels, since those of two
 columns overlap; a kernel's name tells the kind, and *others* are those beyond the thirty longest.
 """
-MODEL = """The model adds up, for all that a step asks for, the longest of its bytes, its products and its instructions at
-the card's measured rates; convolutions take the time of the quickest plan that was timed alone. Of single kernels only
-the longest are kept, so some calls may be missing.
+MODEL = """The model adds up, for all that a step asks for, the longest of its bytes, its products and its instructions
+at the card's measured rates; convolutions take the time of the quickest plan that was timed alone. Of single kernels
+only the longest are kept, so some calls may be missing.
 """
 
 
@@ -394,7 +415,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (folder,) = map(Path, sys.argv[1:] if arguments is None else arguments)
     folder.mkdir(parents=True, exist_ok=True)
     found = recorded()
-    for name, text in (("gpu", page(found)), ("took", took()), ("said", said(found))):
+    for name, text in (("gpu", page(found)), ("took", took()), ("said", said(found)), ("norm", norm(found))):
         write_text(folder / f"{name}.md", text)
     first = next((entry for entry in entries_of(found) if drawn(entry)), None)
     if first:

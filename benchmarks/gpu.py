@@ -3,7 +3,7 @@
     python benchmarks/gpu.py
 
 on a bare machine that has cupy, numba, numba-cuda and torch (nothing need be installed of minialex; the source tree is
-enough). **Not yet run on a device.** The same command runs anywhere, smaller, which is how it is tested:
+enough). What it measured on a device is in ``results/device``. It runs anywhere, smaller, which is how it is tested:
 
     python benchmarks/gpu.py --backend numba --device cpu:0 --recipe small --batch-sizes 32 --precisions float32
 

@@ -63,6 +63,5 @@ def test_numbers_in_the_text_are_computed(plans):
 
 
 def test_what_was_not_run_is_said():
-    assert PAGE.count("**not yet been run") == 2
-    if (ROOT / "benchmarks" / "results" / "gpu.json").exists():
-        pytest.fail("there are results of a GPU: say on the page what was reached, and change this test")
+    assert PAGE.count("**not yet been run") == 2  # on two cards
+    assert '--8<-- "docs/made/device/said.md"' in PAGE  # on one: as recorded
