@@ -3,8 +3,8 @@
     python benchmarks/device_page.py docs/made/device
 
 writes ``gpu.md`` (a part of docs/performance.md), ``took.md`` (what ran and for how long), ``said.md`` and ``norm.md``
-(sentences for other pages) and ``step.png``. Results are what `device.sh` keeps: statuses and logs, the rates of the card, and what
-`gpu.py` and `conv_table.py` wrote. The model's prediction is computed anew from those rates.
+(sentences for other pages) and ``step.png``. Results are what `device.sh` keeps: statuses and logs, the rates of the
+card, and what `gpu.py` and `conv_table.py` wrote. The model's prediction is computed anew from those rates.
 """
 
 from __future__ import annotations
@@ -361,11 +361,11 @@ def norm(found: Mapping[str, Any]) -> str:
     up, down = (sum(taken for taken, backward in rows if backward is way) for way in (False, True))
     if not up or not down:
         return "Their times are not among the longest that were recorded.\n"
+    step_of = f"a step of {entry['batch_size']:,} images in {entry['precision']} on {card(found[entry['precision']])}"
     return (
-        f"On {card(found[entry['precision']])}, in a step of {entry['batch_size']:,} images in {entry['precision']}, they "
-        f"took {up:,.0f} µs forward and {down:,.0f} µs backward, {(up + down) / whole:.0%} of what all kernels took one by "
-        "one while the other column was at work, too. [What a model of instructions and bytes "
-        "says](../performance.md#measured-beside-predicted) stands beside.\n"
+        f"In {step_of} they took {up:,.0f} µs forward and {down:,.0f} µs backward, {(up + down) / whole:.0%} of what "
+        "all kernels took, one by one while the other column was at work, too. What the model of instructions and "
+        "bytes says stands [among the measured times](../performance.md#on-a-gpu).\n"
     )
 
 
