@@ -16,10 +16,11 @@
 # REHEARSAL=1 does it all without a device, on the pretend driver of tests/cuda, with small networks and few steps; what
 # comes out is nowhere near a device's figures. PYTHON must have cupy, numba-cuda and the others; gcc is needed, too.
 #
-# GPU_OPTIONS: more for benchmarks/gpu.py, such as --compile-mode max-autotune; CONV_OPTIONS: for conv_table.py;
-# TRAIN_OPTIONS: for device_train.py. PHOTOS: a folder of photographs, a folder a class, that `train` learns (.photos).
+# GPU_OPTIONS: more for benchmarks/gpu.py, such as --compile-mode max-autotune-no-cudagraphs; CONV_OPTIONS: for
+# conv_table.py; TRAIN_OPTIONS: for device_train.py. PHOTOS: a folder of photographs, a folder a class, that `train`
+# learns (.photos).
 #
-# Not yet run on a device; tests/cuda/test_pretend.py runs it on a pretend one.
+# What it did on a device is in benchmarks/results/device; tests/cuda/test_pretend.py runs it on a pretend one.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 if [ -n "${REHEARSAL:-}" ]; then
@@ -77,8 +78,8 @@ beside() { # the same, several at once where pytest-xdist is there: nearly all t
   [ -n "${REHEARSAL:-}" ] || ! "$PYTHON" -c 'import xdist' 2>/dev/null && several=()
   tests "${several[@]}" "$@"
 }
-speed() { # precision, batch sizes: beside torch.compile
-  "$PYTHON" benchmarks/gpu.py --precisions "$1" --batch-sizes "$2" --peers torch.compile --rates "$kept/rates.json" \
+speed() { # precision, batch sizes, peers: what torch.compile makes of a network takes it a minute
+  "$PYTHON" benchmarks/gpu.py --precisions "$1" --batch-sizes "$2" --peers "$3" --rates "$kept/rates.json" \
     --resume --out "$kept/$1.json" ${GPU_OPTIONS:-}
 }
 convolutions() { "$PYTHON" benchmarks/conv_table.py --seconds 60 --out "$kept/convolutions.json" ${CONV_OPTIONS:-}; }
@@ -111,15 +112,15 @@ parts='
 machine        90  machine
 proof         150  beside -k "float32 and (graph or streams) or papers"
 kit-float32   200  beside -k "float32 and kit"
-bfloat16      270  speed bfloat16 1024,128
+bfloat16      300  speed bfloat16 1024,128 torch.compile:1024,tuned
 train         180  train
 convolutions   90  convolutions
-tf32          200  speed tf32 1024,128
-float32       240  speed float32 1024,128
+tf32          300  speed tf32 1024,128 torch.compile:1024,tuned:1024
+float32       240  speed float32 1024,128 tuned:1024
 kit-bfloat16  200  beside -k "bfloat16 and (graph or streams or kit)"
 kit-tf32      200  beside -k "tf32 and (graph or streams or kit)"
 memory        120  tests -k "thousand or two_devices or not_there"
-bfloat16-256  150  speed bfloat16 256
+bfloat16-256  150  speed bfloat16 256 tuned
 doctor        120  doctor
 '
 

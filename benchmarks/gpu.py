@@ -3,15 +3,16 @@
     python benchmarks/gpu.py
 
 on a bare machine that has cupy, numba, numba-cuda and torch (nothing need be installed of minialex; the source tree is
-enough). **Not yet run on a device.** The same command runs anywhere, smaller, which is how it is tested:
+enough). What it measured on a device is in ``results/device``. It runs anywhere, smaller, which is how it is tested:
 
     python benchmarks/gpu.py --backend numba --device cpu:0 --recipe small --batch-sizes 32 --precisions float32
 
 For every precision and batch size:
 
 - the training step (uint8 images on the device are cropped, reflected, shifted in colour and freed of their mean;
-  forward, cost, backward, update), ours beside PyTorch eager and `torch.compile`, channels-last, in the same precision:
-  some steps of each side in turn, round after round, so that all see the same machine; the median of the rounds;
+  forward, cost, backward, update), ours beside PyTorch eager, `torch.compile`, and `torch.compile` of a network tuned
+  for it (see `gpu_peer_tuned`), channels-last, in the same precision: some steps of each side in turn, round after
+  round, so that all see the same machine; the median of the rounds;
 - ours layer by layer beside the floor that the device's own measured rates give (`minialex.speed.plan`), on processors;
   on a GPU, where the host's clock tells nothing of a layer, each side's longest kernels (see `gpu_busy`);
 - ours with one column instead of two, from which what columns cost on one device is estimated, not measured: nothing
@@ -69,11 +70,14 @@ from minialex.storage import atomic  # noqa: E402
 from minialex.training.loop import MOST_READERS, epoch_steps  # noqa: E402
 
 from gpu_busy import by_events, traced  # noqa: E402  isort: skip
-from gpu_goals import COMPILED, EAGER, ONE_COLUMN, OURS, goals  # noqa: E402  isort: skip
+from gpu_goals import COMPILED, EAGER, ONE_COLUMN, OURS, SIDES, TUNED, goals, quickest  # noqa: E402  isort: skip
 from gpu_goals import table as table_of_goals  # noqa: E402  isort: skip
 
 RESULTS = ROOT / "benchmarks" / "results" / "gpu.json"
-SIDES = (OURS, EAGER, COMPILED)
+PEERS = {"pytorch": EAGER, "torch.compile": COMPILED, "tuned": TUNED}
+SMALL = (
+    256  # images: of as many or fewer the tuned peer replays CUDA graphs, as the host is slower than the device then
+)
 WATCHED = 5  # steps that are looked at layer by layer
 
 
@@ -138,16 +142,17 @@ class Ours:
 
 
 class Theirs:
-    """PyTorch, eager or compiled."""
+    """PyTorch, eager or compiled, the network as a user writes it or tuned."""
 
-    def __init__(self, recipe: Recipe, device: str, precision: str, compiled: str | None) -> None:
+    def __init__(self, recipe: Recipe, device: str, compiled: str | None, tuned: bool) -> None:
         from gpu_peer import DevicePeer
 
         mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
         network = variants.build(recipe)
         place = device if device.startswith("cuda") else "cpu"
-        self.peer = DevicePeer(recipe, network, Statistics(mean, np.eye(3) * 5000.0), place, precision, compiled)
-        self.recipe = recipe
+        found = Statistics(mean, np.eye(3) * 5000.0)
+        self.peer = DevicePeer(recipe, network, found, place, recipe.precision, compiled, tuned)
+        self.recipe, self.mode = recipe, compiled
         self.batch = self.peer.upload(*bench.random_batch(recipe, recipe.batch_size))
 
     def steps(self, count: int) -> None:
@@ -293,7 +298,6 @@ class Benchmark:
             "backend": options.backend,
             "device": options.device,
             "recipe": options.recipe,
-            "compile_mode": options.compile_mode,
             "rates": {options.device: self.rates.as_json()},
             "entries": self.earlier() if options.resume else [],
         }
@@ -315,20 +319,15 @@ class Benchmark:
 
     def sides(self, recipe: Recipe, errors: dict[str, str]) -> dict[str, Side]:
         """The sides that can be made."""
-        options, made = self.options, {}
+        made = {}
         more = [ONE_COLUMN] if recipe.columns > 1 else []
-        for name in [OURS, *more, *options.peers]:
+        wanted = [PEERS[name] for name, only in self.options.peers if only in (None, recipe.batch_size)]
+        for name in [OURS, *more, *wanted]:
             if name in (OURS, ONE_COLUMN):
                 columns = 1 if name == ONE_COLUMN else recipe.columns
                 side = attempt(lambda columns=columns: self.ours(recipe.replace(columns=columns)), name, errors)
             else:
-                side = attempt(
-                    lambda name=name: Theirs(
-                        recipe, options.device, recipe.precision, options.compile_mode if name == COMPILED else None
-                    ),
-                    name,
-                    errors,
-                )
+                side = attempt(lambda name=name: self.theirs(name, recipe), name, errors)
             if side is not None:
                 made[name] = side
         return made
@@ -339,6 +338,12 @@ class Benchmark:
             self.weights[recipe.columns] = quick_weights(recipe)
         backend = registry.load(self.options.backend, precision=recipe.precision)
         return Ours(recipe, backend, self.options.device, self.weights[recipe.columns])
+
+    def theirs(self, name: str, recipe: Recipe) -> Theirs:
+        """A side of PyTorch's."""
+        graphs = name == TUNED and recipe.batch_size <= SMALL and self.options.device.startswith("cuda")
+        mode = self.options.compile_mode or ("reduce-overhead" if graphs else "default")
+        return Theirs(recipe, self.options.device, None if name == EAGER else mode, name == TUNED)
 
     def entry(self, precision: str, batch: int) -> None:
         """All about one precision and batch size; what is known is written down after every part."""
@@ -355,6 +360,7 @@ class Benchmark:
             found["floor_seconds"] = floor.seconds
             found["floor_seconds_one_column"] = self.floor(recipe.replace(columns=1)).seconds
         sides = self.sides(recipe, errors)
+        found["compile_modes"] = {name: side.mode for name, side in sides.items() if isinstance(side, Theirs)}
         first = in_turn(sides, errors, 1, lambda side: side.steps(1))
         found["first_step_seconds"] = {name: seconds[0] for name, seconds in first.items()}
         in_turn(sides, errors, 1, lambda side: side.steps(2))
@@ -384,7 +390,7 @@ class Benchmark:
     def trace(self, sides: Mapping[str, Side], found: dict[str, Any]) -> None:
         """How busy each side keeps the device, and with which kernels; of ours also what was asked for, by events."""
         errors, found["kernels"] = found["errors"], {}
-        for name in (side for side in (OURS, COMPILED) if side in sides):
+        for name in (side for side in (OURS, COMPILED, TUNED) if side in sides):
             side = sides[name]
             trace = attempt(lambda side=side: traced(lambda: side.steps(WATCHED), WATCHED), f"{name}, traced", errors)
             if trace is not None:
@@ -436,17 +442,17 @@ def table(found: Mapping[str, Any]) -> str:
         *table_of_goals(found["entries"]),
         "",
         "| precision | batch | floor | minialex | of the floor's speed | device busy | one column | PyTorch eager "
-        "| torch.compile | torch.compile / minialex | end to end, images/s: minialex, eager, compiled |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+        "| torch.compile | tuned | quicker / minialex | end to end, images/s: minialex, eager, compiled, tuned |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for entry in found["entries"]:
         times = {name: entry["step"].get(name, {}).get("median") for name in (*SIDES, ONE_COLUMN)}
-        ours, floor = times[OURS], entry.get("floor_seconds")
+        ours, floor, theirs = times[OURS], entry.get("floor_seconds"), quickest(entry)
         cells = [
             entry["precision"], f"{entry['batch_size']:,}", milliseconds(floor), milliseconds(ours),
             f"{floor / ours:.0%}" if ours and floor else "–", f"{entry['busy']:.0%}" if "busy" in entry else "–",
-            milliseconds(times[ONE_COLUMN]), milliseconds(times[EAGER]), milliseconds(times[COMPILED]),
-            f"{times[COMPILED] / ours:.2f}" if ours and times[COMPILED] else "–",
+            milliseconds(times[ONE_COLUMN]), *(milliseconds(times[side]) for side in SIDES[1:]),
+            f"{theirs / ours:.2f}" if ours and theirs else "–",
             ", ".join(
                 f"{entry['end_to_end'][name]['images_per_second']:,.0f}" if name in entry["end_to_end"] else "–"
                 for name in SIDES
@@ -512,6 +518,17 @@ def words(known: Sequence[str]) -> Callable[[str], list[str]]:
     return names
 
 
+def peers(text: str) -> list[tuple[str, int | None]]:
+    """Peers from the command line, each with the only batch size that it is timed at, or None for all."""
+    found = []
+    for part in text.split(",") if text.strip() else ():
+        name, _, batch = part.strip().partition(":")
+        if name not in PEERS or not (batch or "1").isdigit():
+            raise argparse.ArgumentTypeError(f"no '{part}'; there are {', '.join(PEERS)}, also as NAME:BATCH")
+        found.append((name, int(batch) if batch else None))
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, record, print."""
     parser = argparse.ArgumentParser(description="minialex beside PyTorch on one GPU")
@@ -520,8 +537,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--recipe", default="alexnet-2012", help="a recipe's name or a .toml file")
     parser.add_argument("--batch-sizes", type=numbers, default=[128, 256, 1024])
     parser.add_argument("--precisions", type=words(list(PRECISIONS)), default=list(PRECISIONS))
-    parser.add_argument("--peers", type=words((EAGER, COMPILED)), default=[EAGER, COMPILED], help="'' for none")
-    parser.add_argument("--compile-mode", default="default", help="of torch.compile, e.g. max-autotune")
+    parser.add_argument(
+        "--peers", type=peers, default=[(name, None) for name in PEERS],
+        help=f"of {', '.join(PEERS)}; 'tuned:128' for one batch size alone, '' for none",
+    )  # fmt: skip
+    parser.add_argument("--compile-mode", help="of torch.compile, e.g. max-autotune-no-cudagraphs")
     parser.add_argument("--rounds", type=int, default=7, help="of every side, in turn")
     parser.add_argument("--steps", type=int, default=10, help="of one round")
     parser.add_argument("--images", type=int, default=8192, help="in the host's memory, end to end")

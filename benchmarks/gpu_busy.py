@@ -10,8 +10,6 @@ Two ways, since a machine may not allow the first:
   with its sizes. Each waits for the one before it, on whatever stream that was: it has the device for itself, so that
   its time is its own, and their sum is that of a step without two columns beside each other. What takes a few
   microseconds is told a little too large.
-
-**Not yet run on a device.**
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-OURS, EAGER, COMPILED = "minialex", "pytorch", "torch.compile"
+OURS, EAGER, COMPILED, TUNED = "minialex", "pytorch", "torch.compile", "torch.compile, tuned"
+SIDES = OURS, EAGER, COMPILED, TUNED
 ONE_COLUMN = "minialex, one column"
 ESTIMATED = "estimated from one column's share of its floor"
 EPOCHS_25_MINUTES = 77_000
@@ -26,6 +27,11 @@ def step(entry: Mapping[str, Any], side: str) -> float | None:
     """Seconds of a side's step."""
     found: float | None = entry["step"].get(side, {}).get("median")
     return found
+
+
+def quickest(entry: Mapping[str, Any]) -> float | None:
+    """Seconds of the step of whichever compiled peer is quicker: as a user writes it, or tuned by one who knows how."""
+    return min((taken for side in (COMPILED, TUNED) if (taken := step(entry, side))), default=None)
 
 
 def columns_cost(entry: Mapping[str, Any]) -> float | None:
@@ -51,9 +57,12 @@ def goals(entries: Sequence[Mapping[str, Any]]) -> list[Goal]:
     found = []
     for precision, least in (("bfloat16", 1.5), ("tf32", 1.3)):
         entry = by.get((precision, 1024), {"step": {}})
-        ours, theirs = step(entry, OURS), step(entry, COMPILED)
-        text = f"training in {precision}, batch 1,024: at least {least} times torch.compile's images/s"
-        found.append(_at_least(text, theirs / ours if ours and theirs else None, least, "{:.2f} times"))
+        ours, theirs = step(entry, OURS), quickest(entry)
+        text = f"training in {precision}, batch 1,024: at least {least} times the quicker torch.compile's images/s"
+        goal = _at_least(text, theirs / ours if ours and theirs else None, least, "{:.2f} times")
+        if theirs and None in (step(entry, COMPILED), step(entry, TUNED)):  # which is the quicker one is not known
+            goal = Goal(text, f"{goal.measured}, but one of the two was not timed", None)
+        found.append(goal)
     large = by.get(("bfloat16", 1024), {"step": {}})
     ours, floor = step(large, OURS), large.get("floor_seconds")
     share = floor / ours if ours and floor else None

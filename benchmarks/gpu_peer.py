@@ -3,7 +3,7 @@
 The network is `peer.Peer`; what differs is what a GPU wants. Columns are normalised one after another and joined, since
 channels-last memory cannot be looked at as if columns were images (`torch.compile` makes one kernel of it). Crops,
 reflections, colours and the mean are one gather on the device. ``bfloat16`` is automatic mixed precision, ``tf32`` is
-switched on for products and convolutions, ``float32`` is plain.
+switched on for products and convolutions, ``float32`` is plain. `gpu_peer_tuned.TunedPeer` may stand for the network.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gpu_peer_tuned import TunedPeer
 from peer import ColumnNorm, Peer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -56,6 +57,7 @@ class DevicePeer:
     device : ``"cuda:0"``, ``"cpu"``
     precision : as a recipe's; `set_precision` must have been called with it
     compiled : the mode of `torch.compile` that augmentation, network and loss go through; None: eager
+    tuned : whether the network is written for what PyTorch is quick at
     """
 
     def __init__(
@@ -66,11 +68,12 @@ class DevicePeer:
         device: str,
         precision: str,
         compiled: str | None,
+        tuned: bool = False,
     ) -> None:
         self.size, self.crop, self.scale = recipe.image_size, recipe.crop, recipe.pixel_scale
         self.precision = precision
         self.device = torch.device(device)
-        model = Peer(network, recipe.columns)
+        model = TunedPeer(network, recipe.columns) if tuned else Peer(network, recipe.columns)
         for name, module in list(model.named_children()):
             if isinstance(module, ColumnNorm):
                 setattr(model, name, JoinedNorm(module))
@@ -109,7 +112,9 @@ class DevicePeer:
         x = (cut + shift[:, None, None, :]).permute(0, 3, 1, 2)
         if self.scale != 1:
             x = x * self.scale
-        return functional.pad(x, self.model.around).contiguous(memory_format=torch.channels_last)
+        x = functional.pad(x, self.model.around)
+        tuned = isinstance(self.model, TunedPeer)
+        return self.model.arrange(x) if tuned else x.contiguous(memory_format=torch.channels_last)
 
     def _loss(self, images: Tensor, labels: Tensor, *draws: Tensor) -> Tensor:
         x = self.augment(images, *draws)

@@ -8,7 +8,6 @@ with NumPy's, and captured together in one CUDA graph whose replays must give th
 every convolution of the paper.
 
 Ends with 0 if the backend can be used, with 1 if not, and with 3 if it can but for cuDNN, which is then better hidden.
-**Not yet run on a device.**
 """
 
 from __future__ import annotations

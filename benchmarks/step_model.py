@@ -15,8 +15,8 @@ as if one did it all. Rates are those that are known of a device (`minialex.spee
 takes what `gpu.py --rates` wrote, and ``--convolutions`` what `conv_table.py` wrote, whose times then stand for the
 model's.
 
-A model, not a measurement: **nothing here has been run on a device**. Where a measured step differs by more than a
-quarter, one of the constants below is wrong, and the table of kernels that `gpu.py` keeps says which.
+A model, not a measurement. docs/performance.md sets beside it what was measured (`device_page`): where that differs by
+more than a quarter, one of the constants below is wrong, and the table of kernels that `gpu.py` keeps says which.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The CUDA backend: CuPy arrays and libraries, Numba CUDA kernels, one short file an operation.
 
-Not yet run on a device: its kernels are proved by the conformance kit on the processor and under Numba's CUDA
-simulator, and compiled for every generation of GPUs on every change.
+On every change its kernels are proved by the conformance kit on the processor and under Numba's CUDA simulator, and
+compiled for every generation of GPUs. What has run on a device is recorded in ``benchmarks/results/device``, which
+docs/performance.md tells.
 
 Importing this package imports neither CuPy nor a driver; making a `CudaBackend` does.
 """

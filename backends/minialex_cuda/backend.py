@@ -44,7 +44,7 @@ logarithm one of 2⁻²²; the kit's bound allows 8 u, and β·u·|ln scale| mor
 
 @final
 class CudaBackend:
-    """NVIDIA GPUs, by CuPy and Numba CUDA: float32 and float64. Not yet run on a device.
+    """NVIDIA GPUs, by CuPy and Numba CUDA: float32 and float64.
 
     Everything that is asked for is done later, in order, on one stream of each device; `to_numpy` and `synchronize`
     wait. Results are the same bits every time.

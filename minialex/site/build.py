@@ -36,17 +36,33 @@ def make() -> Iterator[str]:
 
     Raises:
         ConfigurationError: Outside a source tree, or where mkdocs or nbconvert is missing.
+        ResourceError: If what is recorded of GPUs cannot be made a page.
     """
     root = _root()
     if find_spec("mkdocs") is None:
         raise ConfigurationError("mkdocs is not installed: pip install 'minialex[docs]'")
     made = root / "docs" / "made"
     yield f"{len(pages.write(made))} files of generated pages in {made}"
+    _measured(root, made / "device")
+    yield "what was measured on GPUs"
     yield f"{len(dark.write(made))} pictures for dark pages"
     yield f"{len(diagrams.write(made / 'diagrams'))} diagrams"
     yield f"{len(listings.write(made / 'code', sorted((root / 'docs').rglob('*.md'))))} listings"
     yield f"{len(widgets.write(made / 'live'))} files of the live parts"
     yield "KaTeX" if katex.fetch(made / "katex") else "no KaTeX (npm and its registry are needed): formulas stay TeX"
+
+
+def _measured(root: Path, folder: Path) -> None:
+    """What is recorded of GPUs, by a program of the benchmarks.
+
+    Raises:
+        ResourceError: If it fails; what it said comes with it.
+    """
+    command = [sys.executable, str(root / "benchmarks" / "device_page.py"), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:]
+        raise ResourceError(f"benchmarks/device_page.py could not write {folder}: {' '.join(last)}")
 
 
 @contextmanager

@@ -62,8 +62,9 @@ KNOWN: dict[str, Rates] = {
         f"stated, {_HOPPER}", 700, "https://hmc-tech.com/gpu/nvidia-h100-vs-nvidia-h200-sxm-vs-nvidia-gb200",
     ),
     "h100": Rates(
-        "NVIDIA H100 SXM", {"float32": 67e12, "tf32": 494.7e12, "bfloat16": 989.4e12}, 3.35e12, LINKS["nvlink4"],
-        80 * 10**9, f"as stated, {_HOPPER}", 700, "https://hawkvelt.id.au/post/2024-08-04-nvidia-h100",
+        "NVIDIA H100 SXM", {"float32": 51.9e12, "tf32": 405e12, "bfloat16": 761e12}, 2.95e12, LINKS["nvlink4"],
+        80 * 10**9, "products and memory measured on one H100 80GB HBM3 (2026-11-27); link as stated, "
+        f"{_HOPPER}", 700, "https://hawkvelt.id.au/post/2024-08-04-nvidia-h100",
     ),
     "a100": Rates(
         "NVIDIA A100 80GB SXM", {"float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12}, 2.039e12, LINKS["nvlink3"],

@@ -24,7 +24,7 @@ from minialex.speed.plan import floor, lay_out
 from minialex.speed.rates import Rates
 
 SHARE = 0.4
-"""Of the floor's speed, at which devices are taken to compute."""
+"""Of the floor's speed, at which devices are taken to compute; docs/performance.md has what was reached on one."""
 
 MOST = 1024
 """Devices: what the published runs reach, doubled."""

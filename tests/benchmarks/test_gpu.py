@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -50,15 +51,18 @@ def module(name):
 def gpu(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])  # which it puts the source tree into
     yield module("gpu")
-    for name in ("gpu", "gpu_peer", "gpu_busy", "gpu_goals", "peer"):
+    for name in ("gpu", "gpu_peer", "gpu_peer_tuned", "gpu_busy", "gpu_goals", "peer"):
         sys.modules.pop(name, None)
 
 
 @pytest.mark.peers
 @needs_torch
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::UserWarning:torch")
-@pytest.mark.parametrize("compiled", [None, pytest.param("default", marks=pytest.mark.slow)])
-def test_the_peer_is_the_same_network(gpu, compiled):
+@pytest.mark.parametrize(
+    ("compiled", "tuned"),
+    [(None, False), (None, True), ("as one graph", True), pytest.param("default", False, marks=pytest.mark.slow)],
+)
+def test_the_peers_are_the_same_network(gpu, compiled, tuned):
     """Same weights, images, crops and colours: same loss, same gradients, within float32's rounding."""
     from gpu_peer import DevicePeer, set_precision
 
@@ -76,18 +80,62 @@ def test_the_peer_is_the_same_network(gpu, compiled):
     after = ours.weights()
 
     statistics = Statistics(np.full((3, 24, 24), 127.5, np.float32), np.eye(3) * 5000.0)
-    peer = DevicePeer(recipe, variants.build(recipe), statistics, "cpu", "float32", compiled)
+    peer = DevicePeer(recipe, variants.build(recipe), statistics, "cpu", "float32", None if tuned else compiled, tuned)
+    if tuned and compiled:  # without a compiler of C++: traced in one piece, as on a device
+        peer.loss = torch.compile(peer.loss, backend="aot_eager", fullgraph=True, dynamic=False)
     peer.model.load(before)
     on_device = peer.upload(images, labels)
     crops["flip"] = crops["flip"].bool()
     loss = peer.loss(*on_device, *(crops[name].long() if name in ("top", "left") else crops[name] for name in crops))
     loss.backward()
     assert float(loss.detach()) == pytest.approx(outcome.loss, rel=1e-5)
-    for name, parameter in peer.model.named_parameters():
+    taken = peer.model.named_parameters()
+    gradients = peer.model.gradients() if tuned else {name: one.grad.numpy() for name, one in taken}
+    assert set(gradients) == set(before)
+    for name, gradient in gradients.items():
         decay = recipe.weight_decay * before[name] if name.endswith("weight") else 0.0
         expected = before[name] - after[name] - decay  # at rate 1, from momentum 0
-        error = np.linalg.norm(parameter.grad.numpy() - expected) / np.linalg.norm(expected)
+        error = np.linalg.norm(gradient - expected) / np.linalg.norm(expected)
         assert error < 2e-4, name
+
+
+@pytest.mark.peers
+@needs_torch
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"columns": 1}, {"norm_sees": "all"}, {"stride": 4, "size": 11}],
+    ids=["small", "one column", "norm over all", "the paper's first layer"],
+)
+def test_the_tuned_peer_is_the_plain_one(gpu, fields):
+    """To the last digits of float64, where no ReLU near zero falls on another side."""
+    from gpu_peer_tuned import TunedPeer
+    from peer import Peer
+
+    network = variants.build(load("small").replace(**TINY))
+    layers = list(network.layers)
+    if "stride" in fields:  # zeros at two sides alone, and a stride that does not divide the image
+        padding = ((0, 3), (0, 3))
+        layers[0] = dataclasses.replace(layers[0], padding=padding, **{k: fields[k] for k in ("stride", "size")})
+        layers = [layer for layer in layers if not layer.name.startswith("pool") or layer.name == "pool5"]
+    layers = [
+        dataclasses.replace(layer, alpha=0.5, sees=fields.get("norm_sees", "own"))
+        if layer.name[:4] == "norm"
+        else layer
+        for layer in layers
+    ]
+    network, columns = dataclasses.replace(network, layers=tuple(layers)), fields.get("columns", 2)
+    plain, tuned = Peer(network, columns).double(), TunedPeer(network, columns).double()
+    tuned.load({name: one.detach().numpy() for name, one in plain.named_parameters()})
+    assert sum(one.numel() for one in tuned.parameters()) == sum(one.numel() for one in plain.parameters())
+    x = torch.nn.functional.pad(torch.randn(3, *network.input_shape, dtype=torch.float64), plain.around)
+    outputs = plain(x), tuned(tuned.arrange(x))
+    for logits in outputs:
+        torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
+    assert torch.allclose(*outputs, rtol=1e-5, atol=1e-8)
+    gradients = tuned.gradients()
+    for name, parameter in plain.named_parameters():
+        expected = parameter.grad.numpy()
+        assert np.linalg.norm(gradients[name] - expected) / np.linalg.norm(expected) < 1e-4, name
 
 
 @pytest.mark.peers
@@ -101,7 +149,8 @@ def test_everything_runs_on_a_machine_without_a_gpu(gpu, tmp_path, capsys):
     out = tmp_path / "results" / "gpu.json"
     code = gpu.main(
         ["--backend", "numba", "--device", "cpu:0", "--recipe", str(recipe), "--batch-sizes", "4,8", "--precisions",
-         "float32", "--peers", "pytorch", "--rounds", "2", "--steps", "2", "--images", "16", "--out", str(out)]
+         "float32", "--peers", "pytorch,tuned:1024", "--rounds", "2", "--steps", "2", "--images", "16",
+         "--out", str(out)]
     )  # fmt: skip
     assert code == 0
     found = json.loads(out.read_text(encoding="utf-8"))
@@ -175,7 +224,8 @@ def test_goals_are_met_or_not_met(gpu):
     from gpu_goals import columns_cost, goals, table
 
     def entry(precision, batch, ours, compiled, one, busy, end):
-        sides = {"minialex": ours, "torch.compile": compiled, "minialex, one column": one}
+        sides = {"minialex": ours, "torch.compile": 2 * compiled, "torch.compile, tuned": compiled}
+        sides["minialex, one column"] = one
         return {
             "precision": precision, "batch_size": batch, "floor_seconds": 0.004, "floor_seconds_one_column": 0.006,
             "step": {name: {"median": seconds} for name, seconds in sides.items()}, "busy": busy,
@@ -193,6 +243,12 @@ def test_goals_are_met_or_not_met(gpu):
         entry("bfloat16", 128, 0.012, 0.015, 0.014, 0.89, 1),
     ]  # fmt: skip
     assert not any(goal.met for goal in goals(bad)), goals(bad)
+    quick, slow = good[0]["step"]["torch.compile, tuned"], good[0]["step"]["torch.compile"]
+    good[0]["step"] |= {"torch.compile": quick, "torch.compile, tuned": slow}  # whichever peer is the quicker one
+    assert goals(good)[0] == goals([entry("bfloat16", 1024, 0.010, 0.015, 0.014, 0.9, 77_000)])[0]
+    del good[0]["step"]["torch.compile, tuned"]
+    assert goals(good)[0].measured == "1.50 times, but one of the two was not timed"
+    assert goals(good)[0].met is None
     assert all(goal.met is None for goal in goals([]))
     assert "| **not met** |" in "\n".join(table(bad))
     assert "%, estimated from one column's share of its floor |" in "\n".join(table(bad))
@@ -246,7 +302,7 @@ def test_rates_are_measured_once_and_results_kept(gpu, tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(gpu.Benchmark, "entry", lambda self, *what: measured.append(what))
     options = SimpleNamespace(
-        device="cuda:0", rates=kept, resume=True, out=out, backend="cuda", recipe="small", compile_mode="default",
+        device="cuda:0", rates=kept, resume=True, out=out, backend="cuda", recipe="small", compile_mode=None,
         precisions=["tf32"], batch_sizes=[128, 256],
     )  # fmt: skip
     assert gpu.Benchmark(options).run()["entries"] == [done]
@@ -259,6 +315,12 @@ def test_no_gpu_and_wrong_options(gpu, capsys):
     with pytest.raises(SystemExit):
         gpu.main(["--precisions", "bf16"])
     assert "no 'bf16'; there are float32, tf32, bfloat16" in capsys.readouterr().err
+    for wrong in ("eager", "tuned:large"):
+        with pytest.raises(SystemExit):
+            gpu.main(["--peers", wrong])
+        assert f"no '{wrong}'; there are pytorch, torch.compile, tuned" in capsys.readouterr().err
+    assert gpu.peers("") == []
+    assert gpu.peers("torch.compile:1024,tuned") == [("torch.compile", 1024), ("tuned", None)]
 
 
 def test_time_is_set_beside_the_floor_that_it_belongs_to(gpu):

@@ -207,7 +207,7 @@ def test_known_devices_say_where_their_numbers_are_from() -> None:
     for rates in KNOWN.values():
         assert "float32" in rates.matrix
         assert "http" in rates.source
-        assert ("measured" in rates.source) == (rates.name == "NVIDIA H200")
+        assert ("measured" in rates.source) == (rates.name in ("NVIDIA H200", "NVIDIA H100 SXM"))
         assert list(rates.matrix.values()) == sorted(rates.matrix.values())
 
 

@@ -1,4 +1,4 @@
-"""On a CUDA device: ``PYTHONPATH=.:backends python -m pytest -m gpu tests/gpu``. Not yet run on one.
+"""On a CUDA device: ``PYTHONPATH=.:backends python -m pytest -m gpu tests/gpu``.
 
 Graphs, the columns' two streams against one, trajectories, memory and, last since it takes longest, the kit. Needs
 cupy, numba, numba-cuda, hypothesis and pytest, and nothing installed of minialex; without a device every test is

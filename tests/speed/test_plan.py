@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ from minialex.network import models, variants
 from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load
 from minialex.speed.plan import IMAGENET, Pass, averaged, floor, lay_out
-from minialex.speed.rates import KNOWN, LINKS, PRECISIONS, Rates
+from minialex.speed.rates import KNOWN, LINKS, PRECISIONS, Rates, read
 
 UPDATE_BYTES = 20  # a parameter: w, v and dw are read and w and v written, in float32
 PAPER = models.ALEXNET
@@ -172,3 +173,14 @@ def test_the_floor_of_2012_is_below_what_was_measured_then() -> None:
     """222 to 267 images a second were reported on two GTX 580, some 30 % of their peak."""
     found = floor(TWO, [KNOWN["gtx580"]] * 2, "float32", 128).images_per_second()
     assert 0.29 < 222 / found < 267 / found < 0.39
+
+
+def test_the_known_h100_is_the_one_that_was_measured() -> None:
+    """Within a tenth: two cards of a kind are not the same, nor two minutes of one."""
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "device" / "rates.json"
+    measured = next(iter(read(path).values()))
+    if "H100" not in measured.name:
+        pytest.skip(f"the recorded rates are of {measured.name}")
+    known = KNOWN["h100"]
+    assert known.matrix == pytest.approx(measured.matrix, rel=0.1)
+    assert known.copy == pytest.approx(measured.copy, rel=0.1)

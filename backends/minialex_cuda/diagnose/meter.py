@@ -1,7 +1,6 @@
 """A GPU's rates, measured by CuPy: matrix products, copies within it, from the host, and to another one.
 
 `CupyMeter` is given the module ``cupy`` and nothing else, so that tests hand it a module that computes on the host.
-Not yet run on a device.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Every stream has a handle and a workspace of its own, so that results are the same bits every time and a captured
 product needs no memory. A handle is never given back, since that makes the host wait for the device, which nothing may
-while a graph is captured; there are as many as a backend has streams. Not yet run on a device.
+while a graph is captured; there are as many as a backend has streams.
 """
 
 from __future__ import annotations

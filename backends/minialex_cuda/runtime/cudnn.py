@@ -1,4 +1,4 @@
-"""Convolutions by cuDNN, through its Python frontend: no patches in memory. Optional; not yet run on a device.
+"""Convolutions by cuDNN, through its Python frontend: no patches in memory. Optional.
 
 float32 and tf32 convolve N C H W as it is; bfloat16 takes operands with the channels last (N H W C, and K R S C for
 kernels), which its matrix units want, and gives bfloat16 in that order: cuDNN 9.19 has next to no plans that give

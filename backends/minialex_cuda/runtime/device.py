@@ -1,8 +1,8 @@
 """The runtime of GPUs: memory, streams, events and graphs by CuPy, kernels by Numba CUDA, products by cuBLAS.
 
-It has **not yet been run on a device**, only by the real CuPy and Numba on a pretend driver (`tests/cuda/pretend`). Its
-rules: one non-blocking stream a queue, copies between devices on a stream and ordered by events, memory that is given
-back to its own stream alone, and no call that waits unless it says so.
+Its rules: one non-blocking stream a queue, copies between devices on a stream and ordered by events, memory that is
+given back to its own stream alone, and no call that waits unless it says so. On every change they are held on a pretend
+driver (`tests/cuda/pretend`); what has run on a device is recorded in ``benchmarks/results/device``.
 """
 
 from __future__ import annotations

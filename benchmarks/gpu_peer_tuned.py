@@ -1,0 +1,188 @@
+"""The peer of `gpu_peer.py` as somebody writes it who knows what PyTorch is slow at on a GPU: the same network.
+
+- Columns are convolutions of their own with weights of their own, no groups: cuDNN has no quick grouped ones, and cuts
+  and pads channels for those that it has. What both columns read (conv1, conv3) is one convolution of all kernels.
+- conv1's stride goes into channels (`pixel_unshuffle` of image and kernels): 48 of them instead of 3, stride 1.
+- Normalisation is a sum of shifted channels that Inductor makes one kernel of (`local_response_norm` is an average
+  pooling in three dimensions, which it cannot fuse), with a gradient by hand that keeps nothing but its input, and
+  square roots instead of a power.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from minialex.network.layers import Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU
+from minialex.network.network import Network
+
+
+def window(x: Tensor, before: int, after: int) -> Tensor:
+    """Sums over so many channels before and after each, in dimension 2 of [N,columns,C,H,W]."""
+    C, padded = x.shape[2], functional.pad(x, (0, 0, 0, 0, before, after))
+    total = padded.narrow(2, 0, C)
+    for k in range(1, before + after + 1):
+        total = total + padded.narrow(2, k, C)
+    return total
+
+
+def lowered(s: Tensor, beta: float) -> Tensor:
+    """s^-β, without a power for the paper's 3/4."""
+    if beta != 0.75:
+        return s**-beta
+    root = s.rsqrt()
+    return root * root.sqrt()
+
+
+class Normalise(torch.autograd.Function):
+    """Local response normalisation along dimension 2, and its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: int, a: float, beta: float, k: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.numbers = size, a, beta, k
+        wide = x.float()
+        s = k + a * window(wide * wide, size // 2, (size - 1) // 2)
+        return (wide * lowered(s, beta)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (x,) = ctx.saved_tensors
+        size, a, beta, k = ctx.numbers
+        before, after = size // 2, (size - 1) // 2
+        wide = x.float()
+        s = k + a * window(wide * wide, before, after)
+        factor = lowered(s, beta)
+        spread = (dy.float() * wide * factor / s).to(dy.dtype)  # goes through memory, since five places read it
+        dx = dy.float() * factor - (2 * a * beta) * wide * window(spread.float(), after, before)
+        return dx.to(x.dtype), None, None, None, None
+
+
+class Norm(nn.Module):
+    """Local response normalisation of a tensor of so many columns."""
+
+    def __init__(self, layer: LocalResponseNorm) -> None:
+        super().__init__()
+        self.numbers = layer.size, layer.coefficient, layer.beta, layer.k
+
+    def forward(self, x: Tensor, columns: int) -> Tensor:
+        N, C, H, W = x.shape
+        made: Tensor = Normalise.apply(x.view(N, columns, C // columns, H, W), *self.numbers)  # type: ignore[no-untyped-call]
+        return made.reshape(N, C, H, W)
+
+
+class First(nn.Conv2d):
+    """A convolution of stride s as one of stride 1 over channels for the s x s pixels of a block."""
+
+    def __init__(self, channels: int, kernels: int, size: int, stride: int) -> None:
+        super().__init__(channels, kernels, size, stride)
+        self.block, self.across = stride, -(-size // stride)
+
+    def arrange(self, x: Tensor) -> Tensor:
+        """Images with their zeros around, in blocks: channels last."""
+        outputs = [(n - self.kernel_size[0]) // self.block + 1 for n in x.shape[2:]]
+        more = [(n - 1 + self.across) * self.block - have for n, have in zip(outputs, x.shape[2:], strict=True)]
+        x = functional.pixel_unshuffle(functional.pad(x, (0, more[1], 0, more[0])), self.block)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        more = self.across * self.block - self.kernel_size[0]
+        kernels = functional.pixel_unshuffle(functional.pad(self.weight, (0, more, 0, more)), self.block)
+        return functional.conv2d(x, kernels, self.bias)
+
+
+class TunedPeer(nn.Module):
+    """A minialex network in PyTorch, its layers by their names."""
+
+    def __init__(self, network: Network, columns: int) -> None:
+        super().__init__()
+        self.columns = columns
+        self.around = (0, 0, 0, 0)  # zeros left, right, above, below that a batch has before `arrange`
+        self.names: list[str] = []
+        self.joined: set[str] = set()
+        for stage in network.stages(columns):
+            layer = stage.layer
+            if stage.gathers or isinstance(layer, Flatten | Linear):
+                self.joined.add(layer.name)
+            self.add_module(layer.name, self._module(stage, layer))
+            self.names.append(layer.name)
+
+    def _module(self, stage: Any, layer: Any) -> nn.Module:
+        match layer:
+            case Conv2d():
+                (above, below), (left, right) = layer.padding
+                if not self.names:
+                    self.around = (left, right, above, below)
+                    return First(stage.seen[0], layer.kernels, layer.size, layer.stride)
+                assert above == below == left == right
+                if stage.gathers:
+                    return nn.Conv2d(stage.seen[0], layer.kernels, layer.size, layer.stride, above)
+                own = layer.kernels // self.columns
+                made = [nn.Conv2d(stage.seen[0], own, layer.size, layer.stride, above) for _ in range(self.columns)]
+                return nn.ModuleList(made)
+            case LocalResponseNorm():
+                return Norm(layer)
+            case ReLU():
+                return nn.ReLU()
+            case MaxPool2d():
+                return nn.MaxPool2d(layer.size, layer.stride, ceil_mode=layer.ceil)
+            case Flatten():
+                return nn.Flatten()
+            case Linear():
+                return nn.Linear(stage.seen[0], layer.features)
+            case Dropout():
+                return nn.Dropout(layer.rate)
+        raise ValueError(f"no peer of layer '{layer.name}'")
+
+    def arrange(self, x: Tensor) -> Tensor:
+        """What `forward` takes, of images with their zeros around."""
+        first: Any = self.get_submodule(self.names[0])
+        made: Tensor = first.arrange(x)
+        return made
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [N,K]."""
+        pieces: Sequence[Tensor] = [x]  # all columns, or one each
+        for name in self.names:
+            module = self.get_submodule(name)
+            if name in self.joined and len(pieces) > 1:
+                pieces = [torch.cat(tuple(pieces), 1)]
+            if isinstance(module, nn.ModuleList):
+                if len(pieces) < len(module):
+                    cut = pieces[0].chunk(len(module), 1)
+                    pieces = [piece.contiguous(memory_format=torch.channels_last) for piece in cut]
+                pieces = [own(piece) for own, piece in zip(module, pieces, strict=True)]
+            elif isinstance(module, Norm):
+                columns = 1 if name in self.joined else self.columns // len(pieces)
+                pieces = [module(piece, columns) for piece in pieces]
+            else:
+                pieces = [module(piece) for piece in pieces]
+        (logits,) = pieces
+        return logits
+
+    def load(self, weights: Mapping[str, NDArray[np.floating]]) -> None:
+        """Take the weights of a minialex session (whole layers, see `minialex.network.parameters.join_columns`)."""
+        state: dict[str, Tensor] = {}
+        for name, array in weights.items():
+            layer, _, kind = name.rpartition(".")
+            if isinstance(module := self.get_submodule(layer), nn.ModuleList):
+                parts = np.split(array, len(module))
+                state |= {f"{layer}.{c}.{kind}": torch.from_numpy(np.array(part)) for c, part in enumerate(parts)}
+            else:
+                state[name] = torch.from_numpy(np.array(array))
+        self.load_state_dict(state)
+
+    def gradients(self) -> dict[str, NDArray[np.float32]]:
+        """Gradients of whole layers, by the names that `load` takes."""
+        found: dict[str, list[Tensor]] = {}
+        for name, parameter in self.named_parameters():
+            parts = name.split(".")
+            assert parameter.grad is not None
+            found.setdefault(f"{parts[0]}.{parts[-1]}", []).append(parameter.grad)
+        return {name: torch.cat(gradients).cpu().numpy() for name, gradients in found.items()}
