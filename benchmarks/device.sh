@@ -76,7 +76,7 @@ sys.exit(pytest.main(sys.argv[1:]))' -q -W default -p no:cacheprovider -m gpu -r
 beside() { # the same, several at once where pytest-xdist is there: nearly all the time goes into compiling kernels
   local several=(-n 8)
   [ -n "${REHEARSAL:-}" ] || ! "$PYTHON" -c 'import xdist' 2>/dev/null && several=()
-  tests "${several[@]}" "$@"
+  MINIALEX_CUDA_PLANS=off tests "${several[@]}" "$@" # hundreds of small convolutions, and nothing that is timed alone
 }
 speed() { # precision, batch sizes, peers: what torch.compile makes of a network takes it a minute
   "$PYTHON" benchmarks/gpu.py --precisions "$1" --batch-sizes "$2" --peers "$3" --rates "$kept/rates.json" \

@@ -478,6 +478,19 @@ agree = all(np.allclose(a.slope, b) for a, b in zip(found, hand, strict=True))
 print("the same gradients:", agree)
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ From nothing.** Let `begin` give zeros for all four arrays, and train. Which of the four are still zero after 64
+# epochs, and how large is the training error? Derive it from `gradients`, line by line, before you run it.
+#
+# **★★★ Nothing to learn.** Give the training images their labels in random order (`label = random.permutation(label)`), and
+# train with 50 hidden neurons, then with 200. Predict four numbers: both training errors, and both errors on new images.
+# What do they say about the gap between the two curves above?
+
+# %% [markdown]
 # ## What became of it
 #
 # - **Before.** Reverse differentiation is Linnainmaa's (1970); Speelpenning wrote a compiler for it in 1980. Rumelhart, Hinton

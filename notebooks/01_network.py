@@ -253,6 +253,20 @@ parameters_in_one_column = ...
 check.one_column_parameters(parameters_in_one_column)
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ Larger pictures.** Show the network 256 × 256 pixels instead of 224 × 224. Which layers get more parameters, and
+# which do more multiplications? Guess both totals, in per cent of today's, then ask
+# `summarise(recipe.load("alexnet-2012").replace(image_size=288, crop=256))`.
+#
+# **★★★ Half as wide.** Halve the number of kernels and of neurons in every layer: `replace(kernels=(48, 128, 192, 192,
+# 128), features=(2048, 2048))`. For which layers do the parameters fall to a half, for which to a quarter, and why is
+# neither total exactly a quarter of what it was?
+
+# %% [markdown]
 # ## What became of it
 #
 # - **2013–14.** "Network in Network" (Lin, Chen, Yan) ends with an average over each map instead of large full layers.

@@ -288,6 +288,19 @@ def weight_gradient(dy, x, size, stride):
 check.weight_gradient(weight_gradient)
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ Twice blurred.** Blur the image twice with the kernel of 3 × 3. Which *single* kernel does the same? Say its size,
+# its middle weight and its corner weight, then compare with `conv2d`.
+#
+# **★★★ The gradient is a convolution, too.** For stride 1 and no padding, `dx` can be had from one call of `conv2d`, with
+# `dy` in the place of the image. With which kernels, and how many zeros around `dy`? Derive it from the sum above, predict
+# the shapes, and hold it against `conv2d_backward`.
+
+# %% [markdown]
 # ## What became of it
 #
 # - **Before.** Fukushima's neocognitron (1980) had the layers; LeCun and others (1989) trained such a network by

@@ -210,6 +210,20 @@ how long one trains, on the initial weights and on the seed.
 show.ablation("relu")
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ Rescue tanh.** With `scale` 1 about a fifth of the gradient is left after twenty layers of tanh. Should the weights
+# be larger or smaller to keep it? Guess the scale at which as much arrives as was sent, then find it with `gradient_sizes`.
+# What would happen at twice that scale?
+#
+# **★★★ Make ReLU lose.** Find a setting (`pixel_scale`, `init`, `bias`, the learning rates that each of the two is allowed)
+# in which tanh arrives at 25% clearly sooner, and one in which ReLU does. Predict which field decides. How would you report
+# both, so that a reader is not misled?
+
+# %% [markdown]
 # ## What became of it
 #
 # - **Before.** Rectification was not new: Fukushima used it around 1970, Jarrett and others (2009) found that it helps

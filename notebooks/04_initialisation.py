@@ -227,6 +227,20 @@ show.table(
 show.ablation("bias")
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ Surer than it should be.** Draw logits of 1,000 classes from a Gaussian of deviation 1, 3 and 10, with labels that
+# have nothing to do with them. Is the loss below $\ln 1000$, above it, or the same? Guess three numbers, then ask
+# `softmax_cross_entropy`. Why is 0 a good beginning for fc8?
+#
+# **★★★ Where is the border?** Between σ = 0.01, which never begins, and He's rule, which does, the small network must begin
+# to learn somewhere. Multiply $\sigma\sqrt{n/2}$ over its layers and predict at which σ; then try `init="gaussian"` with
+# `std` in factors of two. Do biases of 1 move the border?
+
+# %% [markdown]
 # ## What became of it
 #
 # - **2010.** Glorot and Bengio had asked the same question for tanh, and found $\sigma^2 = 2/(n_\text{in} + n_\text{out})$.

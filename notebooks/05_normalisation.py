@@ -250,6 +250,20 @@ show.ablation("norm")
 show.ablation("norm-constants")
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ Too loud.** All channels are equally loud, at $c$. For which $c$ does the layer give the most, and what becomes of
+# its output if $c$ grows without end? Derive it from the formula with $k = 2$, $\alpha = 2 \cdot 10^{-5}$ (what multiplies
+# the sum) and $\beta = 0.75$, then draw it.
+#
+# **★★★ A layer of today.** With which `size`, `k`, `alpha` and `beta` does `local_response_norm` divide 32 channels by the
+# root of their mean square (RMSNorm)? Predict what this layer does to an input that is ten times as large, and to one that
+# is shifted by 1. Then try both.
+
+# %% [markdown]
 # ## What became of it
 #
 # - **2014.** VGG (Simonyan, Zisserman) tries it and reports that it does not help, and costs memory and time. GoogLeNet

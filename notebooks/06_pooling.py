@@ -216,6 +216,20 @@ laptop tells you that overlapping pooling "works", ask how many networks it trai
 show.ablation("pooling")
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ The mean instead.** Pool with the mean of a window instead of the largest number (a `conv2d` of each map with equal
+# weights does it). Will maps mind a move by one pixel more or less than with max-pooling 3/2, and by eight pixels? Guess
+# both, then put it into `features`.
+#
+# **★★★ Five over two.** Predict the curve of windows of 5 × 5 at stride 2, twice. If it lies lower still, why does nobody
+# pool like that? Find a measure of what is *lost*, something that two different images should not share, and draw it beside
+# the curve.
+
+# %% [markdown]
 # ## What became of it
 #
 # - **2013–14.** Max-pooling over 3 × 3 at stride 2 stays on in GoogLeNet; VGG goes back to 2 × 2. Global average pooling (Lin,

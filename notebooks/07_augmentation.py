@@ -206,6 +206,19 @@ ten views are right and one view is wrong, on {worse} it is the other way around
 show.ablation("views")
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ Seen before?** In 90 epochs a network sees each image 90 times, each time one of 33 · 33 · 2 views. How probable is
+# it that it never sees the very same view of it twice? Guess first; then compute or simulate it.
+#
+# **★★★ Upside down.** Turn all validation images upside down (`images[:, :, ::-1]`) and ask the network that was trained
+# with crops and reflections. Predict its error, and the classes that suffer most and least. Would training with such
+# reflections be *label-preserving*? For which classes of ImageNet would it not?
+
+# %% [markdown]
 # ## What became of it
 #
 # - **2014.** GoogLeNet (Szegedy and others) cuts crops of any size and shape and stretches them: the "random resized

@@ -209,6 +209,20 @@ alone, each error is known to ±{half:.1f} points.
 show.ablation("augmentation")
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ Grey.** Make all training images grey: every channel their mean. What are the three eigenvalues, and the first
+# direction, now? And for noise in which red, green and blue are drawn independently? Write both down, then use
+# `statistics_of(ArraySplit(grey, labels))`.
+#
+# **★★★ One direction.** The last curve shifts the test images along all three components. Shift them along the *third*
+# alone (`directions * (0, 0, 1)`), by as many of its deviations. Predict the order of the three networks, and whether the
+# noise of training still helps. Why might it not?
+
+# %% [markdown]
 # ## What became of it
 #
 # - **2013–14.** Howard, in the next ImageNet competitions, adds random changes of contrast, brightness and colour balance; this

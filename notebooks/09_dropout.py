@@ -273,6 +273,20 @@ few images, differences below about {interval:.0f} points mean nothing: {verdict
 show.ablation("dropout")
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ An uneven coin.** Let a neuron be silent with probability 0.1, or 0.9. The 1,024 masks are then no longer equally
+# probable. With what must the neurons be multiplied at test time, and is the one pass still *exactly* the (weighted)
+# geometric mean? Decide with the argument above, then compute it.
+#
+# **★★★ How much is too much?** Train `base.replace(dropout=0.9)` on the same images. Predict its training error, its
+# validation error and the gap, beside the two runs above. Is there a rate with a better validation error than 0 and 0.5?
+# How many seeds would you need to say so?
+
+# %% [markdown]
 # ## What became of it
 #
 # - **2012–14.** The idea is of Hinton, Srivastava, Krizhevsky, Sutskever and Salakhutdinov (2012); the long paper came in

@@ -242,6 +242,18 @@ show.table(
 )
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ The edge.** In the valley above, from which learning rate on does the plain step without momentum run away? And with
+# momentum 0.9: from a smaller or a larger one? Guess both, derive the first, and try with `descend`.
+#
+# **★★★ The best of both.** Look for the rate *and* the momentum that end nearest to the bottom after 60 steps, on a grid.
+# Predict whether the best momentum lies near 0.5, 0.9 or 0.99. What would move it: a longer valley, or more steps?
+
+# %% [markdown]
 # ## What became of it
 #
 # - **2013.** Sutskever, Martens, Dahl and Hinton show how much momentum and a good beginning matter, and bring Nesterov's

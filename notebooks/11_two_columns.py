@@ -257,6 +257,19 @@ show.ablation("columns")
 show.ablation("columns-equal")
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ Cross earlier.** conv3 reads both columns. If conv2 did so instead, would more or less cross between the cards, and
+# by which factor? Guess, compute it by hand from the maps, and look it up in `everywhere`.
+#
+# **★★★ A silent half.** Set the kernels and biases of conv1 in column 1 to zero, in `pieces`, and run one forward and one
+# backward pass (`executor.backward` returns the gradients by name). Predict for each layer of column 1 whether its weights
+# and its biases get a gradient. What will never recover?
+
+# %% [markdown]
 # ## What became of it
 #
 # - **2014.** One card holds the network: "One weird trick" (Krizhevsky) joins the columns and gives each card its own images

@@ -201,6 +201,19 @@ layer sees more than the one below it, and several seeds:
 show.ablation("depth")
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ How many more?** After pool2 the network has three layers of 3 × 3. How many would it take until one place sees all
+# 224 rows? And if conv1 had a stride of 2 instead of 4? Guess both, then use your `receptive_rows`.
+#
+# **★★★ One run is an anecdote.** Train "all five" and "without conv4" from five seeds each. Predict the sign of the mean
+# difference and the width of its 95% interval; then compute it with `minialex.studies.statistics.estimate`. How many seeds
+# would settle a difference of one point?
+
+# %% [markdown]
 # ## What became of it
 #
 # - **2013.** Zeiler and Fergus take layers away as well, and look at what each one has learned: edges, textures, parts,

@@ -235,6 +235,20 @@ def nearest_image(features, query):
 check.nearest_image(nearest_image)
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ How late?** Take the nearest training image by the numbers of conv1, pool2, pool5, fc6 and fc7 (flatten the maps
+# first). Predict the order of the five, from the share of neighbours that are of the same class, and where pixels stand
+# among them.
+#
+# **★★★ The same mistakes?** Train the network again with `seed=1`. If two networks erred independently, how many images
+# would both get wrong? Predict how many really are, and in how many of those both give the *same* wrong answer. What does
+# it say about averaging networks?
+
+# %% [markdown]
 # ## What became of it
 #
 # - **2013–14.** The last hidden layers turn out to be good *features* for tasks that the network was never trained for (DeCAF,

@@ -239,6 +239,17 @@ show.source(type(registry.load("numpy")))
 # it is, and gives back something quicker that must agree within the same bounds. That is how the Numba backend fuses layers
 # and the CUDA backend records graphs.
 #
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ The last digit.** Multiply the output of your own `linear` by 1 + ε. For which ε does the kit no longer see it, and
+# for which for `relu`? Write down a power of ten for each (mind that it draws arrays of 64 bits as well), then try.
+#
+# **★★★ Hide a bug.** Write a wrong `max_pool2d_backward` that passes a check by differences at random numbers, and predict
+# which of the kit's draws finds it. Then change it until the kit does not. Is what is left still a bug?
+#
 # ## What became of it
 #
 # - **2011–14.** Krizhevsky's `cuda-convnet` (2011): convolutions by hand for one card, layers as lines of a text file, finite

@@ -253,6 +253,20 @@ At the paper's batch of 128 columns could be {
 """)
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ Who waits for memory?** Which of the eight layers with weights are limited by memory on one GTX 580 at batches of 1
+# and of 128, and on an H100 in bfloat16? Predict the four lists from how often a weight is used, then read `line.limit` of
+# `floor(single, …).lines`.
+#
+# **★★★ One weird trick.** Copies for the convolutional layers, columns for the full ones: count the values that cross for a
+# batch of 128 and of 1,024, beside those of the two pure ways. Predict which of the three sends least at each; then compute
+# it.
+
+# %% [markdown]
 # ## What became of it
 #
 # - **2014.** "One weird trick": copies for the convolutional layers, columns for the full ones; eight cards.

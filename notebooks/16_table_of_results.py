@@ -225,6 +225,19 @@ show.ablation("views")
 show.ablation("ensemble")
 
 # %% [markdown]
+# ## Two harder ones: predict, then run
+#
+# Nothing checks these. Write down what you expect, and how sure you are, *before* you run anything; then change a copy of
+# the cell, and look. (★★ takes some minutes, ★★★ an hour.)
+#
+# **★★ A tenth of a point.** How many test images would it take to tell 15.3% from 15.4%, if each network were tested on
+# images of its own? Guess, then use your `error_interval`. Why do fewer suffice if both answer the *same* images?
+#
+# **★★★ Which mean?** Average the three networks geometrically (the mean of logarithms, made to add up to 1 again) instead
+# of arithmetically. Predict whether the error rises, falls, or stays within its interval; and how much a fourth, fifth and
+# sixth network would still bring.
+
+# %% [markdown]
 # ## What became of it
 #
 # - **2012.** With the seven networks of table 2 the authors win ILSVRC-2012: 15.3 % top-5 error on the test set, "compared to 26.2%

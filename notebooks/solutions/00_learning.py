@@ -1,4 +1,10 @@
-"""Answers to the exercises of notebook 00, right ones and typical wrong ones with words that the feedback must hold."""
+"""Answers to the exercises of notebook 00, right ones and typical wrong ones with words that the feedback must hold.
+
+What to expect of the two open ones: zeros: both matrices and the first biases stay zero (h = 0, so dw2 = 0;
+w2 = 0, so dh = 0), only the second biases move; 90% wrong. Random labels: about 35% and 16% wrong in
+training, about 90% of new images: the network memorises, the more neurons the better, and has learned
+nothing.
+"""
 
 import numpy as np
 

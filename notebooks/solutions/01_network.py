@@ -1,4 +1,10 @@
-"""Answers to the exercises of notebook 01, right ones and typical wrong ones with words that the feedback must hold."""
+"""Answers to the exercises of notebook 01, right ones and typical wrong ones with words that the feedback must hold.
+
+What to expect of the two open ones: 256: fc6 alone gets more parameters (pool5 gives 7 × 7 places instead of
+6 × 6), in all +22%; all convolutions and fc6 do more multiplications, in all +32%. Half as wide: conv1 and
+fc8 to a half (their inputs, or their outputs, do not shrink), all others to about a quarter; 27% of the
+parameters and 29% of the multiplications are left.
+"""
 
 import numpy as np
 

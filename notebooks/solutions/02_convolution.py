@@ -1,4 +1,9 @@
-"""Answers to the exercises of notebook 02, right ones and typical wrong ones with words that the feedback must hold."""
+"""Answers to the exercises of notebook 02, right ones and typical wrong ones with words that the feedback must hold.
+
+What to expect of the two open ones: blur: 5 × 5, the outer product of (1, 2, 3, 2, 1) with itself, divided by
+81; 9/81 in the middle, 1/81 in the corners. Gradient: `conv2d(dy, w[:, :, ::-1, ::-1].swapaxes(0, 1), zeros,
+stride=1, padding=((R - 1, R - 1), (S - 1, S - 1)))`.
+"""
 
 import numpy as np
 

@@ -1,4 +1,9 @@
-"""Answers to the exercises of notebook 04, right ones and typical wrong ones with words that the feedback must hold."""
+"""Answers to the exercises of notebook 04, right ones and typical wrong ones with words that the feedback must hold.
+
+What to expect of the two open ones: 7.4, 11.1 and 33: always above; for small deviations s it is ln 1000 +
+s²/2. Small logits in fc8 begin at ln 1000, and not above it. Border (not run): where the product over the
+layers lets differences between images through to fc8 that are not tiny beside 1.
+"""
 
 import numpy as np
 

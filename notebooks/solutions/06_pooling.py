@@ -1,4 +1,9 @@
-"""Answers to the exercises of notebook 06, right ones and typical wrong ones with words that the feedback must hold."""
+"""Answers to the exercises of notebook 06, right ones and typical wrong ones with words that the feedback must hold.
+
+What to expect of the two open ones: on generated shapes, moved by 1 and by 8 pixels: max 3/2 0.24 and 0.80,
+mean 3/2 0.19 and 0.86, max 5/2 0.15 and 0.57. A measure of the loss: how often the nearest map of a moved
+image is that of another image, or the error of a nearest-neighbour classifier on the pooled maps.
+"""
 
 import numpy as np
 

@@ -1,4 +1,10 @@
-"""Answers to the exercises of notebook 08, right ones and typical wrong ones with words that the feedback must hold."""
+"""Answers to the exercises of notebook 08, right ones and typical wrong ones with words that the feedback must hold.
+
+What to expect of the two open ones: grey: three times the grey variance, 0 and 0; (1, 1, 1)/√3. Independent
+noise: three equal eigenvalues, and no direction is special. One direction (not run; what we expect): in
+photographs the third deviation is small, so that all three lines lie nearly flat and the order is within the
+noise of a single run.
+"""
 
 import numpy as np
 

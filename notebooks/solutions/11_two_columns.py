@@ -1,4 +1,9 @@
-"""Answers to the exercises of notebook 11."""
+"""Answers to the exercises of notebook 11.
+
+What to expect of the two open ones: more: 35.8 MB instead of 22.2 MB, 1.6 times (27 × 27 × 96 numbers against
+13 × 13 × 256). Silent half: conv1 of column 1 gets no gradient at all and never recovers, since its ReLUs
+stay at 0; conv2 of column 1 gets none for its weights but one for its biases; from conv3 on all get some.
+"""
 
 C = 3  # channels of an owner in the check
 

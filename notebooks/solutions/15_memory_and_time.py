@@ -1,4 +1,9 @@
-"""Answers to the exercises of notebook 15."""
+"""Answers to the exercises of notebook 15.
+
+What to expect of the two open ones: GTX 580: the three full layers at 1, none at 128. H100 in bfloat16: all
+but conv2 at 1; conv1 and the three full layers at 128. One weird trick: it sends the least at both, with 2.3
+million gradients of the convolutions and, for each image, 15,360 values forward and as many back.
+"""
 
 PARAMETERS, FORWARD, CONV1, IMAGES = 60_965_224, 724_406_816, 105_415_200, 1_281_167
 EPOCH = (3 * FORWARD - CONV1) * IMAGES

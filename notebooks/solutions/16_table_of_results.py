@@ -1,4 +1,9 @@
-"""Answers to the exercises of notebook 16."""
+"""Answers to the exercises of notebook 16.
+
+What to expect of the two open ones: for a half width of 0.05 points about two million images each; for the
+same images only those count on which the two disagree. The two means (not run; what we expect) differ by less
+than the interval; each further network brings less, as the mean of correlated errors levels off.
+"""
 
 import math
 

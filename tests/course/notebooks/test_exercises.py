@@ -82,6 +82,14 @@ def test_each_notebook_has_two_or_three_exercises_with_solutions(source):
     assert all("..." in cell for cell in cells)
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_each_notebook_has_two_open_exercises_and_what_to_expect_of_them(source):
+    _, _, after = source.read_text(encoding="utf-8").partition("# ## Two harder ones: predict, then run\n")
+    open_ones, _, _ = after.partition("# ## ")
+    assert re.findall(r"^# \*\*(★+) ", open_ones, re.MULTILINE) == ["★★", "★★★"]
+    assert "two open ones" in " ".join(SOLVED[source.stem].__doc__.split())
+
+
 def test_every_check_belongs_to_a_notebook():
     assert {name for _, name in EXERCISES} == CHECKS
 
