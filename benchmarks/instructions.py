@@ -4,7 +4,7 @@
     python benchmarks/instructions.py --write    counts, and writes it
 
 Needs numba-cuda (as ``tests/cuda/test_compile.py``). The paper's network is recorded and compiled, and walked, by a
-runtime that does nothing but note what would be launched. Of every kernel the launch that writes most values is taken;
+runtime that does nothing but note what would be launched. Of every kernel the launch that touches most memory is taken;
 its PTX is interpreted for some of its blocks (`ptx`), and assembled, which tells its registers and whether they spill.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -44,7 +45,9 @@ from minialex_cuda.runtime.kernel import KERNELS, Grid, Kernel
 
 TABLE = Path(__file__).parent / "results" / "instructions.json"
 CAPABILITY = (9, 0)
-BATCH = 32
+BATCH, LIBRARY_BATCH = 32, 1024
+"""Of a step where patches are made, of all images at once; and of one as it is on a device, with a library: the larger
+batch of the goals, so that what threads walk is as long as it gets."""
 THREADS = 256
 GROWTH = 0.10
 """A kernel may not issue so much more than the table says."""
@@ -59,12 +62,14 @@ VALUES = {"sgd_update_kernel": "w", "dropout_kernel": "x"}
 
 @dataclass(frozen=True)
 class Launch:
-    """A launch that was noted. `known` tells which arguments hold numbers that were uploaded: tables."""
+    """A launch that was noted. `known` tells which arguments hold numbers that were uploaded: tables; `nbytes`, how
+    large all arrays are that it touches."""
 
     kernel: Kernel
     count: int | Grid
     arguments: tuple[Any, ...]
     known: frozenset[int]
+    nbytes: int = 0
 
     @property
     def values(self) -> int:
@@ -104,10 +109,11 @@ class Noting(FakeRuntime):
         self, stream: FakeStream, kernel: Kernel, count: int | Grid, arguments: Sequence[Any], touched: Any = None
     ) -> None:
         flats = {i for i, a in enumerate(arguments) if isinstance(a, Flat) and a.memory in self.uploaded}
-        launch = Launch(kernel, count, tuple(arguments), frozenset(flats))
+        arrays = [a for a in arguments if isinstance(a, Flat)] if touched is None else [*touched[0], *touched[1]]
+        launch = Launch(kernel, count, tuple(arguments), frozenset(flats), sum(a.nbytes for a in arrays))
         if kernel.name == "sgd_update_kernel" and launch.values > MOST_SERIAL:
             return
-        if kernel.name not in self.noted or launch.values > self.noted[kernel.name].values:
+        if kernel.name not in self.noted or launch.nbytes > self.noted[kernel.name].nbytes:
             self.noted[kernel.name] = launch
 
     def clear(self, stream: FakeStream, target: Flat) -> None:
@@ -135,12 +141,15 @@ def launches() -> dict[str, Launch]:
     noted: dict[str, Launch] = {}
     recipe = load("alexnet-2012")
     plan = Plan(variants.build(recipe), ("cuda:0", "cuda:0"), recipe)
-    program = record(plan, "train", BATCH, ("cuda:0", "cuda:1"))
+    programs = {
+        make: record(plan, "train", batch, ("cuda:0", "cuda:1"))
+        for make, batch in ((Noting, BATCH), (Library, LIBRARY_BATCH))
+    }
     for make, precision, compiled, last in (
         (Noting, "float32", False, False), (Noting, "float32", True, True), (Noting, "bfloat16", True, True),
         (Library, "bfloat16", True, True), (Library, "float32", True, False), (Library, "bfloat16", True, False),
     ):  # fmt: skip
-        runtime = make()
+        runtime, program = make(), programs[make]
         backend = CudaBackend(runtime=runtime, precision=precision)  # type: ignore[arg-type]
         bound = {name: backend.zeros(v.shape, v.dtype.name, v.device) for name, v in program.bound.items()}
         with nullcontext() if last else flat_layout():
@@ -152,7 +161,7 @@ def launches() -> dict[str, Launch]:
         if not compiled:
             _others(backend)
         for name, launch in runtime.noted.items():
-            if name not in noted or launch.values > noted[name].values:
+            if name not in noted or launch.nbytes > noted[name].nbytes:
                 noted[name] = launch
     return noted
 
@@ -256,8 +265,10 @@ def samples(blocks: tuple[int, int, int]) -> list[tuple[int, int, int]]:
     return sorted({(x[0], y[0], z[0]), (x[1], y[1], z[0])})
 
 
-def count(launch: Launch, text: str) -> float:
-    """Instructions of a warp's threads for each value of the launch."""
+def count(launch: Launch, text: str) -> dict[str, float]:
+    """Of the launch ``per_value``: instructions of a warp's threads; ``lines`` of memory that they reach for, a value,
+    too; ``cycles`` that a block takes where it is alone, and how many ``bytes`` there are for each thread of the grid:
+    with fewer a thread walks less."""
     memory, passed = ptx.Memory(), []
     if not isinstance(launch.count, Grid):
         passed.append(launch.count)
@@ -274,11 +285,17 @@ def count(launch: Launch, text: str) -> float:
     program = ptx.Program(text)
     blocks, threads, shared = grid_of(launch)
     chosen = samples(blocks)
-    issued = 0.0
-    for block in chosen:
-        run = ptx.Block(program, parameters_of(passed), memory, block, threads, blocks, shared).run()
-        issued += run["issued"]
-    return 32 * issued / len(chosen) * (blocks[0] * blocks[1] * blocks[2]) / launch.values
+    runs = [
+        ptx.Block(program, parameters_of(passed), memory, block, threads, blocks, shared).run() for block in chosen
+    ]
+    many = math.prod(blocks)
+    share = many / launch.values / len(chosen)
+    return {
+        "per_value": round(32 * share * sum(run["issued"] for run in runs), 1),
+        "lines": round(share * sum(run["lines"] for run in runs), 3),
+        "cycles": max(run["cycles"] for run in runs),
+        "bytes": round(launch.nbytes / (many * math.prod(threads)), 3),
+    }
 
 
 def counted(names: Sequence[str] = ()) -> dict[str, dict[str, float]]:
@@ -291,7 +308,7 @@ def counted(names: Sequence[str] = ()) -> dict[str, dict[str, float]]:
         if ".f64" in text:
             raise SystemExit(f"{name} computes in double precision")
         registers, spills = assembled(text)
-        found[name] = {"per_value": round(count(launch, text), 1), "registers": registers, "spills": spills}
+        found[name] = count(launch, text) | {"registers": registers, "spills": spills}
     return found
 
 

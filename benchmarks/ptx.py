@@ -1,9 +1,12 @@
-"""A block of a kernel's threads, interpreted from PTX: how many instructions do its warps issue?
+"""A block of a kernel's threads, interpreted from PTX: what do its warps issue, and how long are they under way?
 
 No device is needed. All threads of a block go together, always those that are furthest behind, as warps come together
 again after a branch; an instruction counts once for every warp that has a thread in it. PTX is not machine code: what
 the assembler makes of one PTX instruction is estimated (`WEIGHTS`), so a count is right to about a quarter, and two
-counts of one kernel compare much better than that. The interpreter's numbers are checked against the host's
+counts of one kernel compare much better than that. How long the block takes where nothing else is done is estimated
+too: results are there some cycles after what they come of (`LATENCIES`), those of loads much later; the assembler
+orders what lies between two branches so that little waits, so there only what an instruction needs holds it up, but a
+branch waits until all before it is issued. The interpreter's numbers are checked against the host's
 (`tests/cuda/test_instructions.py`).
 """
 
@@ -34,6 +37,28 @@ WEIGHTS = {
     "mul.wide.s32": 1.0, "mul.wide.u32": 1.0, "ret": 1.0, "bar.sync": 1.0,
 }  # fmt: skip
 """Machine instructions of a PTX instruction, by its name or the beginning of it; else one, and two in 64 bits."""
+
+
+LATENCIES = {
+    "ld.param": 0, "ld.shared": 30, "lg2": 20, "ex2": 20, "rsqrt": 20, "rcp": 25, "sqrt": 30, "div.rn.f32": 60,
+    "div": 60, "rem": 60,
+}  # fmt: skip
+"""Cycles until a result is there, by the beginning of an instruction's name; else `ALU`."""
+ALU, BRANCH, NEAR, FAR = 5, 10, 40, 700
+"""Cycles of arithmetic, of a branch, and of a load whose line of memory the block has loaded before, or has not. The last
+is an assumption: some 300 from the second cache and 500 from memory where nothing else is done, more where others load
+too. Threads that walked long arrays beside another column's work took one to three times what comes of it (H100,
+2026-11-27)."""
+LINE = 7
+"""Bits of an address within a line."""
+
+
+def latency(operation: str) -> int:
+    """Cycles until what an instruction gives is there; loads from memory aside."""
+    for name, cycles in LATENCIES.items():
+        if operation.startswith(name):
+            return cycles
+    return ALU
 
 
 def weight(operation: str) -> float:
@@ -128,6 +153,49 @@ class Program:
 Counts = Counter[str]
 
 
+class Clock:
+    """When each warp of a block has issued what, in cycles."""
+
+    def __init__(self, warps: int) -> None:
+        self.begin, self.last, self.issued, self.stored = np.zeros((4, warps))
+        self.ready: dict[str, NDArray[np.float64]] = {}
+        self.loaded: set[int] = set()
+
+    def end(self) -> NDArray[np.float64]:
+        """Until every warp's last instruction is issued."""
+        return np.maximum(self.last, self.begin + self.issued)
+
+    def tick(
+        self, line: Line, base: str, warps: NDArray[np.bool_], weight: float, reached: list[tuple[int, set[int]]]
+    ) -> int:
+        """One instruction of some warps; how many lines of memory it reached for."""
+        start = self.begin.copy()
+        gives = line.arguments[:1] if base not in ("st", "bra", "bar", "barrier") else ()
+        for name in re.findall(r"%\w+", " ".join((line.predicate or "", *line.arguments[len(gives) :]))):
+            if name in self.ready:
+                start = np.maximum(start, self.ready[name])
+        memory = ".param" not in line.operation and ".shared" not in line.operation
+        if base == "ld" and memory:
+            start = np.maximum(start, self.stored)  # it might be what was stored
+        self.last = np.where(warps, np.maximum(self.last, start), self.last)
+        self.issued[warps] += weight
+        if base == "st" and memory:
+            self.stored = np.where(warps, start, self.stored)
+        if base in ("bra", "bar", "barrier", "ret"):
+            now = self.end() + (BRANCH if base == "bra" else 0)
+            self.begin = np.where(warps, now, self.begin) if base in ("bra", "ret") else np.full_like(now, now.max())
+            self.issued = np.where(warps, 0, self.issued)
+        taken = np.full(len(warps), float(latency(line.operation)))
+        if base == "ld" and memory:
+            for warp, lines in reached:
+                taken[warp] = NEAR if lines <= self.loaded else FAR
+            self.loaded.update(*(lines for _, lines in reached))
+        for name in re.findall(r"%\w+", " ".join(gives)):
+            before = self.ready.get(name, np.zeros(len(warps)))
+            self.ready[name] = np.where(warps, start + taken, before)
+        return sum(len(lines) for _, lines in reached)
+
+
 class Block:
     """The threads of one block.
 
@@ -154,6 +222,7 @@ class Block:
             for name, value in (("ntid", threads), ("ctaid", block), ("nctaid", blocks)):
                 self.special[f"%{name}.{letter}"] = np.full(self.size, value[axis], np.uint64)
         self.alive = lane < many
+        self.reached: NDArray[np.uint64] | None = None  # addresses of the instruction at hand
         self.registers: dict[str, NDArray[Any]] = {}
         self.shared = np.zeros(max(shared, 8), np.uint8)
 
@@ -183,14 +252,17 @@ class Block:
 
     def run(self, limit: int = 500_000) -> Counts:
         """Go through the program; returns what the warps issued: ``issued`` (machine instructions, about), and PTX
-        instructions by their names."""
+        instructions by their names; ``lines`` of memory that their loads and stores reached, each instruction's
+        anew; and ``cycles`` until the last of them is done, about."""
         counts: Counts = Counter()
+        clock = Clock(self.size // 32)
         where = np.zeros(self.size, np.int64)
         alive = self.alive.copy()
         lines, labels = self.program.lines, self.program.labels
         weights = [weight(line.operation) for line in lines]
         for _ in range(limit):
             if not alive.any():
+                counts["cycles"] = int(clock.end().max())
                 return counts
             here = int(where[alive].min())
             together = alive & (where == here)
@@ -199,7 +271,9 @@ class Block:
             if line.predicate is not None:
                 asked = self.registers[line.predicate]
                 active = together & (~asked if line.negated else asked)
-            warps = int(together.reshape(-1, 32).any(axis=1).sum())
+            issuing = together.reshape(-1, 32).any(axis=1)
+            warps = int(issuing.sum())
+            self.reached = None
             counts["issued"] += warps * weights[here]  # type: ignore[assignment]
             counts[line.operation] += warps
             where[together] += 1
@@ -211,7 +285,15 @@ class Block:
             elif base not in ("bar", "barrier"):
                 with np.errstate(all="ignore"):
                     self.do(base, line.operation, line.arguments, active)
+            counts["lines"] += clock.tick(line, base, issuing, weights[here], self._lines(active))
         raise RuntimeError("a kernel that does not end")
+
+    def _lines(self, active: NDArray[np.bool_]) -> list[tuple[int, set[int]]]:
+        """Of every warp that reached for memory, the lines."""
+        if self.reached is None:
+            return []
+        warps, lines = np.flatnonzero(active) // 32, self.reached >> np.uint64(LINE)
+        return [(int(warp), set(lines[warps == warp].tolist())) for warp in np.unique(warps)]
 
     def do(self, base: str, operation: str, arguments: tuple[str, ...], active: NDArray[np.bool_]) -> None:
         """One instruction in some threads."""
@@ -242,6 +324,7 @@ class Block:
             if ".shared" in operation:
                 found[active] = self.shared.view(dtype)[at.astype(np.int64) // dtype.itemsize]
             else:
+                self.reached = at
                 found[active] = self.memory.load(at, dtype)
             wide = {"i": np.int64, "u": np.uint64}.get(dtype.kind)
             self.put(name, found if wide is None else found.astype(wide), active)
@@ -257,6 +340,7 @@ class Block:
             if ".shared" in operation:
                 self.shared.view(dtype)[at.astype(np.int64) // dtype.itemsize] = values
             else:
+                self.reached = at
                 self.memory.store(at, values)
 
     def result(self, base: str, operation: str, names: tuple[str, ...]) -> NDArray[Any]:

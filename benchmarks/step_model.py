@@ -8,6 +8,9 @@ that they read and write, products, convolutions. Each takes the longest of
 - its bytes, read or written once, at the rate of the device's memory,
 - the instructions of its values (``results/instructions.json``: counted from machine-independent code, see
   `instructions`) at the rate at which the device issues them,
+- the lines of memory that its warps reach for, one a cycle and multiprocessor: few where neighbours read neighbours,
+- what a block takes where it is alone (there, too), as often as the device must be filled to do all blocks: what a
+  single thread walks, or too few threads to hide how long memory takes,
 - its products at a share of the rate of a large square one (`SHARE`, by the tiles that its columns fill),
 
 and never less than `LEAST`; a captured graph leaves `GAP` between two. What streams do beside each other is added up,
@@ -16,13 +19,16 @@ takes what `gpu.py --rates` wrote, and ``--convolutions`` what `conv_table.py` w
 model's.
 
 A model, not a measurement. docs/performance.md sets beside it what was measured (`device_page`): where that differs by
-more than a quarter, one of the constants below is wrong, and the table of kernels that `gpu.py` keeps says which.
+more than a quarter, something is missing here or one of the constants below is wrong, and the table of what was asked
+that `gpu.py` keeps says which. The first run on a device (an H100, 2026-11-27) showed what was missing: threads that
+walk long arrays one element after the other.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,10 +52,13 @@ from minialex_cuda.runtime.protocol import Convolution  # noqa: E402
 
 from gpu import milliseconds  # noqa: E402  isort: skip
 from gpu_busy import LONGEST  # noqa: E402  isort: skip
-from instructions import TABLE, Launch, Library  # noqa: E402  isort: skip
+from instructions import TABLE, Launch, Library, grid_of  # noqa: E402  isort: skip
 
-ISSUED = {"h200": 132 * 128 * 1.98e9, "h100": 132 * 128 * 1.98e9, "a100": 108 * 128 * 1.41e9}
-"""Instructions of threads a second at most: multiprocessors, four warps of 32 threads in each every cycle, cycles."""
+CHIPS = {"h200": (132, 1.98e9, 227), "h100": (132, 1.98e9, 227), "a100": (108, 1.41e9, 163)}
+"""Multiprocessors, their cycles a second, and the KiB of memory that the blocks of one can share. Each issues for four
+warps of 32 threads every cycle."""
+WARPS, BLOCKS, REGISTERS = 64, 32, 1 << 16
+"""Of a multiprocessor at once, at most."""
 ISSUING = 0.65
 """Share of it that a kernel reaches which waits for memory now and then. An assumption."""
 MEMORY = 0.9
@@ -80,34 +89,67 @@ class Part:
         self.asked += other.asked
 
 
+@dataclass(frozen=True)
+class Chip:
+    """What issues instructions.
+
+    Attributes:
+        many: multiprocessors
+        clock: cycles a second
+        shared: bytes that the blocks of one can share
+    """
+
+    many: int
+    clock: float
+    shared: int
+
+    @property
+    def issued(self) -> float:
+        """Instructions of threads a second, at most."""
+        return self.many * 128 * self.clock
+
+    def fillings(self, blocks: int, threads: int, shared: int, registers: int) -> float:
+        """How often the device is filled to do so many blocks; once at least, since a part of it is no quicker."""
+        warps = -(-threads // 32)
+        fit = min(BLOCKS, WARPS // warps, REGISTERS // (warps * 32 * -(-registers // 8) * 8))
+        fit = min(fit, self.shared // (shared + 1024))  # the driver takes 1 KiB of every block's
+        return max(1.0, blocks / (self.many * max(fit, 1)))
+
+
 @dataclass
 class Model:
     """A device.
 
     Attributes:
         rates: of products and memory
-        issued: instructions of threads a second, at most
-        per_value: instructions of each kernel
+        chip: multiprocessors
+        counted: of each kernel what `instructions.count` gives, and its ``registers``
         convolutions: measured seconds, by what `described` says
     """
 
     rates: Rates
-    issued: float
-    per_value: Mapping[str, float]
+    chip: Chip
+    counted: Mapping[str, Mapping[str, float]]
     convolutions: Mapping[str, float] = field(default_factory=dict)
 
-    def _part(self, nbytes: int, products: int = 0, rate: float = 1.0, instructions: float = 0.0) -> Part:
-        longest = max(
-            LEAST, nbytes / (MEMORY * self.rates.copy), products / rate, instructions / (ISSUING * self.issued)
-        )
+    def _part(
+        self, nbytes: int, products: int = 0, rate: float = 1.0, instructions: float = 0.0, least: float = LEAST
+    ) -> Part:
+        issuing = instructions / (ISSUING * self.chip.issued)
+        longest = max(LEAST, least, nbytes / (MEMORY * self.rates.copy), products / rate, issuing)
         return Part(longest + GAP, nbytes, products, instructions, 1)
 
     def kernel(self, launch: Launch, touched: Any) -> Part:
         """A kernel over its arrays."""
         flats = [a for a in launch.arguments if isinstance(a, Flat)] if touched is None else [*touched[0], *touched[1]]
-        if launch.kernel.name not in self.per_value:
+        if (row := self.counted.get(launch.kernel.name)) is None:
             raise SystemExit(f"error: {TABLE} has no {launch.kernel.name}: python benchmarks/instructions.py --write")
-        return self._part(sum(f.nbytes for f in flats), instructions=launch.values * self.per_value[launch.kernel.name])
+        values, (blocks, threads, shared) = launch.values, grid_of(launch)
+        nbytes, many = sum(f.nbytes for f in flats), math.prod(blocks)
+        walked = nbytes / (many * math.prod(threads)) / row["bytes"] if many and row["bytes"] else 1.0
+        times = self.chip.fillings(many, math.prod(threads), shared, int(row["registers"]))
+        least = max(values * row["lines"] / self.chip.many, times * row["cycles"] * walked) / self.chip.clock
+        return self._part(nbytes, instructions=values * row["per_value"], least=least)
 
     def product(self, out: int, columns: int, depth: int, nbytes: int, precision: str) -> Part:
         """A product that gives `out` numbers, in rows of so many columns, each a sum of `depth`."""
@@ -248,7 +290,7 @@ def longest(named: Mapping[str, Part]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predict, print."""
     parser = argparse.ArgumentParser(description="what a step on a GPU should take")
-    parser.add_argument("--device", default="h200", choices=sorted(ISSUED))
+    parser.add_argument("--device", default="h200", choices=sorted(CHIPS))
     parser.add_argument("--recipe", default="alexnet-2012")
     parser.add_argument("--precisions", default="bfloat16")
     parser.add_argument("--batch-sizes", default="1024,128")
@@ -257,7 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rates = KNOWN[options.device] if options.rates is None else next(iter(read(options.rates).values()))
     counted = json.loads(TABLE.read_text(encoding="utf-8"))
-    model = Model(rates, ISSUED[options.device], {name: row["per_value"] for name, row in counted.items()})
+    many, clock, shared = CHIPS[options.device]
+    model = Model(rates, Chip(many, clock, shared << 10), counted)
     if options.convolutions is not None:
         model.convolutions = measured_convolutions(options.convolutions)
     for precision in options.precisions.split(","):

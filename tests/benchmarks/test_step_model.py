@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from minialex.network import variants
 from minialex.recipe.toml import load
 from minialex.speed import plan
 from minialex.speed.rates import KNOWN
+from minialex_cuda.runtime.array import Flat, Memory
+from minialex_cuda.runtime.kernel import KERNELS, Grid
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHERS = ("step_model", "gpu", "gpu_busy", "gpu_goals", "instructions", "ptx", "convolutions")
@@ -37,7 +41,7 @@ def step_model() -> Any:
 @pytest.fixture(scope="module")
 def model(step_model: Any) -> Any:
     counted = json.loads(step_model.TABLE.read_text(encoding="utf-8"))
-    return step_model.Model(KNOWN["h200"], 1e13, {name: row["per_value"] for name, row in counted.items()})
+    return step_model.Model(KNOWN["h200"], step_model.Chip(100, 1e13 / 12800, 1 << 17), counted)
 
 
 def test_the_longest_counts(step_model: Any, model: Any) -> None:
@@ -48,6 +52,28 @@ def test_the_longest_counts(step_model: Any, model: Any) -> None:
         assert model._part(**long).seconds == pytest.approx(seconds + step_model.GAP)
         long[name] = 0
     assert model._part(**long).seconds == step_model.LEAST + step_model.GAP
+
+
+def test_few_threads_are_slow(step_model: Any, model: Any) -> None:
+    """A block of one warp takes as long as many beside it, until they no longer fit; registers say how many do."""
+    fillings = model.chip.fillings
+    assert fillings(1, 32, 0, 32) == fillings(3200, 32, 0, 32) == 1
+    assert fillings(6400, 32, 0, 32) == 2
+    assert fillings(400, 512, 0, 32) == 1
+    assert fillings(400, 512, 0, 64) == 2
+    assert fillings(400, 32, 63 << 10, 32) == 2
+    memory = Memory(None, 0, "cuda:0", Counter())
+    sums, total = (Flat(memory, 0, np.empty(n, np.float32)) for n in (3025 * 48, 48))
+    row = {"per_value": 10.0, "lines": 0.1, "registers": 24, "cycles": 3025 * 700, "bytes": 3025 * 4}
+    counting = step_model.Model(model.rates, model.chip, {"column_sums": row})
+
+    def seconds(threads: int) -> float:
+        grid = Grid((1, 1, 1), (48, threads // 48, 1))
+        launch = step_model.Launch(KERNELS["column_sums"], grid, (sums, total, 3025, 48), frozenset())
+        return float(counting.kernel(launch, None).seconds - step_model.GAP)
+
+    assert seconds(48) == pytest.approx(3025 * 700 / model.chip.clock, rel=1e-3)
+    assert seconds(480) == pytest.approx(seconds(48) / 10, rel=1e-3)  # each walks less
 
 
 def test_a_step_is_counted_whole(step_model: Any, model: Any) -> None:
@@ -73,7 +99,7 @@ def test_a_step_is_counted_whole(step_model: Any, model: Any) -> None:
     from convolutions import convolution
 
     slow = {step_model.described(convolution("conv3", "fprop", 8, "bfloat16")): 1.0}
-    slower = step_model.predicted(step_model.Model(model.rates, 1e13, model.per_value, slow), recipe, 8)
+    slower = step_model.predicted(step_model.Model(model.rates, model.chip, model.counted, slow), recipe, 8)
     assert sum(part.seconds for part in slower.parts.values()) == pytest.approx(total + 2, rel=1e-3)  # two columns
 
 
@@ -90,7 +116,7 @@ def test_what_was_timed_is_read(step_model: Any, tmp_path: Path) -> None:
     assert step_model.measured_convolutions(path) == {step_model.described(it): 3e-6}
 
 
-def test_a_kernel_that_nobody_counted_is_said(step_model: Any) -> None:
+def test_a_kernel_that_nobody_counted_is_said(step_model: Any, model: Any) -> None:
     recipe = load("alexnet-2012").replace(batch_size=2)
     with pytest.raises(SystemExit, match=r"has no \w+: python benchmarks/instructions.py --write"):
-        step_model.predicted(step_model.Model(KNOWN["h200"], 1e13, {}), recipe, 2)
+        step_model.predicted(step_model.Model(model.rates, model.chip, {}), recipe, 2)
