@@ -22,11 +22,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "backends"), str(ROOT / "benchmarks")]  # 
 
 from minialex.speed import machine  # noqa: E402
 from minialex.storage import atomic  # noqa: E402
-from minialex_cuda.runtime.cudnn import Plans, frontend, handle  # noqa: E402
+from minialex_cuda.runtime.cudnn import PLANS, Plans, frontend, handle  # noqa: E402
 from minialex_cuda.runtime.protocol import PRECISIONS, Convolution  # noqa: E402
 from minialex_cuda.runtime.timing import Timer  # noqa: E402
 
-from convolutions import LAYERS, OTHERS, convolution  # noqa: E402  isort: skip
+from convolutions import KINDS, LAYERS, OTHERS, convolution  # noqa: E402  isort: skip
 
 
 def products(it: Convolution) -> int:
@@ -47,7 +47,7 @@ class Times:
         """Name, scratch memory and microseconds of the plans, cuDNN's own choice first."""
         return [
             {"plan": one.ready.name, "workspace": one.ready.workspace, "microseconds": one.microseconds}
-            for one in self.timer(Plans(self.cudnn, asked, handle=self.handle))
+            for one in self.timer(Plans(self.cudnn, asked, handle=self.handle), PLANS)
         ]
 
 
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for precision in options.precisions.split(",")
         for batch in map(int, options.batch_sizes.split(","))
         for name in (*LAYERS, *OTHERS)
-        for kind in ("fprop", "dgrad", "wgrad")
+        for kind in KINDS
         if (it := convolution(name, kind, batch, precision)) is not None  # type: ignore[arg-type]
     ]
     options.out.parent.mkdir(parents=True, exist_ok=True)

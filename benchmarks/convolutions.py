@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minialex_cuda.ops.conv2d_last import FUSED
 from minialex_cuda.runtime.protocol import Convolution, Kind, Precision
 
 LAYERS = {
@@ -18,12 +19,19 @@ OTHERS = {
 """To be timed beside them."""
 
 
-def convolution(name: str, kind: Kind, batch: int, precision: Precision) -> Convolution | None:
-    """One of them; None for what nobody asks for, the gradient of conv1's images."""
+KINDS = ("fprop", "fused", "dgrad", "wgrad")
+"""``"fused"`` is forward with bias and ReLU."""
+
+
+def convolution(name: str, kind: str, batch: int, precision: Precision) -> Convolution | None:
+    """One of them; None for what nobody asks for: the gradient of conv1's images, bias and ReLU in float32."""
     C, H, K, R, stride, sides = {**LAYERS, **OTHERS}[name]
-    if name.startswith("conv1") and kind == "dgrad":
+    fused = kind == "fused"
+    if (name.startswith("conv1") and kind == "dgrad") or (fused and precision not in FUSED):
         return None
     P = (H + sum(sides) - R) // stride + 1
+    asked: Kind = "fprop" if fused else kind  # type: ignore[assignment]
     return Convolution(
-        kind, batch, -(-C // 8) * 8, H, H, K, R, R, P, P, stride, (sides, sides), precision, last=True
+        asked, batch, -(-C // 8) * 8, H, H, K, R, R, P, P, stride, (sides, sides), precision, last=True, bias=fused,
+        rectify=fused,
     )  # fmt: skip

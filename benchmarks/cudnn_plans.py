@@ -46,12 +46,12 @@ import json, sys, time
 import cudnn
 from minialex_cuda.runtime.cudnn import Plans
 sys.path.insert(0, {benchmarks!r})
-from convolutions import LAYERS, convolution
+from convolutions import KINDS, LAYERS, convolution
 where = {{"device_property": cudnn.create_device_properties(sys.argv[1])}}
 batch, found = int(sys.argv[2]), {{"version": cudnn.backend_version(), "frontend": cudnn.__version__, "plans": {{}}}}
 for precision in sys.argv[3].split(","):
     for name in LAYERS:
-        for kind in ("fprop", "dgrad", "wgrad"):
+        for kind in KINDS:
             if (asked := convolution(name, kind, batch, precision)) is None:
                 continue
             began = time.perf_counter()

@@ -125,7 +125,7 @@ class Noting(FakeRuntime):
     def multiply(self, stream: FakeStream, a: Flat, b: Flat, out: Flat, product: Any) -> None:
         """Nothing."""
 
-    def convolve(self, stream: FakeStream, convolution: Any, a: Flat, b: Flat, out: Flat, workspace: Flat) -> None:
+    def convolve(self, stream: FakeStream, convolution: Any, a: Flat, b: Flat, out: Flat, *rest: Flat) -> None:
         """Nothing."""
 
 

@@ -31,7 +31,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,14 +164,16 @@ class Model:
             "wgrad": (it.K * it.R * it.S * it.C, it.C * it.R * it.S),
         }[it.kind]  # fmt: skip
         made = self.product(out, columns, products // out, nbytes, it.precision)
-        if (measured := self.convolutions.get(described(it))) is not None:
+        plain = described(replace(it, bias=False))  # before the fused form was timed
+        if (measured := self.convolutions.get(described(it), self.convolutions.get(plain))) is not None:
             made.seconds = measured + GAP
         return made
 
 
 def described(it: Convolution) -> str:
     """What tells convolutions apart."""
-    return f"{it.precision} {it.kind} {it.N} {it.C} {it.H} {it.W} {it.K} {it.R} {it.S} {it.stride}"
+    kind = "fused" if it.bias else it.kind
+    return f"{it.precision} {kind} {it.N} {it.C} {it.H} {it.W} {it.K} {it.R} {it.S} {it.stride}"
 
 
 class Asked(Library):
@@ -196,8 +198,8 @@ class Asked(Library):
         nbytes = a.nbytes + b.nbytes + out.nbytes
         self.note("product", self.model.product(product.m * product.n, product.n, product.k, nbytes, product.precision))
 
-    def convolve(self, stream: Any, convolution: Any, a: Flat, b: Flat, out: Flat, workspace: Flat) -> None:
-        self.note(convolution.kind, self.model.convolution(convolution, a.nbytes + b.nbytes + out.nbytes))
+    def convolve(self, stream: Any, convolution: Any, a: Flat, b: Flat, out: Flat, *rest: Flat) -> None:
+        self.note("fprop, bias" if convolution.bias else convolution.kind, self.model.convolution(convolution, a.nbytes + b.nbytes + out.nbytes))
 
     def copy(self, stream: Any, source: Flat, target: Flat) -> None:
         self.note("copy", self.model._part(source.nbytes + target.nbytes))

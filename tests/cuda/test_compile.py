@@ -58,7 +58,7 @@ class Recording(FakeRuntime):
     def convolution_bytes(self, device: str, convolution: Any) -> int | None:
         return 100 if self.library else None
 
-    def convolve(self, stream: FakeStream, convolution: Any, a: Flat, b: Flat, out: Flat, workspace: Flat) -> None:
+    def convolve(self, stream: FakeStream, convolution: Any, a: Flat, b: Flat, out: Flat, *rest: Flat) -> None:
         """Nothing."""
 
 

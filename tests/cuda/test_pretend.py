@@ -58,14 +58,17 @@ def test_the_tests_of_devices_pass() -> None:
 
 
 def test_with_cudnn_too(tmp_path: Path) -> None:
-    """Captured steps of both formats whose convolutions are cuDNN's (a pretend one), in another order of streams."""
+    """Captured steps of both formats whose convolutions are cuDNN's (a pretend one), in another order of streams.
+
+    In float32 a kernel adds the bias, in bfloat16 cuDNN does.
+    """
     some = "graph and float32 or two_devices and bfloat16"
     done = devices_tests("-k", some, seed=1, PRETEND_CUDNN="1", MINIALEX_CUDA_PLANS=str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
-    assert "bias_bfloat16_bfloat16" in done.stdout  # after convolutions by cuDNN in bfloat16
     chosen = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.iterdir()]
     assert {choice["asked"]["precision"] for choice in chosen} == {"float32", "bfloat16"}
+    assert {choice["asked"]["precision"] for choice in chosen if choice["asked"]["bias"]} == {"bfloat16"}
     assert all(set(choice["microseconds"]) == {"eng0", "eng2"} >= {choice["plan"]} for choice in chosen)
 
 

@@ -43,6 +43,9 @@ from minialex_cuda.runtime.protocol import Convolution, Kind
 NONE: Padding = ((0, 0), (0, 0))
 _ZERO = np.float32(0)
 
+FUSED = ("bfloat16", "tf32")
+"""Precisions in which a library is asked to add the bias: in float32 cuDNN has but plans for it that are slow."""
+
 # ---- images and weights as the library takes them -------------------------------------------------------------
 
 
@@ -636,10 +639,20 @@ def conv2d(
 ) -> CudaArray:  # fmt: skip
     """y[k] = b[k] + w[k] · patches; with `rectify` what is negative is cut as the bias is added.
 
-    `deepened`: x is what `space_to_depth` gave.
+    A library that can adds the bias, in x's format, to sums that are not rounded yet. `deepened`: x is what
+    `space_to_depth` gave.
     """
     it = _Layer(x.shape, w.shape, stride, padding, deepened)
     y = on.empty((it.N, it.P, it.Q, it.K), x.dtype)
+    fused = replace(it.asked(on, "fprop"), bias=True, rectify=rectify)
+    workspace = on.library(fused, x) if on.precision in FUSED else None
+    if workspace is not None:
+        bias = b
+        if b.dtype != x.dtype:
+            bias = on.scratch(b.shape, x.dtype)
+            convert(on, b, bias)
+        on.convolve(fused, x, kernels_last(on, w, storage_of(x), stride, deepened), y, workspace, bias)
+        return y
     workspace = on.library(it.asked(on, "fprop"), x)
     if workspace is not None:
         on.convolve(it.asked(on, "fprop"), x, kernels_last(on, w, storage_of(x), stride, deepened), y, workspace)

@@ -130,6 +130,11 @@ class Plans:
         if it.kind == "fprop":
             self.first, self.second, dims = tensor("x", image), tensor("w", kernels), maps
             self.out = graph.conv_fprop(image=self.first, weight=self.second, **options)
+            if it.bias:
+                self.bias = tensor("bias", (1, it.K, 1, 1))
+                self.out = graph.bias(name="biased", input=self.out, bias=self.bias)
+            if it.rectify:
+                self.out = graph.relu(name="rectified", input=self.out)
         elif it.kind == "dgrad":
             self.first, self.second, dims = tensor("dy", maps), tensor("w", kernels), image
             self.out = graph.conv_dgrad(loss=self.first, filter=self.second, **options)
@@ -179,14 +184,17 @@ class Plans:
             return found
         raise RuntimeError("no engine fits")
 
-    def execute(self, handle: Any, ready: Ready, a: int, b: int, out: int, workspace: int) -> None:
+    def execute(self, handle: Any, ready: Ready, a: int, b: int, out: int, workspace: int, bias: int = 0) -> None:
         """Ask for a call of a plan that was made ready, with these addresses, on a handle's stream."""
         operands = {self.first: a, self.second: b, self.out: out}
+        if self.convolution.bias:
+            operands[self.bias] = bias
         self.graph.execute_plan_at_index(operands, workspace, ready.index, handle=handle)
 
 
-Time = Callable[[Plans], list[Timed]]
-"""Times plans that are ready, at most `PLANS`, cuDNN's own choice first. Raises MemoryError if there is no room."""
+Time = Callable[[Plans, int], list[Timed]]
+"""Times plans that are ready, at most so many, cuDNN's own choice first; those of a convolution with a bias only if they
+let through what is no number. Raises MemoryError if there is no room."""
 
 
 class Convolutions:
@@ -203,7 +211,7 @@ class Convolutions:
         self._device, self._where, self._timer = device, where, timer
         self._time: Time | None = None
         self._handle: Any = None
-        self._cudnn = frontend()
+        self._cudnn: Any = frontend()
         if self._cudnn is not None:
             try:
                 self._handle = handle(self._cudnn)
@@ -220,51 +228,68 @@ class Convolutions:
                 self._plans[convolution] = self._planned(convolution)
             except (self._cudnn.cudnnGraphNotSupportedError, RuntimeError) as error:
                 self._plans[convolution] = None
-                logging.getLogger("minialex").warning(
-                    "cuDNN has no plan for %s (%s): it goes by matrices of patches, which is many times slower",
+                logger.warning(
+                    "cuDNN has no plan for %s (%s): %s",
                     convolution,
                     " ".join(str(error).split())[:300] or type(error).__name__,
+                    "bias and ReLU are a kernel of their own, which is a little slower"
+                    if convolution.bias
+                    else "it goes by matrices of patches, which is many times slower",
                 )
         found = self._plans[convolution]
         return None if found is None else found[1].workspace
 
     def _planned(self, convolution: Convolution) -> tuple[Plans, Ready]:
         """The plan to be taken, made ready; of those that were only timed nothing is kept."""
-        cudnn: Any = self._cudnn
 
         def plans() -> Plans:
-            return Plans(cudnn, convolution, handle=self._handle)
+            return Plans(self._cudnn, convolution, handle=self._handle)
 
-        made = plans()
-        if self._where is None or self._timer is None:
-            return made, made.first_ready()
-        versions = {"cudnn": str(cudnn.backend_version()), "frontend": str(cudnn.__version__)}
-        asked = {"device": self._device, **versions, **asdict(convolution)}
-        try:
-            choice = choices.settled(self._where, asked, lambda: self._choice(plans()))
-        except OSError as error:
-            logger.warning("the choice of a plan of cuDNN cannot be kept on disk (%s): cuDNN's first is taken", error)
-            return made, made.first_ready()
+        choice = self._chosen(convolution, plans)
+        if choice["plan"] is None:
+            raise RuntimeError(choice["note"])
         if "note" in choice:
             logger.warning("%s: %s; remove its file in %s to have it timed", convolution, choice["note"], self._where)
+        made = plans()
         found = made.named(choice["plan"])
         if found is None:
-            logger.warning(
-                "cuDNN does not offer plan %s of %s any more: its first is taken", choice["plan"], convolution
-            )
+            logger.warning("cuDNN does not offer plan %s of %s any more", choice["plan"], convolution)
+            if convolution.bias:
+                raise RuntimeError("its plan is gone")
             found = made.first_ready()
         return made, found
 
-    def _choice(self, plans: Plans) -> dict[str, Any]:
+    def _chosen(self, convolution: Convolution, plans: Callable[[], Plans]) -> dict[str, Any]:
+        """The name of a plan, or None, and a note: on disk, or made now."""
+        if self._where is None or self._timer is None:
+            return self._untimed(plans())
+        versions = {"cudnn": str(self._cudnn.backend_version()), "frontend": str(self._cudnn.__version__)}
+        asked = {"device": self._device, **versions, **asdict(convolution)}
+        try:
+            return choices.settled(self._where, asked, lambda: self._timed(plans()))
+        except OSError as error:
+            logger.warning("the choice of a plan of cuDNN cannot be kept on disk (%s): cuDNN's first is taken", error)
+            return self._untimed(plans())
+
+    def _untimed(self, plans: Plans) -> dict[str, Any]:
+        """cuDNN's own choice; with a bias it must be tried."""
+        return self._timed(plans, 1) if plans.convolution.bias else {"plan": plans.first_ready().name}
+
+    def _timed(self, plans: Plans, most: int = PLANS) -> dict[str, Any]:
         """cuDNN's own choice, or another plan that is quicker by more than `MARGIN`, and what each took."""
-        assert self._timer is not None
+        if self._timer is None:
+            return {"plan": None, "note": "it was not tried"}
         try:
             if self._time is None:
                 self._time = self._timer(self._cudnn)
-            timed = self._time(plans)
+            timed = self._time(plans, most)
         except MemoryError:
+            if plans.convolution.bias:
+                return {"plan": None, "note": "there was no memory to try it"}
             note = "plans were not timed, since there was no memory for it, and cuDNN's first is taken"
             return {"plan": plans.first_ready().name, "note": note}
+        if not timed and plans.convolution.bias:
+            return {"plan": None, "note": "each of them loses what is no number, or does not run"}
         if not timed:
             raise RuntimeError("no engine fits")
         taken, quickest = timed[0], min(timed, key=lambda one: one.microseconds)
@@ -282,9 +307,9 @@ class Convolutions:
         self._cudnn.set_stream(handle=made, stream=stream)
         return made
 
-    def run(self, handle: Any, convolution: Convolution, a: int, b: int, out: int, workspace: int) -> None:
-        """A convolution that `workspace` has been asked for, on a handle's stream, at these addresses."""
+    def run(self, handle: Any, convolution: Convolution, *addresses: int) -> None:
+        """A convolution that `workspace` has been asked for, on a handle's stream; see `Plans.execute`."""
         found = self._plans[convolution]
         assert found is not None
         plans, ready = found
-        plans.execute(handle, ready, a, b, out, workspace)
+        plans.execute(handle, ready, *addresses)

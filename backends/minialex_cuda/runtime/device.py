@@ -223,9 +223,16 @@ class DeviceRuntime(Runtime):
         return choices.opened()
 
     def convolve(
-        self, stream: DeviceStream, convolution: Convolution, a: Flat, b: Flat, out: Flat, workspace: Flat
+        self,
+        stream: DeviceStream,
+        convolution: Convolution,
+        a: Flat,
+        b: Flat,
+        out: Flat,
+        workspace: Flat,
+        bias: Flat | None = None,
     ) -> None:
-        addresses = map(address, (a, b, out, workspace))
+        addresses = [address(flat) for flat in (a, b, out, workspace, bias) if flat is not None]
         convolutions = self._convolutions[self.devices[stream.index]]
         with cupy.cuda.Device(stream.index):
             if stream.convolver is None:

@@ -176,7 +176,14 @@ class FakeRuntime(Runtime):
         return None
 
     def convolve(
-        self, stream: FakeStream, convolution: Convolution, a: Flat, b: Flat, out: Flat, workspace: Flat
+        self,
+        stream: FakeStream,
+        convolution: Convolution,
+        a: Flat,
+        b: Flat,
+        out: Flat,
+        workspace: Flat,
+        bias: Flat | None = None,
     ) -> None:
         raise NotImplementedError("the host has no library of convolutions")
 

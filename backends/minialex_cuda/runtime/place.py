@@ -64,10 +64,21 @@ class Place(ABC):
         """Some work that these arrays (or numbers) go into."""
 
     def convolve(
-        self, convolution: Convolution, a: CudaArray, b: CudaArray, out: CudaArray, workspace: CudaArray
+        self,
+        convolution: Convolution,
+        a: CudaArray,
+        b: CudaArray,
+        out: CudaArray,
+        workspace: CudaArray,
+        bias: CudaArray | None = None,
     ) -> None:
         """A convolution that `library` gave scratch memory for."""
-        self.do(lambda: self.runtime.convolve(self.stream, convolution, a.flat, b.flat, out.flat, workspace.flat), a, b)
+
+        def work() -> None:
+            more = () if bias is None else (bias.flat,)
+            self.runtime.convolve(self.stream, convolution, a.flat, b.flat, out.flat, workspace.flat, *more)
+
+        self.do(work, *(array for array in (a, b, bias) if array is not None))
 
     def launch(self, kernel: Kernel, count: int | Grid, *arguments: Any, touched: Touched | None = None) -> None:
         """Run a kernel over so many indices, or over a grid, whose kernels take whole numbers as int32.

@@ -77,6 +77,8 @@ class Convolution:
         precision: float32 and tf32 take and give float32 in N C H W; bfloat16 takes and gives that format, as uint16,
             with the channels last
         last: whether float32 and tf32 have the channels last, too
+        bias: whether ``"fprop"`` adds one number a channel, in the operands' format, to sums that are not rounded yet
+        rectify: whether what is negative then is cut; what is no number stays
     """
 
     kind: Kind
@@ -93,6 +95,8 @@ class Convolution:
     padding: Padding
     precision: Precision
     last: bool = False
+    bias: bool = False
+    rectify: bool = False
 
 
 class Runtime(ABC):
@@ -181,7 +185,16 @@ class Runtime(ABC):
         """Bytes of scratch memory for a convolution by a library, or None where there is none that can do it."""
 
     @abstractmethod
-    def convolve(self, stream: Stream, convolution: Convolution, a: Flat, b: Flat, out: Flat, workspace: Flat) -> None:
+    def convolve(
+        self,
+        stream: Stream,
+        convolution: Convolution,
+        a: Flat,
+        b: Flat,
+        out: Flat,
+        workspace: Flat,
+        bias: Flat | None = None,
+    ) -> None:
         """A convolution by the library; operands in the order that `Convolution.kind` names them."""
 
     @abstractmethod

@@ -36,9 +36,17 @@ class LibraryRuntime(FakeRuntime):
         return 100
 
     def convolve(
-        self, stream: FakeStream, convolution: Convolution, a: Flat, b: Flat, out: Flat, workspace: Flat
+        self,
+        stream: FakeStream,
+        convolution: Convolution,
+        a: Flat,
+        b: Flat,
+        out: Flat,
+        workspace: Flat,
+        bias: Flat | None = None,
     ) -> None:
         it = convolution
+        assert it.bias == (bias is not None)
         self.done.append(it)
         image, kernels, maps = (it.N, it.C, it.H, it.W), (it.K, it.C, it.R, it.S), (it.N, it.K, it.P, it.Q)
         numbers: dict[str, Any] = {"stride": it.stride, "padding": it.padding}
@@ -57,7 +65,9 @@ class LibraryRuntime(FakeRuntime):
         def work() -> None:
             with np.errstate(all="ignore"):
                 if it.kind == "fprop":
-                    made = conv2d(read(first, image), read(second, kernels), np.zeros(it.K, np.float32), **numbers)
+                    added = np.zeros(it.K, np.float32) if bias is None else read(bias.raw, (1, it.K, 1, 1)).reshape(-1)
+                    made = conv2d(read(first, image), read(second, kernels), added, **numbers)
+                    made = np.maximum(made, 0) if it.rectify else made
                 elif it.kind == "dgrad":
                     anything = np.zeros(image, np.float32)
                     dy, w = read(first, maps), read(second, kernels)
@@ -73,7 +83,7 @@ class LibraryRuntime(FakeRuntime):
                 made = rounded(made, "bfloat16").view(np.uint32) >> 16
             target[:] = made.reshape(-1)
 
-        stream.do("convolve", work, (a, b), (out, workspace))
+        stream.do("convolve", work, (a, b) if bias is None else (a, b, bias), (out, workspace))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -89,6 +99,8 @@ def test_compiled_steps_conform(monkeypatch: pytest.MonkeyPatch, precision: Any)
     words = "bfloat16" if precision == "bfloat16" else "float32"
     assert {f"dropout_{words}", f"dropout_backward_{words}"} <= runtime.launched
     assert {done.kind for done in runtime.done} == {"fprop", "dgrad", "wgrad"}
+    fused = {done.rectify for done in runtime.done if done.bias}
+    assert fused == (set() if precision == "float32" else {False, True})
     assert all(done.last and done.C % 8 == done.K % 8 == 0 for done in runtime.done)
 
 

@@ -105,6 +105,8 @@ class pygraph:  # noqa: N801 - the module's own name
     def __init__(self, *, io_data_type: str, intermediate_data_type: str, compute_data_type: str, handle: int) -> None:
         assert intermediate_data_type == compute_data_type == "float"
         self.device, self.notes, self.built, self.io = handles[handle]["device"], [""], False, io_data_type
+        self.added: Tensor | None = None
+        self.rectified = False
 
     def tensor(self, *, name: str, dim: list[int], stride: list[int], data_type: str) -> Tensor:
         assert data_type == self.io
@@ -115,6 +117,17 @@ class pygraph:  # noqa: N801 - the module's own name
         (above, left), (below, right) = numbers["pre_padding"], numbers["post_padding"]
         self.numbers = {"stride": numbers["stride"][0], "padding": ((above, below), (left, right))}
         self.kind, self.first, self.second, self.out = kind, first, second, Tensor()
+        return self.out
+
+    def bias(self, *, name: str, input: Tensor, bias: Tensor) -> Tensor:
+        assert input is self.out
+        assert bias.dim == (1, self.second.dim[0], 1, 1)
+        self.added, self.out = bias, Tensor()
+        return self.out
+
+    def relu(self, *, name: str, input: Tensor) -> Tensor:
+        assert input is self.out
+        self.rectified, self.out = True, Tensor()
         return self.out
 
     def conv_fprop(self, *, image: Tensor, weight: Tensor, **numbers: Any) -> Tensor:
@@ -175,12 +188,16 @@ class pygraph:  # noqa: N801 - the module's own name
         queue = Here.driver.stream(known["stream"])
         Here.driver.on(self.device, workspace, WORKSPACE, "cuDNN's workspace")
         a, b, out = (t.at(tensors[t], self.device) for t in (self.first, self.second, self.out))
+        added = None if self.added is None else self.added.at(tensors[self.added], self.device)
+        assert len(tensors) == (3 if added is None else 4)
 
         def work() -> None:
             first, second = read(a), read(b)
             with np.errstate(all="ignore"):
                 if self.kind == "fprop":
-                    made = conv2d(first, second, np.zeros(second.shape[0], np.float32), **self.numbers)
+                    more = np.zeros(second.shape[0], np.float32) if added is None else read(added).reshape(-1)
+                    made = conv2d(first, second, more, **self.numbers)
+                    made = np.maximum(made, 0) if self.rectified else made
                 elif self.kind == "dgrad":
                     anything = np.zeros(out.shape, np.float32)
                     made = conv2d_backward(first, anything, second, **self.numbers, need_dx=True)[0]
