@@ -66,7 +66,7 @@ from minialex.speed import bench, machine, plan  # noqa: E402
 from minialex.speed.peaks import cores  # noqa: E402
 from minialex.speed.rates import PRECISIONS, Rates, read  # noqa: E402
 from minialex.storage import atomic  # noqa: E402
-from minialex.training.loop import MOST_READERS, epoch_steps  # noqa: E402
+from minialex.training.loop import MOST_READERS, epoch_steps, read_ahead  # noqa: E402
 
 from gpu_busy import by_events, traced  # noqa: E402  isort: skip
 from gpu_goals import COMPILED, EAGER, ONE_COLUMN, OURS, goals  # noqa: E402  isort: skip
@@ -122,6 +122,22 @@ class Ours:
     def epoch(self, split: Split) -> None:
         with closing(epoch_steps(self.session, split, 0, self.now)) as results:
             sum(result.right for result in results)  # what training tells of each
+
+    def fed(self, split: Split) -> dict[str, float]:
+        """Seconds that a batch takes to be read, and to be sent, each with nothing beside it."""
+        batch, found = self.recipe.batch_size, {}
+        with closing(read_ahead(self.session, split, np.arange(len(split)), batch)) as source:
+            images, labels = next(source)[1:]
+            found["read"] = seconds_of(lambda: sum(1 for _ in source)) / max(1, len(split) // batch - 1)
+
+        def send() -> None:
+            for _ in range(WARMED):
+                self.session.upload(images, labels, 0, self.now)
+            self.session.backend.synchronize(self.device)
+
+        send()
+        found["sent"] = seconds_of(send) / WARMED
+        return found
 
     def watched(self) -> dict[bench.Key, float]:
         """Seconds of every layer in every phase of one step."""
@@ -379,6 +395,13 @@ class Benchmark:
         epochs = in_turn(sides, errors, max(1, options.rounds // 2), lambda side: side.epoch(split))
         found["end_to_end"] = {name: summary(seconds, len(split)) for name, seconds in epochs.items()}
         say_row(f"{precision}, batch {batch}: end to end, {len(split):,} images", found["end_to_end"], None)
+        if OURS in sides:
+            ours = sides[OURS]
+            fed = attempt(lambda: ours.fed(split), f"{OURS}, read and sent", errors)
+            if fed is not None:
+                found["fed"] = fed
+                told = [f"{what} in {milliseconds(seconds)}" for what, seconds in fed.items()]
+                say(f"  minialex: with nothing beside it a batch is {', '.join(told)}")
         found["complete"] = OURS in found["step"]
         self.write()
         del sides
