@@ -51,7 +51,7 @@ import numpy as np  # noqa: E402
 from minialex.backend import registry  # noqa: E402
 from minialex.backend.program import STEP  # noqa: E402
 from minialex.backend.protocol import Backend  # noqa: E402
-from minialex.data.dataset import ArraySplit  # noqa: E402
+from minialex.data.dataset import ArraySplit, Split, Subset  # noqa: E402
 from minialex.data.draws import epoch_order  # noqa: E402
 from minialex.data.loader import Batch, batches  # noqa: E402
 from minialex.data.statistics import Statistics  # noqa: E402
@@ -67,7 +67,7 @@ from minialex.speed import bench, machine, plan  # noqa: E402
 from minialex.speed.peaks import cores  # noqa: E402
 from minialex.speed.rates import PRECISIONS, Rates, read  # noqa: E402
 from minialex.storage import atomic  # noqa: E402
-from minialex.training.loop import MOST_READERS, epoch_steps  # noqa: E402
+from minialex.training.loop import MOST_READERS, epoch_steps, read_ahead  # noqa: E402
 
 from gpu_busy import by_events, traced  # noqa: E402  isort: skip
 from gpu_goals import COMPILED, EAGER, ONE_COLUMN, OURS, SIDES, TUNED, goals, quickest  # noqa: E402  isort: skip
@@ -79,6 +79,8 @@ SMALL = (
     256  # images: of as many or fewer the tuned peer replays CUDA graphs, as the host is slower than the device then
 )
 WATCHED = 5  # steps that are looked at layer by layer
+REPEATED = 4  # times that an epoch has each image: its first batch, which nothing can hide, shall not count much
+WARMED = 8  # batches before end to end is timed: memory that they lie in is made once
 
 
 class Side(Protocol):
@@ -88,7 +90,7 @@ class Side(Protocol):
         """Training steps on one batch that is on the device; returns when the last one is done."""
         ...
 
-    def epoch(self, split: ArraySplit) -> None:
+    def epoch(self, split: Split) -> None:
         """Training steps on all batches of some images in the host's memory, each one's loss read."""
         ...
 
@@ -121,9 +123,25 @@ class Ours:
         finally:
             step._graphs = graphs
 
-    def epoch(self, split: ArraySplit) -> None:
+    def epoch(self, split: Split) -> None:
         with closing(epoch_steps(self.session, split, 0, self.now)) as results:
             sum(result.right for result in results)  # what training tells of each
+
+    def fed(self, split: Split) -> dict[str, float]:
+        """Seconds that a batch takes to be read, and to be sent, each with nothing beside it."""
+        batch, found = self.recipe.batch_size, {}
+        with closing(read_ahead(self.session, split, np.arange(len(split)), batch)) as source:
+            images, labels = next(source)[1:]
+            found["read"] = seconds_of(lambda: sum(1 for _ in source)) / max(1, len(split) // batch - 1)
+
+        def send() -> None:
+            for _ in range(WARMED):
+                self.session.upload(images, labels, 0, self.now)
+            self.session.backend.synchronize(self.device)
+
+        send()
+        found["sent"] = seconds_of(send) / WARMED
+        return found
 
     def watched(self) -> dict[bench.Key, float]:
         """Seconds of every layer in every phase of one step."""
@@ -160,7 +178,7 @@ class Theirs:
             self.peer.train(*self.batch)
         self.peer.synchronize()
 
-    def epoch(self, split: ArraySplit) -> None:
+    def epoch(self, split: Split) -> None:
         order = epoch_order(len(split), seed=self.recipe.seed, epoch=1)
         workers, empty = self.recipe.loader_threads, None
         if self.peer.device.type == "cuda":
@@ -378,10 +396,18 @@ class Benchmark:
         self.write()
         sides.pop(ONE_COLUMN, None)  # its steps are enough
         split = self.split(recipe)
-        in_turn(sides, errors, 1, lambda side: side.epoch(self.part(split, 2 * batch)))
+        few = Subset(split, np.arange(min(WARMED * batch, len(split))))
+        in_turn(sides, errors, 1, lambda side: side.epoch(few))
         epochs = in_turn(sides, errors, max(1, options.rounds // 2), lambda side: side.epoch(split))
         found["end_to_end"] = {name: summary(seconds, len(split)) for name, seconds in epochs.items()}
         say_row(f"{precision}, batch {batch}: end to end, {len(split):,} images", found["end_to_end"], None)
+        if OURS in sides:
+            ours = sides[OURS]
+            fed = attempt(lambda: ours.fed(split), f"{OURS}, read and sent", errors)
+            if fed is not None:
+                found["fed"] = fed
+                told = [f"{what} in {milliseconds(seconds)}" for what, seconds in fed.items()]
+                say(f"  minialex: with nothing beside it a batch is {', '.join(told)}")
         found["complete"] = OURS in found["step"]
         self.write()
         del sides
@@ -411,14 +437,10 @@ class Benchmark:
         layout = plan.lay_out(variants.build(recipe), (0,) * recipe.columns)
         return plan.floor(layout, [self.rates], recipe.precision, recipe.batch_size)
 
-    def split(self, recipe: Recipe) -> ArraySplit:
-        """Random images in the host's memory, whole batches of them, at least two."""
+    def split(self, recipe: Recipe) -> Subset:
+        """Random images in the host's memory, whole batches of them, at least two; each several times."""
         count = max(2, self.options.images // recipe.batch_size) * recipe.batch_size
-        return ArraySplit(*bench.random_batch(recipe, count))
-
-    def part(self, split: ArraySplit, count: int) -> ArraySplit:
-        """The first images."""
-        return ArraySplit(split.images[:count], split.labels[:count])
+        return Subset(ArraySplit(*bench.random_batch(recipe, count)), np.tile(np.arange(count), REPEATED))
 
     def run(self) -> dict[str, Any]:
         """Measure everything that is not known yet."""
@@ -544,7 +566,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--compile-mode", help="of torch.compile, e.g. max-autotune-no-cudagraphs")
     parser.add_argument("--rounds", type=int, default=7, help="of every side, in turn")
     parser.add_argument("--steps", type=int, default=10, help="of one round")
-    parser.add_argument("--images", type=int, default=8192, help="in the host's memory, end to end")
+    parser.add_argument("--images", type=int, default=8192, help="in the host's memory, each 4 times, end to end")
     parser.add_argument(
         "--rates", type=Path, help="the device's rates: read from this file, or measured and kept there"
     )

@@ -18,6 +18,7 @@ from minialex.backend.hearing import hearing
 from minialex.backend.protocol import Backend
 from minialex.data import DataSet, Split, batches, epoch_order
 from minialex.data.dataset import statistics_of
+from minialex.data.loader import Batch
 from minialex.data.statistics import Statistics
 from minialex.engine.columns import Placement
 from minialex.engine.opening import labelled
@@ -123,11 +124,8 @@ def epoch_steps(
     order = epoch_order(len(split), seed=recipe.seed, epoch=epoch + 1, shuffle=recipe.shuffle)
     share = recipe.batch_size // group.size
     order = order[: per_epoch * recipe.batch_size].reshape(per_epoch, group.size, share)[:, group.rank].reshape(-1)
-    empty, workers = session.host_bytes, recipe.loader_threads
-    if empty is not None:  # the network is computed elsewhere: the processors are free
-        workers = max(workers, min(cores(), MOST_READERS))
     began = time.perf_counter()
-    with closing(batches(split, order, share, start=done, workers=workers, empty=empty)) as source:
+    with closing(read_ahead(session, split, order, share, done)) as source:
         batch = next(source, None)
         feed = None if batch is None else session.upload(*batch[1:], step, now)
         while batch is not None and feed is not None:
@@ -142,6 +140,16 @@ def epoch_steps(
             began += seconds
             yield StepResult(step, *batch[1:], outcome, seconds)
             batch = following
+
+
+def read_ahead(
+    session: Session, split: Split, order: NDArray[np.int64], batch_size: int, start: int = 0
+) -> Generator[Batch, None, None]:
+    """The batches of training images, read ahead as suits where the session computes; see `minialex.data.batches`."""
+    empty, workers = session.host_bytes, session.recipe.loader_threads
+    if empty is not None:  # the network is computed elsewhere: the processors are free
+        workers = max(workers, min(cores(), MOST_READERS))
+    return batches(split, order, batch_size, start=start, workers=workers, empty=empty)
 
 
 @dataclass

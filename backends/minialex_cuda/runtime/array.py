@@ -15,8 +15,8 @@ class Memory:
     Attributes:
         raw, nbytes, device: the runtime's own block, its size and its device
         read: an event that its last reader is done at; None: whatever was asked of the device until now may read it
-        fetched: all of its bytes on the host, if whoever wants some is to be given them from there; "later": at the
-            first time
+        fetched: all of its bytes on the host, if whoever wants some is to be given them from there, and where those
+            begin that somebody was given; "later": at the first time
     """
 
     __slots__ = ("_count", "device", "fetched", "nbytes", "raw", "read")

@@ -68,9 +68,9 @@ def test_the_same_bits_as_one_by_one(dtype: str) -> None:
     fetched: list[int] = []
     download = backend.runtime.download
 
-    def counting(stream: Any, source: Flat) -> Any:
+    def counting(stream: Any, source: Flat, target: Any) -> Any:
         fetched.append(source.nbytes)
-        return download(stream, source)
+        return download(stream, source, target)
 
     for number in range(3):  # plain, captured, replayed
         feed: dict[ArrayName, Any] = {rate(n): 0.1 * (n + 1) / (number + 1) for n in range(3)}
@@ -80,6 +80,8 @@ def test_the_same_bits_as_one_by_one(dtype: str) -> None:
             told = {name: int(backend.to_numpy(count)) for name, count in skipped.items()}
         assert len(fetched) == number + 1  # all that a step gives comes at once, and every step's own
         assert sum(told.values()) == len(spoiled)
+        backend.to_numpy(next(iter(skipped.values())))[...] = 99  # an array of its own, whoever had asked before
+        assert {name: int(backend.to_numpy(count)) for name, count in skipped.items()} == told
         for n in range(len(SIZES)):
             w, v, seed = (alone[f"{name}{n}"] for name in ("w", "v", "seed"))
             decay, now = n % 2 * 0.01, feed[rate(n % 3)]
