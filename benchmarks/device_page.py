@@ -174,23 +174,44 @@ def where(found: Mapping[str, Any]) -> str:
     )  # fmt: skip
 
 
-def steps(entries: Sequence[Mapping[str, Any]], predicted: Mapping[tuple[str, int], Any]) -> str:
-    """Our step beside PyTorch's, its floor and the model's prediction."""
+def named(entry: Mapping[str, Any]) -> str:
+    """What was measured."""
+    return f"{entry['precision']}, batch {entry['batch_size']:,}"
+
+
+def steps(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Our step beside PyTorch's."""
+    rows, told = [], []
+    for entry in entries:
+        ours, theirs = step(entry, OURS), quickest(entry)
+        assert ours is not None
+        cells = [f"**{milliseconds(ours)}**", milliseconds(step(entry, COMPILED)), milliseconds(step(entry, TUNED))]
+        rows.append(
+            [named(entry), *cells, f"{theirs / ours:.2f}" if theirs else "–", f"{entry['batch_size'] / ours:,.0f}"]
+        )
+        if theirs:
+            told.append(
+                f"A step of {entry['batch_size']:,} images in {entry['precision']} takes {milliseconds(ours)} ms, and "
+                f"{milliseconds(theirs)} with PyTorch, compiled."
+            )
+    head = ["training step, ms", "minialex", "torch.compile", "tuned", "quicker of the two / ours", "our images/s"]
+    return f"{' '.join(told[:1])}\n\n{table(head, rows, '<>>>>>')}"
+
+
+def allowed(entries: Sequence[Mapping[str, Any]], predicted: Mapping[tuple[str, int], Any]) -> str:
+    """Our step beside its floor and what the model predicts."""
     rows = []
     for entry in entries:
-        ours, theirs, floor = step(entry, OURS), quickest(entry), entry.get("floor_seconds")
+        ours, floor = step(entry, OURS), entry.get("floor_seconds")
         assert ours is not None
         guess = predicted.get((entry["precision"], entry["batch_size"]), (None,))[0]
         rows.append([
-            f"{entry['precision']}, batch {entry['batch_size']:,}", f"**{milliseconds(ours)}**",
-            milliseconds(step(entry, COMPILED)), milliseconds(step(entry, TUNED)),
-            f"{theirs / ours:.2f}" if theirs else "–", f"{entry['batch_size'] / ours:,.0f}",
-            milliseconds(floor), f"{floor / ours:.0%}" if floor else "–",
+            named(entry), f"**{milliseconds(ours)}**", milliseconds(floor), f"{floor / ours:.0%}" if floor else "–",
             f"{entry['busy']:.0%}" if "busy" in entry else "–", milliseconds(guess),
+            f"{ours / guess - 1:+.0%}" if guess else "–",
         ])  # fmt: skip
-    head = ["training step", "minialex, ms", "torch.compile, ms", "tuned, ms", "quicker of the two / ours", "images/s",
-            "floor, ms", "of its speed", "card busy", "model, ms"]  # fmt: skip
-    return table(head, rows, "<" + 9 * ">")
+    head = ["training step, ms", "minialex", "floor", "of its speed", "card busy", "model", "measured beside it"]
+    return table(head, rows, "<>>>>>>")
 
 
 def fed(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -202,7 +223,7 @@ def fed(entries: Sequence[Mapping[str, Any]]) -> str:
         if OURS in ends and ours:
             share = ends[OURS] / (entry["batch_size"] / ours)
             cells = [f"{ends[side]:,.0f}" if side in ends else "–" for side in (OURS, COMPILED, TUNED)]
-            rows.append([f"{entry['precision']}, batch {entry['batch_size']:,}", *cells, f"{share:.0%}"])
+            rows.append([named(entry), *cells, f"{share:.0%}"])
     head = ["images/s", "minialex", "torch.compile", "tuned", "ours, of the step's rate"]
     return table(head, rows, "<>>>>")
 
@@ -259,7 +280,7 @@ def picture(entry: Mapping[str, Any]) -> bytes:
         axes.set_xlabel("milliseconds of a step")
         axes.tick_params(left=False)
         axes.spines["left"].set_visible(False)
-        pictures.caption(axes, f"{entry['precision']}, batch {entry['batch_size']:,}")
+        pictures.caption(axes, named(entry))
         figure.legend(loc="lower left", ncols=4, frameon=False, fontsize=8.5, bbox_to_anchor=(0.01, 0.0))
     return pictures.png(figure)
 
@@ -374,8 +395,11 @@ backward, update. `torch.compile` is the network as a PyTorch user writes it, wi
 own normalisation; *tuned* is what somebody writes who knows where PyTorch is slow: columns as convolutions of their
 own, conv1's stride put into channels, a normalisation of which the compiler makes one kernel, CUDA graphs for small
 batches. Both are the same network as ours (tests compare their gradients), with channels last, PyTorch's fused update
-and, in bfloat16, its automatic mixed precision. Goals are judged against the quicker. The *floor* is what [shapes and
-the card's own measured rates allow](two-gpus.md#the-floor-of-a-step), the *model* is `benchmarks/step_model.py`.
+and, in bfloat16, its automatic mixed precision. Goals are judged against the quicker.
+"""
+ALLOWED = """The *floor* is what [shapes and the card's own measured rates
+allow](two-gpus.md#the-floor-of-a-step); *busy* says how much of the time the card computes at all; the *model*
+(`benchmarks/step_model.py`) is [told below](#measured-beside-predicted).
 """
 BARS = """A bar is as long as its side's step takes. Its parts are shares of the time of all kernels, since those of two
 columns overlap; a kernel's name tells the kind, and *others* are those beyond the thirty longest.
@@ -393,20 +417,21 @@ def page(found: Mapping[str, Any]) -> str:
         return NOTHING
     predicted, reasons = predictions(found), tomllib.loads(REASONS.read_text(encoding="utf-8"))
     first = next((entry for entry in entries if drawn(entry)), None)
-    texts = [where(found), "### A step beside PyTorch\n", steps(entries, predicted), ABOUT]
+    texts = [where(found), "### A step beside PyTorch\n", steps(entries), ABOUT]
     if not any(step(entry, TUNED) for entry in entries):
         texts.append("The tuned peer has **not been timed on a device yet**; beside stands the plain one alone.\n")
+    texts += ["### Beside what the card allows\n", ALLOWED, allowed(entries, predicted)]
     texts += ["### With the data\n", "Images come from the host's memory through the library's loader.\n", fed(entries)]
     texts += ["### Goals\n", aims(entries)]
     if first:
         shown = f"![{words_of(first)}](made/device/step.png){{ loading=lazy }}\n"
         texts += ["### Where the time of a step goes\n", shown, BARS, longest(first)]
     compared = [
-        f"#### {entry['precision']}, batch {entry['batch_size']:,}\n\n{beside(entry, predicted[key], reasons)}"
+        f"#### {named(entry)}\n\n{beside(entry, predicted[key], reasons)}"
         for entry in entries
         if (key := (entry["precision"], entry["batch_size"])) in predicted and "asked" in entry
     ]
-    texts += ["### Measured beside predicted\n", MODEL, *compared] if compared else []
+    texts += ["### Measured beside predicted\n", MODEL, *compared]
     return "\n".join([*texts, "### What ran\n", took()])
 
 

@@ -23,12 +23,23 @@ from minialex.network.layers import Conv2d, Dropout, Flatten, Linear, LocalRespo
 from minialex.network.network import Network
 
 
-def window(x: Tensor, before: int, after: int) -> Tensor:
-    """Sums over so many channels before and after each, in dimension 2 of [N,columns,C,H,W]."""
+def wide(x: Tensor) -> Tensor:
+    """What is computed with: float32 of bfloat16."""
+    return x.float() if x.dtype is torch.bfloat16 else x
+
+
+def window(x: Tensor, before: int, after: int, power: int) -> Tensor:
+    """Sums of x^power over so many channels before and after each, in dimension 2 of [N,columns,C,H,W].
+
+    Padded as it is stored: where Inductor writes the padded array down, it takes two bytes a number.
+    """
     C, padded = x.shape[2], functional.pad(x, (0, 0, 0, 0, before, after))
-    total = padded.narrow(2, 0, C)
-    for k in range(1, before + after + 1):
-        total = total + padded.narrow(2, k, C)
+    total: Tensor | None = None
+    for k in range(before + after + 1):
+        term = wide(padded.narrow(2, k, C))
+        term = term * term if power == 2 else term
+        total = term if total is None else total + term
+    assert total is not None
     return total
 
 
@@ -47,20 +58,18 @@ class Normalise(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, size: int, a: float, beta: float, k: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.numbers = size, a, beta, k
-        wide = x.float()
-        s = k + a * window(wide * wide, size // 2, (size - 1) // 2)
-        return (wide * lowered(s, beta)).to(x.dtype)
+        s = k + a * window(x, size // 2, (size - 1) // 2, 2)
+        return (wide(x) * lowered(s, beta)).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None, None]:
         (x,) = ctx.saved_tensors
         size, a, beta, k = ctx.numbers
         before, after = size // 2, (size - 1) // 2
-        wide = x.float()
-        s = k + a * window(wide * wide, before, after)
-        factor = lowered(s, beta)
-        spread = (dy.float() * wide * factor / s).to(dy.dtype)  # goes through memory, since five places read it
-        dx = dy.float() * factor - (2 * a * beta) * wide * window(spread.float(), after, before)
+        s = k + a * window(x, before, after, 2)
+        kept = wide(dy) * lowered(s, beta)
+        spread = (kept * wide(x) / s).to(x.dtype)
+        dx = kept - (2 * a * beta) * wide(x) * window(spread, after, before, 1)
         return dx.to(x.dtype), None, None, None, None
 
 

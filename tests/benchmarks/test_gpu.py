@@ -131,11 +131,11 @@ def test_the_tuned_peer_is_the_plain_one(gpu, fields):
     outputs = plain(x), tuned(tuned.arrange(x))
     for logits in outputs:
         torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
-    assert torch.allclose(*outputs, rtol=1e-5, atol=1e-8)
+    assert torch.allclose(*outputs, rtol=1e-12, atol=1e-14)
     gradients = tuned.gradients()
     for name, parameter in plain.named_parameters():
         expected = parameter.grad.numpy()
-        assert np.linalg.norm(gradients[name] - expected) / np.linalg.norm(expected) < 1e-4, name
+        assert np.linalg.norm(gradients[name] - expected) / np.linalg.norm(expected) < 1e-12, name
 
 
 @pytest.mark.peers
