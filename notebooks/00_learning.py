@@ -2,9 +2,9 @@
 # # 0 · A network learns, and a tape
 #
 # Before AlexNet, the thing that it does sixty million times over: a number is moved a little so that an error becomes
-# smaller. You begin with one neuron whose every number fits on a page, train fifty of them on pictures, and then build from
-# nothing what PyTorch is built on: a *tape* that writes down what is computed and plays it backwards. In the end it is held
-# against every gradient of this library.
+# smaller. You begin with one neuron whose every number fits on a page, train fifty of them on pictures, and then build
+# from nothing what PyTorch is built on: a *tape* that records what is computed and is played backwards. At the end it
+# is checked against every gradient of this library.
 #
 # The chapter *A network learns* of the tutorial (`minialex docs`) tells the same story with the numbers on wires, where a
 # slider moves them.
@@ -54,7 +54,7 @@ lines |= {f"learning rate {rate:g}": descent(rate) for rate in (0.03, 0.2, 0.52)
 show.curves(lines, "first weight", "loss", headline="Five steps, three learning rates")
 
 # %% [markdown]
-# The chain rule gives all slopes at once. Start at the loss and go back, box by box; each multiplies what comes with the
+# The chain rule gives all slopes at once. Start at the loss and go back, box by box; each multiplies what comes by the
 # slope of its own output along its own input. These are the library's functions for the sum (for many neurons at once, a
 # *fully connected* layer) and for the bend. `dy` stands for $\partial L/\partial y$:
 
@@ -464,8 +464,8 @@ show.table(rows_of_table, ("layer", "arrays compared", "largest difference"))
 # %% [markdown]
 # A hundred lines and a dozen rules know as much about slopes as all the files of the library. Why, then, is the library
 # written by hand? A tape keeps every array that took part until the end; a gradient that somebody has thought about keeps
-# what it needs (ReLU keeps its output, dropout one byte a unit). And a formula with indices can be *read*: chapters 3, 4, 7,
-# 8 and 10 of the tutorial derive them.
+# what it needs (ReLU keeps its output, dropout one byte per unit). And a formula with indices can be *read*: chapters 3,
+# 4, 7, 8 and 10 of the tutorial derive them.
 #
 # The thirty lines from above, and the tape, on the first batch:
 
@@ -486,9 +486,9 @@ print("the same gradients:", agree)
 # **★★ From nothing.** Let `begin` give zeros for all four arrays, and train. Which of the four are still zero after 64
 # epochs, and how large is the training error? Derive it from `gradients`, line by line, before you run it.
 #
-# **★★★ Nothing to learn.** Give the training images their labels in random order (`label = random.permutation(label)`), and
-# train with 50 hidden neurons, then with 200. Predict four numbers: both training errors, and both errors on new images.
-# What do they say about the gap between the two curves above?
+# **★★★ Nothing to learn.** Give the training pictures their labels in random order (`label = random.permutation(label)`),
+# and train with 50 hidden neurons, then with 200. Predict four numbers: both training errors, and both errors on new
+# pictures. What do they say about the gap between the two curves above?
 
 # %% [markdown]
 # ## What became of it

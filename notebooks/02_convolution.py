@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 2 · Convolution and backpropagation by hand
 #
-# The first five layers of AlexNet are convolutions. Why? A network could connect every pixel with every neuron, but
-# then it would have to learn at every place again what an edge is. Convolutional networks, the paper says, make
+# The first five layers of AlexNet are convolutions. Why? A network could connect every pixel to every neuron, but then it
+# would have to learn what an edge is afresh at every place. Convolutional networks, the paper says, make
 #
 # > "strong and mostly correct assumptions about the nature of images (namely, stationarity of statistics and locality
 # > of pixel dependencies)" (section 1)
@@ -29,7 +29,8 @@ from minialex_numpy.conv2d import conv2d, conv2d_backward, patches
 #
 # $$y_{n,k,p,q} = b_k + \sum_{c,r,s} w_{k,c,r,s} \; x_{n,\,c,\;p\cdot\text{stride}+r,\;q\cdot\text{stride}+s}.$$
 #
-# Seven letters, seven loops. Nothing could be plainer, or slower:
+# (Strictly, this is a *cross-correlation*: what mathematicians call a convolution turns the kernel round first.) Seven
+# letters, seven loops. Nothing could be plainer, or slower:
 
 
 # %%
@@ -177,12 +178,12 @@ as the loops. Nothing about the *mathematics* has changed.
 # questions. How does the loss change with my weights (`dw`, `db`)? And with my input (`dx`, the `dy` of the layer before)?
 #
 # For the convolution both answers come from the sum above. The weight $w_{k,c,r,s}$ occurs in every output of channel
-# $k$, each time multiplied with one pixel:
+# $k$, each time multiplied by one pixel:
 #
 # $$\frac{\partial L}{\partial w_{k,c,r,s}} = \sum_{n,p,q} dy_{n,k,p,q}\; x_{n,\,c,\;p\cdot\text{stride}+r,\;q\cdot\text{stride}+s}$$
 #
-# And a pixel gets something back from every output that it took part in, through the weight that it was multiplied
-# with. In the library:
+# And a pixel gets something back from every output that it took part in, through the weight that it was multiplied by. In
+# the library:
 
 # %%
 show.source(conv2d_backward)
@@ -191,7 +192,8 @@ show.source(conv2d_backward)
 # ### Never believe a gradient
 #
 # A wrong gradient does not crash. It trains a little worse, and you may look for the reason for weeks. So it is
-# *checked*: change one number by a little $h$ and look how the loss changes. A good way is the central difference,
+# *checked*: change one number by a little $h$ and see how the loss changes (a *gradient check*). A good way is the
+# central difference,
 # $f'(x) \approx \frac{f(x+h) - f(x-h)}{2h}$.
 #
 # ### Exercise 2: the slope

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 3 · The rectified linear unit
 #
-# A convolution is linear, and two linear layers in a row are no better than one. So something bent must stand between
-# them. For decades that was $\tanh$ or the sigmoid. AlexNet takes the simplest bend there is:
+# A convolution is linear, and two linear layers in a row are no better than one. So something bent, an *activation
+# function*, must stand between them. For decades that was $\tanh$ or the sigmoid. AlexNet takes the simplest bend there
+# is:
 #
 # $$f(x) = \max(0, x).$$
 #
@@ -47,7 +48,7 @@ show.curves(
 )
 
 # %% [markdown]
-# The second picture is the reason. Going backwards, a layer multiplies the gradient with its slope. Where tanh or the
+# The second picture is the reason. Going backwards, a layer multiplies the gradient by its slope. Where tanh or the
 # sigmoid is far from zero it is *saturated*: its slope is nearly nothing, and so is what the layers before it can
 # learn. ReLU lets the gradient through whole, or not at all.
 #
@@ -131,8 +132,9 @@ show.text(
 # %% [markdown]
 # ## Figure 1, small
 #
-# Now the paper's experiment at the size of a coffee break: three convolutional layers with small full layers on top, few
-# images, and, as in the paper, no regularisation of any kind: no dropout, no weight decay, no crops, no normalisation. The paper says that the learning rates "were chosen independently to make training as fast as possible",
+# Now the paper's experiment at the size of a coffee break: three convolutional layers with small fully connected layers
+# on top, few images, and, as in the paper, no regularisation of any kind: no dropout, no weight decay, no crops, no
+# normalisation. The paper says that the learning rates "were chosen independently to make training as fast as possible",
 # and that matters: one rate for both would favour one of them. So each bend gets three rates and keeps its best.
 
 # %% tags=["not-in-browser"]

@@ -10,8 +10,8 @@
 # > "We initialized the weights in each layer from a zero-mean Gaussian distribution with standard deviation 0.01."
 # > (section 5)
 #
-# and the biases of conv2, conv4, conv5 and the hidden full layers are 1, which "accelerates the early stages of learning
-# by providing the ReLUs with positive inputs". The other biases are 0.
+# and the biases of conv2, conv4, conv5 and the hidden fully connected layers are 1, which "accelerates the early stages
+# of learning by providing the ReLUs with positive inputs". The other biases are 0.
 
 # %%
 import math
@@ -124,7 +124,7 @@ check.he_std(he_std)
 # ## Does it learn?
 #
 # Now the small network, ten classes, a few epochs. Only the beginning differs. (The small network has far fewer inputs
-# a neuron than the paper's. A sum of fewer products is smaller, so 0.01 is too little for it even with raw pixels.)
+# per neuron than the paper's. A sum of fewer products is smaller, so 0.01 is too little for it even with raw pixels.)
 
 # %% tags=["not-in-browser"]
 data = experiment.images(train=1200, validation=300)

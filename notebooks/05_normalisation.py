@@ -8,7 +8,7 @@
 # > neurons, creating competition for big activities amongst neuron outputs computed using different kernels."
 # > (section 3.3)
 #
-# With $a^i$ the activity of channel $i$, and $n = 5$ neighbouring channels:
+# With $a^i$ the activity (today one says *activation*) of channel $i$, and $n = 5$ neighbouring channels:
 #
 # $$b^{i} = a^{i} \Big/ \Big(k + \alpha \sum_{j=\max(0,\,i-n/2)}^{\min(N-1,\,i+n/2)} (a^{j})^2\Big)^{\beta}$$
 #
@@ -120,9 +120,10 @@ notebook 4 do.
 # %% [markdown]
 # ## The α trap
 #
-# The formula above multiplies the sum with $\alpha$. The authors' program divided $\alpha$ by $n$ first, and Caffe, PyTorch
-# and ONNX have followed it; TensorFlow does not divide, and counts the window by its *half*. So "α = 1e-4, n = 5" means two
-# different things, and each has been ported wrongly. In minialex it is a field, and the default is what was run in 2012:
+# The formula above multiplies the sum by $\alpha$. The authors' program divided $\alpha$ by $n$ first, and Caffe, PyTorch
+# and ONNX have followed it; TensorFlow does not divide, and counts the window by its *half*. So "α = 1e-4, n = 5" means
+# two different things, and each has been ported wrongly. In minialex it is a field, and the default is what was run in
+# 2012:
 
 # %%
 show.table(

@@ -83,9 +83,9 @@ check.windows_of_a_pixel(windows)
 # %% [markdown]
 # ## What happens at the edge
 #
-# The paper's sizes fit without a rest: windows of 3 at stride 2 make 27 of 55, 13 of 27 and 6 of 13. Others do not. The 2012
-# program rounded *up* and let the last windows hang over the edge; most libraries round down. For the ablation without
-# overlap this decides everything that follows:
+# The paper's sizes fit without a remainder: windows of 3 at stride 2 make 27 of 55, 13 of 27 and 6 of 13. Others do not.
+# The 2012 program rounded *up* and let the last windows hang over the edge; most libraries round down. For the ablation
+# without overlap this decides everything that follows:
 
 # %%
 rows = [
@@ -176,8 +176,9 @@ check.pool_gradient(dx)
 # %% [markdown]
 # ## A small experiment
 #
-# 0.4 points are little. To see a difference of 0.4 points between two networks you need either very many test images or
-# very many pairs of networks. How many? Let us train three pairs and look at how much the *pairs* differ among themselves.
+# 0.4 points is not much. To see a difference of 0.4 points between two networks you need either very many test images or
+# very many pairs of networks. How many? Let us train three pairs and look at how much the *pairs* differ among
+# themselves.
 
 # %% tags=["not-in-browser"]
 print(experiment.about(data))

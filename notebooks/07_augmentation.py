@@ -26,7 +26,7 @@ from minialex_numpy.augment import augment
 # %% [markdown]
 # ## The operation
 #
-# One operation does it all: cut, reflect, shift the colour (notebook 8), take the mean image off. Bytes go in, floating
+# One operation does it all: cut, reflect, shift the colour (notebook 8), subtract the mean image. Bytes go in, floating
 # point numbers come out. It runs where the network runs, while the next batch is being read.
 
 # %%
@@ -34,7 +34,7 @@ show.source(augment)
 
 # %% [markdown]
 # *Which* crop an image gets is not left to chance in minialex: it is a function of the seed, the step and the image's
-# place in the batch, so that a run can be repeated to the bit.
+# place in the batch, so that a run can be repeated bit for bit.
 
 # %% alt="A drawn triangle on a blue ground, whole and in seven random crops; some are reflected, and all are cut at other places."
 big = load("shapes", size=256, train_images=8, validation_images=8)
@@ -223,8 +223,8 @@ show.ablation("views")
 #
 # - **2014.** GoogLeNet (Szegedy and others) cuts crops of any size and shape and stretches them: the "random resized
 #   crop" that nearly all training since has used.
-# - **2017.** Cutout (DeVries, Taylor) blacks a square out; mixup (Zhang and others) adds two images up, with their labels.
-#   CutMix (Yun and others, 2019) does both.
+# - **2017.** Cutout (DeVries, Taylor) blacks out a square; mixup (Zhang and others) adds two images up, with their
+#   labels. CutMix (Yun and others, 2019) does both.
 # - **2018–19.** AutoAugment and RandAugment (Cubuk and others) search for the transformations, or just draw them.
 # - **2020.** SimCLR (Chen and others) and its kin learn from the crops *themselves*: two crops of one image should look
 #   alike to the network, without any label.

@@ -89,7 +89,7 @@ show.table(
 # (Generated shapes have other colours, so you may see something else here.)
 #
 # Let us walk along the components, up to 1½ standard deviations each way, with one image. The paper's draws, with a
-# deviation of 0.1, stay in the middle three columns two times of three, and within ±0.3 nearly always.
+# deviation of 0.1, stay in the middle three columns two times out of three, and within ±0.3 nearly always.
 
 # %% alt="A photograph of a dog in three rows of nine, shifted along each principal component: the first makes it darker or brighter, the second more orange or blue, the third more purple or green."
 photo = data.train.read(np.array([8]))[0].astype(np.float64)
@@ -111,7 +111,7 @@ show.images(
 # ## Eigenvalue or its root?
 #
 # There is a trap in the formula above. An eigenvalue is a *variance*, in squared units: on the scale of 0 to 255 it is in
-# the thousands, and 0.1 times that is more than any pixel can bear. The 2012 program multiplied with the square root, the
+# the thousands, and 0.1 times that is more than any pixel can bear. The 2012 program multiplied by the square root, the
 # *standard deviation*. (On the scale of 0 to 1 one can take the formula at its word, and gets a milder shift.) In
 # minialex that is the field `colour_scale`. Eight draws of each:
 

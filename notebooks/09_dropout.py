@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 9 · Dropout: train a thousand networks at once
 #
-# A large network can memorise its training images. In the two hidden full layers of AlexNet sit 54 of its 61 million
-# parameters; with 1.2 million images to learn from, they would.
+# A large network can memorise its training images. The two hidden fully connected layers of AlexNet hold 54 of its 61
+# million parameters; with 1.2 million images to learn from, they would.
 #
 # The cure is odd. At every step, a coin is tossed for every neuron of these layers, which is silent half of the time.
 
@@ -294,7 +294,7 @@ show.ablation("dropout")
 # - **2015.** Batch normalisation (Ioffe and Szegedy) makes noise of another kind. ResNets have no large full layers and
 #   no dropout.
 # - **2016.** Leave it on at test time and ask many times: the spread says how sure the network is (Gal and Ghahramani).
-# - **2017.** The Transformer (Vaswani and others) drops a tenth of its activities. Networks that see each text only once
+# - **2017.** The Transformer (Vaswani and others) drops a tenth of its activations. Networks that see each text only once
 #   often drop none: who reads everything once cannot memorise it.
 #
 # Next: **notebook 10**, the step itself.

@@ -91,7 +91,7 @@ show.text(f"Nearest to the bottom after 60 steps: **{best}**, {distances[best]:.
 # %% [markdown]
 # ### Exercise 2: how fast does it get?
 #
-# On a straight slope, whose gradient is 1 all along, with $\varepsilon = 0.01$, momentum 0.9 and no decay: which velocity
+# On a straight slope, whose gradient is 1 all along, with $\varepsilon = 0.01$, momentum 0.9 and no decay: what velocity
 # does it end with?
 
 # %% tags=["exercise"]
@@ -103,7 +103,7 @@ check.final_velocity(velocity)
 # %% [markdown]
 # ## The paper's rule and PyTorch's
 #
-# PyTorch's documentation of `SGD` has the rate *outside* of the velocity: $v \leftarrow \mu v + g + \lambda w$ and
+# PyTorch's documentation of `SGD` has the rate *outside* the velocity: $v \leftarrow \mu v + g + \lambda w$ and
 # $w \leftarrow w - \varepsilon v$. We need no PyTorch to see the difference; here is its rule beside ours, on the same
 # noisy gradients. After 40 steps the rate is divided by 10, as the paper does three times.
 
@@ -169,7 +169,7 @@ check.halving_steps(steps_to_half)
 # ## An experiment
 #
 # Four networks with the same initial weights, on the same images in the same order: the paper's numbers; no momentum; no
-# momentum but ten times the rate (which on a straight way is as fast, see exercise 2); no decay.
+# momentum but ten times the rate (which on a straight slope is as fast, see exercise 2); no decay.
 
 # %% tags=["not-in-browser"]
 images = experiment.images(train=4000, validation=1000)

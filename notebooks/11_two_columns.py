@@ -171,8 +171,8 @@ check.owners_gradient(owners_gradients)
 # %% [markdown]
 # ## Where the columns live changes nothing
 #
-# Not "almost nothing": no bit. We train the same network once with both columns on one device and once on two, and compare
-# every weight.
+# Not "almost nothing": not a single bit. We train the same network once with both columns on one device and once on two,
+# and compare every weight.
 
 # %% tags=["not-in-browser"]
 few = experiment.images(train=320, validation=100)
@@ -246,9 +246,9 @@ check.column_parameters(conv4)
 # ## What the columns are worth
 #
 # The paper compares with "a net with half as many kernels in each convolutional layer trained on one GPU" and finds top-1
-# errors lower by 1.7 points. (Its second footnote: conv5 and the full layers were *not* halved, so that both networks have about
-# as many parameters, 98%; of the multiplications the small one has 54%. The notes of the original program also have columns that
-# never meet.) The full studies, at equal kernels and at equal parameters:
+# errors lower by 1.7 points. (Its second footnote: conv5 and the fully connected layers were *not* halved, so that both
+# networks have about as many parameters, 98%; of the multiplications the small one has 54%. The notes of the original
+# program also have columns that never meet.) The full studies, at equal kernels and at equal parameters:
 
 # %%
 show.ablation("columns")

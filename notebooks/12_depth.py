@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 12 · How deep must it be?
 #
-# Eight layers with weights: in 2012 that was called *deep*. Was it needed? The paper's answer is an experiment of taking
-# away.
+# Eight layers with weights: in 2012 that was called *deep*. Was it needed? The paper's answer is an experiment that takes
+# layers away, an *ablation*.
 
 # %%
 import numpy as np
@@ -24,8 +24,8 @@ from minialex.recipe import toml as recipe
 # > "removing any of the middle layers results in a loss of about 2% for the top-1 performance of the network. So the depth
 # > really is important for achieving our results." (section 7)
 #
-# In minialex a layer is taken away with a field of the recipe, `omit`: a function from network to network takes it out, with
-# its ReLU. What is omitted is simply not there, and what follows sees what came before:
+# In minialex a layer is taken away with a field of the recipe, `omit`: a function from network to network takes it out,
+# with its ReLU. What is omitted is simply not there, and the next layer reads from the one before it:
 
 # %%
 show.source(variants.shortened)

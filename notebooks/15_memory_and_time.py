@@ -86,8 +86,8 @@ check.bytes_of_learning(bytes_before_the_first_image)
 # %% [markdown]
 # ## Time
 #
-# A layer can be no faster than its multiplications at the card's peak, and no faster than its bytes through the card's memory.
-# The longer of the two is its *floor*; the sum of all floors is that of a step.
+# A layer can be no faster than its multiplications at the card's peak, and no faster than its bytes through the card's
+# memory. The longer of the two is its *floor* (the field says *roofline*); the sum of all floors is that of a step.
 #
 # ### Exercise 2: the work
 #
@@ -272,8 +272,8 @@ At the paper's batch of 128 columns could be {
 # - **2014.** "One weird trick": copies for the convolutional layers, columns for the full ones; eight cards.
 # - **2017.** ImageNet in an hour (Goyal and others): 256 cards, batches of 8,192, and a rate that rises at the beginning.
 #   A year later, minutes.
-# - **2018.** OpenAI counts: from AlexNet on, the computation of the largest trainings doubled every three and a half months for
-#   six years.
+# - **2018.** OpenAI counts: from AlexNet on, the computation of the largest training runs doubled every three and a half
+#   months for six years.
 # - **2020 on.** Memory is the limit again. Networks a thousand times as large are cut by layers, by neurons, by images, and their
 #   momentum is cut too (ZeRO, Rajbhandari and others).
 # - "…simply by waiting for faster GPUs and bigger datasets": perhaps the truest sentence of the paper.

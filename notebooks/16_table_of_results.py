@@ -81,7 +81,7 @@ show.table(rows, ("table 1", "top-1, %", "±", "top-5, %", "±"))
 # These intervals are of the *images* alone. How far another seed would have moved the numbers, the paper does not
 # say.
 #
-# The error itself is counted like this; where classes are equally probable, that counts against the network. The interval is
+# The error itself is counted like this; where classes tie, the tie is decided against the network. The interval is
 # Wilson's, which for so many images is the one that you have written:
 
 # %%

@@ -1,4 +1,4 @@
-"""Empty submissions: one file an operation and its gradient, with the protocol's signatures and docstrings."""
+"""Empty submissions: one file per operation and its gradient, with the protocol's signatures and docstrings."""
 
 from __future__ import annotations
 
