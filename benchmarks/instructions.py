@@ -285,9 +285,7 @@ def count(launch: Launch, text: str) -> dict[str, float]:
     program = ptx.Program(text)
     blocks, threads, shared = grid_of(launch)
     chosen = samples(blocks)
-    runs = [
-        ptx.Block(program, parameters_of(passed), memory, block, threads, blocks, shared).run() for block in chosen
-    ]
+    runs = [ptx.Block(program, parameters_of(passed), memory, block, threads, blocks, shared).run() for block in chosen]
     many = math.prod(blocks)
     share = many / launch.values / len(chosen)
     return {

@@ -45,7 +45,7 @@ LATENCIES = {
 }  # fmt: skip
 """Cycles until a result is there, by the beginning of an instruction's name; else `ALU`."""
 ALU, BRANCH, NEAR, FAR = 5, 10, 40, 700
-"""Cycles of arithmetic, of a branch, and of a load whose line of memory the block has loaded before, or has not. The last
+"""Cycles of arithmetic, of a branch, and of a load whose line of memory the block has loaded before, or has not. That
 is an assumption: some 300 from the second cache and 500 from memory where nothing else is done, more where others load
 too. Threads that walked long arrays beside another column's work took one to three times what comes of it (H100,
 2026-11-27)."""

@@ -261,6 +261,53 @@ def test_time_that_overlaps_counts_once(gpu):
     assert covered([(5, 6), (0, 2), (1, 3), (1, 2), (6, 7)]) == 5
 
 
+def test_what_is_asked_for_is_timed_alone(gpu, monkeypatch):
+    """On two streams, each waits for what was asked before it; the runtime is as it was afterwards."""
+    from contextlib import nullcontext
+    from types import ModuleType, SimpleNamespace
+
+    from gpu_busy import watching
+
+    log = []
+
+    class Event:
+        def record(self, stream):
+            self.place = len(log)
+            log.append(("record", stream.name))
+
+    class Stream:
+        def __init__(self, name):
+            self.index, self.stream, self.name = 0, self, name
+
+        def wait_event(self, event):
+            log.append(("wait", self.name, event.place))
+
+    class Runtime:
+        def launch(self, stream, kernel, count):
+            log.append((kernel.name, stream.name))
+
+        def clear(self, stream, target):
+            log.append(("clear", stream.name))
+
+        multiply = convolve = copy = clear
+
+    cupy = ModuleType("cupy")
+    cupy.cuda = SimpleNamespace(Event=Event, Device=lambda index: nullcontext())
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    runtime, a, b = Runtime(), Stream("a"), Stream("b")
+    with watching(runtime) as asked:
+        runtime.launch(a, SimpleNamespace(name="first"), 1000)
+        runtime.launch(b, SimpleNamespace(name="second"), 7)
+        runtime.clear(a, SimpleNamespace(nbytes=5))
+    assert [what for what, *_ in asked] == ["first, 1,000", "second, 7", "clear, 5 bytes"]
+    assert log == [
+        ("record", "a"), ("first", "a"), ("record", "a"),
+        ("wait", "b", 2), ("record", "b"), ("second", "b"), ("record", "b"),
+        ("wait", "a", 6), ("record", "a"), ("clear", "a"), ("record", "a"),
+    ]  # fmt: skip
+    assert not vars(runtime)
+
+
 @pytest.mark.peers
 @needs_torch
 def test_what_the_profiler_traces_is_added_up(gpu):

@@ -436,11 +436,11 @@ def _mask_sums(storage: Storage, masks: bool) -> GridKernel:
                         store(out, n, *e)
                     total = plus(plus(plus(plus(total, a), b), d), e)
                 else:
-                    for p, j in ((p, j), (q, k), (r, m)):
-                        if p < end:
-                            a = at(j, dy, y)
+                    for here, there in ((p, j), (q, k), (r, m)):
+                        if here < end:
+                            a = at(there, dy, y)
                             if masks:
-                                store(out, j, *a)
+                                store(out, there, *a)
                             total = plus(total, a)
                 p = np.uint32(s + many)
                 j = np.uint32(n + step)
