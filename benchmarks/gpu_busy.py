@@ -119,7 +119,8 @@ def watching(runtime: Any) -> Iterator[list[tuple[str, Any, Any]]]:
         return f"product {'·'.join(sides)}, {product.m:,} x {product.n:,} x {product.k:,}, {product.precision}"
 
     def convolve(it: Any, *rest: Any) -> str:
-        return f"{it.kind}, {it.C} x {it.H} x {it.W} to {it.K} x {it.P} x {it.Q} by {it.R} x {it.S}, {it.precision}"
+        kind = f"{it.kind}, bias{', ReLU' if it.rectify else ''}" if it.bias else it.kind
+        return f"{kind}, {it.C} x {it.H} x {it.W} to {it.K} x {it.P} x {it.Q} by {it.R} x {it.S}, {it.precision}"
 
     def copy(source: Any, target: Any) -> str:
         return f"copy, {source.nbytes:,} bytes"

@@ -132,8 +132,15 @@ class Noting(FakeRuntime):
 class Library(Noting):
     """As if there were a library of convolutions."""
 
-    def convolution_bytes(self, device: str, convolution: Any) -> int:
+    def convolution_bytes(self, device: str, convolution: Any) -> int | None:
         return 256
+
+
+class Unfused(Library):
+    """One that cannot add a bias."""
+
+    def convolution_bytes(self, device: str, convolution: Any) -> int | None:
+        return None if convolution.bias else super().convolution_bytes(device, convolution)
 
 
 def launches() -> dict[str, Launch]:
@@ -147,7 +154,7 @@ def launches() -> dict[str, Launch]:
     }
     for make, precision, compiled, last in (
         (Noting, "float32", False, False), (Noting, "float32", True, True), (Noting, "bfloat16", True, True),
-        (Library, "bfloat16", True, True), (Library, "float32", True, False), (Library, "bfloat16", True, False),
+        (Unfused, "bfloat16", True, True), (Library, "float32", True, False), (Library, "bfloat16", True, False),
     ):  # fmt: skip
         runtime, program = make(), programs[make]
         backend = CudaBackend(runtime=runtime, precision=precision)  # type: ignore[arg-type]

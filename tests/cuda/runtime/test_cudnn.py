@@ -1,5 +1,7 @@
 """cuDNN has a deterministic plan for every convolution of the paper, in every precision: planned without a device.
 
+And which of them is taken, on a pretend cuDNN.
+
 ``MINIALEX_CUDNN`` names folders, with colons between, that `benchmarks/cudnn_plans.py` made: of cuDNN 9.19, which
 PyTorch 2.11 brings, and of the newest. Without it this is skipped: a folder is a download of 1 GB.
 """
@@ -10,6 +12,7 @@ import importlib.util
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +42,7 @@ def planned(folder: Path, batch: int) -> dict[str, Any]:
 @pytest.mark.parametrize("folder", FOLDERS, ids=str)
 def test_every_layer_has_a_plan_with_little_scratch_memory(folder: Path) -> None:
     found = planned(folder, 128)["plans"]
-    assert len(found) == 3 * 14
+    assert len(found) == 3 * 14 + 2 * 5  # with bias and ReLU in bfloat16 and tf32, too
     assert {name: told["error"] for name, told in found.items() if "error" in told} == {}
     assert max(told["workspace"] for told in found.values()) < 256 << 20, found
 
@@ -135,12 +138,15 @@ class Graph:
 
     def execute_plan_at_index(self, operands: Any, workspace: int, index: int, handle: Any) -> None:
         self.executed.append(index)
+        self.operands = set(operands.values())
 
     def tensor(self, **options: Any) -> Any:
         return object()
 
     def conv_fprop(self, **options: Any) -> Any:
         return Out()
+
+    bias = relu = conv_fprop
 
     def __getattr__(self, name: str) -> Any:  # validate, build_operation_graph, …
         return lambda *rest: None
@@ -190,6 +196,13 @@ class Clock:
         return [Timed(one, taken) for one, taken in zip(ready[:most], self.microseconds, strict=False)]
 
 
+class Losing(Clock):
+    """No plan lets through what is no number."""
+
+    def _time(self, plans: Plans, most: int) -> list[Timed]:
+        return []
+
+
 @pytest.mark.parametrize(
     ("microseconds", "taken"), [((100, 98, 97.5), 1), ((100, 98, 96.5), 3), ((100, 60, 61), 2), ((100, 130, 101), 1)]
 )
@@ -211,6 +224,36 @@ def test_the_quickest_plan_is_taken_and_stays(
     assert [other.timed] == [0]
     assert Convolutions("another card", tmp_path, other).workspace(ASKED) == 1000
     assert [other.timed] == [1]
+
+
+def test_a_bias_is_left_to_a_kernel_where_no_plan_will_do(
+    monkeypatch: pytest.MonkeyPatch, loaded: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No plan lets through what is no number, or there is no memory to see: said, and so for all runs that follow."""
+    monkeypatch.setitem(sys.modules, "cudnn", Planning())
+    fused = replace(ASKED, bias=True, rectify=True, precision="bfloat16")
+    for clock in (Losing(), Clock(100, 1, 1)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "minialex"):
+            found = Convolutions("a card", tmp_path, clock)
+            assert found.workspace(fused) is None
+            assert found.workspace(fused) is None
+        (record,) = caplog.records
+        assert "(each of them loses what is no number, or does not run): bias and ReLU are a" in record.getMessage()
+    other = replace(fused, N=2)
+    assert Convolutions("a card", tmp_path, Clock()).workspace(other) is None
+    assert Convolutions("a card", tmp_path, Clock(100, 1, 1)).workspace(other) is None
+
+
+def test_a_bias_untimed_is_tried_once(monkeypatch: pytest.MonkeyPatch, loaded: list[str]) -> None:
+    monkeypatch.setitem(sys.modules, "cudnn", frontend := Planning())
+    fused = replace(ASKED, bias=True, rectify=True, precision="tf32")
+    found = Convolutions("a card", None, clock := Clock(100, 1, 1))
+    assert found.workspace(fused) == 1000
+    assert [clock.timed] == [1]
+    found.run(1, fused, 2, 3, 4, 5, 6)
+    assert frontend.graphs[-1].executed == [1]
+    assert frontend.graphs[-1].operands == {2, 3, 4, 6}
 
 
 def test_untimed_cudnns_own_choice_is_taken(monkeypatch: pytest.MonkeyPatch, loaded: list[str]) -> None:
