@@ -271,20 +271,21 @@ class StoreSplit:
         """The same, to where they are wanted; `indices` are int64 [n]."""
         indices = from_start(indices, len(self))
         nbytes = 3 * self.size**2
-        mapped = []
-        for row in np.argsort(indices).tolist():  # in the order of the disk
-            number, image = self._where(int(indices[row]))
-            pages, images = self._map(number)
-            mapped.append((row, number, image, images))
-            if hasattr(pages, "madvise"):  # the disk may begin with all of them at once
+        order = np.argsort(indices)  # the order of the disk
+        numbers = np.searchsorted(self._starts, indices[order], side="right") - 1
+        images = (indices[order] - self._starts[numbers]).tolist()
+        shards = [self._map(number) for number in numbers.tolist()]
+        if hasattr(mmap.mmap, "madvise"):  # the disk may begin with all of them at once
+            for (pages, _), image in zip(shards, images, strict=True):
                 first = image * nbytes // mmap.PAGESIZE * mmap.PAGESIZE
                 pages.madvise(mmap.MADV_WILLNEED, first, (image + 1) * nbytes - first)
-        for row, number, image, images in mapped:
-            out[row] = images[image]
-            index = int(indices[row])
-            if not self._verified[index]:  # two threads may do this at once: they find the same
+        rows, new = order.tolist(), (~self._verified[indices[order]]).tolist()
+        for place, (row, image, (_, pixels)) in enumerate(zip(rows, images, shards, strict=True)):
+            out[row] = pixels[image]
+            if new[place]:  # two threads may do this at once: they find the same
+                index = int(indices[row])
                 if zlib.crc32(out[row]) != self._crc32[index]:
-                    path = images_path(self.folder, self.part, number)
+                    path = images_path(self.folder, self.part, int(numbers[place]))
                     check = shell("minialex", "store", "check", self.folder)
                     raise DataError(
                         f"{path}: the image at byte {image * nbytes:,} is damaged (its CRC-32 differs); `{check}` "
