@@ -4,8 +4,8 @@
   and pads channels for those that it has. What both columns read (conv1, conv3) is one convolution of all kernels.
 - conv1's stride goes into channels (`pixel_unshuffle` of image and kernels): 48 of them instead of 3, stride 1.
 - Normalisation is a sum of shifted channels that Inductor makes one kernel of (`local_response_norm` is an average
-  pooling in three dimensions, which it cannot fuse), with a gradient by hand that keeps nothing but its input, and
-  square roots instead of a power.
+  pooling in three dimensions, which it cannot fuse), with a gradient by hand that keeps nothing but its input, written
+  so that little is put into memory in between.
 """
 
 from __future__ import annotations
@@ -28,31 +28,33 @@ def wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype is torch.bfloat16 else x
 
 
-def window(x: Tensor, before: int, after: int, power: int) -> Tensor:
-    """Sums of x^power over so many channels before and after each, in dimension 2 of [N,columns,C,H,W].
+def window(x: Tensor, before: int, after: int, power: int, backwards: bool = False) -> Tensor:
+    """Sums of x^power over so many channels before and after each, in the last dimension.
 
-    Padded as it is stored: where Inductor writes the padded array down, it takes two bytes a number.
+    Padded as it is stored: where Inductor writes the padded array down, it takes two bytes a number. Added up in the
+    other order, it is another sum for Inductor.
     """
-    C, padded = x.shape[2], functional.pad(x, (0, 0, 0, 0, before, after))
+    C, padded = x.shape[-1], functional.pad(x, (before, after))
     total: Tensor | None = None
-    for k in range(before + after + 1):
-        term = wide(padded.narrow(2, k, C))
+    order = range(before + after + 1)
+    for k in reversed(order) if backwards else order:
+        term = wide(padded.narrow(-1, k, C))
         term = term * term if power == 2 else term
         total = term if total is None else total + term
     assert total is not None
     return total
 
 
-def lowered(s: Tensor, beta: float) -> Tensor:
-    """s^-β, without a power for the paper's 3/4."""
-    if beta != 0.75:
-        return s**-beta
-    root = s.rsqrt()
-    return root * root.sqrt()
+def lowered(s: Tensor, exponent: float) -> Tensor:
+    """s^-exponent, in two short functions instead of a power, each of which reads its argument once.
+
+    What is read twice and came of more than four numbers, Inductor writes down in float32.
+    """
+    return torch.exp(-exponent * torch.log(s))
 
 
 class Normalise(torch.autograd.Function):
-    """Local response normalisation along dimension 2, and its gradient."""
+    """Local response normalisation along the last dimension, and its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: int, a: float, beta: float, k: float) -> Tensor:
@@ -67,14 +69,14 @@ class Normalise(torch.autograd.Function):
         size, a, beta, k = ctx.numbers
         before, after = size // 2, (size - 1) // 2
         s = k + a * window(x, before, after, 2)
-        kept = wide(dy) * lowered(s, beta)
-        spread = (kept * wide(x) / s).to(x.dtype)
-        dx = kept - (2 * a * beta) * wide(x) * window(spread, after, before, 1)
+        spread = (wide(dy) * wide(x) * lowered(s, beta + 1)).to(x.dtype)
+        s = k + a * window(x, before, after, 2, backwards=True)  # computed anew instead of written down
+        dx = wide(dy) * lowered(s, beta) - (2 * a * beta) * wide(x) * window(spread, after, before, 1)
         return dx.to(x.dtype), None, None, None, None
 
 
 class Norm(nn.Module):
-    """Local response normalisation of a tensor of so many columns."""
+    """Local response normalisation of a tensor of so many columns: channels last also for what Inductor writes down."""
 
     def __init__(self, layer: LocalResponseNorm) -> None:
         super().__init__()
@@ -82,8 +84,9 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor, columns: int) -> Tensor:
         N, C, H, W = x.shape
-        made: Tensor = Normalise.apply(x.view(N, columns, C // columns, H, W), *self.numbers)  # type: ignore[no-untyped-call]
-        return made.reshape(N, C, H, W)
+        cut = x.permute(0, 2, 3, 1).reshape(N, H, W, columns, C // columns)
+        made: Tensor = Normalise.apply(cut, *self.numbers)  # type: ignore[no-untyped-call]
+        return made.reshape(N, H, W, C).permute(0, 3, 1, 2)
 
 
 class First(nn.Conv2d):
