@@ -2,7 +2,7 @@
 # # 2 · Convolution and backpropagation by hand
 #
 # The first five layers of AlexNet are convolutions. Why? A network could connect every pixel to every neuron, but then it
-# would have to learn what an edge is afresh at every place. Convolutional networks, the paper says, make
+# would have to learn afresh at every place what an edge is. Convolutional networks, the paper says, make
 #
 # > "strong and mostly correct assumptions about the nature of images (namely, stationarity of statistics and locality
 # > of pixel dependencies)" (section 1)

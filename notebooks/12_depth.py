@@ -69,7 +69,7 @@ before the full layers, and without conv5 fc6 sees all of conv4's channels, so t
 # %% [markdown]
 # ### Exercise 1: a share
 #
-# Compute one of them by hand: what percentage of the parameters has conv3?
+# Compute one of them by hand: what percentage of the parameters does conv3 have?
 
 # %% tags=["exercise"]
 percent_of_conv3 = ...
@@ -80,7 +80,7 @@ check.share_of_conv3(percent_of_conv3)
 # %% [markdown]
 # ### Exercise 2: without conv4
 #
-# How many parameters has the network without conv4?
+# How many parameters does the network have without conv4?
 
 # %% tags=["exercise"]
 parameters_without_conv4 = ...
