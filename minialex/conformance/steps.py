@@ -4,7 +4,8 @@ A small network of two columns with every kind of layer is recorded as a program
 same weights on the same images. Errors of single operations grow on their way through a network; by how much is
 found with the reference itself: the steps are run again in float64, and every result of every operation is moved at
 random within a share of that operation's bound (`minialex.conformance.bounds`). The backend may be as far from the
-reference as `MARGIN` times the farthest of such runs, array by array in the largest norm.
+reference as `MARGIN` times the farthest of such runs, array by array in the largest norm. A matrix unit may cut operands
+off as it takes them as tf32, always towards zero, which no random numbers are like: one more run does that.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from minialex.backend.pretend import HostArray
 from minialex.backend.program import STEP, ArrayName, CompiledStep, Program, flatten
 from minialex.backend.protocol import Backend
 from minialex.backend.recorder import interpret
-from minialex.conformance.bounds import BOUNDS, UNIT_ROUNDOFF, arithmetic, stored
+from minialex.conformance.bounds import BOUNDS, UNIT_ROUNDOFF, arithmetic, operands, stored
 from minialex.conformance.case import IN_PLACE, Array, Case, reference
 from minialex.conformance.compare import Disagreement, same_bits
 from minialex.engine.step import Kind, Plan, record
@@ -165,10 +166,15 @@ def _number(name: ArrayName, step: int) -> float:
 
 
 class Perturbed:
-    """The reference in float64, every result moved at random within a share of the bound of a backend's arithmetic."""
+    """The reference in float64, every result moved at random within a share of the bound of a backend's arithmetic.
 
-    def __init__(self, backend: Backend, dtype: str, seed: int) -> None:
+    Args:
+        truncates: instead, products cut their operands off where the backend says that it takes them as tf32
+    """
+
+    def __init__(self, backend: Backend, dtype: str, seed: int, truncates: bool = False) -> None:
         self.backend = backend
+        self.truncates = truncates
         self.dtype = np.dtype(dtype)
         self.random = np.random.default_rng(seed)
 
@@ -184,6 +190,10 @@ class Perturbed:
                 {name: _fetch(value) for name, value in given.items() if _holds_arrays(value)},
                 {name: value for name, value in given.items() if name != "self" and not _holds_arrays(value)},
             )
+            if self.truncates:
+                if operands(self.backend).get(operation) == "tf32":
+                    given |= {name: _truncated(value) for name, value in given.items() if name != "b"}
+                return function(**{name: value for name, value in given.items() if name != "self"})
             made = function(*args, **kwargs)
             moved = [result for result in flatten(made) if result is not None]
             moved += [given[name] for name in IN_PLACE.get(operation, ())]
@@ -196,6 +206,14 @@ class Perturbed:
             return made
 
         return call
+
+
+def _truncated(value: Any) -> Any:
+    """An array of float64 with the ten bits of the fraction that tf32 has; anything else as it is."""
+    if not isinstance(value, HostArray) or value.dtype != np.float64:
+        return value
+    bits = np.ascontiguousarray(value.data).view(np.uint64) >> np.uint64(42) << np.uint64(42)
+    return HostArray(bits.view(np.float64), value.device)
 
 
 def _holds_arrays(value: Any) -> bool:
@@ -212,8 +230,9 @@ def spread(backend: Backend, kind: Kind, given: Data) -> tuple[Run, list[dict[Ar
     program = program_of(kind, "float64", (there, there), reference().devices, more=True)
     exact = execute(reference(), program, given.wide)
     runs = []
-    for seed in range(TRIALS):
-        perturbed = cast(Backend, Perturbed(backend, given.dtype, seed))
+    truncates = "tf32" in operands(backend).values()
+    for seed in range(TRIALS + truncates):
+        perturbed = cast(Backend, Perturbed(backend, given.dtype, seed, truncates=seed == TRIALS))
 
         def make(
             program: Program, backend: Backend, bound: Mapping[ArrayName, Any], by: Backend = perturbed

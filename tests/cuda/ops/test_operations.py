@@ -59,6 +59,17 @@ def test_a_unit_that_truncates_to_tf32_conforms(operation: str, monkeypatch: pyt
         CHECKS[operation](backend, few)
 
 
+def test_steps_of_a_unit_that_truncates_conform(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an H100 does: errors of one sign add up from layer to layer."""
+
+    def truncated(x: np.ndarray, precision: str) -> np.ndarray:
+        return (np.ascontiguousarray(x).view(np.uint32) >> np.uint32(13) << np.uint32(13)).view(np.float32)
+
+    monkeypatch.setattr(fake, "rounded", truncated)
+    (result,) = run(CudaBackend(runtime=FakeRuntime(), precision="tf32"), ["compile_step"])
+    assert result.passed, result.message
+
+
 class Boaster:
     """Says that it rounds less than it does."""
 
