@@ -74,7 +74,9 @@ def test_with_cudnn_too(tmp_path: Path) -> None:
 
 def test_a_plan_that_loses_what_is_no_number_is_not_taken(tmp_path: Path) -> None:
     """Found out while plans are timed; those that keep it have the scratch memory of the plan that runs."""
-    code = RULES.format(path=[str(ROOT), str(ROOT / "backends"), str(PRETEND)]) + """
+    code = (
+        RULES.format(path=[str(ROOT), str(ROOT / "backends"), str(PRETEND)])
+        + """
 import logging, pretend_cudnn
 from minialex_cuda.runtime.protocol import Convolution
 told = []
@@ -91,6 +93,7 @@ assert [runtime.convolution_bytes("cuda:0", it) for it in asked] == [pretend_cud
 assert len(told) == 4 and all("loses what is no number" in record.getMessage() for record in told)
 assert not driver.broken, driver.broken
 """
+    )
     done = python("-c", code, PRETEND_CUDNN="1", MINIALEX_CUDA_PLANS=str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(list(tmp_path.iterdir())) == 4
