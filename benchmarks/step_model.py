@@ -199,7 +199,10 @@ class Asked(Library):
         self.note("product", self.model.product(product.m * product.n, product.n, product.k, nbytes, product.precision))
 
     def convolve(self, stream: Any, convolution: Any, a: Flat, b: Flat, out: Flat, *rest: Flat) -> None:
-        self.note("fprop, bias" if convolution.bias else convolution.kind, self.model.convolution(convolution, a.nbytes + b.nbytes + out.nbytes))
+        self.note(
+            "fprop, bias" if convolution.bias else convolution.kind,
+            self.model.convolution(convolution, a.nbytes + b.nbytes + out.nbytes),
+        )
 
     def copy(self, stream: Any, source: Flat, target: Flat) -> None:
         self.note("copy", self.model._part(source.nbytes + target.nbytes))

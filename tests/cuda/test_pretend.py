@@ -72,6 +72,33 @@ def test_with_cudnn_too(tmp_path: Path) -> None:
     assert all(set(choice["microseconds"]) == {"eng0", "eng2"} >= {choice["plan"]} for choice in chosen)
 
 
+def test_a_plan_that_loses_what_is_no_number_is_not_taken(tmp_path: Path) -> None:
+    """Found out while plans are timed; those that keep it have the scratch memory of the plan that runs."""
+    code = (
+        RULES.format(path=[str(ROOT), str(ROOT / "backends"), str(PRETEND)])
+        + """
+import logging, pretend_cudnn
+from minialex_cuda.runtime.protocol import Convolution
+told = []
+logging.getLogger("minialex").addHandler(type("", (logging.Handler,), {"emit": lambda self, r: told.append(r)})())
+asked = [
+    Convolution("fprop", N, 8, 5, 5, 8, 3, 3, 5, 5, 1, ((1, 1), (1, 1)), precision, True, True, True)
+    for N in (1, 2) for precision in ("bfloat16", "tf32")
+]
+assert [runtime.convolution_bytes("cuda:1", it) for it in asked[:2]] == [pretend_cudnn.WORKSPACE] * 2
+assert not told
+pretend_cudnn.RECTIFIED = np.fmax
+assert [runtime.convolution_bytes("cuda:1", it) for it in asked] == [pretend_cudnn.WORKSPACE] * 2 + [None] * 2
+assert [runtime.convolution_bytes("cuda:0", it) for it in asked] == [pretend_cudnn.WORKSPACE] * 2 + [None] * 2
+assert len(told) == 4 and all("loses what is no number" in record.getMessage() for record in told)
+assert not driver.broken, driver.broken
+"""
+    )
+    done = python("-c", code, PRETEND_CUDNN="1", MINIALEX_CUDA_PLANS=str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 RULES = """
 import sys
 sys.path[:0] = {path!r}

@@ -106,7 +106,7 @@ class Diagnosis:
         if works((check for check in self.checks if check.topic in ("driver", "CuPy", "cuBLAS", "NVRTC")), ("cuda",)):
             self._meter = load_meter()
             self.checks += [_memory(device, self._meter) for device in self.devices]
-            if works((check for check in self.checks if check.topic == "cuDNN"), ("cuda",)):
+            if any(check.topic == "cuDNN" and check.verdict == "ok" for check in self.checks):
                 self.checks.append(finding("cuDNN's plans", "ok", choices.finding()))
 
     @property

@@ -51,8 +51,8 @@ def opened() -> Path | None:
         found = folder()
         if found is not None:
             found.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=found):
-                pass
+            with tempfile.TemporaryDirectory(prefix=".tmp-", dir=found) as place:
+                _publish(Path(place) / "tried", {})  # some file systems cannot give a file two names
     except (OSError, RuntimeError) as error:
         logger.warning(
             "which plans of cuDNN are the quickest cannot be kept on disk (%s), so none is timed: each convolution"

@@ -5,8 +5,11 @@ kernels), which its matrix units want, and gives bfloat16 in that order: cuDNN 9
 float32. Sums are in float32 before. Plans that are not deterministic are never taken; nor, in float32, those that round
 operands or trade accuracy for speed. That every layer of the paper has such a plan is tested without a device
 (`tests/cuda/runtime/test_cudnn.py`). A convolution that has none is said, once, with the reason: it then goes by
-patches, which takes many times as long. Of those that fit, up to `PLANS` are timed when a convolution is first met on a
-machine, and the choice is kept on disk (`minialex_cuda.runtime.choices`).
+patches, which takes many times as long. In bfloat16 and tf32 the bias is added and the ReLU done before a sum is
+rounded; where no plan does that, which is said too, a kernel does it after.
+
+Of the plans that fit, up to `PLANS` are timed when a convolution is first met on a machine, and the choice is kept on
+disk (`minialex_cuda.runtime.choices`).
 """
 
 from __future__ import annotations
@@ -193,8 +196,8 @@ class Plans:
 
 
 Time = Callable[[Plans, int], list[Timed]]
-"""Times plans that are ready, at most so many, cuDNN's own choice first; those of a convolution with a bias only if they
-let through what is no number. Raises MemoryError if there is no room."""
+"""Times plans that are ready, at most so many, cuDNN's own choice first; those that add a bias only if one that is no
+number comes out as one. Raises MemoryError if there is no room."""
 
 
 class Convolutions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,6 +114,23 @@ def test_which_copies_are_tried(fakes: Any, pair: tuple[int, int], reaches: bool
         libraries=lambda found: [],
         load_meter=lambda: CupyMeter(fakes.Cupy(), 4096),
     )
+    assert not [check for check in diagnosis.checks if check.topic == "cuDNN's plans"]  # without cuDNN there are none
     found = diagnosis.copies(*pair)
     assert [(copy.source, copy.target, copy.direct) for copy in found] == ways
     assert all(copy.equal for copy in found)
+
+
+def test_where_choices_of_plans_are_is_told(fakes: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MINIALEX_CUDA_PLANS", str(tmp_path))
+    (tmp_path / "a-card-fprop-0123.json").write_text("{}")
+    packages = {"numpy": "2.4.6", "numba-cuda": "0.30.4", "cupy-cuda13x": "14.2.0"}
+    packages |= {"nvidia-cudnn-cu13": "9.19.0.56", "nvidia-cudnn-frontend": "1.18.0"}
+    diagnosis = Diagnosis(
+        True,
+        load_driver=lambda: Driver(fakes.Library()),
+        packages=lambda: packages,
+        libraries=lambda found: [],
+        load_meter=lambda: CupyMeter(fakes.Cupy(), 4096),
+    )
+    (found,) = (check.found for check in diagnosis.checks if check.topic == "cuDNN's plans")
+    assert found == f"1 convolution timed before; the choices are in {tmp_path}"

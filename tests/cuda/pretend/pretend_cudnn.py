@@ -27,6 +27,8 @@ SIZES = {"float": np.dtype(np.float32), "bfloat16": np.dtype(np.uint16)}
 WORKSPACE = 4096
 PLANS, BARRED = 3, 1
 """How many plans there are of anything, and which of them is not to be had."""
+RECTIFIED = np.maximum
+"""What a ReLU is: what is no number stays."""
 
 data_type = SimpleNamespace(FLOAT="float", BFLOAT16="bfloat16")
 numerical_note = SimpleNamespace(
@@ -197,7 +199,7 @@ class pygraph:  # noqa: N801 - the module's own name
                 if self.kind == "fprop":
                     more = np.zeros(second.shape[0], np.float32) if added is None else read(added).reshape(-1)
                     made = conv2d(first, second, more, **self.numbers)
-                    made = np.maximum(made, 0) if self.rectified else made
+                    made = RECTIFIED(made, 0) if self.rectified else made
                 elif self.kind == "dgrad":
                     anything = np.zeros(out.shape, np.float32)
                     made = conv2d_backward(first, anything, second, **self.numbers, need_dx=True)[0]

@@ -121,3 +121,12 @@ def test_a_folder_that_cannot_be_written_is_said(
     with caplog.at_level(logging.WARNING, "minialex"):
         assert choices.opened() is None
     assert "none is timed: each convolution takes cuDNN's first" in caplog.text
+
+    def link(source: str, target: str) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setenv("MINIALEX_CUDA_PLANS", str(tmp_path / "plain"))
+    assert choices.opened() is None
+    assert "Operation not supported" in caplog.text
+    assert list((tmp_path / "plain").iterdir()) == []
