@@ -147,7 +147,8 @@ def launches() -> dict[str, Launch]:
     }
     for make, precision, compiled, last in (
         (Noting, "float32", False, False), (Noting, "float32", True, True), (Noting, "bfloat16", True, True),
-        (Library, "bfloat16", True, True), (Library, "float32", True, True), (Library, "float32", True, False), (Library, "bfloat16", True, False),
+        (Library, "bfloat16", True, True), (Library, "float32", True, True), (Library, "float32", True, False),
+        (Library, "bfloat16", True, False),
     ):  # fmt: skip
         runtime, program = make(), programs[make]
         backend = CudaBackend(runtime=runtime, precision=precision)  # type: ignore[arg-type]
