@@ -143,7 +143,7 @@ BLOCK = 256
 """Threads of a block in a row."""
 
 MOST = 416
-"""Threads of a block of places at most, if one place has no more: 13 of 128 channels, a row after the second pooling."""
+"""Threads of a block of places at most, if one place has no more: 13 of 128 channels, a row that is pooled second."""
 
 MOST_CHANNELS = 4 * 1024
 """All channels of a place are one block's, and no block has more threads."""
