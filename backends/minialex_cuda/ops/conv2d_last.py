@@ -441,8 +441,8 @@ def _mask_sums(storage: Storage, masks: bool) -> GridKernel:
                 p = np.uint32(s + many)
                 j = np.uint32(n + step)
         t = np.uint32(4 * (place * wide + lane))
-        for m in range(4):
-            shared[np.uint32(t + m)] = total[m]
+        for number in range(4):
+            shared[np.uint32(t + number)] = total[number]
         return c
 
     def second(tile, chunk, _, lane, place, shared, c, dy, y, out, sums, places, each, wide, many, words):
