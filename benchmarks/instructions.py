@@ -150,11 +150,12 @@ def launches() -> dict[str, Launch]:
     plan = Plan(variants.build(recipe), ("cuda:0", "cuda:0"), recipe)
     programs = {
         make: record(plan, "train", batch, ("cuda:0", "cuda:1"))
-        for make, batch in ((Noting, BATCH), (Library, LIBRARY_BATCH))
+        for make, batch in ((Noting, BATCH), (Library, LIBRARY_BATCH), (Unfused, LIBRARY_BATCH))
     }
     for make, precision, compiled, last in (
         (Noting, "float32", False, False), (Noting, "float32", True, True), (Noting, "bfloat16", True, True),
-        (Unfused, "bfloat16", True, True), (Library, "float32", True, False), (Library, "bfloat16", True, False),
+        (Unfused, "bfloat16", True, True), (Unfused, "float32", True, True), (Library, "float32", True, False),
+        (Library, "bfloat16", True, False),
     ):  # fmt: skip
         runtime, program = make(), programs[make]
         backend = CudaBackend(runtime=runtime, precision=precision)  # type: ignore[arg-type]
@@ -197,8 +198,8 @@ def _others(backend: CudaBackend) -> None:
     backend.scale(x, 2.0)
     on = backend.place("cuda:0")
     for storage in STORAGES:
-        x = on.empty((BATCH, 55, 55, 48), storage.dtype)
-        first = on.empty((BATCH, 3, 224, 224), np.float32)
+        x = on.empty((LIBRARY_BATCH, 55, 55, 48), storage.dtype)
+        first = on.empty((LIBRARY_BATCH, 3, 224, 224), np.float32)
         with patch.object(on, "precision", storage.name):
             channels_last.to_last(on, channels_last.to_first(on, x))
             conv2d_last.space_to_depth(on, first, stride=4, padding=((0, 3), (0, 3)), kernel=(11, 11))

@@ -21,7 +21,6 @@ from minialex_cuda.ops.conv2d_library import output_size
 from minialex_cuda.ops.words import (
     BLOCK,
     FLOAT32,
-    MOST,
     PAIRS,
     STORAGES,
     ZEROS,
@@ -348,15 +347,15 @@ EACH, AT_ONCE = 32, 4
 ENOUGH = 528
 """Blocks that fill a device: with fewer, threads add up fewer places each."""
 
-WIDE = 96
-"""Words of a place that one block has; more of them are cut into pieces of a warp's 32."""
+WIDE, THREADS = 96, 384
+"""Words of a place that one block has, more of them are cut into pieces of a warp's 32; and threads of a block."""
 
 
 def _rows_grid(places: int, K: int, each: int) -> Grid:
     """Blocks (places, words) of threads (word, place), each with so many places."""
     words = K // 4
     wide = words if words <= WIDE else 32
-    many = max(min(MOST // max(wide, 1), places), 1)
+    many = max(min(THREADS // max(wide, 1), places), 1)
     return Grid((-(-places // (each * many)), -(-words // max(wide, 1)), 1), (wide, many, 1), 4 * wide * many)
 
 
@@ -445,8 +444,8 @@ def _mask_sums(storage: Storage, masks: bool) -> GridKernel:
                 p = np.uint32(s + many)
                 j = np.uint32(n + step)
         t = np.uint32(4 * (place * wide + lane))
-        for m in range(4):
-            shared[np.uint32(t + m)] = total[m]
+        for number in range(4):
+            shared[np.uint32(t + number)] = total[number]
         return c
 
     def second(tile, chunk, _, lane, place, shared, c, dy, y, out, sums, places, each, wide, many, words):

@@ -40,8 +40,8 @@ SIZE, STRIDE = 3, 2
 WINDOWS = (3, 5)
 """Of normalisation: how many channels."""
 
-DOWN = 9
-"""Windows that a thread goes down."""
+DOWN, ENOUGH = 9, 512
+"""Windows that a thread goes down at most, and how many blocks fill a device: with fewer it goes down fewer."""
 
 _ZERO = np.float32(0)
 _LEAST = (np.float32(-math.inf),) * 4
@@ -137,14 +137,14 @@ def _forward(storage: Storage, window: int) -> GridKernel:
 
     row = function(in_row)
 
-    def body(tile, strip, n, c, place, x, y, where, H, W, P, Q, words, many, k, alpha, beta):
+    def body(tile, strip, n, c, place, x, y, where, H, W, P, Q, words, many, down, k, alpha, beta):
         """y = the largest (normalised) x of a window, where = its place within the window, in row order."""
         q = np.int32(tile * many + place)
         if q >= Q:
             return
         image = image_at(n, H, W, words)
-        above, at = row(x, image, np.int32(2 * DOWN * strip), q, c, H, W, words, k, alpha, beta, 0)
-        for p in range(DOWN * strip, min(DOWN * strip + DOWN, P)):
+        above, at = row(x, image, np.int32(2 * np.int32(down * strip)), q, c, H, W, words, k, alpha, beta, 0)
+        for p in range(np.int32(down * strip), min(np.int32(down * strip + down), P)):
             middle, there = row(x, image, np.int32(2 * p + 1), q, c, H, W, words, k, alpha, beta, 3)
             best, found = _largest(above, at, middle, there)
             above, at = row(x, image, np.int32(2 * p + 2), q, c, H, W, words, k, alpha, beta, 6)
@@ -330,10 +330,11 @@ def norm_pool(
     (N, H, W, C), storage = x.shape, storage_of(x)
     P, Q = (pool_size(n, size, stride, ceil) for n in (H, W))
     y, where = on.empty((N, P, Q, C), x.dtype), on.empty((N, P, Q, C), np.uint8)
-    grid = over_places(N, -(-P // DOWN), Q, C)
+    down = max(2, min(DOWN, over_places(N, P, Q, C).blocks[0] * N * P // ENOUGH))
+    grid = over_places(N, -(-P // down), Q, C)
     on.launch(
         FORWARD[storage.name, window], grid, storage.words(on, x), storage.words(on, y), in_words(on, where),
-        H, W, P, Q, C // 4, grid.threads[1], *map(np.float32, (k, alpha, beta)),
+        H, W, P, Q, C // 4, grid.threads[1], down, *map(np.float32, (k, alpha, beta)),
     )  # fmt: skip
     return y, where
 

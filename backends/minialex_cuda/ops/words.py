@@ -142,8 +142,8 @@ def storage_for(precision: str) -> Storage:
 BLOCK = 256
 """Threads of a block in a row."""
 
-MOST = 384
-"""Threads of a block of places at most, if one place has no more."""
+MOST = 416
+"""Threads of a block of places at most, if one place has no more: 13 of 128 channels, a row that is pooled second."""
 
 MOST_CHANNELS = 4 * 1024
 """All channels of a place are one block's, and no block has more threads."""
