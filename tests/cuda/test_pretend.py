@@ -327,7 +327,7 @@ def test_the_script_spends_no_time_on_what_cannot_be(tmp_path: Path) -> None:
     (kept / "tf32.status").write_text("ended well after 100 s\n", encoding="utf-8")
     late = script(LIMIT="5")
     lines = [line for line in late.stdout.splitlines() if line.startswith("== ")]
-    assert lines[0] == "== bfloat16: left for the next call"
+    assert lines[0] == "== kit-float32: left for the next call"
     assert lines[-1] == "== proof: left for the next call"
     assert not {"machine", "tf32"} & {line.split()[1].rstrip(":") for line in lines}
     (kept / "machine.status").write_text("ended well after 20 s\nboot another\n", encoding="utf-8")
