@@ -11,7 +11,8 @@
 # the seconds of the whole call (570): a part is not begun with less than half its time, and is left for the next call.
 # After each part all that there is goes into $OUT/device.tar and $OUT/summary.txt (OUT: build/device). To go on later,
 # also on another machine, unpack device.tar in the source tree and call this again: parts that ended well are not done
-# again, those that failed come last (KEPT: where results lie, benchmarks/results/device).
+# again, those that failed come last (KEPT: where results lie, build/device-kept; to record them, copy it over
+# benchmarks/results/device, from which nothing is read here: what another commit did need not be true of this one).
 #
 # REHEARSAL=1 does it all without a device, on the pretend driver of tests/cuda, with small networks and few steps; what
 # comes out is nowhere near a device's figures. PYTHON must have cupy, numba-cuda and the others; gcc is needed, too.
@@ -39,7 +40,7 @@ OUT=${OUT:-build/device}
 LIMIT=${LIMIT:-570}
 PYTHON=${PYTHON:-python3}
 SITE=${SITE:-/tmp/minialex-site}
-kept=${KEPT:-benchmarks/results/device}
+kept=${KEPT:-build/device-kept}
 mkdir -p "$OUT" "$kept"
 
 # numba-cuda looks for NVVM and its libdevice in CUDA_HOME; an nvcc on the path may be a wrapper that lies elsewhere

@@ -371,6 +371,13 @@ def test_the_script_for_a_device_of_minutes_runs(tmp_path: Path) -> None:
     assert "machine: ended well after" in summary
 
 
+def test_the_script_takes_no_recorded_result_for_its_own() -> None:
+    """They are of another commit: parts that ended well then would be left out."""
+    text = (ROOT / "benchmarks" / "device.sh").read_text(encoding="utf-8")
+    code = [line for line in text.splitlines() if not line.startswith("#")]
+    assert not any("results/device" in line for line in code)
+
+
 def test_the_script_spends_no_time_on_what_cannot_be(tmp_path: Path) -> None:
     """What is done is not done again, what failed comes last, and what has not half its time waits."""
     script, kept = script_of(tmp_path), tmp_path / "kept"
@@ -381,7 +388,7 @@ def test_the_script_spends_no_time_on_what_cannot_be(tmp_path: Path) -> None:
     (kept / "tf32.status").write_text("ended well after 100 s\n", encoding="utf-8")
     late = script(LIMIT="5")
     lines = [line for line in late.stdout.splitlines() if line.startswith("== ")]
-    assert lines[0] == "== bfloat16: left for the next call"
+    assert lines[0] == "== kit-float32: left for the next call"
     assert lines[-1] == "== proof: left for the next call"
     assert not {"machine", "tf32"} & {line.split()[1].rstrip(":") for line in lines}
     (kept / "machine.status").write_text("ended well after 20 s\nboot another\n", encoding="utf-8")
