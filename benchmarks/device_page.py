@@ -228,11 +228,12 @@ def fed(entries: Sequence[Mapping[str, Any]]) -> str:
     return table(head, rows, "<>>>>")
 
 
-def aims(entries: Sequence[Mapping[str, Any]]) -> str:
+def aims(entries: Sequence[Mapping[str, Any]], memory: float | None = None) -> str:
     """The goals that were set, met or not."""
     words = {True: "met", False: "**not met**", None: "not known"}
     rows = [
-        [one.goal, one.measured if one.measured != "not measured" else "–", words[one.met]] for one in goals(entries)
+        [one.goal, one.measured if one.measured != "not measured" else "–", words[one.met]]
+        for one in goals(entries, memory)
     ]
     return table(["goal, set for one H200", "measured", ""], rows, "<<<")
 
@@ -422,7 +423,8 @@ def page(found: Mapping[str, Any]) -> str:
         texts.append("The tuned peer has **not been timed on a device yet**; beside stands the plain one alone.\n")
     texts += ["### Beside what the card allows\n", ALLOWED, allowed(entries, predicted)]
     texts += ["### With the data\n", "Images come from the host's memory through the library's loader.\n", fed(entries)]
-    texts += ["### Goals\n", aims(entries)]
+    rates = next(iter(next(iter(found.values()))["rates"].values()))
+    texts += ["### Goals\n", aims(entries, rates["copy"])]
     if first:
         shown = f"![{words_of(first)}](made/device/step.png){{ loading=lazy }}\n"
         texts += ["### Where the time of a step goes\n", shown, BARS, longest(first)]

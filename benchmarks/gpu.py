@@ -453,7 +453,7 @@ class Benchmark:
 
     def write(self) -> None:
         """Write down what was found until now."""
-        self.found["goals"] = [asdict(goal) for goal in goals(self.found["entries"])]
+        self.found["goals"] = [asdict(goal) for goal in goals(self.found["entries"], self.rates.copy)]
         self.options.out.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_json(self.options.out, self.found)
 
@@ -461,7 +461,7 @@ class Benchmark:
 def table(found: Mapping[str, Any]) -> str:
     """The results as Markdown: goals, steps and end to end, then layers."""
     lines = [
-        *table_of_goals(found["entries"]),
+        *table_of_goals(found["entries"], next(iter(found["rates"].values()))["copy"]),
         "",
         "| precision | batch | floor | minialex | of the floor's speed | device busy | one column | PyTorch eager "
         "| torch.compile | tuned | quicker / minialex | end to end, images/s: minialex, eager, compiled, tuned |",

@@ -7,6 +7,8 @@ the quickest.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import cupy
@@ -17,6 +19,8 @@ from minialex_cuda.runtime.protocol import Convolution
 
 CALLS, TRIES, ENOUGH = 5, 3, 10_000
 """Calls of one graph; replays, of which the quickest counts; microseconds after which there is no further replay."""
+SECONDS = 2.0
+"""After so long no other plan of a convolution is begun: there are slow ones that take a second, or as long to build."""
 HOPELESS = 1.25
 """Times the quickest plan so far: one that took longer is not tried again."""
 
@@ -51,7 +55,10 @@ class Timer:
         operands = [self._random(size, kind) for size in sizes(it)]
         bias = [self._no_numbers(it.K, kind)] if it.bias else []
         found: list[Timed] = []
+        began = time.perf_counter()
         for ready in plans.ready():
+            if found and time.perf_counter() - began > SECONDS:
+                break
             if found and ready.workspace > ROOM:
                 continue
             quickest = min((one.microseconds for one in found), default=float("inf"))
@@ -100,8 +107,9 @@ class Timer:
         def call() -> None:
             plans.execute(self._handle, ready, *addresses)
 
-        call()
-        stream.synchronize()
+        first = self._between(call)  # with whatever is loaded for it
+        if first > 4 * HOPELESS * quickest:
+            return round(first, 2)
         stream.begin_capture()
         try:
             for _ in range(CALLS):
@@ -110,13 +118,17 @@ class Timer:
             graph = stream.end_capture()
         best, spent = float("inf"), 0.0
         for _ in range(TRIES):
-            begin, end = cupy.cuda.Event(), cupy.cuda.Event()
-            begin.record(stream)
-            graph.launch(stream=stream)
-            end.record(stream)
-            end.synchronize()
-            best = min(best, 1e3 * cupy.cuda.get_elapsed_time(begin, end) / CALLS)
+            best = min(best, self._between(lambda: graph.launch(stream=stream)) / CALLS)
             spent += CALLS * best
             if best > HOPELESS * quickest or spent > ENOUGH:
                 break
         return round(best, 2)
+
+    def _between(self, work: Callable[[], object]) -> float:
+        """Microseconds of some work of the stream."""
+        begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+        begin.record(self._stream)
+        work()
+        end.record(self._stream)
+        end.synchronize()
+        return 1e3 * float(cupy.cuda.get_elapsed_time(begin, end))
