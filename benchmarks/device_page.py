@@ -134,15 +134,14 @@ def predictions(found: Mapping[str, Any]) -> dict[tuple[str, int], Any]:
     import step_model
 
     counted = json.loads(step_model.TABLE.read_text(encoding="utf-8"))
-    per_value = {name: row["per_value"] for name, row in counted.items()}
     timed = RESULTS / "convolutions.json"
     made = {}
     for precision, results in found.items():
-        name = next((known for known in step_model.ISSUED if known in card(results).lower()), None)
+        name = next((known for known in step_model.CHIPS if known in card(results).lower()), None)
         if name is None:
             continue
         rates = Rates(**next(iter(results["rates"].values())))
-        model = step_model.Model(rates, step_model.ISSUED[name], per_value)
+        model = step_model.Model(rates, step_model.chip(name), counted)
         model.convolutions = step_model.measured_convolutions(timed) if timed.exists() else {}
         for entry in results["entries"]:
             base, batch = load(results["recipe"]), entry["batch_size"]

@@ -44,9 +44,10 @@ def quickest(entry: Mapping[str, Any]) -> float | None:
 def columns_cost(entry: Mapping[str, Any]) -> float | None:
     """What two columns on one device cost over the same network computed together, as a share; None if not known.
 
-    An estimate, and named so in the table, beside what the network of one column takes, which has more connections: the
-    backend has no kernels that compute both columns of a layer at once, so there is nothing to measure. "Together" is what the step would take if it reached the part of its floor that the
-    network of one column reaches: same layers, one kernel where columns have two, nothing exchanged.
+    An estimate, and named so in the table, beside what the network of one column takes, which has more connections:
+    the backend has no kernels that compute both columns of a layer at once, so there is nothing to measure. "Together"
+    is what the step would take if it reached the part of its floor that the network of one column reaches: same layers,
+    one kernel where columns have two, nothing exchanged.
     """
     times = step(entry, OURS), step(entry, ONE_COLUMN)
     floors = entry.get("floor_seconds"), entry.get("floor_seconds_one_column")
@@ -96,9 +97,7 @@ def goals(entries: Sequence[Mapping[str, Any]], memory: float | None = None) -> 
             text = f"{precision}, batch 128: the device busy more than 90% of the time"
             found.append(_at_least(text, entry.get("busy"), 0.9, "{:.0%}"))
     for (precision, batch), entry in by.items():
-        text = (
-            f"{precision}, batch {batch:,}: two columns on one device take at most 10% more than one column's network"
-        )
+        text = f"{precision}, batch {batch:,}: two columns on one device take at most 10% more than one's network"
         two, one = step(entry, OURS), step(entry, ONE_COLUMN)
         more, cost = (two / one - 1 if two and one else None), columns_cost(entry)
         reached = "not measured" if more is None else f"{more:+.0%}"

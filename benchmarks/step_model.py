@@ -116,6 +116,12 @@ class Chip:
         return max(1.0, blocks / (self.many * max(fit, 1)))
 
 
+def chip(name: str) -> Chip:
+    """One that is known, by its short name."""
+    many, clock, shared = CHIPS[name]
+    return Chip(many, clock, shared << 10)
+
+
 @dataclass
 class Model:
     """A device.
@@ -304,8 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rates = KNOWN[options.device] if options.rates is None else next(iter(read(options.rates).values()))
     counted = json.loads(TABLE.read_text(encoding="utf-8"))
-    many, clock, shared = CHIPS[options.device]
-    model = Model(rates, Chip(many, clock, shared << 10), counted)
+    model = Model(rates, chip(options.device), counted)
     if options.convolutions is not None:
         model.convolutions = measured_convolutions(options.convolutions)
     for precision in options.precisions.split(","):

@@ -4,8 +4,8 @@ A small network of two columns with every kind of layer is recorded as a program
 same weights on the same images. Errors of single operations grow on their way through a network; by how much is
 found with the reference itself: the steps are run again in float64, and every result of every operation is moved at
 random within a share of that operation's bound (`minialex.conformance.bounds`). The backend may be as far from the
-reference as `MARGIN` times the farthest of such runs, array by array in the largest norm. A matrix unit may cut operands
-off as it takes them as tf32, always towards zero, which no random numbers are like: one more run does that.
+reference as `MARGIN` times the farthest of such runs, array by array in the largest norm. A matrix unit may cut
+operands off as it takes them as tf32, always towards zero, which no random numbers are like: one more run does that.
 """
 
 from __future__ import annotations

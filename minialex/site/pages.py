@@ -153,8 +153,8 @@ def notebook_pages(folder: Path) -> list[str]:
         names.append(f"{name}.md")
         rows.append([name[:2], f"[{title}]({name}.md)"])
     intro = (
-        "# The course\n\nOne notebook for each innovation of the paper, in order. Each has the idea, the reference operation "
-        "from its source, a small experiment, the recorded study, and exercises that a cell checks.\n\n"
+        "# The course\n\nOne notebook for each innovation of the paper, in order. Each has the idea, the reference "
+        "operation from its source, a small experiment, the recorded study, and exercises that a cell checks.\n\n"
         "<!-- not run: it installs, and Jupyter never ends -->\n```bash\npip "
         'install "minialex[notebooks]"\nminialex notebooks course\njupyter lab course\n```\n\nFor a course: '
         "[Teaching with minialex](../../how-to/teach.md).\n\n"

@@ -20,7 +20,7 @@ from minialex_cuda.runtime.protocol import Convolution
 CALLS, TRIES, ENOUGH = 5, 3, 10_000
 """Calls of one graph; replays, of which the quickest counts; microseconds after which there is no further replay."""
 SECONDS = 2.0
-"""After so long no other plan of a convolution is begun: there are slow ones that take a second, or as long to build."""
+"""After so long no other plan of a convolution is begun: some take a second, or as long to build."""
 HOPELESS = 1.25
 """Times the quickest plan so far: one that took longer is not tried again."""
 
