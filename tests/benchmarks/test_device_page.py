@@ -72,8 +72,10 @@ def results(tuned: bool = True) -> dict[str, Any]:
 
 @pytest.fixture
 def kept(page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of results in the place of the recorded ones."""
+    """A folder of results in the place of the recorded ones, and a reason."""
     monkeypatch.setattr(page, "RESULTS", tmp_path / "kept")
+    (tmp_path / "device.toml").write_text('column_sums = "one block adds up long columns"\n', encoding="utf-8")
+    monkeypatch.setattr(page, "REASONS", tmp_path / "device.toml")
     (tmp_path / "kept").mkdir()
     return tmp_path / "kept"
 
@@ -100,7 +102,7 @@ def test_a_page_is_what_was_recorded(page: Any, kept: Path, tmp_path: Path) -> N
     assert "not been timed" not in text
     assert "| 6,000 | 10 | `fprop, 48 x 57` | convolutions |" in text, "what was asked for, where names say nothing"
     assert "`cutlass_fprop`" in text
-    assert "`column_sums`: one to three blocks" in text
+    assert "`column_sums`: one block adds up long columns" in text
     assert (out / "step.png").read_bytes().startswith(b"\x89PNG")
     took = (out / "took.md").read_text(encoding="utf-8")
     assert took in text
