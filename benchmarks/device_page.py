@@ -22,6 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "backends"), str(ROOT / "benchmarks")]
 
 from minialex.figures import pictures  # noqa: E402
 from minialex.recipe.toml import load  # noqa: E402
+from minialex.speed import machine as machine_of  # noqa: E402
 from minialex.speed.rates import Rates  # noqa: E402
 from minialex.storage.atomic import write_bytes, write_text  # noqa: E402
 
@@ -39,6 +40,8 @@ PARTS = {
     "kit-float32": "the conformance kit, float32",
     "kit-bfloat16": "graphs, streams and the kit, bfloat16",
     "kit-tf32": "graphs, streams and the kit, tf32",
+    "train": "the paper's network learns photographs, is stopped, goes on, is evaluated; the README's command gives "
+    "the same bits with both columns named and stopped on the way",
     "memory": "a thousand steps lose no memory",
     "bfloat16": "the step's time, bfloat16",
     "tf32": "the step's time, tf32",
@@ -107,9 +110,9 @@ def text_of(name: str) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def recorded() -> dict[str, Any]:
-    """What `gpu.py` wrote, by precision."""
-    found = {precision: read(f"{precision}.json") for precision in PRECISIONS}
+def recorded(earlier: str = "") -> dict[str, Any]:
+    """What `gpu.py` wrote, by precision; of an earlier run if its folder is named."""
+    found = {precision: read(f"{earlier}{precision}.json") for precision in PRECISIONS}
     return {precision: results for precision, results in found.items() if results and results["entries"]}
 
 
@@ -151,6 +154,12 @@ def predictions(found: Mapping[str, Any]) -> dict[tuple[str, int], Any]:
     return made
 
 
+def commands(found: Mapping[str, Any]) -> str:
+    """What was typed."""
+    lines = "\n".join(machine_of.anywhere(results["command"]) for results in found.values())
+    return f"```text\n{lines}\n```\n"
+
+
 def where(found: Mapping[str, Any]) -> str:
     """Cards, machines, versions, dates and commands; those of several precisions once."""
     log = text_of("machine.log")
@@ -166,10 +175,9 @@ def where(found: Mapping[str, Any]) -> str:
         )
         told.setdefault(text, []).append(precision)
     lines = [f"- {', '.join(precisions)}: {text}." for text, precisions in told.items()]
-    commands = "\n".join(results["command"] for results in found.values())
     return (
-        f"Recorded in `benchmarks/results/device` by `bash benchmarks/device.sh`.{around}\n\n" + "\n".join(lines)
-        + f"\n\n```text\n{commands}\n```\n"
+        f"Recorded in `benchmarks/results/device`; `bash benchmarks/device.sh` does it again.{around}\n\n"
+        + "\n".join(lines) + f"\n\n{commands(found)}"
     )  # fmt: skip
 
 
@@ -227,6 +235,9 @@ def fed(entries: Sequence[Mapping[str, Any]]) -> str:
     return table(head, rows, "<>>>>")
 
 
+AIMS = ["goal, set for one H200", "measured", ""]
+
+
 def aims(entries: Sequence[Mapping[str, Any]], memory: float | None = None) -> str:
     """The goals that were set, met or not."""
     words = {True: "met", False: "**not met**", None: "not known"}
@@ -234,7 +245,7 @@ def aims(entries: Sequence[Mapping[str, Any]], memory: float | None = None) -> s
         [one.goal, one.measured if one.measured != "not measured" else "–", words[one.met]]
         for one in goals(entries, memory)
     ]
-    return table(["goal, set for one H200", "measured", ""], rows, "<<<")
+    return table(AIMS, rows, "<<<")
 
 
 def kernels_of(entry: Mapping[str, Any], side: str) -> list[dict[str, Any]]:
@@ -404,6 +415,13 @@ allow](two-gpus.md#the-floor-of-a-step); *busy* says how much of the time the ca
 BARS = """A bar is as long as its side's step takes. Its parts are shares of the time of all kernels, since those of two
 columns overlap; a kernel's name tells the kind, and *others* are those beyond the thirty longest.
 """
+EARLIER = """In the run above PyTorch was not timed: the card was there for minutes, and they went into the proof. In
+the first run, on another machine with such a card and with the kernels and plans of before, it was timed beside ours:
+"""
+LEARNED = """The longest kernels of that run told what to mend: sums over places that one block added up, plans of cuDNN
+that nobody had timed, bias and ReLU in a pass of their own (see [one kernel in four versions](how-to/one-kernel.md) and
+[which plan of cuDNN](two-gpus.md#which-plan-of-cudnn-and-the-same-bits)).
+"""
 MODEL = """The model adds up, for all that a step asks for, the longest of its bytes, its products and its instructions
 at the card's measured rates; convolutions take the time of the quickest plan that was timed alone. Of single kernels
 only the longest are kept, so some calls may be missing.
@@ -416,17 +434,32 @@ def page(found: Mapping[str, Any]) -> str:
     if not entries:
         return NOTHING
     predicted, reasons = predictions(found), tomllib.loads(REASONS.read_text(encoding="utf-8"))
-    first = next((entry for entry in entries if drawn(entry)), None)
-    texts = [where(found), "### A step beside PyTorch\n", steps(entries), ABOUT]
-    if not any(step(entry, TUNED) for entry in entries):
+    before = entries_of(first_run := recorded("first/"))
+    shown_entry = next((entry for entry in [*entries, *before] if drawn(entry) not in ([], [OURS])), None)
+    texts = [where(found), "### A step beside PyTorch\n", steps(entries)]
+    if before:
+        texts += [EARLIER, commands(first_run), steps(before), LEARNED]
+    texts.append(ABOUT)
+    if not any(step(entry, TUNED) for entry in [*entries, *before]):
         texts.append("The tuned peer has **not been timed on a device yet**; beside stands the plain one alone.\n")
     texts += ["### Beside what the card allows\n", ALLOWED, allowed(entries, predicted)]
     texts += ["### With the data\n", "Images come from the host's memory through the library's loader.\n", fed(entries)]
     rates = next(iter(next(iter(found.values()))["rates"].values()))
     texts += ["### Goals\n", aims(entries, rates["copy"])]
-    if first:
-        shown = f"![{words_of(first)}](made/device/step.png){{ loading=lazy }}\n"
-        texts += ["### Where the time of a step goes\n", shown, BARS, longest(first)]
+    if before:
+        ratios = [one for one in aims(before).splitlines(keepends=True) if "torch.compile" in one and "–" not in one]
+        texts.append(f"And in the first run:\n\n{table(AIMS, [], '<<<')}{''.join(ratios)}")
+    texts += ["### Where the time of a step goes\n"]
+    if shown_entry:
+        if shown_entry in before:
+            texts.append("In the first run:\n")
+        texts += [f"![{words_of(shown_entry)}](made/device/step.png){{ loading=lazy }}\n", BARS]
+        if shown_entry in before:
+            texts.append(longest(shown_entry))
+    if shown_entry is not entries[0]:
+        texts += ["Now:\n" if shown_entry else "", longest(entries[0])]
+    else:
+        texts.append(longest(entries[0]))
     compared = [
         f"#### {named(entry)}\n\n{beside(entry, predicted[key], reasons)}"
         for entry in entries
@@ -443,7 +476,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = recorded()
     for name, text in (("gpu", page(found)), ("took", took()), ("said", said(found)), ("norm", norm(found))):
         write_text(folder / f"{name}.md", text)
-    first = next((entry for entry in entries_of(found) if drawn(entry)), None)
+    entries = [*entries_of(found), *entries_of(recorded("first/"))]
+    first = next((entry for entry in entries if drawn(entry) not in ([], [OURS])), None)
     if first:
         write_bytes(folder / "step.png", picture(first))
     return 0
