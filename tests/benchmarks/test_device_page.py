@@ -115,6 +115,20 @@ def test_a_page_is_what_was_recorded(page: Any, kept: Path, tmp_path: Path) -> N
     assert "300 µs forward and 200 µs backward, 5% of" in page.norm(page.recorded())
 
 
+def test_every_part_of_the_script_is_told_of(page: Any) -> None:
+    script = (ROOT / "benchmarks" / "device.sh").read_text(encoding="utf-8").partition("parts='")[2].partition("'")[0]
+    named = {line.split()[0]: line.split()[1] for line in script.strip().splitlines()}
+    assert set(page.PARTS) == set(named)
+    how = (ROOT / "docs" / "how-to" / "device.md").read_text(encoding="utf-8")
+    told: set[str] = set()
+    for names, limits in re.findall(r"^\| (`[^|]*) \| ([^|]*) s \|", how, re.MULTILINE):
+        parts = re.findall(r"`([^`]+)`", names)
+        told |= set(parts)
+        if " to " not in limits:
+            assert {named[part] for part in parts} == set(re.findall(r"\d+", limits)), parts
+    assert told == set(named)
+
+
 def test_what_is_missing_is_said(page: Any, kept: Path) -> None:
     assert page.page(page.recorded()) == page.NOTHING
     assert "not yet been run" in page.said({})
