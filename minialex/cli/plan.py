@@ -97,7 +97,7 @@ def plan(
         document("\n".join(table.markdown() for table in tables))
         document("\n".join(f"{remark}\n" for remark in remarks))
     else:
-        screen = console(least=100)
+        screen = console(least=100, fold=True)
         for table in tables:
             screen.print(table.rich())
         for remark in remarks:

@@ -46,6 +46,9 @@ class Split(Protocol):
 def read_into(split: Split, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
     """Read images to where they are wanted: by the part's own ``read_into`` if it has one, else with one copy more.
 
+    A class that says anew how its images are read, by a `read` of its own, is read by that: a ``read_into`` that it
+    inherits, or hands on from another part, knows nothing of it.
+
     Args:
         indices: which images, int64 [n]
         out: is filled, uint8 [n, 3, size, size]
@@ -53,11 +56,13 @@ def read_into(split: Split, indices: NDArray[np.int64], out: NDArray[np.uint8]) 
     Raises:
         DataError: an image that cannot be read, or images of another shape or dtype than `out`
     """
-    own = getattr(split, "read_into", None)
-    if own is not None:
-        own(indices, out)
-        return
-    found = split.read(indices)
+    for names in (getattr(split, "__dict__", {}), *map(vars, type(split).__mro__)):
+        if "read" in names or "read_into" in names:
+            if names.get("read_into") is not None:
+                split.read_into(indices, out)  # type: ignore[attr-defined]
+                return
+            break
+    found = np.asarray(split.read(indices))
     if (found.shape, found.dtype) != (out.shape, out.dtype):
         raise DataError(
             f"{type(split).__name__}: images are {found.dtype} {list(found.shape)}, expected {out.dtype} "

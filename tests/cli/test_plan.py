@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -280,3 +281,16 @@ def test_what_is_said_of_many_devices(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
 ) -> None:
     assert said in error(capsys, *arguments)
+
+
+@pytest.mark.parametrize("devices", ["h100", "h200,h200"])
+def test_on_a_terminal_of_80_columns_it_is_folded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, devices: str
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    said = re.sub(r"\x1b\[[0-9;]*m", "", plan(capsys, "--devices", devices, "--batch-size", "1024", "--energy"))
+    assert max(map(len, said.splitlines())) <= 80
+    assert "floor's speed" in said
+    monkeypatch.delenv("FORCE_COLOR")
+    assert max(map(len, plan(capsys, "--devices", devices).splitlines())) == 100, "a file has whole lines"

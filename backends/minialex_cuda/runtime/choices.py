@@ -18,6 +18,8 @@ import json
 import logging
 import os
 import re
+import secrets
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -25,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 VARIABLE, OFF = "MINIALEX_CUDA_PLANS", "off"
+MOST_BYTES = 1 << 20
+"""Of a file that is read: a choice has some hundred."""
 
 logger = logging.getLogger("minialex.cuda")
 
@@ -37,7 +41,7 @@ def folder() -> Path | None:
     """
     named = os.environ.get(VARIABLE)
     if named:
-        return None if named.lower() == OFF else Path(named).expanduser()
+        return None if named.lower() == OFF else Path(named).expanduser().absolute()
     if os.name == "nt":
         cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     else:
@@ -56,7 +60,7 @@ def opened() -> Path | None:
     except (OSError, RuntimeError) as error:
         logger.warning(
             "which plans of cuDNN are the quickest cannot be kept on disk (%s), so none is timed: each convolution"
-            " takes cuDNN's first, up to twice as slow. Set %s to a folder that can be written, or to %s.",
+            " takes cuDNN's first, on an H100 up to 1.6 times as slow. Set %s to a folder that can be written, or to %s.",
             error, VARIABLE, OFF,
         )  # fmt: skip
         return None
@@ -69,6 +73,9 @@ def finding() -> str:
         found = folder()
         if found is None:
             return f"{VARIABLE}={OFF}: convolutions take the first, and none is timed"
+        there = next(place for place in (found, *found.parents) if os.path.lexists(place))
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            return f"cannot be kept in {found}: convolutions take the first, and none is timed"
         kept = len(list(found.glob("*.json")))
     except (OSError, RuntimeError) as error:
         return f"cannot be kept on disk ({error}): convolutions take the first, and none is timed"
@@ -104,25 +111,29 @@ def settled(where: Path, asked: Mapping[str, Any], choose: Callable[[], dict[str
 
 def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
+        known = path.stat()
+        if not stat.S_ISREG(known.st_mode) or known.st_size > MOST_BYTES:  # a pipe would be waited for
+            raise ValueError(f"no file of at most {MOST_BYTES:,} bytes")
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found["asked"] == asked and isinstance(found["plan"], str | None):
+        note = found.get("note", "") if isinstance(found["plan"], str) else found["note"]
+        if found["asked"] == asked and isinstance(found["plan"], str | None) and isinstance(note, str):
             return dict(found)
         reason = "it is of something else"
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
     logger.warning("%s is damaged (%s): plans of cuDNN are timed again; remove the file", path, reason)
     return None
 
 
 def _publish(path: Path, choice: Mapping[str, Any]) -> None:
-    """Put a file under its name, whole, unless there is one by now."""
-    descriptor, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    """Put a file under its name, whole, unless there is one by now; others may read it, where the user lets them."""
+    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}")
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:
+        with temporary.open("x", encoding="utf-8") as file:
             file.write(json.dumps(choice, indent=1) + "\n")
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
     finally:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)

@@ -250,11 +250,17 @@ class StoreSplit:
             with path.open("rb") as file:
                 nbytes = os.fstat(file.fileno()).st_size
                 if nbytes != expected:
-                    raise DataError(f"{path}: {nbytes:,} bytes, expected {expected:,}; {_AGAIN}")
+                    raise self._wrong_size(number, nbytes)
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from None
         return mapped, np.frombuffer(mapped, np.uint8).reshape(count, 3, size, size)
+
+    def _wrong_size(self, number: int, nbytes: int) -> DataError:
+        expected = self.manifest.shards[self.part][number].images * 3 * self.size**2
+        return DataError(
+            f"{images_path(self.folder, self.part, number)}: {nbytes:,} bytes, expected {expected:,}; {_AGAIN}"
+        )
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The images at some indices, uint8 [n, 3, size, size]; each is compared with its checksum the first time.
@@ -280,7 +286,9 @@ class StoreSplit:
                 first = image * nbytes // mmap.PAGESIZE * mmap.PAGESIZE
                 pages.madvise(mmap.MADV_WILLNEED, first, (image + 1) * nbytes - first)
         rows, new = order.tolist(), (~self._verified[indices[order]]).tolist()
-        for place, (row, image, (_, pixels)) in enumerate(zip(rows, images, shards, strict=True)):
+        for place, (row, image, (pages, pixels)) in enumerate(zip(rows, images, shards, strict=True)):
+            if pages.size() != len(pages):  # the file was cut short since: its pages would end the process
+                raise self._wrong_size(int(numbers[place]), pages.size())
             out[row] = pixels[image]
             if new[place]:  # two threads may do this at once: they find the same
                 index = int(indices[row])

@@ -39,15 +39,36 @@ def test_another_card_version_or_shape_is_another_choice(tmp_path: Path, other: 
     assert choices.settled(tmp_path, ASKED, never)["plan"] == "one"
 
 
+HOSTILE = [
+    "[" * 100_000,
+    '{"asked":' * 100_000,
+    '{"plan":' + "9" * 9_999 + "}",
+    " " * (2 << 20),
+    "[" + "0," * 10 + "0]",
+]
+
+
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", "{}", '{"plan": "eng65"}', '{"asked": {}, "plan": "eng65"}', "\x00\xff", "dir"]
-)
+    "text",
+    ["", "{", "[]", "null", "{}", '{"plan": "eng65"}', '{"asked": {}, "plan": "eng65"}', "\x00\xff", "dir", "pipe",
+     "no note", "note", *HOSTILE],
+    ids=lambda text: text[:8].strip(),
+)  # fmt: skip
 def test_a_damaged_file_is_said_and_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str) -> None:
     choices.settled(tmp_path, ASKED, lambda: {"plan": "old"})
     (file,) = tmp_path.iterdir()
     if text == "dir":
         file.unlink()
         file.mkdir()
+    elif text == "pipe":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("no pipes here")
+        file.unlink()
+        os.mkfifo(file)
+    elif "note" in text:  # without a plan there is a reason
+        file.write_text(
+            json.dumps({**json.loads(file.read_text()), "plan": None, **({"note": 1} if text == "note" else {})})
+        )
     else:
         file.write_bytes(text.encode("latin-1"))
     for choose in (lambda: {"plan": "new"}, never):
@@ -61,6 +82,17 @@ def test_a_choice_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         choices.settled(tmp_path, ASKED, never)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no modes of files")
+def test_who_shares_the_folder_may_read_a_choice(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        choices.settled(tmp_path, ASKED, lambda: {"plan": "one"})
+    finally:
+        os.umask(before)
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o644
 
 
 RACE = """
@@ -108,6 +140,10 @@ def test_where_choices_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert (tmp_path / "minialex" / "cuda").is_dir()
     monkeypatch.setenv("MINIALEX_CUDA_PLANS", str(tmp_path / "shared"))
     assert choices.opened() == tmp_path / "shared"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINIALEX_CUDA_PLANS", "shared")
+    assert choices.opened() == tmp_path / "shared"
+    assert choices.finding().endswith(f"the choices are in {tmp_path / 'shared'}")
     monkeypatch.setenv("MINIALEX_CUDA_PLANS", "off")
     assert choices.opened() is None
     assert "none is timed" in choices.finding()
@@ -121,6 +157,7 @@ def test_a_folder_that_cannot_be_written_is_said(
     with caplog.at_level(logging.WARNING, "minialex"):
         assert choices.opened() is None
     assert "none is timed: each convolution takes cuDNN's first" in caplog.text
+    assert choices.finding().startswith(f"cannot be kept in {tmp_path / 'file'}: ")
 
     def link(source: str, target: str) -> None:
         raise OSError(95, "Operation not supported")
