@@ -24,7 +24,6 @@ from minialex.speed import machine  # noqa: E402
 from minialex.storage import atomic  # noqa: E402
 from minialex_cuda.runtime.cudnn import PLANS, Plans, frontend, handle  # noqa: E402
 from minialex_cuda.runtime.protocol import PRECISIONS, Convolution  # noqa: E402
-from minialex_cuda.runtime.timing import Timer  # noqa: E402
 
 from convolutions import KINDS, LAYERS, OTHERS, convolution  # noqa: E402  isort: skip
 
@@ -41,6 +40,8 @@ class Times:
         self.cudnn: Any = frontend()
         if self.cudnn is None:
             raise SystemExit("error: there is no cuDNN here")
+        from minialex_cuda.runtime.timing import Timer  # needs CuPy, as the options do not
+
         self.handle, self.timer = handle(self.cudnn), Timer(self.cudnn)
 
     def plans(self, asked: Convolution) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ can, and it links to a driver's library, for which one that says "no device" wil
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -109,7 +110,11 @@ def planned(folder: Path, batch: int, precisions: str = "bfloat16,tf32,float32")
 
 
 if __name__ == "__main__":
-    where = made(Path(sys.argv[1]).expanduser().absolute(), sys.argv[2] if len(sys.argv) > 2 else None)
+    parser = argparse.ArgumentParser(description="Which plan cuDNN has for each of the paper's convolutions.")
+    parser.add_argument("folder", type=Path, help="with cuDNN; made, and cuDNN fetched (1 GB), if it is not there")
+    parser.add_argument("version", nargs="?", help="of cuDNN, to be fetched; else the newest")
+    options = parser.parse_args()
+    where = made(options.folder.expanduser().absolute(), options.version)
     for size in (128, 1024):
         told = planned(where, size)
         print(f"cuDNN {told['version']}, frontend {told['frontend']}, batch {size}:\n")

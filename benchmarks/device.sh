@@ -145,6 +145,13 @@ state() { # of a part: done, failed or new; another machine is looked at anew
   fi
 }
 
+for name in "$@"; do
+  if ! grep -q "^$name " <<<"$parts"; then
+    echo "error: there is no part '$name'; there are:" $(awk '{print $1}' <<<"$parts") >&2
+    exit 2
+  fi
+done
+
 export -f tests beside speed train convolutions doctor machine
 export REHEARSAL PYTHON kept GPU_OPTIONS CONV_OPTIONS TRAIN_OPTIONS SHAPES_OPTIONS PHOTOS
 wanted=" $* "

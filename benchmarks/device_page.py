@@ -9,6 +9,7 @@ card, and what `gpu.py` and `conv_table.py` wrote. The model's prediction is com
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -472,7 +473,9 @@ def page(found: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write all."""
-    (folder,) = map(Path, sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(description="What the site says of GPUs, from benchmarks/results/device.")
+    parser.add_argument("folder", type=Path, help="is made if need be")
+    folder = parser.parse_args(arguments).folder
     folder.mkdir(parents=True, exist_ok=True)
     found = recorded()
     for name, text in (("gpu", page(found)), ("took", took()), ("said", said(found)), ("norm", norm(found))):

@@ -54,7 +54,13 @@ def packages() -> None:
             print(name, version(name))
         except PackageNotFoundError:
             print(name, "-")
-    from cuda.pathfinder import load_nvidia_dynamic_lib
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+    except ImportError:
+        raise SystemExit(
+            "error: cuda-pathfinder is missing, which comes with cupy-cuda13x or numba-cuda: docs/how-to/device.md "
+            "says what this machine must have"
+        ) from None
 
     for name in ("cublas", "nvrtc", "nvvm", "nvJitLink"):
         try:

@@ -378,6 +378,15 @@ def test_the_script_takes_no_recorded_result_for_its_own() -> None:
     assert not any("results/device" in line for line in code)
 
 
+def test_the_script_knows_its_parts(tmp_path: Path) -> None:
+    """A part that is not there is an error, before anything is run."""
+    for name in ("mashine", "kit", "--help", ""):
+        done = script_of(tmp_path)("machine", name)
+        assert done.returncode == 2
+        assert f"error: there is no part '{name}'; there are: machine proof kit-float32 " in done.stderr
+        assert "==" not in done.stdout
+
+
 def test_the_script_spends_no_time_on_what_cannot_be(tmp_path: Path) -> None:
     """What is done is not done again, what failed comes last, and what has not half its time waits."""
     script, kept = script_of(tmp_path), tmp_path / "kept"

@@ -46,7 +46,7 @@ def folder() -> Path | None:
         cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     else:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "minialex" / "cuda"
+    return (cache / "minialex" / "cuda").absolute()
 
 
 def opened() -> Path | None:
