@@ -48,7 +48,6 @@ PARTS = {
     "tf32": "the step's time, tf32",
     "float32": "the step's time, float32",
     "bfloat16-256": "the step's time, bfloat16, one more batch size",
-    "train": "photographs learned through the command line, stopped and resumed; the README's command",
     "convolutions": "cuDNN's plans for every convolution, timed",
     "doctor": "`minialex doctor`",
 }
