@@ -60,7 +60,7 @@ def opened() -> Path | None:
     except (OSError, RuntimeError) as error:
         logger.warning(
             "which plans of cuDNN are the quickest cannot be kept on disk (%s), so none is timed: each convolution"
-            " takes cuDNN's first, on an H100 up to 1.6 times as slow. Set %s to a folder that can be written, or to %s.",
+            " takes cuDNN's first, up to 1.6 times as slow on an H100. Set %s to a folder that can be written, or %s.",
             error, VARIABLE, OFF,
         )  # fmt: skip
         return None
