@@ -230,8 +230,8 @@ def tuning_text(outcome: Outcome) -> str:
     study, parts = outcome.study, []
     for arm in study.arms:
         if curve := {} if arm.rate_of else search.tuning(study, arm):
-            means = ", ".join(f"{rate:g}: {_tried(values)}" for rate, values in curve.items())
-            parts.append(f"{arm.words}: {means}")
+            rate = search.best(curve)[0]
+            parts.append(f"{arm.words}: best at {rate:g} ({_tried(curve[rate])}), of {min(curve):g} to {max(curve):g}")
     return f"The search for learning rates of {study.title}, the measure against the rate. {'; '.join(parts)}."
 
 
