@@ -53,7 +53,11 @@ def test_every_picture_has_words(path):
             study = next(
                 (o["metadata"]["minialex"]["ablation"] for o in cell["outputs"] if "minialex" in o["metadata"]), ""
             )
-            assert words == (ablations.picture_text(ablations.recorded(study)) if study else cell["metadata"]["alt"])
+            if study:
+                outcome = ablations.recorded(study)
+                assert words in (ablations.picture_text(outcome), ablations.tuning_text(outcome))
+            else:
+                assert words == cell["metadata"]["alt"]
         assert pictures or "alt" not in cell["metadata"]
 
 
