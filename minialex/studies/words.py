@@ -28,7 +28,7 @@ from minialex.recipe.fields import Recipe
 from minialex.speed import machine
 from minialex.studies import search
 from minialex.studies.outcome import ArmResult, Outcome
-from minialex.studies.statistics import Estimate, estimate
+from minialex.studies.statistics import Estimate
 from minialex.studies.study import FullScale, key
 
 SHOWN = "shown at this scale"
@@ -195,7 +195,7 @@ def _goal(outcome: Outcome, arm: ArmResult, goal: str) -> str:
     if goal not in arm.goals:
         return ""
     values = [outcome.limits[arm.name] if value is None else value for value in arm.goals[goal]]
-    return f"{'≥ ' if None in arm.goals[goal] else ''}{estimate(values).mean:.{DIGITS['epochs']}f}"
+    return f"{'≥ ' if None in arm.goals[goal] else ''}{math.fsum(values) / len(values):.{DIGITS['epochs']}f}"
 
 
 def _published(outcome: Outcome, name: str, source: str) -> str:

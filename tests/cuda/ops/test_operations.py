@@ -63,6 +63,8 @@ def test_steps_of_a_unit_that_truncates_conform(monkeypatch: pytest.MonkeyPatch)
     """As an H100 does: errors of one sign add up from layer to layer."""
 
     def truncated(x: np.ndarray, precision: str) -> np.ndarray:
+        if precision != "tf32" or x.dtype != np.float32:
+            return x
         return (np.ascontiguousarray(x).view(np.uint32) >> np.uint32(13) << np.uint32(13)).view(np.float32)
 
     monkeypatch.setattr(fake, "rounded", truncated)
