@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -22,19 +23,20 @@ resource = pytest.importorskip("resource")
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits of the address space")
 
 TRAIN = """
-import resource, sys
+import resource, sys, threading
 from pathlib import Path
 import minialex
 import minialex.api.run
 from minialex.errors import ResourceError
 
+threading.stack_size(1 << 18)  # else every thread takes 8 MB, and how many there are is chance
 minialex.api.run.write_report = lambda paths, *_: paths.report.touch()  # takes a second
 backend, batch, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 choices = dict(backend=backend, threads=2 if backend == "numba" else None, kernels=(4,) * 5, features=(8, 8),
                validation_images=64, epochs=1, progress=False)
 minialex.train("shapes", **choices, train_images=16, batch_size=16, out=folder + "/first")  # what is compiled is, now
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (used + (66 << 20), resource.RLIM_INFINITY))
 try:
     run = minialex.train("shapes", **choices, train_images=1500, batch_size=batch, out=folder + "/run")
 except ResourceError as error:
@@ -48,7 +50,9 @@ else:
 def train(backend: str, batch: int, folder: Path) -> list[str]:
     folder.mkdir()
     words = [sys.executable, "-c", TRAIN, backend, str(batch), str(folder)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    # a heap for every thread would take 64 MB of the address space, or not
+    one_heap = {**os.environ, "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300, env=one_heap)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
