@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peer import plain_module
 from torch import Tensor, nn
 from torch.nn import functional
 
-from minialex.network.layers import Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU
+from minialex.network.layers import Conv2d, Flatten, Linear, LocalResponseNorm, ReLU
 from minialex.network.network import Network
 
 
@@ -142,15 +143,7 @@ class TunedPeer(nn.Module):
                 return Norm(layer)
             case ReLU():
                 return nn.ReLU()
-            case MaxPool2d():
-                return nn.MaxPool2d(layer.size, layer.stride, ceil_mode=layer.ceil)
-            case Flatten():
-                return nn.Flatten()
-            case Linear():
-                return nn.Linear(stage.seen[0], layer.features)
-            case Dropout():
-                return nn.Dropout(layer.rate)
-        raise ValueError(f"no peer of layer '{layer.name}'")
+        return plain_module(stage, layer)
 
     def arrange(self, x: Tensor) -> Tensor:
         """What `forward` takes, of images with their zeros around."""

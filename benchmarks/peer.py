@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,26 @@ class ColumnNorm(nn.Module):
         N, C, H, W = x.shape
         y: Tensor = functional.local_response_norm(x.view(N * self.columns, C // self.columns, H, W), *self.numbers)
         return y.view(N, C, H, W)
+
+
+def plain_module(stage: Any, layer: Any) -> nn.Module:
+    """PyTorch's module of a layer that every peer writes alike.
+
+    Raises
+    ------
+    ValueError
+        For a layer that has none.
+    """
+    match layer:
+        case MaxPool2d():
+            return nn.MaxPool2d(layer.size, layer.stride, ceil_mode=layer.ceil)
+        case Flatten():
+            return nn.Flatten()
+        case Linear():
+            return nn.Linear(stage.seen[0], layer.features)
+        case Dropout():
+            return nn.Dropout(layer.rate)
+    raise ValueError(f"no peer of layer '{layer.name}'")
 
 
 class Peer(nn.Module):
@@ -73,15 +94,7 @@ class Peer(nn.Module):
                 return ColumnNorm(layer, columns if layer.sees == "own" else 1)
             case ReLU():
                 return nn.ReLU(inplace=True)
-            case MaxPool2d():
-                return nn.MaxPool2d(layer.size, layer.stride, ceil_mode=layer.ceil)
-            case Flatten():
-                return nn.Flatten()
-            case Linear():
-                return nn.Linear(stage.seen[0], layer.features)
-            case Dropout():
-                return nn.Dropout(layer.rate)
-        raise ValueError(f"no peer of layer '{layer.name}'")
+        return plain_module(stage, layer)
 
     def forward(self, x: Tensor, watch: Watch | None = None) -> Tensor:
         """Logits [N,K] of float images with the zeros around them; `watch` is told where time goes, both ways."""

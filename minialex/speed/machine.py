@@ -25,10 +25,10 @@ def processor() -> str:
         return platform.processor() or "unknown"
 
 
-def cards() -> list[str]:
-    """Names of NVIDIA's cards, where its driver on Linux tells."""
+def cards(told: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """Names of NVIDIA's cards, where its driver on Linux tells: a folder for each, with a file ``information``."""
     found = []
-    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+    for path in sorted(told.glob("*/information")):
         with contextlib.suppress(OSError):
             lines = path.read_text(encoding="utf-8").splitlines()
             found += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
