@@ -31,32 +31,40 @@ QUICK: dict[str, Any] = {
 
 
 def ablate(
-    studies: Annotated[list[str] | None, typer.Argument(help="studies by name, or TOML files of your own")] = None,
-    every: Annotated[bool, typer.Option("--all", help="all studies of the package")] = False,
-    show: Annotated[bool, typer.Option("--list", help="list the studies and what is recorded")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="try the mechanics in a minute; claims nothing")] = False,
-    seeds: Annotated[int | None, typer.Option(min=1, help="only so many of the study's seeds")] = None,
-    data: Annotated[str, typer.Option(help="where the studies' data set is, e.g. cifar-10-python.tar.gz")] = "",
-    out: Annotated[Path, typer.Option(help="folder of the runs and of what they give")] = Path("runs/ablations"),
-    jobs: Annotated[int | None, typer.Option(min=1, help="runs at once; default one a core, or one a device")] = None,
+    studies: Annotated[list[str] | None, typer.Argument(help="names of studies, or your own TOML files")] = None,
+    every: Annotated[bool, typer.Option("--all", help="run all studies in the package")] = False,
+    show: Annotated[bool, typer.Option("--list", help="list the studies and what has been recorded")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="only try that everything runs, in a minute; proves nothing")
+    ] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="use only this many of the study's seeds")] = None,
+    data: Annotated[str, typer.Option(help="path of the studies' data set, e.g. cifar-10-python.tar.gz")] = "",
+    out: Annotated[Path, typer.Option(help="folder for the runs and their results")] = Path("runs/ablations"),
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="runs at the same time; default one per core, or one per device")
+    ] = None,
     backend: BackendOption = None,
     devices: Annotated[
-        str | None, typer.Option("--devices", help="devices to spread runs over, one a run: 0,1 or cpu:0")
+        str | None, typer.Option("--devices", help="devices to spread the runs over, one per run: 0,1 or cpu:0")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="threads of each run; default 1 if several run")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="threads per run; default 1 if several run at once")
+    ] = None,
     calibrate: Annotated[
         bool,
         typer.Option(
             "--calibrate",
-            help="look for each arm's learning rate, and keep it: until the best is inside of what was tried",
+            help="search each arm's learning rate until the best is inside the range tried, and store it",
         ),
     ] = False,
-    collect: Annotated[bool, typer.Option("--collect", help="train nothing: show what finished runs give")] = False,
-    record: Annotated[bool, typer.Option("--record", help="keep the outcome in the package")] = False,
+    collect: Annotated[
+        bool, typer.Option("--collect", help="train nothing; show the results of finished runs")
+    ] = False,
+    record: Annotated[bool, typer.Option("--record", help="store the outcome in the package")] = False,
 ) -> int:
-    """Ablations: what each innovation is worth, with several seeds, intervals and a verdict in words.
+    """Run ablation studies: what each innovation is worth, with several seeds, intervals and a verdict.
 
-    Finished runs are shared between studies; after Ctrl-C or a power cut the same command goes on.
+    Studies share finished runs. After Ctrl-C or a power cut, run the same command again to continue.
     """
     from minialex.backend import registry
     from minialex.screen.formats import shell
@@ -120,21 +128,21 @@ def ablate(
 
 
 def takes_threads(backend: str | None) -> bool:
-    """Whether a backend's class has a number of threads to choose."""
+    """Whether a backend lets you choose its number of threads."""
     from minialex.backend import registry
 
     return "threads" in inspect.signature(registry.kind(backend or registry.default_name())).parameters
 
 
 def package_folder(name: str) -> Path:
-    """A folder of the package: the studies' ``designs``, or what is ``recorded`` of them."""
+    """A folder of the package: the studies' ``designs``, or their ``recorded`` outcomes."""
     from minialex import studies
 
     return Path(studies.__file__).parent / name
 
 
 def show_studies() -> None:
-    """All studies: their question, how many runs, what is recorded."""
+    """List all studies: the question, the number of runs, what has been recorded."""
     from minialex.screen.sheet import Sheet
     from minialex.screen.terminal import console
     from minialex.studies.outcome import recorded
@@ -150,7 +158,7 @@ def show_studies() -> None:
 
 
 def quick_study(study: Study) -> Study:
-    """The same arms in two short trainings on generated images."""
+    """The same arms, with two short trainings each on generated images."""
 
     def without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
         return {name: value for name, value in values.items() if name not in names}
@@ -167,7 +175,7 @@ def quick_study(study: Study) -> Study:
 
 
 def runs_of(study: Study, seeds: Sequence[int]) -> list[Job]:
-    """All runs of a study, seed by seed, so that what is done at any time compares all arms."""
+    """All runs of a study, seed by seed, so that what is finished at any time compares all arms."""
     from minialex.studies.running import Job
 
     return [
@@ -178,7 +186,7 @@ def runs_of(study: Study, seeds: Sequence[int]) -> list[Job]:
 
 
 def train(screen: Console, jobs: Sequence[Job], place: Place, at_once: int) -> str:
-    """Run jobs with a display; what stopped them."""
+    """Run jobs with a progress display; return what stopped them, if anything did."""
     from minialex.screen.formats import duration
     from minialex.screen.terminal import metered
     from minialex.studies.running import run
@@ -203,7 +211,7 @@ def train(screen: Console, jobs: Sequence[Job], place: Place, at_once: int) -> s
 
 
 def show_outcome(screen: Console, outcome: Outcome, out: Path) -> None:
-    """Table, words and picture, on the screen and as files."""
+    """Give the table, the verdict and the picture, on the screen and as files."""
     from minialex.figures import pictures
     from minialex.screen.sheet import Sheet
     from minialex.screen.terminal import console
@@ -233,7 +241,7 @@ def show_outcome(screen: Console, outcome: Outcome, out: Path) -> None:
 
 
 def choose_rates(screen: Console, study: Study, out: Path) -> None:
-    """Show what the search for each arm's learning rate found, and keep it with the study."""
+    """Show the result of the search for each arm's learning rate, and store it with the study."""
     import tomli_w
 
     from minialex.storage import atomic

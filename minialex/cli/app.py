@@ -1,4 +1,4 @@
-"""The command line: ``minialex``. Nothing heavy is imported before a command needs it."""
+"""The command line, ``minialex``. Nothing heavy is imported before a command needs it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from minialex.screen.quiet import quiet_decoders
 
 app = typer.Typer(
     name="minialex",
-    help="AlexNet (Krizhevsky, Sutskever, Hinton 2012), whole: train it, evaluate it, look inside.",
+    help="All of AlexNet (Krizhevsky, Sutskever, Hinton 2012): train it, evaluate it, look inside it.",
     cls=Groups,
     context_settings={"max_content_width": 100},
     pretty_exceptions_enable=False,
@@ -48,7 +48,7 @@ app = typer.Typer(
 
 
 def add(group: str, *commands: Callable[..., int | None], name: str | None = None, fields: bool = False) -> None:
-    """Make commands of functions; with `fields` they take recipe fields as options, too."""
+    """Turn functions into commands; with `fields` they also take recipe fields as options."""
     for command in commands:
         app.command(name, context_settings=FIELDS if fields else None, rich_help_panel=group)(options(command))
 
@@ -136,17 +136,17 @@ def _say(error: BaseException, code: int, text: str, debug: bool) -> int:
 
 
 LONGEST = 1500
-"""Characters of a message: a path may have thousands, and the end says what to do."""
+"""The most characters in a message: a path may have thousands, and the end of the message says what to do."""
 
 OF_A_PATH = (
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY,
     errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL, errno.ENXIO,
 )  # fmt: skip
-"""What the operating system says of a path that cannot be used, and no machine has failed."""
+"""Error numbers that mean a path cannot be used, rather than that the machine has failed."""
 
 
 def _of_the_system(error: OSError) -> tuple[int, str]:
-    """The exit code and the message for what no command has explained better."""
+    """The exit code and the message for an error that no command has explained better."""
     what = " and ".join(repr(os.fsdecode(name)) for name in (error.filename, error.filename2) if name)
     text = f"{what}: {error.strerror or error}" if what else str(error.strerror or error)
     if error.errno in OF_A_PATH:
@@ -159,11 +159,11 @@ EXTRAS = {
     "onnx": "export", "google": "export", "jupytext": "notebooks", "nbformat": "notebooks", "nbclient": "notebooks",
     "ipykernel": "notebooks", "mpi4py": "mpi", "cupy": "cuda", "cuda": "cuda", "cudnn": "cudnn", "mkdocs": "docs",
 }  # fmt: skip
-"""The extra that brings a package."""
+"""Package -> the extra that installs it."""
 
 
 def _of_an_import(error: ModuleNotFoundError) -> tuple[int, str]:
-    """The exit code and the line that installs what is missing."""
+    """The exit code, and the command that installs what is missing."""
     package = (error.name or "").partition(".")[0]
     extra = f"[{EXTRAS[package]}]" if package in EXTRAS else ""
     return ConfigurationError.exit_code, f"the package '{package}' is not installed: pip install 'minialex{extra}'"

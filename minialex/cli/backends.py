@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def backends() -> None:
-    """Installed backends with their devices, or the reason why they cannot be used here."""
+    """List the installed backends with their devices, or the reason why they cannot be used here."""
     from minialex.backend import registry
     from minialex.errors import MinialexError
     from minialex.screen.sheet import Sheet

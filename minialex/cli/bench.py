@@ -19,19 +19,21 @@ BENCH_SECONDS = 10.0  # that the reading of a data set is timed
 def bench(
     context: typer.Context,
     recipe: RecipeOption = "alexnet-2012",
-    kind: Annotated[str, typer.Option(help="train, a training step, or infer, one view of a batch")] = "train",
-    data: Annotated[str | None, typer.Option(help="time the reading of this data set instead; see `train`")] = None,
+    kind: Annotated[str, typer.Option(help="train (a training step) or infer (one view of a batch)")] = "train",
+    data: Annotated[str | None, typer.Option(help="time how fast this data set is read instead; see `train`")] = None,
     *,
     machine: Machine,
-    batch_size: Annotated[int | None, typer.Option(help="images of one step; default the recipe's")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="steps that are timed whole, and as many part by part")] = 5,
-    floors: Annotated[bool, typer.Option(help="measure the machine's peak and show each part's floor")] = True,
-    json: Annotated[Path | None, typer.Option("--json", help="write all figures there")] = None,
-    picture: Annotated[Path | None, typer.Option(help="draw them there, a .png file")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images in one step; default the recipe's")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="number of steps timed whole, and again part by part")] = 5,
+    floors: Annotated[
+        bool, typer.Option(help="measure the machine's peak rates and show each part's floor, the least time possible")
+    ] = True,
+    json: Annotated[Path | None, typer.Option("--json", help="write all figures to this file")] = None,
+    picture: Annotated[Path | None, typer.Option(help="draw the times as this .png file")] = None,
 ) -> None:
-    """Where the time goes: a step of any network on any backend, in total and layer by layer, beside its floor.
+    """Time a step of any network on any backend, in total and layer by layer, beside the least time possible.
 
-    Images are random numbers. Any recipe field can be given too: --columns 1 --dtype float64 …
+    The images are random numbers. Any recipe field is also an option: --columns 1 --dtype float64 …
     """
     from minialex.engine.session import placement_of
     from minialex.figures import bench as figures
@@ -71,7 +73,7 @@ def bench(
 
 
 def bench_data(name: str, recipe: Recipe, json: Path | None) -> None:
-    """Time the loader on a data set, as training with a recipe would use it."""
+    """Time the loader on a data set, used as training with a recipe would use it."""
     from minialex.screen.formats import readable_size
     from minialex.screen.terminal import console, metered
     from minialex.speed import loading

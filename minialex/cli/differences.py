@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def differences() -> None:
-    """Where the paper and the original 2012 program differ, point by point, and the fields that choose."""
+    """List where the paper and the original 2012 program differ, and the recipe field that chooses between them."""
     from minialex.recipe.differences import DIFFERENCES
     from minialex.screen.sheet import Sheet
     from minialex.screen.terminal import console

@@ -1,4 +1,4 @@
-"""``minialex docs``: the built site in the reader's browser, offline."""
+"""``minialex docs``: show the built site in the reader's browser, offline."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from minialex.errors import ConfigurationError
 
 
 def docs(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="of the local server; 0: a free one")] = 0,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open it in the browser")] = True,
-    fresh: Annotated[bool, typer.Option("--build", help="build the site anew (in a source tree)")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port of the local server; 0 means any free port")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open the site in the browser")] = True,
+    fresh: Annotated[bool, typer.Option("--build", help="rebuild the site (only in a source tree)")] = False,
     pyodide: Annotated[
         str | None,
         typer.Option(
             metavar="DIR|URL",
-            help="where the live parts take Python from: a folder with Pyodide and NumPy's wheel (nothing is then "
-            "fetched from elsewhere), or an address; default what the site says, a public one",
+            help="where the live parts get Python: a folder with Pyodide and NumPy's wheel (nothing is then "
+            "fetched from elsewhere), or an address; default the public address in the site's settings",
         ),
     ] = None,
 ) -> None:
-    """The tutorial site, offline: served on this machine and opened in the browser.
+    """Serve the tutorial site from this machine, offline, and open it in the browser.
 
-    The live parts run Python in the page (Pyodide), which they take from a public address when you first press Run;
-    --pyodide takes it from this machine.
+    The live parts run Python in the page (Pyodide), which they fetch from a public address when you first press Run;
+    with --pyodide they get it from this machine.
     """
     import webbrowser
 

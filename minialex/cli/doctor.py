@@ -10,21 +10,22 @@ import typer
 
 def doctor(
     backend: Annotated[
-        str | None, typer.Option("--backend", help="the backend to ask about; default this machine's")
+        str | None, typer.Option("--backend", help="the backend to check; default this machine's")
     ] = None,
     devices: Annotated[str | None, typer.Option("--devices", help="check a network on two devices: 0,1 or 0,0")] = None,
     report: Annotated[
-        Path | None, typer.Option(help="write everything there as JSON; with --devices minialex-doctor.json")
+        Path | None,
+        typer.Option(help="write everything to this JSON file; with --devices, default minialex-doctor.json"),
     ] = None,
-    precision: Annotated[str, typer.Option(help="of the network on two devices")] = "float32",
-    steps: Annotated[int, typer.Option(min=1, help="training steps of the long check of two devices")] = 1000,
-    quick: Annotated[bool, typer.Option("--quick", help="measure no rates")] = False,
+    precision: Annotated[str, typer.Option(help="precision of the network on two devices")] = "float32",
+    steps: Annotated[int, typer.Option(min=1, help="training steps in the long check of two devices")] = 1000,
+    quick: Annotated[bool, typer.Option("--quick", help="skip measuring rates")] = False,
 ) -> int:
-    """What this machine has for training, whether it works together, and the line that mends what does not.
+    """Check whether this machine can train, and print the command that fixes what does not work.
 
-    Started by mpiexec it says where every process is, what it has, and how fast all of them add up.
+    Started by mpiexec, it reports where each process runs, what it has, and how fast all of them sum over ranks.
 
-    Ends with 0 if what was asked for works (training on the processor, --backend cuda, or --devices), else with 6.
+    Exits with 0 if what was asked for works (training on the processor, --backend cuda, or --devices), else with 6.
     """
     from minialex.doctor import examine, ranks
     from minialex.ranks import joining

@@ -10,9 +10,9 @@ import typer
 
 def download(
     name: Annotated[str, typer.Argument(help="cifar10 or fashion-mnist")],
-    folder: Annotated[Path | None, typer.Option(help="where to; default ~/.cache/minialex")] = None,
+    folder: Annotated[Path | None, typer.Option(help="where to put it; default ~/.cache/minialex")] = None,
 ) -> None:
-    """Fetch a data set from its official place and check it."""
+    """Download a data set from its official address and check it."""
     from minialex.data.download import fetch
     from minialex.screen.terminal import console
 

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
 def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="run folders, checkpoints or weights files; several are averaged")],
-    views: Annotated[int, typer.Option(help="1, the centre, or 10, corners and centre with reflections")] = 1,
+    views: Annotated[
+        int, typer.Option(help="1 (the centre) or 10 (four corners and the centre, each also reflected)")
+    ] = 1,
     data: DataOption = None,
     part: Annotated[
         str | None,
         typer.Option(
-            help="train, validation, test or all; default the validation images, of other folders without a "
-            "validation part all"
+            help="train, validation, test or all; default validation, or all images if --data is a folder without "
+            "such a part"
         ),
     ] = None,
     skip_broken: Annotated[
@@ -37,19 +39,19 @@ def evaluate(
     machine: Machine,
     precision: PrecisionOption = None,
     batch_size: BatchOption = 100,
-    per_class: Annotated[bool, typer.Option("--per-class", help="a table of all classes too")] = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="also print a table of all classes")] = False,
     super_classes: Annotated[
         Path | None,
         typer.Option(
             "--super-classes",
-            help="a text file of lines 'class,super-class': tells how many errors stay within one; CIFAR-10's are "
-            "known",
+            help="text file of lines 'class,super-class': report how many errors stay within a super-class; "
+            "CIFAR-10's are known",
         ),
     ] = None,
-    reliability: Annotated[Path | None, typer.Option(help="draw the reliability diagram there (.png)")] = None,
+    reliability: Annotated[Path | None, typer.Option(help="save the reliability diagram as this .png file")] = None,
     json: Annotated[bool, typer.Option("--json", help="print everything as JSON instead")] = False,
 ) -> None:
-    """Validation errors of a run, of ten views of each image, or of several runs averaged."""
+    """Compute the validation errors of one run, or of several averaged, with one or ten views of each image."""
     from minialex.api.net import TrainedNet, check_views, data_for, evaluate_together
     from minialex.data import checked
     from minialex.engine.opening import precision_of, validation_for
@@ -118,7 +120,7 @@ def evaluate(
 
 
 def _other_images(runs: Sequence[Path]) -> str:
-    """What is to be said if some of several runs keep other images for validation than the first, whose are taken."""
+    """The warning if some runs hold out other validation images than the first run, whose images are used."""
     from minialex.runs.run_folder import is_run, read_data
 
     kept = {str(run): read_data(run).decides.get("validation sha256") for run in runs if is_run(run)}
@@ -130,7 +132,7 @@ def _other_images(runs: Sequence[Path]) -> str:
 
 
 def summary(evaluation: Evaluation, runs: Sequence[Path], data: DataSet, views: int) -> list[tuple[str, str]]:
-    """Errors, loss and calibration in a few lines."""
+    """Print errors, loss and calibration in a few lines."""
     from minialex.evaluation.calibration import calibration
     from minialex.screen.formats import plural
 
@@ -148,7 +150,7 @@ def summary(evaluation: Evaluation, runs: Sequence[Path], data: DataSet, views: 
 
 
 def class_table(evaluation: Evaluation, names: tuple[str, ...]) -> Sheet:
-    """Every class in a row, those with most errors first."""
+    """A table with one row per class, those with the most errors first."""
     from minialex.evaluation.calibration import by_class, name_of
     from minialex.screen.sheet import Sheet
 

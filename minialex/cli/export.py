@@ -18,12 +18,12 @@ def export(
     out: Annotated[
         Path,
         typer.Argument(
-            help="the new file: .safetensors, .onnx, or .pt with a module beside it; .csv or .tfevents for the metrics"
+            help="file to write: .safetensors, .onnx, or .pt with a module beside it; .csv or .tfevents for the metrics"
         ),
     ],
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write a network's weights for others (a weights file, ONNX, PyTorch; with a model card), or a run's metrics."""
+    """Export a network's weights (a weights file, ONNX or PyTorch, with a model card), or a run's metrics."""
     from minialex.exchange import card, metrics_file, onnx_file, pytorch_module
     from minialex.runs import weights_file
     from minialex.screen.formats import plural

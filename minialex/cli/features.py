@@ -13,8 +13,10 @@ from minialex.cli.options import BatchOption, DataOption, Machine
 
 def features(
     run: Run,
-    folder: Annotated[Path, typer.Argument(help="where to; goes on there if it was stopped")],
-    layer: Annotated[str | None, typer.Option(help="a layer's name; else the last hidden layer")] = None,
+    folder: Annotated[
+        Path, typer.Argument(help="folder to write to; if it holds a stopped run of this command, that continues")
+    ],
+    layer: Annotated[str | None, typer.Option(help="name of a layer; default the last hidden layer")] = None,
     split: Annotated[str, typer.Option(help="train or validation")] = "train",
     format: Annotated[str, typer.Option(help="npy, or parquet (needs pyarrow)")] = "npy",
     data: DataOption = None,
@@ -22,7 +24,7 @@ def features(
     machine: Machine,
     batch_size: BatchOption = 100,
 ) -> int:
-    """Write a layer's activations for a whole data set, as NumPy or Parquet; stopped, it goes on when run again."""
+    """Write a layer's activations for a whole data set, as NumPy or Parquet. If stopped, run it again to continue."""
     from minialex.cli.look.subject import open_run, split_of, write_features
     from minialex.look.neighbours import feature_layer
     from minialex.screen.terminal import console

@@ -20,29 +20,41 @@ def grade(
         str | None,
         typer.Argument(help="a .py file, a folder of them, an importable name, module:Class, or an installed backend"),
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(help="operations to grade: relu,conv2d; one left out fails")] = None,
-    examples: Annotated[int, typer.Option(min=1, help="calls drawn for an operation in each dtype")] = 100,
-    seed: Annotated[int | None, typer.Option(min=0, help="draw other examples; default the same for everybody")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="processor seconds for one call of an operation")] = 20.0,
-    memory: Annotated[float, typer.Option(min=0, help="GiB that it may allocate (Linux); 0: no limit")] = 4.0,
-    strict: Annotated[bool, typer.Option("--strict", help="ask for all that a backend's author is asked for")] = False,
-    points: Annotated[float | None, typer.Option(min=0, help="say how many of so many points")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="operations to grade: relu,conv2d; a missing one fails")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=1, help="random calls per operation and dtype")] = 100,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="seed of the random calls; by default everybody gets the same")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="processor seconds allowed for one call of an operation")
+    ] = 20.0,
+    memory: Annotated[float, typer.Option(min=0, help="GiB that a call may allocate (Linux); 0 means no limit")] = 4.0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="apply every rule that a backend's author must meet")
+    ] = False,
+    points: Annotated[float | None, typer.Option(min=0, help="convert the result to points out of this many")] = None,
     json: Annotated[
-        Path | None, typer.Option("--json", help="write everything there too; with --each a folder")
+        Path | None, typer.Option("--json", help="also write everything to this file; with --each, a folder")
     ] = None,
     form: Annotated[
         str,
-        typer.Option("--format", help="of the --json file: minialex, gradescope (results.json) or classroom (GitHub)"),
+        typer.Option(
+            "--format", help="format of the --json file: minialex, gradescope (results.json) or classroom (GitHub)"
+        ),
     ] = "minialex",
     each: Annotated[Path | None, typer.Option("--each", help="grade every .py file and folder in this folder")] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="with --each: write the table of points there")] = None,
-    jobs: Annotated[int, typer.Option(min=0, help="with --each: submissions at a time; 0: one a core")] = 0,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="with --each: write the table of points to this file")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="with --each: submissions graded at once; 0 means one per core")] = 0,
     new: Annotated[Path | None, typer.Option("--new", help="write an empty submission into this new folder")] = None,
 ) -> int:
-    """Hold a student's operations to the reference: a table, and the smallest failing call of each that is wrong.
+    """Grade a student's operations against the reference: a table, and the smallest failing call of each wrong one.
 
-    Ends with 0 if all passed, 1 if not, 2 if the command cannot be carried out; with --each 0 once every submission has
-    its grade, whatever it is. It runs their code with your rights.
+    Exits with 0 if all passed, 1 if not, 2 if the command cannot run; with --each, 0 once every submission has been
+    graded, whatever the grades. It runs the submitted code with your rights.
     """
     if sum(given is not None for given in (theirs, new, each)) != 1:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The list of commands in ``--help``: in groups, and with whole sentences."""
+"""The list of commands in ``--help``, in groups and with whole sentences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 
 class Groups(TyperGroup):
-    """Commands below the name of their group, which is what Typer calls a panel; nothing is cut off."""
+    """Lists commands under the name of their group (Typer's panel), with nothing cut off."""
 
     def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         """Write the groups in the order in which their first commands were added."""

@@ -22,17 +22,19 @@ WORDNET = re.compile(r"(n\d{8})\s+(\S.*)")
 
 def import_(
     source: Annotated[
-        Path, typer.Argument(help="PyTorch's or torchvision's .pt, .pth, .safetensors, or a .caffemodel")
+        Path, typer.Argument(help="a PyTorch or torchvision file (.pt, .pth, .safetensors), or a .caffemodel")
     ],
-    out: Annotated[Path, typer.Argument(help="the new weights file, .safetensors")],
-    recipe: Annotated[str | None, typer.Option(help="recipe of a file whose tensors have our names")] = None,
-    class_names: Annotated[
-        Path | None, typer.Option(help="text file, one name a line; or a run of those classes")
+    out: Annotated[Path, typer.Argument(help="the weights file to write, .safetensors")],
+    recipe: Annotated[
+        str | None, typer.Option(help="recipe of the network, if the file's tensors have minialex's names")
     ] = None,
-    mean: Annotated[Path | None, typer.Option(help="Caffe's mean image, .binaryproto or .npy")] = None,
+    class_names: Annotated[
+        Path | None, typer.Option(help="text file with one class name per line, or a run with the same classes")
+    ] = None,
+    mean: Annotated[Path | None, typer.Option(help="Caffe's mean image, a .binaryproto or .npy file")] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Make a weights file of other programs' weights; nothing in those files is run."""
+    """Convert another program's weights into a weights file. No code in the source file is executed."""
     from minialex.screen.terminal import console
 
     say = console().print
@@ -44,19 +46,19 @@ def import_weights(
     source: Path, out: Path, recipe: str | None, class_names: Path | None, mean: Path | None, overwrite: bool,
     say: Callable[[str], None] = lambda line: None,
 ) -> Weights:  # fmt: skip
-    """Make a weights file of a file of PyTorch, torchvision or Caffe, with its model card; returns what it holds.
+    """Convert a file of PyTorch, torchvision or Caffe into a weights file with a model card, and return its contents.
 
     Args:
         source: a state dictionary (``.pt``, ``.pth``, ``.safetensors``) or a caffemodel
         out: the new file, ``.safetensors``
-        recipe: of a state dictionary whose tensors have our names, ``conv1.weight`` and so on
-        class_names: a text file of one name a line; or a run or a weights file that has the same classes
-        mean: of a caffemodel, its mean image
-        say: told what was left out of the file, and what was removed from its names
+        recipe: the recipe, if the tensors of a state dictionary have minialex's names, ``conv1.weight`` and so on
+        class_names: a text file with one name per line, or a run or weights file with the same classes
+        mean: the mean image of a caffemodel
+        say: called with what was left out of the file, and with what was removed from its names
 
     Raises:
-        CheckpointError: If a file is damaged or of another network.
-        ConfigurationError: If an option does not fit.
+        CheckpointError: If a file is damaged or belongs to another network.
+        ConfigurationError: If an option does not fit the file.
     """
     from minialex.exchange import card
     from minialex.runs import weights_file
@@ -83,7 +85,7 @@ def import_weights(
 def read_weights(
     source: Path, recipe: str | None, mean: Path | None, say: Callable[[str], None] = lambda line: None
 ) -> Weights:
-    """Weights from a file of any format that is known by its first bytes."""
+    """Read weights from a file whose format its first bytes show."""
     from minialex.exchange import caffe, names, pytorch_file, torchvision
     from minialex.runs import weights_file
     from minialex.storage import safetensors
@@ -126,7 +128,7 @@ def read_weights(
 
 
 def _refuse_text(source: Path) -> None:
-    """Say what a file of text is that was saved under the name of weights."""
+    """Explain what a text file is that was saved under the name of a weights file."""
     try:
         with open(source, "rb") as file:
             start = file.read(64).lstrip().lower()
@@ -139,7 +141,7 @@ def _refuse_text(source: Path) -> None:
 
 
 def own_weights(tensors: dict[str, Any], recipe_name: str, source: Path) -> Weights:
-    """A state dictionary with our names, such as `pytorch_module` writes; its ``mean`` is that of the centre crop."""
+    """A state dictionary with minialex's names, as `pytorch_module` writes; its ``mean`` is that of the centre crop."""
     import numpy as np
 
     from minialex.exchange.whole import foreign
@@ -163,10 +165,10 @@ def own_weights(tensors: dict[str, Any], recipe_name: str, source: Path) -> Weig
 
 
 def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of classes, and their words, from a text file of one class a line, or from a run or a weights file.
+    """Names of classes, and their words, from a text file with one class per line, or from a run or weights file.
 
-    Where every line is a WordNet id and words, as in Caffe's ``synset_words.txt``, the ids are the names, as they
-    are of ImageNet's folders.
+    If every line is a WordNet id followed by words, as in Caffe's ``synset_words.txt``, the ids are the names, as with
+    ImageNet's folders.
     """
     from minialex.runs.weights_file import find
 

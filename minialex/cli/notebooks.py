@@ -11,12 +11,14 @@ from minialex.errors import ConfigurationError
 
 
 def notebooks(
-    folder: Annotated[Path | None, typer.Argument(help="where to copy them; without it, they are listed")] = None,
-    form: Annotated[str, typer.Option("--format", help="as assignments: nbgrader or otter")] = "",
-    solutions: Annotated[bool, typer.Option("--solutions", help="with the answers: the teacher's copy")] = False,
+    folder: Annotated[
+        Path | None, typer.Argument(help="folder to copy them to; without it they are only listed")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="write them as assignments for nbgrader or otter")] = "",
+    solutions: Annotated[bool, typer.Option("--solutions", help="include the answers: the teacher's copy")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that differ")] = False,
 ) -> None:
-    """The course: copy its notebooks into a folder, to run and to change there. Files that differ are kept."""
+    """Copy the course's notebooks into a folder, to run and change there. Files that you have changed are kept."""
     from minialex.course.notebooks import copying
 
     if folder is None:

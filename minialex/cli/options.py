@@ -1,6 +1,6 @@
-"""Options that several commands share, and what makes a Typer command of a function.
+"""Options that several commands share, and the decorator that turns a function into a Typer command.
 
-What a command needs besides its options is imported within it: ``minialex --help`` reads all commands.
+Everything else that a command needs is imported inside its function, because ``minialex --help`` reads all commands.
 """
 
 from __future__ import annotations
@@ -23,53 +23,54 @@ if TYPE_CHECKING:
     from minialex.recipe.fields import Recipe
 
 FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Typer's settings of a command that takes recipe fields as options, too: see `overrides`."""
+"""Typer's settings for a command that also takes recipe fields as options: see `overrides`."""
 
 
 def recipe_names(incomplete: str) -> list[str]:
-    """Recipes of the package whose names begin so, for the shell's completion."""
+    """The built-in recipes whose names begin with `incomplete`, for the shell's completion."""
     from minialex.recipe.toml import built_in
 
     return [name for name in built_in() if name.startswith(incomplete)]
 
 
-BackendOption = Annotated[str | None, typer.Option("--backend", help="installed backend; see `minialex backends`")]
+BackendOption = Annotated[str | None, typer.Option("--backend", help="an installed backend; see `minialex backends`")]
 DevicesOption = Annotated[
-    str | None, typer.Option("--devices", help="one device for all columns, or one a column: 0,1 or cpu:0,cpu:1")
+    str | None, typer.Option("--devices", help="one device for all columns, or one per column: 0,1 or cpu:0,cpu:1")
 ]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="threads of the backend")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="number of threads the backend uses")]
 PrecisionOption = Annotated[
-    str | None, typer.Option("--precision", help="float32, tf32 or bfloat16, where the backend has a choice; the run's")
+    str | None,
+    typer.Option("--precision", help="float32, tf32 or bfloat16, if the backend has a choice; default the run's"),
 ]
-DebugOption = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="show the full traceback if there is an error")]
 RecipeOption = Annotated[
     str, typer.Option("--recipe", help="a recipe's name or a .toml file", autocompletion=recipe_names)
 ]
-DataOption = Annotated[str | None, typer.Option("--data", help="another data set than the run's own")]
-BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="images at a time")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace files that are there")]
+DataOption = Annotated[str | None, typer.Option("--data", help="use this data set instead of the run's own")]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="images computed at once")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace existing files")]
 Network = Annotated[Path, typer.Argument(help="a run folder, checkpoint or weights file")]
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What computes: three options that a command takes as one parameter."""
+    """What does the computing: three options that a command takes as one parameter."""
 
     backend: BackendOption = None
     devices: DevicesOption = None
     threads: ThreadsOption = None
 
     def load(self, precision: str | None = None) -> Backend:
-        """The backend that is asked for, else this machine's default."""
+        """The requested backend, or this machine's default."""
         from minialex.backend import registry
 
         return registry.load(self.backend, threads=self.threads, precision=precision)
 
 
 def options(command: Callable[..., int | None]) -> Callable[..., int | None]:
-    """A command for Typer: a parameter that is a dataclass becomes the options that are its fields; all take --debug.
+    """Make a command for Typer: a dataclass parameter becomes one option per field, and every command takes --debug.
 
-    `minialex.cli.app.run` looks for ``--debug`` itself, so that commands need not.
+    `minialex.cli.app.run` looks for ``--debug`` itself, so the commands need not.
     """
     bundles: dict[str, Any] = {name: hint for name, hint in get_type_hints(command).items() if is_dataclass(hint)}
     debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption)
@@ -127,7 +128,7 @@ def overrides(extra: Sequence[str]) -> dict[str, Any]:
 
 
 def of_network(model: str) -> dict[str, Any]:
-    """What follows from a network of somebody's own: its name as a recipe keeps it, the size of its images."""
+    """The fields that a user's own network sets: its name as a recipe stores it, and the size of its images."""
     from minialex.network import own
     from minialex.recipe.fields import is_own
 
@@ -135,17 +136,17 @@ def of_network(model: str) -> dict[str, Any]:
 
 
 def with_classes(recipe: Recipe) -> Recipe:
-    """A recipe that leaves the number of classes to its data, with that of the network's usual data."""
+    """A recipe whose number of classes comes from its data, completed with that of the network's usual data set."""
     if recipe.classes:
         return recipe
     return recipe.replace(classes=1000 if recipe.model == "alexnet" else 10)
 
 
 def check_writable(path: Path | None, option: str, ending: str = "") -> None:
-    """Say at once, before anything takes time, that a file cannot be written.
+    """Report right away, before anything takes time, that a file cannot be written.
 
     Raises:
-        ConfigurationError: If its folder is missing, it is no name for a file, or a picture's name has another ending.
+        ConfigurationError: If its folder is missing, the path is a folder, or a picture's name has the wrong ending.
     """
     if path is None:
         return
@@ -165,7 +166,7 @@ def check_writable(path: Path | None, option: str, ending: str = "") -> None:
 
 
 def refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
-    """Say that a file is there already, unless it may be replaced."""
+    """Refuse to write over existing files unless they may be replaced."""
     for path in paths:
         if path.exists() and not overwrite:
             raise ConfigurationError(f"{path} is there already: choose another name, or give --overwrite")

@@ -25,32 +25,41 @@ def plan(
     recipe: RecipeOption = "alexnet-2012",
     devices: Annotated[
         str | None,
-        typer.Option("--devices", help="cpu, 0 or 0,1 (measured here, or --rates), known cards: h200,h200; or 8xh200"),
+        typer.Option("--devices", help="cpu, 0 or 0,1 (measured here, or --rates); known cards: h200,h200 or 8xh200"),
     ] = None,
     batch_size: Annotated[
-        str | None, typer.Option("--batch-size", help="images of one step, all devices together; several: 128,256")
+        str | None, typer.Option("--batch-size", help="images in one step, over all devices; several: 128,256")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="float32, tf32, bfloat16; several with commas")] = None,
-    rates: Annotated[Path | None, typer.Option(help="measured rates: a report of minialex doctor")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, tf32 or bfloat16; several with commas")] = None,
+    rates: Annotated[Path | None, typer.Option(help="measured rates: a report from `minialex doctor`")] = None,
     link: Annotated[
-        str | None, typer.Option(help="between two devices: nvlink4, nvlink3, pcie5 … pcie2, or gigabytes a second")
+        str | None,
+        typer.Option(help="link between two devices: nvlink4, nvlink3, pcie5 … pcie2, or gigabytes per second"),
     ] = None,
-    nodes: Annotated[int | None, typer.Option(min=1, help="machines with so many devices each: 8xh200")] = None,
-    network: Annotated[str | None, typer.Option(help="ports of a machine: 100g, 400g (the default), 8x400g")] = None,
-    images: Annotated[int, typer.Option(min=1, help="training images of an epoch")] = 1_281_167,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="number of machines, each with the devices of 8xh200")
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="network ports of each machine: 100g, 400g (the default), 8x400g")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="training images in an epoch")] = 1_281_167,
     energy: Annotated[
-        bool, typer.Option("--energy", help="the energy of the whole training too, in kilowatt-hours, beside 2012's")
+        bool,
+        typer.Option(
+            "--energy", help="also give the energy of the whole training in kilowatt-hours, beside that of 2012"
+        ),
     ] = False,
     watts: Annotated[
-        float | None, typer.Option(min=1, help="watts of each device, for --energy; default what its maker states")
+        float | None, typer.Option(min=1, help="watts per device, for --energy; default the maker's figure")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="print the tables for a document")] = False,
-    picture: Annotated[Path | None, typer.Option("--picture", help="draw it there, a .png file")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="print the tables as Markdown")] = False,
+    picture: Annotated[Path | None, typer.Option("--picture", help="draw the step as this .png file")] = None,
 ) -> None:
-    """What a training step costs at least, what two columns exchange, and how long 90 epochs of ImageNet take.
+    """Compute the least time of a training step, what two columns exchange, and how long 90 epochs of ImageNet take.
 
-    Arithmetic on shapes and rates; nothing is trained. Any recipe field can be given too: --epochs 30 --columns 1 …
+    This is arithmetic on shapes and rates; nothing is trained. Any recipe field is also an option: --epochs 30
+    --columns 1 …
     """
     from minialex.figures import pictures
     from minialex.figures import plan as figures
@@ -220,10 +229,10 @@ def find_devices(text: str, measured: dict[str, Rates]) -> tuple[tuple[str, ...]
 
 
 def measure(text: str) -> dict[str, Rates]:
-    """Rates of this machine, as far as devices of it are named: of its processor, of its GPUs.
+    """Rates of those devices of this machine that are named: its processor, its GPUs.
 
     Raises:
-        ResourceError: If GPUs are named and there are none, or they cannot be measured.
+        ResourceError: If GPUs are named but there are none, or they cannot be measured.
     """
     from minialex.backend.pretend import DEVICES
 
@@ -241,10 +250,10 @@ def measure(text: str) -> dict[str, Rates]:
 
 
 def setting(recipe: Recipe, text: str, measured: dict[str, Rates], link: str | None, images: int) -> Setting:
-    """What is planned, from the command line's texts.
+    """What to plan, from the texts of the command line.
 
     Raises:
-        ConfigurationError: If devices are not known, or there are neither one nor as many as the network has columns.
+        ConfigurationError: If a device is unknown, or their number is neither one nor the network's number of columns.
     """
     from minialex.figures.plan import Setting
     from minialex.speed import rates

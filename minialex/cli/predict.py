@@ -16,15 +16,15 @@ SHOWN = 24  # images of the picture
 def predict(
     run: Network,
     images: Annotated[list[Path], typer.Argument(help="image files")],
-    views: Annotated[int, typer.Option(help="1 or 10 views averaged")] = 1,
+    views: Annotated[int, typer.Option(help="number of views averaged, 1 or 10")] = 1,
     picture: Annotated[
-        Path | None, typer.Option(help="draw them there, like the paper's figure 4: a .png file")
+        Path | None, typer.Option(help="also draw them as this .png file, like the paper's figure 4")
     ] = None,
     *,
     machine: Machine,
     precision: PrecisionOption = None,
 ) -> None:
-    """The five most probable classes of images, as text, and with --picture as a picture."""
+    """Print the five most probable classes of each image; --picture draws them too."""
     from minialex.api.net import check_views, load
     from minialex.screen.terminal import console
 

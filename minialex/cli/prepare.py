@@ -10,18 +10,20 @@ import typer
 
 def prepare(
     source: Annotated[
-        Path, typer.Argument(help="folder with the official ImageNet archives, folder of images, or list of files")
+        Path, typer.Argument(help="folder of the official ImageNet archives, folder of images, or list of files")
     ],
-    store: Annotated[Path, typer.Argument(help="the store's folder: new, or begun by the same command")],
-    validation: Annotated[Path | None, typer.Option(help="validation images, where they lie elsewhere")] = None,
-    words: Annotated[Path | None, typer.Option(help="what the classes are called, as in synset_words.txt")] = None,
+    store: Annotated[Path, typer.Argument(help="the store's folder: a new one, or one that the same command began")],
+    validation: Annotated[Path | None, typer.Option(help="validation images, if they are not in SOURCE")] = None,
+    words: Annotated[
+        Path | None, typer.Option(help="file with the names of the classes, like synset_words.txt")
+    ] = None,
     size: Annotated[int, typer.Option(help="rows and columns of the images")] = 256,
     resize: Annotated[
-        str, typer.Option(help="how images become squares: one-step, or resize-then-crop as torchvision does it")
+        str, typer.Option(help="how images are made square: one-step, or resize-then-crop as in torchvision")
     ] = "one-step",
-    workers: Annotated[int | None, typer.Option(min=1, help="processes; default one a processor")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="number of processes; default one per processor")] = None,
 ) -> int:
-    """Make a store of 256 x 256 images for training. Stopped or killed, the same command goes on."""
+    """Make a store of 256 x 256 images for training. If stopped or killed, run it again to continue."""
     from minialex.data.sets.listing import counted
     from minialex.data.store import prepare as making
     from minialex.data.store import store as stores

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 
-def recipe(name: Annotated[str | None, typer.Argument(help="a recipe to print whole")] = None) -> None:
-    """List the recipes and all fields with their meaning, or print one recipe as TOML."""
+def recipe(name: Annotated[str | None, typer.Argument(help="the recipe to print in full")] = None) -> None:
+    """List all recipes and what each field means, or print one recipe as TOML."""
     from minialex.recipe.fields import Recipe, fields
     from minialex.recipe.toml import built_in, load
     from minialex.screen.sheet import Sheet

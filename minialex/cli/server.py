@@ -1,4 +1,4 @@
-"""The built site, found, made and served on this machine."""
+"""Find, build and serve the site on this machine."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from minialex.screen.streams import complain
 PACKAGE = Path(minialex.__file__).parent
 
 PACKAGED = PACKAGE / "site" / "built"
-"""Where a wheel has the built site, if there was one when it was made."""
+"""Where a wheel holds the built site, if there was one when the wheel was made."""
 
 SETTINGS = "/made/live/settings.json"
-"""Where the live parts read the address of Pyodide."""
+"""The file from which the live parts read Pyodide's address."""
 
 PYODIDE = "/made/pyodide/"
-"""Where a folder with Pyodide is served, beside the site."""
+"""The path under which a folder with Pyodide is served, beside the site."""
 
 
 class SiteHandler(http.server.SimpleHTTPRequestHandler):
-    """Files of the site, and Pyodide from where the reader has it; no line for every request."""
+    """Serves the site's files, and Pyodide from the reader's folder, without logging every request."""
 
     protocol_version = "HTTP/1.1"
 
@@ -40,10 +40,10 @@ class SiteHandler(http.server.SimpleHTTPRequestHandler):
         super().__init__(*arguments, **named)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def translate_path(self, path: str) -> str:
-        """The file of a request: below the site, or below Pyodide's folder."""
+        """The file for a request, under the site or under Pyodide's folder."""
         asked = urlsplit(path).path
         if self.folder is None or not asked.startswith(PYODIDE):
             return super().translate_path(path)
@@ -54,7 +54,7 @@ class SiteHandler(http.server.SimpleHTTPRequestHandler):
             self.directory = site
 
     def send_head(self) -> IO[bytes] | None:  # type: ignore[override]
-        """The site's settings with the reader's address of Pyodide in them; everything else as it lies there."""
+        """Send the site's settings with the reader's address of Pyodide in them, and every other file as it is."""
         try:
             return self._found()
         except (OSError, ValueError):  # no path can be made of what was asked for: a null byte, a name too long
@@ -75,17 +75,17 @@ class SiteHandler(http.server.SimpleHTTPRequestHandler):
 
 
 class SiteServer(http.server.ThreadingHTTPServer):
-    """A server that says in one line what went wrong, and nothing of readers who closed their page meanwhile."""
+    """A server that reports an error in one line, and stays silent when a reader closes the page early."""
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A request could not be answered."""
+        """Report a request that could not be answered."""
         error = sys.exception()
         if not isinstance(error, ConnectionError | TimeoutError):
             complain("warning", f"a request could not be answered: {type(error).__name__}: {error}")
 
 
 def pyodide_of(place: str) -> tuple[str, Path | None]:
-    """Pyodide's address for the pages, and the folder to serve where it lies on the disk.
+    """Pyodide's address for the pages, and the folder to serve if it is on this disk.
 
     Raises:
         ConfigurationError: If the folder has no Pyodide.
@@ -108,7 +108,7 @@ def pyodide_of(place: str) -> tuple[str, Path | None]:
 
 
 def serve(site: Path, port: int, pyodide: str | None = None) -> http.server.ThreadingHTTPServer:
-    """A server of the site on this machine alone; port 0 takes a free one.
+    """A server for the site, reachable from this machine only; port 0 takes a free one.
 
     Args:
         site: folder of the built site
@@ -128,19 +128,19 @@ def serve(site: Path, port: int, pyodide: str | None = None) -> http.server.Thre
 
 
 def source_tree() -> Path | None:
-    """The root of the source tree that this package is in, None for an installed one."""
+    """The root of the source tree that this package is in, or None if it is installed."""
     return PACKAGE.parent if (PACKAGE.parent / "mkdocs.yml").is_file() else None
 
 
 def find() -> Path | None:
-    """A built site: that of the wheel, or of the source tree."""
+    """The folder of a built site: the wheel's, or the source tree's."""
     root = source_tree()
     places = [PACKAGED] if root is None else [PACKAGED, root / "site"]
     return next((place for place in places if (place / "index.html").is_file()), None)
 
 
 def build(out: Path) -> None:
-    """Build the site in a process of its own: what makes the site stands above the commands, and reads them."""
+    """Build the site in a separate process, because the builder is a room above the commands and reads them."""
     command = [sys.executable, "-m", "minialex.site", "--build", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""``minialex store …``: look after stores that ``minialex prepare`` made."""
+"""``minialex store …``: check stores that ``minialex prepare`` made."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from minialex.errors import DataError
 
 SHOWN = 20  # damages that are printed
 
-app = typer.Typer(help="Look after stores made by `minialex prepare`.", cls=Groups, rich_markup_mode=None)
+app = typer.Typer(help="Check stores made by `minialex prepare`.", cls=Groups, rich_markup_mode=None)
 
 
 @app.command()
 @options
 def check(store: Annotated[Path, typer.Argument(help="the store's folder")]) -> None:
-    """Compare every file of a store with its SHA-256; names the file and the byte of what is damaged."""
+    """Compare every file of a store with its SHA-256, and name the file and byte of any damage."""
     from minialex.data.store import store as stores
     from minialex.screen.formats import duration, plural, readable_size
     from minialex.screen.terminal import console, metered

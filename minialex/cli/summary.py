@@ -12,10 +12,12 @@ from minialex.cli.options import of_network, overrides
 def summary(
     context: typer.Context,
     recipe: Annotated[str | None, typer.Option(help="a recipe's name or a .toml file; default alexnet-2012")] = None,
-    network: Annotated[str | None, typer.Option(help="a network of your own: FILE.py:NAME or MODULE:NAME")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="for the memory of a step")] = None,
+    network: Annotated[str | None, typer.Option(help="your own network: FILE.py:NAME or MODULE:NAME")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="batch size for which the memory of a step is given")
+    ] = None,
 ) -> None:
-    """A network in numbers: shapes, who reads whom, parameters, neurons, multiply-adds, memory."""
+    """Show a network in numbers: shapes, connections, parameters, neurons, multiply-adds, memory."""
     from minialex.engine.summary import PAPER_TOTALS, summarise
     from minialex.recipe.fields import is_own
     from minialex.recipe.toml import load

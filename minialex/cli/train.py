@@ -24,7 +24,7 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="shapes, cifar10, fashion-mnist (also NAME:PLACE), a folder or a list of images; default shapes"
+            help="shapes, cifar10, fashion-mnist (also NAME:PATH), a folder or a list of images; default shapes"
         ),
     ] = None,
     *,
@@ -35,33 +35,37 @@ def train(
     ] = None,
     network: Annotated[
         str | None,
-        typer.Option(help="a network of your own: FILE.py:NAME, MODULE:NAME, or one that a package announces"),
+        typer.Option(help="your own network: FILE.py:NAME, MODULE:NAME, or one that an installed package provides"),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the training set")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="images of one step")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images in one step")] = None,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="leave out image files that cannot be read, instead of stopping")
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="of every random number of the run")] = None,
+    seed: Annotated[int | None, typer.Option(help="seed of every random number in the run")] = None,
     init: Annotated[
         str | None,
-        typer.Option(help="begin with a run's, checkpoint's or weights file's layers; or gaussian, he: draw all anew"),
+        typer.Option(
+            help="start from the layers of a run, checkpoint or weights file; or gaussian, he: draw new weights"
+        ),
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="go on with this run folder")] = None,
+    resume: Annotated[Path | None, typer.Option(help="continue the run in this folder")] = None,
     out: Annotated[Path | None, typer.Option(help="the new run's folder; default runs/NAME-DATE")] = None,
-    ranks: Annotated[int | None, typer.Option(min=1, help="processes that share every batch, started by MPI")] = None,
-    hosts: Annotated[str | None, typer.Option(help="where the ranks run: a:8,b:8; default this machine")] = None,
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="number of processes that share each batch, started by MPI")
+    ] = None,
+    hosts: Annotated[str | None, typer.Option(help="machines that the ranks run on: a:8,b:8; default this one")] = None,
     rank_timeout: Annotated[
-        float, typer.Option(min=1, help="seconds without a sign of life after which a rank counts as lost")
+        float, typer.Option(min=1, help="seconds of silence after which a rank counts as lost")
     ] = 30,
 ) -> int:
-    """Train a network. Any recipe field can be given too: --learning-rate 0.02 --dropout 0 …
+    """Train a network. Any recipe field is also an option: --learning-rate 0.02 --dropout 0 …
 
-    Without options: the small two-column AlexNet on generated shapes, about a minute on two cores.
+    Without options it trains the small two-column AlexNet on generated shapes, in about a minute on two cores.
 
-    Where a field is given more than once, an option counts before the recipe file, the file before its base, and that
-    before the paper's values, which `minialex recipe` lists. Without --recipe, the data chooses one: that of its name
-    (shapes, cifar10, fashion-mnist), alexnet-2012 for a prepared store, else small. --resume takes the run's own.
+    An option overrides the recipe file, the file overrides its base, and the base overrides the paper's values, which
+    `minialex recipe` lists. Without --recipe, the data decides: the recipe of the same name (shapes, cifar10,
+    fashion-mnist), alexnet-2012 for a prepared store, otherwise small. --resume uses the run's own recipe.
     """
     from minialex.api import run as training
     from minialex.ranks import joining, launch
@@ -97,11 +101,11 @@ def train(
 
 
 def start(words: Sequence[str], ranks: int, hosts: str | None, folder: Path) -> int:
-    """Run the same command as so many ranks; if one is lost, say how to go on.
+    """Run the same command as `ranks` processes; if one is lost, say how to continue.
 
     Args:
-        words: the command's own, with ``train``
-        folder: of the run
+        words: the arguments of the command, beginning with ``train``
+        folder: the run's folder
     """
     from minialex.errors import ResourceError
     from minialex.ranks import launch
@@ -122,7 +126,7 @@ def start(words: Sequence[str], ranks: int, hosts: str | None, folder: Path) -> 
 
 
 def tell(run: TrainingRun, result: Result, screen: Console) -> None:
-    """What came of a finished run; for a stopped one, how to go on."""
+    """Show the result of a finished run; for a stopped one, how to continue."""
     from minialex.ranks import joining
     from minialex.screen.formats import duration, plural, shell
 

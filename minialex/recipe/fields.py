@@ -1,7 +1,7 @@
-"""Recipes: every choice of a run as a named field, with the paper's value as its default.
+"""Recipes: every choice in a run as a named field, with the paper's value as its default.
 
-A recipe is one frozen dataclass, made of four that are the tables of its file (`minialex.recipe.toml`). Section numbers
-are those of the paper.
+A recipe is one frozen dataclass, composed of four, one for each table of its file (`minialex.recipe.toml`). Section
+numbers are the paper's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def option(
     maximum: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """A field of a recipe: its default, what it means, and which values it takes."""
+    """A field of a recipe: its default, its meaning, and the values it accepts."""
     limits = {"minimum": minimum, "above": above, "maximum": maximum, "below": below}
     metadata = {"doc": doc, "choices": choices, **limits}
     if isinstance(default, dict):
@@ -37,208 +37,224 @@ def option(
 
 @dataclass(frozen=True)
 class NetworkFields:
-    """What is trained: the table [network] of a recipe."""
+    """The network to train: the table [network] of a recipe."""
 
     model: str = option(
         "alexnet",
-        "which network of minialex.network.models; or one of your own: FILE.py:NAME, MODULE:NAME or an installed one",
+        "a network of minialex.network.models, or your own: FILE.py:NAME, MODULE:NAME or the name of an installed one",
         choices=("alexnet", "alexnet_small", "cifar4", "cifar5"),
     )
-    columns: int = option(2, "columns that the network is divided into; 2 as on the two GPUs (3.2)", minimum=1)
-    classes: int = option(1000, "classes to tell apart; set from the data if 0", minimum=0)
-    crop: int = option(224, "rows and columns of the image that the network sees (3.5)", minimum=1)
+    columns: int = option(2, "columns that the network is divided into; 2, as on the two GPUs (3.2)", minimum=1)
+    classes: int = option(1000, "number of classes; if 0, taken from the data", minimum=0)
+    crop: int = option(224, "rows and columns of the part of the image that the network sees (3.5)", minimum=1)
     conv1_padding: str = option(
         "one-sided",
-        "zeros around the image: 3 to the right and below (2012 program), 2 on each side, or none",
+        "zero padding of the image: 3 on the right and below (2012 program), 2 on each side, or none",
         choices=("one-sided", "symmetric", "none"),
     )
     kernels: tuple[int, ...] = option(
-        (96, 256, 384, 384, 256), "kernels of the five convolutional layers (3.5)", minimum=1
+        (96, 256, 384, 384, 256), "number of kernels in each of the five convolutional layers (3.5)", minimum=1
     )
     kernel_sizes: tuple[int, ...] = option(
-        (), "rows and columns of the kernels of the five convolutional layers, if not the model's own", minimum=1
+        (), "rows and columns of the kernels in each convolutional layer, if not the model's own", minimum=1
     )
     features: tuple[int, ...] = option(
         (4096, 4096), "neurons of the two hidden fully connected layers (3.5)", minimum=1
     )
-    paddings: tuple[int, ...] = option((2, 1, 1, 1), "zeros on each side in conv2 … conv5 (3.5)", minimum=0)
+    paddings: tuple[int, ...] = option((2, 1, 1, 1), "zero padding on each side in conv2 … conv5 (3.5)", minimum=0)
     conv6: int = option(
         0,
-        "kernels of a sixth convolutional layer over the last pooling layer: 256 in the networks marked * (6)",
+        "kernels of a sixth convolutional layer after the last pooling layer: 256 in the networks marked * (6)",
         minimum=0,
     )
     omit: tuple[str, ...] = option((), "convolutional layers to leave out, e.g. conv3 (7)")
     connect: str = option(
         "paper",
-        "where columns read each other: conv3 and the full layers (3.2), only the last layer, or everywhere",
+        "layers in which columns read each other: conv3 and the fully connected ones (3.2), only the last, or all",
         choices=("paper", "never", "everywhere"),
     )
-    activation: str = option("relu", "the neurons' non-linearity (3.1)", choices=("relu", "tanh"))
+    activation: str = option("relu", "the activation function of the neurons (3.1)", choices=("relu", "tanh"))
     norm_layers: tuple[str, ...] = option(("conv1", "conv2"), "layers followed by local response normalisation (3.3)")
-    norm_scope: str = option("column", "channels that inhibit each other", choices=("column", "all"))
-    norm_size: int = option(5, "n, the neighbouring channels of a window (3.3)", minimum=1)
+    norm_scope: str = option(
+        "column",
+        "whether channels inhibit each other within a column only, or across all columns",
+        choices=("column", "all"),
+    )
+    norm_size: int = option(5, "n, the number of adjacent channels in a window (3.3)", minimum=1)
     norm_k: float = option(2.0, "k of the normalisation (3.3)", above=0)
     norm_alpha: float = option(1e-4, "α of the normalisation (3.3)", minimum=0)
-    norm_alpha_over_n: bool = option(True, "divide α by n, as the 2012 program does and the formula does not")
+    norm_alpha_over_n: bool = option(True, "divide α by n, as in the 2012 program but not in the paper's formula")
     norm_beta: float = option(0.75, "β of the normalisation (3.3)", minimum=0)
     norm_place: str = option(
         "after-relu",
         "after ReLU everywhere (3.5), before ReLU in layer 1 (2012 program), or after pooling (CaffeNet)",
         choices=("after-relu", "before-relu-1", "after-pool"),
     )
-    spatial_norm: bool = option(False, "normalise over places too in layer 2 (2012 program; not in the paper)")
-    pool_size: int = option(3, "z, the size of pooling windows (3.4)", minimum=1)
+    spatial_norm: bool = option(
+        False, "also normalise over neighbouring positions in layer 2 (2012 program; not in the paper)"
+    )
+    pool_size: int = option(3, "z, the size of a pooling window (3.4)", minimum=1)
     pool_stride: int = option(2, "s, the distance between pooling windows (3.4)", minimum=1)
-    pool_ceil: bool = option(True, "let the last pooling windows hang over the edge (2012 program)")
-    pool_ties: str = option("first", "which of equal maxima gets the gradient", choices=("first", "all"))
-    dropout: float = option(0.5, "probability that a hidden neuron of fc6 and fc7 is silent (4.2)", minimum=0, below=1)
+    pool_ceil: bool = option(True, "let the last pooling windows extend over the edge (2012 program)")
+    pool_ties: str = option("first", "which of several equal maxima gets the gradient", choices=("first", "all"))
+    dropout: float = option(
+        0.5, "probability that a hidden neuron in fc6 or fc7 is set to zero (4.2)", minimum=0, below=1
+    )
     dropout_mode: str = option(
-        "paper", "scale at test time (4.2), or in training instead", choices=("paper", "inverted")
+        "paper", "rescale at test time (4.2), or during training instead", choices=("paper", "inverted")
     )
     dropout_place: str = option(
         "after", "after fc6 and fc7 (4.2), or before them (torchvision)", choices=("after", "before")
     )
     init: str = option(
         "gaussian",
-        "initial weights: N(0, std²) (5), He's std = √(2 / inputs), or Glorot's √(2 / (inputs + outputs))",
+        "initial weights: N(0, std²) (5), He's std = √(2 / fan-in), or Glorot's √(2 / (fan-in + fan-out))",
         choices=("gaussian", "he", "glorot"),
     )
     std: float = option(
-        0.01, "standard deviation of the initial weights of conv1, conv2 and fc8 (5); unless gaussian, of fc8", above=0
+        0.01,
+        "standard deviation of the initial weights of conv1, conv2 and fc8 (5); of fc8 only, unless gaussian",
+        above=0,
     )
-    std_middle: float = option(0.01, "the same of conv3, conv4 and conv5", above=0)
-    std_full: float = option(0.01, "the same of fc6 and fc7", above=0)
-    bias: float = option(1.0, "initial biases of conv2, conv4, conv5, fc6 and fc7; the others begin at 0 (5)")
+    std_middle: float = option(0.01, "the same for conv3, conv4 and conv5", above=0)
+    std_full: float = option(0.01, "the same for fc6 and fc7", above=0)
+    bias: float = option(1.0, "initial biases of conv2, conv4, conv5, fc6 and fc7; the others start at 0 (5)")
 
 
 @dataclass(frozen=True)
 class TrainingFields:
-    """How it is trained: the table [training] of a recipe."""
+    """How to train it: the table [training] of a recipe."""
 
     epochs: int = option(90, "passes over the training set, at most (5)", minimum=1)
-    batch_size: int = option(128, "images of one step (5)", minimum=1)
+    batch_size: int = option(128, "images in one step (5)", minimum=1)
     shards: int = option(
         0,
-        "equal parts of a batch that are computed alone and added up in a fixed order, so that up to as many processes "
-        "give the same bits; 0: as many as there are processes at the start",
+        "equal parts of a batch, each computed alone, whose gradients are summed in a fixed order, so that any number "
+        "of processes up to this one gives the same bits; 0: the number of processes at the start",
         minimum=0,
     )
-    seed: int = option(0, "of every random number of the run", minimum=0, below=2**64)
-    dtype: str = option("float32", "of weights and activations", choices=("float32", "float64"))
+    seed: int = option(0, "seed of every random number in the run", minimum=0, below=2**64)
+    dtype: str = option("float32", "type of weights and activations", choices=("float32", "float64"))
     precision: str = option(
         "float32",
-        "of the products in convolutions and full layers, where the backend has a choice; sums, weights and all else "
-        "stay float32",
+        "of the products in convolutions and fully connected layers, if the backend has a choice; all else, sums and "
+        "weights included, stays float32",
         choices=("float32", "tf32", "bfloat16"),
     )
-    learning_rate: float = option(0.01, "ε at the beginning (5)", above=0)
+    learning_rate: float = option(0.01, "initial learning rate ε (5)", above=0)
     momentum: float = option(0.9, "momentum of the update (5)", minimum=0, below=1)
-    weight_decay: float = option(0.0005, "decay inside the step (5)", minimum=0)
-    decay_biases: bool = option(False, "whether biases decay too (the 2012 program's do not)")
-    bias_rate_factor: float = option(1.0, "learning rate of biases, as a multiple of that of the weights", minimum=0)
-    bias_rate_fixed: bool = option(False, "whether the biases' rate stays when the weights' is cut (2012 program)")
-    init_from: str = option("", "run, checkpoint or weights file whose layers training begins with (6: fine-tuning)")
-    init_layers: tuple[str, ...] = option((), "layers that are taken from there; if none is named, all that fit")
-    layer_rates: dict[str, float] = option(
-        {}, "multiples of the learning rate by layer; 0 freezes the layer", minimum=0
+    weight_decay: float = option(0.0005, "weight decay, applied within the update (5)", minimum=0)
+    decay_biases: bool = option(False, "whether biases decay too (not in the 2012 program)")
+    bias_rate_factor: float = option(
+        1.0, "learning rate of the biases, as a multiple of that of the weights", minimum=0
     )
+    bias_rate_fixed: bool = option(
+        False, "whether the biases keep their rate when that of the weights is cut (2012 program)"
+    )
+    init_from: str = option("", "run, checkpoint or weights file whose layers training starts from (6: fine-tuning)")
+    init_layers: tuple[str, ...] = option((), "layers to take from it; if none is named, all that fit")
+    layer_rates: dict[str, float] = option({}, "factors on the learning rate, by layer; 0 freezes the layer", minimum=0)
     schedule: str = option(
         "plateau",
-        "cut the rate when the validation error stops improving (5), at the epochs of `steps`, by `timeline`, "
+        "lower the rate when the validation error stops improving (5), at the epochs in `steps`, by `timeline`, "
         "along half a cosine to 0, or never",
         choices=("plateau", "steps", "timeline", "cosine", "constant"),
     )
     rate_scaling: str = option(
         "none",
-        "how the rates follow a batch of other than 128 images: not at all, in proportion (Goyal et al. 2017), or with "
-        "its square root (Krizhevsky 2014)",
+        "how the learning rates scale if a batch is not 128 images: not at all, in proportion (Goyal et al. 2017), or "
+        "with its square root (Krizhevsky 2014)",
         choices=("none", "linear", "square-root"),
     )
     warmup_epochs: int = option(
-        0, "epochs at the beginning in which the rate rises evenly to its full value", minimum=0
+        0, "epochs at the start over which the rate rises linearly to its full value", minimum=0
     )
-    cut_factor: float = option(10.0, "what the rate is divided by at a cut (5)", above=1)
-    cuts: int = option(3, "cuts of the plateau schedule; when it would cut once more, training ends (5)", minimum=0)
+    cut_factor: float = option(10.0, "factor by which a cut divides the rate (5)", above=1)
+    cuts: int = option(3, "cuts in the plateau schedule; when it would cut once more, training ends (5)", minimum=0)
     patience: int = option(4, "epochs without improvement before a cut", minimum=1)
-    min_improvement: float = option(0.001, "fall of the validation error (a fraction of 1) that counts", minimum=0)
-    steps: tuple[int, ...] = option((), "epochs at whose beginning the rate is cut, for schedule = steps", minimum=1)
-    timeline: tuple[dict[str, Any], ...] = option(
-        (), "for schedule = timeline: tables of an `epoch` and what holds from its beginning"
+    min_improvement: float = option(
+        0.001, "smallest fall of the validation error (a fraction of 1) that counts as an improvement", minimum=0
     )
-    checkpoint_steps: int = option(0, "steps between checkpoints; 0: one an epoch", minimum=0)
-    keep_checkpoints: int = option(2, "latest checkpoints that are kept, besides the best", minimum=2)
+    steps: tuple[int, ...] = option((), "epochs before which the rate is cut, for schedule = steps", minimum=1)
+    timeline: tuple[dict[str, Any], ...] = option(
+        (), "for schedule = timeline: tables with an `epoch` and the values that apply from its start"
+    )
+    checkpoint_steps: int = option(0, "steps between checkpoints; 0: one per epoch", minimum=0)
+    keep_checkpoints: int = option(2, "number of latest checkpoints to keep, besides the best", minimum=2)
 
 
 @dataclass(frozen=True)
 class ImageFields:
-    """On what: the table [images] of a recipe."""
+    """The images to train on: the table [images] of a recipe."""
 
     data: str = option(
         "imagenet",
-        "shapes, cifar10, fashion-mnist (each also NAME:PLACE), or the path of a store, of a folder of images or of a "
-        "list of them",
+        "shapes, cifar10, fashion-mnist (the last two also NAME:PATH), or the path of a store, a folder of images or a "
+        "list of images",
     )
     loader_threads: int = option(
         2,
-        "threads that read images ahead (beside a GPU one a processor at least); any number gives the same batches",
+        "threads that read images ahead (with a GPU, at least one per processor); any number gives the same batches",
         minimum=1,
     )
-    image_size: int = option(256, "rows and columns that images are kept at (2)", minimum=1)
+    image_size: int = option(256, "rows and columns at which images are stored (2)", minimum=1)
     resize: str = option(
         "one-step",
-        "how an image becomes a square: its centre is scaled in one step, or its shorter side is scaled and the centre "
-        "cut out then, as torchvision does it",
+        "how an image is made square: its central square is scaled in one step, or its shorter side is scaled and the "
+        "centre cut out afterwards, as in torchvision",
         choices=("one-step", "resize-then-crop"),
     )
-    skip_broken: bool = option(False, "leave out image files that cannot be read, and list them, instead of stopping")
-    train_images: int = option(0, "use only so many training images; 0: all", minimum=0)
-    validation_images: int = option(0, "use only so many validation images; 0: all", minimum=0)
+    skip_broken: bool = option(False, "leave out and list image files that cannot be read, instead of stopping")
+    train_images: int = option(0, "use only this many training images; 0: all", minimum=0)
+    validation_images: int = option(0, "use only this many validation images; 0: all", minimum=0)
     labels: str = option(
         "own",
-        "classes of the training images: their own, or drawn at random once for each image (Zhang et al. 2017)",
+        "labels of the training images: their own, or drawn at random once for each image (Zhang et al. 2017)",
         choices=("own", "random"),
     )
-    crops: str = option("random", "training crops: at random, or the centre (4.1)", choices=("random", "centre"))
+    crops: str = option("random", "training crops: random, or the centre (4.1)", choices=("random", "centre"))
     crop_positions: str = option(
         "inclusive",
-        "offsets 0 … size − crop (2012 program), or one fewer, which makes the paper's factor of 2048 (4.1)",
+        "offsets 0 … size − crop (2012 program), or one fewer, which gives the paper's factor of 2048 (4.1)",
         choices=("inclusive", "exclusive"),
     )
-    crop_chunk: int = option(1, "consecutive images of a batch that share a crop and a reflection", minimum=1)
-    reflect: bool = option(True, "reflect every other training image at random (4.1)")
+    crop_chunk: int = option(1, "number of consecutive images in a batch that share a crop and a reflection", minimum=1)
+    reflect: bool = option(True, "reflect each training image with probability 1/2 (4.1)")
     colour: float = option(
         0.1, "standard deviation of the colour shift along the principal components (4.1)", minimum=0
     )
     colour_scale: str = option(
         "stdev",
-        "components are scaled by the square root of the eigenvalue (2012 program), or by it (the formula)",
+        "scale components by the square root of the eigenvalue (2012 program), or by the eigenvalue (the formula)",
         choices=("stdev", "eigenvalue"),
     )
     colour_divide: bool = option(False, "divide training images by 1 + colour (2012 program)")
     mean: str = option(
         "pixel",
-        "what is subtracted: the mean at the same pixel (2), the mean image's centre crop (2012), or one per channel",
+        "mean to subtract: that of each pixel (2), the centre crop of the mean image (2012), or one per channel",
         choices=("pixel", "centre", "channel"),
     )
-    pixel_scale: float = option(1.0, "what centred pixels (0 … 255) are multiplied with", above=0)
-    shuffle: str = option("each-epoch", "a new order each epoch, or one for all", choices=("each-epoch", "once"))
-    views: int = option(1, "views averaged in validation: the centre, or ten (4.1)")
+    pixel_scale: float = option(1.0, "factor on the pixels (0 … 255) after the mean is subtracted", above=0)
+    shuffle: str = option(
+        "each-epoch", "a new order each epoch, or one order for all epochs", choices=("each-epoch", "once")
+    )
+    views: int = option(1, "views averaged in validation: 1 (the centre) or 10 (4.1)")
 
 
 @dataclass(frozen=True)
 class PlaceFields:
-    """Where it is computed: the table [place] of a recipe. A run goes on where it began, to the same bits."""
+    """Where to compute: the table [place] of a recipe. A resumed run continues there, and gives the same bits."""
 
-    backend: str = option("", "installed backend; if empty the fastest one of this machine's processor")
-    devices: str = option("", "one device for all columns, or one a column, e.g. cuda:0,cuda:1; if empty the first")
+    backend: str = option("", "an installed backend; if empty, the fastest one for this machine's processor")
+    devices: str = option("", "one device for all columns, or one per column, e.g. cuda:0,cuda:1; if empty, the first")
 
 
 @dataclass(frozen=True)
 class Recipe(NetworkFields, TrainingFields, ImageFields, PlaceFields):
-    """A run's choices, each a field of its own, ``recipe.learning_rate``; see the four tables."""
+    """All choices in a run, each a field such as ``recipe.learning_rate``; see the four tables."""
 
     def replace(self, **changes: Any) -> Recipe:
-        """The recipe with some fields changed, checked.
+        """A checked copy of the recipe with some fields changed.
 
         Raises:
             ConfigurationError: If a field is unknown (the nearest known one is named) or a value is not allowed.
@@ -267,7 +283,7 @@ class Recipe(NetworkFields, TrainingFields, ImageFields, PlaceFields):
         return tomli_w.dumps(tables)
 
     def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
-        """Fields whose values differ: name -> (this one's, the other's)."""
+        """The fields whose values differ: name -> (this recipe's value, the other's)."""
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in fields()}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
@@ -276,12 +292,12 @@ TABLES = {"network": NetworkFields, "training": TrainingFields, "images": ImageF
 
 
 LATER = ("shards", "rate_scaling")
-"""Fields that files do not state unless they are used: as the files that were written before there were such fields."""
+"""Fields that files omit unless they are used, so that files written before these fields existed stay the same."""
 
 
 @cache
 def fields() -> dict[str, tuple[str, dataclasses.Field[Any]]]:
-    """Every field by name: its table and its `dataclasses.Field`, whose metadata has the documentation."""
+    """Every field by name: its table and its `dataclasses.Field`, whose metadata holds its documentation."""
     return {info.name: (table, info) for table, kind in TABLES.items() for info in dataclasses.fields(kind)}
 
 
@@ -292,11 +308,11 @@ def kinds() -> dict[str, Any]:
 
 
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-"""What a value of a type is called in a message."""
+"""The name of a type in a message."""
 
 
 def _checked(name: str, value: Any) -> Any:
-    """The value in the field's own type, within its limits."""
+    """The value converted to the field's type, and checked against its limits."""
     kind, metadata = kinds()[name], fields()[name][1].metadata
     origin, inner = get_origin(kind), get_args(kind)
     wrong = ConfigurationError(f"recipe field '{name}': expected {NAMES.get(kind, kind)}, got {value!r}")
@@ -320,7 +336,7 @@ def _checked(name: str, value: Any) -> Any:
         if _is_number(number):
             _check_limits(name, number, metadata)
     if isinstance(value, str) and "\0" in value:
-        raise ConfigurationError(f"recipe field '{name}': a null character, which no name or path can have")
+        raise ConfigurationError(f"recipe field '{name}': contains a null character, which no name or path can have")
     choices = metadata["choices"]
     if choices and value not in choices and not (name == "model" and is_own(value)):
         more = (*entry_points(group=NETWORKS).names, "FILE.py:NAME", "MODULE:NAME") if name == "model" else ()
@@ -332,11 +348,11 @@ def _checked(name: str, value: Any) -> Any:
 
 
 NETWORKS = "minialex.networks"
-"""The entry points by which packages announce networks of their own."""
+"""The entry-point group under which packages register their own networks."""
 
 
 def is_own(model: str) -> bool:
-    """Whether a model is a network of somebody's own: ``FILE.py:NAME``, ``MODULE:NAME``, or announced by a package."""
+    """Whether a model is a user's own network: ``FILE.py:NAME``, ``MODULE:NAME``, or registered by a package."""
     return ":" in model or model in entry_points(group=NETWORKS).names
 
 
@@ -357,11 +373,11 @@ def _check_limits(name: str, number: float, limits: Mapping[str, Any]) -> None:
 
 
 CHANGEABLE = ("learning_rate", "colour", "layer_rates")
-"""Fields that a timeline may change while a run goes on."""
+"""Fields that a timeline may change during a run."""
 
 
 def _check_together(recipe: Recipe) -> None:
-    """What only several fields together can violate."""
+    """Check the rules that involve several fields at once."""
     if recipe.crop > recipe.image_size:
         raise ConfigurationError(f"recipe field 'crop': {recipe.crop} is larger than image_size, {recipe.image_size}")
     if recipe.precision != "float32" and recipe.dtype != "float32":
@@ -392,9 +408,11 @@ def _check_together(recipe: Recipe) -> None:
             if layer not in known:
                 raise ConfigurationError(f"recipe field '{name}': no layer '{layer}'.{nearest(layer, known)}")
     if recipe.init_layers and not recipe.init_from:
-        raise ConfigurationError("recipe field 'init_layers': set init_from too, where the layers are taken from")
+        raise ConfigurationError("recipe field 'init_layers': also set init_from, the file that the layers come from")
     if "conv1" in recipe.omit:
-        raise ConfigurationError("recipe field 'omit': conv1 cannot be left out, it brings the image to size")
+        raise ConfigurationError(
+            "recipe field 'omit': conv1 cannot be left out: it reduces the image to the size that conv2 expects"
+        )
     for entry in recipe.timeline:
         if not isinstance(entry.get("epoch"), int) or entry["epoch"] < 1:
             raise ConfigurationError(f"recipe field 'timeline': every table needs an epoch of at least 1, got {entry}")

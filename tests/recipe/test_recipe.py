@@ -171,5 +171,5 @@ def test_a_recipe_that_is_not_utf_8_says_what_it_is(tmp_path: Path, encoding: st
 
 
 def test_no_text_has_a_null_character() -> None:
-    with pytest.raises(ConfigurationError, match="a null character"):
+    with pytest.raises(ConfigurationError, match="contains a null character"):
         parse('[images]\ndata = "a\\u0000b"\n', "x")

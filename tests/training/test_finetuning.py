@@ -208,7 +208,7 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_the_same_or_says_why_n
         (["--init", "{photo}"], 4, "first `minialex import"),
         (["--init", "{source}", "--crop", "2"], 2, "layer 'pool"),
         (["--init", "{source}", "--recipe", "small"], 4, "no layer of"),
-        (["--init-layers", "conv1"], 2, "set init_from too"),
+        (["--init-layers", "conv1"], 2, "also set init_from"),
         (["--init", "{source}", "--init-layers", "conv7"], 2, "no layer 'conv7'"),
         (["--init", "{source}", "--init-layers", "conv6"], 2, "this network has no 'conv6'"),
         (["--init", "{source}", "--init-layers", "fc8"], 4, "layer 'fc8' cannot be taken"),

@@ -16,7 +16,7 @@ from minialex.cli.look.translation import translation
 from minialex.cli.options import options
 
 app = typer.Typer(
-    help="Look inside a trained network: kernels, activations, what it depends on, what it finds similar.",
+    help="Look inside a trained network: its kernels and activations, what it relies on, what it finds similar.",
     cls=Groups,
     rich_markup_mode=None,
 )

@@ -14,13 +14,13 @@ from minialex.cli.options import DataOption, Machine
 def activations(
     run: Run,
     image: ImageFile = None,
-    layer: Annotated[str, typer.Option(help="a layer's name; see `minialex summary`")] = "conv1",
+    layer: Annotated[str, typer.Option(help="name of a layer; see `minialex summary`")] = "conv1",
     picture: PictureOption = Path("activations.png"),
     data: DataOption = None,
     *,
     machine: Machine,
 ) -> None:
-    """What a layer gives for an image: all its maps, or all its neurons."""
+    """Show a layer's activations for an image: all its feature maps, or all its neurons."""
     import numpy as np
 
     from minialex.cli.look.subject import open_run, save

@@ -10,9 +10,11 @@ import typer
 from minialex.cli.options import check_writable
 
 Run = Annotated[Path, typer.Argument(help="a run folder or checkpoint")]
-ImageFile = Annotated[Path | None, typer.Argument(help="an image file; else one of the run's validation images")]
-ImageFiles = Annotated[list[Path] | None, typer.Argument(help="image files; else some of the run's validation images")]
-LabelOption = Annotated[str | None, typer.Option("--label", help="class to watch; else the most probable one")]
+ImageFile = Annotated[Path | None, typer.Argument(help="an image file; default one of the run's validation images")]
+ImageFiles = Annotated[
+    list[Path] | None, typer.Argument(help="image files; default some of the run's validation images")
+]
+LabelOption = Annotated[str | None, typer.Option("--label", help="the class to look at; default the most probable one")]
 
 
 def _can_be_written(path: Path) -> Path:
@@ -20,4 +22,4 @@ def _can_be_written(path: Path) -> Path:
     return path
 
 
-PictureOption = Annotated[Path, typer.Option("--picture", help="where the picture goes", callback=_can_be_written)]
+PictureOption = Annotated[Path, typer.Option("--picture", help="file to save the picture in", callback=_can_be_written)]

@@ -17,9 +17,11 @@ UNITS = 4  # of a column that are shown if none are named
 
 def excite(
     run: Run,
-    layer: Annotated[str, typer.Option(help="a layer's name; see `minialex summary`")] = "conv5",
-    units: Annotated[str | None, typer.Option(help="numbers of its channels or neurons: 3,17; else 4 a column")] = None,
-    count: Annotated[int, typer.Option(min=1, help="images a unit")] = 9,
+    layer: Annotated[str, typer.Option(help="name of a layer; see `minialex summary`")] = "conv5",
+    units: Annotated[
+        str | None, typer.Option(help="numbers of the layer's channels or neurons: 3,17; default 4 per column")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="images per unit")] = 9,
     split: Annotated[str, typer.Option(help="train or validation")] = "validation",
     picture: PictureOption = Path("excite.png"),
     data: DataOption = None,
@@ -27,7 +29,7 @@ def excite(
     machine: Machine,
     batch_size: BatchOption = 100,
 ) -> None:
-    """The images of a data set that excite units most, with the part of them that the unit sees."""
+    """Find the images that excite a layer's units most, and show the part that each unit sees."""
     from minialex.cli.look.subject import open_run, save, split_of
     from minialex.figures import look as figures
     from minialex.look import units as exciting
@@ -56,7 +58,7 @@ def excite(
 
 
 def unit_numbers(text: str | None, width: int, columns: int) -> list[int]:
-    """The numbers of units that are named, else some of each column, spread over it."""
+    """The numbers of the named units, or else some units of each column, spread evenly over it."""
     if text is None:
         share = width // columns
         some = {int(n * (share - 1) / (UNITS - 1)) for n in range(UNITS)}

@@ -11,10 +11,10 @@ from minialex.cli.options import Machine
 
 
 def kernels(
-    runs: Annotated[list[Path], typer.Argument(help="run folders or checkpoints, one or more")],
-    picture: Annotated[Path, typer.Option(help="where the picture of the first one goes")] = Path("kernels.png"),
+    runs: Annotated[list[Path], typer.Argument(help="one or more run folders or checkpoints")],
+    picture: Annotated[Path, typer.Option(help="file to save the first run's picture in")] = Path("kernels.png"),
 ) -> None:
-    """The first layer's kernels by column: how much of each is colour, and do the columns differ (figure 3)?"""
+    """Show the first layer's kernels by column: how colourful each is, and whether the columns differ (figure 3)."""
     import numpy as np
 
     from minialex.cli.look.subject import open_run, save

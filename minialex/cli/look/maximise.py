@@ -14,14 +14,16 @@ from minialex.cli.options import Machine
 
 def maximise(
     run: Run,
-    layer: Annotated[str, typer.Option(help="a layer's name; see `minialex summary`")] = "conv5",
-    units: Annotated[str | None, typer.Option(help="numbers of its channels or neurons: 3,17; else 4 a column")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="steps up the gradient")] = 100,
+    layer: Annotated[str, typer.Option(help="name of a layer; see `minialex summary`")] = "conv5",
+    units: Annotated[
+        str | None, typer.Option(help="numbers of the layer's channels or neurons: 3,17; default 4 per column")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="steps of gradient ascent")] = 100,
     picture: PictureOption = Path("maximise.png"),
     *,
     machine: Machine,
 ) -> None:
-    """Make images that excite units as much as possible: climb a unit's gradient, beginning with noise."""
+    """Make images that excite a layer's units as much as possible, by gradient ascent from noise."""
     from minialex.cli.look.subject import open_run, save
     from minialex.figures import look as figures
     from minialex.look import gradients

@@ -20,9 +20,10 @@ OTHERS = 100  # training images that neighbours are compared with in pixels
 def neighbours(
     run: Run,
     images: ImageFiles = None,
-    count: Annotated[int, typer.Option(min=1, help="neighbours an image")] = 6,
+    count: Annotated[int, typer.Option(min=1, help="neighbours per image")] = 6,
     index: Annotated[
-        Path | None, typer.Option(help="folder of the training set's features, written at first use; in the run")
+        Path | None,
+        typer.Option(help="folder for the training set's features, written on first use; default in the run"),
     ] = None,
     search: Annotated[str, typer.Option(help="exact, or faiss for a large training set")] = "exact",
     picture: PictureOption = Path("neighbours.png"),
@@ -31,7 +32,7 @@ def neighbours(
     machine: Machine,
     batch_size: BatchOption = 100,
 ) -> int:
-    """The training images nearest to an image in the last hidden layer's features (figure 4, right)."""
+    """Find the training images whose last hidden layer's features are nearest to an image's (figure 4, right)."""
     import numpy as np
 
     from minialex import philox
@@ -97,7 +98,7 @@ def neighbours(
 
 
 def run_folder(path: Path) -> Path:
-    """The run folder that a path is, or that its checkpoint lies in."""
+    """The run folder that a path names, or that holds the checkpoint it names."""
     for folder in (path, path.parent.parent):
         if (folder / "recipe.toml").is_file():
             return folder

@@ -15,15 +15,19 @@ def occlusion(
     run: Run,
     image: ImageFile = None,
     label: LabelOption = None,
-    size: Annotated[int | None, typer.Option(help="side of the square that covers; a seventh of the crop")] = None,
-    stride: Annotated[int | None, typer.Option(help="pixels from one square to the next; half its side")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="side of the covering square in pixels; default a seventh of the crop")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="pixels from one square to the next; default half its side")
+    ] = None,
     picture: PictureOption = Path("occlusion.png"),
     data: DataOption = None,
     *,
     machine: Machine,
     batch_size: BatchOption = 100,
 ) -> None:
-    """Which parts of an image an answer depends on: a square covers one place after another."""
+    """Show which parts of an image an answer depends on, by covering one square after another."""
     import numpy as np
 
     from minialex.cli.look.subject import open_run, save

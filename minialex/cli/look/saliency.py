@@ -17,7 +17,7 @@ def saliency(
     *,
     machine: Machine,
 ) -> None:
-    """Which pixels a class's logit leans on: its gradient along the image, one pass forward and one back."""
+    """Show which pixels a class's logit depends on: its gradient with respect to the image, in one backward pass."""
     from minialex.cli.look.subject import open_run, save
     from minialex.figures import look as figures
     from minialex.look import gradients

@@ -1,4 +1,4 @@
-"""The network that is looked into, and the images that it is shown."""
+"""The network to look into, and the images to show it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Images:
 
     Attributes:
         pixels: uint8 [N,3,S,S]
-        labels: int64 [N], None where they are not known
-        names: what to call them
-        source: where they are from
+        labels: int64 [N], None if they are not known
+        names: a name for each image
+        source: where the images come from, in words
     """
 
     pixels: NDArray[np.uint8]
@@ -48,7 +48,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained network that is looked into, with what its labels mean and another data set's name than its own."""
+    """A trained network to look into, the names of its classes, and a data set to use instead of its own, if any."""
 
     session: Session
     recipe: Recipe
@@ -56,14 +56,14 @@ class Subject:
     data_name: str | None
 
     def data(self) -> DataSet:
-        """The run's data set, or the other one, which must have the same classes."""
+        """The run's data set, or the one given instead, which must have the same classes."""
         data = load_data(self.recipe if self.data_name is None else self.recipe.replace(data=self.data_name))
         if data.class_names != self.class_names:
             raise ConfigurationError(f"'{data.name}' has other classes than the run was trained on")
         return data
 
     def images(self, paths: Sequence[Path], count: int) -> Images:
-        """The images of some files, else so many validation images, spread over the set."""
+        """The images in `paths`, or else `count` validation images spread evenly over the set."""
         if paths:
             pixels = np.stack([read_image(path, self.recipe.image_size, self.recipe.resize) for path in paths])
             source = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
@@ -80,11 +80,11 @@ class Subject:
         return images[..., first : first + self.recipe.crop, first : first + self.recipe.crop]
 
     def name(self, label: int) -> str:
-        """What a class is called."""
+        """The name of a class."""
         return pictures.name_of(self.class_names, int(label))
 
     def label(self, text: str | None) -> int | None:
-        """The number of a class that is given by its name or number."""
+        """The number of a class, given as a name or a number."""
         if text is None:
             return None
         if text in self.class_names:
@@ -94,25 +94,25 @@ class Subject:
         raise ConfigurationError(f"the run knows no class '{text}'.{nearest(text, self.class_names)}")
 
     def columns(self, layer: str) -> int:
-        """In how many columns a layer's channels or neurons lie."""
+        """The number of columns into which a layer's channels or neurons are divided."""
         stages = self.session.network.stages(self.recipe.columns)
         return next(stage.pieces for stage in stages if stage.layer.name == layer)
 
 
 def open_run(run: Path, machine: Machine, data: str | None = None) -> Subject:
-    """A run's network with its weights, on the machine that is asked for."""
+    """A run's network with its weights, on the requested machine."""
     return Subject(*open_session(run, machine.load(), machine.devices), data)
 
 
 def split_of(data: DataSet, name: str) -> Split:
-    """A part of a data set by its name."""
+    """A part of a data set, by name."""
     if name not in ("train", "validation"):
         raise ConfigurationError(f"--split takes train or validation, got '{name}'")
     return data.train if name == "train" else data.validation
 
 
 def save(screen: Console, figure: Figure, path: Path, note: str = "") -> None:
-    """Write a picture, and say where."""
+    """Write a picture, and print its path."""
     check_writable(path, "--picture", ".png")  # another file, a photograph say, is not written over
     pictures.save(figure, path)
     screen.print(f"picture: {path}{note}")
@@ -121,7 +121,7 @@ def save(screen: Console, figure: Figure, path: Path, note: str = "") -> None:
 def write_features(
     screen: Console, subject: Subject, images: Split, split: str, layer: str, folder: Path, form: str, batch_size: int
 ) -> tuple[features.Manifest, int]:
-    """Write features, or what is missing of them; what they are, and the exit code if it was stopped, else 0."""
+    """Write the features still missing; return their manifest, and 0 or the exit code of the signal that stopped it."""
     name = str(subject.recipe.data) if subject.data_name is None else subject.data_name
     manifest = features.manifest_of(subject.session, images, layer, name, split, subject.class_names, form)
     what = f"{layer} of the {split} set"

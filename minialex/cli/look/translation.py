@@ -15,17 +15,19 @@ def translation(
     run: Run,
     images: ImageFiles = None,
     label: LabelOption = None,
-    count: Annotated[int, typer.Option("--images", min=1, help="validation images, if no files are given")] = 100,
-    reach: Annotated[float, typer.Option(help="largest shift, as a share of the crop's side")] = 0.5,
-    steps: Annotated[int, typer.Option(help="shifts along an axis, an odd number")] = 9,
-    scale: Annotated[float, typer.Option(help="shrink the content to this share of its side first")] = 1.0,
+    count: Annotated[
+        int, typer.Option("--images", min=1, help="number of validation images to use if no files are given")
+    ] = 100,
+    reach: Annotated[float, typer.Option(help="largest shift, as a fraction of the crop's side")] = 0.5,
+    steps: Annotated[int, typer.Option(help="number of shifts along each axis, odd")] = 9,
+    scale: Annotated[float, typer.Option(help="shrink the content to this fraction of its side first")] = 1.0,
     picture: PictureOption = Path("translation.png"),
     data: DataOption = None,
     *,
     machine: Machine,
     batch_size: BatchOption = 100,
 ) -> None:
-    """Is a class still among the top five when its object stands off the centre (figure 4)? Images are moved about."""
+    """Shift images to test whether an object off the centre still has its class in the top five (figure 4)."""
     import numpy as np
 
     from minialex.cli.look.subject import open_run, save
