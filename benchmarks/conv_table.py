@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: dict[str, Any] = {**machine.describe(), "cudnn": times.cudnn.backend_version(), "convolutions": []}
     for precision in options.precisions.split(","):
         if precision not in PRECISIONS:
-            parser.error(f"no precision '{precision}'; there are {', '.join(PRECISIONS)}")
+            parser.error(f"no precision '{precision}'; choose from {', '.join(PRECISIONS)}")
     asked = [
         (f"{precision} {name} {kind}", batch, it)
         for precision in options.precisions.split(",")

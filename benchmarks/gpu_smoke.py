@@ -208,7 +208,7 @@ def main() -> int:
         smoke.plans()
     except Exception:
         traceback.print_exc()
-        print("the cuda backend can be used, BUT NOT cuDNN (see above): convolutions go by patches, many times slower")
+        print("the cuda backend can be used, BUT NOT cuDNN (see above): convolutions use im2col, many times slower")
         return 3
     print("the cuda backend can be used")
     return 0

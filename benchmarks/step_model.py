@@ -315,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model.convolutions = measured_convolutions(options.convolutions)
     for precision in options.precisions.split(","):
         if precision not in PRECISIONS:
-            parser.error(f"no precision '{precision}'; there are {', '.join(PRECISIONS)}")
+            parser.error(f"no precision '{precision}'; choose from {', '.join(PRECISIONS)}")
         for batch in map(int, options.batch_sizes.split(",")):
             base = load(options.recipe)
             recipe = base.replace(classes=base.classes or 10, batch_size=batch, precision=precision)

@@ -66,13 +66,15 @@ class CudaBackend:
     def __init__(self, *, precision: Precision = "float32", runtime: Runtime | None = None) -> None:
         if precision not in PRECISIONS:
             raise ConfigurationError(
-                f"no precision '{precision}'; there are {', '.join(PRECISIONS)}.{nearest(precision, PRECISIONS)}"
+                f"no precision '{precision}'; choose from {', '.join(PRECISIONS)}.{nearest(precision, PRECISIONS)}"
             )
         self.precision = precision
         self.runtime: Runtime = open_device() if runtime is None else runtime
         for device in self.runtime.devices if precision == "bfloat16" else ():
             if not self.runtime.has_bfloat16(device):
-                raise ConfigurationError(f"{device} has no bfloat16 (cards since Ampere, 2020, have): use float32")
+                raise ConfigurationError(
+                    f"{device} has no bfloat16 (only cards since Ampere, 2020, have it): use float32"
+                )
         self._places = {
             device: EagerPlace(self.runtime, device, self.runtime.stream(device), precision)
             for device in self.runtime.devices
@@ -200,7 +202,7 @@ class CudaBackend:
         if can_compile(program):
             return Step(self._places, self._workspace, program, bindings)
         if own := layers_with_own(program):
-            notice("with operations of your own steps are not compiled: every operation is launched by itself", *own)
+            notice("steps with your own operations are not compiled: every operation is launched separately", *own)
         return None
 
 

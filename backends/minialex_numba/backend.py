@@ -101,6 +101,6 @@ class NumbaBackend:
         """The whole step on buffers that are allocated once (see `minialex_numba.compiler`); it holds `nbytes` of them."""
         made = step.compile_step(self.threads, program, bindings)
         if layers := layers_with_own(program):
-            walked = "with operations of your own the step is not compiled: every operation runs by itself"
+            walked = "a step with your own operations is not compiled: every operation runs separately"
             notice("computes in NumPy, on one core, inside the compiled step" if made else walked, *layers)
         return made

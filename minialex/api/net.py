@@ -106,7 +106,7 @@ class TrainedNet:
             ConfigurationError: If it is none of these, there is none, or `top` or `views` cannot be used.
         """
         if top < 1:
-            raise ConfigurationError(f"top = {top}: how many classes to tell; use 1 or more")
+            raise ConfigurationError(f"top = {top}: the number of classes to return; use 1 or more")
         answers = [self.ranking(row, top) for row in self.probabilities(images, views=views)]
         return answers if _are_several(images) else answers[0]
 
@@ -190,11 +190,11 @@ def evaluate_together(
     for net in nets:
         if net.weights.labels != first.weights.labels:
             raise ConfigurationError(
-                f"{net.name} knows other classes than {first.name}: runs that are averaged must share them"
+                f"{net.name} has other classes than {first.name}: runs that are averaged must have the same classes"
             )
     sizes = sorted({net.weights.recipe.image_size for net in nets})
     if len(sizes) > 1:
-        raise ConfigurationError(f"runs that are averaged must share image_size, got {sizes}")
+        raise ConfigurationError(f"runs that are averaged must have the same image_size, got {sizes}")
     _, split = validation_for(first.weights, data_for(first, data), first.name)
     return evaluate(
         [net.session for net in nets],

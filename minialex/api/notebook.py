@@ -64,4 +64,4 @@ class NotebookDisplay(TrainingDisplay):
         from minialex.figures import pictures
 
         picture = pictures.png(pictures.curves(self.records, self.classes))
-        self.show("curves", {"text/plain": "loss and errors until now", "image/png": picture})
+        self.show("curves", {"text/plain": "loss and errors so far", "image/png": picture})

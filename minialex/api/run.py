@@ -111,7 +111,7 @@ class TrainingRun:
         recipe = before.replace(**_with_init(fields))
         different = recipe.differences(before)
         if "init_from" in different or "init_layers" in different:
-            raise ConfigurationError(f"{path} has begun already: leave out init, or train into another folder")
+            raise ConfigurationError(f"{path} has already begun: leave out init, or train into another folder")
         recipe = recipe.replace(data=absolute(recipe.data))
         resuming.compare_recipes(path, before, recipe)  # at once, and again where it is written
         try:
@@ -121,7 +121,7 @@ class TrainingRun:
         listener = _listener(progress, live)
         if "backend" in different:
             listener.warning(
-                f"the run began on backend '{before.backend}'; on '{recipe.backend}' it goes on with other roundings"
+                f"the run began on backend '{before.backend}'; '{recipe.backend}' rounds its numbers differently"
             )
         return _carry_out(recipe, path, self._data, threads, listener, resume=True)
 
@@ -176,7 +176,7 @@ def train(
         raise ConfigurationError("expected a Network (minialex.network.network), not a list of layers")
     if isinstance(recipe, Network) or callable(recipe):
         if network is not None:
-            raise ConfigurationError("two networks were given, as the first argument and as network: give one")
+            raise ConfigurationError("two networks were given, as the first argument and as network: give only one")
         recipe, network = None, recipe
     if network is not None:
         fields = {**own.changes_for(network), **fields}

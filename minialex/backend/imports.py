@@ -52,11 +52,11 @@ def load_module(what: str, place: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if not f"{place}.".startswith(f"{error.name}."):
             raise ConfigurationError(
-                f"no {what} from '{place}', which needs '{error.name}': it is not installed"
+                f"no {what} from '{place}', which needs '{error.name}', and that is not installed"
             ) from None
         raise ConfigurationError(
             f"no {what} from '{place}': there is no module of this name in {os.getcwd()} or where Python looks "
-            f"(PYTHONPATH, installed packages); go to its folder, or name its file: FOLDER/{error.name}.py"
+            f"(PYTHONPATH, installed packages); change to its folder, or name its file: FOLDER/{error.name}.py"
         ) from None
     except (Exception, SystemExit) as error:  # whatever somebody's own file does wrong is their reason, not our crash
         reason = f"{type(error).__name__}: {error}"
@@ -71,7 +71,7 @@ def _of_name(name: str) -> ModuleType:
 
 def _of_file(what: str, path: Path) -> ModuleType:
     if not path.is_file():
-        raise ConfigurationError(f"no {what} from '{path}': there is no such file (in {path.absolute().parent})")
+        raise ConfigurationError(f"no {what} from '{path}': no such file in {path.absolute().parent}")
     path = path.resolve()
     name = path.stem
     if getattr(sys.modules.get(name), "__file__", str(path)) != str(path) or not name.isidentifier():

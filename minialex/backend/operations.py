@@ -163,7 +163,7 @@ def register(
     if arrays is None:
         kinds = list(inspect.signature(forward).parameters.values())[1:]
         if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in kinds):
-            raise ConfigurationError(f"operation '{name}': forward must name the arrays that it takes, not *arrays")
+            raise ConfigurationError(f"operation '{name}': forward must name the arrays it takes, instead of *arrays")
         arrays = [parameter.name for parameter in kinds if parameter.kind is not parameter.KEYWORD_ONLY]
     if not arrays:
         raise ConfigurationError(f"operation '{name}': forward must take the namespace and at least one array")
@@ -175,7 +175,7 @@ def register(
         dtypes = {np.dtype(array.dtype) for array in given}
         if len(dtypes) != 1 or next(iter(dtypes)).name not in FLOATS:
             what = _describe([(tuple(array.shape), array.dtype) for array in given])
-            raise ConfigurationError(f"{name}: expected float32 or float64, all alike; got {what}")
+            raise ConfigurationError(f"{name}: expected float32 or float64, the same for all; got {what}")
         (dtype,) = dtypes
         made = given[0].shape if shape is None else shape(*given, **numbers)
         if isinstance(made, Spec) or all(isinstance(n, int | np.integer) for n in made):
@@ -208,13 +208,13 @@ def register(
         known = FUNCTIONS.get(function.name)
         if function.name in RULES:
             raise ConfigurationError(
-                f"there is an operation '{function.name}' already, of the protocol: call yours otherwise"
+                f"the protocol already has an operation '{function.name}': give yours another name"
             )
         # a cell of a notebook that is run again defines its operation again, and so does a copy of a file
         if known and not _same_source(known.plain, function.plain):
             raise ConfigurationError(
-                f"there is an operation '{function.name}' already, of {_source(known.plain)}: call that of "
-                f"{_source(function.plain)} otherwise"
+                f"an operation '{function.name}' is already defined in {_source(known.plain)}: rename the one in "
+                f"{_source(function.plain)}"
             )
     OPERATIONS[name] = operation
     FUNCTIONS.update({function.name: function for function in (operation.forward, operation.backward)})
@@ -250,7 +250,7 @@ def method(backend: Any, name: str) -> Callable[..., Any]:
         return own
     if not hasattr(backend, "apply"):
         raise ConfigurationError(
-            f"the {backend.name} backend runs the protocol's operations alone, and '{name}' is none: "
+            f"the {backend.name} backend runs only the protocol's operations, and '{name}' is not one: "
             "it has no method 'apply'"
         )
     return partial(backend.apply, function)

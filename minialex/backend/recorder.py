@@ -72,7 +72,7 @@ class Recorder:
         if name in rules.RULES:
             return lambda *args, **kwargs: self.call(name, *args, **kwargs)
         if name in (*MOVERS, *OPERATIONS):
-            raise ConfigurationError(f"{name} cannot be part of a recorded step: it leaves the device")
+            raise ConfigurationError(f"{name} cannot be part of a recorded step, because it leaves the device")
         raise AttributeError(name)
 
 

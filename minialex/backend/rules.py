@@ -62,7 +62,7 @@ def _fail(operation: str, what: str, **arrays: Any) -> ConfigurationError:
 def _floats(operation: str, **arrays: Any) -> np.dtype[Any]:
     dtypes = {np.dtype(a.dtype) for a in arrays.values()}
     if len(dtypes) != 1 or next(iter(dtypes)).name not in FLOATS:
-        raise _fail(operation, "expected float32 or float64, all alike", **arrays)
+        raise _fail(operation, "expected float32 or float64, the same for all", **arrays)
     return next(iter(dtypes))
 
 
@@ -88,7 +88,9 @@ def reshape(x: Any, shape: tuple[int, ...]) -> Spec:
 def concat(xs: Sequence[Any]) -> Spec:
     """See `Backend.concat`."""
     if not xs or any(len(x.shape) < 2 for x in xs) or len({(x.shape[0], *x.shape[2:], x.dtype) for x in xs}) != 1:
-        raise _fail("concat", "expected arrays alike but for axis 1", **{f"xs[{i}]": x for i, x in enumerate(xs)})
+        raise _fail(
+            "concat", "expected arrays of equal shape except along axis 1", **{f"xs[{i}]": x for i, x in enumerate(xs)}
+        )
     return Spec((xs[0].shape[0], sum(x.shape[1] for x in xs), *xs[0].shape[2:]), np.dtype(xs[0].dtype))
 
 

@@ -81,10 +81,10 @@ def ablate(
         return 0
     wanted = names() if every else studies or ()
     if not wanted:
-        raise ConfigurationError(f"which study? {', '.join(names())}; or --all, or --list")
+        raise ConfigurationError(f"name a study: {', '.join(names())}; or give --all or --list")
     chosen = [quick_study(study(name)) if quick else study(name) for name in wanted]
     if quick and (record or calibrate):
-        raise ConfigurationError("--quick claims nothing: leave out --record and --calibrate")
+        raise ConfigurationError("--quick proves nothing: leave out --record and --calibrate")
     spread = tuple(part.strip() for part in (devices or "").split(",") if part.strip())
     at_once = jobs or len(spread) or os.cpu_count() or 1
     alone = threads is None and not spread and at_once > 1 and takes_threads(backend)
@@ -102,7 +102,7 @@ def ablate(
             break
         signal = train(screen, todo, place, min(at_once, len(todo)))
         if signal:
-            screen.print(f"stopped by {signal}; finished runs are kept, and begun ones go on when you run:")
+            screen.print(f"stopped by {signal}; finished runs are kept, and unfinished ones continue when you run:")
             screen.print(f"  {again}")
             return EXIT_CODES[signal]
     networks = measures.Networks(
@@ -230,7 +230,7 @@ def show_outcome(screen: Console, outcome: Outcome, out: Path) -> None:
     pictures.save(drawing.picture(outcome), base.with_suffix(".png"))
     if (searched := drawing.tuning(outcome)) is not None:
         pictures.save(searched, base.with_suffix(".search.png"))
-    screen.print(study.title + (" (quick mode: claims nothing)" if outcome.quick else ""), style="bold")
+    screen.print(study.title + (" (quick mode: proves nothing)" if outcome.quick else ""), style="bold")
     screen.print(study.question)
     header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     console(least=150).print(Sheet("", header, rows, "l").rich())

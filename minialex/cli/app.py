@@ -121,7 +121,7 @@ def run(arguments: Sequence[str]) -> int:
         words = " ".join(str(error).split())
         if words.startswith("Symlink loop"):  # a RuntimeError of pathlib's before Python 3.13
             return _say(error, 2, f"{words}: check the path", debug)
-        return _say(error, 1, f"{type(error).__name__}: {words} (a bug in minialex: run again with --debug)", debug)
+        return _say(error, 1, f"{type(error).__name__}: {words} (a bug in minialex: run it again with --debug)", debug)
 
 
 def _say(error: BaseException, code: int, text: str, debug: bool) -> int:

@@ -94,7 +94,7 @@ def bench_data(name: str, recipe: Recipe, json: Path | None) -> None:
     screen.print(
         f"read        {rates['images']:,} images in {rates['seconds']:.1f} s, shuffled, batches of "
         f"{rates['batch_size']}, {rates['threads']} threads"
-        + (f", {first:,} of them compared with their checksums" if first else "")
+        + (f", {first:,} of them checked against their checksums" if first else "")
     )
     screen.print(
         f"rate        {rates['images_per_second']:,.0f} images/s, {rates['megabytes_per_second']:,.0f} MB/s; the "

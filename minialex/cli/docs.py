@@ -46,7 +46,7 @@ def docs(
             server.build(root / "site")
         site = root / "site"
     with server.serve(site, port, pyodide) as running:
-        screen.print(f"http://127.0.0.1:{running.server_address[1]}/index.html   (Ctrl-C ends it)")
+        screen.print(f"http://127.0.0.1:{running.server_address[1]}/index.html   (Ctrl-C stops it)")
         if browser:
             webbrowser.open(f"http://127.0.0.1:{running.server_address[1]}/index.html")
         try:

@@ -128,7 +128,9 @@ def _other_images(runs: Sequence[Path]) -> str:
     others = [run for run, images in kept.items() if images and first and images != first]
     if not others:
         return ""
-    return f"{', '.join(others)}: other validation images than the first run, so these may have been trained there"
+    return (
+        f"{', '.join(others)}: other validation images than the first run's, on which these runs may have been trained"
+    )
 
 
 def summary(evaluation: Evaluation, runs: Sequence[Path], data: DataSet, views: int) -> list[tuple[str, str]]:

@@ -32,7 +32,7 @@ def export(
 
     endings = (*FORMATS, *metrics_file.ENDINGS)
     if out.suffix not in endings:
-        raise ConfigurationError(f"{out}: give it one of the endings {', '.join(endings)}, which name the formats")
+        raise ConfigurationError(f"{out}: give it one of the endings {', '.join(endings)}, which choose the format")
     if out.suffix in metrics_file.ENDINGS:
         refuse_existing([out], overwrite)
         records = metrics_file.write(out, run)

@@ -58,12 +58,12 @@ def grade(
     """
     if sum(given is not None for given in (theirs, new, each)) != 1:
         raise ConfigurationError(
-            "say what to grade, or --each FOLDER for a class, or --new FOLDER for an empty submission: one of the three"
+            "give one of these: what to grade, --each FOLDER for a class, or --new FOLDER for an empty submission"
         )
     if new is None and find_spec("hypothesis") is None:
         raise ConfigurationError('grading needs Hypothesis: pip install "minialex[conformance]"')
     if each is None and csv is not None:
-        raise ConfigurationError("--csv is for a class: give --each FOLDER, too")
+        raise ConfigurationError("--csv is for a class: also give --each FOLDER")
     from minialex.backend.protocol import OPERATIONS
     from minialex.course.grading import process, skeleton
     from minialex.screen.formats import shell
@@ -79,7 +79,9 @@ def grade(
     limits = process.Limits(examples, seed, timeout, memory, strict)
     if each is not None:
         if form != "minialex":
-            raise ConfigurationError("--format is for one submission: --each writes --csv, and --json in our own form")
+            raise ConfigurationError(
+                "--format is for one submission: --each writes --csv, or --json in minialex's own format"
+            )
         return _class(each, operations or None, limits, points, json, csv, jobs)
     from minialex.course.grading import formats, table
     from minialex.storage.atomic import write_json
@@ -88,7 +90,7 @@ def grade(
         known = ", ".join(formats.WRITERS)
         raise ConfigurationError(f"no format '{form}'; there are {known}.{nearest(form, formats.WRITERS)}")
     if form != "minialex" and json is None:
-        raise ConfigurationError(f"--format {form} is of a file: say which one, with --json FILE")
+        raise ConfigurationError(f"--format {form} needs a file: name it with --json FILE")
     check_writable(json, "--json", ".json")
     screen = console(least=0)
     with waiting(screen, "importing …") as say:
@@ -139,5 +141,5 @@ def _class(
         screen.print(f"written: {', '.join(written)}")
     unfinished = [s.name for s in students if any(result.status == UNFINISHED for result in s.grade.results)]
     if unfinished:
-        screen.print(f"unfinished, which is not their fault; grade them again: {', '.join(unfinished)}")
+        screen.print(f"could not be graded, through no fault of theirs; grade them again: {', '.join(unfinished)}")
     return 1 if unfinished else 0

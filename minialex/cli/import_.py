@@ -39,7 +39,7 @@ def import_(
 
     say = console().print
     got = import_weights(source, out, recipe, class_names, mean, overwrite, say).recipe
-    say(f"{out}: {got.classes} classes, {got.columns} column(s); evaluate, predict and train take it")
+    say(f"{out}: {got.classes} classes, {got.columns} column(s); ready for evaluate, predict and train")
 
 
 def import_weights(
@@ -65,7 +65,7 @@ def import_weights(
     from minialex.storage import atomic
 
     if out.suffix != ".safetensors":
-        raise ConfigurationError(f"{out}: weights are imported into a .safetensors file")
+        raise ConfigurationError(f"{out}: the weights file must end with .safetensors")
     page = out.with_name(out.name + ".md")
     refuse_existing([out, page], overwrite)
     if not source.is_file():
@@ -93,16 +93,18 @@ def read_weights(
     _refuse_text(source)
     kind = weights_file.kind_of(source)
     if kind == "onnx":
-        raise ConfigurationError(f"{source} is {weights_file.KINDS[kind]}: import the file that it was made of")
+        raise ConfigurationError(f"{source} is {weights_file.KINDS[kind]}: import the file that it was made from")
     if kind == "caffe":
         if recipe is not None:
-            raise ConfigurationError("--recipe is for files with our names of layers: a caffemodel says what it is")
+            raise ConfigurationError(
+                "--recipe is for files with minialex's layer names: a caffemodel states its own network"
+            )
         return caffe.weights(source, mean)
     if mean is not None:
         raise ConfigurationError("--mean is for a caffemodel")
     if kind == "safetensors":
         if safetensors.read_metadata(source).get("format") == weights_file.FORMAT:
-            raise ConfigurationError(f"{source} is a weights file of minialex already")
+            raise ConfigurationError(f"{source} is already a weights file of minialex")
         tensors = safetensors.read(source)
         tensors = {name: a.astype("float32") if a.dtype == "float16" else a for name, a in tensors.items()}
     else:
@@ -112,12 +114,12 @@ def read_weights(
         say(f"{source}: removed from the names of its tensors: {gone}")
     if torchvision.is_torchvision(tensors):
         if recipe is not None:
-            raise ConfigurationError("--recipe is for files with our names of layers: these are torchvision's")
+            raise ConfigurationError("--recipe is for files with minialex's layer names: these are torchvision's")
         return torchvision.weights(tensors, str(source))
     if OURS not in tensors:
         some = ", ".join(sorted(tensors)[:3])
         raise CheckpointError(
-            f"{source} has neither torchvision's names of layers (features.0.weight) nor ours ({OURS}), but "
+            f"{source} has neither torchvision's layer names (features.0.weight) nor minialex's ({OURS}), but "
             f"{some}, …: rename them"
         )
     if recipe is None:
@@ -135,7 +137,7 @@ def _refuse_text(source: Path) -> None:
     except OSError as error:
         raise CheckpointError(f"cannot read {source}: {error.strerror}") from None
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise CheckpointError(f"{source} is a web page, not weights: download the file itself")
+        raise CheckpointError(f"{source} is a web page, not a weights file: download the file itself")
     if start.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{source} only points to the weights (Git LFS): `git lfs pull` fetches them")
 

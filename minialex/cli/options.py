@@ -169,4 +169,4 @@ def refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
     """Refuse to write over existing files unless they may be replaced."""
     for path in paths:
         if path.exists() and not overwrite:
-            raise ConfigurationError(f"{path} is there already: choose another name, or give --overwrite")
+            raise ConfigurationError(f"{path} already exists: choose another name, or give --overwrite")

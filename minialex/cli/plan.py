@@ -74,11 +74,11 @@ def plan(
     measured = {} if rates is None else read(rates)
     several = re.fullmatch(r"([1-9]\d{0,3})x(\S+)", (devices or "").strip().lower())
     if watts is not None and not (energy or json):
-        raise ConfigurationError("--watts is for the energy: give --energy, too")
+        raise ConfigurationError("--watts is for the energy: also give --energy")
     if several is not None:
         if energy or watts:
             raise ConfigurationError(
-                "--energy is of one or two devices: leave it out, or name them: --devices h200,h200"
+                "--energy is for one or two devices: leave it out, or name them: --devices h200,h200"
             )
         if picture is not None:
             raise ConfigurationError("--picture draws one step on one or two devices: leave it out")
@@ -87,7 +87,7 @@ def plan(
         many(base, several[2], measured, where, precision, numbers(texts, "--batch-size"), images, (json, markdown))
         return
     if nodes is not None or network is not None:
-        raise ConfigurationError("--nodes and --network are of several devices in a machine: --devices 8xh200")
+        raise ConfigurationError("--nodes and --network need several devices per machine: --devices 8xh200")
     text = devices or next((name for name in measured if ":" in name), "cpu")
     if rates is None:
         measured = measure(text)
@@ -222,7 +222,7 @@ def find_devices(text: str, measured: dict[str, Rates]) -> tuple[tuple[str, ...]
             names = [*KNOWN, *measured]
             hint = nearest(own, names)
             if own == "cpu" or own.isdecimal() or ":" in own:
-                hint = " Make the report anew on a machine that has it: minialex doctor --report FILE"
+                hint = " Make the report again on a machine that has it: minialex doctor --report FILE"
             raise ConfigurationError(f"no rates for device '{part}'; known are {', '.join(names)}.{hint}")
         labels.append(own)
     return tuple(labels), tuple(rates), tuple(indices)

@@ -41,7 +41,7 @@ def prepare(
                     stop=lambda: request.requested is not None,
                 )  # fmt: skip
         except making.Stopped:
-            screen.print(f"stopped by {request.requested}; run the same command again to go on.")
+            screen.print(f"stopped by {request.requested}; run the same command again to continue.")
             return request.exit_code
 
     for note in summary.notes:

@@ -79,7 +79,7 @@ def train(
     if started is not None and ranks not in (None, started.size):
         raise ConfigurationError(f"started as one of {started.size} processes, but --ranks is {ranks}: leave it out")
     if hosts is not None and ranks is None:
-        raise ConfigurationError("--hosts says where ranks run: give --ranks, too")
+        raise ConfigurationError("--hosts says where ranks run: also give --ranks")
     fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "init": init,
               "backend": machine.backend, "devices": machine.devices, "skip_broken": skip_broken or None}  # fmt: skip
     changes = overrides(context.args) | {name: value for name, value in fields.items() if value is not None}
@@ -91,7 +91,7 @@ def train(
         run = training.TrainingRun(resume).resume(threads=machine.threads, **changes)
     else:
         raise ConfigurationError(
-            "--resume goes on with the run's own folder, recipe and network: leave out --out, --recipe and --network"
+            "--resume continues with the run's own folder, recipe and network: leave out --out, --recipe and --network"
         )
     result = run.result
     assert result is not None
@@ -120,7 +120,7 @@ def start(words: Sequence[str], ranks: int, hosts: str | None, folder: Path) -> 
         last = checkpoint.latest(RunPaths(folder).checkpoints, lambda message: None)
         if last is not None:
             screen = console(stderr=True)
-            screen.print(f"the last checkpoint is {last.path}; go on with:")
+            screen.print(f"the last checkpoint is {last.path}; continue with:")
             screen.print("  " + shell("minialex", "train", "--ranks", ranks, "--resume", folder))
     return code
 
@@ -131,7 +131,7 @@ def tell(run: TrainingRun, result: Result, screen: Console) -> None:
     from minialex.screen.formats import duration, plural, shell
 
     if result.evaluation is None:
-        screen.print(f"stopped by {result.stopped} after step {result.progress.step}; go on with:")
+        screen.print(f"stopped by {result.stopped} after step {result.progress.step}; continue with:")
         size = joining.join().size
         ranks = [] if size == 1 else ["--ranks", size]
         screen.print("  " + shell("minialex", "train", *ranks, "--resume", run.path))

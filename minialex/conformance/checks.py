@@ -100,7 +100,7 @@ def fetch(backend: Backend, case: Case, place: str, result: Any) -> Array:
     """A result on the host: a contiguous array of its own, as the device says it is."""
     array = backend.to_numpy(result)
     if not isinstance(array, np.ndarray) or not array.flags.c_contiguous:
-        raise fail(case, place, "to_numpy gave something else than a contiguous NumPy array")
+        raise fail(case, place, "to_numpy did not give a contiguous NumPy array")
     if (array.shape, array.dtype) != (tuple(result.shape), np.dtype(result.dtype)):
         raise fail(case, place, f"to_numpy gave {array.shape} {array.dtype} for {tuple(result.shape)} {result.dtype}")
     return array
@@ -120,7 +120,7 @@ def check_case(backend: Backend, case: Case) -> None:
         for earlier, later in zip(results, perform(backend, case, device), strict=True):
             if earlier is not None and later is not None and not same_bits(earlier, later):
                 again = "a second time" if device == first else f"on {device} than on {first}"
-                raise fail(case, at(case, device), f"gave other bits {again}")
+                raise fail(case, at(case, device), f"gave different bits {again}")
     if others and len(listed(case.arrays.values())) > 1:
         check_mixed_devices(backend, case)
 
@@ -241,7 +241,7 @@ def _check_round_trip(backend: Backend, source: Array, device: str, what: str) -
     expect(found == (wanted.shape, wanted.dtype, device), "to_device", f"{what} became {found} on {device}")
     source[...] = 7
     back = backend.to_numpy(there)
-    expect(same_bits(back, wanted), "to_device", f"{what}: other numbers came back, or the array is not a copy")
+    expect(same_bits(back, wanted), "to_device", f"{what}: different numbers came back, or the array is not a copy")
     expect(bool(back.flags.c_contiguous and back.flags.writeable), "to_numpy", f"{what}: not contiguous and writable")
     back[...] = 9
     expect(same_bits(backend.to_numpy(there), wanted), "to_numpy", f"{what}: the array is not a copy")
@@ -255,7 +255,7 @@ def check_copy_to(backend: Backend, profile: settings = PROFILES["ci"]) -> None:
         source = numbers.astype(dtype) if np.dtype(dtype).kind == "f" else np.arange(30).astype(dtype).reshape(2, 3, 5)
         for origin in backend.devices:
             x = backend.to_device(source, origin)
-            expect(backend.copy_to(x, origin) is x, "copy_to", f"to its own device {origin} made another array")
+            expect(backend.copy_to(x, origin) is x, "copy_to", f"to its own device {origin} made a new array")
             for target in backend.devices:
                 y = backend.copy_to(x, target)
                 found = tuple(y.shape), np.dtype(y.dtype), y.device

@@ -25,7 +25,7 @@ def source(name: str) -> str:
     except (ImportError, AttributeError, ValueError):  # ValueError: a keyword is no name
         if statements := _statements(*name.rpartition(".")[::2]):
             return statements
-        raise ConfigurationError(f"the source of '{name}' is asked for, and there is nothing of that name") from None
+        raise ConfigurationError(f"the source of '{name}' is asked for, but nothing has that name") from None
     if callable(found) and hasattr(found, "__qualname__"):
         return textwrap.dedent(inspect.getsource(found))
     module, _, constant = name.rpartition(".")

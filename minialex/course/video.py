@@ -111,7 +111,7 @@ def table(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def main(arguments: Sequence[str]) -> int:
     """Train, print the table, and write the numbers if asked to."""
-    parser = argparse.ArgumentParser(prog="python -m minialex.course.video", description="Two ways to see a film.")
+    parser = argparse.ArgumentParser(prog="python -m minialex.course.video", description="Two ways to look at a video.")
     parser.add_argument("--seeds", type=int, default=3, help="how many (default 3)")
     parser.add_argument("--train-clips", type=int, default=4000, help="default 4000")
     parser.add_argument("--test-clips", type=int, default=1000, help="default 1000")

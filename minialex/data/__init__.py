@@ -101,7 +101,7 @@ def absolute(source: str) -> str:
 def _measured(whole: DataSet, part: str) -> DataSet:
     """A data set whose validation images are another part of it, or all images."""
     if part == "test":
-        raise ConfigurationError(f"{whole.name} has no part 'test'; what it is tested on is its validation part.")
+        raise ConfigurationError(f"{whole.name} has no part 'test'; its validation part is the test set.")
     if part == "train":
         return replace(whole, validation=whole.train, measured=MEASURED[part])
     if part == "all":
@@ -115,12 +115,12 @@ def _folder(source: str, size: int | None, seed: int, resize: str, part: str) ->
     if source and store.is_store(path):
         return store.load(path, size=size, resize=resize)
     if source and (path / "prepare" / "plan.json").is_file():
-        raise DataError(f"{source}: a store that is not finished; run its `minialex prepare` again to go on.")
+        raise DataError(f"{source}: a store that is not finished; run its `minialex prepare` again to continue.")
     if source and (path.is_dir() or (path.is_file() and path.suffix.lower() in lists.ENDINGS)):
         return folder.load(path, size=size, seed=seed, resize=resize, part=part)
     if source and path.exists():
         raise DataError(f"{source}: a file, not a folder of images or a list of them ({', '.join(lists.ENDINGS)}); an "
-                        f"archive of a named set is given as cifar10:{source}")  # fmt: skip
+                        f"archive of a named data set is given as cifar10:{source}")  # fmt: skip
     if "/" in source or "\\" in source or source.startswith((".", "~")):
         raise DataError(f"{source}: no such folder.")
     raise ConfigurationError(f"data = '{source}' is unknown; use {', '.join(NAMES)} or the path of a folder of images."

@@ -66,7 +66,7 @@ def read_into(split: Split, indices: NDArray[np.int64], out: NDArray[np.uint8]) 
     if (found.shape, found.dtype) != (out.shape, out.dtype):
         raise DataError(
             f"{type(split).__name__}: images are {found.dtype} {list(found.shape)}, expected {out.dtype} "
-            f"{list(out.shape)}; mend its method read."
+            f"{list(out.shape)}; correct its method read."
         )
     out[...] = found
 

@@ -126,7 +126,7 @@ def _stream(url: str, part: Path, file: File, progress: Progress | None) -> None
     """Fill `part` up to the file's size, going on where a connection was cut."""
     import requests
 
-    problem = "the server sent too little"
+    problem = "the server sent too few bytes"
     for attempt in range(_ATTEMPTS):
         time.sleep(_PAUSE if attempt else 0)
         have = part.stat().st_size if part.exists() else 0
@@ -153,7 +153,7 @@ def _stream(url: str, part: Path, file: File, progress: Progress | None) -> None
                 return
     have = part.stat().st_size if part.exists() else 0
     raise DataError(f"{url}: {have:,} of {file.size:,} bytes arrived ({problem}); "
-                    "run the same command again to go on from there.")  # fmt: skip
+                    "run the same command again to continue from there.")  # fmt: skip
 
 
 def _start(answer: requests.Response, have: int, file: File) -> int:
@@ -167,7 +167,7 @@ def _start(answer: requests.Response, have: int, file: File) -> int:
     kind = answer.headers.get("Content-Type", "")
     if kind.startswith("text/html"):
         raise DataError(f"{file.url}: the server sends a web page, not {file.name}; nothing was kept. "
-                        "Is there a proxy or a log-in page between?")  # fmt: skip
+                        "Is there a proxy or a log-in page in between?")  # fmt: skip
     if answer.status_code == 206 and answer.headers.get("Content-Range") == f"bytes {have}-{file.size - 1}/{file.size}":
         return have
     length = answer.headers.get("Content-Length")

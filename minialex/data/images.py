@@ -131,7 +131,7 @@ def decode(data: bytes, size: int, name: str = "", resize: str = "one-step") -> 
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise DataError(f"not an image in a format that is read here ({', '.join(FORMATS)}).") from None
+        raise DataError(f"not an image in a supported format ({', '.join(FORMATS)}).") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise DataError(f"a decompression bomb, or an image of more than {MOST_PIXELS:,} pixels; shrink it.") from None
     except Exception as error:  # decoders raise almost anything on damaged files

@@ -173,7 +173,7 @@ def _rates(report: Report, name: str, diagnosis: Diagnosis, progress: Progress) 
         try:
             found = diagnosis.measure(device.index)
         except ResourceError as error:
-            mend = "end what else uses the device, and run this again"
+            mend = "stop whatever else uses the device, and run this again"
             report.checks.append(Check(name, f"{label} rates", "problem", f"could not be measured: {error}", mend))
             continue
         report.rates[label] = rates_of(device, found)
@@ -191,7 +191,7 @@ def _link(report: Report, name: str, copies: Sequence[Copy]) -> None:
     """The rate of the link between two devices: that of the way that the backend's copies take."""
     broken = next((copy for copy in copies if not copy.equal and copy.source != copy.target), None)
     if broken and "pair" not in report.asked:
-        text = f"copies between {name}:{broken.source} and {name}:{broken.target} fail or arrive changed"
+        text = f"copies between {name}:{broken.source} and {name}:{broken.target} fail, or the bytes arrive changed"
         mend = f"minialex doctor --devices {broken.source},{broken.target}"
         report.checks.append(Check(name, "link", "note", text, mend))
     report.rates, rate = with_link(report.rates, name, copies)
@@ -203,7 +203,7 @@ def _backend(sources: Sources, name: str, precision: str) -> Check:
     try:
         backend = sources.load(name, precision)
     except BackendUnavailable as error:
-        return Check(name, f"backend {name}", "problem", str(error), "mend the lines above first")
+        return Check(name, f"backend {name}", "problem", str(error), "fix the lines above first")
     return Check(name, f"backend {name}", "ok", f"works on {', '.join(backend.devices)}")
 
 
@@ -223,11 +223,13 @@ def _pair(
         placement = placement_of(backend, devices, 2)
     except BackendUnavailable as error:
         pretend = f"--backend {registry.default_name()} --devices cpu:0,cpu:1"
-        mend = f"mend the lines above first (the same checks on pretend devices: {pretend})"
+        mend = f"fix the lines above first (the same checks on pretend devices: {pretend})"
         report.checks.append(Check("pair", "two devices", "problem", str(error), mend))
         return
     except ConfigurationError as error:
-        report.checks.append(Check("pair", "two devices", "problem", str(error), "name devices that are listed above"))
+        report.checks.append(
+            Check("pair", "two devices", "problem", str(error), "choose from the devices listed above")
+        )
         return
     disturbed, alike = None, True
     if diagnosis is not None and diagnosis.devices:
@@ -235,7 +237,7 @@ def _pair(
         kinds = [(diagnosis.devices[n].name, diagnosis.devices[n].capability) for n in (first, second)]
         alike = kinds[0] == kinds[1]
         if not alike:
-            text = f"{kinds[0][0]} and {kinds[1][0]} are unlike: the faster one waits, and bits may differ between them"
+            text = f"{kinds[0][0]} and {kinds[1][0]} are different: the faster one waits, and their bits may differ"
             report.checks.append(Check("pair", "two devices", "note", text))
         if diagnosis.measurable:
             progress("copies between the devices", 0)
@@ -282,7 +284,7 @@ def verdict(report: Report) -> str:
         rest = "" if report.own else " on this machine's processor"
         return f"{wanted[0].upper()}{wanted[1:]}: works{rest}"
     broken = [c for c in report.checks if c.verdict == "problem" and c.area in report.asked]
-    return f"{wanted[0].upper()}{wanted[1:]}: does not work; first to mend: {broken[0].topic}"
+    return f"{wanted[0].upper()}{wanted[1:]}: does not work; fix first: {broken[0].topic}"
 
 
 def run(

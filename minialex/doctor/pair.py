@@ -199,7 +199,7 @@ def outcome_check(outcome: Outcome, precision: str) -> Check:
     if outcome.distance is not None and outcome.distance > BOUNDS[precision]:
         return Check(
             "pair", outcome.name, "problem",
-            f"{where}: {outcome.worst} changed by {outcome.distance:.1e} of its change otherwise than in the reference "
+            f"{where}: {outcome.worst} changed by {outcome.distance:.1e} of its change away from the reference "
             f"(bound {BOUNDS[precision]:.0e})",
             "please report it with the JSON file",
         )  # fmt: skip
@@ -237,5 +237,5 @@ def run(
             for outcome in columns(backend, pair, full, 0, alike, None, progress):
                 outcomes.append(outcome)
     except MinialexError as error:
-        failed = [Check("pair", "columns", "problem", str(error), "mend that and run this again")]
+        failed = [Check("pair", "columns", "problem", str(error), "fix that and run this again")]
     return outcomes, [*(outcome_check(one, recipe.precision) for one in outcomes), *failed]

@@ -60,10 +60,10 @@ def _cores() -> Check:
     quota = _quota()
     if quota is not None and quota < cores:
         return Check(
-            "cpu", "cores", "note", f"{cores} cores are seen, but this container may use {quota:g} of them",
+            "cpu", "cores", "note", f"{cores} cores are visible, but this container may use only {quota:g} of them",
             f"minialex train --threads {max(1, math.floor(quota))}",
         )  # fmt: skip
-    return Check("cpu", "cores", "ok", f"{cores}: so many threads compute (--threads takes fewer)")
+    return Check("cpu", "cores", "ok", f"{cores}: the default number of threads (--threads sets fewer)")
 
 
 def _quota() -> float | None:
@@ -130,7 +130,7 @@ def _memory() -> list[Check]:
             Check(
                 "cpu", "memory", "note",
                 f"{text}: the small networks fit; the full one needs {NEEDED / 2**30:.0f} GiB and more",
-                "close other programs, or train with a small network: minialex train --recipe shapes",
+                "close other programs, or train a small network: minialex train --recipe shapes",
             )
         ]  # fmt: skip
     return [Check("cpu", "memory", "ok", text)]

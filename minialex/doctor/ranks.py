@@ -57,7 +57,7 @@ def checks(measure: bool) -> list[Check]:
     if told is None:
         said = (ended.stderr.strip() or f"exit code {ended.returncode}").splitlines()[-1]
         return [*found, Check("ranks", "two ranks", "problem", said.removeprefix("error: "), mend)]
-    text = f"add up right; a sum of {amount(4 * NUMBERS, 'B')}: {_rate(2, told)}" if measure else "add up right"
+    text = f"sum correctly; a sum of {amount(4 * NUMBERS, 'B')}: {_rate(2, told)}" if measure else "add up right"
     return [*found, Check("ranks", "two ranks", "ok", text)]
 
 

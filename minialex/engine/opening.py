@@ -35,8 +35,8 @@ def load_data(recipe: Recipe, part: str = "") -> DataSet:
     """
     if recipe.data == "imagenet":
         raise DataError(
-            "no ImageNet here: make a store with `minialex prepare ARCHIVES STORE` and give its path as data, or that "
-            "of a folder of images"
+            "no ImageNet here: make a store with `minialex prepare ARCHIVES STORE` and give its path as data, or the "
+            "path of a folder of images"
         )
     data = load(
         recipe.data,
@@ -74,7 +74,7 @@ def prepare(recipe: Recipe, data: DataSet, ranks: int = 1) -> Recipe:
         fit = f"{', '.join(map(str, sizes[:-1]))} or {sizes[-1]} ranks" if len(sizes) > 1 else "1 rank"
         raise ConfigurationError(
             f"this run's batch is summed in {max(1, recipe.shards)} shard{'s' if recipe.shards > 1 else ''}: start "
-            f"{fit}, not {ranks} (or a new run with --shards {ranks}, with other roundings)"
+            f"{fit}, not {ranks} (or begin a new run with --shards {ranks}, with other rounding errors)"
         )
     classes = len(data.class_names)
     if recipe.classes == 0:
@@ -160,7 +160,7 @@ def session_of(found: Weights, backend: Backend, devices: str | None) -> Session
     trained = found.origin.get("network_sha256")
     if trained and trained != fingerprint.of_network(found.recipe):
         to_standard_error(
-            f"the network '{found.recipe.model}' was edited since these weights were trained and computes something "
+            f"the network '{found.recipe.model}' was edited after these weights were trained and computes something "
             "else: its answers are not those of the trained network"
         )
     placement = placement_of(backend, devices, found.recipe.columns)

@@ -85,7 +85,7 @@ def read(path: Path, class_names: tuple[str, ...]) -> tuple[str, ...]:
         if name not in class_names:
             raise DataError(f"{path}, line {number}: no class '{name}'.{nearest(name, class_names)}")
         if name in found:
-            raise DataError(f"{path}, line {number}: class '{name}' is there twice")
+            raise DataError(f"{path}, line {number}: class '{name}' occurs twice")
         found[name] = group
     missing = [name for name in class_names if name not in found]
     if missing:

@@ -73,7 +73,7 @@ def messages() -> dict[str, Any]:
         from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
     except ImportError:
         raise ConfigurationError(
-            "reading Caffe's files needs the package protobuf: pip install 'minialex[export]'"
+            "reading Caffe files needs the package protobuf: pip install 'minialex[export]'"
         ) from None
     kind = descriptor_pb2.FieldDescriptorProto
     package = "minialex.caffe"
@@ -100,12 +100,12 @@ def _parse(path: Path, message: str) -> Any:
 
     try:
         if path.stat().st_size >= SIZE_LIMIT:
-            raise CheckpointError(f"{path} is too large for a file of Caffe")
+            raise CheckpointError(f"{path} is too large for a Caffe file")
         parsed.ParseFromString(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
     except (DecodeError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged, or no file of Caffe: {error}") from None
+        raise CheckpointError(f"{path} is damaged, or not a Caffe file: {error}") from None
     return parsed
 
 
@@ -126,11 +126,11 @@ def weights(path: Path, mean: Path | None = None) -> Weights:
         layers = list(net.layer) or list(net.layers)
         names = [str(layer.name) for layer in layers]
         if any(layer.HasField("layer") for layer in net.layers):
-            raise CheckpointError(f"{path} is of Caffe's first version: run Caffe's upgrade_net_proto_binary on it")
-        if "conv1" not in names or "pool1" not in names or "norm1" not in names:
             raise CheckpointError(
-                f"{path} is not Caffe's AlexNet or CaffeNet: layers conv1, pool1, norm1 are not in it"
+                f"{path} has the format of Caffe's first version: run Caffe's upgrade_net_proto_binary on it"
             )
+        if "conv1" not in names or "pool1" not in names or "norm1" not in names:
+            raise CheckpointError(f"{path} is not Caffe's AlexNet or CaffeNet: it has no layers conv1, pool1, norm1")
         recipe = _recipe(path, layers, names)
         tensors = _tensors(path, layers, recipe)
     except UnicodeDecodeError as error:
@@ -147,7 +147,7 @@ def _recipe(path: Path, layers: Sequence[Any], names: Sequence[str]) -> Recipe:
     recipe = load("caffenet" if names.index("pool1") < names.index("norm1") else "caffe")
     norms = [layer.lrn_param for layer in layers if layer.HasField("lrn_param")]
     if any(norm != norms[0] for norm in norms) or any(norm.norm_region for norm in norms):
-        raise CheckpointError(f"{path}: its normalisations differ, or go over places: another network")
+        raise CheckpointError(f"{path}: its normalisations differ, or run over positions: another network")
     for layer in layers:
         group = layer.convolution_param.group if layer.HasField("convolution_param") else 0
         if group > 1 and (group != recipe.columns or layer.name not in GROUPED):
@@ -192,7 +192,7 @@ def _array(blob: Any, rank: int, what: str) -> NDArray[Any]:
     while len(shape) > rank and shape[0] == 1:
         shape = shape[1:]
     if len(shape) != rank or min(shape) < 1 or math.prod(shape) != flat.size:
-        raise CheckpointError(f"{what} has {flat.size} numbers and says that its shape is {shape}: damaged")
+        raise CheckpointError(f"{what} has {flat.size} numbers but states the shape {shape}: damaged")
     return flat.reshape(shape)
 
 
@@ -206,7 +206,7 @@ def read_mean(path: Path, size: int) -> NDArray[np.float32]:
         try:
             image = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise CheckpointError(f"{path} is no array of NumPy: {error}") from None
+            raise CheckpointError(f"{path} is not a NumPy array: {error}") from None
     else:
         image = _array(_parse(path, "BlobProto"), 3, f"the mean image {path}")
     if image.shape != (3, size, size) or image.dtype.kind != "f" or not np.isfinite(image).all():

@@ -68,7 +68,7 @@ minialex itself is under the MIT licence, which says nothing of weights or data.
 
 def _facts(weights: Weights, out: Path) -> list[tuple[str, str]]:
     recipe, origin = weights.recipe, weights.origin
-    own = f"a network of somebody's own, {recipe.model}"
+    own = f"a user's own network, {recipe.model}"
     facts = [
         ("network", own if is_own(recipe.model) else NETWORKS.get(recipe.model, recipe.model)),
         ("columns", f"{recipe.columns}"),
@@ -78,7 +78,7 @@ def _facts(weights: Weights, out: Path) -> list[tuple[str, str]]:
         ("weights from", str(origin.get("from", "an unknown place"))),
     ]
     if "begun_with" in origin:
-        facts.append(("begun with layers of", str(origin["begun_with"])))
+        facts.append(("started from layers of", str(origin["begun_with"])))
     if "epochs" in origin:
         trained = f"{origin['epochs']} epochs of at most {recipe.epochs}, batches of {recipe.batch_size}"
         facts.append(("training", f"{trained}, seed {recipe.seed}"))

@@ -30,7 +30,7 @@ def write(path: Path, run: Path) -> int:
         ResourceError: The disk is full.
     """
     if not is_run(run):
-        raise CheckpointError(f"no run at {run}: metrics are those of a run folder; check the path")
+        raise CheckpointError(f"no run at {run}: metrics are in a run folder; check the path")
     source = RunPaths(run).metrics
     records = [_with_errors(record) for record in read_metrics(source)]
     made = table(records) if path.suffix == ".csv" else events(records, os.path.getmtime(source))

@@ -104,11 +104,11 @@ def _build(target: Any, state: Any) -> None:
 
 def _persistent(identity: Any) -> _Storage:
     if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
-        raise Refused("refer to something that is no row of numbers")
+        raise Refused("refer to something other than numbers")
     kind, key, _, count = identity[1:5]
     view = identity[5] if len(identity) == 6 else None
     if type(kind) is not Name or type(key) is not str or type(count) is not int or count < 0 or view is not None:
-        raise ValueError("a row of numbers is described wrongly")
+        raise ValueError("its numbers are described wrongly")
     return _Storage(kind.name if kind.module == "torch" else str(kind), key, count)
 
 
@@ -129,7 +129,7 @@ def read(path: Path, say: Callable[[str], None] = lambda line: None) -> dict[str
         tensors, left_out = _read_legacy(path) if legacy else _read_zip(path)
     except Refused as refusal:
         raise CheckpointError(
-            f"{path} is refused, because a file of weights has no need to {refusal}; nothing of it was run: save the "
+            f"{path} is refused, because a weights file has no need to {refusal}; none of it was executed: save the "
             "state dictionary alone, torch.save(model.state_dict(), FILE)"
         ) from None
     except OSError as error:
@@ -144,7 +144,7 @@ def read(path: Path, say: Callable[[str], None] = lambda line: None) -> dict[str
     if left_out:
         more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
         named = ", ".join(left_out[:NAMED]) + more
-        say(f"{path}: left out {named}; nothing of it was run")
+        say(f"{path}: left out {named}; none of it was executed")
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors")
     return tensors

@@ -47,7 +47,7 @@ def weights(tensors: Mapping[str, NDArray[Any]], what: str) -> Weights:
         renamed[f"{LAYERS[layer]}.{own}"] = array
     last = renamed.get("fc8.weight")
     if last is None or not last.ndim or not len(last):
-        raise CheckpointError(f"{what}: tensor 'classifier.6.weight' is missing: it has another last layer")
+        raise CheckpointError(f"{what}: tensor 'classifier.6.weight' is missing: it has a different last layer")
     recipe = load("torchvision").replace(classes=len(last))
     check(renamed, recipe, what)
     factors = 1 / (255 * np.array(STD)) / recipe.pixel_scale

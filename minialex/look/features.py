@@ -95,7 +95,7 @@ class Manifest:
         for name in (field.name for field in dataclasses.fields(self) if field.name != "done"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
-                return long.get(name) or f"another {words.get(name, name)} ({mine}, not {theirs})"
+                return long.get(name) or f"a different {words.get(name, name)} ({mine}, not {theirs})"
         return None
 
 
@@ -154,7 +154,9 @@ def read_manifest(folder: Path) -> Manifest:
         if fields.pop("format") != FORMAT:
             raise ValueError("of another kind")
         if "content" not in fields:
-            raise DataError(f"{folder} was written by a minialex that did not compare images: remove it, make it anew")
+            raise DataError(
+                f"{folder} was written by a minialex that did not compare images: remove it and make it again"
+            )
         fields["shape"] = tuple(int(n) for n in fields["shape"])
         fields["class_names"] = tuple(str(name) for name in fields["class_names"])
         manifest = Manifest(**fields)
@@ -166,7 +168,7 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError:
         raise DataError(f"no features in {folder}: {MANIFEST} is missing; make them with `minialex features`") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error}): remove the folder and make the features anew") from None
+        raise DataError(f"{path} is damaged ({error}): remove the folder and make the features again") from None
     return manifest
 
 
@@ -199,8 +201,8 @@ def open_features(folder: Path) -> Features:
         raise ConfigurationError(f"{folder} holds Parquet files; read them with pyarrow, or write --format npy")
     if manifest.done < manifest.images:
         raise DataError(
-            f"{folder} is not complete: {manifest.done:,} of {manifest.images:,} images; the command that made it goes "
-            "on with them"
+            f"{folder} is not complete: {manifest.done:,} of {manifest.images:,} images; run the command that made it "
+            "again to continue"
         )
     arrays = []
     for name, shape, dtype in (
@@ -211,7 +213,7 @@ def open_features(folder: Path) -> Features:
             array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(
-                f"{folder / name} is missing or damaged ({error}): remove the folder, make it anew"
+                f"{folder / name} is missing or damaged ({error}): remove the folder and make it again"
             ) from None
         if array.shape != shape or array.dtype != dtype:
             raise DataError(f"{folder / name} is damaged: {array.dtype} {array.shape}, should be {dtype} {shape}")
@@ -226,7 +228,7 @@ def _begin_npy(folder: Path, manifest: Manifest) -> None:
         if manifest.done == 0:
             path.write_bytes(manifest.header)
         if not path.exists() or path.stat().st_size < len(manifest.header) + manifest.done * manifest.row_bytes:
-            raise DataError(f"{path} is shorter than {MANIFEST} says: remove the folder and make it anew")
+            raise DataError(f"{path} is shorter than {MANIFEST} says: remove the folder and make it again")
 
 
 def _write_npy(folder: Path, manifest: Manifest, rows: NDArray[Any], labels: NDArray[np.int64]) -> None:

@@ -121,7 +121,7 @@ def maximise(
         if not 0 <= unit < shape[0]:
             raise ConfigurationError(f"layer '{layer}' has units 0 … {shape[0] - 1}, not {unit}")
     if not len(units) or steps < 1:
-        raise ConfigurationError("say at least one unit and one step")
+        raise ConfigurationError("give at least one unit and one step")
     place = (shape[1] // 2, shape[2] // 2) if len(shape) == 3 else None
     chosen, rows = np.asarray(units, np.int64), np.arange(len(units))
     watched = (rows, chosen, *(place or ()))

@@ -37,7 +37,7 @@ def colour_energies(kernels: Float) -> tuple[NDArray[np.float64], NDArray[np.flo
         ConfigurationError: If the kernels do not read three channels.
     """
     if kernels.ndim != 4 or kernels.shape[1] != 3:
-        raise ConfigurationError(f"colour is a matter of kernels of three channels [K,3,R,S], got {kernels.shape}")
+        raise ConfigurationError(f"colour needs kernels of three channels [K,3,R,S], got {kernels.shape}")
     kernels = kernels.astype(np.float64)
     rest = kernels - kernels.mean(axis=1, keepdims=True)
     return (kernels**2).sum(axis=(1, 2, 3)), (rest**2).sum(axis=(1, 2, 3))

@@ -142,7 +142,7 @@ class FaissIndex:
         N, width = len(values), math.prod(values.shape[1:])
         if N < FEWEST_FOR_FAISS:
             raise ConfigurationError(
-                f"{features.folder} holds {N:,} images: faiss is for {FEWEST_FOR_FAISS:,} or more, leave --search out"
+                f"{features.folder} holds {N:,} images: faiss needs {FEWEST_FOR_FAISS:,} or more; leave out --search"
             )
         lists = round(math.sqrt(N))
         parts = max(n for n in range(1, min(512, max(1, width // 4)) + 1) if width % n == 0)  # of a row, 4 bits each
@@ -186,7 +186,7 @@ class FaissIndex:
             return cls(features, index, float(about["recall"]))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise DataError(
-                f"{path.with_suffix('.faiss')} is missing or damaged ({error}): remove {path}, it is made anew"
+                f"{path.with_suffix('.faiss')} is missing or damaged ({error}): remove {path}; it is made again"
             ) from None
 
     def nearest(self, queries: Float, count: int = 6, effort: int = CANDIDATES) -> Neighbours:
@@ -222,7 +222,7 @@ def _faiss() -> Any:
             import faiss
     except ImportError:
         raise ConfigurationError(
-            'this search needs faiss, which is not installed: pip install "minialex[look]", or leave --search out'
+            'this search needs faiss, which is not installed: pip install "minialex[look]", or leave out --search'
         ) from None
     return faiss
 

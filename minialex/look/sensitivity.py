@@ -158,7 +158,7 @@ def translation(
     shifts = np.rint(np.linspace(-reach, reach, steps) * session.recipe.crop).astype(np.int64)
     if len(set(shifts.tolist())) < steps:
         raise ConfigurationError(
-            f"{steps} steps within {shifts[-1]} pixels fall together; take fewer or a longer reach"
+            f"{steps} steps within {shifts[-1]} pixels coincide; use fewer steps or a longer reach"
         )
     if labels is None:
         parts = [session.probabilities(images[n : n + batch_size])[0] for n in range(0, len(images), batch_size)]

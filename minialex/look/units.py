@@ -107,7 +107,7 @@ def excite(
         if not 0 <= unit < width:
             raise ConfigurationError(f"layer '{layer}' has units 0 … {width - 1}, not {unit}")
     if not len(units) or count < 1:
-        raise ConfigurationError("say at least one unit and one image")
+        raise ConfigurationError("give at least one unit and one image")
     if not len(split):
         raise DataError("the data set has no images")
     chosen = np.asarray(units, np.int64)

@@ -75,7 +75,7 @@ class Network:
             if isinstance(getattr(self, field), list):
                 object.__setattr__(self, field, tuple(getattr(self, field)))  # networks are compared and hashed
         if not isinstance(self.name, str) or not self.name:
-            raise ConfigurationError(f"a network's name must be a text, got {self.name!r}")
+            raise ConfigurationError(f"a network's name must be a string, got {self.name!r}")
         shape, what = self.input_shape, f"network '{self.name}'"
         if not isinstance(shape, tuple) or not shape or not all(is_whole(n, 1) for n in shape):
             raise ConfigurationError(f"{what}: input_shape must be whole numbers such as (3, 28, 28), got {shape!r}")
@@ -88,9 +88,7 @@ class Network:
         for number, layer in enumerate(self.layers, 1):
             if not isinstance(layer, Layer):
                 hint = f": write {layer.__name__}(…)" if isinstance(layer, type) else ""
-                raise ConfigurationError(
-                    f"{what}: number {number} of its row is {_kind(layer)}, expected a layer{hint}"
-                )
+                raise ConfigurationError(f"{what}: layer number {number} is {_kind(layer)}, expected a layer{hint}")
             Layer.__post_init__(layer)  # a class of somebody's own may have forgotten it
 
     def stages(self, columns: int) -> tuple[Stage, ...]:
@@ -145,7 +143,7 @@ def _stages(network: Network, columns: int) -> tuple[Stage, ...]:
         computing = columns if layer.on == "each" else 1
         gathers = divided and layer.sees == "all" and sources > 1
         if divided and computing != sources and not gathers:
-            mend = "be on 'first', too" if computing > sources else "see 'all'"
+            mend = "also be on 'first'" if computing > sources else "see 'all'"
             raise ConfigurationError(
                 f"layer '{layer.name}': it is computed in {_columns(computing)}, the one before it in "
                 f"{_columns(sources)}, so it must {mend}"

@@ -46,7 +46,7 @@ def load(model: str) -> Network | Maker:
         network = _here[model]
     elif model.startswith("session:"):
         raise ConfigurationError(
-            f"no network '{model}': it was an object of a Python session that is over; write it into a file"
+            f"no network '{model}': it was an object in a Python session that has ended; write it to a file"
         )
     else:
         network = find("network", installed()[model].value if model in installed() else model)
@@ -73,7 +73,7 @@ def build(fields: NetworkFields) -> Network:
     if network.input_shape != (3, fields.crop, fields.crop):
         size = " × ".join(map(str, network.input_shape))
         raise ConfigurationError(
-            f"network '{model}' takes images of {size}, the recipe cuts 3 × {fields.crop} × {fields.crop}: "
+            f"network '{model}' takes images of {size}, the recipe crops 3 × {fields.crop} × {fields.crop}: "
             f"set crop to {network.input_shape[-1]}"
         )
     stage = network.stages(fields.columns)[-1]

@@ -93,7 +93,7 @@ def tuning(outcome: Outcome) -> Figure | None:
 
 def _heading(figure: Figure, outcome: Outcome, height: float, what: str = "") -> None:
     title = (
-        outcome.study.title + (f": {what}" if what else "") + (" (quick mode: claims nothing)" if outcome.quick else "")
+        outcome.study.title + (f": {what}" if what else "") + (" (quick mode: proves nothing)" if outcome.quick else "")
     )
     figure.text(0.02, 1 - 0.12 / height, title, va="top", fontsize=10.5, color=INK, weight="bold")
 

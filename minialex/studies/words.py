@@ -38,7 +38,7 @@ UNDECIDED = "undecided"
 DIFFERENT, NO_DIFFERENCE = "a difference was shown at this scale", "no difference shown"
 NOT_YET = "not comparable yet"
 CANNOT_TELL = "cannot tell"
-QUICK = "quick mode: the mechanics work; nothing is claimed"
+QUICK = "quick mode: everything runs; nothing is claimed"
 SIGNIFICANT = 0.05
 OF_INTEREST = 1.0  # points, where the paper gives no number
 

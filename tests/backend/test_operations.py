@@ -92,7 +92,7 @@ def test_results_that_are_not_what_the_rule_says(backend):
     x = backend.to_device(np.ones(3, np.float32), "cpu:0")
     with pytest.raises(ConfigurationError, match=r"wide gave \(3,\) float64, expected \(3,\) float32"):
         own(backend, x)
-    with pytest.raises(ConfigurationError, match="wide: expected float32 or float64, all alike; got"):
+    with pytest.raises(ConfigurationError, match="wide: expected float32 or float64, the same for all; got"):
         own(backend, backend.to_device(np.ones(3, np.int64), "cpu:0"))
 
 
@@ -136,22 +136,22 @@ def test_copies_of_a_file_share_their_operation_and_other_files_do_not(tmp_path)
             del sys.modules[name]
         sys.path[:] = before[1]
     # of the two copies the last one's is there
-    assert f"'gate' already, of {places[1]}: call that of {places[2]} otherwise" in str(caught.value)
+    assert f"'gate' is already defined in {places[1]}: rename the one in {places[2]}" in str(caught.value)
 
 
 def test_names_that_are_taken():
     leaky()
     leaky()  # the same module defines it again, as a notebook's cell does
-    with pytest.raises(ConfigurationError, match="there is an operation 'relu' already"):
+    with pytest.raises(ConfigurationError, match="the protocol already has an operation 'relu'"):
         register("relu", lambda xp, x: x, lambda xp, dy, x: dy)
 
     def other(xp, x):
         return x
 
     other.__module__ = "somebody_elses"
-    with pytest.raises(ConfigurationError, match="there is an operation 'leaky' already"):
+    with pytest.raises(ConfigurationError, match="an operation 'leaky' is already defined"):
         register("leaky", other, other)
-    with pytest.raises(ConfigurationError, match=r"of .*test_operations.py: call that of somebody_elses otherwise"):
+    with pytest.raises(ConfigurationError, match=r"in .*test_operations.py: rename the one in somebody_elses"):
         register("leaky", other, other)
     with pytest.raises(ConfigurationError, match="must name the arrays"):
         register("many", lambda xp, *arrays: arrays[0], lambda xp, dy, *arrays: dy)

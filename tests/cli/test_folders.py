@@ -84,7 +84,7 @@ def test_a_broken_image_stops_a_run_before_it_has_a_folder(tmp_path, capsys):
     done = capsys.readouterr()
     assert done.err.startswith("error: 2 of 24 images cannot be used: ")
     assert done.err.count("\n") == 1
-    assert f"{folder / 'cat' / '03.png'}: not an image in a format" in done.out
+    assert f"{folder / 'cat' / '03.png'}: not an image in a supported format" in done.out
     assert f"{folder / 'dog' / '04.png'}: empty" in done.out
     assert not out.exists()
     assert run([*words, "--skip-broken"]) == 0

@@ -240,8 +240,8 @@ def test_energy_is_watts_times_hours_with_its_sources(capsys: pytest.CaptureFixt
     given = plan(capsys, "--devices", "t4", "--energy", "--watts", "70", "--markdown")
     assert "70 W as given" in given
     assert "the power of NVIDIA T4 is not known; give the watts" in error(capsys, "--devices", "t4", "--energy")
-    assert "give --energy, too" in error(capsys, "--devices", "t4", "--watts", "70")
-    assert "--energy is of one or two devices" in error(capsys, "--devices", "8xh200", "--energy")
+    assert "also give --energy" in error(capsys, "--devices", "t4", "--watts", "70")
+    assert "--energy is for one or two devices" in error(capsys, "--devices", "8xh200", "--energy")
 
 
 def test_one_device_for_both_columns_is_counted_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,7 +88,7 @@ def test_a_class_with_one_image_is_said(tmp_path):
     picture(tmp_path / "b" / "0.png", 50)
     data = load(str(tmp_path), size=8)
     assert "b/0.png" in names(data.train)
-    assert "1 of 2 classes have no validation image; 1 have one image only, which is trained" in data.notes
+    assert "1 of 2 classes have no validation image; 1 have only one image, which is used for training" in data.notes
 
 
 def test_a_digest_tells_images_classes_and_their_order(photos, tmp_path):
@@ -180,7 +180,7 @@ def test_a_class_or_part_that_is_all_broken(photos):
     data = load(str(photos), size=8)
     for name in names(data.validation):
         (photos / name).write_bytes(b"x")
-    with pytest.raises(DataError, match="not one validation image can be used"):
+    with pytest.raises(DataError, match="no validation image can be used"):
         checked(data, skip_broken=True)
 
 

@@ -114,7 +114,7 @@ def test_a_read_of_ones_own_is_not_passed_by(kind, inside):
 def test_what_is_no_array_is_an_error_of_the_data(found):
     part = Foreign(arrays())
     part.read = lambda indices: found
-    with pytest.raises(DataError, match=r"Foreign: images are .* mend its method read"):
+    with pytest.raises(DataError, match=r"Foreign: images are .* correct its method read"):
         read_into(part, np.arange(2), np.empty((2, 3, 8, 8), np.uint8))
 
 

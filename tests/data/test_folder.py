@@ -73,7 +73,7 @@ def test_a_misnamed_image_is_read_by_its_content(tmp_path):
 def test_a_format_that_is_not_admitted(tmp_path):
     for form, ending in (("PCX", "jpg"), ("PPM", "png"), ("ICO", "png")):
         path = save(tmp_path / f"{form}.{ending}", gradient(32, 32), format=form)
-        with pytest.raises(DataError, match=r"not an image in a format.*JPEG, PNG, BMP, GIF, WEBP, TIFF"):
+        with pytest.raises(DataError, match=r"not an image in a supported format.*JPEG, PNG, BMP, GIF, WEBP, TIFF"):
             images.read_image(path, 16)
 
 
@@ -315,7 +315,7 @@ def test_what_is_no_image_is_left_out_and_listed(tmp_path):
         "Thumbs.db": "no image by its name, .db",
         ".hidden.png": "a hidden file",
         "noending": "no image by its name, without an ending",
-        "picture.HEIC": "a .heic file, which is not read here: convert it to JPEG or PNG",
+        "picture.HEIC": "a .heic file, which is not supported: convert it to JPEG or PNG",
         "pipe.png": "a pipe, a socket or a device",
         "broken-link.jpg": "a link that leads nowhere",
         "round": "no image by its name, without an ending",
@@ -329,7 +329,7 @@ def test_folders_that_cannot_be_used(tmp_path):
     with pytest.raises(DataError, match="holds no class folders"):
         folder.load(tmp_path)
     plain(tmp_path / "a" / "0.png", "red")
-    with pytest.raises(DataError, match="holds one class only, 'a': nothing can be told apart"):
+    with pytest.raises(DataError, match="contains only one class, 'a': there is nothing to tell apart"):
         folder.load(tmp_path)
     (tmp_path / "b").mkdir()
     with pytest.raises(DataError, match=r"class 'b' holds no image \(\.jpg"):
@@ -391,7 +391,7 @@ def test_photographs(real_data):
     count = len(data.validation)
     assert (len(data.train) + count, len(data.class_names)) == (250, 250)
     assert 15 <= count <= 35  # a tenth, as the names fall
-    assert f"no class has two images: {count} of 250 are validated on without being trained" in data.notes
+    assert f"no class has two images: {count} of 250 are in validation without a training image" in data.notes
     images = data.validation.read(np.arange(count))
     assert images.shape == (count, 3, 64, 64)
     assert images.std(axis=(1, 2, 3)).min() > 10

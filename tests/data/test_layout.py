@@ -113,12 +113,12 @@ def test_a_class_may_be_called_like_a_part(tmp_path):
         (("train", "test"), "images but no class folders.*If test, train are the classes themselves, rename them"),
         (("val/cat", "val/dog", "test/cat", "test/dog"), "holds no image to train on"),
         (("train/cat", "train/dog", "val"), "val: holds 3 images but no class folders"),
-        (("cat",), "holds one class only, 'cat': nothing can be told apart"),
-        (("photos/cat",), "holds one class only"),
+        (("cat",), "contains only one class, 'cat': there is nothing to tell apart"),
+        (("photos/cat",), "contains only one class"),
         (("train/cat", "train/dog", "val/cat", "val/ant"), r"class 'ant' has no folder in .*train \(nor have 0 others"),
         (("train/Cat", "train/dog", "val/cat", "val/dog"), "Upper and lower case differ: 'cat' is 'Cat' there"),
-        (("images", "annotations/trimaps"), "annotations, images look like images and what is marked in them"),
-        (("train/images", "train/labels", "val/images"), "images, labels look like images and what is marked in them"),
+        (("images", "annotations/trimaps"), "annotations, images look like images and their annotations"),
+        (("train/images", "train/labels", "val/images"), "images, labels look like images and their annotations"),
         ((".",), r"holds 3 images but no class folders; expected .*CLASS/IMAGE.jpg, or give a list"),
     ],
 )
@@ -187,7 +187,7 @@ def test_copies_and_our_own_folders_are_left_out(tmp_path):
     assert reasons["cat/@eaDir"] == reasons["@eaDir"] == "a folder of the system, @eaDir"
     ours = {name for name, reason in reasons.items() if reason == "a run or store of minialex"}
     assert ours == {"runs", "alone", "store", "begun", "cat/run"}
-    assert reasons["up"] == "a link to a folder that it lies in"
+    assert reasons["up"] == "a link to a folder that contains it"
     assert any("5 × a run or store of minialex" in note for note in data.notes)
 
 
@@ -196,12 +196,12 @@ def test_what_is_not_read_is_counted_and_said(tmp_path):
     for name in ("1.heic", "2.HEIC", "3.avif", "4.txt", "5"):
         (tmp_path / "a" / name).write_bytes(b"x")
     said = " ".join(load(str(tmp_path), size=8).notes)
-    assert "2 × a .heic file, which is not read here" in said
+    assert "2 × a .heic file, which is not supported" in said
     assert "1 × a .avif file" in said
     assert "1 × no image by its name, .txt" in said
     make(tmp_path / "raw", "a", "b", count=0)
     (tmp_path / "raw" / "a" / "1.cr2").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"holds no image .*but 1 × a \.cr2 file, which is not read here"):
+    with pytest.raises(DataError, match=r"holds no image .*but 1 × a \.cr2 file, which is not supported"):
         load(str(tmp_path / "raw"), size=8)
 
 

@@ -133,7 +133,7 @@ def test_paths_alone_are_of_the_class_of_their_folder(folder):
     names, found, notes = read(folder, "".join(f"{path}\n" for path in FILES))
     assert names == ("cats", "dogs")
     assert [label for _, label in found] == ["cats", "cats", "dogs", "dogs"]
-    assert any("the folder that it lies in" in note for note in notes)
+    assert any("the folder that it is in" in note for note in notes)
 
 
 def test_ways_in_which_a_path_is_written(folder, monkeypatch):

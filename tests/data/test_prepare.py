@@ -192,14 +192,14 @@ def test_a_parent_that_is_killed_leaves_no_process_and_sigterm_stops_politely(ph
         process.send_signal(number)
         out, stderr = process.communicate(timeout=60)
         assert process.returncode == code, stderr
-        assert "run the same command again to go on" in out
+        assert "run the same command again to continue" in out
         assert stderr == ""
         assert not list(place.glob(".tmp-*"))
 
 
 def test_a_worker_that_is_killed_is_named(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "ProcessPoolExecutor", _BrokenPool)
-    with pytest.raises(ResourceError, match=r"was killed.*go on, with fewer --workers"):
+    with pytest.raises(ResourceError, match=r"was killed.*continue, with fewer --workers"):
         prepare.prepare(photos, tmp_path / "s", size=SIZE, workers=2)
     monkeypatch.undo()
     prepare.prepare(photos, tmp_path / "s", size=SIZE, workers=1)
@@ -238,7 +238,7 @@ def mixed(tmp_path):
         "a/deep.png": "16-bit grey", "a/palette.png": "palette",
     }  # fmt: skip
     left_out = {
-        "a/cut.jpg": "damaged or cut short", "a/nothing.jpg": "empty", "a/text.jpg": "not an image in a format",
+        "a/cut.jpg": "damaged or cut short", "a/nothing.jpg": "empty", "a/text.jpg": "in a supported format",
         "a/readme.txt": "no image by its name", "a/bomb.png": "9000 x 9000 pixels, more than 64,000,000",
     }  # fmt: skip
     return root, treated, left_out
@@ -422,7 +422,9 @@ def test_a_store_of_the_first_format_is_known_by_its_name(small):
         prepare.prepare(root / "train", place, size=SIZE)
     body["format"] = "minialex store 3"
     (place / "store.json").write_text(json.dumps({**body, "sha256": store._own_sum(body)}))
-    with pytest.raises(DataError, match="'minialex store 3' is not read here, 'minialex store 2' is: update minialex"):
+    with pytest.raises(
+        DataError, match="'minialex store 3' is not supported, only 'minialex store 2':  update minialex"
+    ):
         load(str(place))
 
 
@@ -456,7 +458,7 @@ def test_a_source_that_is_gone_is_said(small):
     root.rename(root.with_name("elsewhere"))
     found = prepare.prepare(root, place, size=SIZE)
     assert found.already
-    assert found.notes == (f"{root} is not there any more: not compared",)
+    assert found.notes == (f"{root} is no longer there: not compared",)
 
 
 def test_a_store_within_its_own_source(tmp_path, monkeypatch):
@@ -472,7 +474,7 @@ def test_a_store_within_its_own_source(tmp_path, monkeypatch):
 def test_one_class_is_no_store(tmp_path):
     write(tmp_path / "photos" / "cats" / "0.jpg", picture(0))
     write(tmp_path / "photos" / "cats" / "1.jpg", picture(1))
-    with pytest.raises(DataError, match="photos: holds one class only, 'cats'"):
+    with pytest.raises(DataError, match="photos: contains only one class, 'cats'"):
         prepare.prepare(tmp_path / "photos", tmp_path / "s", size=SIZE)
     assert not (tmp_path / "s").exists()
 

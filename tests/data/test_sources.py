@@ -202,7 +202,7 @@ def test_folders(tmp_path):
     assert [item.name for item in items] == [f"ape/{i}.jpg" for i in range(3)] + [f"cat/{i}.jpg" for i in range(2)] + ["cat/notes.txt"]  # noqa: E501  # fmt: skip
     assert isinstance(items[-1], LeftOut)
     (tmp_path / "short.txt").write_text("ape an ape\n")
-    with pytest.raises(DataError, match="says nothing of class 'cat'"):
+    with pytest.raises(DataError, match="says nothing about class 'cat'"):
         find(tmp_path / "photos", words=str(tmp_path / "short.txt"))
 
 

@@ -139,7 +139,7 @@ def test_a_store_of_another_version_and_another_size(copy):
     with pytest.raises(ConfigurationError, match=r"holds images of 16 x 16 pixels, not 32: set --image-size 16"):
         load(str(copy), size=32)
     path.write_text(json.dumps(body))
-    with pytest.raises(DataError, match="'minialex store 9' is not read here"):
+    with pytest.raises(DataError, match="'minialex store 9' is not supported"):
         load(str(copy))
 
 

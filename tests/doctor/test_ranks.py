@@ -26,7 +26,7 @@ def test_two_ranks_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "NUMBERS", 100_003)
     found = {check.topic: check for check in ranks.checks(True)}
     assert [check.verdict for check in found.values()] == ["ok"] * 3
-    assert re.fullmatch(r"add up right; a sum of 400 kB: .*B/s from each", found["two ranks"].found)
+    assert re.fullmatch(r"sum correctly; a sum of 400 kB: .*B/s from each", found["two ranks"].found)
 
 
 @pytest.mark.parametrize(

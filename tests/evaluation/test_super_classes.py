@@ -53,7 +53,7 @@ def test_errors_at_random_are_at_chance() -> None:
     [
         ("cat,pet\n", "no super-class for 'dog'"),
         ("cat,pet\ndog,pet\ndgo,pet\n", "line 3: no class 'dgo'. Did you mean 'dog'"),
-        ("cat,pet\ncat,pet\n", "line 2: class 'cat' is there twice"),
+        ("cat,pet\ncat,pet\n", "line 2: class 'cat' occurs twice"),
         ("cat pet\n", "line 1: expected a class, a tab or comma"),
         ("cat,\n", "line 1: expected a class"),
         ("", "no super-class for 'cat' and 1 more"),

@@ -176,7 +176,7 @@ def dims(*values: int) -> Any:
 
 BROKEN: dict[str, tuple[Any, str]] = {
     "another shape": (lambda m: None, "1 kernels of conv1 cannot be divided into 2 columns"),
-    "dimensions that are no shape": (dims(2, 2, 1, 1), "has 1 numbers and says that its shape is (2, 2, 1, 1)"),
+    "dimensions that are no shape": (dims(2, 2, 1, 1), "has 1 numbers but states the shape (2, 2, 1, 1)"),
     "a product that overflows": (dims(2**62, 4, 1, 1), "damaged"),
     "a negative dimension": (dims(-1, -1, 1, 1), "damaged"),
     "too many dimensions": (dims(*[1] * 4, 7), "damaged"),

@@ -293,7 +293,7 @@ def test_a_lightning_checkpoint_in_bfloat16_is_imported(tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\n<!DOCTYPE html><html>", "is a web page, not weights"),
+        (b"\n<!DOCTYPE html><html>", "is a web page, not a weights file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "`git lfs pull` fetches them"),
     ],
 )

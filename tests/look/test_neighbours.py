@@ -166,7 +166,7 @@ def test_a_damaged_index_is_said_to_be(large: tuple[Features, FaissIndex], tmp_p
 
 
 def test_small_sets_need_no_index(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="leave --search out"):
+    with pytest.raises(ConfigurationError, match="leave out --search"):
         FaissIndex.build(features_in(tmp_path, clusters(50, 8)))
 
 

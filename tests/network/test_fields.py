@@ -67,7 +67,7 @@ def test_a_field_that_cannot_be_meant(
 
 @pytest.mark.parametrize("name", [1, None, ""])
 def test_a_name_that_is_none(name: Any) -> None:
-    with pytest.raises(ConfigurationError, match="name must be a text, got"):
+    with pytest.raises(ConfigurationError, match="name must be a string, got"):
         ReLU(name)
 
 
@@ -83,9 +83,9 @@ ROW = (Conv2d("conv1", 4, 3), Flatten("flatten"), Linear("fc2", 10))
     ("shape", "layers", "words"),
     [
         ((3, 8, 8), (), "network 'mine' has no layers"),
-        ((3, 8, 8), (ROW[0], "relu"), "network 'mine': number 2 of its row is a str ('relu'), expected a layer"),
-        ((3, 8, 8), (ReLU, *ROW), "number 1 of its row is the class ReLU, expected a layer: write ReLU(…)"),
-        ((3, 8, 8), ((ROW[0], ROW[1]), ROW[2]), "number 1 of its row is a tuple"),
+        ((3, 8, 8), (ROW[0], "relu"), "network 'mine': layer number 2 is a str ('relu'), expected a layer"),
+        ((3, 8, 8), (ReLU, *ROW), "layer number 1 is the class ReLU, expected a layer: write ReLU(…)"),
+        ((3, 8, 8), ((ROW[0], ROW[1]), ROW[2]), "layer number 1 is a tuple"),
         ((3, 8, 8), (layer for layer in ROW), "layers must be a tuple or a list of layers, got a generator"),
         ((3, 8, 8), ROW[0], "layers must be a tuple or a list of layers, got a Conv2d"),
         (8, ROW, "input_shape must be whole numbers such as (3, 28, 28), got 8"),
@@ -101,7 +101,7 @@ def test_a_row_that_is_none(shape: Any, layers: Any, words: str) -> None:
 
 
 def test_a_name_of_a_network_that_is_none() -> None:
-    with pytest.raises(ConfigurationError, match="a network's name must be a text, got 3"):
+    with pytest.raises(ConfigurationError, match="a network's name must be a string, got 3"):
         Network(3, (3, 8, 8), ROW)  # type: ignore[arg-type]
 
 
@@ -113,7 +113,7 @@ def test_a_list_is_a_row() -> None:
 
 def test_after_a_layer_on_the_first_column_there_is_the_first_column_alone() -> None:
     row = (*ROW[:2], Linear("fc2", 10, sees="all", on="first"))
-    words = "layer 'fc3': it is computed in 2 columns, the one before it in 1 column, so it must be on 'first', too"
+    words = "layer 'fc3': it is computed in 2 columns, the one before it in 1 column, so it must also be on 'first'"
     with pytest.raises(ConfigurationError, match=words):
         Network("mine", (3, 8, 8), (*row, Linear("fc3", 10, sees="all"))).stages(2)
     with pytest.raises(

@@ -83,14 +83,14 @@ def test_an_object_is_named_after_its_module_or_for_as_long_as_the_session_lives
     assert changes == {"model": "session:local", "crop": 28}
     assert variants.build(SMALL.replace(**changes)).name == "local"
     del own._here["session:local"]
-    with pytest.raises(ConfigurationError, match="was an object of a Python session that is over"):
+    with pytest.raises(ConfigurationError, match="was an object in a Python session that has ended"):
         variants.build(SMALL.replace(**changes))
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model": "mine_net.py:net"}, r"takes images of 3 × 32 × 32, the recipe cuts 3 × 28 × 28: set crop to 32"),
+        ({"model": "mine_net.py:net"}, r"takes images of 3 × 32 × 32, the recipe crops 3 × 28 × 28: set crop to 32"),
         ({"model": "mine_net.py:wrong"}, "made a list, expected a Network"),
         ({"model": "mine_net.py:MINE"}, "has no 'MINE'"),
         ({"model": "mine_net.py:Network"}, "is a type, expected a Network or a function"),
@@ -149,7 +149,7 @@ class Broken(Layer):
         ("shape", r"layer 'mine': its output_shape gave \[1, 2\], expected whole numbers from 1"),
         ("list", "layer 'mine': its parameters failed: TypeError"),
         ("zero", "layer 'mine': its parameters failed: TypeError"),
-        ("numpy", "layer 'mine': its forward failed: TypeError: '>' .*arithmetic of its own is for an ArrayLayer"),
+        ("numpy", "layer 'mine': its forward failed: TypeError: '>' .*its own arithmetic belongs in an ArrayLayer"),
         ("alone", "layer 'mine': its forward failed: TypeError: cannot unpack"),
         (
             "extra",
@@ -168,7 +168,7 @@ def test_a_layer_without_its_fields_is_refused():
         def __init__(self):
             pass
 
-    with pytest.raises(ConfigurationError, match=r"a layer \(Bare\): name must be a text, got None"):
+    with pytest.raises(ConfigurationError, match=r"a layer \(Bare\): name must be a string, got None"):
         Network("n", (3, 28, 28), (Bare(),))
     record_nothing = Network("n", (3, 28, 28), (LITERAL.layers[0], Nothing("nothing"), *LITERAL.layers[1:]))
     with pytest.raises(ConfigurationError, match="layer 'nothing': its forward failed: NotImplementedError: it has no"):

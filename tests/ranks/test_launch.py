@@ -148,7 +148,7 @@ def test_command_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "said"),
     [
         (["--ranks", "3"], "error: started as one of 4 processes, but --ranks is 3: leave it out\n"),
-        (["--hosts", "a:2"], "error: --hosts says where ranks run: give --ranks, too\n"),
+        (["--hosts", "a:2"], "error: --hosts says where ranks run: also give --ranks\n"),
     ],
 )
 def test_options_that_do_not_fit(

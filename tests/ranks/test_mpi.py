@@ -186,7 +186,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path: Path, n
         there[1].send_signal(number)
         out, errors = process.communicate(timeout=60)
     assert process.returncode == code, out + errors
-    assert "go on with" in out
+    assert "continue with" in out
     assert errors == ""
     assert not [child for child in there.values() if child.is_running()]
     saved = checkpoint.latest(folder / "checkpoints", print)

@@ -64,7 +64,7 @@ def test_killed_stopped_and_resumed(train: Callable[..., Training], tmp_path: Pa
     assert code == 6
     first, last, command = err.splitlines()
     assert re.fullmatch(r"error: rank 1 \(pid \d+ on \S+\) was killed by SIGKILL", first)
-    assert re.fullmatch(r"the last checkpoint is run/checkpoints/step-\d+; go on with:", last)
+    assert re.fullmatch(r"the last checkpoint is run/checkpoints/step-\d+; continue with:", last)
     assert command == "  minialex train --ranks 2 --resume run"
 
     before = checkpoint.latest(one.run / "checkpoints")
@@ -81,7 +81,9 @@ def test_killed_stopped_and_resumed(train: Callable[..., Training], tmp_path: Pa
     three.process.send_signal(signal.SIGTERM)
     code, out, err = three.end()
     assert (code, err) == (75, "")
-    assert re.search(r"stopped by SIGTERM after step \d+; go on with:\n  minialex train --ranks 2 --resume run\n", out)
+    assert re.search(
+        r"stopped by SIGTERM after step \d+; continue with:\n  minialex train --ranks 2 --resume run\n", out
+    )
 
 
 def test_a_folder_that_holds_something_else_is_no_lost_rank(train: Callable[..., Training], tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_the_command(photos, tmp_path, monkeypatch, capsys):
     assert run([*words, "--json", str(tmp_path / "a.json")]) == 0
     out = capsys.readouterr().out
     assert "37 training images of 256 x 256" in out
-    assert "batches of 8, 3 threads, 37 of them compared with their checksums" in out
+    assert "batches of 8, 3 threads, 37 of them checked against their checksums" in out
     found = json.loads((tmp_path / "a.json").read_text())
     assert found["images_per_second"] > 0
     assert run([*words, "--json", str(tmp_path / "none" / "a.json")]) == 2

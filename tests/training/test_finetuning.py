@@ -95,7 +95,7 @@ def test_layers_are_taken_and_the_last_is_drawn_anew(form: str, source: Path, ph
     assert run(["export", str(tmp_path / "run"), str(tmp_path / "tuned.safetensors")]) == 0
     exported = weights.find(tmp_path / "tuned.safetensors")
     assert (exported.recipe.init_from, exported.origin["begun_with"]) == ("", origin.name)
-    assert f"| begun with layers of | {origin.name} |" in (tmp_path / "tuned.safetensors.md").read_text(
+    assert f"| started from layers of | {origin.name} |" in (tmp_path / "tuned.safetensors.md").read_text(
         encoding="utf-8"
     )
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
@@ -213,7 +213,7 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_the_same_or_says_why_n
         (["--init", "{source}", "--init-layers", "conv6"], 2, "this network has no 'conv6'"),
         (["--init", "{source}", "--init-layers", "fc8"], 4, "layer 'fc8' cannot be taken"),
         (["--init", "{source}", "--layer-rates", '{"conv9": 0}'], 2, "no layer 'conv9'"),
-        (["--resume", "{source}", "--init", "{source}"], 2, "has begun already"),
+        (["--resume", "{source}", "--init", "{source}"], 2, "has already begun"),
     ],
 )
 def test_errors(

@@ -80,7 +80,7 @@ def test_an_edit_is_told_and_not_gone_on_with(write: Write, capfd: pytest.Captur
         assert cli.run(["evaluate", what]) == 0
         err = capfd.readouterr().err
         assert err.startswith("warning: the network '")
-        assert "mine.py:net' was edited since these weights were trained" in err
+        assert "mine.py:net' was edited after these weights were trained" in err
         assert err.count("\n") == 1
     assert cli.run(["train", "--resume", "run", "--epochs", "3"]) == 4
     err = capfd.readouterr().err

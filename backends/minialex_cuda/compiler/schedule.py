@@ -124,7 +124,9 @@ def _check_order(
     known = set(given)
     for call, ins, outs in zip(work, reads, writes, strict=True):
         if not known.issuperset(ins):
-            raise AssertionError(f"{call.operation} of {call.layer} reads what no earlier operation has written")
+            raise AssertionError(
+                f"{call.operation} of {call.layer} reads an array that no earlier operation has written"
+            )
         known.update(outs)
 
 

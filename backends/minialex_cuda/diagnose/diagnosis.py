@@ -64,9 +64,9 @@ def look(load: Callable[[], Driver]) -> tuple[Driver | None, list[Device], list[
         checks = [finding("driver", "ok", text)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        checks.append(finding("devices", "note", f"CUDA_VISIBLE_DEVICES={visible} chooses and numbers the cards"))
+        checks.append(finding("devices", "note", f"CUDA_VISIBLE_DEVICES={visible} selects and numbers the cards"))
     if os.environ.get("NVIDIA_TF32_OVERRIDE", "0") != "0":
-        text = "NVIDIA_TF32_OVERRIDE is set: NVIDIA's libraries round float32 products to tf32, whatever is asked for"
+        text = "NVIDIA_TF32_OVERRIDE is set: NVIDIA's libraries round float32 products to tf32, whatever the precision"
         checks.append(finding("float32", "note", text, "unset NVIDIA_TF32_OVERRIDE"))
     if not devices:
         mend = "check that `nvidia-smi` lists a card and that CUDA_VISIBLE_DEVICES does not hide it"
@@ -147,7 +147,7 @@ def _device(device: Device) -> Check:
     if device.capability < OLDEST_CAPABILITY:
         mend = "train on the processor: minialex train --backend numba"
         return finding(topic, "problem", f"{text}: CUDA 13 needs 7.5 (Turing, 2018) or newer", mend)
-    return finding(topic, "ok", text if device.capability >= (8, 0) else f"{text}; float32 alone: no tf32, no bfloat16")
+    return finding(topic, "ok", text if device.capability >= (8, 0) else f"{text}; float32 only: no tf32, no bfloat16")
 
 
 def _reach(driver: Driver, first: int, second: int) -> bool:
@@ -170,6 +170,6 @@ def _memory(device: Device, meter: CupyMeter) -> Check:
         return finding(topic, "problem", text, "see the output of `nvidia-smi`")
     text = f"{free / 2**30:.1f} of {device.memory / 2**30:.1f} GiB free"
     if free < ROOM:
-        mend = "end what uses the card (`nvidia-smi` lists it), or take a smaller --batch-size"
+        mend = "stop the programs that use the card (`nvidia-smi` lists them), or set a smaller --batch-size"
         return finding(topic, "note", text, mend)
     return finding(topic, "ok", text)

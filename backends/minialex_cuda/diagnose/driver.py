@@ -29,7 +29,7 @@ REASONS = {
         " --gpus all",
     ),
     802: ("the driver is not ready", "start the fabric manager: sudo systemctl start nvidia-fabricmanager"),
-    803: ("the driver's library and its kernel module are of different versions", "reboot the machine"),
+    803: ("the driver's library and its kernel module have different versions", "reboot the machine"),
     804: ("the driver is too old for this library", "update the NVIDIA driver, then reboot"),
 }
 """What ``cuInit`` may answer, in words, and what mends it."""

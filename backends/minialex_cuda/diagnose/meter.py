@@ -29,7 +29,7 @@ NEWEST_WITHOUT_TENSOR = (7, 5)
 """Compute capability up to which there is neither tf32 nor bfloat16."""
 
 REFUSED = "update the NVIDIA driver; see `nvidia-smi topo -p2p r`"
-CHANGED = "switch the IOMMU off in the BIOS: CUDA's programming guide names it for direct copies that corrupt data"
+CHANGED = "switch the IOMMU off in the BIOS: CUDA's programming guide names it as a cause of corrupt direct copies"
 
 SLEEP = r"""
 extern "C" __global__ void minialex_sleep(long long cycles) {

@@ -114,7 +114,7 @@ def _cudnn(found: Mapping[str, str]) -> Check:
     mend = CUDNN.format(major=major)
     missing = [name for name in needed if name not in found]
     if missing:
-        text = f"{' and '.join(missing)} not installed: convolutions take the readable, slower path"
+        text = f"{' and '.join(missing)} not installed: convolutions use the readable, slower kernels"
         return finding("cuDNN", "note", text, mend)
     frontend, library = (found[name] for name in needed)
     text = f"cuDNN {library} with frontend {frontend}"
@@ -147,6 +147,6 @@ def libraries(found: Mapping[str, str], load: Callable[[str], None] | None = Non
         else:
             if package is not None:
                 known = found.get(package) or found.get(f"{package}-cu12")
-                text = f"{package} {known}" if known else "of an installed CUDA toolkit"
+                text = f"{package} {known}" if known else "from an installed CUDA toolkit"
                 made.append(finding(topic, "ok", text))
     return made

@@ -59,8 +59,8 @@ def opened() -> Path | None:
                 _publish(Path(place) / "tried", {})  # some file systems cannot give a file two names
     except (OSError, RuntimeError) as error:
         logger.warning(
-            "which plans of cuDNN are the quickest cannot be kept on disk (%s), so none is timed: each convolution"
-            " takes cuDNN's first, up to 1.6 times as slow on an H100. Set %s to a folder that can be written, or %s.",
+            "the choice of cuDNN's fastest plans cannot be kept on disk (%s), so none is timed: each convolution"
+            " uses cuDNN's first, up to 1.6 times as slow on an H100. Set %s to a writable folder, or %s.",
             error, VARIABLE, OFF,
         )  # fmt: skip
         return None
@@ -72,13 +72,13 @@ def finding() -> str:
     try:
         found = folder()
         if found is None:
-            return f"{VARIABLE}={OFF}: convolutions take the first, and none is timed"
+            return f"{VARIABLE}={OFF}: convolutions use cuDNN's first plan, and none is timed"
         there = next(place for place in (found, *found.parents) if os.path.lexists(place))
         if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-            return f"cannot be kept in {found}: convolutions take the first, and none is timed"
+            return f"cannot be kept in {found}: convolutions use cuDNN's first plan, and none is timed"
         kept = len(list(found.glob("*.json")))
     except (OSError, RuntimeError) as error:
-        return f"cannot be kept on disk ({error}): convolutions take the first, and none is timed"
+        return f"cannot be kept on disk ({error}): convolutions use cuDNN's first plan, and none is timed"
     return f"{kept} convolution{'' if kept == 1 else 's'} timed before; the choices are in {found}"
 
 
@@ -118,10 +118,10 @@ def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
         note = found.get("note", "") if isinstance(found["plan"], str) else found["note"]
         if found["asked"] == asked and isinstance(found["plan"], str | None) and isinstance(note, str):
             return dict(found)
-        reason = "it is of something else"
+        reason = "it belongs to another version or device"
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
-    logger.warning("%s is damaged (%s): plans of cuDNN are timed again; remove the file", path, reason)
+    logger.warning("%s is damaged (%s): cuDNN's plans are timed again; remove the file", path, reason)
     return None
 
 

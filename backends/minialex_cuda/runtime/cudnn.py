@@ -48,7 +48,7 @@ def frontend() -> Any | None:
 def said(error: Exception) -> None:
     """The notice that there is no cuDNN to be used, and why."""
     logging.getLogger("minialex").warning(
-        "cuDNN cannot be used (%s): convolutions go by matrices of patches, which is slower; install it with: %s",
+        "cuDNN cannot be used (%s): convolutions are computed with im2col, which is slower; install cuDNN with: %s",
         " ".join(str(error).split()),
         INSTALL,
     )
@@ -235,9 +235,9 @@ class Convolutions:
                     "cuDNN has no plan for %s (%s): %s",
                     convolution,
                     " ".join(str(error).split())[:300] or type(error).__name__,
-                    "bias and ReLU are a kernel of their own, which is a little slower"
+                    "bias and ReLU run as a separate kernel, which is a little slower"
                     if convolution.bias
-                    else "it goes by matrices of patches, which is many times slower",
+                    else "it is computed with im2col, which is many times slower",
                 )
         found = self._plans[convolution]
         return None if found is None else found[1].workspace
@@ -252,11 +252,11 @@ class Convolutions:
         if choice["plan"] is None:
             raise RuntimeError(choice["note"])
         if "note" in choice:
-            logger.warning("%s: %s; remove its file in %s to have it timed", convolution, choice["note"], self._where)
+            logger.warning("%s: %s; remove its file in %s to time it again", convolution, choice["note"], self._where)
         made = plans()
         found = made.named(choice["plan"])
         if found is None:
-            logger.warning("cuDNN does not offer plan %s of %s any more", choice["plan"], convolution)
+            logger.warning("cuDNN no longer offers plan %s for %s", choice["plan"], convolution)
             if convolution.bias:
                 raise RuntimeError("its plan is gone")
             found = made.first_ready()
@@ -271,7 +271,7 @@ class Convolutions:
         try:
             return choices.settled(self._where, asked, lambda: self._timed(plans()))
         except OSError as error:
-            logger.warning("the choice of a plan of cuDNN cannot be kept on disk (%s): cuDNN's first is taken", error)
+            logger.warning("the choice of a cuDNN plan cannot be kept on disk (%s): cuDNN's first is used", error)
             return self._untimed(plans())
 
     def _untimed(self, plans: Plans) -> dict[str, Any]:
@@ -289,10 +289,10 @@ class Convolutions:
         except MemoryError:
             if plans.convolution.bias:
                 return {"plan": None, "note": "there was no memory to try it"}
-            note = "plans were not timed, since there was no memory for it, and cuDNN's first is taken"
+            note = "plans were not timed for lack of memory, and cuDNN's first is used"
             return {"plan": plans.first_ready().name, "note": note}
         if not timed and plans.convolution.bias:
-            return {"plan": None, "note": "each of them loses what is no number, or does not run"}
+            return {"plan": None, "note": "each of them loses NaN values, or does not run"}
         if not timed:
             raise RuntimeError("no engine fits")
         taken, quickest = timed[0], min(timed, key=lambda one: one.microseconds)

@@ -65,7 +65,7 @@ class FakeStream:
         if self.runtime.captured is None:
             work()
         elif name == "upload":
-            raise ResourceError("an upload cannot be part of a graph: its numbers are gone when that is replayed")
+            raise ResourceError("an upload cannot be part of a graph: its numbers are gone when the graph is replayed")
         else:
             self.runtime.captured.append(work)
 

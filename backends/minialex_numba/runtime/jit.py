@@ -47,8 +47,8 @@ def cache_folder() -> str | None:
                 return str(mine)
         except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
             logger.warning(
-                "compiled kernels cannot be kept in %s (%s); they are compiled anew in each run. Set NUMBA_CACHE_DIR to a"
-                " folder that can be written.",
+                "compiled kernels cannot be kept in %s (%s), so they are compiled again in each run. Set NUMBA_CACHE_DIR to a"
+                " writable folder.",
                 folder,
                 error,
             )

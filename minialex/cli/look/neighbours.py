@@ -86,7 +86,7 @@ def neighbours(
     ranks = near.pixel_ranks(shown.pixels, close, others)
     screen.print(
         f"compared as pixels, {ranks.mean():.1%} of {len(others)} training images chosen at random are nearer than "
-        "such a neighbour (0 % if neighbours were nearest in pixels, too; 50 % if they were as any image)"
+        "such a neighbour (0 % if neighbours were also nearest in pixels; 50 % if they were like any image)"
     )
     few = slice(0, SHOWN)
     figure = figures.neighbours(
@@ -102,4 +102,4 @@ def run_folder(path: Path) -> Path:
     for folder in (path, path.parent.parent):
         if (folder / "recipe.toml").is_file():
             return folder
-    raise CheckpointError(f"{path} lies in no run folder: say where the index goes with --index FOLDER")
+    raise CheckpointError(f"{path} is not in a run folder: say where to put the index with --index FOLDER")

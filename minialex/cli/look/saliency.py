@@ -30,7 +30,9 @@ def saliency(
     result = gradients.saliency(subject.session, images.pixels[0], watched)
     said = f"{subject.name(result.label)}: {result.probability:.2%} for {images.source}; "
     if result.map.any():
-        screen.print(f"{said}half of the gradient's size lies in {result.half():.1%} of the pixels")
+        screen.print(f"{said}half of the gradient's magnitude is in {result.half():.1%} of the pixels")
     else:
-        screen.print(f"{said}the gradient is 0 everywhere: no pixel changes the logit, every way to it is silent")
+        screen.print(
+            f"{said}the gradient is 0 everywhere: no pixel changes the logit, because every path to it is zero"
+        )
     save(screen, figures.saliency(subject.crop(images.pixels)[0], result, subject.class_names), picture)

@@ -59,7 +59,7 @@ class Subject:
         """The run's data set, or the one given instead, which must have the same classes."""
         data = load_data(self.recipe if self.data_name is None else self.recipe.replace(data=self.data_name))
         if data.class_names != self.class_names:
-            raise ConfigurationError(f"'{data.name}' has other classes than the run was trained on")
+            raise ConfigurationError(f"'{data.name}' has different classes from those the run was trained on")
         return data
 
     def images(self, paths: Sequence[Path], count: int) -> Images:
@@ -91,7 +91,7 @@ class Subject:
             return self.class_names.index(text)
         if text.isdigit() and int(text) < len(self.class_names):
             return int(text)
-        raise ConfigurationError(f"the run knows no class '{text}'.{nearest(text, self.class_names)}")
+        raise ConfigurationError(f"the run has no class '{text}'.{nearest(text, self.class_names)}")
 
     def columns(self, layer: str) -> int:
         """The number of columns into which a layer's channels or neurons are divided."""
@@ -133,6 +133,6 @@ def write_features(
     if state.done == state.images:
         return manifest, 0
     screen.print(
-        f"stopped by {stop.requested} after {state.done:,} of {state.images:,} images; the same command goes on"
+        f"stopped by {stop.requested} after {state.done:,} of {state.images:,} images; run the same command to continue"
     )
     return manifest, stop.exit_code

@@ -56,7 +56,7 @@ def submissions(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """
     if not folder.is_dir():
         raise ConfigurationError(
-            f"'{folder}' is no folder: --each takes a folder with one .py file or folder a student"
+            f"'{folder}' is not a folder: --each takes a folder with one .py file or folder per student"
         )
     found: dict[str, Path] = {}
     others = []
@@ -68,10 +68,12 @@ def submissions(folder: Path) -> tuple[dict[str, Path], list[str]]:
             continue
         name = path.stem if path.is_file() else path.name
         if name in found:
-            raise ConfigurationError(f"'{found[name]}' and '{path}' would be one student's: rename one of them")
+            raise ConfigurationError(
+                f"'{found[name]}' and '{path}' would belong to the same student: rename one of them"
+            )
         found[name] = path
     if not found:
-        raise ConfigurationError(f"no submission in '{folder}': neither a .py file nor a folder that has one")
+        raise ConfigurationError(f"no submission in '{folder}': neither a .py file nor a folder with one")
     return found, others
 
 

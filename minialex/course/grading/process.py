@@ -136,7 +136,9 @@ class Keeper:
 
     def __init__(self) -> None:
         if not hasattr(os, "fork"):
-            raise ConfigurationError("grading needs Linux or macOS (on Windows: WSL): it forks a process a submission")
+            raise ConfigurationError(
+                "grading needs Linux or macOS (on Windows: WSL): it forks a process per submission"
+            )
         one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self.process = subprocess.Popen(
             self.COMMAND,

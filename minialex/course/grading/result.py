@@ -25,9 +25,9 @@ MEANINGS = {
     "missing": "asked for, and not there",
     "borrowed": "not written by the student: imported, or calls a backend that is installed",
     "out of time": "a call did not end within the time limit",
-    "crashed": "ended the process that called it, or broke into what it does not own",
-    UNFINISHED: "the grader did not get to an end, which is not the student's fault: grade it again",
-    NOT_THEIRS: "left out, and not asked for",
+    "crashed": "ended the process that called it, or interfered with the grader",
+    UNFINISHED: "the grader did not finish, which is not the student's fault: grade it again",
+    NOT_THEIRS: "missing, and not asked for",
 }
 """The words for results, and what they mean."""
 
@@ -63,7 +63,7 @@ def said(error: BaseException) -> str:
     try:
         return str(error)
     except BaseException:
-        return "its text cannot be had"
+        return "its source cannot be read"
 
 
 def short(text: str) -> str:

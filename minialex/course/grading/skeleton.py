@@ -45,7 +45,7 @@ def write(folder: Path, names: Sequence[str] = OPERATIONS) -> list[Path]:
     """
     groups = families(names)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigurationError(f"'{folder}' is there already: an empty submission goes into a new folder")
+        raise ConfigurationError(f"'{folder}' already exists: an empty submission needs a new folder")
     with translate_os_errors(folder):
         make_folder(folder)
     files = []

@@ -39,7 +39,7 @@ def show(console: Console, grade: Grade, points: float | None = None) -> None:
         filled = "filled in by the NumPy reference" if grade.completed else "left out"
         console.print(Text(f"not theirs ({filled}): {', '.join(left)}", style="dim"))
     if not grade.counted and not grade.faults:
-        console.print("no operation found: a submission defines relu, conv2d, … under the names of the protocol")
+        console.print("no operation found: a submission must define relu, conv2d, … under the protocol's names")
     if not grade.counted:
         return
     line = f"{grade.passed} of {len(grade.counted)} operations passed"
@@ -78,7 +78,7 @@ def show_class(console: Console, students: Sequence[Student], points: float | No
             table.add_row(str(count), Text(operation), Text(what), Text(", ".join(names[:WHO]) + more))
         console.print(table)
         if len(failures) > COMMON:
-            console.print(f"and {len(failures) - COMMON} kinds more, in the JSON files", style="dim")
+            console.print(f"and {len(failures) - COMMON} more kinds, in the JSON files", style="dim")
     good = sum(student.grade.good for student in students)
     reused = sum(student.reused for student in students)
     counted = f"{len(students)} submission{'s' if len(students) != 1 else ''}"

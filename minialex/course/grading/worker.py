@@ -163,7 +163,7 @@ def grade(
     except Disagreement as error:
         watch.failed(error)
     except Enough:
-        result.remarks.append("the example could be smaller: its calls took too long to look for one")
+        result.remarks.append("the example could be smaller: the calls were too slow to search for one")
     except BaseException as error:  # SystemExit and MemoryError too; and Hypothesis, if answers change
         if result.example is None:
             result.message, result.at = short(f"raised {type(error).__name__}: {said(error)}"), submission.where(error)

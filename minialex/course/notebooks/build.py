@@ -153,7 +153,9 @@ def written(notebook: Any, name: str) -> str:
         cells.append(kept)
     text = json.dumps({**_ABOUT, "cells": cells}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     if len(text.encode()) > BYTES:
-        raise NotebookError(f"{name}: {len(text.encode()):,} bytes when executed, more than {BYTES:,}: fewer pictures")
+        raise NotebookError(
+            f"{name}: {len(text.encode()):,} bytes when executed, more than {BYTES:,}: use fewer pictures"
+        )
     return text
 
 
@@ -182,7 +184,7 @@ def reword(folder: Path, names: Sequence[str] = ()) -> Iterator[Path]:
         now = cells_of_source(source)
         old, new = ([cell for cell in cells if cell["cell_type"] == "code"] for cells in (before, now))
         if ["".join(cell["source"]) for cell in old] != [cell["source"] for cell in new]:
-            raise NotebookError(f"{source.name}: the code of {target.name} is another: build it")
+            raise NotebookError(f"{source.name}: the code of {target.name} is different: build it")
         for cell, ran in zip(new, old, strict=True):
             cell |= {"outputs": ran["outputs"], "execution_count": ran["execution_count"]}
             for output in cell["outputs"]:

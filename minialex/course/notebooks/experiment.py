@@ -42,7 +42,7 @@ def about(data: DataSet) -> str:
     if data.name == "cifar10":
         kind = "photographs of CIFAR-10"
     else:
-        kind = "generated shapes (for photographs run `minialex download cifar10` and start this notebook again)"
+        kind = "generated shapes (for photographs, run `minialex download cifar10` and start this notebook again)"
     return (
         f"{len(data.train):,} training and {len(data.validation):,} validation images, {kind}, "
         f"{len(data.class_names)} classes, {data.train.size} × {data.train.size} pixels."
@@ -134,7 +134,7 @@ def few_pairs(differences: Iterable[float], what: str) -> str:
     return (
         f"In {helped} of {len(found)} pairs the network with {what} was the better one; the mean difference is "
         f"{found.mean():+.1f} points, and the pairs lie between {found.min():+.1f} and {found.max():+.1f}. So few "
-        "and so short runs show how it is measured, and claim nothing. A claim takes more seeds and longer training."
+        "and such short runs show how it is measured, and claim nothing. A claim takes more seeds and longer training."
     )
 
 

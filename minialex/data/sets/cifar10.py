@@ -63,7 +63,7 @@ def _assemble(members: Iterator[tuple[str, bytes]], where: str) -> DataSet:
         member = f"{where}: {name}"
         values = safe_pickle.loads(content, member)
         if not isinstance(values, dict):
-            raise DataError(f"{member}: holds no dictionary; this is not CIFAR-10.")
+            raise DataError(f"{member}: contains no dictionary; this is not CIFAR-10.")
         values = {key.encode() if isinstance(key, str) else key: value for key, value in values.items()}
         if name == META:
             class_names = _class_names(values, member)
@@ -71,7 +71,7 @@ def _assemble(members: Iterator[tuple[str, bytes]], where: str) -> DataSet:
             batches[name] = _batch(values, member)
     missing = [name for name in (*TRAIN, TEST) if name not in batches]
     if missing:
-        raise DataError(f"{where}: {', '.join(missing)} missing; the archive is not complete, download it again.")
+        raise DataError(f"{where}: {', '.join(missing)} missing; the archive is incomplete, download it again.")
     train = [batches[name] for name in TRAIN]
     images, labels = (np.concatenate(parts) for parts in zip(*train, strict=True))
     return DataSet("cifar10", ArraySplit(images, labels), ArraySplit(*batches[TEST]), class_names)

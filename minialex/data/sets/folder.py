@@ -126,8 +126,8 @@ def _complete(train: FolderSplit, source: Source, root: Path, left_out: list[Lef
         raise DataError(f"{root}: class '{empty[0]}'{more} holds no image ({', '.join(ENDINGS)}){_instead(left_out)}; "
                         "remove the folder or fill it.")  # fmt: skip
     if len(names) < 2:
-        raise DataError(f"{root}: holds one class only, '{names[0]}': nothing can be told apart. Expected a folder for "
-                        "each class, with its images in it.")  # fmt: skip
+        raise DataError(f"{root}: contains only one class, '{names[0]}': there is nothing to tell apart. Expected a "
+                        "folder for each class, with its images in it.")  # fmt: skip
 
 
 def _instead(left_out: Iterable[LeftOut]) -> str:
@@ -155,11 +155,11 @@ def _notes(
     checked = np.bincount(validation.labels, minlength=len(source.class_names))
     if untrained := int(np.sum(trained == 0)):
         notes.append(
-            f"no class has two images: {untrained:,} of {len(trained):,} are validated on without being trained"
+            f"no class has two images: {untrained:,} of {len(trained):,} are in validation without a training image"
         )
     elif unseen := int(np.sum(checked == 0)):
         single = int(np.sum(trained + checked == 1))
-        alone = f"; {single:,} have one image only, which is trained" if single else ""
+        alone = f"; {single:,} have only one image, which is used for training" if single else ""
         notes.append(f"{unseen:,} of {len(trained):,} classes have no validation image{alone}")
     return notes
 
@@ -185,7 +185,7 @@ def validation_part(names: Iterable[str], labels: NDArray[np.int64], seed: int, 
     """
     count = len(labels)
     if count < 2:
-        raise DataError(f"{where}: only {count} image; training and validation need one each at least.")
+        raise DataError(f"{where}: only {count} image; training and validation need at least one each.")
     hashes = np.fromiter((name_hash(name, seed) for name in names), np.uint64, count)
     chosen = hashes < np.uint64(2**64 // VALIDATION_PART)
     several = np.bincount(labels) > 1
@@ -410,7 +410,7 @@ def _decode_all(
 def _some_left(data: DataSet) -> None:
     """Refuse data of which broken images left too little. Raises DataError: a class or a part is empty."""
     if not len(data.validation):
-        raise DataError(f"{data.name}: not one validation image can be used.")
+        raise DataError(f"{data.name}: no validation image can be used.")
     counts = np.bincount(data.train.labels, minlength=len(data.class_names))
     if len(data.train) and not counts.all():
         empty = data.class_names[int(np.argmin(counts))]

@@ -62,7 +62,7 @@ def _look(path: Path, without: Path | None = None) -> _Folder:
             continue
         reason = tree.folder_reason(entry)
         if not reason and entry.is_symlink() and own.is_relative_to(Path(entry.path).resolve()):
-            reason = "a link to a folder that it lies in"
+            reason = "a link to a folder that contains it"
         if not reason and without is not None and Path(entry.path).resolve() == without:
             reason = "the store that is being made"
         if reason:
@@ -112,7 +112,7 @@ def read(place: str | os.PathLike[str], *, without: Path | None = None) -> Sourc
         )
     classes = _classes(train)
     if len(classes) > 1 and {name.lower() for name in classes} <= _STRUCTURE:
-        raise DataError(f"{train.path}: {_some(list(classes))} look like images and what is marked in them, not like "
+        raise DataError(f"{train.path}: {_some(list(classes))} look like images and their annotations, not like "
                         "classes: give a list of the images with their classes.")  # fmt: skip
     if "train" not in parts:
         notes.append(f"{looked.path} has no training part")
@@ -154,7 +154,7 @@ def _parts(looked: _Folder) -> tuple[dict[str, _Folder], list[str]]:
     for one, other in combinations(parts, 2):
         if roles[one] == roles[other]:
             raise DataError(f"{looked.path}: {one} and {other} could both be the {_word(roles[one])} part: give "
-                            f"{looked.path / one} alone, or leave one there.")  # fmt: skip
+                            f"{looked.path / one} alone, or keep only one.")  # fmt: skip
     inner = {roles[name]: _descend(_look(looked.path / name)) for name in parts}
     flat = next((folder for folder in inner.values() if not folder.folders), None)
     notes = []

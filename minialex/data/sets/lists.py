@@ -80,7 +80,7 @@ def text_of(path: Path) -> str:
     except UnicodeDecodeError:
         raise DataError(f"{path}: cannot be read as text: save it as UTF-8.") from None
     if "\0" in text:
-        raise DataError(f"{path}: cannot be read as text: it holds zero bytes; save it as UTF-8.")
+        raise DataError(f"{path}: cannot be read as text: it contains zero bytes; save it as UTF-8.")
     return text
 
 
@@ -131,7 +131,7 @@ def read(path: Path) -> tuple[list[Line], list[str]]:
     if not found:
         raise nothing
     if "class" not in columns:
-        notes.append(f"{path}: names no classes: each image's is the folder that it lies in")
+        notes.append(f"{path}: names no classes: each image's class is the folder that it is in")
     return found, notes
 
 
@@ -249,11 +249,11 @@ def _line(path: Path, number: int, row: list[str], columns: dict[str, int], widt
     if any(i >= len(row) or not row[i] for i in columns.values()):
         raise DataError(f"{where}: expected a path and a class, got {' '.join(row)[:80]!r}.")
     if len(row) > width:
-        raise DataError(f"{where}: {len(row)} columns where there are {width} in others: put a path that holds the "
-                        "divider into double quotes.")  # fmt: skip
+        raise DataError(f"{where}: {len(row)} columns where there are {width} in others: put a path that contains the "
+                        "separator in double quotes.")  # fmt: skip
     name = row[columns["path"]]
     if re.match(r"https?://", name):
-        raise DataError(f"{where}: {name[:80]!r} is an address; get the images first, and list their files.")
+        raise DataError(f"{where}: {name[:80]!r} is an address; download the images first, and list their files.")
     label = (
         row[columns["class"]] if "class" in columns else posixpath.basename(posixpath.dirname(name.replace("\\", "/")))
     )
@@ -351,7 +351,7 @@ def _listing(path: Path, found: list[Line], numbers: dict[str, int], notes: list
     def listing() -> Iterator[Entry | LeftOut]:
         for name, line in zip(names, found, strict=True):
             if name.lower().endswith(UNREAD):
-                yield LeftOut(name, f"a {posixpath.splitext(name)[1]} file, which is not read here: convert it")
+                yield LeftOut(name, f"a {posixpath.splitext(name)[1]} file, which is not supported: convert it")
             else:
                 label = _class(line.label, numbers)
                 assert label is not None

@@ -106,7 +106,7 @@ def loads(data: bytes, where: str) -> Any:
             raise ValueError("more follows its end")
         return _finished(value)
     except Refused as refusal:
-        raise DataError(f"{where}: refused, because a data file has no need to {refusal}; nothing of it was run. "
+        raise DataError(f"{where}: refused, because a data file has no need to {refusal}; none of it was executed. "
                         "Get the official archive.") from None  # fmt: skip
     except DAMAGE as damage:
         raise DataError(f"{where}: not a complete pickle ({damage}); download it again.") from None
@@ -133,7 +133,7 @@ def interpret(data: bytes, dialect: Dialect) -> tuple[Any, int]:
             value = dialect.call(function, arguments)
             encoded += len(value) if isinstance(value, bytes) else 0
             if encoded > len(data):
-                raise Refused("copy one text again and again")
+                raise Refused("copy one string again and again")
             stack[-2:] = [value]
         elif name in ("SHORT_BINSTRING", "BINSTRING"):
             stack.append(argument.encode("latin-1"))  # text of Python 2: bytes

@@ -73,7 +73,7 @@ def file_reason(entry: os.DirEntry[str]) -> str:
     if not looks_like_image(entry.name):
         ending = os.path.splitext(entry.name)[1].lower()
         if ending in UNREAD:
-            return f"a {ending} file, which is not read here: convert it to JPEG or PNG"
+            return f"a {ending} file, which is not supported: convert it to JPEG or PNG"
         return f"no image by its name, {ending or 'without an ending'}"
     try:
         if entry.is_file():

@@ -159,7 +159,9 @@ def prepare(
             atomic.remove_stale(folder)
             plan = _read_plan(folder, request) if (folder / WORK).is_dir() else _list(folder, request, progress, stop)
             if not Path(request.source).exists():  # a store would quietly become an empty one
-                raise DataError(f"{source}: is not there any more; the store is begun and can go on when it is.")
+                raise DataError(
+                    f"{source}: is no longer there; the store has been begun and can continue once it is back."
+                )
             decoded = _make_shards(folder, plan, workers, progress, stop)
             _finish(folder, plan)
     except MinialexError:
@@ -178,7 +180,7 @@ def _list(folder: Path, request: Request, progress: Progress, stop: Callable[[],
     """List a source into the folder ``prepare``, which gets its name when it is whole."""
     others = [path.name for path in folder.iterdir() if not path.name.startswith(atomic.TEMPORARY)]
     if others:
-        raise ConfigurationError(f"{folder}: holds '{others[0]}' and is no store that was begun; give a new folder.")
+        raise ConfigurationError(f"{folder}: holds '{others[0]}' and is not an unfinished store; give a new folder.")
     source = _source(folder, request)
     listed = hashlib.sha256()
     images = 0
@@ -224,8 +226,8 @@ def _source(folder: Path, request: Request) -> Source:
         request.source, validation=request.validation or None, words=request.words or None, without=folder.resolve()
     )
     if len(source.class_names) == 1:
-        raise DataError(f"{request.source}: holds one class only, '{source.class_names[0]}': nothing can be told "
-                        "apart. Expected a folder for each class, with its images in it.")  # fmt: skip
+        raise DataError(f"{request.source}: contains only one class, '{source.class_names[0]}': there is nothing to "
+                        "tell apart. Expected a folder for each class, with its images in it.")  # fmt: skip
     return source
 
 
@@ -253,7 +255,7 @@ def _changes(folder: Path, request: Request) -> tuple[str, ...]:
             )
     _refuse_others(folder, "is a store that was made", before, request)
     if not Path(request.source).exists():
-        return (f"{request.source} is not there any more: not compared",)
+        return (f"{request.source} is no longer there: not compared",)
     if not found.listed:
         return ()
     listed = hashlib.sha256()
@@ -287,8 +289,8 @@ def _refuse_others(folder: Path, what: str, before: Request, now: Request) -> No
     options = ("--validation", "--words", "--size", "--resize", "decoder")
     for option, old, new in zip(options, before[1:], now[1:], strict=True):
         if new != old:
-            raise ConfigurationError(f"{folder}: {what} with {option} {old or 'none'}, not {new or 'none'}: go on with "
-                                     "the same, or give a new folder.")  # fmt: skip
+            raise ConfigurationError(f"{folder}: {what} with {option} {old or 'none'}, not {new or 'none'}: continue "
+                                     "with the same, or give a new folder.")  # fmt: skip
 
 
 def _count(path: Path) -> int:
@@ -334,12 +336,12 @@ def _read_plan(folder: Path, request: Request) -> Plan:
         fields |= {"request": Request(**fields["request"])}
         plan = Plan(**fields | {name: tuple(fields[name]) for name in ("class_names", "words", "notes")})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged ({error}); remove {folder} and begin again.") from None
+        raise DataError(f"{path}: damaged ({error}); remove {folder} and start again.") from None
     _refuse_others(folder, "was begun", plan.request, request)
     for part in PARTS:
         with (folder / WORK / part).open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != plan.sha256[part]:
-                raise DataError(f"{folder / WORK / part}: damaged; remove {folder} and begin again.")
+                raise DataError(f"{folder / WORK / part}: damaged; remove {folder} and start again.")
     return plan
 
 
@@ -479,8 +481,8 @@ def _make_shards(folder: Path, plan: Plan, workers: int, progress: Progress, sto
                 _write_sums(folder, sums, finished)
             tell()
     except BrokenProcessPool:
-        raise ResourceError("a process that prepares images was killed, perhaps for want of memory; run the same "
-                            "command again to go on, with fewer --workers.") from None  # fmt: skip
+        raise ResourceError("a process that prepares images was killed, perhaps for lack of memory; run the same "
+                            "command again to continue, with fewer --workers.") from None  # fmt: skip
     finally:
         event.set()  # the others, where one failed
         pool.shutdown(wait=True, cancel_futures=True)
@@ -523,7 +525,7 @@ def _read_sums(folder: Path, plan: Plan) -> tuple[Sums, dict[str, set[int]]]:
         sums.products = np.array(state["products"], object)
         return sums, {part: set(state["finished"][part]) for part in PARTS}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged ({error}); remove {folder} and begin again.") from None
+        raise DataError(f"{path}: damaged ({error}); remove {folder} and start again.") from None
 
 
 def _finish(folder: Path, plan: Plan) -> None:

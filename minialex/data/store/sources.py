@@ -83,7 +83,7 @@ def find(
         return replace(source, class_names=tuple(titles), words=tuple(titles.values()))
     missing = [name for name in names if name not in titles]
     if missing:
-        raise DataError(f"{files[0]}: says nothing of class '{missing[0]}' (and {len(missing) - 1} others); "
+        raise DataError(f"{files[0]}: says nothing about class '{missing[0]}' (and {len(missing) - 1} others); "
                         "give another file with --words.")  # fmt: skip
     return replace(source, words=tuple(titles[name] for name in names))
 
@@ -94,7 +94,7 @@ def _one(where: Path, *patterns: str) -> Path | None:
     for pattern in patterns:
         matches = [name for name in names if fnmatch.fnmatch(name.lower(), pattern.lower())]
         if len(matches) > 1:
-            raise DataError(f"{where}: several files could be meant: {', '.join(matches)}; leave one there.")
+            raise DataError(f"{where}: several files could be meant: {', '.join(matches)}; keep only one.")
         if matches:
             return where / matches[0]
     return None
@@ -168,7 +168,7 @@ def _members(path: Path, within: _Member | None = None) -> Iterator[_Member | Le
         damage = f"damaged or cut short, or no tar archive ({error}); get it again."
         raise DataError(f"{path.parent / shown}: {damage}") from None
     if not mark:
-        yield LeftOut(shown, "no image: the archive ends without tar's end mark; is it whole?")
+        yield LeftOut(shown, "no image: the archive has no end marker; is it complete?")
     elif mark.strip(b"\0"):
         raise DataError(f"{path.parent / shown}: damaged at byte {first + end:,}; get it again.")
 

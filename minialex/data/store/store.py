@@ -114,13 +114,13 @@ def read_manifest(folder: Path) -> Manifest:
         if body.pop("sha256") != _own_sum(body):
             raise ValueError("its SHA-256 differs")
         if (form := body.pop("format")) not in READ:
-            raise DataError(f"{path}: '{form}' is not read here, '{FORMAT}' is: update minialex, or {_AGAIN}")
+            raise DataError(f"{path}: '{form}' is not supported, only '{FORMAT}': update minialex, or {_AGAIN}")
         body |= {name: tuple(body[name]) for name in ("class_names", "words")}
         body["shards"] = {part: tuple(Shard(*shard) for shard in body["shards"][part]) for part in PARTS}
         return Manifest(**body)
     except FileNotFoundError:
         raise DataError(f"{folder}: no store, or one that is not finished ({MANIFEST} is missing); "
-                        "`minialex prepare` makes one, or goes on.") from None  # fmt: skip
+                        "`minialex prepare` makes or completes one.") from None  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({error}); {_AGAIN}") from None
 

@@ -102,7 +102,7 @@ class Layer:
             ConfigurationError: Naming the layer and the field.
         """
         name = getattr(self, "name", None)  # a class of somebody's own may not even have that
-        self.expect("name", isinstance(name, str) and bool(name), "a text")
+        self.expect("name", isinstance(name, str) and bool(name), "a string")
         self.one_of("sees", "own", "all")
         self.one_of("on", "each", "first")
 
@@ -185,7 +185,7 @@ def blamed(layer: Layer, method: str) -> Iterator[None]:
     except Exception as error:
         if type(layer).__module__.startswith("minialex.network."):
             raise  # ours: a bug
-        hint = ": a Layer calls the backend's operations alone, arithmetic of its own is for an ArrayLayer"
+        hint = ": a Layer only calls the backend's operations; its own arithmetic belongs in an ArrayLayer"
         raise ConfigurationError(
             f"layer '{layer.name}': its {method} failed: {type(error).__name__}: {error}"
             f"{hint if 'ward' in method else ''}"

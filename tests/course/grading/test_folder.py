@@ -157,9 +157,9 @@ def test_failures_are_counted_by_what_they_are() -> None:
         (["x.py", "--csv", "a.csv"], "--csv is for a class"),
         (["--each", "empty", "--format", "gradescope"], "--format is for one submission"),
         (["x.py", "--format", "gradescop", "--json", "a"], "Did you mean 'gradescope'?"),
-        (["x.py", "--format", "gradescope"], "say which one, with --json FILE"),
-        (["--each", "twins"], "would be one student's"),
-        (["--each", "twins", "--only", "rellu"], "would be one student's"),
+        (["x.py", "--format", "gradescope"], "name it with --json FILE"),
+        (["--each", "twins"], "would belong to the same student"),
+        (["--each", "twins", "--only", "rellu"], "would belong to the same student"),
     ],
 )
 def test_usage(tmp_path: Path, monkeypatch: Any, capsys: Any, arguments: list[str], words: str) -> None:

@@ -143,7 +143,7 @@ def test_a_changed_source_is_stale_and_so_is_a_missing_notebook(tmp_path):
     assert build.stale(tmp_path) == []
     path.write_text("# %%\n1 + 2\n", encoding="utf-8")
     assert build.stale(tmp_path) == ["01_made.ipynb does not match 01_made.py"]
-    with pytest.raises(NotebookError, match=r"the code of 01_made.ipynb is another: build it"):
+    with pytest.raises(NotebookError, match=r"the code of 01_made.ipynb is different: build it"):
         list(build.reword(tmp_path))
     path.rename(tmp_path / "02_other.py")
     assert build.stale(tmp_path) == ["02_other.ipynb is missing", "01_made.ipynb has no source"]

@@ -324,7 +324,7 @@ def test_gradients_of_weights_stay_where_somebody_reads_them_at_once() -> None:
 def test_a_schedule_that_reads_before_it_writes_is_refused() -> None:
     recorded = program("infer", PLACEMENTS[0])
     first, second, *others = recorded.calls
-    with pytest.raises(AssertionError, match="reads what no earlier operation has written"):
+    with pytest.raises(AssertionError, match="reads an array that no earlier operation has written"):
         plan(replace(recorded, calls=(*others, first, second)))
 
 

@@ -219,7 +219,7 @@ def test_the_report_and_the_screen(
     assert "is too old" in said
     assert "→ install driver 580" in said
     assert said.rstrip().endswith("report: minialex-doctor.json")
-    assert "does not work; first to mend: driver" in said
+    assert "does not work; fix first: driver" in said
     report = json.loads((tmp_path / "minialex-doctor.json").read_text(encoding="utf-8"))
     assert report["works"] is False
     assert {"machine", "versions", "date", "command", "devices", "copies", "columns"} <= set(report)

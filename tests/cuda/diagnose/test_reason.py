@@ -54,7 +54,7 @@ def test_a_machine_that_has_everything(machine: Machine) -> None:
         ({"cuda": 12080}, r"driver runs 12\.8; install driver 580 or newer"),
         ({"cuda": 12080, "missing": ("cupy-cuda13x",)}, "CuPy: not installed"),
         ({"names": []}, "devices: the driver shows no device; check that `nvidia-smi` lists"),
-        ({"init": 803}, "are of different versions; reboot the machine"),
+        ({"init": 803}, "have different versions; reboot the machine"),
         ({"broken": "cupy"}, 'CuPy: cannot be loaded: Failure finding "libcupy.so" No such file; pip install'),
         ({"broken": "cublas"}, 'cuBLAS: cannot be loaded: Failure finding "libcublas.so" No such file; pip install'),
     ],
@@ -104,7 +104,7 @@ def test_without_cudnn_there_is_a_notice_and_no_plan(
     with caplog.at_level("WARNING", "minialex"):
         found = Convolutions()
     assert "pip install 'minialex[cudnn]'" in caplog.text
-    assert "convolutions go by matrices of patches, which is slower" in caplog.text
+    assert "convolutions are computed with im2col, which is slower" in caplog.text
     asked = Convolution("fprop", 1, 3, 8, 8, 4, 3, 3, 6, 6, 1, ((0, 0), (0, 0)), "float32")
     assert found.workspace(asked) is None
 

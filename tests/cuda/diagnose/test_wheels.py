@@ -92,4 +92,4 @@ def test_libraries_are_loaded() -> None:
         assert "\n" not in check.found
         assert check.mend == INSTALL
     bare = {"cupy": "14.2.0"}
-    assert {c.found for c in libraries(bare, lambda name: None)} == {"of an installed CUDA toolkit"}
+    assert {c.found for c in libraries(bare, lambda name: None)} == {"from an installed CUDA toolkit"}

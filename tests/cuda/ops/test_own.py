@@ -68,4 +68,4 @@ def test_a_layer_runs_and_its_step_is_walked_with_a_notice(pretend, caplog):
     program = record(Plan(network, ("cuda:0", "cuda:1"), load("small").replace(classes=4)), "train", 4, pretend.devices)
     with caplog.at_level(logging.WARNING, "minialex"):
         assert pretend.compile_step(program, {}) is None
-    assert "centred: with operations of your own steps are not compiled" in caplog.text
+    assert "centred: steps with your own operations are not compiled" in caplog.text

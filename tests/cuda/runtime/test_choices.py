@@ -156,7 +156,7 @@ def test_a_folder_that_cannot_be_written_is_said(
     monkeypatch.setenv("MINIALEX_CUDA_PLANS", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING, "minialex"):
         assert choices.opened() is None
-    assert "none is timed: each convolution takes cuDNN's first" in caplog.text
+    assert "none is timed: each convolution uses cuDNN's first" in caplog.text
     assert choices.finding().startswith(f"cannot be kept in {tmp_path / 'file'}: ")
 
     def link(source: str, target: str) -> None:

@@ -103,7 +103,7 @@ def test_a_convolution_without_a_plan_is_said_once(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "no plan for Convolution(kind='fprop'" in record.getMessage()
-    assert "(no engine fits): it goes by matrices of patches" in record.getMessage()
+    assert "(no engine fits): it is computed with im2col" in record.getMessage()
 
 
 def test_every_stream_has_a_handle_of_its_own(monkeypatch: pytest.MonkeyPatch, loaded: list[str]) -> None:
@@ -239,7 +239,7 @@ def test_a_bias_is_left_to_a_kernel_where_no_plan_will_do(
             assert found.workspace(fused) is None
             assert found.workspace(fused) is None
         (record,) = caplog.records
-        assert "(each of them loses what is no number, or does not run): bias and ReLU are a" in record.getMessage()
+        assert "(each of them loses NaN values, or does not run): bias and ReLU run as a" in record.getMessage()
     other = replace(fused, N=2)
     assert Convolutions("a card", tmp_path, Clock()).workspace(other) is None
     assert Convolutions("a card", tmp_path, Clock(100, 1, 1)).workspace(other) is None
@@ -272,7 +272,7 @@ def test_without_memory_to_time_it_that_is_the_choice_and_said(
         caplog.clear()
         with caplog.at_level(logging.WARNING, "minialex"):
             assert Convolutions("a card", tmp_path, clock).workspace(ASKED) == 1000
-        assert "there was no memory for it" in caplog.text
+        assert "for lack of memory" in caplog.text
         assert f"remove its file in {tmp_path}" in caplog.text
 
 
@@ -287,5 +287,5 @@ def test_a_plan_that_is_gone_is_said(
         caplog.clear()
         with caplog.at_level(logging.WARNING, "minialex"):
             assert Convolutions("a card", tmp_path, Clock()).workspace(ASKED) == 1000
-        assert f"does not offer plan {gone}" in caplog.text
+        assert f"no longer offers plan {gone}" in caplog.text
         file.write_text(file.read_text(encoding="utf-8").replace(f'"plan": "{gone}"', '"plan": "eng2"'), "utf-8")
