@@ -1,8 +1,8 @@
-"""minialex: AlexNet (Krizhevsky, Sutskever, Hinton 2012), whole, small enough to read in an afternoon.
+"""minialex: all of AlexNet (Krizhevsky, Sutskever, Hinton 2012), small enough to read in an afternoon.
 
 ``minialex.train("small", data="cifar10")`` trains and returns the run, ``minialex.load(path).predict("photo.jpg")``
-asks a trained network; `__all__` names the rest. Importing this package imports nothing else: a name brings its module
-when it is first used.
+asks a trained network; `__all__` lists the rest. Importing this package imports nothing else: each name loads its
+module when it is first used.
 
 To read it, start at `minialex.network.models` (the paper's table as code), then `minialex.network.layers`, then the
 reference backend ``minialex_numpy``.
@@ -25,7 +25,7 @@ _HOMES = {
     "check": "minialex.course.checks",
     "MinialexError": "minialex.errors:MinialexError",
 }
-"""Where each public name lives. As texts, since an import here would make every module import all of them."""
+"""The module of each public name, as text: imports here would make every module import all of them."""
 
 __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
 

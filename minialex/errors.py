@@ -1,7 +1,7 @@
-"""Errors a user can cause or mend, each with the exit code that the command line ends with.
+"""Errors that a user can cause or fix, each with the exit code of the command line.
 
 A message is one line: what was wrong, where, and what to do. The command line prints it after ``error:``
-without a traceback (unless ``--debug``); a library user catches `MinialexError` or one of its kinds.
+without a traceback (unless ``--debug``); a library user catches `MinialexError` or one of its subclasses.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class MinialexError(Exception):
-    """Base of all errors that minialex raises on purpose."""
+    """The base class of all errors that minialex raises on purpose."""
 
     exit_code = 2
 
@@ -23,7 +23,7 @@ class ConfigurationError(MinialexError, ValueError):
 
 
 class DeviceMismatch(MinialexError):
-    """One operation was given arrays that live on different devices: a copy was forgotten (exit code 2)."""
+    """An operation was given arrays on different devices: a copy was forgotten (exit code 2)."""
 
     exit_code = 2
 
@@ -41,13 +41,13 @@ class DataError(MinialexError):
 
 
 class DataNotFound(DataError):
-    """A named data set that lies at none of the usual places: nothing is wrong, it was not downloaded (exit code 3)."""
+    """A named data set that is in none of the usual places: nothing is wrong, it was not downloaded (exit code 3)."""
 
     exit_code = 3
 
 
 class CheckpointError(MinialexError):
-    """A checkpoint or weights file that is missing, damaged or of another network (exit code 4)."""
+    """A checkpoint or weights file that is missing, damaged or from another network (exit code 4)."""
 
     exit_code = 4
 
@@ -65,7 +65,7 @@ class ResourceError(MinialexError):
 
 
 class RankLost(ResourceError):
-    """One of the processes that train together died, hangs or failed (exit code 6)."""
+    """One of the processes that train together died, hung or failed (exit code 6)."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ The words of one Philox call are laid out so::
     key     = (seed mod 2^32, seed div 2^32)
     counter = (element div 4, sample, step, purpose)
 
-and the four 32-bit words that come out belong to the elements ``4 * (element div 4) + (0, 1, 2, 3)``. The purpose
+and the four 32-bit words of the result belong to the elements ``4 * (element div 4) + (0, 1, 2, 3)``. The purpose
 is the CRC-32 of a name such as ``"dropout/dropout6"`` (see `purpose`), so the draws of a layer depend on its own
 name and on nothing else in the network.
 
@@ -70,7 +70,7 @@ def purpose(name: str) -> int:
 
 @dataclass(frozen=True)
 class Stream:
-    """A place in the space of random numbers: which seed, purpose and step, and where a piece of a batch begins.
+    """A position in the space of random numbers: seed, purpose and step, and where a part of a batch begins.
 
     Attributes:
         seed: integer in [0, 2^64)
@@ -101,9 +101,9 @@ def words(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> UI
     """Random 32-bit words for some samples and elements.
 
     Args:
-        stream: whose numbers they are: seed, purpose, step, where it begins
-        samples: how many samples from `stream.first_sample` on, or their indices (int64 [S], added to it)
-        elements: how many elements E of each sample, from `stream.first_element` on
+        stream: the seed, purpose and step of the numbers, and where it begins
+        samples: the number of samples from `stream.first_sample` on, or their indices (int64 [S], added to it)
+        elements: the number E of elements of each sample, from `stream.first_element` on
 
     Returns:
         uint32 [S, E]
@@ -127,11 +127,11 @@ def words(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> UI
 
 
 def together(streams: Sequence[Stream], samples: Sequence[NDArray[np.int64]]) -> UInt32:
-    """The first four words of samples of several streams of one seed, in one go: for few samples that is quicker.
+    """The first four words of samples from several streams with one seed, in one call: faster for few samples.
 
     Args:
-        streams: that begin at their first sample and element
-        samples: indices for each stream, int64 [S], as many for all
+        streams: streams that begin at their first sample and element
+        samples: indices for each stream, int64 [S], the same number for all
 
     Returns:
         uint32 [streams, S, 4]: ``words(stream, samples, 4)`` of each
@@ -156,7 +156,7 @@ def to_uniform(words: UInt32) -> NDArray[np.float64]:
 def normal(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> NDArray[np.float64]:
     """Standard normal numbers, float64 [S, E], by Box and Muller: elements 2i and 2i+1 share two words.
 
-    `stream.first_element` must be even, so that a pair is never torn.
+    `stream.first_element` must be even, so that a pair is never split.
     """
     if stream.first_element % 2:
         raise ValueError(f"first_element must be even, got {stream.first_element}")

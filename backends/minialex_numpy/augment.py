@@ -1,4 +1,4 @@
-"""Data augmentation, paper section 4.1: crop, reflect, shift the colour; then the mean is taken off."""
+"""Data augmentation, paper section 4.1: crop, reflect, shift the colour; then subtract the mean."""
 
 from __future__ import annotations
 

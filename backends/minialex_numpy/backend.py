@@ -24,7 +24,7 @@ from minialex_numpy import tanh as saturating
 
 @final
 class NumpyBackend:
-    """The reference: what every operation means, in NumPy alone, for float32 and float64.
+    """The reference: it defines every operation, in NumPy alone, for float32 and float64.
 
     Its devices ``cpu:0`` and ``cpu:1`` are pretend devices (see `minialex.backend.pretend`).
     """
@@ -50,7 +50,7 @@ class NumpyBackend:
     scale = operation(lambda x, factor: x * factor)
 
     def synchronize(self, device: str) -> None:
-        """Nothing to wait for: NumPy returns when it is done."""
+        """There is nothing to wait for: NumPy returns when it is done."""
 
     conv2d = operation(convolution.conv2d)
     conv2d_backward = operation(convolution.conv2d_backward)

@@ -1,1 +1,1 @@
-"""The Python API: what `minialex` itself offers under short names, and what the commands call."""
+"""The Python API: what `minialex` offers under short names, and what the commands call."""

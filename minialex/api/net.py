@@ -1,4 +1,4 @@
-"""A trained network that answers: classes of images, their features, its errors."""
+"""A trained network: it gives the classes of images, their features, and its own errors."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def load(
     """Load a trained network from a run folder (its best weights), a checkpoint, or a weights file.
 
     Args:
-        path: of the run, checkpoint or file
-        backend: an installed backend's name; None: the fastest of this machine
-        devices: one for all columns, or one a column: ``"0,1"``
-        threads: that the backend may use, where it has threads
-        precision: of its products, where the backend has a choice; None: that of the training
+        path: path of the run, checkpoint or file
+        backend: name of an installed backend; None: the fastest one on this machine
+        devices: one for all columns, or one per column: ``"0,1"``
+        threads: number of threads that the backend may use, if it has threads
+        precision: precision of its products, if the backend has a choice; None: that of the training
 
     Raises:
-        CheckpointError: If there is no network, or it is damaged.
-        ConfigurationError, BackendUnavailable: If it cannot be computed there.
+        CheckpointError: If there is no network there, or it is damaged.
+        ConfigurationError, BackendUnavailable: If it cannot be computed on that backend or device.
 
     Examples:
         >>> net = minialex.load("runs/shapes")
@@ -66,12 +66,12 @@ def load(
 
 
 class TrainedNet:
-    """A network with the weights of a training; `load` makes it.
+    """A network with trained weights; `load` makes it.
 
     Attributes:
-        weights: the arrays, the recipe and what is known of their origin
+        weights: the arrays, the recipe and what is known about their origin
         session: the network on its devices
-        class_names: what it can answer, one a class
+        class_names: the name of each class that it can answer with
     """
 
     def __init__(self, weights: Weights, backend: Backend, devices: str | None = None, name: str = "it") -> None:
@@ -95,15 +95,15 @@ class TrainedNet:
 
         Args:
             images: a path, a Pillow image, an array uint8 [H,W,3], [H,W] or [3,S,S]; or a list or batch [N,…] of them
-            top: how many classes, 1 or more
+            top: number of classes, 1 or more
             views: 1, the centre, or 10: also the corners, and all of them reflected (section 4.1)
 
         Returns:
-            ``[("cat", 0.93), …]``, most probable first; for several images a list of such lists.
+            ``[("cat", 0.93), …]``, the most probable first; for several images a list of such lists.
 
         Raises:
             DataError: If an image cannot be read.
-            ConfigurationError: If it is none of these, there is none, or `top` or `views` cannot be used.
+            ConfigurationError: If `images` is none of these or empty, or `top` or `views` cannot be used.
         """
         if top < 1:
             raise ConfigurationError(f"top = {top}: the number of classes to return; use 1 or more")
@@ -111,7 +111,7 @@ class TrainedNet:
         return answers if _are_several(images) else answers[0]
 
     def probabilities(self, images: Image, *, views: int = 1) -> NDArray[np.floating[Any]]:
-        """The probability of every class, [N,K] with N = 1 for a single image; arguments as of `predict`."""
+        """The probability of every class, [N,K] with N = 1 for a single image; arguments as for `predict`."""
         check_views(views)
         parts = [self.session.probabilities(part, views=views)[0] for part in self._parts(images)]
         return np.concatenate(parts)[:, : len(self.class_names)]
@@ -121,11 +121,11 @@ class TrainedNet:
         return [(self.class_names[k], float(probs[k])) for k in np.argsort(-probs, kind="stable")[:top]]
 
     def features(self, images: Image, layer: str | None = None) -> NDArray[np.floating[Any]]:
-        """What a layer gives for the centre crops of images.
+        """A layer's activations for the centre crops of images.
 
         Args:
-            images: as of `predict`
-            layer: its name, ``"conv5"``; None: the last hidden layer
+            images: as for `predict`
+            layer: the layer's name, ``"conv5"``; None: the last hidden layer
 
         Returns:
             [N,C,H,W] or [N,D], with N = 1 for a single image.
@@ -137,7 +137,7 @@ class TrainedNet:
         return np.concatenate([self.session.activations(part, [name])[name] for part in self._parts(images)])
 
     def pixels(self, images: Image) -> NDArray[np.uint8]:
-        """Images as the network takes them: uint8 [N,3,S,S], scaled and cut to a square where they are not."""
+        """Images as the network takes them: uint8 [N,3,S,S], scaled and cropped to a square if necessary."""
         recipe, several = self.weights.recipe, _are_several(images)
         if several and not len(images):
             raise ConfigurationError("no images: an empty list was given")
@@ -171,16 +171,16 @@ def evaluate_together(
     """Errors of one network, or of several whose probabilities are averaged, on a validation set.
 
     Args:
-        nets: of the same classes and image size
+        nets: networks with the same classes and image size
         views: 1 or 10, see `TrainedNet.predict`
-        data: another data set than the first network's own; classes are matched by name. Of a folder without a
-            validation part all images are measured.
-        batch_size: images at a time
-        progress: called with the numbers of images done and of all
+        data: a data set to use instead of the first network's own; classes are matched by name. Of a folder without a
+            validation part, all images are used.
+        batch_size: images computed at once
+        progress: called with the number of images done and the number of all images
         group: the ranks that share the images, which all call this
 
     Raises:
-        ConfigurationError: If the networks do not belong together, or the data has a class that they do not know.
+        ConfigurationError: If the networks differ in classes or image size, or the data has a class that they lack.
         DataError: If the images cannot be read.
     """
     check_views(views)
@@ -207,11 +207,11 @@ def evaluate_together(
 
 
 def data_for(net: TrainedNet, data: str | DataSet | None, part: str | None = None) -> DataSet:
-    """The data set that is meant: a network's own, one by name, or one that is there.
+    """The data set to use: a network's own, one by name, or one that is already loaded.
 
     Args:
-        part: what is measured, see `minialex.data.load`; None: the validation images of the network's own data, of a
-            folder elsewhere its validation part if it has one, else all
+        part: the part to use, see `minialex.data.load`; None: the validation images of the network's own data; of a
+            folder elsewhere its validation part if it has one, otherwise all images
     """
     if isinstance(data, DataSet):
         return data
@@ -222,7 +222,7 @@ def data_for(net: TrainedNet, data: str | DataSet | None, part: str | None = Non
 
 
 def check_views(views: int) -> None:
-    """Refuse any number of views but 1 and 10."""
+    """Refuse any number of views other than 1 and 10."""
     if views not in (1, 10):
         raise ConfigurationError(f"views = {views}; use 1 or 10")
 

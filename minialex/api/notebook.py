@@ -1,4 +1,4 @@
-"""What a notebook shows while a run goes on: a progress bar in the page, and the curves if they are asked for."""
+"""What a notebook shows during a run: a progress bar in the page, and the curves if asked for."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class NotebookDisplay(TrainingDisplay):
             self.show("bar", {"text/plain": "", "text/html": ""})
 
     def show(self, kind: str, data: dict[str, Any]) -> None:
-        """Display something, or put it in the place of what was there."""
+        """Display something, or replace what was shown before."""
         from IPython.display import display
 
         if kind in self.shown:
@@ -60,7 +60,7 @@ class NotebookDisplay(TrainingDisplay):
             self.draw_curves()
 
     def draw_curves(self) -> None:
-        """Loss and errors until now."""
+        """Draw loss and errors so far."""
         from minialex.figures import pictures
 
         picture = pictures.png(pictures.curves(self.records, self.classes))

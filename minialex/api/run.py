@@ -1,4 +1,4 @@
-"""Training a network in a run folder, and what came of it."""
+"""Training a network in a run folder, and its result."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from minialex.training.loop import train as train_in_folder
 
 
 class TrainingRun:
-    """A run folder: what was trained and how it went. `train` returns one; `TrainingRun(path)` opens an old one.
+    """A run folder: what was trained and how it went. `train` returns one; `TrainingRun(path)` opens an existing one.
 
     Attributes:
         path: the folder
-        result: how the training ended that returned it; None for an old one
+        result: how the training that returned it ended; None for a run that was only opened
     """
 
     def __init__(self, path: str | os.PathLike[str], data: DataSet | None = None, result: Result | None = None) -> None:
@@ -71,7 +71,7 @@ class TrainingRun:
 
     @property
     def metrics(self) -> list[Record]:
-        """The run's records, one a dictionary: ``kind`` is "train" (some steps), "validation" or "event"."""
+        """The run's records as dictionaries: ``kind`` is "train" (some steps), "validation" or "event"."""
         return read_metrics(RunPaths(self.path).metrics)
 
     @cached_property
@@ -84,7 +84,7 @@ class TrainingRun:
         return self.net.evaluate(views=views, data=data or self._data, batch_size=batch_size)
 
     def report(self) -> Path:
-        """The run's report, a file for a browser; written now if the training was stopped before."""
+        """The run's report, a file for a browser; it is written now if the training was stopped early."""
         paths = RunPaths(self.path)
         if not paths.report.is_file():
             last = checkpoint.latest(paths.checkpoints, lambda message: None)
@@ -98,14 +98,14 @@ class TrainingRun:
     def resume(
         self, *, threads: int | None = None, progress: bool | Listener = True, live: bool = False, **fields: Any
     ) -> TrainingRun:
-        """Go on from the newest checkpoint, to the same bits as without a stop.
+        """Continue from the newest checkpoint, to the same bits as without a stop.
 
         Args:
-            threads, progress, live: as of `train`
+            threads, progress, live: as for `train`
             fields: recipe fields to change, such as ``epochs=10``; `minialex.training.resuming.SAFE` lists them
 
         Raises:
-            CheckpointError: If there is nothing sound to go on from, or something was changed that decides numbers.
+            CheckpointError: If there is no sound checkpoint, or something that determines the numbers was changed.
         """
         before, path = self.recipe, self.path
         recipe = before.replace(**_with_init(fields))
@@ -139,24 +139,24 @@ def train(
 ) -> TrainingRun:
     """Train a network in a new run folder, as ``minialex train`` does, to the same bits.
 
-    Interrupted (Ctrl-C, or a notebook's interrupt), it finishes the step, saves and returns; `TrainingRun.resume` goes
-    on from there.
+    If interrupted (Ctrl-C, or a notebook's interrupt), it finishes the step, saves and returns; `TrainingRun.resume`
+    continues from there.
 
     Args:
-        recipe: a recipe, a built-in one's name, or a TOML file; None: the one that fits the data. Or a network of your
-            own, as `network`.
-        network: one of your own, in the place of the recipe's: a `Network`, a function from the recipe's fields to one,
-            or where it is (``"mine.py:net"``; see `minialex.network.own`)
-        data: ``"shapes"``, ``"cifar10"``, a folder of images, …, or a data set that was loaded; None: the recipe's
+        recipe: a recipe, the name of a built-in one, or a TOML file; None: the one that fits the data. Or your own
+            network, as `network`.
+        network: your own network instead of the recipe's: a `Network`, a function from the recipe's fields to one,
+            or its name (``"mine.py:net"``; see `minialex.network.own`)
+        data: ``"shapes"``, ``"cifar10"``, a folder of images, …, or a data set already loaded; None: the recipe's
         out: the run's folder; None: ``runs/NAME-DATE``
-        threads: that the backend may use
-        progress: show a progress bar, on the terminal or in the notebook; or a listener of your own
+        threads: number of threads that the backend may use
+        progress: show a progress bar, on the terminal or in the notebook; or your own listener
         live: in a notebook, draw the curves as they grow
         fields: any recipe fields, such as ``epochs=8``, ``learning_rate=0.02``, ``backend="numba"``; ``init`` also
-            takes a run, checkpoint or weights file to begin with
+            takes a run, checkpoint or weights file to start from
 
     Raises:
-        ConfigurationError: If something does not fit together; nothing is left behind.
+        ConfigurationError: If the arguments do not fit together; nothing is left behind.
         DataError: If images are missing or damaged.
         NumericalError: If values are not finite; the last checkpoint stays.
         ResourceError: If memory or disk run out.
@@ -192,7 +192,7 @@ def train(
 
 
 def new_folder(recipe: Recipe | str | os.PathLike[str] | None, changes: Mapping[str, Any] | None = None) -> Path:
-    """The folder of a run that begins now and is given none: named after its data and the time."""
+    """The default folder of a run that begins now, named after its data and the time."""
     data = absolute(choose_recipe(recipe, dict(changes or {})).data)
     label = Path(data.partition(":")[0]).name or "run"
     return Path("runs") / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -212,7 +212,7 @@ def load_recipe(name: str | os.PathLike[str], **fields: Any) -> Recipe:
 
 
 def choose_recipe(recipe: Recipe | str | os.PathLike[str] | None, changes: dict[str, Any]) -> Recipe:
-    """The recipe that is meant, with changes: if none is named, of the network to begin with, or of the data."""
+    """The recipe to use, with changes: the named one, or that of the network to start from, or of the data."""
     changes = _with_init(changes)
     if isinstance(recipe, Recipe):
         return recipe.replace(**changes)
@@ -228,7 +228,7 @@ def choose_recipe(recipe: Recipe | str | os.PathLike[str] | None, changes: dict[
 
 
 def _with_init(changes: dict[str, Any]) -> dict[str, Any]:
-    """Changes in which ``init`` is how weights are drawn, and a network to begin with is ``init_from``."""
+    """The changes with ``init`` split: a way to draw weights stays, a network to start from becomes ``init_from``."""
     init = changes.get("init", "gaussian")
     if init in recipe_fields()["init"][1].metadata["choices"]:
         return changes
@@ -236,7 +236,7 @@ def _with_init(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _listener(progress: bool | Listener, live: bool) -> Listener:
-    """Who is told how training goes: of several ranks the first one's."""
+    """The listener that training reports to; of several ranks only the first has one."""
     if joining.join().rank:
         return Listener()
     if isinstance(progress, Listener) or not (progress or live):
@@ -249,7 +249,7 @@ def _listener(progress: bool | Listener, live: bool) -> Listener:
 
 
 def _checking(listener: Listener) -> Callable[[int, int], None]:
-    """What tells a listener now and then how many images are checked."""
+    """A callback that tells a listener now and then how many images have been checked."""
     said = time.monotonic()
 
     def progress(done: int, images: int) -> None:
@@ -264,7 +264,7 @@ def _checking(listener: Listener) -> Callable[[int, int], None]:
 def _carry_out(
     recipe: Recipe, path: Path, given: DataSet | None, threads: int | None, listener: Listener, resume: bool = False
 ) -> TrainingRun:
-    """Train in a folder and write the report: what all ways to train come down to."""
+    """Train in a folder and write the report: all ways to train end here."""
     group = joining.join()
     path = Path(group.exchange(os.fspath(path))[0])  # its name may have the time in it
     if group.size > 1 and not (recipe.shards or resume):
@@ -303,7 +303,7 @@ def _carry_out(
 
 
 def _threads(group: Group, backend: str) -> int | None:
-    """Threads for a rank: those of one machine share its processor's cores, where the backend can be told so."""
+    """Threads for a rank: the ranks of one machine share its cores, if the backend's threads can be set."""
     if group.size == 1 or "threads" not in inspect.signature(registry.kind(backend)).parameters:
         return None
     here = sum(place.host == group.places[group.rank].host for place in group.places)
@@ -311,7 +311,7 @@ def _threads(group: Group, backend: str) -> int | None:
 
 
 def _folder(group: Group, path: Path, recipe: str | None) -> RunFolder | Follower:
-    """The run's folder, which rank 0 alone writes to: a new one for a recipe (as TOML text), else one that is there."""
+    """The run's folder, which only rank 0 writes to: a new one for a recipe (TOML text), or an existing one."""
     if group.rank:
         return Follower(path)
     return RunFolder.resume(path) if recipe is None else RunFolder.create(path, recipe)

@@ -1,1 +1,1 @@
-"""The seam: what a backend is, how its arrays and shapes are, and a step as the operations that it is."""
+"""The seam: what a backend is, its arrays and shape rules, and a step recorded as a list of operations."""

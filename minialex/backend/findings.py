@@ -1,8 +1,8 @@
-"""What is found out about a machine: by ``minialex doctor``, and by backends that have devices of their own.
+"""What is known about a machine: findings of ``minialex doctor``, and of backends with their own devices.
 
-Such a backend has a classmethod ``diagnose(asked)`` that returns a `Diagnosis`. It is called on a class that was never
-built, on machines that lack what the backend needs too: it must not fail there, but say what is missing. With `asked`
-somebody wants to use the backend; else it keeps to itself what only its users need.
+Such a backend has a classmethod ``diagnose(asked)`` that returns a `Diagnosis`. It is called on the class before any
+instance exists, even on machines that lack what the backend needs: there it must not fail, but say what is missing.
+`asked` is true if the user wants this backend; otherwise it leaves out what only its users need to know.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Check:
 
     Attributes:
         area: who needs it: everybody (``"cpu"``), users of a backend (its name), users of two devices (``"pair"``)
-        topic: what was looked at
-        verdict: how it is
-        found: what it is, or what is wrong, one line
-        mend: a command that can be pasted, or one sentence; empty where nothing need be done
+        topic: what was checked
+        verdict: the result
+        found: what was found, or what is wrong, in one line
+        mend: how to fix it: a command to paste, or one sentence; empty if there is nothing to do
     """
 
     area: str
@@ -36,7 +36,7 @@ class Check:
 
 
 def works(checks: Iterable[Check], areas: Iterable[str]) -> bool:
-    """Whether nothing that the areas need is a problem."""
+    """Whether there is no problem in any of the areas."""
     wanted = set(areas)
     return not any(check.verdict == "problem" for check in checks if check.area in wanted)
 
@@ -47,10 +47,10 @@ class Device:
 
     Attributes:
         index: its number; ``"{backend}:{index}"`` is its name
-        name: what its maker calls it
+        name: its maker's name for it
         memory: bytes
-        capability: generation of its hardware, as its maker counts
-        multiprocessors: how many processors it has
+        capability: the generation of its hardware, in its maker's numbering
+        multiprocessors: its number of processors
     """
 
     index: int
@@ -62,13 +62,13 @@ class Device:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a device reaches.
+    """The rates that a device reaches.
 
     Attributes:
-        matrix: floating-point operations a second of a matrix product, by precision; one that it lacks is absent
-        copy: bytes a second through its memory, read and written together
-        from_host: bytes a second from the host
-        source: how that was measured
+        matrix: floating-point operations per second in a matrix product, by precision; precisions it lacks are absent
+        copy: bytes per second through its memory, read and written together
+        from_host: bytes per second from the host
+        source: how these were measured
     """
 
     matrix: Mapping[str, float]
@@ -79,16 +79,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Copy:
-    """One way between two devices.
+    """A copy from one device to another.
 
     Attributes:
         source: number of the device that is read
         target: number of the one that is written
         direct: whether the target may read the source's memory (peer access)
         equal: whether every byte arrived, for all sizes tried
-        rate: bytes a second of the largest
+        rate: bytes per second for the largest size
         error: what the driver said, if it refused
-        mend: what to do about bytes that do not arrive
+        mend: what to do if bytes do not arrive
     """
 
     source: int
@@ -101,16 +101,16 @@ class Copy:
 
 
 class Diagnosis(Protocol):
-    """What a backend knows of its devices and of what they need; `checks` and `devices` take no time."""
+    """What a backend knows about its devices and what they need; `checks` and `devices` are instant."""
 
     @property
     def checks(self) -> Sequence[Check]:
-        """Findings, of the area of the backend's name."""
+        """Findings, in the area named after the backend."""
         ...
 
     @property
     def devices(self) -> Sequence[Device]:
-        """The devices that there are, by their numbers."""
+        """The available devices, by number."""
         ...
 
     @property
@@ -119,7 +119,7 @@ class Diagnosis(Protocol):
         ...
 
     def measure(self, device: int) -> Measured:
-        """What a device reaches; some seconds.
+        """Measure the rates that a device reaches; takes some seconds.
 
         Raises:
             ResourceError: If it has too little memory free, or fails.
@@ -127,9 +127,9 @@ class Diagnosis(Protocol):
         ...
 
     def copies(self, first: int, second: int) -> list[Copy]:
-        """Bytes copied both ways between two devices, in every way that there is, and compared."""
+        """Copy bytes between two devices in both directions, in every way available, and compare them."""
         ...
 
     def disturbed(self, devices: Sequence[int], seed: int) -> AbstractContextManager[None]:
-        """A context in which the devices are kept busy at random moments, for random times."""
+        """A context that keeps the devices busy at random moments, for random times."""
         ...

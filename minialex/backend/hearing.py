@@ -1,4 +1,4 @@
-"""What a backend does before it can compute, such as compiling, told to whoever listens."""
+"""Progress of what a backend does before it can compute, such as compiling, reported to a listener."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _hearer: ContextVar[Tell] = ContextVar("hearer")
 
 
 def hearer() -> Tell:
-    """Who listens in this thread; if nobody does, something that may be told all the same."""
+    """The listener of this thread; if there is none, a function that ignores its arguments."""
     return _hearer.get(lambda what, done, total, unit: None)
 
 
 @contextmanager
 def hearing(tell: Tell) -> Iterator[None]:
-    """Listen within the block."""
+    """Listen during the block."""
     before = _hearer.set(tell)
     try:
         yield

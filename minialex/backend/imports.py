@@ -1,4 +1,4 @@
-"""Something of somebody's own by its name: ``mine.py:net`` of a file, or ``package.module:net`` of a module."""
+"""Importing a user's object by name: ``mine.py:net`` from a file, or ``package.module:net`` from a module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def find(what: str, text: str) -> Any:
     """The object that a text names.
 
     Args:
-        what: it should be, for messages (``"network"``)
+        what: what it should be, for messages (``"network"``)
         text: ``FILE.py:NAME`` (a path, from the current folder), or ``MODULE:NAME`` (the current folder is looked into
             as well)
 
@@ -40,7 +40,7 @@ def find(what: str, text: str) -> Any:
 
 
 def load_module(what: str, place: str) -> ModuleType:
-    """The module that a file or a dotted name stands for, imported once.
+    """The module that a file or a dotted name names, imported once.
 
     Raises:
         ConfigurationError: If there is none, or importing it fails; with the reason.

@@ -1,4 +1,4 @@
-"""Operations of one's own: plain functions on arrays that every backend with a method `apply` runs.
+"""User-defined operations: plain functions on arrays that every backend with a method `apply` can run.
 
 An operation is two functions, forward and backward, written against an array namespace `xp` (`numpy`, or `cupy` on a
 GPU)::
@@ -11,8 +11,8 @@ GPU)::
 
     leaky_relu = register("leaky_relu", forward, backward)
 
-A layer calls ``leaky_relu(backend, x, slope=0.1)`` and ``leaky_relu.gradient(backend, dy, x, slope=0.1)``. What they
-promise is what the protocol's operations promise: arguments are never written, the same arguments give the same bits,
+A layer calls ``leaky_relu(backend, x, slope=0.1)`` and ``leaky_relu.gradient(backend, dy, x, slope=0.1)``. They
+promise the same as the protocol's operations: arguments are never written, the same arguments give the same bits,
 and what the gradient needs is returned.
 """
 
@@ -36,21 +36,21 @@ from minialex.errors import ConfigurationError, MinialexError
 from minialex.ranks.group import Group
 
 Plain = Callable[..., Any]
-"""A function of the array namespace, of arrays by position, and of numbers by keyword."""
+"""A function of the array namespace, arrays by position, and numbers by keyword."""
 
 
 Example = tuple[Sequence[tuple[int, ...]], Mapping[str, Any]]
-"""What an operation may be tried with: the shape of each array, and the numbers."""
+"""An example for trying an operation: the shape of each array, and the numbers."""
 
 ROUNDINGS = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Function:
-    """One direction of an operation: what `Backend.apply` is given.
+    """One direction of an operation, as given to `Backend.apply`.
 
     Attributes:
-        name: in recorded programs
+        name: its name in recorded programs
         plain: the function itself
         rule: gives the `Spec` of each result for arrays and numbers, or raises `ConfigurationError`
         fast: functions that some backends run instead, by the backend's name
@@ -64,7 +64,7 @@ class Function:
     roundings: int = ROUNDINGS
 
     def compute(self, xp: Any, backend: str, *arrays: Any, **numbers: Any) -> Any:
-        """The results for arrays of the namespace `xp`, on the backend of that name.
+        """The results for arrays of the namespace `xp`, on the backend with that name.
 
         Raises:
             ConfigurationError: If arguments do not fit, the function fails, or results are not what the rule says.
@@ -105,26 +105,26 @@ class Operation:
     examples: tuple[Example, ...] = ()
 
     def __call__(self, backend: Any, *arrays: Array, **numbers: Any) -> Any:
-        """The result y on a backend; a tuple (y, saved, …) if the shape rule says more than one shape."""
+        """The result y on a backend; a tuple (y, saved, …) if the shape rule gives more than one shape."""
         return method(backend, self.forward.name)(*arrays, **numbers)
 
     def gradient(self, backend: Any, dy: Array, *arrays: Array, **numbers: Any) -> Any:
         """The gradient of forward's array, or a tuple with that of each.
 
         Args:
-            backend: as of the forward call
+            backend: as in the forward call
             dy: gradient of y
             arrays: forward's arrays, then what it saved
-            numbers: as of the forward call
+            numbers: as in the forward call
         """
         return method(backend, self.backward.name)(dy, *arrays, **numbers)
 
 
 OPERATIONS: dict[str, Operation] = {}
-"""What was registered, by name."""
+"""The registered operations, by name."""
 
 FUNCTIONS: dict[str, Function] = {}
-"""Both directions of what was registered, by their names in programs: ``gelu`` and ``gelu_backward``."""
+"""Both directions of the registered operations, by their names in programs: ``gelu`` and ``gelu_backward``."""
 
 
 def register(
@@ -138,17 +138,17 @@ def register(
     examples: Sequence[Example] = (),
     roundings: int = ROUNDINGS,
 ) -> Operation:
-    """Make two plain functions an operation of all backends.
+    """Turn two plain functions into an operation of all backends.
 
     Args:
-        name: of the operation; its gradient is called NAME_backward
+        name: the operation's name; its gradient is called NAME_backward
         forward: ``forward(xp, x, …, *, numbers)`` -> y, or (y, saved, …)
         backward: ``backward(xp, dy, x, …, saved, …, *, numbers)`` -> the gradient of forward's array, or a tuple with
             that of each; of the shape and dtype of the array
         shape: ``shape(x, …, *, numbers)`` -> y's shape, or a list of those of y and of what is saved (a `Spec` where
             the dtype is another one); it sees only ``shape`` and ``dtype``, and raises `ConfigurationError` for
             what does not fit. Without it y has the shape of the first array.
-        fast: by a backend's name, a pair (forward, backward) that it runs instead
+        fast: backend name -> a pair (forward, backward) that it runs instead
         arrays: names of forward's arrays; without it those of its parameters by position
         examples: what the conformance kit tries it with: pairs of the arrays' shapes and the numbers, such as
             ``([(2, 3, 4, 5)], {"slope": 0.1})``
@@ -222,12 +222,12 @@ def register(
 
 
 def _source(plain: Plain) -> str:
-    """The file, or else the module, that a function is of."""
+    """The file, or else the module, that defines a function."""
     return getattr(sys.modules.get(plain.__module__), "__file__", None) or plain.__module__
 
 
 def _same_source(known: Plain, plain: Plain) -> bool:
-    """Whether two functions are of one module, or of two copies of a file."""
+    """Whether two functions come from one module, or from two copies of a file."""
     if known.__module__ == plain.__module__:
         return True
     try:
@@ -237,7 +237,7 @@ def _same_source(known: Plain, plain: Plain) -> bool:
 
 
 def method(backend: Any, name: str) -> Callable[..., Any]:
-    """What performs an operation of that name on a backend: its own method, or `Backend.apply` of a registered one.
+    """The function that performs a named operation on a backend: its method, or `Backend.apply` for a registered one.
 
     Raises:
         ConfigurationError: If the operation is a registered one, and the backend runs none.
@@ -274,10 +274,10 @@ def notice(how: str, *layers: str) -> None:
 
 
 def layers_with_own(program: Program) -> list[str]:
-    """The layers of a program that have registered operations in it, each once."""
+    """The layers in a program that use registered operations, each once."""
     return list(dict.fromkeys(call.layer for call in program.calls if call.operation in FUNCTIONS))
 
 
 def rule_of(name: str) -> Callable[..., Any]:
-    """The rule (`minialex.backend.rules`) of an operation of the protocol or a registered one."""
+    """The shape rule (`minialex.backend.rules`) of an operation, of the protocol or registered."""
     return FUNCTIONS[name].rule if name in FUNCTIONS else RULES[name]

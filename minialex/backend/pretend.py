@@ -1,4 +1,4 @@
-"""Arrays on pretend devices: what any backend that computes on the host needs around its operations.
+"""Arrays on pretend devices: what a backend that computes on the host needs around its operations.
 
 The author of a CPU backend writes plain functions on NumPy arrays; `operation` turns each into a method that
 checks shapes and dtypes (`minialex.backend.rules`) and that all arrays live on one device, unwraps them, and wraps the
@@ -34,7 +34,7 @@ def _block(data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 class HostArray:
-    """A NumPy array that says on which pretend device it lives.
+    """A NumPy array that knows which pretend device it is on.
 
     Attributes:
         data, device: the array, and the device's name
@@ -60,12 +60,12 @@ class HostArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Lengths of the axes."""
+        """The lengths of the axes."""
         return tuple(self.data.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Kind of the numbers."""
+        """The type of the numbers."""
         kind: np.dtype[Any] = self.data.dtype
         return kind
 
@@ -104,7 +104,7 @@ def _wrap(value: Any, device: str) -> Any:
 
 
 def run(name: str, rule: Callable[..., Any], function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
-    """Call a function of NumPy arrays with `HostArray`s: check, unwrap, compute, wrap.
+    """Call a function on NumPy arrays with `HostArray`s: check, unwrap, compute, wrap.
 
     Raises:
         ConfigurationError: If shapes or dtypes do not fit, as the rule says.
@@ -127,7 +127,7 @@ def run(name: str, rule: Callable[..., Any], function: Callable[..., Any], args:
 
 
 class operation:  # noqa: N801 - used as a decorator
-    """Turn a plain function on NumPy arrays into a backend's method of the same parameters; see `run`."""
+    """Turn a plain function on NumPy arrays into a backend's method with the same parameters; see `run`."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function

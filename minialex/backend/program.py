@@ -1,4 +1,4 @@
-"""A step as data: the sequence of operations that it is, recorded once, for `Backend.compile_step`.
+"""A step as data: its sequence of operations, recorded once, for `Backend.compile_step`.
 
 Numbers that change from step to step (the learning rates, the step of a random stream) are `Symbol`s in it. Walking the
 layers once with a recorder (`minialex.backend.recorder`) gives the `Program` of a training or an inference step.
@@ -44,7 +44,7 @@ class ArrayName(NamedTuple):
         return self._replace(role=role)
 
     def shard(self, number: int) -> ArrayName:
-        """The same of one of the shards of a batch that a process computes, counted from 0."""
+        """The same name for one of the shards of a batch that a process computes, counted from 0."""
         return self._replace(array=f"shard {number}") if number else self
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ LOSS, PROBS, LABELS, STEP = (ArrayName(role=role) for role in ("loss", "probs", 
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """An array of a recorded program: what it looks like and where it lives. Compared by identity."""
+    """An array in a recorded program: its shape, dtype and device. Compared by identity."""
 
     index: int
     shape: tuple[int, ...]
@@ -69,20 +69,20 @@ class Value:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its numbers."""
+        """The size of its numbers in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Symbol:
-    """A number that is given anew at every call of a compiled step, by name."""
+    """A number that is passed, by name, at every call of a compiled step."""
 
     name: ArrayName
 
 
 @dataclass(frozen=True)
 class Call:
-    """One operation of a program.
+    """One operation in a program.
 
     Attributes:
         operation: name of the protocol's method
@@ -109,9 +109,9 @@ class Program:
     Attributes:
         bound: arrays that live longer than a step (parameters, their momentum, the mean); `Backend.compile_step` is
             given them once
-        fed: arrays that are given at every call (images, labels, …)
-        symbols: names of the numbers that are given at every call
-        calls: the operations, in an order that may be followed one by one
+        fed: arrays that are passed at every call (images, labels, …)
+        symbols: names of the numbers that are passed at every call
+        calls: the operations, in an order in which they can be run one by one
         outputs: arrays to return, by name
     """
 
@@ -127,25 +127,25 @@ Watch = Callable[[str, int, str], None]
 
 
 class CompiledStep(Protocol):
-    """What `Backend.compile_step` returns."""
+    """A compiled step, as `Backend.compile_step` returns it."""
 
     def __call__(self, feed: Mapping[ArrayName, Any], watch: Watch | None = None) -> dict[ArrayName, Array]:
         """Run the step: `feed` has the fed arrays and the symbols' numbers by name; returns the outputs by name.
 
-        Outputs stay valid until the next call. With `watch` the step tells where its time goes: all work begun
-        before a call of `watch` is done when it is called. Work that serves several layers or columns at once is
-        counted to the first of them.
+        Outputs stay valid until the next call. With `watch` the step reports where its time goes: when `watch` is
+        called, all work begun earlier is done. Work that serves several layers or columns at once is counted for the
+        first of them.
         """
         ...
 
 
 def flatten(result: Any) -> list[Any]:
-    """Results of an operation as a flat list: one array, or a tuple or list of arrays and None."""
+    """Flatten the results of an operation, an array or a tuple or list of arrays and None, into a list."""
     return list(result) if isinstance(result, tuple | list) else [result]
 
 
 def values(arguments: Any) -> list[Value]:
-    """All `Value`s among (nested) arguments."""
+    """All `Value`s in (nested) arguments."""
     if isinstance(arguments, Value):
         return [arguments]
     if isinstance(arguments, Mapping):

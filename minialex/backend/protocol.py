@@ -1,6 +1,6 @@
 """The backend protocol: the named operations that every backend implements, each with its gradient beside it.
 
-A backend is one final class. Its operations take and return its own arrays, which are opaque to everybody else:
+A backend is one final class. Its operations take and return its own arrays, which are opaque to all other code:
 only ``.shape``, ``.dtype`` and ``.device`` may be read. Arrays are contiguous; images are N C H W (batch,
 channels, height, width). Operations are pure: arguments are never written, except by `sgd_update`, and what a
 gradient needs is returned, never kept. A gradient has the shape and dtype of the thing it is the gradient of.
@@ -8,7 +8,7 @@ gradient needs is returned, never kept. A gradient has the shape and dtype of th
 Letters: N images, C channels in, H and W height and width in, K kernels or features out, P and Q height and
 width out, R and S height and width of a kernel, D features in.
 
-Dtypes: floating arrays are float32 or float64, all of one operation alike, and results have the same; labels
+Dtypes: floating-point arrays are float32 or float64, the same within one operation, and so are results; labels
 are int64, images uint8, masks uint8. Shapes that do not fit raise `ConfigurationError` (a `ValueError`) naming
 the operation and both shapes; arrays of different devices raise `DeviceMismatch`. `minialex.backend.rules` has the
 rules as functions, one an operation, and checks for every backend.
@@ -53,12 +53,12 @@ class Backend(Protocol):
 
     @abstractmethod
     def to_numpy(self, x: Array) -> Any:
-        """The array as a NumPy array of its own, on the host. Waits for the computation of `x`."""
+        """A new NumPy array on the host with the same numbers. Waits for the computation of `x`."""
         ...
 
     @abstractmethod
     def copy_to(self, x: Array, device: str) -> Array:
-        """`x` on another device; `x` itself when it is there already."""
+        """`x` on another device; `x` itself if it is already there."""
         ...
 
     @abstractmethod
@@ -93,12 +93,12 @@ class Backend(Protocol):
 
     @abstractmethod
     def synchronize(self, device: str) -> None:
-        """Wait until everything asked of a device is done."""
+        """Wait until all work on a device is done."""
         ...
 
     @abstractmethod
     def memory_in_use(self, device: str) -> int:
-        """Bytes of arrays that live on a device now."""
+        """The number of bytes of all arrays on a device now."""
         ...
 
     # ---- operations and their gradients -------------------------------------------------------------------
@@ -137,7 +137,7 @@ class Backend(Protocol):
 
     @abstractmethod
     def relu(self, x: Array) -> Array:
-        """y = max(x, 0), any shape; not a number stays so. Source: section 3.1."""
+        """y = max(x, 0), any shape; NaN stays NaN. Source: section 3.1."""
         ...
 
     @abstractmethod
@@ -147,7 +147,7 @@ class Backend(Protocol):
 
     @abstractmethod
     def tanh(self, x: Array) -> Array:
-        """y = tanh x, any shape. Source: section 3.1 (what ReLU is compared with)."""
+        """y = tanh x, any shape. Source: section 3.1 (which compares ReLU with it)."""
         ...
 
     @abstractmethod
@@ -160,7 +160,7 @@ class Backend(Protocol):
         """y[n,c,p,q] = the largest x[n,c,i,j] with p·stride ≤ i < p·stride + size, and j likewise.
 
         x [N,C,H,W] -> y [N,C,P,Q], P = ⌊(H − size)/stride⌋ + 1; with `ceil`, ⌈…⌉ + 1: the last windows may
-        hang over the edge but must begin inside. Not a number wins. Source: section 3.4.
+        extend over the edge but must begin inside. NaN wins. Source: section 3.4.
         """
         ...
 
@@ -170,7 +170,7 @@ class Backend(Protocol):
     ) -> Array:
         """Gradient of `max_pool2d`: each window gives its dy to its maximum; overlapping windows add up.
 
-        Where several positions of a window hold the maximum, `ties` = ``"first"`` gives it to the first in row
+        If several positions of a window hold the maximum, `ties` = ``"first"`` gives it to the first in row
         order, ``"all"`` gives the whole dy to each of them (as cuda-convnet did).
         """
         ...
@@ -228,7 +228,7 @@ class Backend(Protocol):
         """loss = −(1/N) Σ_n log probs[n, labels[n]], probs[n] = softmax of logits[n], computed without overflow.
 
         logits [N,K], labels int64 [N] in [0, K) -> (loss of shape (), probs [N,K]). A label out of range makes
-        the loss not a number (an operation cannot look at its values first); training checks labels before.
+        the loss NaN (an operation cannot look at its values first); training checks the labels beforehand.
         """
         ...
 
@@ -274,28 +274,28 @@ class Backend(Protocol):
 
         y[n,c,i,j] = factor · (images[n, c, top[n]+i, left[n]+j'] + shift[n,c] − mean[c, …]), with j' = crop−1−j
         where flip[n] is 1, else j. The mean is that of the same pixel, mean[c, top[n]+i, left[n]+j'], if
-        `mean_follows` (mean [C,H,W]), else mean[c,i,j] whatever was cut and reflected (mean [C,crop,crop]).
+        `mean_follows` (mean [C,H,W]), else mean[c,i,j] wherever the crop and reflection (mean [C,crop,crop]).
         images uint8 [N,C,H,W], shift [N,C], top and left int32 [N], flip uint8 [N] -> y [N,C,crop,crop] of the
-        dtype of mean. Crops lie inside the image (the caller's promise). Source: section 4.1.
+        dtype of mean. Crops lie inside the image (the caller guarantees it). Source: section 4.1.
         """
         ...
 
     # ---- hooks: a backend may do without --------------------------------------------------------------------
 
     def apply(self, function: Function, *args: Any, **kwargs: Any) -> Any:
-        """Run an operation of somebody's own (see `minialex.backend.operations`) on this backend's arrays.
+        """Run a user-defined operation (see `minialex.backend.operations`) on this backend's arrays.
 
         ``function.compute(xp, self.name, *args, **kwargs)`` does it, given plain arrays of the namespace `xp` in the
         place of the backend's own; devices and the rule are checked as for the protocol's operations. A backend
-        without this method runs the protocol's operations alone.
+        without this method runs only the protocol's operations.
         """
         ...
 
     def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
         """A faster way to run a recorded program (a training or an inference step), or None to walk the layers.
 
-        `program` is the step as the sequence of operations that it is (see `minialex.backend.program`), `bindings` the
-        arrays that live longer than a step (weights, momentum, mean). What is returned must give the same numbers
+        `program` is the step as a sequence of operations (see `minialex.backend.program`), `bindings` the
+        arrays that live longer than a step (weights, momentum, mean). The result must give the same numbers
         as the operations, within the bounds of `minialex.conformance`.
         """
         ...

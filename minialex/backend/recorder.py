@@ -1,4 +1,4 @@
-"""Recording a step: a backend that computes nothing and writes down what it is asked; and running what was recorded.
+"""Recording a step with a backend that computes nothing and writes down its calls; and running the recording.
 
 Its arrays are `Value`s with a shape, a dtype and a device, and each operation that is called on it becomes a `Call`.
 """
@@ -38,7 +38,7 @@ class Recorder:
         return Value(self.count, tuple(shape), np.dtype(dtype), device)
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
-        """Write one operation down and return what it would."""
+        """Write one operation down and return what it would return."""
         devices = {value.device for value in values((args, kwargs))}
         if len(devices) != 1:
             raise DeviceMismatch(f"{operation}: arrays live on different devices ({', '.join(sorted(devices))})")
@@ -48,11 +48,11 @@ class Recorder:
         return type(specs)(made) if isinstance(specs, tuple | list) else made[0]
 
     def apply(self, function: Function, *args: Any, **kwargs: Any) -> Any:
-        """An operation of one's own, written down as the protocol's are."""
+        """Write down a user-defined operation, like the protocol's."""
         return self.call(function.name, *args, **kwargs)
 
     def copy_to(self, x: Value, device: str) -> Value:
-        """A copy on another device, written down only if it is another."""
+        """A copy on another device, written down only if the device differs."""
         if x.device == device:
             return x
         copy = self.value(x.shape, x.dtype, device)
@@ -82,7 +82,7 @@ def as_backend(recorder: Recorder) -> Backend:
 
 
 def interpret(program: Program, backend: Backend, bindings: Mapping[ArrayName, Array]) -> CompiledStep:
-    """Run a program call by call: what `compile_step` means, and what a compiled step is compared with."""
+    """Run a program call by call: the meaning of `compile_step`, with which compiled steps are compared."""
 
     def step(feed: Mapping[ArrayName, Any], watch: Watch | None = None) -> dict[ArrayName, Array]:
         known: dict[Value, Any] = {value: bindings[name] for name, value in program.bound.items()}

@@ -1,16 +1,16 @@
-"""Backends by name: entry points of the group ``minialex.backends``, loaded when one is asked for and not before.
+"""Backends by name: entry points of the group ``minialex.backends``, each loaded only when asked for.
 
 A third party's package joins with two lines in its ``pyproject.toml``::
 
     [project.entry-points."minialex.backends"]
     theirs = "their_package:TheirBackend"
 
-Its class may say more of itself than the protocol asks: ``priority``, its rank as the default; ``keeps_kernels``, that
-what it compiles is kept on disk; and ``diagnose``, what it knows of devices of its own (`minialex.backend.findings`).
+Its class may state more than the protocol asks: ``priority``, its rank as the default; ``keeps_kernels``, whether
+compiled kernels are kept on disk; and ``diagnose``, what it knows about its devices (`minialex.backend.findings`).
 
-Listing reads package metadata alone: that of what is installed or, where nothing is, the ``pyproject.toml`` of the
-source tree that this file is in. Loading imports one backend, compares it with the protocol by reflection, and builds
-it; whatever goes wrong there is the reason why that backend cannot be used, and touches no other.
+Listing only reads package metadata: of installed packages or, if there are none, the ``pyproject.toml`` of the
+source tree that contains this file. Loading imports one backend, compares it with the protocol by reflection, and
+builds it; an error there becomes the reason why that backend cannot be used, and affects no other.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GROUP = "minialex.backends"
 
 
 def installed() -> dict[str, EntryPoint]:
-    """Entry points of the installed backends by name, sorted; imports none of them.
+    """Entry points of the installed backends by name, sorted; none is imported.
 
     Raises:
         ConfigurationError: If two packages claim one name for different classes.
@@ -49,7 +49,7 @@ def installed() -> dict[str, EntryPoint]:
 
 
 def _of_source_tree() -> list[EntryPoint]:
-    """The entry points that an installation would have; none where this is no source tree."""
+    """The entry points that an installation would have; none if this is not a source tree."""
     path = Path(__file__).parents[2] / "pyproject.toml"
     if not path.is_file():
         return []
@@ -60,12 +60,12 @@ def _of_source_tree() -> list[EntryPoint]:
 
 
 def default_name() -> str:
-    """The backend used where none is named: of those that can be imported, the one whose class has most `priority`.
+    """The backend used if none is named: of those that can be imported, the one whose class has the highest `priority`.
 
-    A class without that attribute is used by name alone.
+    A class without that attribute is only used by name.
 
     Raises:
-        ConfigurationError: If no backend is installed that has one, or the environment forbids to look.
+        ConfigurationError: If no installed backend has one, or the environment prevents the search.
     """
     ranks: dict[str, int] = {}
     for name in installed():
@@ -104,7 +104,7 @@ def kind(name: str) -> type:
 
 
 def _pass_on(warning: warnings.WarningMessage) -> None:
-    """What a library said while it was imported; of a variable of the environment it is an error of one line."""
+    """Pass on a library's warnings during its import; one about an environment variable becomes a one-line error."""
     name = re.search(r"Environment variable '(\w+)'", str(warning.message))
     if name:
         raise ConfigurationError(
@@ -115,7 +115,7 @@ def _pass_on(warning: warnings.WarningMessage) -> None:
 
 
 def protocol_faults(backend: type) -> list[str]:
-    """Where a class departs from the protocol: operations left out, renamed, or with other parameters."""
+    """Where a class departs from the protocol: operations missing, renamed, or with other parameters."""
     names = (*MOVERS, *OPERATIONS, "compile_step", *(("apply",) if hasattr(backend, "apply") else ()))
     faults = [fault for name in names if (fault := signature_fault(name, inspect.getattr_static(backend, name, None)))]
     faults += [f"'{name}' is missing" for name in ("name", "devices") if not hasattr(backend, name)]
@@ -123,7 +123,7 @@ def protocol_faults(backend: type) -> list[str]:
 
 
 def signature_fault(name: str, member: Any) -> str | None:
-    """What is wrong with the member of a class (or with a function) as the protocol's method of a name, or None."""
+    """What is wrong with a class member (or a function) as the protocol's method of that name, or None."""
     if member is None:
         return f"'{name}' is missing"
     if isinstance(member, staticmethod):
@@ -151,13 +151,13 @@ def load(name: str | None = None, *, threads: int | None = None, precision: str 
     """Import and build a backend.
 
     Args:
-        name: an installed backend's name, or a class as ``file.py:Class`` or ``package.module:Class`` (see
+        name: the name of an installed backend, or a class as ``file.py:Class`` or ``package.module:Class`` (see
             `minialex.backend.imports.find`); None for the default
-        threads: how many threads it may use, for backends that have threads; None leaves it to the backend
+        threads: number of threads it may use, for backends that have threads; None leaves it to the backend
         precision: of its matrix products, for backends that have a choice: ``"float32"``, ``"tf32"`` or ``"bfloat16"``
 
     Raises:
-        ConfigurationError: If no backend has that name, or it does not take an option that is given.
+        ConfigurationError: If no backend has that name, or it does not accept an option that is given.
         BackendUnavailable: If it cannot run here or does not follow the protocol, with the reason.
     """
     name = name or default_name()
@@ -171,12 +171,12 @@ def load(name: str | None = None, *, threads: int | None = None, precision: str 
 
 
 def build(name: str, kind: type, *, threads: int | None = None, precision: str | None = None) -> Backend:
-    """An instance of a backend's class, whose constructor is given the options that are not None, and no others.
+    """An instance of a backend's class, whose constructor gets the options that are not None and no others.
 
     Every backend computes in float32, so that precision needs no parameter.
 
     Raises:
-        ConfigurationError: If the class does not take an option that is given.
+        ConfigurationError: If the class does not accept an option that is given.
     """
     given = {option: value for option, value in (("threads", threads), ("precision", precision)) if value is not None}
     parameters = inspect.signature(kind).parameters

@@ -1,6 +1,6 @@
-"""Tools for passes over a recorded program: who reads a value, and calls that are replaced, removed and inserted.
+"""Tools for passes over a recorded program: find the readers of a value; replace, remove and insert calls.
 
-A backend's compiler makes a `Rewrite` of a program, applies its passes one after another, and goes on with
+A backend's compiler makes a `Rewrite` of a program, applies its passes one after another, and continues with
 `Rewrite.program`. Nothing here knows a backend or an operation.
 """
 
@@ -16,7 +16,7 @@ from minialex.backend.program import Call, Program, Value, values
 
 
 def substituted(arguments: Any, by: dict[Value, Value]) -> Any:
-    """(Nested) arguments with values exchanged for others."""
+    """(Nested) arguments with some values replaced."""
     if isinstance(arguments, Value):
         return by.get(arguments, arguments)
     if isinstance(arguments, dict):
@@ -49,11 +49,11 @@ class Rewrite:
         return replace(self._before, calls=tuple(self.calls), outputs=self.outputs)
 
     def of(self, *operations: str) -> list[Call]:
-        """The calls of some operations, in order."""
+        """The calls of the named operations, in order."""
         return [call for call in self.calls if call.operation in operations]
 
     def position(self, call: Call) -> int:
-        """Where a call stands in `calls`."""
+        """The index of a call in `calls`."""
         return next(position for position, other in enumerate(self.calls) if other is call)
 
     def readers(self, value: Value) -> list[Call]:
@@ -69,8 +69,8 @@ class Rewrite:
         """The one call that reads a value, if it is alone and of that operation.
 
         Args:
-            value: whose reader; None has none
-            operation: name of the operation that it must be
+            value: the value; None has no reader
+            operation: name of the operation that the reader must be
             position: which of its positional arguments must be the value, if that matters
         """
         readers = [] if value is None or self.is_output(value) else self._readers.get(value, [])
@@ -82,15 +82,15 @@ class Rewrite:
         self, calls: Sequence[Call], operation: str, args: Sequence[Any], kwargs: dict[str, Any],
         results: Sequence[Value | None], at_first: bool = False,
     ) -> Call:  # fmt: skip
-        """One call in the place of some; it counts as the first one's layer, column and phase.
+        """Replace some calls by one, which takes over the layer, column and phase of the first.
 
         Args:
-            calls: those that go
+            calls: the calls to remove
             operation: name of the new call's operation
             args: its positional arguments
             kwargs: its named arguments
-            results: what it makes
-            at_first: whether it stands where the first of them was, instead of the last
+            results: its results
+            at_first: whether it goes where the first of them was, instead of the last
         """
         positions = sorted(self.position(call) for call in calls)
         first = self.calls[positions[0]]
@@ -101,21 +101,21 @@ class Rewrite:
         return new
 
     def insert_before(self, call: Call, new: Call) -> None:
-        """A call just before another."""
+        """Insert a call just before another."""
         self._insert(self.position(call), new)
 
     def insert_after(self, call: Call, new: Call) -> None:
-        """A call just after another."""
+        """Insert a call just after another."""
         self._insert(self.position(call) + 1, new)
 
     def remove(self, call: Call) -> None:
-        """Take a call out."""
+        """Remove a call."""
         del self.calls[self.position(call)]
         for value in values((call.args, call.kwargs)):
             self._readers[value] = [reader for reader in self._readers[value] if reader is not call]
 
     def substitute(self, old: Value, new: Value) -> None:
-        """Whoever reads `old`, the step's caller included, reads `new` from now on."""
+        """Make all readers of `old`, including the step's caller, read `new`."""
         for call in self._readers.get(old, []):
             args, kwargs = substituted((call.args, call.kwargs), {old: new})
             self._insert(self.position(call), replace(call, args=args, kwargs=kwargs))
@@ -123,7 +123,7 @@ class Rewrite:
         self.outputs = substituted(self.outputs, {old: new})
 
     def value(self, shape: Sequence[int], dtype: Any, device: str) -> Value:
-        """A value that the program did not have."""
+        """A new value for the program."""
         self._new_values += 1
         return Value(-self._new_values, tuple(shape), np.dtype(dtype), device)
 

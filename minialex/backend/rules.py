@@ -1,6 +1,6 @@
-"""What each operation accepts and what comes out: shapes and dtypes, checked before any number is touched.
+"""What each operation accepts and returns: shapes and dtypes, checked before any number is touched.
 
-One function an operation, with the operation's own name and parameters (`minialex.backend.protocol.Backend`). It takes
+One function per operation, with the operation's own name and parameters (`minialex.backend.protocol.Backend`). It takes
 anything that has ``shape`` and ``dtype``, raises `ConfigurationError` if the arguments do not fit, and returns
 the `Spec` of each result. Backends call them through `check`; layers use the size rules; `minialex.backend.program`
 records with them.
@@ -24,14 +24,14 @@ FLOATS = ("float32", "float64")
 
 @dataclass(frozen=True)
 class Spec:
-    """Shape and dtype of an array that need not exist."""
+    """The shape and dtype of an array, which need not exist."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
 def conv_size(size: int, kernel: int, stride: int, padding: tuple[int, int]) -> int:
-    """Rows (or columns) that a convolution gives: ⌊(size + padding − kernel)/stride⌋ + 1."""
+    """Rows (or columns) of a convolution's output: ⌊(size + padding − kernel)/stride⌋ + 1."""
     if stride < 1:
         raise ConfigurationError(f"stride must be at least 1, got {stride}")
     if min(padding) < 0:
@@ -43,7 +43,7 @@ def conv_size(size: int, kernel: int, stride: int, padding: tuple[int, int]) -> 
 
 
 def pool_size(size: int, window: int, stride: int, ceil: bool) -> int:
-    """Rows (or columns) that pooling gives; with `ceil` the last window may hang over the edge but begins inside."""
+    """Rows (or columns) of a pooling's output; with `ceil` the last window may extend over the edge, begun inside."""
     if window < 1 or stride < 1:
         raise ConfigurationError(f"pooling size and stride must be at least 1, got {window} and {stride}")
     steps = -(-(size - window) // stride) if ceil else (size - window) // stride

@@ -2,8 +2,8 @@
 
 ``load("shapes")`` needs nothing; ``load("cifar10")`` and ``load("fashion-mnist")`` look for downloaded files;
 ``load("./photos")`` reads a folder of images, a list of them, or a store that `minialex prepare` made. NumPy and the
-standard library suffice, but for folders (Pillow), stores (safetensors) and downloads (pooch), which are imported when
-they are needed.
+standard library suffice, except for folders (Pillow), stores (safetensors) and downloads (pooch): these packages are
+imported when needed.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ def load(
     """A data set by name or from a folder.
 
     Args:
-        source: ``shapes``; ``cifar10`` or ``fashion-mnist``, also with a place, ``cifar10:FILE-OR-FOLDER``; or the path
+        source: ``shapes``; ``cifar10`` or ``fashion-mnist``, also with a path, ``cifar10:FILE-OR-FOLDER``; or the path
             of a folder of images (see `minialex.data.sets.layout`), of a list of them (`minialex.data.sets.lists`) or
-            of a store (`minialex.data.store.store`). A name goes before a folder of that name.
+            of a store (`minialex.data.store.store`). A name takes precedence over a folder with that name.
         size: height and width of the images; if None, 32, for folders 256, for stores their own. CIFAR-10 and
             Fashion-MNIST have 32.
-        seed: draws `shapes`, and chooses images where a part is left out
-        train_images, validation_images: how many, at most; of real images Philox chooses which
-        resize: how images of a folder become squares: "one-step", or "resize-then-crop" as torchvision does it (see
+        seed: draws `shapes`, and chooses images if only some are used
+        train_images, validation_images: the most images to use; Philox chooses which, for real images
+        resize: how images of a folder are made square: "one-step", or "resize-then-crop" as in torchvision (see
             `minialex.data.images`); a store has been made in one of these ways
-        part: for evaluation: what ``validation`` shall hold, "train", "validation", "test" (of folders), "all", or
-            "own": the validation part of data that has one, else all
+        part: for evaluation: what ``validation`` will contain, "train", "validation", "test" (for folders), "all", or
+            "own": the validation part if there is one, otherwise all images
 
     Raises:
         ConfigurationError: an unknown name, or a size or number that cannot be used
-        DataError: files that are missing or damaged; the message says where was looked and how to get them
+        DataError: files that are missing or damaged; the message says where they were sought and how to get them
     """
     name, colon, place = source.partition(":")
     for field, count in (("train_images", train_images), ("validation_images", validation_images)):
@@ -90,7 +90,7 @@ def load(
 
 
 def absolute(source: str) -> str:
-    """The same data from wherever it is asked for: a place relative to the working folder becomes a full path."""
+    """The same source for any working folder: a relative path becomes an absolute one."""
     name, colon, place = source.partition(":")
     if name in NAMES:
         return f"{name}:{Path(place).expanduser().resolve()}" if colon and place else source
@@ -99,7 +99,7 @@ def absolute(source: str) -> str:
 
 
 def _measured(whole: DataSet, part: str) -> DataSet:
-    """A data set whose validation images are another part of it, or all images."""
+    """A data set whose validation images are replaced by another part of it, or by all images."""
     if part == "test":
         raise ConfigurationError(f"{whole.name} has no part 'test'; its validation part is the test set.")
     if part == "train":
@@ -110,7 +110,7 @@ def _measured(whole: DataSet, part: str) -> DataSet:
 
 
 def _folder(source: str, size: int | None, seed: int, resize: str, part: str) -> DataSet:
-    """A store or a folder of images, or the error that fits best what was meant."""
+    """A store or a folder of images, or the error that best fits what was meant."""
     path = Path(source).expanduser()
     if source and store.is_store(path):
         return store.load(path, size=size, resize=resize)

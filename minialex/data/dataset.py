@@ -22,39 +22,39 @@ class Split(Protocol):
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Class of every image, int64 [N]."""
+        """The class of every image, int64 [N]."""
         ...
 
     @property
     def size(self) -> int:
-        """Height and width of the images, in pixels."""
+        """The height and width of the images, in pixels."""
         ...
 
     def __len__(self) -> int:
-        """Number of images, N."""
+        """The number of images, N."""
         ...
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The images at some indices, uint8 [n, 3, size, size], RGB; `DataError` where one cannot be read.
+        """The images at some indices, uint8 [n, 3, size, size], RGB; `DataError` if one cannot be read.
 
-        Several threads may read at once. A part that also has ``read_into(indices, out)`` is read straight to where
-        its images are wanted (see `read_into`).
+        Several threads may read at once. A part that also has ``read_into(indices, out)`` is read directly to where
+        its images are needed (see `read_into`).
         """
         ...
 
 
 def read_into(split: Split, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-    """Read images to where they are wanted: by the part's own ``read_into`` if it has one, else with one copy more.
+    """Read images to where they are needed: by the part's own ``read_into`` if it has one, else with an extra copy.
 
-    A class that says anew how its images are read, by a `read` of its own, is read by that: a ``read_into`` that it
-    inherits, or hands on from another part, knows nothing of it.
+    A class that overrides `read` is read by that method: a ``read_into`` that it
+    inherits, or passes on from another part, does not know about it.
 
     Args:
         indices: which images, int64 [n]
-        out: is filled, uint8 [n, 3, size, size]
+        out: filled with the images, uint8 [n, 3, size, size]
 
     Raises:
-        DataError: an image that cannot be read, or images of another shape or dtype than `out`
+        DataError: an image that cannot be read, or images whose shape or dtype differs from that of `out`
     """
     for names in (getattr(split, "__dict__", {}), *map(vars, type(split).__mro__)):
         if "read" in names or "read_into" in names:
@@ -80,7 +80,7 @@ def from_start(indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class ArraySplit:
-    """A part that lies in memory: images uint8 [N, 3, S, S] and labels int64 [N]."""
+    """A part held in memory: images uint8 [N, 3, S, S] and labels int64 [N]."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -94,7 +94,7 @@ class ArraySplit:
 
     @property
     def size(self) -> int:
-        """Height and width of the images, in pixels."""
+        """The height and width of the images, in pixels."""
         return int(self.images.shape[2])
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ class ArraySplit:
         return self.images[indices]
 
     def read_into(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """The same, to where they are wanted; `indices` are int64 [n]."""
+        """The same, read to where they are needed; `indices` are int64 [n]."""
         indices = from_start(indices, len(self))
         self.images.take(indices, axis=0, out=out, mode="clip")  # mode "raise" would go through a copy of `out`
 
@@ -125,12 +125,12 @@ class Subset:
         return self.whole.read(self.chosen[indices])
 
     def read_into(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """The same, to where they are wanted."""
+        """The same, read to where they are needed."""
         read_into(self.whole, self.chosen[indices], out)
 
 
 class Joined:
-    """Two parts, one behind the other."""
+    """Two parts, one after the other."""
 
     def __init__(self, first: Split, second: Split) -> None:
         self.first, self.second, self.size = first, second, first.size
@@ -150,7 +150,7 @@ class Joined:
 
 
 def unwrapped(split: Split) -> tuple[Split, NDArray[np.int64]]:
-    """The part that a part is taken from, and which of its images, int64 [N]."""
+    """The underlying part, and the indices of a part's images in it, int64 [N]."""
     chosen = np.arange(len(split))
     while isinstance(split, Subset):
         chosen = split.chosen[chosen]
@@ -178,9 +178,9 @@ class Relabelled:
 
 
 def with_random_labels(split: Split, classes: int, *, seed: int) -> Split:
-    """A part whose labels are drawn by Philox, each of `classes` as likely as another.
+    """A part whose labels are drawn by Philox, with equal probability for each of `classes`.
 
-    An image's label depends on the seed and on its place in the whole part alone, so that it has the same one in every
+    An image's label depends only on the seed and on its index in the whole part, so that it is the same in every
     selection of images.
     """
     _, chosen = unwrapped(split)
@@ -189,7 +189,7 @@ def with_random_labels(split: Split, classes: int, *, seed: int) -> Split:
 
 
 class LeftOut(NamedTuple):
-    """Something in a source that is not among the images, and why."""
+    """Something in a source that was left out of the images, and why."""
 
     name: str
     reason: str
@@ -211,7 +211,7 @@ class DataSet:
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """What to show for each class: its words where they are known, else its name."""
+        """What to show for each class: its words if they are known, otherwise its name."""
         return self.words or self.class_names
 
     def left_out_table(self) -> bytes:
@@ -234,6 +234,6 @@ def statistics_of(split: Split) -> Statistics:
 
 
 def blocks(split: Split) -> Iterator[NDArray[np.int64]]:
-    """The indices of a part, as many at a time as fit into little memory."""
+    """The indices of a part, in blocks whose images need little memory."""
     rows = max(1, _BLOCK_BYTES // (3 * split.size**2))
     return (np.arange(start, min(start + rows, len(split))) for start in range(0, len(split), rows))

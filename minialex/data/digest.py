@@ -1,4 +1,4 @@
-"""What a part of a data set is, as one number: the same images with the same labels in the same order give the same."""
+"""A digest of a part of a data set: the same images with the same labels in the same order give the same number."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from minialex.data.dataset import Split, blocks, unwrapped
 
 
 def digest(split: Split) -> str:
-    """SHA-256 in hexadecimal of a part's labels and images; it does not depend on where these lie.
+    """SHA-256 in hexadecimal of a part's labels and images, wherever these are stored.
 
-    Of files it is taken of their bytes, of a store of its shards' sums, of anything else of the pixels.
+    For files it is computed from their bytes, for a store from its shards' sums, otherwise from the pixels.
 
     Raises:
         DataError: an image that cannot be read

@@ -1,7 +1,7 @@
-"""Fetches the named data sets: the only part of minialex that uses the network.
+"""Downloads the named data sets: the only part of minialex that uses the network.
 
-Pooch verifies the SHA-256 and gives a file its final name only then. What has arrived is kept under ``NAME.part``, so
-a connection that is cut, or a command that is stopped, goes on from there the next time.
+Pooch verifies the SHA-256 before a file gets its final name. Incomplete downloads are kept as ``NAME.part``, so that
+after a lost connection or a stopped command the next attempt continues from there.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def fetch(
 
     Args:
         name: ``cifar10`` or ``fashion-mnist``
-        folder: where to; None is $MINIALEX_DATA or ~/.cache/minialex. The files go into a sub-folder called `name`.
+        folder: the parent folder; None is $MINIALEX_DATA or ~/.cache/minialex. The files go into a sub-folder called
         progress: called after every block
 
     Returns:

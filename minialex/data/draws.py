@@ -1,4 +1,4 @@
-"""In which order an epoch visits the images, and what of each the network sees.
+"""The order in which an epoch visits the images, and what the network sees of each.
 
 That is random crops, reflections and colours in training, ten crops in testing. This module only draws the numbers;
 `Backend.augment` cuts the pixels. Every draw is a pure function of (seed, purpose,

@@ -1,4 +1,4 @@
-"""One image file becomes one square of pixels, the same way wherever images are read: folders, stores, prediction.
+"""Turns one image file into one square of pixels, in the same way for folders, stores and prediction.
 
 What becomes of an image, in this order:
 
@@ -49,7 +49,7 @@ UNREAD = (
     ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".psd", ".svg", ".ppm", ".pgm", ".pbm", ".tga", ".dds", ".exr",
     ".hdr", ".ico", ".dcm", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf",
 )  # fmt: skip
-"""Endings of images in formats that are not read here: they are counted by themselves."""
+"""File endings of image formats that are not supported: they are counted separately."""
 MOST_PIXELS = 64_000_000  # below the limit at which Pillow itself warns of a decompression bomb
 MOST_BYTES = 256 << 20  # of a file; nothing of at most MOST_PIXELS pixels needs more
 RESIZES = ("one-step", "resize-then-crop")
@@ -59,14 +59,14 @@ is kept, and the warning is noted."""
 
 
 class DecodedImage(NamedTuple):
-    """An image and what was done to it."""
+    """An image and the conversions applied to it."""
 
     pixels: NDArray[np.uint8]  # [3, size, size], RGB
     notes: tuple[str, ...]  # what was not as usual, in the words of ``treated.tsv``; usually nothing
 
 
 def looks_like_image(name: str) -> bool:
-    """Whether a file's name ends as images do that are read here."""
+    """Whether a file's name has the ending of a supported image format."""
     return name.rstrip().lower().endswith(ENDINGS)
 
 
@@ -139,7 +139,7 @@ def decode(data: bytes, size: int, name: str = "", resize: str = "one-step") -> 
 
 
 def _notes(image: Image, name: str) -> list[str]:
-    """What about an image is not as usual, from its header."""
+    """What is unusual about an image, from its header."""
     kind = image.format or ""
     notes = []
     ending = os.path.splitext(name)[1].lower()

@@ -48,7 +48,7 @@ def batches(
 
     Args:
         order: which images, int64 [N]; see `epoch_order`
-        start: number of batches to leave out at the beginning: where a resumed epoch continues
+        start: number of batches to skip at the beginning, when a resumed epoch continues
         prefetch: batches read ahead; None: as many as give every thread two pieces of work, at least two batches (none
             in a browser, which has no threads); 0 reads in the caller's thread and starts none
         workers: threads that read. A batch of more than `PIECE` bytes is shared out among them, of fewer each has its

@@ -1,8 +1,8 @@
-"""The executor: a network's columns on their devices, forward and backward, with what crosses between them.
+"""The executor: runs a network's columns on their devices, forward and backward, and the exchange between them.
 
-A placement is a tuple of device names, one a column: ``("cuda:0", "cuda:1")`` as in 2012, ``("cpu:0", "cpu:0")``
+A placement is a tuple of device names, one per column: ``("cuda:0", "cuda:1")`` as in 2012, ``("cpu:0", "cpu:0")``
 for both columns on one device. Before a layer that sees ``"all"``, each column gathers the others' channels; on
-the way back each owner gets the sum of every reader's gradient, added in the order of the columns. Nothing else
+the backward pass each owner gets the sum of all readers' gradients, added in the order of the columns. Nothing else
 crosses. Where the columns live changes no number.
 """
 
@@ -25,9 +25,9 @@ Placement = tuple[str, ...]
 
 
 class Executor:
-    """One network on one backend, at one placement.
+    """One network on one backend, in one placement.
 
-    Of layers that are `frozen` no gradient is computed where nothing before them learns either.
+    For `frozen` layers no gradient is computed if nothing before them learns either.
 
     Attributes:
         exchanged: bytes that crossed between columns so far, by (layer that reads, ``"forward"`` or ``"backward"``)

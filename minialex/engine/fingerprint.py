@@ -1,4 +1,4 @@
-"""What a network of somebody's own computes, as one number, to tell whether its file was edited since a training.
+"""A fingerprint of what a user-defined network computes, to tell whether its file was edited after a training.
 
 It is taken from the training step as it is recorded, so that a comment, another name or a rewritten loop that makes the
 same layers changes nothing. Where a step has arithmetic of one's own, of which the record has but the name, the source

@@ -1,4 +1,4 @@
-"""Memory that is not enough: how much a step needs, how much there is, and the batch for which it is enough.
+"""When memory runs out: how much a step needs, how much there is, and the batch size that would fit.
 
 Where the backend does not know that itself, it is tried: two small batches tell what an image needs, and the batch
 that follows is carried out once, without its update, before it is advised.
@@ -31,7 +31,7 @@ COMPILER = 256 << 20  # bytes that are left for what a backend compiles, where t
 def explained(
     error: MemoryError, backend: Backend, plan: Plan, kind: Kind, batch_size: int, bound: Mapping[ArrayName, Array]
 ) -> ResourceError:
-    """The error that a user can act on.
+    """An error that tells the user what to do.
 
     Args:
         error: what was raised; its frames are cleared, since they hold the memory that was not enough

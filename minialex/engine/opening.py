@@ -1,4 +1,4 @@
-"""Opening what is trained or was: the data that a recipe names, a new session, and one with the weights of a run."""
+"""Opening networks and data: the data set that a recipe names, a new session, and a session with a run's weights."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def load_data(recipe: Recipe, part: str = "") -> DataSet:
 
 
 def labelled(recipe: Recipe, data: DataSet) -> DataSet:
-    """The data as it is trained on: with the classes that `labels` gives the training images."""
+    """The data as used in training: with the labels that the field `labels` gives the training images."""
     if recipe.labels == "own":
         return data
     return replace(data, train=with_random_labels(data.train, len(data.class_names), seed=recipe.seed))
 
 
 def prepare(recipe: Recipe, data: DataSet, ranks: int = 1) -> Recipe:
-    """The recipe with what only the data knows: the number of classes.
+    """The recipe completed with what only the data knows: the number of classes.
 
     Args:
         ranks: how many share a batch
@@ -155,7 +155,7 @@ def new_session(recipe: Recipe, data: DataSet, backend: Backend | None = None) -
 def session_of(found: Weights, backend: Backend, devices: str | None) -> Session:
     """A session with a network's weights; `devices` as for `placement_of`.
 
-    On standard error it warns of a network of somebody's own that was edited since the training.
+    It warns on standard error if a user-defined network was edited after its training.
     """
     trained = found.origin.get("network_sha256")
     if trained and trained != fingerprint.of_network(found.recipe):
@@ -174,7 +174,7 @@ def open_session(path: Path, backend: Backend, devices: str | None) -> tuple[Ses
 
 
 def precision_of(recipe: Recipe, asked: str | None) -> str:
-    """The precision that is asked for, else that in which a network was trained.
+    """The requested precision, or else the one in which a network was trained.
 
     Raises:
         ConfigurationError: If there is no such precision, or it does not go with the recipe's dtype.

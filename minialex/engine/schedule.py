@@ -14,7 +14,7 @@ PAPER_BATCH = 128
 
 @dataclass(frozen=True)
 class EpochRates:
-    """What holds during one epoch.
+    """The values that apply during one epoch.
 
     Attributes:
         learning_rate: ε of the weights, before the layers' multiples
@@ -30,12 +30,12 @@ class EpochRates:
 
     @property
     def frozen(self) -> frozenset[str]:
-        """Layers that are not updated at all."""
+        """The layers that are not updated at all."""
         return frozenset(layer for layer, rate in self.layer_rates.items() if rate == 0)
 
 
 def epoch_rates(recipe: Recipe, epoch: int, errors: Sequence[float]) -> EpochRates:
-    """What holds in an epoch.
+    """The values that apply in an epoch.
 
     Args:
         recipe: the run's
@@ -74,7 +74,7 @@ def epoch_rates(recipe: Recipe, epoch: int, errors: Sequence[float]) -> EpochRat
 
 
 def _scaling(recipe: Recipe) -> float:
-    """What rates are multiplied with, by the batch."""
+    """The factor on the learning rates for the batch size."""
     power = {"none": 0.0, "linear": 1.0, "square-root": 0.5}[recipe.rate_scaling]
     return float((recipe.batch_size / PAPER_BATCH) ** power)
 
@@ -92,7 +92,7 @@ def _cuts(errors: Sequence[float], patience: int, min_improvement: float) -> int
 
 
 def parameter_rate(recipe: Recipe, now: EpochRates, layer: str, array: str) -> float:
-    """The learning rate of one of a layer's arrays at a moment.
+    """The current learning rate of one of a layer's arrays.
 
     Biases take `bias_rate_factor` times the weights' rate, or of the rate at the beginning if `bias_rate_fixed`.
     """

@@ -1,4 +1,4 @@
-"""A network with its weights on its devices, ready to be trained or asked."""
+"""A network with its weights on its devices, ready for training or prediction."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def placement_of(backend: Backend, devices: str | None, columns: int) -> Placeme
 
 @dataclass(frozen=True)
 class Feed:
-    """A training step's batch on the devices, with its draws and rates (see `minialex.engine.step.training_step`).
+    """A training step's batch on the devices, with its random draws and rates (`minialex.engine.step.training_step`).
 
     Attributes:
-        arrays: what the step is given, by name
-        batch_size: how many images
+        arrays: the step's inputs, by name
+        batch_size: number of images
         frozen: layers that are not updated
     """
 
@@ -74,7 +74,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What a training step did.
+    """The result of a training step.
 
     Attributes:
         loss: mean cross-entropy of the batch; of one that ranks share, of this one's images
@@ -95,12 +95,12 @@ def mean_loss(losses: Sequence[float]) -> float:
 
 
 class Session:
-    """A network in its place with its weights, their momentum, and the mean image.
+    """A network on its devices, with its weights, their momentum, and the mean image.
 
     Args:
-        recipe: with `classes` set
-        backend, placement: where it lives
-        statistics: of the training set
+        recipe: the recipe, with `classes` set
+        backend, placement: where it runs
+        statistics: statistics of the training set
         weights, momentum: whole layers' arrays (see `join_columns`); None: initial weights, zero momentum
         network: the network, if not the one that the recipe describes
         group: the ranks that share every batch of training
@@ -165,17 +165,17 @@ class Session:
         return getattr(self.backend, "host_bytes", None)
 
     def weights(self) -> dict[str, NDArray[Any]]:
-        """Whole layers' weights and biases, as NumPy arrays of their own."""
+        """The whole layers' weights and biases, as new NumPy arrays."""
         return join_columns({name: self.backend.to_numpy(self.bound[name]) for name in self._names})
 
     def momentum(self) -> dict[str, NDArray[Any]]:
-        """Whole layers' momentum, as NumPy arrays of their own."""
+        """The whole layers' momentum, as new NumPy arrays."""
         return join_columns({name: self.backend.to_numpy(self.bound[name.to("momentum")]) for name in self._names})
 
     def step(
         self, kind: Kind, batch_size: int, frozen: frozenset[str] = frozenset(), layers: tuple[str, ...] = ()
     ) -> CompiledStep:
-        """The step for batches of that size, made once."""
+        """The step for batches of a given size, made once."""
         key = kind, batch_size, frozen, layers
         with self.lock:
             if key not in self._steps:
@@ -275,7 +275,7 @@ class Session:
             return step(feed.arrays)
 
     def finish(self, pending: Mapping[ArrayName, Array]) -> StepOutcome:
-        """Wait for a training step, and fetch what it did."""
+        """Wait for a training step, and fetch its result."""
         to_numpy = self.backend.to_numpy
         skipped = tuple(
             name.to("parameter")
@@ -314,7 +314,7 @@ class Session:
         return total / views, sum(losses) / views
 
     def activations(self, images: NDArray[np.uint8], layers: Sequence[str]) -> dict[str, NDArray[np.floating[Any]]]:
-        """What some layers give for the centre crops of images, by the layer's name.
+        """The activations of some layers for the centre crops of images, by the layers' names.
 
         Args:
             images: uint8 [N,3,S,S]
@@ -339,7 +339,7 @@ class Session:
         return {layer: np.concatenate(p, axis=1) for layer, p in pieces.items()}
 
     def inputs(self, images: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
-        """What the network is given for images [N,3,S,S]: their centre crops less the mean, scaled, [N,3,crop,crop]."""
+        """The network's inputs for images [N,3,S,S]: their centre crops minus the mean, scaled, [N,3,crop,crop]."""
         (centre,) = view_offsets(self.recipe.image_size, self.recipe.crop, 1)
         with self.lock, self._memory("infer", len(images)):
             feed = self.view_feed(images, np.zeros(len(images), np.int64), *centre)
@@ -391,7 +391,7 @@ class Session:
 
     @contextmanager
     def _memory(self, kind: Kind, batch_size: int) -> Iterator[None]:
-        """Turn a lack of memory into an error that says which batch would fit."""
+        """Turn a lack of memory into an error that says which batch size would fit."""
         try:
             yield
         except MemoryError as error:

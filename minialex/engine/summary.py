@@ -1,4 +1,4 @@
-"""What a network is in numbers: shapes, who reads whom, parameters, neurons, multiply-adds, memory."""
+"""A network in numbers: shapes, connections, parameters, neurons, multiply-adds, memory."""
 
 from __future__ import annotations
 

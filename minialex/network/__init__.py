@@ -1,1 +1,1 @@
-"""What the network is: its layers, the paper's table, its parameters, and what varies."""
+"""What the network is: its layers, the paper's table, its parameters, and its variants."""

@@ -1,4 +1,4 @@
-"""The networks: the paper's table, with its numbers. What may be varied is in `minialex.network.variants`."""
+"""The networks: the paper's table, with its numbers. Variants are in `minialex.network.variants`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ ONE_SIDED: Padding = ((0, 3), (0, 3))
 
 
 def around(rows: int) -> Padding:
-    """The same number of zeros on all four sides."""
+    """Padding with the same number of zeros on all four sides."""
     return ((rows, rows), (rows, rows))
 
 
 def he(inputs: int) -> float:
-    """The standard deviation of initial weights that keeps a signal's size through ReLUs (He et al. 2015)."""
+    """The standard deviation of initial weights that preserves a signal's size through ReLUs (He et al. 2015)."""
     return math.sqrt(2 / inputs)
 
 
 def glorot(inputs: int, outputs: int) -> float:
-    """The standard deviation between those that keep a signal's size forward and backward (Glorot, Bengio 2010)."""
+    """The standard deviation between those that preserve a signal's size forward and backward (Glorot, Bengio 2010)."""
     return math.sqrt(2 / (inputs + outputs))
 
 

@@ -1,4 +1,4 @@
-"""A network: layers in a row, and what each of them is when the row is laid out in columns."""
+"""A network: a sequence of layers, and what each of them is when the sequence is laid out in columns."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def _columns(count: int) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """A layer in its place.
+    """A layer at its position in the network.
 
     Attributes:
         layer: the layer
-        columns: how many columns compute it (1 for a layer on the first column)
-        sources: how many columns hold pieces of its input
-        gathers: whether each of its columns needs the pieces of all sources
-        seen: shape, without N, that a column's piece of the layer sees
-        output: shape that it gives
+        columns: number of columns that compute it (1 for a layer on the first column)
+        sources: number of columns that hold parts of its input
+        gathers: whether each of its columns needs the parts of all sources
+        seen: input shape, without N, of a column's part of the layer
+        output: output shape of a column's part, without N
         trained_before: whether a layer before it has parameters, so that its input's gradient is needed
         divided: whether each column has a share of its output; the image, and what no layer has divided yet, is the
             same in all
@@ -47,7 +47,7 @@ class Stage:
 
     @property
     def pieces(self) -> int:
-        """In how many different pieces, one a column, its output lies."""
+        """The number of different parts of its output, one per column."""
         return self.columns if self.divided else 1
 
     @property
@@ -58,12 +58,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Network:
-    """Layers in a row, on images of a given shape [C,H,W]. How many columns it has is said when it is placed.
+    """A sequence of layers for images of a given shape [C,H,W]. The number of columns is chosen when it is placed.
 
-    The row is a tuple; a list is made one.
+    The layers are a tuple; a list is converted into one.
 
     Raises:
-        ConfigurationError: If a shape or a row is none, or holds something else than layers.
+        ConfigurationError: If the shape is no shape, or `layers` contains anything other than layers.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Network:
             Layer.__post_init__(layer)  # a class of somebody's own may have forgotten it
 
     def stages(self, columns: int) -> tuple[Stage, ...]:
-        """Every layer in its place, for so many columns.
+        """Every layer at its position, for a number of columns.
 
         Raises:
             ConfigurationError: If a layer does not fit; the message begins with its name.
@@ -109,7 +109,7 @@ class Network:
         }
 
     def layer(self, name: str) -> Layer:
-        """The layer of that name."""
+        """The layer with that name."""
         for layer in self.layers:
             if layer.name == name:
                 return layer

@@ -1,7 +1,7 @@
-"""Networks of one's own by name: ``mine.py:net``, ``package.module:net``, or what a package announces.
+"""User-defined networks by name: ``mine.py:net``, ``package.module:net``, or one that a package registers.
 
 A network is a `Network`, or a function from a recipe's `NetworkFields` (its crop, classes and columns) to one. A
-package announces one with two lines in its ``pyproject.toml``::
+package registers one with two lines in its ``pyproject.toml``::
 
     [project.entry-points."minialex.networks"]
     leaky = "their_package:network"
@@ -32,15 +32,15 @@ _here: dict[str, Network | Maker] = {}
 
 @cache
 def installed() -> dict[str, EntryPoint]:
-    """The networks that packages announce, by name."""
+    """The networks that packages register, by name."""
     return {point.name: point for point in entry_points(group=NETWORKS)}
 
 
 def load(model: str) -> Network | Maker:
-    """The network, or the function that makes it, of a recipe's field `model`.
+    """The network, or the function that makes it, named by a recipe's field `model`.
 
     Raises:
-        ConfigurationError: If it is not there (any more), or something else.
+        ConfigurationError: If it does not exist (any more), or is something else.
     """
     if model in _here:
         network = _here[model]
@@ -57,10 +57,10 @@ def load(model: str) -> Network | Maker:
 
 
 def build(fields: NetworkFields) -> Network:
-    """The network that a recipe names; its last layer is as wide as there are classes.
+    """The network that a recipe names; its last layer has one output per class.
 
     Raises:
-        ConfigurationError: If it is not there, takes other images than the recipe cuts, or has other outputs.
+        ConfigurationError: If it does not exist, or its input does not fit the crop, or its outputs the classes.
     """
     model = fields.model
     made = load(model)
@@ -91,7 +91,7 @@ def build(fields: NetworkFields) -> Network:
 
 
 def _made(model: str, maker: Maker, fields: NetworkFields) -> Network:
-    """What somebody's function makes; what goes wrong in it is a ConfigurationError with the reason."""
+    """Call a user's function; whatever fails in it becomes a ConfigurationError with the reason."""
     try:
         return maker(fields)
     except MinialexError:
@@ -101,7 +101,7 @@ def _made(model: str, maker: Maker, fields: NetworkFields) -> Network:
 
 
 def name_of(network: Network | Maker | str) -> str:
-    """The text that a recipe keeps for a network: a file is named from the root on, so that it is found from elsewhere.
+    """The text that a recipe stores for a network; paths are absolute, so that it is found from elsewhere.
 
     An object is named after the imported module that holds it, or else for as long as this process lives. A script is
     never named by its file, since whoever opened the run would run the script again.
@@ -124,7 +124,7 @@ def name_of(network: Network | Maker | str) -> str:
 
 
 def changes_for(network: Network | Maker | str) -> dict[str, Any]:
-    """The fields of a recipe that follow from a network: its name and, if it says so, the size of its images.
+    """The recipe fields that follow from a network: its name and, if it states one, the size of its images.
 
     Raises:
         ConfigurationError: See `load`.

@@ -1,4 +1,4 @@
-"""A network's learned arrays: their initial values, and columns' pieces joined into whole layers' arrays and split."""
+"""A network's learned arrays: their initial values, and joining and splitting the columns' parts of a layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK = 1 << 18  # initial values drawn at a time
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """The layer and the array of a state dictionary's name: ``("conv1", "weight")`` of ``"conv1.weight"``."""
+    """The layer and the array in a state dictionary's name: ``("conv1", "weight")`` for ``"conv1.weight"``."""
     layer, _, array = name.rpartition(".")
     return layer, array
 
@@ -52,9 +52,9 @@ def initial_parameters(
 
 
 def join_columns(arrays: Mapping[ArrayName, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Whole layers' arrays, ``"conv1.weight"``, from the columns' pieces, in the order of the columns (axis 0).
+    """Join the columns' parts into whole layers' arrays, ``"conv1.weight"``, in the order of the columns (axis 0).
 
-    This is the form of checkpoints and exports: what grouped convolutions have everywhere else.
+    This is the form of checkpoints and exports, the same that grouped convolutions have elsewhere.
     """
     pieces: dict[str, list[NDArray[Any]]] = {}
     for name, array in arrays.items():
@@ -63,7 +63,7 @@ def join_columns(arrays: Mapping[ArrayName, NDArray[Any]]) -> dict[str, NDArray[
 
 
 def whole_shapes(network: Network, columns: int) -> dict[str, Shape]:
-    """The shape of every whole layer's array, by name: what a checkpoint of this network holds."""
+    """The shape of every whole layer's array, by name, as in a checkpoint of this network."""
     shapes: dict[str, Shape] = {}
     for name, parameter in network.parameters(columns).items():
         rows = shapes[name.whole][0] if name.whole in shapes else 0

@@ -1,4 +1,4 @@
-"""What a recipe may vary about a network: each a function from network to network, and `build`, which does all."""
+"""Variants of a network that a recipe can ask for: functions from network to network, and `build`, which calls them."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def build(fields: NetworkFields) -> Network:
 
 
 def each(network: Network, change: Callable[[Layer], Iterable[Layer]]) -> Network:
-    """A network with some layers, none or several, in the place of each."""
+    """The network with each layer replaced by none, one or several layers."""
     return replace(network, layers=tuple(new for layer in network.layers for new in change(layer)))
 
 
 def blocks(network: Network) -> list[list[Layer]]:
-    """The layers in groups: a convolutional or full layer (or the flattening) and all that follows until the next."""
+    """The layers in groups: a convolutional or fully connected layer (or the flattening) and all up to the next."""
     groups: list[list[Layer]] = []
     for layer in network.layers:
         if isinstance(layer, Conv2d | Linear | Flatten) or not groups:
@@ -65,7 +65,7 @@ def blocks(network: Network) -> list[list[Layer]]:
 
 
 def framed(network: Network, fields: NetworkFields) -> Network:
-    """The size of the crop, and the number of classes."""
+    """Set the size of the crop and the number of classes."""
     *layers, last = network.layers
     if isinstance(last, Linear):
         last = replace(last, features=fields.classes)
@@ -73,7 +73,7 @@ def framed(network: Network, fields: NetworkFields) -> Network:
 
 
 def sized(network: Network, fields: NetworkFields) -> Network:
-    """The sizes: of the crop, of the layers, of their padding, and the number of classes."""
+    """Set the sizes of the crop, the layers and their padding, and the number of classes."""
     names = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
     widths = dict(zip(names, (*fields.kernels, *fields.features, fields.classes), strict=True))
     paddings = {name: around(rows) for name, rows in zip(names[1:5], fields.paddings, strict=True)}
@@ -93,7 +93,7 @@ def sized(network: Network, fields: NetworkFields) -> Network:
 
 
 def with_sixth(network: Network, fields: NetworkFields) -> Network:
-    """The convolutional layer over pool5 of the networks that were trained on 22,000 classes first (section 6)."""
+    """Add the convolutional layer after pool5, as in the networks first trained on 22,000 classes (section 6)."""
     if not fields.conv6:
         return network
     added = [Conv2d("conv6", fields.conv6, 3, padding=around(1), bias=1, sees="all"), ReLU("relu_conv6")]
@@ -102,7 +102,7 @@ def with_sixth(network: Network, fields: NetworkFields) -> Network:
 
 
 def connected(network: Network, fields: NetworkFields) -> Network:
-    """Where columns read each other (section 3.2): as in the paper, never before the last layer, or everywhere."""
+    """Set where columns read each other (section 3.2): as in the paper, only in the last layer, or everywhere."""
     last, everywhere = network.layers[-1].name, fields.connect == "everywhere"
 
     def change(layer: Layer) -> list[Layer]:
@@ -113,7 +113,7 @@ def connected(network: Network, fields: NetworkFields) -> Network:
 
 
 def norm_constants(fields: NetworkFields) -> dict[str, Any]:
-    """Of a normalisation (section 3.3): its constants, and which channels it sees."""
+    """The constants of a normalisation (section 3.3), and which channels it sees."""
     return {
         "size": fields.norm_size,
         "k": fields.norm_k,
@@ -125,7 +125,7 @@ def norm_constants(fields: NetworkFields) -> dict[str, Any]:
 
 
 def normalised(network: Network, fields: NetworkFields) -> Network:
-    """Which layers are normalised (section 3.3), how, and where: after ReLU, before the first, after pooling."""
+    """Set which layers are normalised (section 3.3), how, and where: after ReLU, before the first, after pooling."""
     layers: list[Layer] = []
     for convolution, *block in blocks(network):
         norms: list[Layer] = []
@@ -145,7 +145,7 @@ def normalised(network: Network, fields: NetworkFields) -> Network:
 
 
 def renormalised(network: Network, fields: NetworkFields) -> Network:
-    """The normalisations that a network has, where they are: those of `norm_layers`, with the fields' constants."""
+    """Keep a network's own normalisations where they are: those of `norm_layers`, with the fields' constants."""
 
     def change(layer: Layer) -> list[Layer]:
         if not isinstance(layer, LocalResponseNorm):
@@ -157,7 +157,7 @@ def renormalised(network: Network, fields: NetworkFields) -> Network:
 
 
 def pooled(network: Network, fields: NetworkFields) -> Network:
-    """The windows of pooling (section 3.4)."""
+    """Set the pooling windows (section 3.4)."""
     windows: dict[str, Any] = {
         "size": fields.pool_size,
         "stride": fields.pool_stride,
@@ -168,7 +168,7 @@ def pooled(network: Network, fields: NetworkFields) -> Network:
 
 
 def with_neurons(network: Network, fields: NetworkFields) -> Network:
-    """The non-linearity (section 3.1)."""
+    """Set the activation function (section 3.1)."""
 
     def change(layer: Layer) -> list[Layer]:
         return [Tanh(layer.name.replace("relu", "tanh")) if isinstance(layer, ReLU) else layer]
@@ -177,7 +177,7 @@ def with_neurons(network: Network, fields: NetworkFields) -> Network:
 
 
 def with_dropout(network: Network, fields: NetworkFields) -> Network:
-    """Dropout (section 4.2): its rate, how it is scaled, and whether it comes after or before the full layer."""
+    """Set dropout (section 4.2): its rate, its scaling, and whether it comes before or after the layer."""
     settings: dict[str, Any] = {"rate": fields.dropout, "mode": fields.dropout_mode}
     layers: list[Layer] = []
     for block in blocks(network):
@@ -198,7 +198,7 @@ def shortened(network: Network, fields: NetworkFields) -> Network:
 
 
 def initialised(network: Network, fields: NetworkFields) -> Network:
-    """The weights and biases that training begins with (section 5)."""
+    """Set the initial weights and biases (section 5)."""
     stds = {"conv1": fields.std, "conv2": fields.std, "fc6": fields.std_full, "fc7": fields.std_full, "fc8": fields.std}
     last = network.layers[-1].name
 

@@ -1,1 +1,1 @@
-"""Training: the loop, its guards, and beginning from other weights."""
+"""Training: the loop, its guards, and starting from existing weights."""

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere (a notebook has its own)."""
+"""What a person sees during a run: a bar on a terminal, plain lines elsewhere (a notebook has its own display)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEASURED_SECONDS, MEASURED_STEPS = 5.0, 20  # the first steps end when either is
 
 
 class TrainingDisplay(Listener):
-    """Loss, error, images a second and the time left; one line an epoch remains."""
+    """Shows loss, error, images per second and the time left; one line per epoch remains."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -35,11 +35,11 @@ class TrainingDisplay(Listener):
         self.meter.progress.stop()
 
     def say(self, text: str, style: str | None = None) -> None:
-        """A line that remains."""
+        """Print a line that remains."""
         say(self.console, text, style)
 
     def tell(self, what: str, done: int, total: int | None, note: str = "", unit: str = "steps") -> None:
-        """How far something is."""
+        """Show the progress of something."""
         self.meter.tell(what, done, total, note, unit)
 
     def begin(self, session: Session, data: DataSet, steps_per_epoch: int, step: int) -> None:
@@ -76,7 +76,7 @@ class TrainingDisplay(Listener):
         self.tell(f"epoch {epoch + 1}/{self.epochs}", done + 1, self.steps_per_epoch, words)
 
     def estimate(self, step: int) -> None:
-        """Say once, from the first steps but the very first, how long a long run would take here."""
+        """Estimate once how long a long run will take, from its first steps without the very first."""
         now = time.monotonic()
         if self.after_first is None:
             self.after_first = now

@@ -1,4 +1,4 @@
-"""Starting from another network's weights: what is taken from it, what is drawn anew, and why (paper, section 6).
+"""Starting from another network's weights: what is copied from it, what is drawn again, and why (paper, section 6).
 
 The paper's best networks were trained on 22,000 classes first and then "fine-tuned" on ILSVRC-2012. Taken are whole
 layers, by name, where every array has the same shape; the last layer only if the classes are the same too. What
@@ -35,7 +35,7 @@ SAME_FUNCTION = (
 
 @dataclass(frozen=True)
 class Start:
-    """What training begins with.
+    """What training starts from.
 
     Attributes:
         weights: whole layers' arrays, complete
@@ -58,7 +58,7 @@ class Start:
     same_seed: bool
 
     def warnings(self) -> list[str]:
-        """What a person should know before the run goes on."""
+        """Warnings that the user should see before training starts."""
         found = []
         if self.different:
             found.append(f"the network differs from that of {self.source}: {'; '.join(self.different)}")
@@ -70,7 +70,7 @@ class Start:
         return found
 
     def words(self) -> str:
-        """One line for people."""
+        """A one-line description."""
         drawn = ", ".join(f"{layer} ({reason})" for layer, reason in self.drawn.items())
         mean = "its mean image" if self.mean is not None else "not its mean image"
         return f"begins with {', '.join(self.taken)} and {mean} of {self.source}; drawn anew: {drawn or 'nothing'}"
@@ -148,7 +148,7 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
 
 
 def _misfit(layer: str, shapes: Mapping[str, tuple[int, ...]], tensors: weights.Arrays) -> str:
-    """Why a layer's arrays cannot be taken; empty if they can."""
+    """Why a layer's arrays cannot be copied; empty if they can."""
     for name, shape in shapes.items():
         if name.partition(".")[0] == layer:
             if name not in tensors:
@@ -180,7 +180,7 @@ def remember(folder: Path, start: Start) -> None:
 
 
 def facts(folder: Path) -> dict[str, Any] | None:
-    """What ``init.json`` says; None if the run began by itself."""
+    """The content of ``init.json``; None if the run did not start from another network."""
     path = folder / FACTS
     if not path.is_file():
         return None

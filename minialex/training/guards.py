@@ -1,6 +1,6 @@
-"""Guards that beginners need: a loss that stays at chance, units that are dead, a rate that diverges, NaN.
+"""Guards that help beginners: a loss that stays at chance, dead units, a rate that diverges, NaN.
 
-Each says what is seen, the likely cause, and the field of the recipe to change.
+Each reports what was observed, the likely cause, and the recipe field to change.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WINDOW = 50  # steps that are averaged
 
 @dataclass
 class LossGuard:
-    """Watches the training loss; `see` returns a warning the first time that there is cause for one."""
+    """Watches the training loss; `see` returns a warning the first time there is reason for one."""
 
     recipe: Recipe
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -35,7 +35,7 @@ class LossGuard:
     warned: set[str] = field(default_factory=set)
 
     def see(self, loss: float) -> str | None:
-        """One more training step's loss."""
+        """Take the loss of one more training step."""
         self.steps += 1
         self.recent.append(loss)
         if len(self.recent) < WINDOW:

@@ -1,4 +1,4 @@
-"""Telling somebody who may have gone: a pipe's reader that ended, a terminal that was closed, a log on a full disk."""
+"""Output to readers that may be gone: a pipe's reader that ended, a closed terminal, a log on a full disk."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from minialex.errors import MinialexError
 
 
 class Listener:
-    """What training tells while it goes on; every method may be overridden, none does anything here."""
+    """The events that training reports; every method may be overridden, and does nothing here."""
 
     def __enter__(self) -> Listener:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Training is over, or has failed."""
+        """Training has ended, or has failed."""
 
     def begin(self, session: Session, data: DataSet, steps_per_epoch: int, step: int) -> None:
-        """Training starts, or goes on, at `step`."""
+        """Training starts or continues at `step`."""
 
     def preparing(self, what: str, done: int, total: int, unit: str) -> None:
-        """The backend does something before it can compute: see `minialex.backend.hearing.Tell`."""
+        """The backend prepares something before it can compute: see `minialex.backend.hearing.Tell`."""
 
     def stepped(self, step: int, loss: float, top1: float, rate: float) -> None:
         """A step is done: its loss and the fraction of its batch that was right."""
 
     def validating(self, done: int, images: int) -> None:
-        """So many validation images are done."""
+        """The number of validation images done so far."""
 
     def recorded(self, record: Mapping[str, Any]) -> None:
-        """A record of the metrics, of some steps or of an epoch's validation."""
+        """A new record in the metrics, of some steps or of an epoch's validation."""
 
     def note(self, message: str) -> None:
-        """What the run begins with, where that is not random weights."""
+        """What the run starts from, if not from random weights."""
 
     def warning(self, message: str) -> None:
-        """A guard, or resuming, has something to say."""
+        """A warning from a guard, or from resuming."""
 
 
 class Unfailing(Listener):
@@ -88,7 +88,7 @@ class Unfailing(Listener):
 
 
 def reached(tell: Callable[[], object]) -> bool:
-    """Tell somebody something, and say whether that was possible; if not, standard output goes nowhere from now on."""
+    """Report something, and return whether that was possible; if not, standard output is discarded from now on."""
     try:
         tell()
     except MinialexError:

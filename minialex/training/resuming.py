@@ -1,4 +1,4 @@
-"""Going on with a run: what must be as it was when it began, and what may change.
+"""Resuming a run: what must be as it was when it began, and what may change.
 
 A run goes on to the same bits only with the same images, network and numbers. So its recipe, its images and a network
 of somebody's own are compared with what it began with; where any of them differs nothing is written.
@@ -46,7 +46,7 @@ def compare_recipes(folder: Path, before: Recipe, now: Recipe) -> None:
 
 
 def compare(folder: Path, known: RunData, recipe: Recipe, data: DataSet, now: Mapping[str, str]) -> str:
-    """Refuse other images, or a network that was edited.
+    """Refuse different images, or a network that was edited.
 
     Args:
         known: what the run remembers

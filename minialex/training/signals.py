@@ -1,4 +1,4 @@
-"""Stopping a run politely: the first signal asks, the trainer finishes its step, saves and leaves."""
+"""Stopping a run gracefully: at the first signal the trainer finishes its step, saves and ends."""
 
 from __future__ import annotations
 

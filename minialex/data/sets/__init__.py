@@ -1,1 +1,1 @@
-"""Data sets in the formats that their users have."""
+"""Data sets, in the formats in which users have them."""

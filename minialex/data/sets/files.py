@@ -1,4 +1,4 @@
-"""The files of named data sets: where they are looked for, and how they are opened."""
+"""The files of named data sets: where to look for them, and how to open them."""
 
 from __future__ import annotations
 

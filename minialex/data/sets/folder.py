@@ -1,4 +1,4 @@
-"""Images that lie as files, a folder or a list of them, decoded when they are read.
+"""Images stored as files, in a folder or a list, decoded when they are read.
 
 `minialex.data.sets.layout` and `lists` say what is where, `minialex.data.images` what becomes of an image. Looking
 through the folder opens nothing; `checked` then reads every image once, before a run begins, names all that cannot be

@@ -1,4 +1,4 @@
-"""Layers: one small module a kind. The cost, softmax cross-entropy, is applied by `minialex.engine.columns`."""
+"""Layers: one small module per kind. The loss, softmax cross-entropy, is applied by `minialex.engine.columns`."""
 
 from minialex.network.layers.array_layer import ArrayLayer as ArrayLayer
 from minialex.network.layers.conv2d import Conv2d as Conv2d

@@ -1,4 +1,4 @@
-"""A layer with arithmetic of its own: two methods on plain arrays, which become an operation of every backend."""
+"""A layer with its own arithmetic: two methods on plain arrays, which become an operation of every backend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from minialex.network.layers.layer import Context, Layer, Parameters, Shape
 
 @dataclass(frozen=True)
 class ArrayLayer(Layer):
-    """The base of layers that compute with an array namespace `xp` (`numpy`; `cupy` on a GPU).
+    """The base class of layers that compute with an array namespace `xp` (`numpy`; `cupy` on a GPU).
 
     A class that derives from it is a frozen dataclass and writes two methods::
 

@@ -13,7 +13,7 @@ from minialex.network.layers.layer import Context, Layer, Parameters, is_finite
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """In training each unit is silent with probability `rate`. Any shape -> the same.
+    """In training each unit is set to zero with probability `rate`. Any shape -> the same.
 
     ``mode="paper"`` scales by 1 − rate when not training, as in 2012; ``"inverted"`` scales by 1/(1 − rate) in
     training instead. The mask is a function of the layer's name, the seed, the step, the image and the unit's
@@ -36,7 +36,7 @@ class Dropout(Layer):
 
     @property
     def factor(self) -> float:
-        """What the units that are not dropped are multiplied with in training."""
+        """The factor on the units that are kept, in training."""
         return 1.0 if self.mode == "paper" else 1 / (1 - self.rate)
 
     def backward(

@@ -1,4 +1,4 @@
-"""From maps to one row of features, before the first fully connected layer."""
+"""From feature maps to one row of features, before the first fully connected layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a layer is: hyper-parameters, the shape it gives, and which operations it calls, forward and backward."""
+"""What a layer: hyper-parameters, an output shape, and the operations it calls, forward and backward."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Parameters = Mapping[str, Array]
 
 
 def is_whole(value: object, least: int) -> bool:
-    """Whether a value is a whole number, and not below the least."""
+    """Whether a value is a whole number, and at least the given minimum."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
 
 
@@ -31,14 +31,14 @@ def is_finite(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Context:
-    """What a layer must know about the moment and the place in which it runs.
+    """What a layer must know about the step and the column in which it runs.
 
     Attributes:
         training: whether dropout draws masks
-        seed: of the run, for the random streams
-        step: of the run (in a recorded program a `Symbol`)
+        seed: the run's seed, for the random streams
+        step: the run's step (in a recorded program a `Symbol`)
         first_sample: index of the batch's first image in the whole batch, when a batch is split
-        column, columns: which column this is, and how many compute this layer
+        column, columns: the number of this column, and of all columns that compute this layer
         need_dx: whether the gradient of the input is wanted (the first layer's is not)
     """
 
@@ -51,18 +51,18 @@ class Context:
     need_dx: bool = True
 
     def stream(self, name: str, first_element: int) -> Stream:
-        """The random stream of a purpose at this step, from an element of the whole sample on."""
+        """The random stream of a purpose at this step, starting at an element of the whole sample."""
         return Stream(self.seed, purpose(name), self.step, self.first_sample, first_element)
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One array of a layer, in one column: it is kept from step to step, and saved with the run.
+    """One array of a layer in one column; it is kept from step to step, and saved with the run.
 
     Attributes:
-        shape: of this column's piece
+        shape: shape of this column's part
         std: standard deviation of its initial values (0: none are drawn)
-        constant: what is added to them
+        constant: added to them
         first_element: index of the piece's first element in the whole layer's array (columns one after another)
         learned: whether it follows its gradient by the recipe's rate, momentum and weight decay. State that is not
             learned (a running mean) changes in training by what `Layer.backward` returns for it, which is taken off it
@@ -81,11 +81,11 @@ class Layer:
     """A frozen dataclass of hyper-parameters. Widths are those of the whole layer; each column has its share.
 
     Attributes:
-        name: of this layer in its network; its random streams and its parameters are named after it
-        sees: what a column's piece of the layer reads: its ``"own"`` column's output of the layer before, or that of
+        name: the layer's name in its network; its random streams and parameters are named after it
+        sees: what a column's part of the layer reads: its ``"own"`` column's output of the layer before, or that of
             ``"all"`` columns, which the executor (`minialex.engine.columns`) gathers
-        on: where it is computed: in ``"each"`` column, or whole on the ``"first"`` one, as the 2012 network's last
-            layer is
+        on: where it is computed: in ``"each"`` column, or entirely on the ``"first"`` one, like the 2012 network's last
+            layer
     """
 
     divides: ClassVar[bool] = False
@@ -96,7 +96,7 @@ class Layer:
     on: Literal["each", "first"] = field(default="each", kw_only=True)
 
     def __post_init__(self) -> None:
-        """Check the fields; a layer with fields of its own calls this first, and then the methods below.
+        """Check the fields; a layer with its own fields calls this first, and then the methods below.
 
         Raises:
             ConfigurationError: Naming the layer and the field.
@@ -128,28 +128,28 @@ class Layer:
         self.expect(name, getattr(self, name) in words, " or ".join(f"'{word}'" for word in words))
 
     def output_shape(self, shape: Shape, columns: int) -> Shape:
-        """Shape (without N) that a column's piece gives for the input shape that it sees; here the same.
+        """The output shape (without N) of a column's part, for the input shape that it sees; here the same shape.
 
         Raises:
-            ConfigurationError: If the input does not fit, or the layer cannot be divided into so many columns.
+            ConfigurationError: If the input does not fit, or the layer cannot be divided into that many columns.
         """
         return shape
 
     def window(self, axis: int) -> tuple[int, int, int] | None:
-        """What one place of the output reads of the input along an axis (0: rows, 1: columns).
+        """What one position of the output reads of the input along an axis (0: rows, 1: columns).
 
         Returns:
-            How many places, how far apart those of neighbouring outputs begin, and how many of the first output's lie
-            before the input; here its own place alone. None: the whole input.
+            How many positions, the distance between those of neighbouring outputs, and how many of the first output's
+            are before the input; here its own position alone. None: the whole input.
         """
         return 1, 1, 0
 
     def parameters(self, shape: Shape, column: int, columns: int) -> dict[str, Parameter]:
-        """The arrays that a column's piece learns or keeps, by their names within the layer; here none."""
+        """The arrays that a column's part learns or keeps, by their names within the layer; here none."""
         return {}
 
     def multiply_adds(self, shape: Shape, columns: int) -> int:
-        """Multiplications with addition of a column's piece in one image's forward pass (products alone)."""
+        """Multiply-adds of a column's part in the forward pass of one image (matrix products and convolutions only)."""
         return 0
 
     def share(self, width: int, columns: int) -> int:
@@ -173,10 +173,10 @@ class Layer:
 
 @contextmanager
 def blamed(layer: Layer, method: str) -> Iterator[None]:
-    """Say which layer's method failed, if it is somebody's own.
+    """Say which layer's method failed, if the layer is user-defined.
 
     Raises:
-        ConfigurationError: In the place of whatever it raised.
+        ConfigurationError: Instead of whatever it raised.
     """
     try:
         yield

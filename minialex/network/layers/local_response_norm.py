@@ -34,7 +34,7 @@ class LocalResponseNorm(Layer):
 
     @property
     def coefficient(self) -> float:
-        """What multiplies the sum of squares."""
+        """The factor on the sum of squares."""
         return self.alpha / self.size if self.alpha_over_n else self.alpha
 
     def output_shape(self, shape: Shape, columns: int) -> Shape:

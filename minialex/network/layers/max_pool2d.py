@@ -16,7 +16,7 @@ from minialex.network.layers.layer import Context, Layer, Parameters, Shape
 class MaxPool2d(Layer):
     """The largest value of each window of `size` × `size`, `stride` apart. Input [C,H,W] -> [C,P,Q].
 
-    With `ceil` the last windows may hang over the edge; `ties` says which of equal maxima gets the gradient.
+    With `ceil` the last windows may extend over the edge; `ties` says which of several equal maxima gets the gradient.
     """
 
     size: int = 3

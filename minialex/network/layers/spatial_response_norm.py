@@ -1,4 +1,4 @@
-"""Normalisation over neighbouring places: in the 2012 program's second layer, not in the paper."""
+"""Normalisation over neighbouring positions: in the 2012 program's second layer, not in the paper."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minialex.network.layers.layer import Context, Layer, Parameters
 
 @dataclass(frozen=True)
 class SpatialResponseNorm(Layer):
-    """x / (k + α/size² Σ x²)^β over a square of `size` × `size` places of the same channel. [C,H,W] -> the same."""
+    """x / (k + α/size² Σ x²)^β over a square of `size` × `size` positions of the same channel. [C,H,W] -> the same."""
 
     size: int = 5
     k: float = 1.0
@@ -26,7 +26,7 @@ class SpatialResponseNorm(Layer):
 
     @property
     def coefficient(self) -> float:
-        """What multiplies the sum of squares."""
+        """The factor on the sum of squares."""
         return self.alpha / self.size**2
 
     def window(self, axis: int) -> tuple[int, int, int]:

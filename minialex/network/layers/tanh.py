@@ -1,4 +1,4 @@
-"""Saturating units, which section 3.1 of the paper compares ReLU with."""
+"""Saturating units, with which section 3.1 of the paper compares ReLU."""
 
 from __future__ import annotations
 
