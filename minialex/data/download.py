@@ -74,7 +74,7 @@ def fetch(
 
     Args:
         name: ``cifar10`` or ``fashion-mnist``
-        folder: the parent folder; None is $MINIALEX_DATA or ~/.cache/minialex. The files go into a sub-folder called
+        folder: the parent folder; None is $MINIALEX_DATA or ~/.cache/minialex. The files go into its sub-folder `name`.
         progress: called after every block
 
     Returns:

@@ -1,4 +1,4 @@
-"""What an evaluation says beyond its errors: each class by itself, and whether the probabilities can be believed."""
+"""What an evaluation shows beyond its errors: each class separately, and whether the probabilities can be trusted."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ BINS = 15  # as in Guo et al. 2017
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class.
+    """The scores of one class.
 
     Attributes:
-        label: its number
-        images: how many were evaluated
-        top1_error, top5_error: fractions of them
-        probability: mean probability that they were given for this class
-        taken_for: the class that most of the wrong ones were taken for; None if none was wrong
-        taken: how many of them
+        label: the class's number
+        images: number of images evaluated
+        top1_error, top5_error: as fractions of them
+        probability: mean probability given to this class for them
+        taken_for: the class that most of the wrong ones were mistaken for; None if none was wrong
+        taken: the number of those
     """
 
     label: int
@@ -81,7 +81,7 @@ class Calibration:
 
     @property
     def overconfidence(self) -> float:
-        """Mean confidence minus accuracy: positive where the network believes itself too much."""
+        """Mean confidence minus accuracy: positive if the network is overconfident."""
         return self._mean(self.confidence - self.accuracy)
 
     def _mean(self, gaps: NDArray[np.float64]) -> float:

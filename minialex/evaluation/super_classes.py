@@ -1,4 +1,4 @@
-"""Errors within a super-class: how many of a network's mistakes stay among its class's relatives.
+"""Errors within a super-class: how many of a network's mistakes stay among related classes.
 
 The paper shows that wrong labels look plausible (section 6.1: only other cats for the leopard). Counted: of the images
 whose most probable class is not their own, those whose most probable class is of the same super-class, beside what

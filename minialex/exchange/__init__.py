@@ -1,1 +1,1 @@
-"""To and from other programs: PyTorch, torchvision, Caffe and ONNX. Foreign files are data here, never programs."""
+"""Exchange with other programs: PyTorch, torchvision, Caffe and ONNX. Their files are data, and never executed."""

@@ -1,4 +1,4 @@
-"""The model card: one page of Markdown beside every exported file, for whoever finds it there."""
+"""The model card: one page of Markdown beside every exported file, for whoever finds that file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other programs put before and into the names of tensors, removed.
+"""Removes what other programs put before and into the names of tensors.
 
 A model inside another (``model.``, as Lightning has it) puts its own name before all of its tensors' names; wrappers
 (several devices, a compiled module) put theirs anywhere: ``features.module.0.weight`` is what PyTorch's own example of

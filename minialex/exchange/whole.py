@@ -1,4 +1,4 @@
-"""A network as one row of whole layers, its columns as groups: the form that other programs run.
+"""A network as one sequence of whole layers, with its columns as groups: the form that other programs run.
 
 Two columns that read only themselves are one grouped convolution; a layer that reads all columns is an ordinary one.
 Both exporters, ONNX and PyTorch, walk this row, so that what a column is, is decided once.

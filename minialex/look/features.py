@@ -1,6 +1,6 @@
-"""Activations of a layer for a whole data set, in files: as NumPy or Parquet, in memory that does not grow with it.
+"""Activations of a layer for a whole data set, in NumPy or Parquet files, with memory that does not grow with the set.
 
-A folder of features holds ``_features.json``, which says what they are of, and
+A folder of features contains ``_features.json``, which describes them, and
 
 - as ``npy``: ``features.npy`` [N,C,H,W] or [N,D] (``np.load(…, mmap_mode="r")``) and ``labels.npy`` int64 [N];
 - as ``parquet``: ``part-00000000.parquet`` and so on, named after their first image, with the columns ``image`` and
@@ -8,7 +8,7 @@ A folder of features holds ``_features.json``, which says what they are of, and
   DuckDB read the folder as one table.
 
 ``_features.json`` also counts the images done. It is written after the rows are on the disk, so that a run that was
-killed goes on behind the last of them, and gives the same bytes (Parquet: the same rows) as one that was not.
+killed continues after the last of them, and gives the same bytes (Parquet: the same rows) as one that was not.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ BLOCK_SECONDS = 60.0  # or as many as come in this time
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of features is of.
+    """What a folder of features contains.
 
     Attributes:
         form: ``"npy"`` or ``"parquet"``
-        network: `fingerprint` of the network that gave them
+        network: `fingerprint` of the network that computed them
         layer, shape, dtype: the layer's name, and what it gives for one image
         data, split: the data set as recipes name it, and ``"train"`` or ``"validation"``
-        images: how many, N
+        images: number of images, N
         labels: SHA-256 of their labels, by which another selection of images is noticed
         content: SHA-256 of pixels, see `content`, by which other images with the same labels are noticed
-        class_names: what labels mean
+        class_names: the meaning of the labels
         done: images whose rows are on the disk
     """
 
@@ -84,7 +84,7 @@ class Manifest:
 
     @property
     def header(self) -> bytes:
-        """What ``features.npy`` begins with."""
+        """The header of ``features.npy``."""
         return _npy_header((self.images, *self.shape), self.dtype)
 
     def difference(self, other: Manifest) -> str | None:
@@ -143,7 +143,7 @@ def manifest_of(session: Session, split: Split, layer: str, data: str, part: str
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read what a folder of features says of itself.
+    """Read the manifest of a folder of features.
 
     Raises:
         DataError: If it is missing or damaged.
@@ -174,11 +174,11 @@ def read_manifest(folder: Path) -> Manifest:
 
 @dataclass(frozen=True)
 class Features:
-    """Features that were read back.
+    """Features read from a folder.
 
     Attributes:
-        folder: where they are
-        manifest: what they are of
+        folder: their folder
+        manifest: their manifest
         values: [N,…] of the manifest's shape and dtype, mapped from the disk, not loaded
         labels: int64 [N]
     """
@@ -294,14 +294,14 @@ def write_features(
     progress: Callable[[int], None] = lambda done: None,
     stop: Callable[[], object] = lambda: False,
 ) -> Manifest:
-    """Write a layer's activations for the centre crops of a split, or go on where an earlier call was stopped.
+    """Write a layer's activations for the centre crops of a split, or continue where an earlier call was stopped.
 
     Args:
         folder: made if it is missing
         manifest: from `manifest_of` the same session and split
         batch_size: images at a time
         progress: called with the number of images done, those of earlier calls among them
-        stop: asked after each batch; where it says yes, what there is is written, and this returns
+        stop: called after each batch; if it returns true, what has been computed is written, and this returns
 
     Returns:
         The manifest with what is `done` now.

@@ -1,6 +1,6 @@
-"""What a network's own gradients say of an image: how an answer leans on its pixels, and what a unit would like to see.
+"""What a network's gradients say about an image: which pixels an answer depends on, and what excites a unit most.
 
-Both go back through the layers as training does, one layer further, to the image; weights stay as they are.
+Both run the backward pass of training, one layer further, to the image; the weights do not change.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Saliency:
-    """How a class's logit leans on each number of an image (Simonyan, Vedaldi and Zisserman 2013).
+    """How a class's logit depends on each number of an image (Simonyan, Vedaldi and Zisserman 2013).
 
     Attributes:
         label: the class that is watched
         probability: its probability
-        gradient: float [3,crop,crop], of the class's logit along what the network is given
+        gradient: float [3,crop,crop], gradient of the class's logit with respect to the network's input
     """
 
     label: int
@@ -49,7 +49,7 @@ class Saliency:
 
 
 def saliency(session: Session, image: NDArray[np.uint8], label: int | None = None) -> Saliency:
-    """The gradient of a class's logit along an image's centre crop: one pass forward, one back.
+    """The gradient of a class's logit with respect to an image's centre crop: one forward and one backward pass.
 
     Args:
         image: uint8 [3,S,S]
@@ -69,10 +69,10 @@ def saliency(session: Session, image: NDArray[np.uint8], label: int | None = Non
 
 @dataclass(frozen=True)
 class Maximised:
-    """Images that were made to excite units: activation maximisation (Erhan and others 2009).
+    """Images made to excite units: activation maximisation (Erhan and others 2009).
 
     Attributes:
-        layer: its name
+        layer: the layer's name
         units: numbers of the units U in the whole layer
         images: uint8 [U,3,crop,crop]
         before, after: float [U], their activations for the mean image with a little noise, and for `images`
@@ -103,14 +103,14 @@ def maximise(
     steps: int = 100,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Maximised:
-    """Climb the gradient of units, from the mean image: all of them at once, an image each.
+    """Gradient ascent on the activations of units, from the mean image: all at once, with one image for each.
 
     After every step the image is smoothed a little, fades a little towards the mean and stays within what pixels can
     be; without that, specks win that no photograph has.
 
     Args:
         units: numbers of channels, watched in the middle of their map, or of neurons
-        steps: how many
+        steps: number of steps
         progress: called with the number of steps done
 
     Raises:

@@ -1,4 +1,4 @@
-"""Colour in the first layer's kernels, and whether the columns differ in it: figure 3 of the paper in numbers.
+"""Colour in the first layer's kernels, and whether the columns differ in it: figure 3 of the paper, in numbers.
 
 The paper: the kernels on one GPU are largely colour-agnostic, those on the other largely colour-specific, in every
 run. How much of a kernel is colour is a number here, and whether columns differ more than chance is a test.
@@ -22,7 +22,7 @@ _BLOCK = 1000  # permutations drawn at a time
 
 
 def colour_energies(kernels: Float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The squared weights of each kernel, and what of them is colour.
+    """The sum of squared weights of each kernel, and the part of it that is colour.
 
     A kernel w [3,R,S] is the sum of a grey one (the mean over red, green and blue at each place) and the rest, which
     is orthogonal to it: ‖w‖² = 3‖grey‖² + ‖rest‖².
@@ -44,7 +44,7 @@ def colour_energies(kernels: Float) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 
 def colour_selectivity(kernels: Float) -> NDArray[np.float64]:
-    """The share of each kernel's squared weights that is colour, float64 [K].
+    """The fraction of each kernel's squared weights that is colour, float64 [K].
 
     0 is a kernel that grey images excite as much as coloured ones, 1 one that answers to differences of colour
     alone; independent random weights have 2/3 on average. A kernel of zeros has none: NaN.

@@ -1,4 +1,4 @@
-"""What an answer depends on: parts of the image that are covered, and where in the image the object stands.
+"""What an answer depends on: which parts of the image are visible, and where in the image the object is.
 
 Covered and uncovered places show the mean image of the training set, which the network sees as zeros (if the recipe
 subtracts the mean pixel by pixel): nothing rather than something grey.
@@ -23,7 +23,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Occlusion:
-    """How an answer falls when parts of the image are covered (Zeiler and Fergus 2013).
+    """How the probability of an answer falls when parts of the image are covered (Zeiler and Fergus 2013).
 
     Attributes:
         label: the class that is watched
@@ -99,13 +99,13 @@ def occlusion(
 
 
 def occlusion_squares(session: Session, size: int | None, stride: int | None) -> int:
-    """How many squares `occlusion` covers."""
+    """The number of squares that `occlusion` covers."""
     return len(_offsets(session, size, stride)[0]) ** 2
 
 
 @dataclass(frozen=True)
 class Translation:
-    """How answers change as the image's content is moved: what the paper's figure 4 claims of off-centre objects.
+    """How answers change when the image's content is shifted: the paper's claim about off-centre objects (figure 4).
 
     Attributes:
         shifts: int64 [P], pixels down (and to the right)
@@ -137,7 +137,7 @@ def translation(
     batch_size: int = 100,
     progress: Progress = lambda done: None,
 ) -> Translation:
-    """Move images about in front of the network and ask for their class each time.
+    """Shift images in front of the network and compute the probability of their class each time.
 
     Args:
         images: uint8 [N,3,S,S]

@@ -1,4 +1,4 @@
-"""What a unit answers to: the part of the image that it sees, and the images that excite it most."""
+"""What a unit responds to: the part of the image that it sees, and the images that excite it most."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from minialex.network.network import Network
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Which rows, or columns, of the network's input a place of a layer's maps can see.
+    """The rows, or columns, of the network's input that a position in a layer's maps can see.
 
     Attributes:
-        size: how many
-        stride: how far apart those of neighbouring places begin
-        start: the first of place 0; negative where it begins outside of the image
+        size: their number
+        stride: the distance between the first ones of neighbouring positions
+        start: the first one of position 0; negative if it begins outside the image
     """
 
     size: int
@@ -32,13 +32,13 @@ class ReceptiveField:
     start: int
 
     def of(self, place: int, length: int) -> tuple[int, int]:
-        """The part of an input of `length` rows that a place sees: its first row, and the one after its last."""
+        """The part of an input of `length` rows that a position sees: its first row, and the one after its last."""
         begin = self.start + place * self.stride
         return max(begin, 0), min(begin + self.size, length)
 
 
 def receptive_field(network: Network, layer: str) -> tuple[ReceptiveField, ReceptiveField] | None:
-    """The receptive fields of a layer's places, along rows and along columns; None if each sees the whole image.
+    """The receptive fields of a layer's positions, along rows and along columns; None if each sees the whole image.
 
     Raises:
         ConfigurationError: If the network has no such layer.
@@ -63,7 +63,7 @@ def receptive_field(network: Network, layer: str) -> tuple[ReceptiveField, Recep
 
 @dataclass(frozen=True)
 class Excitation:
-    """The images that excite the units of a layer most. A unit of a convolution is a channel, at its best place.
+    """The images that excite the units of a layer most. A unit of a convolution is a channel, at its best position.
 
     Attributes:
         layer: its name
@@ -133,7 +133,7 @@ def excite(
 
 
 def output_shape(session: Session, layer: str) -> Shape:
-    """What a layer gives for one image, in all columns together: (C, H, W) or (D,).
+    """The shape of a layer's output for one image, over all columns: (C, H, W) or (D,).
 
     Raises:
         ConfigurationError: If the network has no such layer.
@@ -145,5 +145,5 @@ def output_shape(session: Session, layer: str) -> Shape:
 
 
 def units_of(session: Session, layer: str) -> int:
-    """How many channels, or neurons, a layer has in all columns together; raises as `output_shape`."""
+    """The number of channels, or neurons, of a layer over all columns; raises the same errors as `output_shape`."""
     return output_shape(session, layer)[0]

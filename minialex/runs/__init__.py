@@ -1,1 +1,1 @@
-"""What is on disk of a run, and trained weights by themselves."""
+"""What a run stores on disk, and files of trained weights."""

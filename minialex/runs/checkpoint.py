@@ -1,4 +1,4 @@
-"""Checkpoints: what a run needs to continue bit for bit, on disk so that no kill and no fault can spoil it.
+"""Checkpoints: what a run needs to continue bit for bit, stored so that no kill and no fault can damage it.
 
 A checkpoint is a folder, ``step-00001234``, of four files: ``weights.safetensors``, ``momentum.safetensors``,
 ``state.json``, and ``manifest.json`` with the size and the SHA-256 of the other three. It is written under a
@@ -43,7 +43,7 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read and verified."""
+    """A checkpoint that has been read and verified."""
 
     path: Path  # its folder
     step: int  # number of update steps done
@@ -80,11 +80,11 @@ def save(
     time may save to a folder, which the lock of a run sees to.
 
     Args:
-        folder: of the checkpoints; made if it is missing
+        folder: the folder of the checkpoints; made if it is missing
         step: number of update steps done; a checkpoint of the same step that is there already is replaced
         weights, momentum: parameters and their velocities
         state: JSON values
-        keep: how many checkpoints, at least 2: the new one and the one before it. Older ones are removed after the new
+        keep: number of checkpoints, at least 2: the new one and the one before it. Older ones are removed after the new
             one is complete, except the best.
         best: whether this is the best so far
 
@@ -261,7 +261,7 @@ def check_against(
     Args:
         expected: the shapes of the network's
         what: where the tensors come from, for the message
-        dtype: what they must have; if None, float32 or float64
+        dtype: the dtype they must have; if None, float32 or float64
 
     Raises:
         CheckpointError: naming the tensor that is missing, extra, of another shape or dtype, or not finite
@@ -296,7 +296,7 @@ def latest(folder: str | os.PathLike[str], warn: Warn = to_standard_error) -> Ch
     """Read the newest checkpoint that verifies.
 
     Args:
-        warn: told about each newer one that is damaged or gone
+        warn: called for each newer one that is damaged or gone
 
     Returns:
         None only if no checkpoint was ever completed here.

@@ -1,4 +1,4 @@
-"""A run is a folder: recipe, what it remembers of its data, metrics, checkpoints, a log, pictures and a report.
+"""A run is a folder: recipe, facts about its data, metrics, checkpoints, a log, pictures and a report.
 
 The data's name, its classes, the mean image and the colour covariance are in ``data.json`` and ``data.safetensors``:
 evaluation and prediction need them long after the data itself may have gone. ``data.json`` also says by which version
@@ -98,7 +98,7 @@ class Run:
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str]) -> Run:
-        """Take up a run that exists. Call `drop_metrics_after` before the first new record.
+        """Open an existing run to continue it. Call `drop_metrics_after` before the first new record.
 
         Raises:
             ConfigurationError: there is no run, or another process works on it (it is named), or it may not be written
@@ -111,7 +111,7 @@ class Run:
         return cls(path, None)
 
     def write_recipe(self, recipe: str) -> None:
-        """Put another recipe, as TOML text, in the place of the one that the run went by until now."""
+        """Replace the run's recipe by another one, as TOML text."""
         sums.write(self.paths.folder, {RECIPE: recipe.encode()})
 
     def append(self, record: Mapping[str, object]) -> None:
@@ -229,7 +229,7 @@ class Follower:
 
 
 class RunPaths:
-    """Where the parts of a run are; nothing is read, written or checked."""
+    """The paths of a run's parts; nothing is read, written or checked."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
@@ -275,7 +275,7 @@ def _parsed(line: bytes) -> Record | None:
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run remembers of its data."""
+    """What a run stores about its data."""
 
     name: str
     class_names: tuple[str, ...]

@@ -1,9 +1,9 @@
-"""Trained networks by themselves: one safetensors file with everything that evaluation and fine-tuning need.
+"""Weights files: one safetensors file with everything that evaluation and fine-tuning need.
 
 A weights file holds the whole layers' arrays, ``conv1.weight`` and so on, the mean image ``data.mean`` and the colour
 covariance ``data.covariance`` of the training set, and in its metadata the recipe as TOML, the names of the classes
-and where the weights come from. It is written by ``minialex export`` and ``minialex import``; whoever reads
-safetensors reads it. `find` takes the same from a run folder or a checkpoint.
+and where the weights come from. It is written by ``minialex export`` and ``minialex import``; any program that reads
+safetensors can read it. `find` takes the same from a run folder or a checkpoint.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def write(path: Path, weights: Weights) -> None:
 
 
 def read(path: Path) -> Weights:
-    """Read a weights file, from whomever.
+    """Read a weights file, even from an untrusted source.
 
     Raises:
         CheckpointError: If it is missing, damaged, of another kind, or its arrays are not those of its recipe; the

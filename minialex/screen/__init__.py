@@ -1,1 +1,1 @@
-"""What a person sees in a terminal: one console, one progress bar, one table writer, one formatter of numbers."""
+"""What a person sees in a terminal: one console, one progress bar, one table writer, one number formatter."""

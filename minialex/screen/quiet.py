@@ -1,4 +1,4 @@
-"""Other libraries print nothing of their own in the programs of this package."""
+"""Keeps other libraries from printing their own messages in the programs of this package."""
 
 from __future__ import annotations
 

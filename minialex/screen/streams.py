@@ -1,4 +1,4 @@
-"""What the program's lines on standard output and standard error go through, whatever they hold and whoever reads."""
+"""The streams behind standard output and standard error, whatever is written and whoever reads."""
 
 from __future__ import annotations
 

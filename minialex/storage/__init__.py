@@ -1,1 +1,1 @@
-"""Files that no kill and no fault can tear."""
+"""Writing files so that no kill and no fault leaves them half written."""

@@ -1,4 +1,4 @@
-"""The only place that writes the files of a run, so that nothing at a final name is ever torn.
+"""The only place that writes the files of a run, so that no file with a final name is ever half written.
 
 A file is written under a temporary name in its own folder, synced to the disk, closed and renamed; then the
 folder is synced, since a rename that is not synced can be lost with the power. A folder that holds several files
