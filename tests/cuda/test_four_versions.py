@@ -64,7 +64,7 @@ def test_the_pages_table_is_what_was_counted(four_versions: Any) -> None:
     entries = [table[f"lesson, {name}"] for name in four_versions.NAMES]
     assert rows == [(f"{round(entry['per_value']):,}", str(entry["registers"])) for entry in entries]
     first, last = rows[0][0], rows[-1][0]
-    assert f"takes {first} instructions a number in\nthe first version and {last} in the last" in text
+    assert f"takes {first} instructions per number in\nthe first version and {last} in the last" in text
     fast = [f"{round(table[name]['per_value']):,}" for name in ("norm5_pool_bfloat16", "norm5_pool_backward_bfloat16")]
     told = re.findall(r"[\d,]*\d", text.split("norm_pool_words.py`: ")[1].split("Two more")[0])
     assert told == fast
