@@ -110,7 +110,7 @@ def test_a_backend_without_the_method_says_so():
     class Small:
         name = "small"
 
-    with pytest.raises(ConfigurationError, match=r"the small backend runs .* alone, and 'leaky' is none"):
+    with pytest.raises(ConfigurationError, match=r"the small backend runs only .*, and 'leaky' is not one"):
         leaky()(Small(), None, slope=0.1)
 
 

@@ -34,7 +34,7 @@ def test_the_statements_that_set_a_variable_in_order_without_loops_and_remarks()
 
 @pytest.mark.parametrize("name", ["example.value", "example.nothing", "nothing", "nothing.total", "pytest.x", "return"])
 def test_what_is_not_there_is_said(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="there is nothing of that name"):
+    with pytest.raises(ConfigurationError, match="nothing has that name"):
         source(f"{__name__}.{name}")
 
 

@@ -319,7 +319,7 @@ def test_a_source_that_went_away_makes_no_empty_store(tmp_path):
     with pytest.raises(Stopped):
         prepare.prepare(photos, tmp_path / "s", size=SIZE, workers=1, stop=lambda: True)
     photos.rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="is not there any more"):
+    with pytest.raises(DataError, match="is no longer there"):
         prepare.prepare(photos, tmp_path / "s", size=SIZE, workers=1)
 
 

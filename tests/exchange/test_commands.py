@@ -202,7 +202,7 @@ def test_nothing_is_overwritten_unasked(
         (["import", "plain.pt", "x.safetensors", "--recipe", "shapes"], 4, "expected a tensor 'mean'"),
         (["import", "plain.pt", "x.safetensors", "--mean", "m.npy"], 2, "--mean is for a caffemodel"),
         (["import", "ours.safetensors", "x.safetensors"], 2, "already a weights file of minialex"),
-        (["import", "text.onnx", "x.safetensors"], 2, "import the file that it was made of"),
+        (["import", "text.onnx", "x.safetensors"], 2, "import the file that it was made from"),
         (["evaluate", "text.pth"], 4, "first `minialex import"),
         (["evaluate", "{run}", "ours.safetensors"], 2, "has other classes"),
         (["predict", "text.safetensors", "x.png"], 4, "text.safetensors"),

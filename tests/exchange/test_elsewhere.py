@@ -327,7 +327,7 @@ def test_a_training_script_s_checkpoint(tmp_path: Path, torch: Any, zipped_: boo
     out = tmp_path / "w.safetensors"
     assert run(["import", str(tmp_path / "x.pth"), str(out), "--recipe", recipe]) == 0
     said = capsys.readouterr().out
-    for words in ("'args' (argparse.Namespace)", "nothing of it was run", "'module.' and '_orig_mod.'"):
+    for words in ("'args' (argparse.Namespace)", "none of it was executed", "'module.' and '_orig_mod.'"):
         assert words in said
     read = safetensors.read(out)
     for name in tensors.keys() - {"mean"}:

@@ -179,12 +179,12 @@ def test_features_of_other_images_or_layers_are_refused(make_session, split, tmp
     other.images[17, 0, 3, 3] ^= 1  # one pixel of one image
     relabelled = ArraySplit(split.read(np.arange(40)), np.roll(split.labels, 1))
     cases = (
-        (split, made(session, split, "fc6"), "another layer .relu7, not fc6"),
-        (fewer, made(session, fewer), "another number of images .40, not 30"),
+        (split, made(session, split, "fc6"), "a different layer .relu7, not fc6"),
+        (fewer, made(session, fewer), "a different number of images .40, not 30"),
         (relabelled, made(session, relabelled), "other images"),
         (other, made(session, other), "other images"),
-        (split, made(session, split, form="parquet"), "another format"),
-        (split, dataclasses.replace(made(session, split), split="train"), "another split"),
+        (split, made(session, split, form="parquet"), "a different format"),
+        (split, dataclasses.replace(made(session, split), split="train"), "a different split"),
     )
     for part, manifest, message in cases:
         with pytest.raises(ConfigurationError, match=message):

@@ -119,5 +119,5 @@ def test_translation_refuses_what_it_cannot_use(make_session, shapes, options) -
 
 
 def test_steps_that_fall_together_are_refused(make_session, shapes) -> None:
-    with pytest.raises(ConfigurationError, match="fall together"):
+    with pytest.raises(ConfigurationError, match="coincide"):
         translation(make_session(), shapes.validation.read(np.arange(1)), reach=0.1, steps=9)

@@ -94,7 +94,7 @@ def test_an_object_is_named_after_its_module_or_for_as_long_as_the_session_lives
         ({"model": "mine_net.py:wrong"}, "made a list, expected a Network"),
         ({"model": "mine_net.py:MINE"}, "has no 'MINE'"),
         ({"model": "mine_net.py:Network"}, "is a type, expected a Network or a function"),
-        ({"model": "gone.py:net"}, "there is no such file"),
+        ({"model": "gone.py:net"}, "no such file in "),
         ({"model": "mine_net:maker", "layer_rates": {"fc8": 0.0}}, "recipe field 'layer_rates': no layer 'fc8'"),
     ],
 )

@@ -108,4 +108,4 @@ def test_a_file_that_is_gone_is_named_with_one_code(write: Write, capfd: pytest.
     for words in (["evaluate", "run"], ["train", "--resume", "run"], ["export", "run", "x.safetensors"]):
         capfd.readouterr()
         assert cli.run(words) == 4, words
-        assert f"there is no such file (in {path.parent})" in capfd.readouterr().err
+        assert f"no such file in {path.parent}" in capfd.readouterr().err

@@ -153,7 +153,7 @@ def test_failures_are_counted_by_what_they_are() -> None:
     [
         (["--each", "nowhere"], "'nowhere' is no folder"),
         (["--each", "empty"], "no submission in 'empty'"),
-        (["--each", "empty", "x.py"], "one of the three"),
+        (["--each", "empty", "x.py"], "give one of these"),
         (["x.py", "--csv", "a.csv"], "--csv is for a class"),
         (["--each", "empty", "--format", "gradescope"], "--format is for one submission"),
         (["x.py", "--format", "gradescop", "--json", "a"], "Did you mean 'gradescope'?"),

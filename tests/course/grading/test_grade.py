@@ -340,7 +340,7 @@ TWO = "class A:\n    def relu(self, x): ...\n\nclass B:\n    def relu(self, x): 
         (("numpy", "--only", "rellu"), "the protocol has no operation 'rellu'. Did you mean 'relu'?"),
         (("minialex_numpy:Nothing",), "minialex_numpy has no class 'Nothing'"),
         (("./two.py",), "several classes have operations (A, B)"),
-        (("numpy", "--new", "folder"), "one of the three"),
+        (("numpy", "--new", "folder"), "give one of these"),
     ],
 )
 def test_usage_errors(grade: Any, options: tuple[str, ...], words: str) -> None:

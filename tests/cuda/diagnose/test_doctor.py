@@ -191,7 +191,7 @@ def test_unlike_cards(sources: Make, fakes: Any) -> None:
 
     report = examine(None, "0,1", steps=1, sources=sources(driver=lambda: Unlike(fakes.Library())), quick=True)
     assert report.works
-    assert "are unlike" in found(report)["two devices"].found
+    assert "are different" in found(report)["two devices"].found
     assert report.outcomes[-1].against == "an undisturbed run"
 
 
