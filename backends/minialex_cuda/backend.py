@@ -1,4 +1,4 @@
-"""The CUDA backend: devices, what moves arrays, and the operations of `minialex_cuda.ops`, checked, as methods."""
+"""The CUDA backend: devices, moving arrays, and the operations of `minialex_cuda.ops` as checked methods."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ logarithm one of 2⁻²²; the kit's bound allows 8 u, and β·u·|ln scale| mor
 
 @final
 class CudaBackend:
-    """NVIDIA GPUs, by CuPy and Numba CUDA: float32 and float64.
+    """NVIDIA GPUs, through CuPy and Numba CUDA: float32 and float64.
 
-    Everything that is asked for is done later, in order, on one stream of each device; `to_numpy` and `synchronize`
-    wait. Results are the same bits every time.
+    All operations are asynchronous and run in order on one stream of each device; `to_numpy` and `synchronize`
+    wait for them. Results have the same bits every time.
 
     Args:
         precision: what the operands of float32 matrix products are rounded to: ``"float32"``, ``"tf32"`` or
@@ -57,8 +57,8 @@ class CudaBackend:
             ones
 
     Raises:
-        ConfigurationError: If there is no such precision, here or at all.
-        BackendUnavailable: If CuPy, Numba CUDA, a driver or a device is missing or too old; says which, and what to do.
+        ConfigurationError: If there is no such precision, or the device lacks it.
+        BackendUnavailable: If CuPy, Numba CUDA, a driver or a device is missing or too old, with what to do.
     """
 
     name = "cuda"
@@ -84,7 +84,7 @@ class CudaBackend:
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """``cuda:0`` and so on, as CUDA numbers them."""
+        """The devices ``cuda:0`` and so on, as CUDA numbers them."""
         return self.runtime.devices
 
     @property
@@ -105,15 +105,15 @@ class CudaBackend:
 
     @classmethod
     def diagnose(cls, asked: bool) -> Diagnosis:
-        """What there is of a driver, of GPUs and of packages; see `minialex.backend.findings`."""
+        """What driver, GPUs and packages there are; see `minialex.backend.findings`."""
         return Diagnosis(asked)
 
     def joules(self, device: str) -> float | None:
-        """Joules that a card has taken since its driver was loaded; None where it does not count."""
+        """Joules that a card has used since its driver was loaded; None if it does not count them."""
         return energy.joules(int(device.partition(":")[2]))
 
     def place(self, device: str) -> EagerPlace:
-        """Where the operations of a device work.
+        """The place (device and stream) in which a device's operations run.
 
         Raises:
             ConfigurationError: If there is no such device.
@@ -126,14 +126,14 @@ class CudaBackend:
     # ---- movers -------------------------------------------------------------------------------------------------
 
     def to_device(self, array: Any, device: str) -> CudaArray:
-        """A NumPy array, copied to a device."""
+        """Copy a NumPy array to a device."""
         self.place(device)
         return self._arrivals[device].bring(np.ascontiguousarray(array).reshape(np.shape(array)))
 
     def host_bytes(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Page-locked memory of the host, uint8: what lies there is sent from there, without a copy.
+        """Page-locked memory of the host, uint8, from which arrays are sent without another copy.
 
-        Once `to_device` was given it, nobody may change it. What nobody holds any more is given again.
+        Once it has been passed to `to_device`, it must not change. Memory that is no longer referenced is reused.
         """
         return self.runtime.host_bytes(math.prod(shape)).reshape(shape)
 
@@ -175,7 +175,7 @@ class CudaBackend:
         return made
 
     def synchronize(self, device: str) -> None:
-        """Wait until all that was asked of a device is done."""
+        """Wait until all work on a device is done."""
         self.runtime.synchronize(self.place(device).stream)
         self.runtime.synchronize(self._arrivals[device].stream)
 
@@ -184,7 +184,7 @@ class CudaBackend:
         return self.runtime.in_use(self.place(device).device) - self._arrivals[device].idle_bytes
 
     def apply(self, function: Function, *args: Any, **kwargs: Any) -> Any:
-        """An operation of somebody's own: CuPy's, on the device's stream (NumPy's, on pretend devices)."""
+        """Run a user-defined operation in CuPy, on the device's stream (in NumPy, on pretend devices)."""
         on = self.place(_device(function.name, args, kwargs))
         function.rule(*args, **kwargs)
         on.arrive(*args)
@@ -198,7 +198,7 @@ class CudaBackend:
         return tuple(results) if isinstance(made, tuple) else results[0]
 
     def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
-        """The step with its memory planned, its columns on streams of their own, and fused kernels."""
+        """Compile a step: planned memory, a stream for each column, and fused kernels."""
         if can_compile(program):
             return Step(self._places, self._workspace, program, bindings)
         if own := layers_with_own(program):

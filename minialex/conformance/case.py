@@ -1,4 +1,4 @@
-"""One call of one operation, with NumPy arrays in the place of a backend's own; and the same call on the reference."""
+"""One call of one operation, with NumPy arrays instead of a backend's own; and the same call on the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of what somebody adds: a registered operation, and a layer."""
+"""Checks for user-defined operations and layers."""
 
 from __future__ import annotations
 

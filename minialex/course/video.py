@@ -1,4 +1,4 @@
-"""Moving shapes, and two ways to show a film to a network: frames as channels, and the mean over frames.
+"""Moving shapes, and two ways to show a video to a network: frames as channels, and the mean over frames.
 
 ``python -m minialex.course.video`` trains the library's small network on clips of three grey frames and asks it two
 questions: *what* is it (ten figures), and *which way* does it go (right, left, down, up). A clip is shown in two ways:

@@ -1,4 +1,4 @@
-"""What backends know of devices of their own, and the rates of those; needs nothing but NumPy."""
+"""What backends know about their own devices, and the rates of those; needs only NumPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two devices: copies between them, and a network whose columns live on them, held to the same on one device.
+"""Two devices: copies between them, and a network with a column on each, compared with the same network on one.
 
 Where columns live must change no number. So a network is trained for some steps with its columns on both devices, on
 the first one alone, and by the reference; the first two must agree bit for bit, the third within a bound. Then for

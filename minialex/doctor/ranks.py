@@ -1,4 +1,4 @@
-"""Whether several processes find each other through MPI, and how fast they add up; ``python -m`` this is one of two."""
+"""Whether several processes find each other through MPI, and how fast they sum; ``python -m`` this is one of two."""
 
 from __future__ import annotations
 

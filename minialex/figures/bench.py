@@ -1,4 +1,4 @@
-"""What ``minialex bench`` shows: a table and a picture, both of the same `Timings`."""
+"""What ``minialex bench`` shows: a table and a picture of the same `Timings`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``minialex plan`` shows of many devices: the arithmetic of `minialex.speed.scaling` as tables and sentences."""
+"""What ``minialex plan`` shows for many devices: the arithmetic of `minialex.speed.scaling` as tables and sentences."""
 
 from __future__ import annotations
 

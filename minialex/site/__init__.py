@@ -1,4 +1,4 @@
-"""What the library generates for its site: figures, tables and listings that the pages include."""
+"""What the library generates for its site: figures, tables and listings for the pages."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""``python -m minialex.site``: everything of the site that is generated, into ``docs/made`` of the source tree.
+"""``python -m minialex.site``: writes all generated parts of the site into ``docs/made`` of the source tree.
 
 With ``--build FOLDER`` the whole site goes into that folder (what ``minialex docs`` calls).
 """

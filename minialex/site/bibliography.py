@@ -1,4 +1,4 @@
-"""The page of the works cited, ``bibliography.toml``, and how a page cites one.
+"""The page of works cited, from ``bibliography.toml``, and how a page cites one.
 
 A citation is a link to the work's anchor whose text is the work's label, everywhere the same:
 ``[He and others 2015](../made/bibliography.md#he-2015)``.
@@ -85,7 +85,7 @@ def page() -> str:
             f"{f'. Cited in: {places}' if places else ''}.\n"
         )
     return (
-        "# Works cited\n\nEvery work that these pages name in brackets, with a link that lasts where there is one. "
+        "# Works cited\n\nEvery work that these pages cite, with a stable link where there is one. "
         "“The paper” is always Krizhevsky, Sutskever, Hinton 2012; “the program” is the one of which the Computer "
         "History Museum has published the source.\n\n" + "\n".join(lines)
     )

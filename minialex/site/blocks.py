@@ -1,4 +1,4 @@
-"""The programs in a page: what a reader can run is run, in the page's order, and what it prints is compared.
+"""The programs in a page: everything that a reader can run is run, in order, and its output is compared.
 
 In a page of Markdown, blocks of ``bash`` and ``python`` are run one after another in an empty folder: Python keeps its
 names from block to block, as in a session. A block of ``text`` directly after one of them is what it prints; ``…``

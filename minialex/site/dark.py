@@ -1,4 +1,4 @@
-"""Pictures of charts for a dark page: the ground transparent, ink light in its own hue, photographs as they are.
+"""Chart pictures for dark pages: transparent background, light ink in its own hue, photographs unchanged.
 
 Charts of notebooks and studies are PNG on white. In a dark page each is replaced with its twin ``NAME.dark.png``, which
 is made here: what is not white becomes opaque in proportion, and its lightness is turned over. What is drawn densely, a

@@ -1,4 +1,4 @@
-"""The pages of the site that nobody writes: made of the program, the recipes, the records and the notebooks."""
+"""The generated pages of the site, made from the program, the recipes, the records and the notebooks."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ def command_line() -> str:
 
     root: Any = typer.main.get_command(app)
     lines = [
-        "# Command line\n\nMade from the program: `minialex COMMAND --help` says the same.\n\nExit codes: 0 all right; "
+        "# Command line\n\nMade from the program: `minialex COMMAND --help` says the same.\n\nExit codes: 0 success; "
         "2 wrong usage or configuration; 3 data; 4 checkpoint or weights; 5 numbers that are not finite; 6 memory, "
-        "disk or device; 75 stopped by SIGTERM, safe to run again; 130 Ctrl-C. Who stops reading the output (`| head`) "
-        "stops nothing; an output that cannot be written ends with 6, but for `train`, which goes on and says so.\n\n"
-        "Names and texts from files are shown with control characters written out (`\\x1b`). `minialex "
+        "disk or device; 75 stopped by SIGTERM, safe to run again; 130 Ctrl-C. If the reader of the output stops "
+        "(`| head`), nothing else stops; output that cannot be written ends with 6, except in `train`, which continues "
+        "and says so.\n\n"
+        "Names and texts from files are shown with control characters escaped (`\\x1b`). `minialex "
         "--install-completion` lets the shell complete commands, options and recipes.\n"
     ]
     for name, command in sorted(root.commands.items()):
@@ -92,9 +93,9 @@ def recipes() -> str:
         "# Recipes\n\nA recipe is a TOML file (UTF-8) of four tables, and may begin with `base`, the name of another. "
         "Every field can be given on the command line: `--learning-rate 0.02`. Numbers in brackets are the paper's "
         "sections.\n",
-        "Where a field is given more than once, the option counts; else the recipe file; else its base; else the "
-        "paper's value. Without `--recipe` the data chooses: the recipe of its name (shapes, cifar10, fashion-mnist), "
-        "alexnet-2012 for a prepared store, else small. `--resume` takes the run's own.\n",
+        "An option overrides the recipe file, the file overrides its base, and the base overrides the paper's values. "
+        "Without `--recipe` the data decides: the recipe of the same name (shapes, cifar10, fashion-mnist), "
+        "alexnet-2012 for a prepared store, otherwise small. `--resume` uses the run's own recipe.\n",
     ]
     for table in ("network", "training", "images", "place"):
         rows = []
@@ -103,7 +104,7 @@ def recipes() -> str:
                 choices = f" ({', '.join(info.metadata['choices'])})" if info.metadata["choices"] else ""
                 rows.append([f"`{name}`", f"`{getattr(base, name)}`", cell(info.metadata["doc"] + choices)])
         lines += [f"## {table.capitalize()}\n", markdown(["field", "the paper's value", "meaning"], rows)]
-    lines += ["## The recipes of the package\n"]
+    lines += ["## The built-in recipes\n"]
     for name in recipe.built_in():
         different = recipe.load(name).differences(base)
         said = ", ".join(f"`{field}`" for field in different) or "the paper's values in every field"
@@ -120,8 +121,8 @@ def differences() -> str:
     head = ["", "about", "the paper", "the 2012 program", "fields", "note"]
     return (
         f"{WIDE}# Where the paper and the 2012 program differ\n\nThe original program was published by the Computer "
-        "History Museum in 2025. It and the paper do not say the same everywhere; what is open is a field of "
-        "the recipe here. `minialex differences` prints this table; the recipe `code145` follows the program.\n\n"
+        "History Museum in 2025. It differs from the paper in places; each open choice is a recipe "
+        "field here. `minialex differences` prints this table; the recipe `code145` follows the program.\n\n"
         + markdown(head, rows)
     )
 

@@ -1,4 +1,4 @@
-"""A recorded run of the paper's network for the home page: what its live part shows until somebody presses the button.
+"""A recorded run of the paper's network for the home page: its live part shows this until the button is pressed.
 
 ``python -m minialex.site.recorded`` computes it anew, in some ten seconds and with a gigabyte of memory, and writes
 ``docs/assets/live/recorded.json``: for each layer a picture of each column's numbers, as small JPEGs.

@@ -1,4 +1,4 @@
-"""A deck of slides a chapter, made of the chapter: its sections, drawings and programs, in one HTML file each.
+"""A deck of slides for each chapter, made from its sections, drawings and programs, as one HTML file.
 
 ``python -m minialex.site.slides FOLDER [--only 04-relu,12-depth]`` writes ``FOLDER/04-relu.html`` and so on. A file
 needs nothing beside it but the folder ``katex``, for formulas. Arrow keys turn the slides, ``n`` shows the text of the

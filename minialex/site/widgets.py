@@ -1,4 +1,4 @@
-"""What the site's live parts are fed with: JSON for the light ones, and minialex as a pure wheel for Pyodide."""
+"""The data of the site's live parts: JSON for the light ones, and minialex as a pure wheel for Pyodide."""
 
 from __future__ import annotations
 

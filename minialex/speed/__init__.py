@@ -1,1 +1,1 @@
-"""How long things take, and how long they must take at least."""
+"""How long things take, and the least time that they can take."""

@@ -1,4 +1,4 @@
-"""Where the time of a step goes: the step as a whole, every layer in every phase, and the floor beside each.
+"""Where the time of a step goes: the whole step, every layer in every phase, and the floor of each.
 
 This module only measures. `minialex.speed.roofline` has the floors' arithmetic, `minialex.speed.peaks` the machine's
 peak, `minialex.figures.bench` the table and the picture. Images and labels are random numbers; the learning rate is

@@ -1,4 +1,4 @@
-"""The energy of a training: watts as makers state them times hours, and what the machine counts, where it does.
+"""The energy of a training: the makers' watts times hours, and what the machine counts, if it does.
 
 Counted is what whole processors and cards take, whatever else runs on them: by Linux for processors (RAPL, in
 ``/sys/class/powercap``, which many systems let only root read), by a backend for its devices, if it can.

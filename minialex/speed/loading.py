@@ -1,4 +1,4 @@
-"""How fast a data set feeds training: the loader alone, as training uses it, with nothing done to the images."""
+"""How fast a data set can feed training: the loader alone, as training uses it, with nothing done to the images."""
 
 from __future__ import annotations
 

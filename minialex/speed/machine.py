@@ -1,4 +1,4 @@
-"""Which machine and which versions figures were recorded with."""
+"""The machine and the versions with which figures were recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training step must cost at least on GPUs, and what the two columns must exchange: shapes and rates.
+"""The least time of a training step on GPUs, and what the two columns must exchange, from shapes and rates.
 
 The floor of a layer is the longer of two times: its multiply-adds at the rate of the machine's matrix product, and
 the bytes that must move once through its memory (`minialex.speed.roofline` counts both, and says what it supposes).

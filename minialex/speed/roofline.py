@@ -1,4 +1,4 @@
-"""The roofline: how long each part of a step takes at least, counted from the recorded step.
+"""The roofline: the least time of each part of a step, counted from the recorded step.
 
 A part is a layer in one phase (forward, backward, update, …), all its columns together. Its floor is the larger of two
 times, since a processor computes while memory moves:

@@ -1,4 +1,4 @@
-"""Ablations: what each innovation of the paper is worth, measured with several seeds and honest words.
+"""Ablations: what each innovation of the paper is worth, measured with several seeds and stated honestly.
 
 A study is a small TOML file (`minialex.studies.study`); its runs are ordinary run folders; its outcome is a short
 JSON file from which the table, the words and the picture are made, here, in the notebooks and on the site.

@@ -1,4 +1,4 @@
-"""The search for learning rates at work: which runs it still needs, and what it found (`minialex.studies.search`)."""
+"""Running the search for learning rates: which runs it still needs, and what it found (`minialex.studies.search`)."""
 
 from __future__ import annotations
 

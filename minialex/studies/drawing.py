@@ -1,4 +1,4 @@
-"""The picture of an outcome: a point a seed, the mean with its interval, the paper's effect; figure 1 for ReLU."""
+"""The picture of an outcome: one point per seed, the mean with its interval, the paper's effect; figure 1 for ReLU."""
 
 from __future__ import annotations
 

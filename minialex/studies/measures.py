@@ -1,4 +1,4 @@
-"""What is measured of a finished run."""
+"""What is measured in a finished run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study's finished runs give: one number an arm and seed, and everything needed to make them again."""
+"""The outcome of a study's finished runs: one number per arm and seed, and everything needed to reproduce them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training what a study lacks: runs in processes of their own, several at once, stopped and resumed at will."""
+"""Training what a study lacks: runs in separate processes, several at once, stopped and resumed at will."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Place:
 
     Attributes:
         out: folder of the runs
-        data: place of the data set (``cifar10:PLACE`` without the name), or empty
+        data: path of the data set (``cifar10:PATH`` without the name), or empty
         devices: a placement for each of several runs at once; empty: the backend's first device
     """
 

@@ -1,4 +1,4 @@
-"""The search for an arm's learning rate, and when a comparison may rest on it.
+"""The search for an arm's learning rate, and when a comparison may rely on it.
 
 Every arm is trained at full length with two seeds or more, none of which is compared, at rates a factor of two apart,
 until the best rate has a worse neighbour on both sides. A rate at the edge of what was tried is not a choice: the next

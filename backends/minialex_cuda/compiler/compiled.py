@@ -1,4 +1,4 @@
-"""`compile_step`: a recorded step with planned memory, its columns on streams of their own, and fused kernels.
+"""`compile_step`: a recorded step with planned memory, a stream for each column, and fused kernels.
 
 On one device the whole step is captured as a CUDA graph at its second call, and replayed from then on. What changes
 from step to step lies on the device: batches are copied to where the graph reads them, learning rates and the step's
@@ -28,7 +28,7 @@ from minialex_cuda.runtime.protocol import Event, Runtime
 
 
 class OutOfMemory(MemoryError):
-    """A step that does not fit.
+    """A step that does not fit into memory.
 
     Attributes:
         fits: how many images would, as far as that is known; 0 if not even one

@@ -1,4 +1,4 @@
-"""Neighbouring operations of a recorded step as one, where nobody else needs what is between them.
+"""Fuses neighbouring operations of a recorded step where nothing else needs the values between them.
 
 `fuse` looks at who reads what, not at layers: a convolution or full layer whose only reader is a ReLU; a normalisation
 that is only pooled, together with both gradients and the ReLU's before them; a ReLU's gradient that only a convolution

@@ -1,4 +1,4 @@
-"""Maps with the channels last, throughout a step: `channels_last` goes over a program that `fusion` has been over.
+"""Keeps maps with the channels last throughout a step: `channels_last` rewrites a program after `fusion`.
 
 Operations that have a form in words of four channels (`minialex_cuda.ops.words`) get it; where others read or make
 maps, they are brought there and back. The rows of full layers [N,D] are maps of one place, [N,1,1,D]. In bfloat16 both

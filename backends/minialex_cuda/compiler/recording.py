@@ -1,4 +1,4 @@
-"""Operations as they are written down for a compiled step: what is asked of the runtime, and which arrays it needs.
+"""Operations as recorded for a compiled step: the calls of the runtime, and the arrays that they need.
 
 A recorded array is an object without memory. A compiled step gives it its memory later, and other memory when its
 workspace moves; the work, which knows the object, follows.

@@ -1,4 +1,4 @@
-"""A step's schedule as data: which operation goes to which stream, what waits for what, and where results lie.
+"""A step's schedule as data: which operation runs on which stream, what waits for what, and where results are stored.
 
 Every column has a stream of its own on its device, and another for what is copied to it from other devices. Within a
 stream work is done in order; between streams the order is kept by events, and this module finds out which are needed:

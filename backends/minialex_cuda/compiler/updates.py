@@ -1,4 +1,4 @@
-"""The update of all parameters of a column at once: what `sgd_update` does to each, in one launch.
+"""The update of all parameters of a column in one launch: `sgd_update` for each of them.
 
 Weights and momentum are brought into one block of memory, and gradients lie in a step's workspace. So a parameter is
 three offsets, and a table of them, written once, tells every thread where its numbers are.

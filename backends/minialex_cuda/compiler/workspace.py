@@ -1,4 +1,4 @@
-"""What all compiled steps of a backend share: one runs at a time, so each may use all memory and all streams."""
+"""What all compiled steps of a backend share: only one runs at a time, so each may use all memory and all streams."""
 
 from __future__ import annotations
 

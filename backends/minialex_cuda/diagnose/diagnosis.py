@@ -1,4 +1,4 @@
-"""What there is of a driver, of GPUs and of packages, for ``minialex doctor`` and for the backend itself."""
+"""What driver, GPUs and packages there are, for ``minialex doctor`` and for the backend itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NVIDIA's driver, asked through its own C library: what CuPy and Numba load too, so its answer is the one that counts.
+"""NVIDIA's driver, queried through its own C library, which CuPy and Numba load too: its answer is the one that counts.
 
 Nothing need be installed for this (no CuPy, no bindings), no context is made on a device, and ``CUDA_VISIBLE_DEVICES``
 holds, so that device 0 here is device 0 of the backend.

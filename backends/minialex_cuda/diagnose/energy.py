@@ -1,4 +1,4 @@
-"""The energy that a card has taken, from NVIDIA's management library, which comes with the driver."""
+"""The energy that a card has used, from NVIDIA's management library, which comes with the driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channels side by side and apart again: what columns need to read each other."""
+"""Concatenating and splitting channels, which columns need to read each other."""
 
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations

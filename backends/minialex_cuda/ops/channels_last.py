@@ -1,4 +1,4 @@
-"""Maps with the channels last, [N,H,W,C], in words of four channels: brought there and back, and what is simple there.
+"""Maps with the channels last, [N,H,W,C], in words of four channels: conversions, and the simple operations.
 
 For each form of storage (see `words`) the same bodies make two kernels.
 """

@@ -1,4 +1,4 @@
-"""Convolution, section 3.5: patches under the kernel become columns of a matrix, one matrix product does the rest.
+"""Convolution, section 3.5, by im2col: patches become columns of a matrix, and one matrix product does the rest.
 
 Letters: N images, C channels, H W size in, K kernels, R S kernel size, P Q size out. The matrix of patches is
 [C·R·S, N·P·Q]; a batch whose matrix would be too large is done in pieces of some images.

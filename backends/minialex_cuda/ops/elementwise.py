@@ -1,4 +1,4 @@
-"""Operations that treat every number alone: add, scale, ReLU (section 3.1) and tanh."""
+"""Elementwise operations: add, scale, ReLU (section 3.1) and tanh."""
 
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Full layers and dropout as compiled steps do them: rows [N,1,1,D], maps of one place, in words of four numbers.
+"""Fully connected layers and dropout in compiled steps: rows [N,1,1,D], maps of one position, in words of four numbers.
 
 In bfloat16 a product takes rows and weights in that format, and gives sums in float32, which are rounded as they are
 kept. Weights are rounded once a step (`converted`); their gradients, and what the last layer gives, are float32.

@@ -1,4 +1,4 @@
-"""Pooling of maps with the channels last, with local response normalisation before it or without; and the gradients.
+"""Pooling of maps with the channels last, with or without local response normalisation before it; and the gradients.
 
 A thread has four channels of a place, a word. Normalisation looks two channels to both sides, so the words beside it
 are loaded too, and the way back asks the threads beside it for what they computed, through shared memory. Windows of

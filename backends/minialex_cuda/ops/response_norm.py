@@ -1,4 +1,4 @@
-"""Response normalisation: over neighbouring channels at the same place (section 3.3), or neighbouring places of a map.
+"""Response normalisation: over adjacent channels at one position (section 3.3), or neighbouring positions of a map.
 
 Both are one kernel. An array is looked at as [others, A, M, B]; the window goes along A and B. For channels A = C,
 M = H·W and B = 1; for places A = H, M = 1 and B = W.

@@ -1,4 +1,4 @@
-"""Arrays on a device: a shape over flat memory, whoever owns that."""
+"""Arrays on a device: a shape over flat memory, whoever owns the memory."""
 
 from __future__ import annotations
 

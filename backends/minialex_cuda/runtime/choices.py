@@ -1,4 +1,4 @@
-"""Which plan of cuDNN a convolution takes on this machine: chosen once, by time, and kept on disk for later runs.
+"""Which cuDNN plan a convolution uses on this machine: chosen once, by timing, and kept on disk for later runs.
 
 A plan decides the order in which a sum is added up, so which one is taken decides the last bits of the result. The
 first choice for a convolution, a card and a version of cuDNN therefore stays: whoever comes later, another run or

@@ -1,4 +1,4 @@
-"""The runtime without a device: arrays in the host's memory, kernels compiled for the processor or simulated.
+"""A runtime without a device: arrays in the host's memory, kernels compiled for the processor or simulated.
 
 With ``NUMBA_ENABLE_CUDASIM=1`` in the environment kernels run under Numba's CUDA simulator, which checks every index;
 else they are compiled for the processor. ``cuda:0`` and ``cuda:1`` are pretend devices: the same memory under two

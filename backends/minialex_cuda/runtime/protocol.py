@@ -1,4 +1,4 @@
-"""The runtime: the few things that are asked of a device. Everything else in this package is built on them.
+"""The runtime protocol: the few things that a device must do. Everything else in this package is built on them.
 
 There are two: `minialex_cuda.runtime.device` (CuPy and Numba, for a GPU) and `minialex_cuda.runtime.fake` (NumPy and
 Numba, or Numba's CUDA simulator, on any machine). The backend's own code, its schedule and its kernels are the same on

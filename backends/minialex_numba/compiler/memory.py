@@ -1,4 +1,4 @@
-"""Places for all arrays of a step in one block of memory: two share one if they are never needed at the same time."""
+"""Positions for all arrays of a step in one block of memory: two share one if never needed at the same time."""
 
 from __future__ import annotations
 

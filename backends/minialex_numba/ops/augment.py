@@ -1,4 +1,4 @@
-"""Data augmentation: crop, reflect, shift the colour and take the mean off, in one pass from bytes to numbers."""
+"""Data augmentation: crop, reflect, shift the colour and subtract the mean, in one pass from bytes to numbers."""
 
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An operation of somebody's own in a compiled step: NumPy on views of the step's memory."""
+"""A user-defined operation in a compiled step: NumPy on views of the step's memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalisation over neighbouring places of one channel, channels last."""
+"""Normalisation over neighbouring positions of one channel, channels last."""
 
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations

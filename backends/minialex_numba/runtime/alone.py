@@ -1,4 +1,4 @@
-"""One operation on arrays of its own, as the protocol calls it: its node with buffers made for the occasion."""
+"""A single operation, as the protocol calls it: its node with buffers made for that call."""
 
 from __future__ import annotations
 

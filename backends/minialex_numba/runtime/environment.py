@@ -1,4 +1,4 @@
-"""What the environment says to Numba, looked at while Numba is imported: it reads its variables then."""
+"""Checks the environment variables that Numba reads while it is imported."""
 
 from __future__ import annotations
 

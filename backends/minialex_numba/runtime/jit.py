@@ -1,4 +1,4 @@
-"""`kernel`: Numba's compiler with a cache on disk that is never in the way.
+"""`kernel`: Numba's compiler with a cache on disk that never causes a failure.
 
 Kernels run without Python's lock, so that threads can share the work (`minialex_numba.runtime.threads`). They are
 compiled at their first call for each dtype and kept on disk: under ``NUMBA_CACHE_DIR`` if that is set, else in the

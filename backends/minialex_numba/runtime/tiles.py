@@ -1,4 +1,4 @@
-"""Tiles: small matrix products that are summed up in the processor's registers.
+"""Tiles: small matrix products summed in the processor's registers.
 
 Numba compiles loops over arrays well, but it does not keep a whole tile of a matrix product in registers. So these
 two loops are written as LLVM instructions; everything above them is ordinary Numba.

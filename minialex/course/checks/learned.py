@@ -1,4 +1,4 @@
-"""Checks of notebook 13: what a trained network answers, and what it finds alike."""
+"""Checks of notebook 13: what a trained network answers, and what it finds similar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of notebook 14: operations of the reader's own, held to the reference by the conformance kit."""
+"""Checks of notebook 14: the reader's own operations, compared with the reference by the conformance kit."""
 
 from __future__ import annotations
 

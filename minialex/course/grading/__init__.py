@@ -1,4 +1,4 @@
-"""Grading: does a student's operation do what the protocol says, and where does it not?
+"""Grading: does a student's operation do what the protocol says, and if not, where does it fail?
 
 ``minialex grade THEIRS`` holds every operation of a submission to the NumPy reference with the conformance kit
 (`minialex.conformance`) and shows, for each that is wrong, the smallest call that Hypothesis found. THEIRS is a

@@ -1,4 +1,4 @@
-"""A backend from some operations: those that are given, and for the rest the NumPy reference."""
+"""A backend made of given operations, with the NumPy reference for the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A class: the submissions of a folder, graded a few at a time, each with a seed of its own."""
+"""Grading a class: the submissions in a folder, graded a few at a time, each with its own seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grades as other programs read them: Gradescope's ``results.json``, and what GitHub Classroom's reporter adds up."""
+"""Grades in other programs' formats: Gradescope's ``results.json``, and the JSON of GitHub Classroom's reporter."""
 
 from __future__ import annotations
 

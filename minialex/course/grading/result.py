@@ -1,4 +1,4 @@
-"""What is known of one operation of a submission, as it travels between processes and into JSON."""
+"""The result for one operation of a submission, as passed between processes and written to JSON."""
 
 from __future__ import annotations
 

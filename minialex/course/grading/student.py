@@ -1,4 +1,4 @@
-"""What is asked of a student, beside what the conformance kit asks of a backend's author.
+"""The rules for students, compared with those of the conformance kit for authors of backends.
 
 A textbook solution is right: `dy * (y > 0)` for the gradient of ReLU, a float64 accumulator that a student forgot to
 round, −log of a probability. So a student's operation is called with finite numbers, whole batches and labels in range,

@@ -1,4 +1,4 @@
-"""What runs in a process of its own: a submission is imported, and its operations are called and compared.
+"""What runs in the child process: a submission is imported, and its operations are called and compared.
 
 `serve` sends messages, each a JSON object, through a function of its caller's (`minialex.course.grading.keeper`):
 ``hello``, ``found`` once it is imported, then for each operation ``begin``, any number of ``example``, ``call``,

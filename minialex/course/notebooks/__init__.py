@@ -1,4 +1,4 @@
-"""The course: one notebook for each innovation of the paper, and what its notebooks are made with.
+"""The course: one notebook for each innovation of the paper, and the tools that build the notebooks.
 
 ``minialex notebooks FOLDER`` copies them (`minialex.course.notebooks.copying`). Inside a notebook,
 `minialex.course.notebooks.show` shows images, sources and recorded studies, `minialex.course.notebooks.experiment`

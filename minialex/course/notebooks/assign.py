@@ -1,4 +1,4 @@
-"""The notebooks as assignments of nbgrader and of otter: exercises to be filled in, checks as tests, a point each.
+"""The notebooks as assignments for nbgrader and otter: exercises to fill in, checks as tests, one point each.
 
 Answers are in the teacher's copy alone (``minialex notebooks --format nbgrader --solutions``), between the marks that
 the two programs cut out: ``nbgrader generate_assignment`` and ``otter assign`` make the students' copies of it.

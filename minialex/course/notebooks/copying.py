@@ -1,4 +1,4 @@
-"""``minialex notebooks``: the course's notebooks, listed, or copied to where they can be worked on."""
+"""``minialex notebooks``: lists the course's notebooks, or copies them to a folder to work in."""
 
 from __future__ import annotations
 

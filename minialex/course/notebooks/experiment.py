@@ -1,4 +1,4 @@
-"""Small experiments for the notebooks: images at hand, and a network trained on them in memory, within seconds."""
+"""Small experiments for the notebooks: available images, and a network trained on them in memory, within seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the notebooks show again and again: images, curves, tables, sources, recorded studies.
+"""What the notebooks often show: images, curves, tables, sources, recorded studies.
 
 Each function returns something that Jupyter draws when it is the last line of a cell. matplotlib is imported when the
 first picture is drawn, IPython only by `ablation` and by Jupyter itself.

@@ -1,4 +1,4 @@
-"""The network as a whole: its two columns, where its numbers are, and how far each layer sees."""
+"""The whole network: its two columns, where its numbers are, and how far each layer sees."""
 
 from __future__ import annotations
 
