@@ -70,7 +70,7 @@ class Excitation:
         units: numbers of the units U in the whole layer, those of column 0 first
         images: int64 [U,n], indices into the split, the most exciting first
         values: float [U,n], the activations there
-        rows, columns: int64 [U,n], the place in the layer's map; 0 for fully connected layers
+        rows, columns: int64 [U,n], the position in the layer's map; 0 for fully connected layers
     """
 
     layer: str
@@ -95,7 +95,7 @@ def excite(
 
     Args:
         units: numbers of channels, or of neurons of a fully connected layer
-        count: images a unit; of equal activations the first image, and the first place in row order, counts
+        count: images per unit; of equal activations the first image, and the first position in row order, counts
         progress: called with the number of images done
 
     Raises:

@@ -25,12 +25,12 @@ class ArmResult:
     """One arm's numbers.
 
     Attributes:
-        values: one a seed in the order of `Outcome.seeds`, or one alone for an average of networks; None: the goal was
+        values: one per seed in the order of `Outcome.seeds`, or only one for an average of networks; None: the goal was
             not reached
-        keys: of the runs that they were measured of
-        errors: validation top-1 errors, %, where `values` are something else
-        curves: [(epochs, training error)] a seed, where the study is about them
-        goals: epochs to an easier goal by its training error in per cent, a value a seed as in `values`
+        keys: keys of the runs from which they were measured
+        errors: validation top-1 errors, %, if `values` are something else
+        curves: [(epochs, training error)] per seed, if the study is about them
+        goals: epochs to an easier goal, by its training error in per cent, one value per seed as in `values`
     """
 
     name: str
@@ -66,7 +66,7 @@ class Outcome:
 
     @property
     def base(self) -> ArmResult:
-        """What the others are compared with, unless they name another arm."""
+        """The arm that the others are compared with, unless they name another one."""
         return self.arms[0]
 
     def compared_with(self, arm: ArmResult) -> ArmResult:
@@ -76,7 +76,7 @@ class Outcome:
 
     @property
     def censored(self) -> frozenset[str]:
-        """Arms that did not reach the goal with every seed: their numbers are lower bounds."""
+        """The arms that did not reach the goal with every seed: their numbers are lower bounds."""
         return frozenset(arm.name for arm in self.arms if None in arm.values)
 
     def numbers(self, arm: ArmResult) -> list[float]:
@@ -85,7 +85,7 @@ class Outcome:
 
     @cached_property
     def means(self) -> dict[str, Estimate]:
-        """Mean and interval over the seeds by arm."""
+        """Mean and interval over the seeds, by arm."""
         return {arm.name: self.recorded_means.get(arm.name) or estimate(self.numbers(arm)) for arm in self.arms}
 
     @cached_property
@@ -103,7 +103,7 @@ class Outcome:
         return holm({name: found.p for name, found in self.differences.items()})
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; what an arm or a study has not is left out."""
+        """The outcome as JSON values; missing parts are left out."""
         arms = [
             {
                 "name": arm.name,
@@ -140,7 +140,7 @@ def _numbers(estimates: Mapping[str, Estimate]) -> dict[str, list[float]]:
 
 
 def from_json(value: Mapping[str, Any], of: Study) -> Outcome:
-    """The outcome that `Outcome.to_json` gave.
+    """The outcome from the result of `Outcome.to_json`.
 
     Raises:
         DataError: If something is missing or of another kind.
@@ -168,7 +168,7 @@ def from_json(value: Mapping[str, Any], of: Study) -> Outcome:
 
 
 def recorded(name: str) -> Outcome | None:
-    """The outcome that is kept in the package, None where there is none.
+    """The outcome recorded in the package, or None if there is none.
 
     Raises:
         ConfigurationError: If there is no such study.
@@ -179,7 +179,7 @@ def recorded(name: str) -> Outcome | None:
 
 
 def run_folder(out: Path, name: str) -> Path:
-    """Where the run of a key is."""
+    """The folder of the run with a key."""
     return out / "runs" / name
 
 

@@ -1,9 +1,9 @@
 """Studies: the question, the arms and the regime of an ablation, as a TOML file.
 
-The others are compared with the first arm, or with the one that they name. An arm is the base recipe, the study's
+Arms are compared with the first one, or with the one that they name. An arm is the base recipe, the study's
 regime, the arm's own fields, and the learning rate that was found for it (``NAME.rates.toml`` beside the study, written
-by ``minialex ablate NAME --calibrate``; see `minialex.studies.search`). Runs are known by a key, a hash of everything
-that decides their numbers, so that studies share them.
+by ``minialex ablate NAME --calibrate``; see `minialex.studies.search`). A run's key is a hash of everything
+that determines their numbers, so that studies can share them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ORDER = (
 
 RATES = ".rates.toml"
 INDIFFERENT = ("loader_threads", "keep_checkpoints", "checkpoint_steps")
-"""Fields outside [place] that change no number of a run either."""
+"""Fields outside [place] that do not change a run's numbers either."""
 MEASURES = {
     "error": "validation top-1 error, %",
     "gap": "validation minus training top-1 error, points",
@@ -46,7 +46,7 @@ EXPECTATIONS = ("worse", "better", "none")
 
 @dataclass(frozen=True)
 class Evaluate:
-    """How an arm's networks are used, where that is not one view of one network."""
+    """How an arm's networks are used, if that is not one view of one network."""
 
     views: int = 1
     average: int = 1
@@ -54,18 +54,18 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Arm:
-    """One thing that is compared.
+    """One of the variants that a study compares.
 
     Attributes:
-        name: short
-        words: for readers
-        fields: what it changes in the base recipe and regime
-        expect: what the paper says of its measure beside the first arm's: ``"worse"``, ``"better"``, ``"none"``
+        name: a short name
+        words: its description for readers
+        fields: the recipe fields that it changes in the base recipe and regime
+        expect: what the paper says of its measure, compared with the first arm's: ``"worse"``, ``"better"``, ``"none"``
             (nothing)
-        learning_rate: the one found for it, None where nobody looked
-        rate_of: the arm whose learning rate it takes, empty for its own
-        against: the arm that it is compared with, the first one if empty
-        effect: the paper's difference from that arm, points of top-1 error, where it gives one
+        learning_rate: the one found for it; None if none was searched
+        rate_of: the arm whose learning rate it uses; empty for its own
+        against: the arm that it is compared with; the first one if empty
+        effect: the paper's difference from that arm in points of top-1 error, if it gives one
     """
 
     name: str
@@ -96,7 +96,7 @@ class FullScale:
 
 @dataclass(frozen=True)
 class Published:
-    """What somebody else measured of an arm's innovation: top-1 errors of theirs, per cent, without and with it."""
+    """What others measured for an arm's innovation: their top-1 errors in per cent, without and with it."""
 
     arm: str
     source: str
@@ -106,7 +106,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Study:
-    """A study's file, checked.
+    """The checked content of a study's file.
 
     Attributes:
         claim: what the paper says
@@ -135,23 +135,23 @@ class Study:
 
     @property
     def goal(self) -> float | None:
-        """The training error at which a run has given its answer, None where every run goes to its end."""
+        """The training error at which a run may stop; None if every run goes to its end."""
         return GOAL if self.measure == "epochs" else None
 
     def arm(self, name: str) -> Arm:
-        """An arm by its name."""
+        """The arm with a given name."""
         known = {arm.name: arm for arm in self.arms}
         if name not in known:
             raise ConfigurationError(f"study '{self.name}' has no arm '{name}'.{nearest(name, known)}")
         return known[name]
 
     def recipe(self, arm: Arm, seed: int) -> Recipe:
-        """What is trained for an arm and a seed."""
+        """The recipe to train for an arm and a seed."""
         rate = {} if arm.learning_rate is None else {"learning_rate": arm.learning_rate}
         return _changed(load_recipe(self.base), {**self.regime, **arm.fields, "seed": seed, **rate})
 
     def search_recipe(self, arm: Arm, seed: int, rate: float) -> Recipe:
-        """What is trained in the search for an arm's learning rate: the arm itself, at full length."""
+        """The recipe to train in the search for an arm's learning rate: the arm itself, at full length."""
         return _changed(self.recipe(arm, seed), {"learning_rate": rate})
 
     def compared_with(self, arm: Arm) -> Arm:
@@ -159,20 +159,20 @@ class Study:
         return self.arm(arm.against) if arm.against else self.arms[0]
 
     def grid(self, arm: Arm) -> tuple[float, ...]:
-        """The learning rates of the search for an arm."""
+        """The learning rates to search for an arm."""
         special: Mapping[str, Any] = self.calibration.get("grids", {})
         return tuple(special.get(arm.name, self.calibration.get("grid", ())))
 
 
 def key(recipe: Recipe) -> str:
-    """What a run is known by: a hash of all fields that decide its numbers, not of where it is computed."""
+    """The key of a run: a hash of all fields that determine its numbers, but not of where it is computed."""
     return hashlib.sha256(json.dumps(deciding_fields(recipe), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def deciding_fields(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's fields as JSON has them, without those that change no number; of the data its name alone.
+    """The recipe's fields as JSON values, without those that change no number; only the name of the data.
 
-    Fields that have their default are left out, so that a field that comes to recipes later changes no run's key.
+    Fields with their default value are left out, so that a field added to recipes later changes no run's key.
     """
     usual = Recipe()
     chosen = {
@@ -184,14 +184,14 @@ def deciding_fields(recipe: Recipe) -> dict[str, Any]:
 
 
 def names() -> tuple[str, ...]:
-    """The studies of the package, in course order."""
+    """The names of the built-in studies, in course order."""
     files = {item.name for item in _folder().iterdir()}
     found = {name.removesuffix(".toml") for name in files if name.endswith(".toml") and not name.endswith(RATES)}
     return tuple(name for name in ORDER if name in found) + tuple(sorted(found - set(ORDER)))
 
 
 def study(name: str) -> Study:
-    """A study of the package by name, or from a TOML file by path.
+    """A built-in study by name, or a study from a TOML file by path.
 
     Raises:
         ConfigurationError: If there is none, it is not TOML, or something in it is unknown or wrong.

@@ -1,21 +1,21 @@
-"""An outcome in words and as a table. Nothing here is written by hand for a study: verdicts follow from the numbers.
+"""An outcome in words and as a table. Nothing is written by hand for a single study: verdicts follow from the numbers.
 
 The rules, for an arm whose measure the paper says is worse (or better) than that of the arm it is compared with:
 
 - *not comparable yet*: the outcome was recorded with another design than the study has now, or a learning rate was not
   searched as `minialex.studies.search` asks;
-- *cannot tell*: what differs had no time to act. Weight decay shrinks a weight that gets no gradient by
-  exp(−Σ ε/(1 − μ) · λ) in a run; where that differs by less than one e-folding between the arms, nothing is tested;
-- *shown at this scale*: the 95% interval of the difference lies wholly on the paper's side of zero, and Holm's
+- *cannot tell*: the difference had no time to act. Weight decay shrinks a weight that gets no gradient by
+  exp(−Σ ε/(1 − μ) · λ) in a run; if that differs by less than one e-folding between the arms, nothing is tested;
+- *shown at this scale*: the 95% interval of the difference is entirely on the paper's side of zero, and Holm's
   corrected p is below 0.05;
 - *the opposite was shown at this scale*: the same on the other side, and the search for learning rates has the same
   sign at the two best rates of both arms;
-- *not shown*: the interval includes zero and leaves no room for a difference as large as the paper's (or, where the
+- *not shown*: the interval includes zero and excludes a difference as large as the paper's (or, if the
   paper gives no number, as one point) in the paper's direction;
-- *undecided*: all else: the seeds are too few, or the effect too small, to tell.
+- *undecided*: everything else: the seeds are too few, or the effect too small, to tell.
 
-Where the interval includes zero, the words are "no difference shown", whatever the verdict. Where the paper claims
-nothing the verdict says whether there is a difference.
+If the interval includes zero, the words are "no difference shown", whatever the verdict. If the paper claims
+nothing, the verdict says whether there is a difference.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ UNITS = {
     "start": "steps",
 }  # fmt: skip
 DIGITS = {"error": 1, "gap": 1, "training": 1, "epochs": 2, "start": 0}
-"""Of each measure: the head of its column, the unit in a sentence, digits after the point."""
+"""For each measure: the head of its column, the unit in a sentence, the digits after the point."""
 
 
 def judge(found: Estimate, adjusted: float, expect: str, effect: float | None) -> str:
@@ -89,7 +89,7 @@ def judgement(outcome: Outcome, arm: ArmResult) -> str:
 
 
 def not_comparable(outcome: Outcome, arm: ArmResult) -> str:
-    """Why an arm cannot be compared as the study stands now, or an empty text."""
+    """Why an arm cannot be compared in the study's current form, or an empty text."""
     study = outcome.study
     for result in (outcome.compared_with(arm), arm):
         of = study.arm(result.name)
@@ -117,7 +117,7 @@ def shrinkage(recipe: Recipe, images: int) -> float:
 
 
 def verdict(outcome: Outcome) -> tuple[str, ...]:
-    """Sentences on what the outcome shows, one an arm."""
+    """Sentences on what the outcome shows, one per arm."""
     if outcome.quick:
         return (QUICK + ".",)
     return tuple(_sentence(outcome, arm) for arm in outcome.arms[1:])
@@ -199,7 +199,7 @@ def _goal(outcome: Outcome, arm: ArmResult, goal: str) -> str:
 
 
 def _published(outcome: Outcome, name: str, source: str) -> str:
-    """Others' difference in points of top-1 error, and what it is made of."""
+    """Others' difference in points of top-1 error, and its two terms."""
     found = [line for line in outcome.study.published if (line.arm, line.source) == (name, source)]
     return "; ".join(f"{signed(line.value - line.base)} ({line.base:.1f} → {line.value:.1f}%)" for line in found)
 
@@ -254,7 +254,7 @@ def shared(outcome: Outcome, others: Sequence[Outcome]) -> str:
 
 
 def provenance(outcome: Outcome) -> str:
-    """Where the figures come from, in a line."""
+    """Where the figures come from, in one line."""
     facts, seeds = outcome.facts, ", ".join(map(str, outcome.seeds))
     where, versions = facts.get("machine", {}), facts.get("versions", {})
     differ = any({"train_images", "epochs"} & set(arm.fields) for arm in outcome.study.arms)
@@ -300,7 +300,7 @@ def _p(value: float) -> str:
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """A number with its sign, none for what rounds to zero."""
+    """A number with its sign; no sign if it rounds to zero."""
     text = f"{value:+.{digits}f}".replace("-", "−")
     return text if float(f"{value:.{digits}f}") != 0 else f"{0:.{digits}f}"
 

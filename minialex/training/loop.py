@@ -1,4 +1,4 @@
-"""Training: the steps of an epoch as a generator, and around it the run folder, which survives anything."""
+"""Training: the steps of an epoch as a generator, and around it the run folder, which survives any interruption."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ENERGY = "energy.json"  # in a run's folder: watt-hours by part of the machine, 
 
 
 def energy_of(folder: Path) -> dict[str, float]:
-    """What a run's training took until its last checkpoint, watt-hours by part of the machine; empty if unknown."""
+    """The energy of a run's training until its last checkpoint, watt-hours by part of the machine; empty if unknown."""
     try:
         found = json.loads((folder / ENERGY).read_text(encoding="utf-8"))
         return {str(part): float(value) for part, value in found.items()}
@@ -62,14 +62,14 @@ def energy_of(folder: Path) -> dict[str, float]:
 
 
 class StepResult(NamedTuple):
-    """A training step that is done.
+    """A finished training step.
 
     Attributes:
-        number: the run's steps until now, this one counted
+        number: the run's steps so far, including this one
         images: uint8 [N,3,S,S]
         labels: int64 [N]
         outcome: loss, probabilities before the update, and what was not updated
-        seconds: since the step before
+        seconds: time since the previous step
     """
 
     number: int
@@ -80,12 +80,12 @@ class StepResult(NamedTuple):
 
     @property
     def right(self) -> int:
-        """How many images were right, before the update."""
+        """The number of images classified correctly, before the update."""
         return int(np.sum(self.outcome.probs.argmax(axis=1) == self.labels))
 
     @property
     def top1(self) -> float:
-        """Fraction of the images that was right, before the update."""
+        """The fraction of images classified correctly, before the update."""
         return self.right / len(self.labels)
 
     @property
@@ -105,11 +105,11 @@ def epoch_steps(
     """Train from a step to the end of its epoch; the next batch is read and sent while the devices compute.
 
     Args:
-        session: is trained in place, by its recipe's order, batches and draws
+        session: trained in place, with its recipe's order, batches and draws
         split: the training images
-        step: of the whole run, counted from 0
-        now: what holds in this epoch (see `minialex.engine.schedule.epoch_rates`)
-        group: the session's; each rank reads its own share of every batch, and no more
+        step: the step of the whole run, counted from 0
+        now: the rates in this epoch (see `minialex.engine.schedule.epoch_rates`)
+        group: the session's group; each rank reads only its own share of every batch
 
     Yields:
         What each step did.
@@ -154,7 +154,7 @@ def read_ahead(
 
 @dataclass
 class Progress:
-    """How far a run is: the state of a checkpoint, besides weights and momentum."""
+    """How far a run has come: the state of a checkpoint, besides weights and momentum."""
 
     step: int = 0
     errors: list[float] = field(default_factory=list)
@@ -168,9 +168,9 @@ class Result:
 
     Attributes:
         progress: how far it came
-        stopped: ``""`` if training is complete, else what stopped it: ``"SIGTERM"``, ``"Ctrl-C"``, …
+        stopped: ``""`` if training is complete, otherwise what stopped it: ``"SIGTERM"``, ``"Ctrl-C"``, …
         exit_code: 0, 75 or 130
-        evaluation: of the last weights on the validation set; None if training was stopped
+        evaluation: that of the last weights on the validation set; None if training was stopped
     """
 
     progress: Progress
@@ -194,16 +194,16 @@ def train(
     """Train a network in a run folder, from the beginning or from its newest checkpoint.
 
     Args:
-        recipe: prepared (see `minialex.engine.opening.prepare`)
+        recipe: the prepared recipe (see `minialex.engine.opening.prepare`)
         run: open and locked; new, or with `resume` one that holds checkpoints; of a rank that is not the first a
             `Follower`
         start: what `finetuning.begin` made of a recipe with ``init_from``; None: it is made here
         group: the ranks that train it together, which all call this; see `minialex.ranks.group`
 
     Raises:
-        CheckpointError: If there is nothing sound to resume from, or the run began with another network, other images
+        CheckpointError: If there is no sound checkpoint to resume, or the run began with another network, other images
             or other numbers.
-        NumericalError: If values are not finite; the last checkpoint before stays.
+        NumericalError: If values are not finite; the last checkpoint stays.
         ResourceError: If memory or disk run out.
     """
     data = labelled(recipe, data)
@@ -228,7 +228,7 @@ def train(
 
 @dataclass
 class Begun:
-    """What training begins with, or goes on with.
+    """The state with which training begins or continues.
 
     Attributes:
         progress: how far the run is
@@ -316,7 +316,7 @@ def _shared(group: Group, begun: Begun | None) -> Begun:
 
 
 def restored(saved: checkpoint.Checkpoint, recipe: Recipe) -> Progress:
-    """How far a run was at a checkpoint.
+    """How far a run had come at a checkpoint.
 
     Raises:
         CheckpointError: If it is of another network.
@@ -371,7 +371,7 @@ def data_of_run(run: Run, data: DataSet, decides: Mapping[str, str], start: Star
 
 @dataclass
 class Training:
-    """A run that is being trained: its epochs, and what is written and told of them."""
+    """A run in training: its epochs, and what is written and reported about them."""
 
     session: Session
     data: DataSet
@@ -391,7 +391,7 @@ class Training:
 
     @property
     def epoch(self) -> int:
-        """The epoch of the next step, from 1."""
+        """The epoch of the next step, counted from 1."""
         return self.progress.step // self.steps_per_epoch + 1
 
     def until_done(self) -> Result:
@@ -498,7 +498,7 @@ class Training:
                 batch_size //= 2
 
     def look_for_dead_units(self) -> None:
-        """Warn of layers that nothing passes any more."""
+        """Warn about layers whose units are almost all dead."""
         indices = np.arange(min(PROBE_IMAGES, len(self.data.train)))
         images, labels = self.data.train.read(indices), np.asarray(self.data.train.labels)[indices]
         now = epoch_rates(self.recipe, self.epoch, self.progress.errors)
@@ -512,7 +512,7 @@ class Training:
             self.warn(warning)
 
     def fail(self, result: StepResult, now: EpochRates) -> None:
-        """Say where values first were not finite, and end."""
+        """Report where values first were not finite, and end."""
         skipped = [str(name) for name in result.outcome.skipped]
         feed = self.session.training_feed(result.images, result.labels, result.number - 1, now)
         where = first_not_finite(self.session, feed)
@@ -525,7 +525,7 @@ class Training:
         raise NumericalError(message)
 
     def save(self, *, best: bool = False) -> None:
-        """Write a checkpoint of this moment, after the metrics and the log that belong to it."""
+        """Write a checkpoint of the current state, after the metrics and the log that belong to it."""
         check_weights(self.group, self.session, self.progress.step)
         if isinstance(self.run, Follower):
             return
@@ -558,17 +558,17 @@ class Training:
         self.steps.clear()
 
     def record(self, **record: Any) -> None:
-        """Append a record to the metrics, and tell it."""
+        """Append a record to the metrics, and report it."""
         self.run.append(record)
         self.listener.recorded(record)
 
     def event(self, message: str) -> None:
-        """Something that happened, in the metrics and the log."""
+        """Record an event in the metrics and the log."""
         self.run.append({"kind": "event", "step": self.progress.step, "message": message})
         self.run.log(message)
 
     def warn(self, message: str, tell: bool = True) -> None:
-        """Remember a warning, and tell it if that was not done."""
+        """Record a warning, and report it if that has not been done."""
         self.progress.warnings.append(message)
         self.event(message)
         if tell:
