@@ -134,6 +134,12 @@ class TrainingFields:
     learning_rate: float = option(0.01, "ε at the beginning (5)", above=0)
     momentum: float = option(0.9, "momentum of the update (5)", minimum=0, below=1)
     weight_decay: float = option(0.0005, "decay inside the step (5)", minimum=0)
+    trust_coefficient: float = option(
+        0.0,
+        "η of layer-wise adaptive rate scaling, LARS (You, Gitman and Ginsburg 2017): a step changes every array of "
+        "weights by about η times the learning rate of its norm; 0: no scaling, as in 2012",
+        minimum=0,
+    )
     decay_biases: bool = option(False, "whether biases decay too (the 2012 program's do not)")
     bias_rate_factor: float = option(1.0, "learning rate of biases, as a multiple of that of the weights", minimum=0)
     bias_rate_fixed: bool = option(False, "whether the biases' rate stays when the weights' is cut (2012 program)")
@@ -145,8 +151,8 @@ class TrainingFields:
     schedule: str = option(
         "plateau",
         "cut the rate when the validation error stops improving (5), at the epochs of `steps`, by `timeline`, "
-        "along half a cosine to 0, or never",
-        choices=("plateau", "steps", "timeline", "cosine", "constant"),
+        "along half a cosine to 0, as a polynomial of power 2 to 0, or never",
+        choices=("plateau", "steps", "timeline", "cosine", "polynomial", "constant"),
     )
     rate_scaling: str = option(
         "none",
@@ -275,7 +281,7 @@ class Recipe(NetworkFields, TrainingFields, ImageFields, PlaceFields):
 TABLES = {"network": NetworkFields, "training": TrainingFields, "images": ImageFields, "place": PlaceFields}
 
 
-LATER = ("shards", "rate_scaling")
+LATER = ("shards", "rate_scaling", "trust_coefficient")
 """Fields that files do not state unless they are used: as the files that were written before there were such fields."""
 
 
