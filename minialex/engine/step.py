@@ -113,7 +113,7 @@ def training_step(
         learned = parameters[name].learned  # state that is not changes by what backward returned, at a rate of 1
         decay = recipe.weight_decay if learned and (recipe.decay_biases or name.array == "weight") else 0.0
         executor.watch(name.layer, name.column, "update")
-        if recipe.trust_coefficient and learned and name.array == "weight":
+        if recipe.trust_coefficient and learned:
             gradient = executor.backend.scale_by_trust_ratio(
                 bound[name], gradient, trust_coefficient=recipe.trust_coefficient, weight_decay=decay
             )
