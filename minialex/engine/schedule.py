@@ -50,8 +50,8 @@ def epoch_rates(recipe: Recipe, epoch: int, errors: Sequence[float]) -> EpochRat
         `patience` epochs the rate is divided by `cut_factor`, at most `cuts` times; when it would be cut once more,
         training ends.
 
-        The cosine schedule is that of Loshchilov and Hutter (2017), without restarts, one value an epoch; the polynomial
-        one that of You, Gitman and Ginsburg (2017), the square of the share of epochs that is left. A warm-up
+        The cosine schedule is that of Loshchilov and Hutter (2017), without restarts, one value an epoch; the
+        polynomial one, of power 2, that of You, Gitman and Ginsburg (2017). A warm-up
         (Goyal et al. 2017) raises the rate of whatever schedule in equal steps, one an epoch. With `rate_scaling`
         all rates are those of a batch of 128 images, and follow its size.
     """

@@ -109,7 +109,8 @@ def training_step(
             gradient = [executor.backend.scale(piece, 1 / plan.shards) for piece in gradient]
         executor.backward(bound, saved, gradient, context, sums.take)
         results |= {LOSS.shard(number): loss, PROBS.shard(number): probs}
-    for name, gradient in sums.finish().items():
+    for name, summed in sums.finish().items():
+        gradient = summed
         learned = parameters[name].learned  # state that is not changes by what backward returned, at a rate of 1
         decay = recipe.weight_decay if learned and (recipe.decay_biases or name.array == "weight") else 0.0
         executor.watch(name.layer, name.column, "update")

@@ -136,8 +136,8 @@ class TrainingFields:
     weight_decay: float = option(0.0005, "decay inside the step (5)", minimum=0)
     trust_coefficient: float = option(
         0.0,
-        "η of layer-wise adaptive rate scaling, LARS (You, Gitman and Ginsburg 2017): a step changes every array by about η "
-        "times the learning rate of its norm; 0: no scaling",
+        "η of layer-wise adaptive rate scaling, LARS (You, Gitman and Ginsburg 2017): a step changes every array by "
+        "about η times the learning rate of its norm; 0: no scaling",
         minimum=0,
     )
     decay_biases: bool = option(False, "whether biases decay too (the 2012 program's do not)")

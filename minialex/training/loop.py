@@ -347,8 +347,8 @@ def compare(run: Run, recipe: Recipe, data: DataSet, decides: Mapping[str, str])
             write_data(folder, resuming.remembered(known, decides))
     if recipe.epochs != before.epochs and recipe.schedule in FALLING:
         warnings.append(
-            f"the {recipe.schedule} schedule reaches over all epochs: from here on the rates are those of {recipe.epochs} "
-            f"epochs, not of {before.epochs}"
+            f"the {recipe.schedule} schedule reaches over all epochs: from here on the rates are those of "
+            f"{recipe.epochs} epochs, not of {before.epochs}"
         )
     if recipe != before:
         run.write_recipe(recipe.to_toml())

@@ -26,9 +26,7 @@ def wanted() -> tuple[steps.Run, list[dict[ArrayName, float]]]:
 
 @pytest.mark.usefixtures("lars")
 @pytest.mark.parametrize("name", ["numpy", "numba"])
-def test_a_step_is_as_the_reference_has_it(
-    name: str, wanted: tuple[steps.Run, list[dict[ArrayName, float]]]
-) -> None:
+def test_a_step_is_as_the_reference_has_it(name: str, wanted: tuple[steps.Run, list[dict[ArrayName, float]]]) -> None:
     backend, given = registry.load(name), steps.data("float32")
     first, last = backend.devices[0], backend.devices[-1]
     program = steps.program_of("train", "float32", (first, last), backend.devices, more=False)

@@ -64,7 +64,7 @@ def trust_scaled_kernel(i, w, dw, ratio, scaled, decay):
 def scale_by_trust_ratio(
     on: Place, w: CudaArray, dw: CudaArray, *, trust_coefficient: float, weight_decay: float
 ) -> CudaArray:
-    """λ·(dw + decay·w) with λ = η·‖w‖ / (‖dw‖ + decay·‖w‖), or λ = 1 where one of the norms is 0; η: the coefficient."""
+    """λ·(dw + decay·w) with λ = η·‖w‖ / (‖dw‖ + decay·‖w‖), or 1 where one of the norms is 0; η: the coefficient."""
     kind = w.dtype
     scaled = on.empty(w.shape, kind)
     lanes = max(1, min(w.size, LANES))

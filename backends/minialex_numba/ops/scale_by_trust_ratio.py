@@ -38,7 +38,7 @@ def scaled_kernel(worker, begin, end, w, dw, size, ratio, decay, scaled):
 def scale_by_trust_ratio(
     on: Buffers, results: Sequence[Value], w: Value, dw: Value, *, trust_coefficient: float, weight_decay: float
 ) -> Bind:
-    """λ·(dw + decay·w) with λ = η·‖w‖ / (‖dw‖ + decay·‖w‖), or λ = 1 where one of the norms is 0; η: the coefficient."""
+    """λ·(dw + decay·w) with λ = η·‖w‖ / (‖dw‖ + decay·‖w‖), or 1 where one of the norms is 0; η: the coefficient."""
 
     def bind() -> Task:
         arrays = on.array(w).data.reshape(-1), on.whole(dw)

@@ -109,8 +109,9 @@ def test_the_same_bits_with_trust_ratios() -> None:
             scaled = Value(100 + len(calls), w.shape, w.dtype, w.device)
             numbers = {"trust_coefficient": 0.02, "weight_decay": 0.1}
             calls.append(Call("scale_by_trust_ratio", (w, dw), numbers, (scaled,)))
-            call = replace(call, args=(w, v, scaled))
-        calls.append(call)
+            calls.append(replace(call, args=(w, v, scaled)))
+        else:
+            calls.append(call)
     given = {name: random.standard_normal(v.shape).astype("float32") for name, v in recorded.bound.items()}
     there, alone = ({name: backend.to_device(a, "cuda:0") for name, a in given.items()} for _ in range(2))
     step = backend.compile_step(replace(recorded, calls=tuple(calls)), there)
