@@ -217,11 +217,11 @@ def _plan_of_all(folder: Path, request: Request, sha256: dict[str, str], rank: i
             time.sleep(0.2)
     if not (folder / WORK / _PLAN).exists():
         raise ConfigurationError(
-            f"{folder}: what rank 0 has begun there is not seen here; give a folder on a disk that all ranks share."
+            f"{folder.resolve()}: what rank 0 has begun there is not seen here; give a folder on a disk that all ranks share."
         )
     plan = _read_plan(folder, request)
     if plan.sha256 != sha256:
-        raise ConfigurationError(f"{folder}: is another folder than rank 0's; give one on a disk that all ranks share.")
+        raise ConfigurationError(f"{folder.resolve()}: is not the folder of rank 0; give one on a disk that all ranks share.")
     if not Path(request.source).exists():
         raise DataError(f"{request.source}: is not there for rank {rank}; all ranks read it at the same path.")
     return plan
@@ -522,8 +522,9 @@ def _make_shards(
     total = sum(plan.counts.values())
     already = total - sum(task.images for task in missing)
     workers = max(1, min(workers, len(tasks)))
-    context = get_context("spawn")
-    event, done = context.Event(), context.RawArray("q", workers)
+    context = get_context("spawn") if workers > 1 else None
+    event: Any = threading.Event() if context is None else context.Event()
+    done: Any = [0] if context is None else context.RawArray("q", workers)
     every: list[list[Any]] = []  # of each rank: images done, whether it is, whether it was asked to stop, processes
 
     def tell(ended: bool = False) -> bool:
@@ -537,7 +538,7 @@ def _make_shards(
         return all(ended for _, ended, *_ in every)
 
     pool: Executor
-    if workers == 1:
+    if context is None:
         pool = ThreadPoolExecutor(1, "minialex-prepare", _begin, (event, done))
     else:
         pool = ProcessPoolExecutor(workers, context, _begin, (event, done, context.Value("q", 0)))
