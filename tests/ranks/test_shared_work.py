@@ -140,7 +140,8 @@ def test_ranks_without_a_shared_folder_are_refused(photos: Path, tmp_path: Path)
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "backends")))},
     )  # fmt: skip
     assert done.returncode == 2
-    assert re.match(r"error: rank 1 \(pid \d+ on \S+\): .*/1/store: what rank 0 has begun there is not seen", done.stderr)
+    wanted = r"error: rank 1 \(pid \d+ on \S+\): .*/1/store: what rank 0 has begun there is not seen here; give a "
+    assert re.match(wanted, done.stderr), done.stderr
     assert not (tmp_path / "1" / "store").exists()
 
 
@@ -157,7 +158,7 @@ def trained(photos: Path) -> Path:
 def test_any_number_of_processes_writes_the_same_features(trained: Path) -> None:
     out, err = run(trained, "features", "run", "three", "--batch-size", 25, "--ranks", 3)
     assert err == ""
-    assert out.count("of 210 train images of one: 210 × 16 float32") == 1
+    assert out.count("of 210 train images of photos: 210 × 16 float32") == 1
     assert sums(trained / "three") == sums(trained / "alone")
 
 

@@ -217,11 +217,12 @@ def _plan_of_all(folder: Path, request: Request, sha256: dict[str, str], rank: i
             time.sleep(0.2)
     if not (folder / WORK / _PLAN).exists():
         raise ConfigurationError(
-            f"{folder.resolve()}: what rank 0 has begun there is not seen here; give a folder on a disk that all ranks share."
+            f"{folder.resolve()}: what rank 0 has begun there is not seen here; give a folder on a disk that all ranks "
+            "share."
         )
     plan = _read_plan(folder, request)
     if plan.sha256 != sha256:
-        raise ConfigurationError(f"{folder.resolve()}: is not the folder of rank 0; give one on a disk that all ranks share.")
+        raise ConfigurationError(f"{folder.resolve()}: is not rank 0's folder; give one on a disk that all ranks share.")
     if not Path(request.source).exists():
         raise DataError(f"{request.source}: is not there for rank {rank}; all ranks read it at the same path.")
     return plan
