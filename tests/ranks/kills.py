@@ -26,7 +26,6 @@ import numpy as np
 from trainings import Training
 
 from minialex import __version__
-
 from minialex.runs import checkpoint
 
 OPTIONS = (

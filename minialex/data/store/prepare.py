@@ -222,7 +222,7 @@ def _plan_of_all(folder: Path, request: Request, sha256: dict[str, str], rank: i
         )
     plan = _read_plan(folder, request)
     if plan.sha256 != sha256:
-        raise ConfigurationError(f"{folder.resolve()}: is not rank 0's folder; give one on a disk that all ranks share.")
+        raise ConfigurationError(f"{folder.resolve()}: is not rank 0's folder; give one that all ranks share.")
     if not Path(request.source).exists():
         raise DataError(f"{request.source}: is not there for rank {rank}; all ranks read it at the same path.")
     return plan
