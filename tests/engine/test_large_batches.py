@@ -58,15 +58,17 @@ def test_a_step_moves_every_layer_by_as_much_of_its_norm() -> None:
 
 def test_a_network_learns_with_large_batches() -> None:
     """All images are one batch, at a rate that without scaling makes numbers that are not finite within a few steps."""
-    images = load("shapes", train_images=64, validation_images=8)
-    fields = {"learning_rate": 10.0, "kernels": (8, 8, 8, 8, 8), "features": (32, 32), "dropout": 0.0, "colour": 0.0}
-    fields |= {"crops": "centre", "reflect": False, "batch_size": 64}
+    images = load("shapes", train_images=32, validation_images=8)
+    fields = {"learning_rate": 10.0, "kernels": (4, 4, 4, 4, 4), "features": (16, 16), "dropout": 0.0, "colour": 0.0}
+    fields |= {"crops": "centre", "reflect": False, "batch_size": 32}
     losses = {}
-    for trust in (0.002, 0.0):
+    for trust, count in ((0.004, 20), (0.0, 5)):
         recipe = load_recipe("small").replace(trust_coefficient=trust, **fields)
         session = new_session(recipe, images, registry.load("numpy"))
         rates = epoch_rates(session.recipe, 1, [])
-        feeds = (session.upload(images.train.read(np.arange(64)), images.train.labels, step, rates) for step in range(30))
+        feeds = (
+            session.upload(images.train.read(np.arange(32)), images.train.labels, step, rates) for step in range(steps_)
+        )
         losses[trust] = [session.finish(session.start(feed)).loss for feed in feeds]
-    assert losses[0.002][-1] < 0.8 * losses[0.002][0]
+    assert losses[0.004][-1] < 0.9 * losses[0.004][0]
     assert not np.isfinite(losses[0.0][-1]) or losses[0.0][-1] > losses[0.0][0]

@@ -31,9 +31,11 @@ from minialex.runs import checkpoint
 OPTIONS = (
     "--backend", "numpy", "--recipe", "small", "--kernels", "[4, 8, 8, 8, 8]", "--features", "[16, 16]",
     "--train-images", "48", "--validation-images", "10", "--batch-size", "16", "--epochs", "6",
-    "--checkpoint-steps", "1", "--shards", "4", "--rank-timeout", "10",
+    "--checkpoint-steps", "1", "--shards", "4", "--rank-timeout", "30",
 )  # fmt: skip
 RANKS = 1, 2, 4
+PATIENCE = 1800
+"""Seconds for a training: it may run beside much else, at a low priority."""
 
 
 def bits(folder: Path) -> tuple[int, bytes]:
@@ -80,7 +82,7 @@ def main(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     whole = folder / "whole"
     whole.mkdir()
     began = time.monotonic()
-    code, _, err = begin(whole, 1).end(300)
+    code, _, err = begin(whole, 1).end(PATIENCE)
     assert code == 0, err
     took = time.monotonic() - began
     wanted = bits(whole)
@@ -98,7 +100,7 @@ def main(folder: Path, kills: int, seed: int) -> dict[str, Any]:
                     os.kill(pid, signal.SIGKILL)
                     done += 1
                     killed = "process" if ranks == 1 else "launcher" if pid == training.process.pid else "rank"
-        code, _, err = training.end(300)
+        code, _, err = training.end(PATIENCE)
         assert code in (0, 6, -signal.SIGKILL), (code, err)
         step = bits(again)[0] if (again / "run" / "checkpoints").is_dir() else 0
         print(f"kill {done}: {ranks} ranks ended with {code} after step {step}", flush=True)
