@@ -67,7 +67,7 @@ def test_a_network_learns_with_large_batches() -> None:
         session = new_session(recipe, images, registry.load("numpy"))
         rates = epoch_rates(session.recipe, 1, [])
         feeds = (
-            session.upload(images.train.read(np.arange(32)), images.train.labels, step, rates) for step in range(steps_)
+            session.upload(images.train.read(np.arange(32)), images.train.labels, step, rates) for step in range(count)
         )
         losses[trust] = [session.finish(session.start(feed)).loss for feed in feeds]
     assert losses[0.004][-1] < 0.9 * losses[0.004][0]

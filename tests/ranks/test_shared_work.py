@@ -10,12 +10,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 from PIL import Image
+
+from minialex.backend import registry
+from minialex.data import load
+from minialex.engine.opening import new_session, open_session
+from minialex.errors import ConfigurationError
+from minialex.look import features
+from minialex.recipe.toml import load as load_recipe
+from minialex.runs import weights_file
+from minialex.runs.weights_file import Weights
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,7 +131,7 @@ def test_a_store_that_was_ended_goes_on_with_another_number(many: Path, tmp_path
     assert not (tmp_path / "store" / "store.json").exists()
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*.images")}
     assert made, "something was done"
-    run(tmp_path, "prepare", many, "store", "--size", 64, "--ranks", 3)
+    run(tmp_path, "prepare", many, "store", "--size", 64, "--workers", 1)
     assert sums(tmp_path / "store") == sums(many.parent / "whole")
 
 
@@ -146,48 +157,80 @@ def test_ranks_without_a_shared_folder_are_refused(photos: Path, tmp_path: Path)
 
 
 @pytest.fixture(scope="module")
-def trained(photos: Path) -> Path:
-    run(
-        photos, "train", "--recipe", "small", "--backend", "numpy", "--data", "one", "--kernels", "[4, 8, 8, 8, 8]",
-        "--features", "[16, 16]", "--batch-size", 30, "--epochs", 1, "--out", "run",
-    )  # fmt: skip
-    run(photos, "features", "run", "alone", "--batch-size", 25)
-    return photos
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the weights file `net.safetensors` of a small network, and its features `alone`."""
+    place = tmp_path_factory.mktemp("network")
+    shown = load("shapes", train_images=230, validation_images=10)
+    fields = {"kernels": (4, 8, 8, 8, 8), "features": (16, 16), "train_images": 230, "validation_images": 10}
+    session = new_session(load_recipe("small").replace(**fields), shown, registry.load("numpy"))
+    written = Weights(session.recipe, shown.class_names, session.statistics, session.weights(), "shapes")
+    weights_file.write(place / "net.safetensors", written)
+    run(place, "features", "net.safetensors", "alone", "--backend", "numpy", "--batch-size", 20)
+    return place
 
 
-def test_any_number_of_processes_writes_the_same_features(trained: Path) -> None:
-    out, err = run(trained, "features", "run", "three", "--batch-size", 25, "--ranks", 3)
+def test_any_number_of_processes_writes_the_same_features(network: Path) -> None:
+    words = "features", "net.safetensors", "three", "--backend", "numpy", "--batch-size", 20, "--ranks", 3
+    out, err = run(network, *words)
     assert err == ""
-    assert out.count("of 210 train images of photos: 210 × 16 float32") == 1
-    assert sums(trained / "three") == sums(trained / "alone")
+    assert out.count("of 230 train images of shapes: 230 × 16 float32") == 1
+    assert sums(network / "three") == sums(network / "alone")
 
 
-def test_features_that_were_stopped_go_on_with_another_number(trained: Path) -> None:
-    """Every batch is written when it is done, and the third ends a rank."""
-    program = (
-        "import os, signal, sys; from minialex.look import features; features.BLOCK_BYTES = 0\n"
-        "from minialex.training.signals import StopRequest; among, asked = StopRequest.among, []\n"
-        "def third(self, group):\n"
-        "    asked.append(0)\n"
-        "    if group.rank == 1 and len(asked) == 2: os.kill(os.getpid(), getattr(signal, os.environ['HOW']))\n"
-        "    return among(self, group)\n"
-        "StopRequest.among = third\n"
-        "from minialex.cli.app import main; main(sys.argv[1:])"
-    )
-    for how, code, rows in (("SIGTERM", 75, 80), ("SIGKILL", 9, 40)):
-        done = subprocess.run(
-            [Path(sys.executable).parent / "mpiexec", "-n", "2", sys.executable, "-c", program, "features", "run", how,
-             "--batch-size", "20"],
-            cwd=trained, text=True, capture_output=True, check=False, env={
-                **os.environ, "OPENBLAS_NUM_THREADS": "1", "HOW": how,
-                "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "backends"))),
-            },
-        )  # fmt: skip
-        assert done.returncode == code, done.stdout + done.stderr
-        assert f'"done": {rows}' in (trained / how / "_features.json").read_text()
-        assert not (trained / how / "features.npy").exists()
-        run(trained, "features", "run", how, "--batch-size", 20, "--ranks", 3)
-        values = np.load(trained / how / "features.npy")
-        np.testing.assert_allclose(values, np.load(trained / "alone" / "features.npy"), rtol=1e-4, atol=1e-6)
-    run(trained, "features", "run", "twenties", "--batch-size", 20)
-    assert sums(trained / "SIGTERM") == sums(trained / "SIGKILL") == sums(trained / "twenties")
+ASKED = """
+import os, signal, sys
+from minialex.training.signals import StopRequest
+among, calls = StopRequest.among, []
+def second(self, group):
+    calls.append(0)
+    if group.rank == 1 and len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return among(self, group)
+StopRequest.among = second
+from minialex.cli.app import main
+main(sys.argv[1:])
+"""
+
+
+def test_features_that_were_stopped_go_on_with_another_number(network: Path) -> None:
+    """The second of two ranks is asked to end after its second batch."""
+    words = ["features", "net.safetensors", "stopped", "--backend", "numpy", "--batch-size", "20"]
+    done = subprocess.run(
+        [Path(sys.executable).parent / "mpiexec", "-n", "2", sys.executable, "-c", ASKED, *words],
+        cwd=network, text=True, capture_output=True, check=False, env={
+            **os.environ, "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "backends"))),
+        },
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (75, "")
+    assert done.stdout.strip() == "stopped by SIGTERM after 80 of 230 images; the same command goes on"
+    assert not (network / "stopped" / "features.npy").exists()
+    run(network, *words)
+    assert sums(network / "stopped") == sums(network / "alone")
+
+
+@pytest.mark.parametrize("form", ["npy", "parquet"])
+def test_a_rank_with_other_images_is_refused_by_all(
+    network: Path, tmp_path: Path, together: Callable[..., list[Any]], form: str
+) -> None:
+    """Ranks as threads, of which one has drawn others; and both formats by ranks that agree."""
+    session, _, names = open_session(network / "net.safetensors", registry.load("numpy"), None)
+    images = load("shapes", train_images=230, validation_images=10).train
+    others = load("shapes", train_images=230, validation_images=10, seed=1).train
+
+    def written(split: Any, group: Any) -> Any:
+        manifest = features.manifest_of(session, split, "relu7", "shapes", "train", names, form)
+        try:
+            return features.write_features(session, split, tmp_path / "f", manifest, batch_size=20, group=group).done
+        except ConfigurationError as error:
+            return str(error)
+
+    refused = together(3, lambda group: written(others if group.rank == 2 else images, group))
+    assert refused == ["rank 2 would write features of other images than rank 0: give all the same"] * 3
+    assert not (tmp_path / "f").exists()
+    assert together(3, lambda group: written(images, group)) == [230] * 3
+    if form == "npy":
+        assert sums(tmp_path / "f") == sums(network / "alone")
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        assert sum(len(parquet.read_table(path)) for path in (tmp_path / "f").glob("part-*.parquet")) == 230
