@@ -196,6 +196,8 @@ def _others(backend: CudaBackend) -> None:
     x = backend.zeros((BATCH, 48, 55, 55), "float32", "cuda:0")
     backend.tanh_backward(x, backend.tanh(x))
     backend.scale(x, 2.0)
+    w = backend.zeros((MOST_SERIAL,), "float32", "cuda:0")
+    backend.scale_by_trust_ratio(w, w, trust_coefficient=0.001, weight_decay=0.0005)
     on = backend.place("cuda:0")
     for storage in STORAGES:
         x = on.empty((LIBRARY_BATCH, 55, 55, 48), storage.dtype)

@@ -17,7 +17,8 @@ if __name__ == "__main__":
     if interruptible:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C while all is imported: no traceback
     if hasattr(signal, "pthread_sigmask") and any(name in os.environ for name in RANKS):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until it has joined the others, who wait for it
+        early = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")}
+        signal.pthread_sigmask(signal.SIG_BLOCK, early)  # until it has joined the others, who wait for it
     try:
         from minialex.cli.app import main
     except ModuleNotFoundError as error:

@@ -94,6 +94,7 @@ class NumbaBackend:
     dropout_backward = operation(flat=True)
     softmax_cross_entropy = operation()
     softmax_cross_entropy_backward = operation()
+    scale_by_trust_ratio = operation()
     sgd_update = operation()
     augment = operation()
 

@@ -16,6 +16,7 @@ from minialex_numpy import linear as full
 from minialex_numpy import local_response_norm as channels
 from minialex_numpy import max_pool2d as pooling
 from minialex_numpy import relu as rectifier
+from minialex_numpy import scale_by_trust_ratio as layerwise
 from minialex_numpy import sgd_update as descent
 from minialex_numpy import softmax_cross_entropy as cost
 from minialex_numpy import spatial_response_norm as places
@@ -70,6 +71,7 @@ class NumpyBackend:
     dropout_backward = operation(dropping.dropout_backward)
     softmax_cross_entropy = operation(cost.softmax_cross_entropy)
     softmax_cross_entropy_backward = operation(cost.softmax_cross_entropy_backward)
+    scale_by_trust_ratio = operation(layerwise.scale_by_trust_ratio)
     sgd_update = operation(descent.sgd_update)
     augment = operation(augmentation.augment)
 

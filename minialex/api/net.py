@@ -74,9 +74,11 @@ class TrainedNet:
         class_names: the name of each class that it can answer with
     """
 
-    def __init__(self, weights: Weights, backend: Backend, devices: str | None = None, name: str = "it") -> None:
+    def __init__(
+        self, weights: Weights, backend: Backend, devices: str | None = None, name: str = "it", group: Group = ALONE
+    ) -> None:
         self.weights = weights
-        self.session = session_of(weights, backend, devices)
+        self.session = session_of(weights, backend, devices, group)
         self.class_names = weights.titles
         self.name = name
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from minialex.api.net import TrainedNet, load
 from minialex.backend import registry
 from minialex.data import DataSet, absolute, checked
 from minialex.data.store.store import is_store
-from minialex.engine.opening import load_data, placement_of_rank, prepare
+from minialex.engine.opening import load_data, placement_of_rank, prepare, threads_of_rank
 from minialex.engine.session import placement_of
 from minialex.errors import CheckpointError, ConfigurationError, MinialexError, NumericalError
 from minialex.evaluation.errors import Evaluation
@@ -270,7 +269,7 @@ def _carry_out(
     if group.size > 1 and not (recipe.shards or resume):
         recipe = recipe.replace(shards=group.size)
     name = recipe.backend or registry.default_name()
-    backend = registry.load(name, threads=threads or _threads(group, name), precision=recipe.precision)
+    backend = registry.load(name, threads=threads or threads_of_rank(group, name), precision=recipe.precision)
     placement = placement_of_rank(backend, placement_of(backend, recipe.devices or None, recipe.columns), group)
     recipe = recipe.replace(backend=name, devices=",".join(placement))
     variants.build(recipe.replace(classes=recipe.classes or 10))  # say what does not fit before data is read
@@ -300,14 +299,6 @@ def _carry_out(
         if result.evaluation is not None and group.rank == 0:
             write_report(run.paths, recipe, data, result.evaluation, result.progress.warnings)
     return TrainingRun(path, None if given is None else data, result)  # without what was left out
-
-
-def _threads(group: Group, backend: str) -> int | None:
-    """Threads for a rank: the ranks of one machine share its cores, if the backend's threads can be set."""
-    if group.size == 1 or "threads" not in inspect.signature(registry.kind(backend)).parameters:
-        return None
-    here = sum(place.host == group.places[group.rank].host for place in group.places)
-    return max(1, (os.cpu_count() or 1) // here)
 
 
 def _folder(group: Group, path: Path, recipe: str | None) -> RunFolder | Follower:

@@ -238,6 +238,15 @@ class Backend(Protocol):
         ...
 
     @abstractmethod
+    def scale_by_trust_ratio(self, w: Array, dw: Array, *, trust_coefficient: float, weight_decay: float) -> Array:
+        """λ·(dw + decay·w) with λ = η·‖w‖ / (‖dw‖ + decay·‖w‖), the norms over all elements; η: `trust_coefficient`.
+
+        Where ‖w‖ or ‖dw‖ is 0, λ is 1. `sgd_update` with this in the place of dw, and no decay of its own, is
+        layer-wise adaptive rate scaling. Source: You, Gitman and Ginsburg 2017, section 4.
+        """
+        ...
+
+    @abstractmethod
     def sgd_update(
         self,
         w: Array,
@@ -310,6 +319,6 @@ OPERATIONS = (
     "conv2d", "conv2d_backward", "linear", "linear_backward", "relu", "relu_backward", "tanh", "tanh_backward",
     "max_pool2d", "max_pool2d_backward", "local_response_norm", "local_response_norm_backward",
     "spatial_response_norm", "spatial_response_norm_backward", "dropout", "dropout_backward",
-    "softmax_cross_entropy", "softmax_cross_entropy_backward", "sgd_update", "augment",
+    "softmax_cross_entropy", "softmax_cross_entropy_backward", "scale_by_trust_ratio", "sgd_update", "augment",
 )  # fmt: skip
 """Names of the operations with numbers in them; `MOVERS` are the rest of the protocol."""

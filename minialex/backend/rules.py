@@ -280,6 +280,11 @@ def softmax_cross_entropy_backward(probs: Any, labels: Any) -> Spec:
     return softmax_cross_entropy(probs, labels)[1]
 
 
+def scale_by_trust_ratio(w: Any, dw: Any, *, trust_coefficient: float, weight_decay: float) -> Spec:
+    """See `Backend.scale_by_trust_ratio`."""
+    return _alike("scale_by_trust_ratio", w=w, dw=dw)
+
+
 def sgd_update(
     w: Any,
     v: Any,
@@ -324,7 +329,8 @@ RULES: dict[str, Callable[..., Any]] = {
         reshape, concat, split, add, scale, sum_over_ranks, conv2d, conv2d_backward, linear, linear_backward,
         relu, relu_backward, tanh, tanh_backward, max_pool2d, max_pool2d_backward, local_response_norm,
         local_response_norm_backward, spatial_response_norm, spatial_response_norm_backward, dropout,
-        dropout_backward, softmax_cross_entropy, softmax_cross_entropy_backward, sgd_update, augment,
+        dropout_backward, softmax_cross_entropy, softmax_cross_entropy_backward, scale_by_trust_ratio,
+        sgd_update, augment,
     )
 }  # fmt: skip
 """The rule of each operation by name; `RULES[name](*arguments)` checks and returns the results' specs."""

@@ -95,7 +95,7 @@ def run(arguments: Sequence[str]) -> int:
             if launch.launcher() is not None:
                 joining.join()
         finally:
-            joining.hear_interrupts()
+            joining.hear_signals()
         result: object = app(list(arguments) or ["--help"], standalone_mode=False, obj=list(arguments))
         return result if isinstance(result, int) else 0
     except MinialexError as error:

@@ -67,12 +67,12 @@ def evaluate(
     check_writable(reliability, "--reliability", ".png")
     networks = [weights_file.find(path) for path in runs]
     precisions = [precision_of(network.recipe, precision) for network in networks]
-    backends = {name: machine.load(name) for name in dict.fromkeys(precisions)}
+    group = joining.join()
+    backends = {name: machine.load(name, group) for name in dict.fromkeys(precisions)}
     nets = [
-        TrainedNet(network, backends[name], machine.devices, str(path))
+        TrainedNet(network, backends[name], machine.devices, str(path), group)
         for path, network, name in zip(runs, networks, precisions, strict=True)
     ]
-    group = joining.join()
     screen, said = console(), console(stderr=True)
     screen.quiet = said.quiet = group.rank > 0  # of several ranks one speaks
     images = data_for(nets[0], data, part)

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from minialex.cli.look.arguments import Run
-from minialex.cli.options import BatchOption, DataOption, Machine
+from minialex.cli.options import BatchOption, DataOption, HostsOption, Machine, RanksOption, is_launcher
 
 
 def features(
+    context: typer.Context,
     run: Run,
     folder: Annotated[
         Path, typer.Argument(help="folder to write to; if it holds a stopped run of this command, that continues")
@@ -23,19 +24,28 @@ def features(
     *,
     machine: Machine,
     batch_size: BatchOption = 100,
+    ranks: RanksOption = None,
+    hosts: HostsOption = None,
 ) -> int:
-    """Write a layer's activations for a whole data set, as NumPy or Parquet. If stopped, run it again to continue."""
+    """Write a layer's activations for a whole data set, as NumPy or Parquet. If stopped, run it again to continue.
+
+    Any number of processes gives the same bytes; only the first of them writes.
+    """
     from minialex.cli.look.subject import open_run, split_of, write_features
     from minialex.look.neighbours import feature_layer
+    from minialex.ranks import joining, launch
     from minialex.screen.terminal import console
 
-    screen = console()
-    subject = open_run(run, machine, data)
+    if is_launcher(ranks, hosts):
+        return launch.start(ranks or 1, hosts, ["minialex", *context.obj])
+    group, screen = joining.join(), console()
+    screen.quiet = group.rank > 0  # of several ranks one speaks
+    subject = open_run(run, machine, data, group)
     name = layer or feature_layer(subject.session.network)
     subject.session.network.layer(name)
     data_set = subject.data()
     images = split_of(data_set, split)
-    manifest, exit_code = write_features(screen, subject, images, split, name, folder, format, batch_size)
+    manifest, exit_code = write_features(screen, subject, images, split, name, folder, format, batch_size, group)
     if exit_code:
         return exit_code
     size = " × ".join(map(str, (manifest.images, *manifest.shape)))

@@ -17,9 +17,11 @@ import typer
 
 from minialex.errors import ConfigurationError, nearest
 from minialex.ranks import joining
+from minialex.ranks.group import ALONE
 
 if TYPE_CHECKING:
     from minialex.backend.protocol import Backend
+    from minialex.ranks.group import Group
     from minialex.recipe.fields import Recipe
 
 FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -48,6 +50,12 @@ RecipeOption = Annotated[
 ]
 DataOption = Annotated[str | None, typer.Option("--data", help="use this data set instead of the run's own")]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="images computed at once")]
+RanksOption = Annotated[
+    int | None, typer.Option("--ranks", min=1, help="number of processes that share the work, started by MPI")
+]
+HostsOption = Annotated[
+    str | None, typer.Option("--hosts", help="machines that the ranks run on: a:8,b:8; default this one")
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace existing files")]
 Network = Annotated[Path, typer.Argument(help="a run folder, checkpoint or weights file")]
 
@@ -60,11 +68,32 @@ class Machine:
     devices: DevicesOption = None
     threads: ThreadsOption = None
 
-    def load(self, precision: str | None = None) -> Backend:
-        """The requested backend, or this machine's default."""
+    def load(self, precision: str | None = None, group: Group = ALONE) -> Backend:
+        """The requested backend, or this machine's default; ranks of one machine share its cores."""
         from minialex.backend import registry
 
-        return registry.load(self.backend, threads=self.threads, precision=precision)
+        threads = self.threads
+        if threads is None and group.size > 1:
+            from minialex.engine.opening import threads_of_rank
+
+            threads = threads_of_rank(group, self.backend or registry.default_name())
+        return registry.load(self.backend, threads=threads, precision=precision)
+
+
+def is_launcher(ranks: int | None, hosts: str | None) -> bool:
+    """Whether this process is to start ranks, and is none itself.
+
+    Raises:
+        ConfigurationError: If the options do not fit together, or not what started this process.
+    """
+    from minialex.ranks import launch
+
+    started = launch.launcher()
+    if started is not None and ranks not in (None, started.size):
+        raise ConfigurationError(f"started as one of {started.size} processes, but --ranks is {ranks}: leave it out")
+    if hosts is not None and ranks is None:
+        raise ConfigurationError("--hosts says where ranks run: also give --ranks")
+    return started is None and ranks is not None and ranks > 1
 
 
 def options(command: Callable[..., int | None]) -> Callable[..., int | None]:

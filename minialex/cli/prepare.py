@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
+from minialex.cli.options import HostsOption, RanksOption, is_launcher
+
 
 def prepare(
+    context: typer.Context,
     source: Annotated[
         Path, typer.Argument(help="folder of the official ImageNet archives, folder of images, or list of files")
     ],
@@ -22,25 +25,37 @@ def prepare(
         str, typer.Option(help="how images are made square: one-step, or resize-then-crop as in torchvision")
     ] = "one-step",
     workers: Annotated[int | None, typer.Option(min=1, help="number of processes; default one per processor")] = None,
+    ranks: RanksOption = None,
+    hosts: HostsOption = None,
 ) -> int:
-    """Make a store of 256 x 256 images for training. If stopped or killed, run it again to continue."""
+    """Make a store of 256 x 256 images for training. If stopped or killed, run it again to continue.
+
+    Ranks are for several machines with a shared disk: each makes some of the shards, with --workers processes of its
+    own. However many there are, the store has the same bytes.
+    """
     from minialex.data.sets.listing import counted
     from minialex.data.store import prepare as making
     from minialex.data.store import store as stores
+    from minialex.engine.opening import cores_of_rank
+    from minialex.ranks import joining, launch
     from minialex.screen.formats import duration, shell
     from minialex.screen.terminal import console, metered
     from minialex.training.signals import StopRequest
 
-    screen = console()
-    with StopRequest() as request:
+    if is_launcher(ranks, hosts):
+        return launch.start(ranks or 1, hosts, ["minialex", *context.obj])
+    group, screen = joining.join(), console()
+    screen.quiet = group.rank > 0  # of several ranks one speaks
+    with StopRequest(*["SIGUSR1"] * (group.size > 1)) as request:
         try:
             with metered(screen) as meter:
                 summary = making.prepare(
                     source, store, size=size, resize=resize, validation=None if validation is None else str(validation),
-                    words=None if words is None else str(words), workers=workers, progress=meter.tell,
-                    stop=lambda: request.requested is not None,
+                    words=None if words is None else str(words), workers=workers or cores_of_rank(group),
+                    progress=meter.tell, stop=lambda: request.requested is not None, group=group,
                 )  # fmt: skip
         except making.Stopped:
+            request.among(group)
             screen.print(f"stopped by {request.requested}; run the same command again to continue.")
             return request.exit_code
 

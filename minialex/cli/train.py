@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minialex.cli.options import Machine, overrides, recipe_names
+from minialex.cli.options import HostsOption, Machine, RanksOption, is_launcher, overrides, recipe_names
 from minialex.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -51,10 +51,8 @@ def train(
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="continue the run in this folder")] = None,
     out: Annotated[Path | None, typer.Option(help="the new run's folder; default runs/NAME-DATE")] = None,
-    ranks: Annotated[
-        int | None, typer.Option(min=1, help="number of processes that share each batch, started by MPI")
-    ] = None,
-    hosts: Annotated[str | None, typer.Option(help="machines that the ranks run on: a:8,b:8; default this one")] = None,
+    ranks: RanksOption = None,
+    hosts: HostsOption = None,
     rank_timeout: Annotated[
         float, typer.Option(min=1, help="seconds of silence after which a rank counts as lost")
     ] = 30,
@@ -68,23 +66,19 @@ def train(
     fashion-mnist), alexnet-2012 for a prepared store, otherwise small. --resume uses the run's own recipe.
     """
     from minialex.api import run as training
-    from minialex.ranks import joining, launch
+    from minialex.ranks import joining
     from minialex.screen import streams
     from minialex.screen.terminal import console
     from minialex.training.listening import reached
 
     streams.go_on_without_output()
     joining.set_timeout(rank_timeout)
-    started = launch.launcher()
-    if started is not None and ranks not in (None, started.size):
-        raise ConfigurationError(f"started as one of {started.size} processes, but --ranks is {ranks}: leave it out")
-    if hosts is not None and ranks is None:
-        raise ConfigurationError("--hosts says where ranks run: also give --ranks")
+    launches = is_launcher(ranks, hosts)
     fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "init": init,
               "backend": machine.backend, "devices": machine.devices, "skip_broken": skip_broken or None}  # fmt: skip
     changes = overrides(context.args) | {name: value for name, value in fields.items() if value is not None}
-    if started is None and ranks is not None and ranks > 1:
-        return start(context.obj, ranks, hosts, resume or out or training.new_folder(recipe, changes))
+    if launches:
+        return start(context.obj, ranks or 1, hosts, resume or out or training.new_folder(recipe, changes))
     if resume is None:
         run = training.train(recipe, network=network, out=out, threads=machine.threads, **changes)
     elif out is None and recipe is None and network is None:

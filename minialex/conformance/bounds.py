@@ -448,6 +448,31 @@ def softmax_cross_entropy_backward(case: Case, numbers: Arithmetic) -> list[Expe
 # ---- update and augmentation ----------------------------------------------------------------------------------
 
 
+def scale_by_trust_ratio(case: Case, numbers: Arithmetic) -> list[Expected]:
+    """A sum of n squares is off by γ(n + 1), or by nη where squares underflow, and a norm by no more than that and u.
+
+    The ratio has two of them, two coefficients, two products, a sum and a quotient: γ(6) more; its product with
+    dw + λw has four roundings more. Where squares or anything else may overflow, or as good as all underflow and it is
+    not sure whether a norm is 0, every answer is accepted.
+    """
+    w, dw = case.wide.arrays.values()
+    coefficient, decay = (case.numbers[name] for name in ("trust_coefficient", "weight_decay"))
+    (value,) = _values(case)
+    squares = np.array([np.sum(w * w), np.sum(dw * dw)])
+    lost = np.where(squares > 0, w.size * numbers.smallest / np.where(squares > 0, squares, 1), 0)
+    relative = compound(*(numbers.gamma(w.size + 2) + lost), numbers.gamma(10))
+    norms = np.sqrt(squares)
+    ratio = coefficient * norms[0] / (norms[1] + decay * norms[0]) if norms.all() else 1.0
+    size = np.abs(dw) + decay * np.abs(w)
+    bound = relative * ratio * size + numbers.smallest * (2 + 2 * ratio)
+    reached = np.asarray(max(*squares, ratio, *(norms * decay)))
+    return [
+        Expected(
+            "λ·(dw + decay·w)", value, numbers.finite(np.where(lost.max() > 0.1, np.inf, bound), reached, ratio * size)
+        )
+    ]
+
+
 def sgd_update(case: Case, numbers: Arithmetic) -> list[Expected]:
     """v: three terms with at most six roundings each (two coefficients and their product, the product, two additions):
     γ(6)·(|μv| + |λεw| + |εdw|) + 6η. w: that, and u·(|w| + the terms). Elements that keep their values do so exactly.
@@ -506,7 +531,7 @@ BOUNDS: dict[str, Callable[[Case, Arithmetic], list[Expected]]] = {
         for function in (
             add, scale, conv2d, conv2d_backward, linear, linear_backward, relu, relu_backward, tanh, tanh_backward,
             max_pool2d, max_pool2d_backward, dropout, dropout_backward, softmax_cross_entropy,
-            softmax_cross_entropy_backward, sgd_update, augment,
+            softmax_cross_entropy_backward, scale_by_trust_ratio, sgd_update, augment,
         )
     },
     **dict.fromkeys(("local_response_norm", "spatial_response_norm"), response_norm),

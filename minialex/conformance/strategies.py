@@ -418,6 +418,18 @@ def softmax_cross_entropy_backward(draw: Draw, floats: Floats) -> Case:
 
 
 @st.composite
+def scale_by_trust_ratio(draw: Draw, floats: Floats) -> Case:
+    """w and dw of one shape; either may be zero altogether."""
+    shape = draw(shape_any())
+    (w, first), (dw, second) = (values(draw, shape, floats, degree=3) for _ in range(2))
+    numbers = {
+        "trust_coefficient": number(draw, st.sampled_from((0.001, 0.02, 1.0))),
+        "weight_decay": number(draw, st.sampled_from((0.0005, 0.0, 0.1))),
+    }
+    return _case(draw, "scale_by_trust_ratio", {"w": w, "dw": dw}, numbers, first, second)
+
+
+@st.composite
 def sgd_update(draw: Draw, floats: Floats) -> Case:
     """w, v, dw of one shape; at times some that are not finite, or gradients whose step overflows."""
     shape = draw(shape_any())
@@ -472,7 +484,7 @@ STRATEGIES: dict[str, Callable[[Floats], Cases]] = {
         for function in (
             reshape, concat, split, add, scale, conv2d, conv2d_backward, linear, linear_backward, relu, relu_backward,
             tanh, tanh_backward, max_pool2d, max_pool2d_backward, dropout, dropout_backward, softmax_cross_entropy,
-            softmax_cross_entropy_backward, sgd_update, augment,
+            softmax_cross_entropy_backward, scale_by_trust_ratio, sgd_update, augment,
         )
     },
     "local_response_norm": _response_norm(spatial=False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from minialex.engine import fingerprint
 from minialex.engine.columns import Placement
 from minialex.engine.session import Session, placement_of
 from minialex.errors import ConfigurationError, DataError
-from minialex.ranks.group import Group, admissible
+from minialex.ranks.group import ALONE, Group, admissible
 from minialex.recipe.fields import Recipe
 from minialex.runs import weights_file
 from minialex.runs.checkpoint import to_standard_error
@@ -130,6 +131,19 @@ def placement_of_rank(backend: Backend, placement: Placement, group: Group) -> P
     return tuple(backend.devices[number] for number in numbers)
 
 
+def threads_of_rank(group: Group, backend: str) -> int | None:
+    """Threads for a rank: those of one machine share its processor's cores, where the backend can be told so."""
+    if group.size == 1 or "threads" not in inspect.signature(registry.kind(backend)).parameters:
+        return None
+    return cores_of_rank(group)
+
+
+def cores_of_rank(group: Group) -> int:
+    """A rank's share of the cores of its machine, at least one."""
+    here = sum(place.host == group.places[group.rank].host for place in group.places) if group.size > 1 else 1
+    return max(1, (os.cpu_count() or 1) // here)
+
+
 def new_session(recipe: Recipe, data: DataSet, backend: Backend | None = None) -> Session:
     """An untrained network for some data.
 
@@ -152,8 +166,8 @@ def new_session(recipe: Recipe, data: DataSet, backend: Backend | None = None) -
     return Session(recipe, backend, placement, data.statistics or statistics_of(data.train))
 
 
-def session_of(found: Weights, backend: Backend, devices: str | None) -> Session:
-    """A session with a network's weights; `devices` as for `placement_of`.
+def session_of(found: Weights, backend: Backend, devices: str | None, group: Group = ALONE) -> Session:
+    """A session with a network's weights; `devices` as for `placement_of`, of a group's first rank.
 
     It warns on standard error if a user-defined network was edited after its training.
     """
@@ -163,14 +177,16 @@ def session_of(found: Weights, backend: Backend, devices: str | None) -> Session
             f"the network '{found.recipe.model}' was edited after these weights were trained and computes something "
             "else: its answers are not those of the trained network"
         )
-    placement = placement_of(backend, devices, found.recipe.columns)
+    placement = placement_of_rank(backend, placement_of(backend, devices, found.recipe.columns), group)
     return Session(found.recipe, backend, placement, found.statistics, found.tensors)
 
 
-def open_session(path: Path, backend: Backend, devices: str | None) -> tuple[Session, Recipe, tuple[str, ...]]:
+def open_session(
+    path: Path, backend: Backend, devices: str | None, group: Group = ALONE
+) -> tuple[Session, Recipe, tuple[str, ...]]:
     """A session with the weights found at a path (`weights_file.find`), its recipe and its class names."""
     found = weights_file.find(path)
-    return session_of(found, backend, devices), found.recipe, found.labels
+    return session_of(found, backend, devices, group), found.recipe, found.labels
 
 
 def precision_of(recipe: Recipe, asked: str | None) -> str:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from minialex.recipe.fields import Recipe
 
+FALLING = ("cosine", "polynomial")
+"""Schedules that depend on how many epochs there will be."""
+
 PAPER_BATCH = 128
 """Images of a step in the paper (5)."""
 
@@ -47,7 +50,8 @@ def epoch_rates(recipe: Recipe, epoch: int, errors: Sequence[float]) -> EpochRat
         `patience` epochs the rate is divided by `cut_factor`, at most `cuts` times; when it would be cut once more,
         training ends.
 
-        The cosine schedule is that of Loshchilov and Hutter (2017), without restarts, one value an epoch. A warm-up
+        The cosine schedule is that of Loshchilov and Hutter (2017), without restarts, one value an epoch; the
+        polynomial one, of power 2, that of You, Gitman and Ginsburg (2017). A warm-up
         (Goyal et al. 2017) raises the rate of whatever schedule in equal steps, one an epoch. With `rate_scaling`
         all rates are those of a batch of 128 images, and follow its size.
     """
@@ -59,9 +63,10 @@ def epoch_rates(recipe: Recipe, epoch: int, errors: Sequence[float]) -> EpochRat
         rate /= recipe.cut_factor ** min(cuts, recipe.cuts)
     elif recipe.schedule == "steps":
         rate /= recipe.cut_factor ** sum(epoch >= step for step in recipe.steps)
-    elif recipe.schedule == "cosine":
+    elif recipe.schedule in FALLING:
         done = max(0, epoch - 1 - recipe.warmup_epochs) / max(1, recipe.epochs - recipe.warmup_epochs)
-        rate *= (1 + math.cos(math.pi * min(done, 1.0))) / 2
+        done = min(done, 1.0)
+        rate *= (1 - done) ** 2 if recipe.schedule == "polynomial" else (1 + math.cos(math.pi * done)) / 2
     elif recipe.schedule == "timeline":
         for entry in sorted(recipe.timeline, key=lambda entry: int(entry["epoch"])):
             if epoch >= entry["epoch"]:

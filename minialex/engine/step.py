@@ -109,17 +109,23 @@ def training_step(
             gradient = [executor.backend.scale(piece, 1 / plan.shards) for piece in gradient]
         executor.backward(bound, saved, gradient, context, sums.take)
         results |= {LOSS.shard(number): loss, PROBS.shard(number): probs}
-    for name, gradient in sums.finish().items():
+    for name, summed in sums.finish().items():
+        gradient = summed
         learned = parameters[name].learned  # state that is not changes by what backward returned, at a rate of 1
-        decays = learned and (recipe.decay_biases or name.array == "weight")
+        decay = recipe.weight_decay if learned and (recipe.decay_biases or name.array == "weight") else 0.0
         executor.watch(name.layer, name.column, "update")
+        if recipe.trust_coefficient and learned:
+            gradient = executor.backend.scale_by_trust_ratio(
+                bound[name], gradient, trust_coefficient=recipe.trust_coefficient, weight_decay=decay
+            )
+            decay = 0.0
         results[name.to("skipped")] = executor.backend.sgd_update(
             bound[name],
             bound[name.to("momentum")],
             gradient,
             learning_rate=feed[rate_name(name)],
             momentum=recipe.momentum if learned else 0.0,
-            weight_decay=recipe.weight_decay if decays else 0.0,
+            weight_decay=decay,
         )
     return results
 

@@ -22,8 +22,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from minialex.data import Split, batches
 from minialex.engine.session import Session
 from minialex.errors import CheckpointError, ConfigurationError, DataError, ResourceError, nearest
 from minialex.look.units import output_shape
+from minialex.ranks.group import ALONE, Group, by_first
 from minialex.screen.formats import readable_size
 from minialex.storage import atomic
 from minialex.storage.locks import locked_folder
@@ -293,6 +294,7 @@ def write_features(
     batch_size: int = 100,
     progress: Callable[[int], None] = lambda done: None,
     stop: Callable[[], object] = lambda: False,
+    group: Group = ALONE,
 ) -> Manifest:
     """Write a layer's activations for the centre crops of a split, or continue where an earlier call was stopped.
 
@@ -302,6 +304,8 @@ def write_features(
         batch_size: images at a time
         progress: called with the number of images done, those of earlier calls among them
         stop: called after each batch; if it returns true, what has been computed is written, and this returns
+        group: the ranks that share the batches, which are the same as for one rank; only the first writes. All call
+            `stop` equally often, and it must return the same on all of them
 
     Returns:
         The manifest with what is `done` now.
@@ -319,59 +323,96 @@ def write_features(
         )
     if manifest.images == 0:
         raise DataError("the data set has no images")
+    told = [Manifest(**{**item, "shape": tuple(item["shape"]), "class_names": tuple(item["class_names"])})
+            for item in group.exchange(dataclasses.asdict(manifest))]  # fmt: skip
+    for rank, its in enumerate(told):
+        if other := its.difference(told[0]):
+            raise ConfigurationError(f"rank {rank} would write features of {other} than rank 0: give all the same")
+    with ExitStack() as held:
+        done = by_first(group, lambda: _open(held, folder, manifest))
+        progress(abs(done))
+        if done < 0:
+            return dataclasses.replace(manifest, done=manifest.images)
+        return _write_rows(
+            session, split, folder, dataclasses.replace(manifest, done=done), batch_size, progress, stop, group
+        )
+
+
+def _open(held: ExitStack, folder: Path, manifest: Manifest) -> int:
+    """Lock the folder and begin, or go on, in it; returns how many images are done, below 0 if it is whole."""
     atomic.make_folder(folder)
     refusal = f"{folder} is being written by another process: wait for it, or give another folder"
-    with locked_folder(folder, refusal):
-        atomic.remove_stale(folder)
-        if (folder / MANIFEST).exists():
-            before = read_manifest(folder)
-            other = before.difference(manifest)
-            if other:
-                kind = ConfigurationError if before.network == manifest.network else CheckpointError
-                raise kind(f"{folder} holds features of {other}: give another folder, or remove it")
-            manifest = before
-        elif any(folder.iterdir()):
-            raise ConfigurationError(f"{folder} is neither empty nor a folder of features: give another one")
-        progress(manifest.done)
-        if manifest.done == manifest.images and (manifest.form == "parquet" or (folder / "features.npy").exists()):
-            return manifest
-        needed, free = (manifest.images - manifest.done) * manifest.row_bytes, shutil.disk_usage(folder).free
-        if needed > free and manifest.form == "npy":  # Parquet is compressed, by how much is not known before
-            raise ResourceError(
-                f"features of {manifest.images:,} images need {readable_size(needed)} in {folder}, where "
-                f"{readable_size(free)} are free; choose another disk or another layer"
-            )
-        return _write_rows(session, split, folder, manifest, batch_size, progress, stop)
+    held.enter_context(locked_folder(folder, refusal))
+    atomic.remove_stale(folder)
+    if (folder / MANIFEST).exists():
+        before = read_manifest(folder)
+        other = before.difference(manifest)
+        if other:
+            kind = ConfigurationError if before.network == manifest.network else CheckpointError
+            raise kind(f"{folder} holds features of {other}: give another folder, or remove it")
+        manifest = before
+    elif any(folder.iterdir()):
+        raise ConfigurationError(f"{folder} is neither empty nor a folder of features: give another one")
+    if manifest.done == manifest.images and (manifest.form == "parquet" or (folder / "features.npy").exists()):
+        return -manifest.images
+    needed, free = (manifest.images - manifest.done) * manifest.row_bytes, shutil.disk_usage(folder).free
+    if needed > free and manifest.form == "npy":  # Parquet is compressed, by how much is not known before
+        raise ResourceError(
+            f"features of {manifest.images:,} images need {readable_size(needed)} in {folder}, where "
+            f"{readable_size(free)} are free; choose another disk or another layer"
+        )
+    _write_manifest(folder, manifest)
+    (_begin_npy if manifest.form == "npy" else _begin_parquet)(folder, manifest)
+    return manifest.done
 
 
 def _write_rows(
     session: Session, split: Split, folder: Path, manifest: Manifest, batch_size: int,
-    progress: Callable[[int], None], stop: Callable[[], object],
+    progress: Callable[[int], None], stop: Callable[[], object], group: Group,
 ) -> Manifest:  # fmt: skip
     """Write the rows that are not there yet, a block of them in memory at a time."""
-    _write_manifest(folder, manifest)
-    begin, write = (_begin_npy, _write_npy) if manifest.form == "npy" else (_begin_parquet, _write_parquet)
-    begin(folder, manifest)
     labels = np.ascontiguousarray(split.labels, np.int64)
     block: list[NDArray[np.floating[Any]]] = []
     done, begun = manifest.done, time.monotonic()
-    with closing(batches(split, np.arange(done, manifest.images), batch_size, drop_last=False)) as reading:
-        for _, images, _ in reading:
-            block.append(session.activations(images, [manifest.layer])[manifest.layer])
-            done += len(images)
-            progress(done)
-            stopped = stop()
-            full = (done - manifest.done) * manifest.row_bytes >= BLOCK_BYTES
-            if stopped or full or done == manifest.images or time.monotonic() - begun >= BLOCK_SECONDS:
-                write(folder, manifest, np.concatenate(block), labels[manifest.done : done])
-                manifest = dataclasses.replace(manifest, done=done)
-                _write_manifest(folder, manifest)
-                block, begun = [], time.monotonic()
-            if stopped:
-                break
-    if manifest.form == "npy" and manifest.done == manifest.images:
+    for rows in _rows(session, split, manifest, batch_size, group):
+        block.append(rows)
+        done += len(rows)
+        progress(done)
+        stopped = stop()
+        full = (done - manifest.done) * manifest.row_bytes >= BLOCK_BYTES
+        late = time.monotonic() - begun >= BLOCK_SECONDS
+        if group.rank:  # the first has them
+            block = []
+        elif stopped or full or late or done == manifest.images:
+            write = _write_npy if manifest.form == "npy" else _write_parquet
+            write(folder, manifest, np.concatenate(block), labels[manifest.done : done])
+            manifest = dataclasses.replace(manifest, done=done)
+            _write_manifest(folder, manifest)
+            block, begun = [], time.monotonic()
+        if stopped:
+            break
+    if group.rank == 0 and manifest.form == "npy" and manifest.done == manifest.images:
         _finish_npy(folder, manifest, labels)
-    return manifest
+    return dataclasses.replace(manifest, done=group.exchange(manifest.done)[0])  # the others' end waits for the files
+
+
+def _rows(
+    session: Session, split: Split, manifest: Manifest, batch_size: int, group: Group
+) -> Iterator[NDArray[np.floating[Any]]]:
+    """The rows that are not done, in their order: of each round, as many batches as ranks, rank r computes the r-th."""
+    first, each = manifest.done, group.size * batch_size
+    rest = np.arange(first, manifest.images)
+    own = rest[(rest - first) // batch_size % group.size == group.rank]
+    with closing(batches(split, own, batch_size, drop_last=False)) as reading:
+        for begin in range(first, manifest.images, each):
+            mine = own[(own >= begin) & (own < begin + each)]
+            rows = np.zeros((min(each, manifest.images - begin), *manifest.shape), manifest.dtype)
+            if len(mine):
+                _, images, _ = next(reading)
+                rows[mine - begin] = session.activations(images, [manifest.layer])[manifest.layer]
+            bits = rows.view(f"uint{8 * rows.itemsize}")  # every row is one rank's: as whole numbers even -0 stays -0
+            group.sum([bits], [bits])
+            yield rows
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -17,6 +17,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from minialex import errors
+
 Part = TypeVar("Part")
 Floats = NDArray[np.floating[Any]]
 Arrays = dict[str, NDArray[Any]]
@@ -155,6 +157,26 @@ ALONE = Alone()
 def apart(group: Group) -> Alone:
     """A rank of a group for a while by itself: it has its own shards, and hears nothing of the others'."""
     return Alone(group.rank, group.size)
+
+
+def by_first(group: Group, work: Callable[[], Any]) -> Any:
+    """What the first rank's work returns (what JSON can say), on all of them.
+
+    Raises:
+        MinialexError: What the first rank's work raised, on all of them, so that they end alike.
+    """
+    told: list[Any] = [None, "", ""]
+    if group.rank == 0:
+        try:
+            told = [work(), "", ""]
+        except errors.MinialexError as error:
+            if group.size == 1:
+                raise
+            told = [None, type(error).__name__, str(error)]
+    result, kind, message = group.exchange(told)[0]
+    if kind:
+        raise getattr(errors, kind, errors.MinialexError)(message)
+    return result
 
 
 class FixedOrder(ABC):

@@ -5,14 +5,21 @@ from __future__ import annotations
 import atexit
 import signal
 import sys
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
+from minialex.errors import MinialexError
 from minialex.ranks import launch
 
 if TYPE_CHECKING:
     from minialex.ranks.group import Group
     from minialex.ranks.mpi import MpiGroup
+
+ASKED = 75
+"""The exit code of what was asked to end: safe to run again."""
+
+JOINING = 120
+"""Seconds after which a rank gives up that waits for the others to join: the roll call begins when they have."""
 
 _joined: MpiGroup | None = None
 _error = ""
@@ -48,7 +55,11 @@ def _join(found: launch.Launcher) -> MpiGroup:
     from minialex.ranks.watch import Watch
 
     launch.check_library(found, MPI.Get_library_version())
+    if hasattr(signal, "alarm"):
+        signal.alarm(JOINING)  # MPI waits for ever, and lets no other thread run
     MPI.Init_thread(MPI.THREAD_MULTIPLE)
+    if hasattr(signal, "alarm"):
+        signal.alarm(0)
     launch.check_size(found, MPI.COMM_WORLD.Get_size())
     before = sys.excepthook
 
@@ -61,10 +72,26 @@ def _join(found: launch.Launcher) -> MpiGroup:
     return MpiGroup(MPI.COMM_WORLD, Watch(MPI.COMM_WORLD))
 
 
-def hear_interrupts() -> None:
-    """Let a Ctrl-C come through that `minialex.__main__` has held back until all have joined, and so end together."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+def hear_signals() -> None:
+    """Let signals come through that `minialex.__main__` has held back until all have joined, and so end together.
+
+    What asks to end, and comes before there is something to save (see `minialex.training.signals`) or after it, ends
+    all ranks at once.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        return
+    asking = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1")]
+    if _joined is not None:
+        watch = _joined.watch
+
+        def end(number: int, _: FrameType | None) -> None:
+            words = f"{watch.names[watch.rank]}: asked to end by {signal.Signals(number).name}"
+            watch.end(MinialexError(words), code=ASKED)
+
+        for number in asking:
+            if signal.getsignal(number) == signal.SIG_DFL:  # one that is ignored stays so
+                signal.signal(number, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *asking})
 
 
 def failed(error: str) -> bool:

@@ -63,7 +63,8 @@ def main() -> int:
     if -code in asked:
         return 130 if -code == signal.SIGINT else 75
     name = signal.Signals(-code).name
-    complain("error", f"rank {rank} (pid {child.pid} on {platform.node()}) was killed by {name}")
+    late = "waited for others that did not join" if name == "SIGALRM" else f"was killed by {name}"
+    complain("error", f"rank {rank} (pid {child.pid} on {platform.node()}) {late}")
     return ResourceError.exit_code
 
 

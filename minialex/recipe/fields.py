@@ -144,6 +144,12 @@ class TrainingFields:
     learning_rate: float = option(0.01, "initial learning rate ε (5)", above=0)
     momentum: float = option(0.9, "momentum of the update (5)", minimum=0, below=1)
     weight_decay: float = option(0.0005, "weight decay, applied within the update (5)", minimum=0)
+    trust_coefficient: float = option(
+        0.0,
+        "η of layer-wise adaptive rate scaling, LARS (You, Gitman and Ginsburg 2017): a step changes every array by "
+        "about η times the learning rate of its norm; 0: no scaling",
+        minimum=0,
+    )
     decay_biases: bool = option(False, "whether biases decay too (not in the 2012 program)")
     bias_rate_factor: float = option(
         1.0, "learning rate of the biases, as a multiple of that of the weights", minimum=0
@@ -157,8 +163,8 @@ class TrainingFields:
     schedule: str = option(
         "plateau",
         "lower the rate when the validation error stops improving (5), at the epochs in `steps`, by `timeline`, "
-        "along half a cosine to 0, or never",
-        choices=("plateau", "steps", "timeline", "cosine", "constant"),
+        "along half a cosine to 0, as a polynomial of power 2 to 0, or never",
+        choices=("plateau", "steps", "timeline", "cosine", "polynomial", "constant"),
     )
     rate_scaling: str = option(
         "none",
@@ -291,7 +297,7 @@ class Recipe(NetworkFields, TrainingFields, ImageFields, PlaceFields):
 TABLES = {"network": NetworkFields, "training": TrainingFields, "images": ImageFields, "place": PlaceFields}
 
 
-LATER = ("shards", "rate_scaling")
+LATER = ("shards", "rate_scaling", "trust_coefficient")
 """Fields that files omit unless they are used, so that files written before these fields existed stay the same."""
 
 

@@ -127,6 +127,9 @@ def sweeps(call: Call) -> Iterator[Sweep]:
             (cut,) = results
             assert cut is not None
             yield Sweep(call.phase, 0, {images: math.prod(cut.shape) * images.dtype.itemsize, **_bytes(mean, cut)})
+        case "scale_by_trust_ratio":
+            w, dw = args
+            yield Sweep(call.phase, 0, {}, 2 * w.nbytes, 3 * dw.nbytes)
         case "sgd_update":
             w, v, dw = args
             yield Sweep(call.phase, 0, {}, 2 * (w.nbytes + v.nbytes), dw.nbytes)

@@ -22,7 +22,7 @@ from minialex.data.loader import Batch
 from minialex.data.statistics import Statistics
 from minialex.engine.columns import Placement
 from minialex.engine.opening import labelled
-from minialex.engine.schedule import EpochRates, epoch_rates
+from minialex.engine.schedule import FALLING, EpochRates, epoch_rates
 from minialex.engine.session import Session, StepOutcome, mean_loss
 from minialex.errors import CheckpointError, NumericalError, ResourceError
 from minialex.evaluation.errors import Evaluation, evaluate
@@ -345,10 +345,10 @@ def compare(run: Run, recipe: Recipe, data: DataSet, decides: Mapping[str, str])
         warnings.append(resuming.compare(folder, known, recipe, data, decides))
         if not known.decides:
             write_data(folder, resuming.remembered(known, decides))
-    if recipe.epochs != before.epochs and recipe.schedule == "cosine":
+    if recipe.epochs != before.epochs and recipe.schedule in FALLING:
         warnings.append(
-            f"the cosine schedule reaches over all epochs: from here on the rates are those of {recipe.epochs} epochs, "
-            f"not of {before.epochs}"
+            f"the {recipe.schedule} schedule reaches over all epochs: from here on the rates are those of "
+            f"{recipe.epochs} epochs, not of {before.epochs}"
         )
     if recipe != before:
         run.write_recipe(recipe.to_toml())

@@ -6,7 +6,10 @@ import os
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minialex.ranks.group import Group
 
 EXIT_CODES = {"SIGTERM": 75, "SIGHUP": 75, "SIGXCPU": 75, "SIGUSR1": 75, "Ctrl-C": 130}
 """75: "temporary failure", safe to run again."""
@@ -45,6 +48,12 @@ class StopRequest:
     def exit_code(self) -> int:
         """The code with which the process should end: 130 after Ctrl-C, 75 after another signal, else 0."""
         return EXIT_CODES[self.requested] if self.requested else 0
+
+    def among(self, group: Group) -> str | None:
+        """What this rank or another was asked by: all ranks of a group call this equally often."""
+        first = next(filter(None, group.exchange(self.requested)), None)
+        self.requested = self.requested or first
+        return first
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():

@@ -649,6 +649,36 @@ def _(probs, labels):
 # ---- the update -----------------------------------------------------------------------------------------------
 
 
+def _trust(w, dw, coefficient, decay, ratio):
+    """λ·(dw + decay·w), with λ of a function of the norms."""
+    w_norm, dw_norm = np.linalg.norm(w), np.linalg.norm(dw)
+    known = w_norm > 0 and dw_norm > 0
+    scale = np.asarray(coefficient * ratio(w_norm, dw_norm) if known else 1, w.dtype)
+    return np.asarray(scale * (dw + np.asarray(decay, w.dtype) * w))
+
+
+@fault("scale_by_trust_ratio", "the decay missing from the denominator")
+def _(w, dw, *, trust_coefficient, weight_decay):
+    return _trust(w, dw, trust_coefficient, weight_decay, lambda a, b: a / b)
+
+
+@fault("scale_by_trust_ratio", "the norms the other way round")
+def _(w, dw, *, trust_coefficient, weight_decay):
+    return _trust(w, dw, trust_coefficient, weight_decay, lambda a, b: b / (a + weight_decay * b))
+
+
+@fault("scale_by_trust_ratio", "the norm of the decayed gradient")
+def _(w, dw, *, trust_coefficient, weight_decay):
+    whole = np.linalg.norm(dw + np.asarray(weight_decay, w.dtype) * w)
+    return _trust(w, dw, trust_coefficient, weight_decay, lambda a, b: a / whole if whole else 1)
+
+
+@fault("scale_by_trust_ratio", "nothing where a norm is 0")
+def _(w, dw, *, trust_coefficient, weight_decay):
+    made = _trust(w, dw, trust_coefficient, weight_decay, lambda a, b: a / (b + weight_decay * a))
+    return made if np.any(w) and np.any(dw) else 0 * made
+
+
 @fault("sgd_update", "momentum with the other sign")
 def _(w, v, dw, *, learning_rate, momentum, weight_decay):
     return descent.sgd_update(w, v, dw, learning_rate=learning_rate, momentum=-momentum, weight_decay=weight_decay)

@@ -51,6 +51,12 @@ def test_cosine_after_a_warm_up() -> None:
     assert [epoch_rates(steps, epoch, []).learning_rate for epoch in (1, 2)] == [0.005, 0.001]
 
 
+def test_polynomial_after_a_warm_up() -> None:
+    recipe = Recipe().replace(schedule="polynomial", warmup_epochs=1, epochs=5, learning_rate=0.16)
+    rates = [epoch_rates(recipe, epoch, []).learning_rate for epoch in range(1, 6)]
+    assert rates == pytest.approx([0.08, 0.16, 0.09, 0.04, 0.01])  # squares of 4/4, 3/4, 2/4, 1/4
+
+
 def test_cosine_without_room_is_finite() -> None:
     recipe = Recipe().replace(schedule="cosine", warmup_epochs=5, epochs=1)
     assert epoch_rates(recipe, 1, []).learning_rate == pytest.approx(0.01 / 6)

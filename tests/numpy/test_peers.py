@@ -14,6 +14,7 @@ from minialex_numpy.linear import linear, linear_backward
 from minialex_numpy.local_response_norm import local_response_norm, local_response_norm_backward
 from minialex_numpy.max_pool2d import max_pool2d, max_pool2d_backward
 from minialex_numpy.relu import relu, relu_backward
+from minialex_numpy.scale_by_trust_ratio import scale_by_trust_ratio
 from minialex_numpy.sgd_update import sgd_update
 from minialex_numpy.softmax_cross_entropy import softmax_cross_entropy, softmax_cross_entropy_backward
 from minialex_numpy.spatial_response_norm import spatial_response_norm, spatial_response_norm_backward
@@ -231,3 +232,44 @@ def test_sgd_update(momentum, decay):
         same(w, parameter.detach().numpy())
         if momentum:
             same(v, -rate * optimiser.state[parameter]["momentum_buffer"].numpy())
+
+
+class Lars(torch.optim.Optimizer):
+    """LARS by the paper's algorithm 1 (You, Gitman and Ginsburg 2017), as one writes it down for PyTorch."""
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for w in group["params"]:
+                v = self.state[w].setdefault("momentum", torch.zeros_like(w))
+                decay, norm = group["weight_decay"], torch.linalg.vector_norm
+                local = group["eta"] * norm(w) / (norm(w.grad) + decay * norm(w))
+                v.mul_(group["momentum"]).add_(group["lr"] * local * (w.grad + decay * w))
+                w.sub_(v)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.05])
+def test_lars(decay):
+    """The paper's rule keeps the rates that its momentum was made with, as ours does."""
+    random = np.random.default_rng(1)
+    ws = [random.standard_normal(shape) for shape in ((3, 4), (5,), (2, 3, 2, 2))]
+    vs = [np.zeros_like(w) for w in ws]
+    parameters = [torch.nn.Parameter(torch.tensor(w)) for w in ws]
+    optimiser = Lars(parameters, {"lr": 0.3, "momentum": 0.9, "weight_decay": decay, "eta": 0.02})
+    for step in range(8):
+        rate = optimiser.param_groups[0]["lr"] = 0.3 / (1 + step)
+        for w, v, parameter in zip(ws, vs, parameters, strict=True):
+            dw = random.standard_normal(w.shape)
+            parameter.grad = torch.tensor(dw)
+            scaled = scale_by_trust_ratio(w, dw, trust_coefficient=0.02, weight_decay=decay)
+            sgd_update(w, v, scaled, learning_rate=rate, momentum=0.9, weight_decay=0.0)
+        optimiser.step()
+        for w, v, parameter in zip(ws, vs, parameters, strict=True):
+            same(w, parameter.detach().numpy())
+            same(v, -optimiser.state[parameter]["momentum"].numpy())
+
+
+def test_a_trust_ratio_of_nothing_is_one():
+    w, dw = np.zeros(3), np.array([1.0, -2.0, 0.5])
+    np.testing.assert_array_equal(scale_by_trust_ratio(w, dw, trust_coefficient=0.001, weight_decay=0.1), dw)
+    np.testing.assert_array_equal(scale_by_trust_ratio(dw, w, trust_coefficient=0.001, weight_decay=0.5), 0.5 * dw)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -197,3 +198,53 @@ def test_a_ctrl_c_waits_until_all_have_joined(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (130, "joining\n")
     assert done.stderr == "error: interrupted; the last checkpoint is valid\n"
+
+
+BLOCKED = """
+import os, signal
+if os.environ.get("PMI_RANK") == "1":
+    block = signal.pthread_sigmask
+    def mask(how, which):
+        found = block(how, which)
+        if how == signal.SIG_BLOCK and signal.SIGTERM in which:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+    signal.pthread_sigmask = mask
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals cannot be held back")
+def test_a_signal_to_one_rank_before_all_have_joined_ends_all(tmp_path: Path) -> None:
+    """With the code that says that nothing failed, and soon: the other one is joining, or waits already."""
+    pytest.importorskip("mpi4py", reason="no mpi4py")
+    (tmp_path / "sitecustomize.py").write_text(BLOCKED)
+    path = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "backends")))
+    done = subprocess.run(
+        [sys.executable, "-m", "minialex", "train", "--ranks", "2", "--backend", "numpy", "--out", "run"],
+        text=True, capture_output=True, check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 75, done.stderr
+    assert re.fullmatch(r"error: rank 1 \(pid \d+ on \S+\): asked to end by SIGTERM\n", done.stderr), done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="no alarms")
+def test_a_rank_does_not_wait_for_ever_for_others_to_join(tmp_path: Path) -> None:
+    """MPI's own wait lets no other thread run: an alarm ends the process, and its parent says what that means."""
+    (tmp_path / "mpi4py").mkdir()
+    (tmp_path / "mpi4py" / "__init__.py").write_text("class rc: pass\n")
+    (tmp_path / "mpi4py" / "MPI.py").write_text(
+        "import time\nTHREAD_MULTIPLE = COMM_WORLD = None\ndef Get_library_version(): return 'MPICH'\n"
+        "def Init_thread(_): time.sleep(60)\ndef Query_thread(): return None\n"
+    )
+    (tmp_path / "late.py").write_text(
+        "from minialex.ranks import joining\njoining.JOINING = 1\nfrom minialex.cli.app import main\nmain(['recipe'])\n"
+    )
+    path = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "backends")))
+    done = subprocess.run(
+        [sys.executable, "-m", "minialex.ranks.parent", "late"], text=True, capture_output=True, check=False,
+        env={**os.environ, "PYTHONPATH": path, "PMI_RANK": "0", "PMI_SIZE": "2"}, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 6
+    wanted = r"error: rank 0 \(pid \d+ on \S+\) waited for others that did not join\n"
+    assert re.fullmatch(wanted, done.stderr), done.stderr

@@ -84,7 +84,8 @@ def told(folder: Path) -> tuple[str, list[Any]]:
     ]
 
 
-KINDS = (("numpy", 1), ("numpy", 2), ("numba", 2))
+KINDS = (("numpy", 1), ("numpy", 2), ("numba", 1), ("numba", 2))
+"""Backend and columns; with one column by layer-wise adaptive rates."""
 
 SEVERAL = """
 import sys
@@ -101,7 +102,9 @@ def several(folder: Path, ranks: int) -> None:
     """Train each of `KINDS` in a folder of its own."""
     folder.mkdir()
     for columns in (1, 2):
-        (folder / f"{columns}.toml").write_text(RECIPE.format(columns=columns, epochs=1))
+        recipe = RECIPE.format(columns=columns, epochs=1)
+        scaled = recipe.replace("shards = 4\n", "shards = 4\ntrust_coefficient = 0.02\n")
+        (folder / f"{columns}.toml").write_text(scaled if columns == 1 else recipe)
     (folder / "several.py").write_text(SEVERAL)
     run(ranks, folder, *(f"{name}-{columns}" for name, columns in KINDS), program=(str(folder / "several.py"),))
 

@@ -18,6 +18,7 @@ from minialex_cuda.ops.response_norm import (
     spatial_response_norm,
     spatial_response_norm_backward,
 )
+from minialex_cuda.ops.scale_by_trust_ratio import scale_by_trust_ratio
 from minialex_cuda.ops.sgd_update import sgd_update
 from minialex_cuda.ops.softmax_cross_entropy import softmax_cross_entropy, softmax_cross_entropy_backward
 
@@ -45,6 +46,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "dropout_backward": dropout_backward,
     "softmax_cross_entropy": softmax_cross_entropy,
     "softmax_cross_entropy_backward": softmax_cross_entropy_backward,
+    "scale_by_trust_ratio": scale_by_trust_ratio,
     "sgd_update": sgd_update,
     "augment": augment,
 }

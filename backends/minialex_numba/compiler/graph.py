@@ -13,7 +13,7 @@ from minialex.backend.rewrite import Rewrite
 from minialex_numba.compiler.passes import fuse
 from minialex_numba.runtime.buffers import Slices, Unsupported, row_width
 
-KEEP_ORDER = ("add", "scale", "sum_over_ranks")
+KEEP_ORDER = ("add", "scale", "scale_by_trust_ratio", "sum_over_ranks")
 """Operations of the protocol whose results lie as their arguments do, number by number."""
 
 

@@ -19,6 +19,7 @@ from minialex.engine.session import Session
 from minialex.errors import ConfigurationError, nearest
 from minialex.figures import pictures
 from minialex.look import features
+from minialex.ranks.group import ALONE, Group
 from minialex.recipe.fields import Recipe
 from minialex.screen.formats import plural
 from minialex.screen.terminal import counting
@@ -99,9 +100,9 @@ class Subject:
         return next(stage.pieces for stage in stages if stage.layer.name == layer)
 
 
-def open_run(run: Path, machine: Machine, data: str | None = None) -> Subject:
+def open_run(run: Path, machine: Machine, data: str | None = None, group: Group = ALONE) -> Subject:
     """A run's network with its weights, on the requested machine."""
-    return Subject(*open_session(run, machine.load(), machine.devices), data)
+    return Subject(*open_session(run, machine.load(group=group), machine.devices, group), data)
 
 
 def split_of(data: DataSet, name: str) -> Split:
@@ -119,16 +120,17 @@ def save(screen: Console, figure: Figure, path: Path, note: str = "") -> None:
 
 
 def write_features(
-    screen: Console, subject: Subject, images: Split, split: str, layer: str, folder: Path, form: str, batch_size: int
-) -> tuple[features.Manifest, int]:
+    screen: Console, subject: Subject, images: Split, split: str, layer: str, folder: Path, form: str, batch_size: int,
+    group: Group = ALONE,
+) -> tuple[features.Manifest, int]:  # fmt: skip
     """Write the features still missing; return their manifest, and 0 or the exit code of the signal that stopped it."""
     name = str(subject.recipe.data) if subject.data_name is None else subject.data_name
     manifest = features.manifest_of(subject.session, images, layer, name, split, subject.class_names, form)
     what = f"{layer} of the {split} set"
-    with StopRequest() as stop, counting(screen, what, manifest.images) as progress:
+    with StopRequest(*["SIGUSR1"] * (group.size > 1)) as stop, counting(screen, what, manifest.images) as progress:
         state = features.write_features(
             subject.session, images, folder, manifest, batch_size=batch_size, progress=progress,
-            stop=lambda: stop.requested,
+            stop=lambda: stop.among(group), group=group,
         )  # fmt: skip
     if state.done == state.images:
         return manifest, 0

@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -40,6 +40,8 @@ from minialex.data.statistics import Sums
 from minialex.data.store import sources, store
 from minialex.data.store.store import PARTS
 from minialex.errors import ConfigurationError, DataError, MinialexError, ResourceError, nearest
+from minialex.ranks.group import ALONE, Group, by_first
+from minialex.ranks.watch import doing
 from minialex.screen.quiet import quiet_decoders
 from minialex.storage import atomic, safetensors
 from minialex.storage.locks import locked_folder
@@ -122,6 +124,7 @@ def prepare(
     workers: int | None = None,
     progress: Progress = lambda what, done, total: None,
     stop: Callable[[], bool] = lambda: False,
+    group: Group = ALONE,
 ) -> Summary:
     """Make a store, or go on making one.
 
@@ -130,8 +133,10 @@ def prepare(
         place: the store's folder; new, empty, or begun by the same call
         size: height and width of the images
         resize: how images become squares, one of `minialex.data.images.RESIZES`
-        workers: processes; one a processor if None. One works in this process.
-        stop: asked several times a second; where it says yes, work ends within an image and `Stopped` is raised
+        workers: processes, of each rank; one a processor if None. One works in this process.
+        stop: asked several times a second; where it says yes to a rank, work ends within an image and all ranks raise
+            `Stopped`
+        group: the ranks that share the shards; the folder, and all that the source names, are at the same paths for all
 
     Raises:
         Stopped: on request
@@ -147,28 +152,82 @@ def prepare(
     request = Request(_absolute(source), _absolute(validation), _absolute(words), size, resize, decoder())
     workers = workers or os.cpu_count() or 1
     began = time.monotonic()
-    if store.is_store(folder):
-        notes = _changes(folder, request)
-        if (folder / WORK).exists():
-            atomic.remove_folder(folder / WORK)
-        return _summary(folder, 0, 0.0, workers, already=True, notes=notes)
-    new = not folder.exists()
-    atomic.make_folder(folder)
-    try:
-        with locked_folder(folder, f"{folder}: another process is preparing it; wait for it, or stop it."):
-            atomic.remove_stale(folder)
-            plan = _read_plan(folder, request) if (folder / WORK).is_dir() else _list(folder, request, progress, stop)
-            if not Path(request.source).exists():  # a store would quietly become an empty one
-                raise DataError(
-                    f"{source}: is no longer there; the store has been begun and can continue once it is back."
-                )
-            decoded = _make_shards(folder, plan, workers, progress, stop)
-            _finish(folder, plan)
-    except MinialexError:
-        if new and not any(folder.iterdir()):  # nothing was begun: leave nothing
-            folder.rmdir()
-        raise
-    return _summary(folder, decoded, time.monotonic() - began, workers, already=False, notes=plan.notes)
+    plan: Plan | None = None
+    with ExitStack() as held:
+
+        def begin() -> dict[str, Any]:
+            """What the first rank does before there are shards to make: what is told to all."""
+            nonlocal plan
+            if store.is_store(folder):
+                notes = _changes(folder, request)
+                if (folder / WORK).exists():
+                    atomic.remove_folder(folder / WORK)
+                return {"already": notes}
+            new = not folder.exists()
+            atomic.make_folder(folder)
+            try:
+                refusal = f"{folder}: another process is preparing it; wait for it, or stop it."
+                held.enter_context(locked_folder(folder, refusal))
+                atomic.remove_stale(folder)
+                begun = (folder / WORK).is_dir()
+                plan = _read_plan(folder, request) if begun else _list(folder, request, progress, stop)
+                if not Path(request.source).exists():  # a store would quietly become an empty one
+                    raise DataError(
+                        f"{source}: is no longer there; the store has been begun and can continue once it is back."
+                    )
+                return {"plan": plan.sha256, "finished": _sums_as_one(folder, plan)}
+            except Stopped:
+                if group.size == 1:
+                    raise
+                return {"stopped": True}
+            except MinialexError:
+                if new and not any(folder.iterdir()):  # nothing was begun: leave nothing
+                    folder.rmdir()
+                raise
+
+        with doing("listing the images"):
+            told = by_first(group, begin)
+        if "stopped" in told:
+            raise Stopped
+        if "already" in told:
+            return _summary(folder, 0, 0.0, workers, already=True, notes=tuple(told["already"]))
+        known = plan or _plan_of_all(folder, request, told["plan"], group.rank)
+        decoded, processes = _make_shards(folder, known, told["finished"], workers, progress, stop, group)
+
+        def end() -> dict[str, Any]:
+            _finish(folder, known)
+            seconds = time.monotonic() - began
+            return asdict(_summary(folder, decoded, seconds, processes, already=False, notes=known.notes))
+
+        made = by_first(group, end)
+        return Summary(**made | {name: tuple(made[name]) for name in ("missing", "notes")})
+
+
+PATIENCE = 40.0
+"""Seconds in which every machine should see a new folder on a disk that they share: NFS keeps what it knows for 30."""
+
+
+def _plan_of_all(folder: Path, request: Request, sha256: dict[str, str], rank: int) -> Plan:
+    """The plan that the first rank made, as this rank finds it in the folder that all share.
+
+    Raises:
+        ConfigurationError: It is not there, is another one, or what is asked for here is something else.
+    """
+    until = time.monotonic() + PATIENCE
+    with doing(f"looking for {folder}"):
+        while not (folder / WORK / _PLAN).exists() and time.monotonic() < until:
+            time.sleep(0.2)
+    if not (folder / WORK / _PLAN).exists():
+        raise ConfigurationError(
+            f"{folder.resolve()}: what rank 0 has begun there is not seen here; give a folder on a disk that all ranks "
+            "share."
+        )
+    plan = _read_plan(folder, request)
+    if plan.sha256 != sha256:
+        raise ConfigurationError(f"{folder.resolve()}: is not rank 0's folder; give one that all ranks share.")
+    if not Path(request.source).exists():
+        raise DataError(f"{request.source}: is not there for rank {rank}; all ranks read it at the same path.")
+    return plan
 
 
 def _absolute(path: str | os.PathLike[str] | None) -> str:
@@ -447,47 +506,66 @@ def make_shard(task: Task) -> tuple[Task, Sums | None]:
     return task, sums
 
 
-def _make_shards(folder: Path, plan: Plan, workers: int, progress: Progress, stop: Callable[[], bool]) -> int:
-    """Make the shards that are not there yet; returns the number of images that were decoded."""
-    sums, finished = _read_sums(folder, plan)
-    tasks = [task for part in PARTS for task in _tasks(folder, plan, part) if task.number not in finished[part]]
+def _make_shards(
+    folder: Path, plan: Plan, before: dict[str, list[int]], workers: int, progress: Progress, stop: Callable[[], bool],
+    group: Group,
+) -> tuple[int, int]:  # fmt: skip
+    """Make this rank's part of the shards that are not there yet, until all ranks have made theirs.
+
+    Args:
+        before: which shards are there, by part
+
+    Returns:
+        The number of images that were decoded, and by how many processes.
+    """
+    file = folder / WORK / (f"sums-{group.rank}.safetensors" if group.rank else _SUMS)
+    sums, finished = _read_sums(file, plan)  # of the others' there is none yet: see `_sums_as_one`
+    missing = [task for part in PARTS for task in _tasks(folder, plan, part) if task.number not in before[part]]
+    tasks = missing[group.rank :: group.size]
     total = sum(plan.counts.values())
-    already = total - sum(task.images for task in tasks)
+    already = total - sum(task.images for task in missing)
     workers = max(1, min(workers, len(tasks)))
-    context = get_context("spawn")
-    event, done = context.Event(), context.RawArray("q", workers)
+    context = get_context("spawn") if workers > 1 else None
+    event: Any = threading.Event() if context is None else context.Event()
+    done: Any = [0] if context is None else context.RawArray("q", workers)
+    every: list[list[Any]] = []  # of each rank: images done, whether it is, whether it was asked to stop, processes
 
-    def tell() -> None:
-        progress("preparing", already + sum(done), total)
-        if stop():
+    def tell(ended: bool = False) -> bool:
+        """Tell the others, who may wait for it, and hear of them; returns whether all are done."""
+        every[:] = group.exchange([sum(done), ended, bool(stop()), workers])
+        progress("preparing", already + sum(images for images, *_ in every), total)
+        if any(asked for _, _, asked, _ in every):
             event.set()
+            if group.size > 1:  # those who have nothing to do any more stop, too
+                raise Stopped
+        return all(ended for _, ended, *_ in every)
 
-    tell()
     pool: Executor
-    if workers == 1:
+    if context is None:
         pool = ThreadPoolExecutor(1, "minialex-prepare", _begin, (event, done))
     else:
         pool = ProcessPoolExecutor(workers, context, _begin, (event, done, context.Value("q", 0)))
     try:
         with _one_thread_each():
             waiting: set[Future[tuple[Task, Sums | None]]] = {pool.submit(make_shard, task) for task in tasks}
-        while waiting:
-            ready, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-            for future in ready:
-                task, of_shard = future.result()
-                if of_shard is not None:
-                    sums.merge(of_shard)
-                finished[task.part].add(task.number)
-                _write_sums(folder, sums, finished)
-            tell()
+        told = time.monotonic()
+        while not tell(not waiting):
+            while waiting and time.monotonic() - told < 0.2:
+                ready, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    task, of_shard = future.result()
+                    if of_shard is not None:
+                        sums.merge(of_shard)
+                    finished[task.part].add(task.number)
+                    _write_sums(file, sums, finished)
+            told = time.monotonic()
     except BrokenProcessPool:
         raise ResourceError("a process that prepares images was killed, perhaps for lack of memory; run the same "
                             "command again to continue, with fewer --workers.") from None  # fmt: skip
     finally:
         event.set()  # the others, where one failed
         pool.shutdown(wait=True, cancel_futures=True)
-    tell()
-    return sum(done)
+    return sum(images for images, *_ in every), sum(processes for *_, processes in every)
 
 
 @contextmanager
@@ -504,18 +582,40 @@ def _one_thread_each() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _write_sums(folder: Path, sums: Sums, finished: dict[str, set[int]]) -> None:
+def _write_sums(path: Path, sums: Sums, finished: dict[str, set[int]]) -> None:
     """Write what is summed and which shards are in it, together."""
-    by_part = {part: sorted(finished[part]) for part in PARTS}
+    by_part = _sorted(finished)
     state = {"images": sums.images, "products": sums.products.tolist(), "finished": by_part}
     text = np.frombuffer(json.dumps(state).encode(), np.uint8)
-    safetensors.write(folder / WORK / _SUMS, {"pixels": sums.pixels, "state": text})
+    safetensors.write(path, {"pixels": sums.pixels, "state": text})
 
 
-def _read_sums(folder: Path, plan: Plan) -> tuple[Sums, dict[str, set[int]]]:
+def _sorted(finished: dict[str, set[int]]) -> dict[str, list[int]]:
+    return {part: sorted(finished[part]) for part in PARTS}
+
+
+def _sums_as_one(folder: Path, plan: Plan) -> dict[str, list[int]]:
+    """Bring what all ranks have summed into the first one's file; returns which shards are finished, by part.
+
+    Killed in between, some sums are there twice: those of shards that the first file has already are left out.
+    """
+    sums, finished = _read_sums(folder / WORK / _SUMS, plan)
+    others = sorted((folder / WORK).glob("sums-*.safetensors"))
+    for path in others:
+        more, shards = _read_sums(path, plan)
+        if not all(shards[part] <= finished[part] for part in PARTS):
+            sums.merge(more)
+            finished = {part: finished[part] | shards[part] for part in PARTS}
+    if others:
+        _write_sums(folder / WORK / _SUMS, sums, finished)
+    for path in others:
+        path.unlink()
+    return _sorted(finished)
+
+
+def _read_sums(path: Path, plan: Plan) -> tuple[Sums, dict[str, set[int]]]:
     """What is summed, and which shards are finished."""
     sums = Sums(plan.request.size)
-    path = folder / WORK / _SUMS
     if not path.exists():
         return sums, {part: set() for part in PARTS}
     try:
@@ -525,7 +625,7 @@ def _read_sums(folder: Path, plan: Plan) -> tuple[Sums, dict[str, set[int]]]:
         sums.products = np.array(state["products"], object)
         return sums, {part: set(state["finished"][part]) for part in PARTS}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged ({error}); remove {folder} and start again.") from None
+        raise DataError(f"{path}: damaged ({error}); remove {path.parents[1]} and start again.") from None
 
 
 def _finish(folder: Path, plan: Plan) -> None:
@@ -542,7 +642,8 @@ def _finish(folder: Path, plan: Plan) -> None:
         if not sum(shard.images for shard in of_part):
             reason = ": ".join(next(_indexes(folder, plan, part))[0].left_out[0])
             raise DataError(f"{plan.request.source}: not one {part} image could be used; {reason}")
-    sums, _ = _read_sums(folder, plan)
+    _sums_as_one(folder, plan)
+    sums, _ = _read_sums(folder / WORK / _SUMS, plan)
     sha256s = {store.STATISTICS: store.write_statistics(folder, sums.statistics())}
     for name in (store.LEFT_OUT, store.TREATED):
         _, sha256s[name] = atomic.write_stream(folder / name, _notes(folder, plan, name))

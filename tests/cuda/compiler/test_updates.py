@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,37 @@ def test_the_same_bits_as_one_by_one(dtype: str) -> None:
     for name in given:
         assert same_bits(backend.to_numpy(there[name]), backend.to_numpy(alone[name])), name
     assert not same_bits(backend.to_numpy(there["w3"]), given["w3"])
+
+
+def test_the_same_bits_with_trust_ratios() -> None:
+    """Layer-wise adaptive rates: gradients are scaled one by one, and all weights are still updated in one launch."""
+    backend, random, numbers = CudaBackend(runtime=FakeRuntime()), np.random.default_rng(1), {}
+    recorded = program("float32")
+    calls: list[Call] = []
+    for call in recorded.calls:
+        if call.operation == "sgd_update":
+            w, v, dw = call.args
+            scaled = Value(100 + len(calls), w.shape, w.dtype, w.device)
+            numbers = {"trust_coefficient": 0.02, "weight_decay": 0.1}
+            calls.append(Call("scale_by_trust_ratio", (w, dw), numbers, (scaled,)))
+            calls.append(replace(call, args=(w, v, scaled)))
+        else:
+            calls.append(call)
+    given = {name: random.standard_normal(v.shape).astype("float32") for name, v in recorded.bound.items()}
+    there, alone = ({name: backend.to_device(a, "cuda:0") for name, a in given.items()} for _ in range(2))
+    step = backend.compile_step(replace(recorded, calls=tuple(calls)), there)
+    assert isinstance(step, Step)
+    assert [task.call.operation for task in step.schedule.tasks].count("sgd_updates") == 1
+    for number in range(3):  # plain, captured, replayed
+        feed: dict[ArrayName, Any] = {rate(n): 0.1 * (n + 1) / (number + 1) for n in range(3)}
+        step({**feed, LABELS: backend.to_device(np.zeros(1, np.int64), "cuda:0")})
+        for n in range(len(SIZES)):
+            w, v, seed = (alone[f"{name}{n}"] for name in ("w", "v", "seed"))
+            dw = backend.scale_by_trust_ratio(w, backend.scale(seed, 2.0), **numbers)
+            decay, now = n % 2 * 0.01, feed[rate(n % 3)]
+            backend.sgd_update(w, v, dw, learning_rate=now, momentum=0.9, weight_decay=decay)
+    for name in given:
+        assert same_bits(backend.to_numpy(there[name]), backend.to_numpy(alone[name])), name
 
 
 def test_weights_move_once_and_steps_that_knew_them_follow() -> None:
