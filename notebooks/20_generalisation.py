@@ -49,7 +49,8 @@ show.source(dataset.with_random_labels)
 images = experiment.images(train=400, validation=1000)
 base = recipe.load("small").replace(
     epochs=40,
-    schedule="constant",
+    schedule="steps",
+    steps=(31,),
     crops="centre",
     reflect=False,
     colour=0.0,
@@ -70,7 +71,7 @@ show.text(
     f"{parameters / len(images.train):.0f} for each training image."
 )
 
-# %% alt="Two curves over the epochs, the error on the training images: with the images' own labels it falls to zero, and with random labels it falls to zero too, some epochs later."
+# %% alt="Two curves over the epochs, the error on the training images: with the images' own labels it falls nearly to zero, and with random labels, some epochs later, too."
 per_epoch = runs["own"].steps // base.epochs
 epochs = np.arange(1, base.epochs + 1)
 lines = {}
@@ -78,7 +79,7 @@ for labels, run in runs.items():
     of_epochs = np.array(run.step_errors).reshape(base.epochs, per_epoch).mean(axis=1)
     lines[f"{labels} labels"] = (epochs, 100 * of_epochs)
 show.curves(
-    lines, "epoch", "error on the training images, %", headline="It learns both by heart"
+    lines, "epoch", "error on the training images, %", headline="Own labels, and labels drawn by lot"
 )
 
 # %%
@@ -97,12 +98,15 @@ show.text(f"""
 | own labels | {ends["own"]:.1f} % | {f"{first['own']} epochs" if first["own"] else "never"} | {found["own"].words(1)} |
 | random labels | {ends["random"]:.1f} % | {f"{first['random']} epochs" if first["random"] else "never"} | {found["random"].words(1)} |
 
-{"The same network, with the same settings, fits labels that mean nothing as well as labels that mean something"
-if max(ends.values()) < 5 else "In this run the network did not fit both sets of labels"}. Guessing would be wrong on
-{guess:.0f} % of new images: after random labels that is what is left, and after their own it is right on {
-    guess - 100 * found["own"].error(1):.0f} points more than that.
-So neither the number of weights nor anything else about the network *prevents* memorising. That it generalises must come from
-the labels, and from what gradient descent finds first.
+{
+    "The same network, with the same settings, fits labels that mean nothing as well as labels that mean something: nothing about "
+    "it *prevents* memorising. That it generalises must come from the labels, and from what gradient descent finds first"
+    if max(ends.values()) < 5
+    else "In this run the network did not fit both sets of labels"
+}. Guessing
+would be wrong on {guess:.0f} % of new images. After random labels the network is wrong on {
+    100 * found["random"].error(1):.0f} %, and after their own on {
+    100 * found["own"].error(1):.0f} %.
 """)
 
 # %% [markdown]
@@ -152,8 +156,8 @@ for count in sizes:
         here = np.mean((units(x, count, seed) @ weights - y) ** 2)
         there = np.mean((units(new, count, seed) @ weights - np.sin(3 * new)) ** 2)
         squares.append((here, there))
-    own.append(np.median(squares, axis=0)[0])
-    others.append(np.median(squares, axis=0)[1])
+    own.append(np.mean(squares, axis=0)[0])
+    others.append(np.mean(squares, axis=0)[1])
 
 # %% alt="Two curves over the number of units on logarithmic axes: the error on the twenty points falls to nothing at twenty units; the error on new points falls, rises to a peak near twenty, and falls again, below its first valley."
 show.curves(
@@ -162,7 +166,7 @@ show.curves(
         "on the 20 points": (sizes, np.maximum(own, 1e-5)),
     },
     "numbers that are fitted",
-    "squared error, median of 40 draws",
+    "squared error, mean of 40 draws",
     headline="Double descent: the worst is in the middle",
     log_x=True,
     log_y=True,
