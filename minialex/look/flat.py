@@ -47,7 +47,7 @@ def flat_map(features: Float, *, steps: int = 400, progress: Callable[[int], Non
     near = _neighbours(_squares(x), min(PERPLEXITY, (N - 1) / 3))
     y = principal(x)
     y = 1e-2 * y / (y[:, 0].std() or 1.0)
-    speed, gains, rate = np.zeros_like(y), np.ones_like(y), max(N / 12, 50.0)
+    speed, gains, rate = np.zeros_like(y), np.ones_like(y), N / 12
     for step in range(steps):
         early = step < EXAGGERATED * steps
         close = 1 / (1 + _squares(y))
