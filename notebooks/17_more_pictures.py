@@ -92,8 +92,10 @@ few, many = parts[0], parts[-1]
 falls = -float(np.polyfit(np.log2(over), new, 1)[0])
 low, high = (100 * end for end in found[many].interval(1))
 show.text(f"""
-From {few:,} to {many:,} pictures the error on new ones falls by {new[0] - new[-1]:.0f} points, some {falls:.1f} at each doubling. The
-gap between the two curves goes from {gaps[few]:.0f} points to {gaps[many]:.0f}: what more pictures mainly do is to {
+From {few:,} to {many:,} pictures the error on new ones falls by {
+    new[0] - new[-1]:.0f} points, some {falls:.1f} at each doubling. The
+gap between the two curves goes from {gaps[few]:.0f} points to {
+    gaps[many]:.0f}: what more pictures mainly do is to {
     "keep the network from memorising the ones it has"
     if gaps[few] > gaps[many] + 5
     else "change something else than the gap, in this run"

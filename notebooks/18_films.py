@@ -97,9 +97,7 @@ base = recipe.load("small").replace(
 )
 networks = {}
 for shown in video.SHOWN:
-    parts = [
-        video.pictures(*part, shown) for part in ((frames, ways), (tested, test_ways))
-    ]
+    parts = [video.pictures(*part, shown) for part in ((frames, ways), (tested, test_ways))]
     networks[shown] = experiment.train(
         base, DataSet("clips", *parts, tuple(names)), validate=False, steps=300
     )
@@ -123,16 +121,21 @@ for shown in video.SHOWN:
 show.bars(errors, "wrong ways, %", headline="Guessing would be 75 %", form="{:.1f}")
 
 # %%
-together, single = errors["frames as channels, forwards"], errors["mean over frames, forwards"]
+together, single = (
+    errors["frames as channels, forwards"],
+    errors["mean over frames, forwards"],
+)
 opposite = np.array([1, 0, 3, 2])  # right and left, down and up
 turned = answers(video.SHOWN[0], tested[:, ::-1]).argmax(axis=1) == opposite[test_ways]
 same = np.allclose(
     answers(video.SHOWN[1], tested), answers(video.SHOWN[1], tested[:, ::-1]), atol=1e-6
 )
 show.text(f"""
-With frames as channels {together:.1f} % are wrong, after {networks[video.SHOWN[0]].steps} steps. Run the film backwards, and for {
-    100 * turned.mean():.0f} % of the clips the
-network says the opposite way: it is right about what it sees. The mean over frames is wrong {single:.0f} % of the time, which is guessing, and
+With frames as channels {together:.1f} % are wrong, after {
+    networks[video.SHOWN[0]].steps
+} steps. Run the film backwards, and for {100 * turned.mean():.0f} % of the clips the
+network says the opposite way: it is right about what it sees. The mean over frames is wrong {
+    single:.0f} % of the time, which is guessing, and
 its answers to a film and to the same film backwards are {
     "the same numbers" if same else "different"
 }: the sum does not know in which order it was added up.

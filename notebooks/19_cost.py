@@ -72,7 +72,13 @@ machines = {
 energies = {name: watts * 1.5 * hours / 1000 for name, (watts, hours) in machines.items()}
 show.table(
     [
-        (name, watts, round(hours, 1), round(energies[name], 1), round(energies[name] / 4, 2))
+        (
+            name,
+            watts,
+            round(hours, 1),
+            round(energies[name], 1),
+            round(energies[name] / 4, 2),
+        )
         for name, (watts, hours) in machines.items()
     ],
     ("machine", "watts of its chips", "hours", "kWh", "money, at 0.25 a kWh"),
@@ -146,15 +152,24 @@ there = {
 better = small[-1] - wide[-1]
 watt_hours = 30 * bills["half as wide again"][-1] * 1e12 / rate["half as wide again"] / 3600
 show.text(f"""
-At the end the wider network is {abs(better):.1f} points {"better" if better > 0 else "worse"} than the small one, for {
+At the end the wider network is {abs(better):.1f} points {
+    "better" if better > 0 else "worse"
+} than the small one, for {
     bills["half as wide again"][-1] / bills["the small network"][-1]:.1f}
-times its bill. (With {len(images.validation):,} validation images, differences below {interval:.0f} points may be chance.) For the bill of all
+times its bill. (With {len(images.validation):,} validation images, differences below {
+    interval:.0f} points may be chance.) For the bill of all
 five epochs of the narrow network one gets {
-    ", ".join(f"{error:.0f} % with the one {name}" if "wide" in name else f"{error:.0f} % with {name}" for name, error in there.items())
+    ", ".join(
+        f"{error:.0f} % with the one {name}"
+        if "wide" in name
+        else f"{error:.0f} % with {name}"
+        for name, error in there.items()
+    )
 }. "Which network is better?" has no answer until somebody says what may be spent.
 
 In electricity: at 30 watts for a laptop's processor, and with the speed that it had here, the widest run took about {
-    show.rounded(watt_hours)} watt-hours.
+    show.rounded(watt_hours)
+} watt-hours.
 """)
 
 # %% [markdown]

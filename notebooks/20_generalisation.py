@@ -79,24 +79,31 @@ for labels, run in runs.items():
     of_epochs = np.array(run.step_errors).reshape(base.epochs, per_epoch).mean(axis=1)
     lines[f"{labels} labels"] = (epochs, 100 * of_epochs)
 show.curves(
-    lines, "epoch", "error on the training images, %", headline="Own labels, and labels drawn by lot"
+    lines,
+    "epoch",
+    "error on the training images, %",
+    headline="Own labels, and labels drawn by lot",
 )
 
 # %%
-found = {
-    labels: experiment.validation(run.session, images) for labels, run in runs.items()
-}
+found = {labels: experiment.validation(run.session, images) for labels, run in runs.items()}
 ends = {labels: 100 * run.training_error(per_epoch) for labels, run in runs.items()}
 guess = 100 - 100 / len(images.class_names)
 first = {
-    labels: next((int(n) for n, e in zip(*lines[f"{labels} labels"], strict=True) if e < 5), 0)
+    labels: next(
+        (int(n) for n, e in zip(*lines[f"{labels} labels"], strict=True) if e < 5), 0
+    )
     for labels in runs
 }
 show.text(f"""
 | | on the training images, at the end | below 5 % after | on new images |
 |---|---:|---:|---:|
-| own labels | {ends["own"]:.1f} % | {f"{first['own']} epochs" if first["own"] else "never"} | {found["own"].words(1)} |
-| random labels | {ends["random"]:.1f} % | {f"{first['random']} epochs" if first["random"] else "never"} | {found["random"].words(1)} |
+| own labels | {ends["own"]:.1f} % | {
+    f"{first['own']} epochs" if first["own"] else "never"
+} | {found["own"].words(1)} |
+| random labels | {ends["random"]:.1f} % | {
+    f"{first['random']} epochs" if first["random"] else "never"
+} | {found["random"].words(1)} |
 
 {
     "The same network, with the same settings, fits labels that mean nothing as well as labels that mean something: nothing about "
@@ -176,9 +183,13 @@ show.curves(
 valley = min(o for s, o in zip(sizes, others, strict=True) if s < 20)
 peak = max(others)
 show.text(f"""
-The least error with fewer numbers than points is {valley:.3f}. At {sizes[int(np.argmax(others))]} numbers it is {peak:.2g}, and with
+The least error with fewer numbers than points is {valley:.3f}. At {
+    sizes[int(np.argmax(others))]
+} numbers it is {peak:.2g}, and with
 {sizes[-1]:,} it is {others[-1]:.3f}: {
-    "better than the best small model" if others[-1] < valley else "no better than the best small model"
+    "better than the best small model"
+    if others[-1] < valley
+    else "no better than the best small model"
 }, though it fits the noise of all twenty points exactly.
 The textbook's picture ends where the second descent begins.
 """)

@@ -20,9 +20,10 @@ FEWEST, MOST = 10, 5000  # points; memory grows with their number squared
 def flat_map(features: Float, *, steps: int = 400, progress: Callable[[int], None] = lambda done: None) -> Float:
     """Places in the plane where points lie near each other that are near each other in the features.
 
-    Each point says how probable every other is as its neighbour, by a Gaussian around it that is as wide as it takes for
-    some 30 neighbours. In the plane neighbours are as probable as a Student's t says. The places are moved until both say
-    the same, beginning with the first two principal components. No drawing of lots: the same features give the same map.
+    Each point says how probable every other is as its neighbour, by a Gaussian around it that is as wide as it takes
+    for some 30 neighbours. In the plane neighbours are as probable as a Student's t says. The places are moved until
+    both say the same, beginning with the first two principal components. Nothing is drawn by lot: the same features
+    give the same map.
 
     Args:
         features: float [N,…]; rows are flattened

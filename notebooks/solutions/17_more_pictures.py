@@ -22,10 +22,22 @@ RIGHT = {
 }
 WRONG = {
     "points_per_doubling": [
-        (lambda pictures, errors: np.polyfit(np.log2(pictures), errors, 1)[0], "how far it falls"),
-        (lambda pictures, errors: -np.polyfit(np.log(pictures), errors, 1)[0], "factor of e"),
-        (lambda pictures, errors: -np.polyfit(np.log10(pictures), errors, 1)[0], "factor of 10"),
-        (lambda pictures, errors: -np.polyfit(pictures, errors, 1)[0], "logarithm is missing"),
+        (
+            lambda pictures, errors: np.polyfit(np.log2(pictures), errors, 1)[0],
+            "how far it falls",
+        ),
+        (
+            lambda pictures, errors: -np.polyfit(np.log(pictures), errors, 1)[0],
+            "factor of e",
+        ),
+        (
+            lambda pictures, errors: -np.polyfit(np.log10(pictures), errors, 1)[0],
+            "factor of 10",
+        ),
+        (
+            lambda pictures, errors: -np.polyfit(pictures, errors, 1)[0],
+            "logarithm is missing",
+        ),
         (
             lambda pictures, errors: (
                 (errors[0] - errors[-1]) / np.log2(pictures[-1] / pictures[0])
@@ -34,7 +46,10 @@ WRONG = {
         ),
     ],
     "competition_error": [
-        (lambda guesses, labels: (guesses == labels[:, None]).any(axis=1).mean(), "share that is right"),
+        (
+            lambda guesses, labels: (guesses == labels[:, None]).any(axis=1).mean(),
+            "share that is right",
+        ),
         (lambda guesses, labels: (guesses[:, 0] != labels).mean(), "first guess alone"),
         (lambda guesses, labels: (guesses != labels[:, None]).mean(), "count pictures"),
         (lambda guesses, labels: 100 * competition_error(guesses, labels), "not percent"),

@@ -31,7 +31,8 @@ def test_the_same_features_give_the_same_map_whatever_their_shape_or_origin() ->
     features, _ = groups()
     places = flat_map(features, steps=50)
     assert np.array_equal(places, flat_map(features.reshape(60, 3, 4), steps=50))
-    np.testing.assert_allclose(_neighbours(_squares(features + 100), 10), _neighbours(_squares(features), 10), atol=1e-9)
+    here, there = _squares(features), _squares(features + 100)
+    np.testing.assert_allclose(_neighbours(there, 10), _neighbours(here, 10), atol=1e-9)
 
 
 def test_neighbours_are_probabilities_that_two_points_share() -> None:

@@ -48,7 +48,7 @@ def map_(
     at, of = flat.same_class(places, shown.labels), flat.same_class(features, shown.labels)
     size = features[0].size
     screen.print(
-        f"{shown.source}, by the {size:,} numbers of {name}: of the five nearest, {at:.0%} are of an image's own class on "
-        f"the map, and {of:.0%} in all {size:,} numbers"
+        f"{shown.source}, by the {size:,} numbers of {name}: of the five nearest, {at:.0%} are of an image's own class "
+        f"on the map, and {of:.0%} in all {size:,} numbers"
     )
     save(screen, figures.flat_map(shown.pixels, places, shown.labels, subject.class_names, name), picture)
