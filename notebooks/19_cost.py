@@ -6,7 +6,6 @@
 # costs* has the story; here is the arithmetic, and an experiment with a bill.
 
 # %%
-import time
 
 import numpy as np
 
@@ -123,7 +122,6 @@ for name, width in widths.items():
         kernels=tuple(int(k * width) for k in base.kernels),
         features=tuple(int(n * width) for n in base.features),
     )
-    began = time.perf_counter()
     run = experiment.train(fields, images)
     each = 2 * summary.summarise(run.session.recipe).training_multiply_adds
     bills[name] = each * len(images.train) * np.arange(1, base.epochs + 1) / 1e12
@@ -131,7 +129,7 @@ for name, width in widths.items():
     rate[name] = bills[name][-1] * 1e12 / run.seconds
 show.text(experiment.about(images))
 
-# %% alt="Three curves, the validation error of a network over the operations until then, on a logarithmic axis: each falls epoch by epoch, and the wider a network is, the further to the right its curve begins."
+# %% alt="Three curves, the validation error of a network over the operations until then, on a logarithmic axis: each falls, though not at every epoch, and the wider a network is, the further to the right its curve begins."
 show.curves(
     {name: (bills[name], errors[name]) for name in widths},
     "million million operations until then",
