@@ -74,7 +74,7 @@ def principal(x: Float) -> Float:
 def _squares(x: Float) -> Float:
     """Squared distances between all points [N,D]: [N,N]."""
     norms = (x**2).sum(axis=1)
-    return np.maximum(norms[:, None] + norms - 2 * x @ x.T, 0)
+    return np.asarray(np.maximum(norms[:, None] + norms - 2 * x @ x.T, 0))
 
 
 def _neighbours(squares: Float, perplexity: float) -> Float:
