@@ -41,6 +41,7 @@ Float = NDArray[np.floating[Any]]
 Image = NDArray[np.uint8]
 
 MOST_MAPS = 512  # of a layer that are drawn
+NAMED_CLASSES = 20  # up to here, a map names its classes
 RANDOM_COLOUR = 2 / 3  # the colour selectivity of random weights, on average
 
 
@@ -353,6 +354,49 @@ def neighbours(
                 _below(axes, -0.03, name, fontsize=8, color=INK, weight="bold" if n == 0 else "normal")
                 if n:
                     _below(axes, -0.17, f"{result.distances[q, n - 1]:.3g}")
+    return figure
+
+
+def flat_map(
+    images: Sequence[Image], places: Float, labels: NDArray[np.int64], class_names: Sequence[str], layer: str
+) -> Figure:
+    """Draw images at their places of a map, and each class's name in the middle of its images.
+
+    Each image is moved to the nearest cell of a grid that is free, so that none covers another.
+
+    Args:
+        images: uint8 [N][3,S,S]
+        places: float [N,2]
+        labels: int64 [N]
+        layer: whose map it is
+    """
+    side = 7.2
+    cells = math.ceil(1.5 * math.sqrt(len(images)))
+    low, high = places.min(axis=0), places.max(axis=0)
+    across = (places - low) / np.where(high > low, high - low, 1) * (cells - 1)
+    free = np.stack(np.meshgrid(np.arange(cells), np.arange(cells)), axis=-1).reshape(-1, 2)
+    at = np.empty_like(across)
+    for n, place in enumerate(across):
+        near = ((free - place) ** 2).sum(axis=1).argmin()
+        at[n], free = free[near], np.delete(free, near, axis=0)
+    with style():
+        figure = blank(side + 0.2, side + 0.5)
+        axes = panel(figure, 0.1, 0.1, side, side)
+        for image, (x, y) in zip(images, at, strict=True):
+            extent = (x - 0.47, x + 0.47, y - 0.47, y + 0.47)
+            axes.imshow(np.moveaxis(image, 0, 2), extent=extent, interpolation="antialiased")
+        axes.set_xlim(-0.6, cells - 0.4)
+        axes.set_ylim(-0.6, cells - 0.4)
+        axes.axis("off")
+        named: list[Float] = []
+        for label in np.unique(labels) if len(class_names) <= NAMED_CLASSES else ():
+            x, y = np.median(at[labels == label], axis=0)
+            while any(abs(x - a) < cells / 7 and abs(y - b) < cells / 26 for a, b in named):
+                y += cells / 26  # names do not cover each other
+            named.append(np.array([x, y]))
+            box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+            axes.text(x, y, clip(name_of(class_names, int(label)), 20), ha="center", va="center", fontsize=9, bbox=box)
+        caption(axes, f"{len(images)} images, laid out by what {layer} finds alike")
     return figure
 
 

@@ -9,19 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from minialex import studies
-from minialex.backend import registry
 from minialex.course import notebooks, video
-from minialex.engine.session import Session, placement_of
 from minialex.errors import ConfigurationError
-from minialex.figures import look as drawings
 from minialex.figures import pictures
-from minialex.look.gradients import maximise
-from minialex.look.kernels import colour_selectivity, column_difference
 from minialex.recipe import toml as recipe
 from minialex.recipe.differences import DIFFERENCES
 from minialex.recipe.fields import Recipe, fields
-from minialex.runs.weights_file import read
-from minialex.site import ROOT, bibliography, claims, competition, quiz
+from minialex.site import ROOT, bibliography, carried, claims, competition, quiz
 from minialex.storage.atomic import write_bytes, write_text
 from minialex.studies.words import markdown
 
@@ -190,30 +184,6 @@ def study_pages(folder: Path) -> None:
             pictures.save(searched, folder / f"{name}-search.png")
 
 
-def carried(folder: Path) -> None:
-    """What the trained network that the site carries has learned: kernels, what its classes ask for, its errors."""
-    network = read(ROOT / "docs" / "assets" / "live" / "classify.safetensors")
-    kernels, columns = network.tensors["conv1.weight"], network.recipe.columns
-    scores = colour_selectivity(kernels)
-    drawn = drawings.kernels(kernels, scores, columns, column_difference(scores, columns))
-    pictures.save(drawn, folder / "kernels.png")
-    backend = registry.load("numpy")
-    session = Session(
-        network.recipe, backend, placement_of(backend, None, columns), network.statistics, network.tensors
-    )
-    last, classes = session.network.layers[-1].name, network.class_names
-    made_images = maximise(session, last, range(len(classes)), steps=60)
-    pictures.save(drawings.maximised(made_images, None, columns, len(classes), classes), folder / "maximise.png")
-    made = network.origin
-    write_text(
-        folder / "classify.md",
-        f"It was trained for {made['epochs']} epochs. Of the validation photographs of {network.data}, which it had "
-        f"not seen, it takes {100 * made['top1_error']:.0f}% for another class; the right one is among its first five "
-        f"for {100 - 100 * made['top5_error']:.0f}%. So says `minialex evaluate` with its file, "
-        "`docs/assets/live/classify.safetensors`.\n",
-    )
-
-
 def films() -> str:
     """What the two ways to show a film came to, from the recorded run of ``python -m minialex.course.video``."""
     found = json.loads((ROOT / "benchmarks" / "results" / "video.json").read_text(encoding="utf-8"))
@@ -248,7 +218,7 @@ def write(folder: Path) -> Sequence[Path]:
     for name, page in made.items():
         write_text(folder / f"{name}.md", page())
     study_pages(folder / "ablations")
-    carried(folder / "learned")
+    carried.write(folder / "learned")
     notebook_pages(folder / "notebooks")
     outcomes = {name: studies.recorded(name) for name in studies.names()}
     write_text(folder / "studies.json", json.dumps({n: found and found.to_json() for n, found in outcomes.items()}))

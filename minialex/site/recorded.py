@@ -1,7 +1,11 @@
-"""A recorded run of the paper's network for the home page: its live part shows this until the button is pressed.
+"""What the site shows that was computed in advance: it takes long, or needs photographs that the site does not have.
 
-``python -m minialex.site.recorded`` computes it anew, in some ten seconds and with a gigabyte of memory, and writes
-``docs/assets/live/recorded.json``: for each layer a picture of each column's numbers, as small JPEGs.
+``python -m minialex.site.recorded`` computes it anew, in some ten seconds and with a gigabyte of memory:
+
+- ``docs/assets/live/recorded.json``, a run of the paper's network, which the home page's live part shows until somebody
+  presses the button: for each layer a picture of each column's numbers, as small JPEGs;
+- ``docs/assets/live/map.webp``, where CIFAR-10 is at hand: a map of photographs, by the trained network that the site
+  carries.
 """
 
 from __future__ import annotations
@@ -14,10 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minialex.site import ROOT, live
-from minialex.storage.atomic import write_json
+from minialex.errors import DataNotFound
+from minialex.site import ROOT, carried, live
+from minialex.storage.atomic import write_bytes, write_json
 
 PATH = ROOT / "docs" / "assets" / "live" / "recorded.json"
+MAP = PATH.with_name("map.webp")
+MAPPED = 500  # photographs
 ACROSS = 160  # pixels; what is wider is reduced
 QUALITY = 45
 BEGIN = ("Conv2d", "MaxPool2d", "Linear")  # layers of these kinds begin a block, as in network.js
@@ -63,5 +70,37 @@ def _address(piece: Mapping[str, Any]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def draw_map() -> bytes:
+    """The map of photographs as WebP, on a transparent ground, so that it fits light and dark pages.
+
+    Raises:
+        DataNotFound: Without CIFAR-10.
+    """
+    from PIL import Image
+
+    from minialex import data
+    from minialex.figures import look
+    from minialex.look.flat import flat_map
+    from minialex.look.neighbours import feature_layer
+
+    session = carried.session()
+    photographs = data.load("cifar10", validation_images=MAPPED)
+    images = photographs.validation.read(np.arange(MAPPED))
+    layer = feature_layer(session.network)
+    features = np.concatenate([session.activations(part, [layer])[layer] for part in np.split(images, 10)])
+    figure = look.flat_map(images, flat_map(features), photographs.validation.labels, photographs.class_names, layer)
+    figure.axes[0].set_title("", loc="left")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, transparent=True)
+    with Image.open(buffer) as image:
+        written = io.BytesIO()
+        image.save(written, "WEBP", quality=60, method=6)
+    return written.getvalue()
+
+
 if __name__ == "__main__":
     write_json(PATH, record())
+    try:
+        write_bytes(MAP, draw_map())
+    except DataNotFound as error:
+        print(f"no map: {error}")

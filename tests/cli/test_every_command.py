@@ -31,6 +31,7 @@ INPUTS = {
     "look excite": ["@", "RUN --layer @"],
     "look maximise": ["@", "RUN --layer @"],
     "look neighbours": ["@", "RUN @"],
+    "look map": ["@", "RUN --layer @"],
     "summary": ["--recipe @", "--model @:net"],
     "features": ["@ new", "RUN new --layer @"],
     "import": ["@ new.safetensors"],
@@ -160,6 +161,7 @@ def test_hostile_names_are_shown_and_not_obeyed(
         ("evaluate RUN", f"{on} --per-class"), ("predict RUN PICTURE", on), ("look activations RUN PICTURE", on),
         ("look excite RUN", f"{on} --layer conv1"), ("look neighbours RUN", on), ("look occlusion RUN", on),
         ("look saliency RUN", on), ("look maximise RUN", f"{on} --layer fc8 --steps 1"),
+        ("look map RUN", f"{on} --count 12 --steps 2"),
         ("grade student.py", "--only relu --examples 2"), ("prepare NAME STORE", "--workers 1"),
         ("store check STORE", ""),
     ]  # fmt: skip

@@ -144,6 +144,19 @@ def test_maximise(command, run: Path, tmp_path: Path, layer: str, units: int) ->
     assert "has units 0 …" in err
 
 
+def test_map(command, run: Path, tmp_path: Path) -> None:
+    code, out, _ = command("look", "map", run, "--count", 20, "--steps", 5, *ON)
+    assert code == 0
+    assert "20 validation images of shapes, by the 8 numbers of relu7: of the five nearest," in out
+    drawn(tmp_path / "map.png")
+    code, out, _ = command("look", "map", run, "--count", 12, "--steps", 2, "--layer", "pool1", *ON)
+    assert code == 0
+    assert "numbers of pool1" in out
+    code, _, err = command("look", "map", run, "--layer", "convx", *ON)
+    assert code == 2
+    assert "convx" in err
+
+
 def read_names(run: Path) -> list[str]:
     import json
 

@@ -8,6 +8,7 @@ from minialex.cli.help import Groups
 from minialex.cli.look.activations import activations
 from minialex.cli.look.excite import excite
 from minialex.cli.look.kernels import kernels
+from minialex.cli.look.map import map_
 from minialex.cli.look.maximise import maximise
 from minialex.cli.look.neighbours import neighbours
 from minialex.cli.look.occlusion import occlusion
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 for command in (kernels, activations, occlusion, saliency, translation, excite, maximise, neighbours):
     app.command()(options(command))
+app.command("map")(options(map_))
 
 
 @app.callback(invoke_without_command=True)
