@@ -123,6 +123,12 @@ class TrainingFields:
         "give the same bits; 0: as many as there are processes at the start",
         minimum=0,
     )
+    full_layers: str = option(
+        "data-parallel",
+        "how processes share the full layers: each has all units, for its own images, or units are divided (one piece a "
+        "shard), for all images (Krizhevsky 2014)",
+        choices=("data-parallel", "divided"),
+    )
     seed: int = option(0, "of every random number of the run", minimum=0, below=2**64)
     dtype: str = option("float32", "of weights and activations", choices=("float32", "float64"))
     precision: str = option(
@@ -275,7 +281,7 @@ class Recipe(NetworkFields, TrainingFields, ImageFields, PlaceFields):
 TABLES = {"network": NetworkFields, "training": TrainingFields, "images": ImageFields, "place": PlaceFields}
 
 
-LATER = ("shards", "rate_scaling")
+LATER = ("shards", "full_layers", "rate_scaling")
 """Fields that files do not state unless they are used: as the files that were written before there were such fields."""
 
 

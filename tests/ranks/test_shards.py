@@ -245,3 +245,33 @@ def test_dead_units_are_those_of_all_probed_images(together: Any, ranks: int) ->
     alone = opened(SMALL.replace(init="he"), NumpyBackend())
     feed = alone.training_feed(*batch(SMALL, 0), 0, EpochRates(0.05, 0.1, {}))
     assert together(ranks, work) == [dead_units(alone, feed)] * ranks
+
+
+DIVIDED = SMALL.replace(shards=4, features=[16, 20], full_layers="divided")
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_divided_full_layers_walked_on_any_number_of_ranks(together: Any, columns: int) -> None:
+    check(together, DIVIDED.replace(columns=columns), NumpyBackend)
+
+
+def test_divided_full_layers_of_six_pieces(together: Any) -> None:
+    recipe = DIVIDED.replace(shards=6, batch_size=12, dtype="float64", features=[18, 24])
+    check(together, recipe, NumpyBackend, (1, 3, 6))
+
+
+def test_divided_full_layers_compiled_on_any_number_of_ranks(together: Any) -> None:
+    session = opened(DIVIDED, NumbaBackend(threads=1))
+    assert isinstance(session.step("train", DIVIDED.batch_size), Step), "the step was not compiled"
+    sha = check(together, DIVIDED, lambda: NumbaBackend(threads=1))
+    assert train(opened(DIVIDED, NumbaBackend(threads=2)))[0] == sha
+
+
+@pytest.mark.parametrize("make", [NumpyBackend, lambda: NumbaBackend(threads=1)])
+def test_divided_full_layers_are_the_whole_network_but_for_roundings(make: Any) -> None:
+    recipe = DIVIDED.replace(dtype="float64")
+    divided, plain = opened(recipe, make()), opened(recipe.replace(full_layers="data-parallel"), NumpyBackend())
+    (_, told), (_, wanted) = train(divided), train(plain)
+    for name, array in plain.weights().items():
+        np.testing.assert_allclose(divided.weights()[name], array, rtol=1e-8, atol=1e-11, err_msg=name)
+    np.testing.assert_allclose(told[-1][0], wanted[-1][0], rtol=1e-10)
