@@ -271,11 +271,9 @@ def sum_over_ranks(backend: Any, xs: Sequence[Array], *, group: Group) -> list[A
 def _on_host(compute: Callable[..., Any], name: str) -> Callable[..., Any]:
     """An operation over ranks on activations (`minialex.ranks.dividing`), through the host."""
 
-    def operation(backend: Any, x: Any, **how: Any) -> Any:
-        RULES[name](x, **how)
-        xs = x if isinstance(x, list) else [x]
-        hosts = [backend.to_numpy(each) for each in xs]
-        made = compute(hosts if isinstance(x, list) else hosts[0], **how)
+    def operation(backend: Any, xs: Sequence[Array], **how: Any) -> Any:
+        RULES[name](xs, **how)
+        made = compute([backend.to_numpy(x) for x in xs], **how)
         sent = [backend.to_device(np.ascontiguousarray(array), xs[0].device) for array in flatten(made)]
         return sent if isinstance(made, list) else sent[0]
 

@@ -123,11 +123,13 @@ def gather_over_ranks(xs: Sequence[Any], *, axis: int, group: Any) -> Spec:
     return _times(own, axis, group.size)
 
 
-def scatter_over_ranks(x: Any, *, parts: int, axis: int, group: Any) -> list[Spec]:
+def scatter_over_ranks(xs: Sequence[Any], *, parts: int, axis: int, group: Any) -> list[Spec]:
     """See `minialex.ranks.dividing.scatter`."""
-    own = _joined("scatter_over_ranks", [x], axis)
+    for x in xs:
+        _alike("scatter_over_ranks", x=xs[0], y=x)
+    own = _joined("scatter_over_ranks", xs[:1], axis)
     if own.shape[axis] % (group.size * parts):
-        raise _fail("scatter_over_ranks", f"axis {axis} cannot be cut in {group.size} × {parts} parts", x=x)
+        raise _fail("scatter_over_ranks", f"axis {axis} cannot be cut in {group.size} × {parts} parts", x=xs[0])
     return [_share(own, axis, group.size * parts)] * parts
 
 

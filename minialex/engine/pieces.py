@@ -16,7 +16,7 @@ from minialex.backend.protocol import Backend
 from minialex.engine.columns import Executor
 from minialex.network.divided import Divided
 from minialex.network.network import Stage
-from minialex.ranks.group import Group, RunningSum
+from minialex.ranks.group import Group
 
 
 class Pieces(Executor):
@@ -84,8 +84,6 @@ class Pieces(Executor):
 
     def _summed(self, gradients: Sequence[Array], axis: int) -> list[Array]:
         """The sum over all pieces: of it this rank's block along an axis, in as many parts as it has pieces."""
-        running: RunningSum[Array] = RunningSum(len(gradients), self.backend.add)
-        total = [running.push(gradient) for gradient in gradients][-1]
         scatter = method(self.backend, "scatter_over_ranks")
-        found: list[Array] = scatter(total, parts=len(self.own), axis=axis, group=self.group)
+        found: list[Array] = scatter(list(gradients), parts=len(self.own), axis=axis, group=self.group)
         return found

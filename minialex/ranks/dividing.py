@@ -22,14 +22,10 @@ def gather(xs: Sequence[Floats], *, axis: int, group: Group) -> Floats:
     return np.concatenate(list(blocks), axis)
 
 
-def scatter(x: Floats, *, parts: int, axis: int, group: Group) -> list[Floats]:
-    """The sum of all ranks' arrays: of it this rank's block along an axis, in equal parts."""
-    rows = _turned(x, axis, group)
-    running: RunningSum[Floats] = RunningSum(group.size, lambda a, b: np.add(a, b, out=a))
-    with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
-        total = [running.push(row) for row in rows][-1]
-    assert total is not None
-    return np.split(total, parts, axis)
+def scatter(xs: Sequence[Floats], *, parts: int, axis: int, group: Group) -> list[Floats]:
+    """The sum of all ranks' pieces: of it this rank's block along an axis, in equal parts."""
+    rows = _turned(_total(xs), axis, group)
+    return np.split(_total(rows), parts, axis)
 
 
 def swap(xs: Sequence[Floats], *, parts: int, axis: int, width: int, group: Group) -> list[Floats]:
@@ -46,6 +42,14 @@ def swap(xs: Sequence[Floats], *, parts: int, axis: int, width: int, group: Grou
         own = np.pad(own, ((0, 0), (0, width - own.shape[1])))
     whole = np.concatenate(list(_turned(own, 1 - axis, group)), axis)
     return np.split(whole[:, :width] if axis else whole, parts, 1 - axis)
+
+
+def _total(parts: Sequence[Floats]) -> Floats:
+    running: RunningSum[Floats] = RunningSum(len(parts), np.add)
+    with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
+        total = [running.push(part) for part in parts][-1]
+    assert total is not None
+    return total
 
 
 def _turned(x: Floats, axis: int, group: Group) -> Floats:

@@ -12,11 +12,11 @@ from minialex_numba.ops.own import view
 from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task
 
 
-def _node(compute: Callable[..., Any], on: Buffers, results: Sequence[Value], x: Any, **how: Any) -> Bind:
+def _node(compute: Callable[..., Any], on: Buffers, results: Sequence[Value], xs: list[Value], **how: Any) -> Bind:
     """All ranks come to it in one order, so it has no other task beside it."""
 
     def bind() -> Task:
-        given = [view(on, value) for value in x] if isinstance(x, list) else view(on, x)
+        given = [view(on, value) for value in xs]
         targets = [view(on, value) for value in results]
 
         def task(feed: Feed) -> None:
