@@ -142,9 +142,7 @@ class Session:
             weights = join_columns(initial_parameters(self.network, columns, recipe.seed, recipe.dtype))
         self._bind(weights, momentum)
 
-    def _bind(
-        self, weights: Mapping[str, NDArray[Any]], momentum: Mapping[str, NDArray[Any]] | None
-    ) -> None:
+    def _bind(self, weights: Mapping[str, NDArray[Any]], momentum: Mapping[str, NDArray[Any]] | None) -> None:
         """Send whole layers' weights and momentum (None: zeros) to the devices, and the mean."""
         recipe, backend, columns = self.recipe, self.backend, len(self.plan.placement)
         plan = self.plan if self._in_pieces else self.plan.undivided()

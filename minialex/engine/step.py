@@ -78,8 +78,8 @@ class Plan:
             return None
         if len(self.devices) > 1 or not self.placement[0].startswith(HOST):
             raise ConfigurationError(
-                f"full layers are divided over ranks on processors alone, not on {', '.join(self.devices)} yet: leave out "
-                "--full-layers divided, or give --devices cpu:0"
+                f"full layers are divided over ranks on processors alone, not on {', '.join(self.devices)} yet: "
+                "leave out --full-layers divided, or give --devices cpu:0"
             )
         return divide(self.network, len(self.placement), self.shards)
 
@@ -173,7 +173,7 @@ def _shards(
 def _pieces(
     executor: Executor, plan: Plan, bound: Mapping[ArrayName, Array], feed: Mapping[ArrayName, Any], sums: _Sums
 ) -> dict[ArrayName, Any]:
-    """The same with full layers in pieces: convolutions shard by shard, then this rank's units of all images at once."""
+    """The same with full layers in pieces: convolutions shard by shard, then this rank's units of all images."""
     divided, backend, numbers = plan.divided, executor.backend, range(plan.own_shards)
     assert divided is not None
     below = Executor(divided.below, backend, plan.placement, executor.watch, plan.frozen)

@@ -45,7 +45,8 @@ def ways(subject: Subject, cluster: Cluster, batches: Sequence[int]) -> Sheet:
             waits = one.crossing + one.inner + one.outer - one.hidden
             rows.append([
                 f"{images:,}", one.scheme, amount(one.sent, "B"), amount(one.memory, "B"),
-                seconds(one.computing + one.update), seconds(waits) if waits else "–", seconds(one.seconds), f"{one.images_per_second:,.0f}{' *' if one is best else '  '}",
+                seconds(one.computing + one.update), seconds(waits) if waits else "–", seconds(one.seconds),
+                f"{one.images_per_second:,.0f}{' *' if one is best else '  '}",
             ])  # fmt: skip
     header = ["batch", "scheme", "each sends", "each holds", "computing, update", "waiting", "step", "images/s"]
     return Sheet(f"Ways to use {cluster.devices:,} devices (* the fastest; {LABEL})", header, rows, "rlr")
@@ -62,6 +63,6 @@ def remarks(subject: Subject, cluster: Cluster) -> list[str]:
         "layers hide behind the backward pass of the convolutions, and nothing else disturbs.",
         "Full layers divided over devices (Krizhevsky 2014) get images' values from all devices at once (a), from one "
         "after the other (b), or in turns a part of each one's (c), computing meanwhile. They send less than their "
-        f"gradients would be up to a batch of {subject.crossover:,.0f} images, however many devices there are. What each "
-        "holds: weights, momentum, gradients, and such values.",
+        f"gradients would be up to a batch of {subject.crossover:,.0f} images, however many devices there are. What "
+        "each holds: weights, momentum, gradients, and such values.",
     ]

@@ -97,8 +97,8 @@ def divide(network: Network, columns: int, pieces: int) -> Divided:
                 layer = replace(layer, features=-(-layer.features // pieces) * pieces)
             elif layer.features % pieces:
                 raise ConfigurationError(
-                    f"layer '{layer.name}': {layer.features} units cannot be divided over ranks in {pieces} pieces, one "
-                    "a shard: give another --shards, or leave out --full-layers divided"
+                    f"layer '{layer.name}': {layer.features} units cannot be divided over ranks in {pieces} pieces, "
+                    "one a shard: give another --shards, or leave out --full-layers divided"
                 )
             layer = replace(layer, sees="all")
         layers.append(replace(layer, on="each"))

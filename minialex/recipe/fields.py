@@ -125,8 +125,8 @@ class TrainingFields:
     )
     full_layers: str = option(
         "data-parallel",
-        "how processes share the full layers: each has all units, for its own images, or units are divided (one piece a "
-        "shard), for all images (Krizhevsky 2014)",
+        "how processes share the full layers: each has all units, for its own images, or units are divided, in a piece "
+        "a shard, for all images (Krizhevsky 2014)",
         choices=("data-parallel", "divided"),
     )
     seed: int = option(0, "of every random number of the run", minimum=0, below=2**64)

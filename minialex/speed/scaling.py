@@ -36,7 +36,7 @@ SCHEMES = (
     "data parallel", "columns and data", "full layers divided (a)", "full layers divided (b)", "full layers divided (c)"
 )  # fmt: skip
 """Krizhevsky's of 2014 differ in when images' values come to the full layers: (a) those of all devices at once, (b) one
-device's after the other, (c) in as many turns a part of every device's; (b) and (c) compute while the next ones come."""
+device's after the other, (c) in as many turns a part of every device's; (b) and (c) compute while the next come."""
 
 KEPT = 3
 """Numbers for each parameter: its weight, momentum and gradient."""
@@ -179,7 +179,7 @@ def turns(
 ) -> tuple[float, float]:
     """How long divided full layers' values travel in all, and for how much of that layers compute meanwhile.
 
-    At once (a) nothing is computed meanwhile. In turns (b, c) a turn's values come, and the gradients of the turn before
+    At once (a) nothing is computed meanwhile. In turns (b, c) a turn's values come, and the gradients of the one before
     go back, while the full layers compute; only the first must be waited for, and the last. Within a turn the layers
     wait for each other's units.
 

@@ -17,11 +17,13 @@ from minialex.engine import opening
 from minialex.engine.opening import placement_of_rank
 from minialex.engine.schedule import EpochRates
 from minialex.engine.session import Session, mean_loss
-from minialex.engine.step import record
+from minialex.engine.step import Plan, record
 from minialex.errors import ConfigurationError
-from minialex.ranks.group import ALONE
+from minialex.network import models
+from minialex.ranks.group import ALONE, Alone
 from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load, parse
+from minialex.training import guards
 from minialex.training.guards import as_one, dead_units, first_not_finite
 from minialex_numba import NumbaBackend
 from minialex_numba.compiler.step import Step
@@ -164,7 +166,6 @@ def test_a_batch_that_cannot_be_divided_is_refused() -> None:
 
 def test_gradients_go_to_the_other_ranks_while_those_before_are_still_to_come(monkeypatch: Any) -> None:
     from minialex.engine import step
-    from minialex.ranks.group import Alone
 
     monkeypatch.setattr(step, "BUCKET", 1)
     recipe = SMALL.replace(shards=2)
@@ -265,6 +266,70 @@ def test_divided_full_layers_compiled_on_any_number_of_ranks(together: Any) -> N
     assert isinstance(session.step("train", DIVIDED.batch_size), Step), "the step was not compiled"
     sha = check(together, DIVIDED, lambda: NumbaBackend(threads=1))
     assert train(opened(DIVIDED, NumbaBackend(threads=2)))[0] == sha
+
+
+@pytest.mark.parametrize("frozen", [("conv1", "conv2", "conv3", "conv4", "conv5"), ("fc6", "fc8"), ("conv1", "fc7")])
+def test_frozen_layers_of_a_divided_network_stay(together: Any, frozen: tuple[str, ...]) -> None:
+    def work(group: Any) -> dict[str, Any]:
+        session = opened(DIVIDED, NumpyBackend(), group)
+        own = slice(group.rank * 8 // group.size, (group.rank + 1) * 8 // group.size)
+        images, labels = batch(DIVIDED, 0)
+        now = EpochRates(0.05, 0.1, dict.fromkeys(frozen, 0.0))
+        session.train(images[own], labels[own], 0, now)
+        return session.weights()
+
+    before = opened(DIVIDED, NumpyBackend()).weights()
+    (one,), two = together(1, work), together(2, work)
+    for name, array in one.items():
+        assert (array.tobytes() == before[name].tobytes()) == (name.split(".")[0] in frozen), name
+        assert all(array.tobytes() == other[name].tobytes() for other in two), name
+
+
+def test_a_rank_updates_its_own_units_alone_and_sends_no_gradient_of_them(together: Any) -> None:
+    plan = opened(DIVIDED, NumpyBackend(), Alone(1, 2)).plan
+    program = record(plan, "train", 4, ("cpu:0", "cpu:1"))
+    sums = [call for call in program.calls if call.operation == "sum_over_ranks"]
+    full = {name for name in program.bound if name.layer.startswith("fc") and name.array == "weight"}
+    assert {name.column for name in full} == {2, 3}
+    gradients = {result for call in program.calls if call.operation == "linear_backward" for result in call.results}
+    assert gradients.isdisjoint(value for call in sums for value in call.args[0])
+    assert sums, "those of the convolutions"
+    together(2, lambda group: train(opened(DIVIDED, NumpyBackend(), group)))
+
+
+def test_a_divided_session_answers_and_goes_on(together: Any) -> None:
+    def work(group: Any) -> tuple[Any, ...]:
+        session = opened(DIVIDED, NumpyBackend(), group)
+        share, found = 8 // group.size, []
+        own = slice(group.rank * share, (group.rank + 1) * share)
+        for number in range(2):
+            images, labels = batch(DIVIDED, number)
+            session.train(images[own], labels[own], number, EpochRates(0.05, 0.1, {}))
+            session.collect()
+            found.append(session.probabilities(images)[0].tobytes())
+            where = first_not_finite(
+                session, session.training_feed(images[own], labels[own], number, EpochRates(0.05, 0.1, {}))
+            )
+            assert where == guards.UPDATE
+        return tuple(found), train(session)[0]
+
+    (one,) = together(1, work)
+    assert together(2, work) == [one] * 2
+
+
+def test_what_cannot_be_divided_is_refused() -> None:
+    for changes, words in (
+        ({"features": [16, 18]}, "layer 'fc7': 18 units cannot be divided over ranks in 4 pieces"),
+        ({"connect": "never"}, "layer 'fc6': it reads its own column alone"),
+    ):
+        with pytest.raises(ConfigurationError, match=words) as caught:
+            opened(DIVIDED.replace(**changes), NumpyBackend())
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="on processors alone, not on cpu:0, cpu:1 yet"):
+        opened(DIVIDED, NumpyBackend(), placement=("cpu:0", "cpu:1"))
+    with pytest.raises(ConfigurationError, match="on processors alone, not on cuda:0 yet"):
+        Plan(models.ALEXNET, ("cuda:0", "cuda:0"), DIVIDED).divided  # noqa: B018
+    assert opened(DIVIDED.replace(shards=0), NumpyBackend()).plan.divided is None, "one process has all units"
 
 
 @pytest.mark.parametrize("make", [NumpyBackend, lambda: NumbaBackend(threads=1)])
