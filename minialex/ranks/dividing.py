@@ -25,7 +25,7 @@ def gather(xs: Sequence[Floats], *, axis: int, group: Group) -> Floats:
 def scatter(xs: Sequence[Floats], *, parts: int, axis: int, group: Group) -> list[Floats]:
     """The sum of all ranks' pieces: of it this rank's block along an axis, in equal parts."""
     rows = _turned(_total(xs), axis, group)
-    return np.split(_total(rows), parts, axis)
+    return np.split(_total(list(rows)), parts, axis)
 
 
 def swap(xs: Sequence[Floats], *, parts: int, axis: int, width: int, group: Group) -> list[Floats]:

@@ -126,7 +126,8 @@ def test_turns_hide_what_computing_takes() -> None:
     wide, slow = Cluster(1, 4, 1e9, inner_delay=0.0), Cluster(1, 4, 1e3, inner_delay=0.0)
     share, first = 4.0, 1000
     total, covered = turns(slow, 4, share, first, 0, 0.0, "a")
-    assert (total, covered) == (pytest.approx(2 * 3 * share * first / 1e3), 0.0)
+    assert total == pytest.approx(2 * 3 * share * first / 1e3)
+    assert covered == 0
     for scheme, one in (("b", 3 * share * first / 1e9), ("c", 3 * share * first / 4 / 1e9)):
         total, covered = turns(
             wide, 4, share, first, 0, 1.0, scheme
@@ -157,9 +158,9 @@ def test_the_chapter_shows_what_is_computed_here() -> None:
         for machine in TENSORFLOW
         for devices, found in sums(machine).items()
     ]
-    for devices, found in divided().items():
-        measured = HOURS_2014[1] / HOURS_2014[devices]
-        rows.append(("K20s, Krizhevsky 2014", devices, f"{measured:.2f} ×", f"{found:.2f} ×", found / measured))
+    for devices, scheme in ((devices, scheme) for devices in (4, 8) for scheme in "abc"):
+        measured, found = HOURS_2014[1] / HOURS_2014[devices], divided(scheme)[devices]
+        rows.append((f"K20s, Krizhevsky 2014, as scheme ({scheme})", devices, f"{measured:.2f} ×", f"{found:.2f} ×", found / measured))
     found = five_hundred()
     rows.append(("V100s, Sun et al. 2019", 512, f"{IMAGES_2019:,.0f}", f"{found:,.0f}", found / IMAGES_2019))
     for what, devices, measured, predicted, ratio in rows:
