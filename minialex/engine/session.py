@@ -182,10 +182,12 @@ class Session:
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """Whole layers' weights and biases, as NumPy arrays of their own; see `collect`."""
+        self._needs_whole()
         return self._whole("parameter")
 
     def momentum(self) -> dict[str, NDArray[Any]]:
         """Whole layers' momentum, as NumPy arrays of their own; see `collect`."""
+        self._needs_whole()
         return self._whole("momentum")
 
     def _whole(self, role: str) -> dict[str, NDArray[Any]]:
@@ -202,16 +204,28 @@ class Session:
     def collect(self) -> None:
         """Bring full layers together whose units are divided over ranks; the next training step divides them again.
 
-        All ranks call this, before any of them needs the whole network: to save it, to look at it, to ask it.
+        All ranks call this, before any of them needs the whole network: to save it, to look at it, to ask it. A process
+        alone need not.
         """
         self._lay_out(in_pieces=False)
+
+    def _needs_whole(self) -> None:
+        """Refuse what one rank alone cannot do.
+
+        Raises:
+            ConfigurationError: If this rank has a part of the full layers.
+        """
+        if self._in_pieces and self.plan.group.size > 1:
+            raise ConfigurationError(
+                f"this rank has a part of {self.network.name}'s full layers: call Session.collect on all ranks first"
+            )
 
     def _lay_out(self, *, in_pieces: bool) -> None:
         """Have the whole network here, or this rank's pieces of its full layers."""
         if self._divided is None or self._in_pieces == in_pieces:
             return
         with self.lock:
-            weights, momentum = self.weights(), self.momentum()
+            weights, momentum = self._whole("parameter"), self._whole("momentum")
             self._steps.clear()  # they hold the arrays of before
             self._in_pieces = in_pieces
             self._bind(weights, momentum)
@@ -222,6 +236,8 @@ class Session:
         """The step for batches of that size, made once."""
         key = kind, batch_size, frozen, layers
         with self.lock:
+            if kind == "infer":
+                self._needs_whole()
             self._lay_out(in_pieces=kind == "train")
             if key not in self._steps:
                 plan = replace(self.plan, frozen=frozen, layers=layers)
@@ -416,6 +432,7 @@ class Session:
             ResourceError: If the batch does not fit into memory.
         """
         self.network.layer(layer)
+        self._needs_whole()
         self._lay_out(in_pieces=False)
         backend, placement, dtype = self.backend, self.plan.placement, self.recipe.dtype
         executor = Executor(self.network, backend, placement)

@@ -13,7 +13,7 @@ import pytest
 
 from minialex.backend.recorder import interpret
 from minialex.data.statistics import Statistics
-from minialex.engine import opening
+from minialex.engine import memory, opening
 from minialex.engine.opening import placement_of_rank
 from minialex.engine.schedule import EpochRates
 from minialex.engine.session import Session, mean_loss
@@ -59,6 +59,7 @@ def train(session: Session) -> tuple[str, list[Any]]:
         own = slice(group.rank * share, (group.rank + 1) * share)
         outcome = session.train(images[own], labels[own], number, EpochRates(0.05, 0.1, {}))
         told.append((outcome.losses, outcome.probs))
+    session.collect()
     sha = hashlib.sha256()
     for arrays in (session.weights(), session.momentum()):
         for _, array in sorted(arrays.items()):
@@ -276,6 +277,7 @@ def test_frozen_layers_of_a_divided_network_stay(together: Any, frozen: tuple[st
         images, labels = batch(DIVIDED, 0)
         now = EpochRates(0.05, 0.1, dict.fromkeys(frozen, 0.0))
         session.train(images[own], labels[own], 0, now)
+        session.collect()
         return session.weights()
 
     before = opened(DIVIDED, NumpyBackend()).weights()
@@ -304,17 +306,28 @@ def test_a_divided_session_answers_and_goes_on(together: Any) -> None:
         own = slice(group.rank * share, (group.rank + 1) * share)
         for number in range(2):
             images, labels = batch(DIVIDED, number)
-            session.train(images[own], labels[own], number, EpochRates(0.05, 0.1, {}))
+            now = EpochRates(0.05, 0.1, {})
+            session.train(images[own], labels[own], number, now)
+            if group.size > 1:
+                for ask in (session.weights, session.momentum, lambda shown=images: session.probabilities(shown)):
+                    with pytest.raises(ConfigurationError, match=r"call Session\.collect on all ranks first"):
+                        ask()
             session.collect()
             found.append(session.probabilities(images)[0].tobytes())
-            where = first_not_finite(
-                session, session.training_feed(images[own], labels[own], number, EpochRates(0.05, 0.1, {}))
-            )
-            assert where == guards.UPDATE
+            feed = session.training_feed(images[own], labels[own], number, now)
+            assert first_not_finite(session, feed) == guards.UPDATE
         return tuple(found), train(session)[0]
 
     (one,) = together(1, work)
     assert together(2, work) == [one] * 2
+
+
+def test_a_lack_of_memory_on_one_rank_is_explained_without_the_others() -> None:
+    session = opened(DIVIDED, NumpyBackend(), Alone(0, 2))
+    images, labels = batch(DIVIDED, 0)
+    session.train(images[:4], labels[:4], 0, EpochRates(0.05, 0.1, {}))
+    error = memory.explained(MemoryError(), session.backend, session.plan, "train", 4, session.bound)
+    assert str(error).endswith("try batch_size = 2"), "which was carried out, without its updates"
 
 
 def test_what_cannot_be_divided_is_refused() -> None:

@@ -134,9 +134,7 @@ def test_turns_hide_what_computing_takes() -> None:
         )  # computing is long: first and last are waited for
         assert total == pytest.approx(4 * 2 * one)
         assert total - covered == pytest.approx(2 * one)
-        total, covered = turns(
-            slow, 4, share, first, 0, 0.0, scheme
-        )  # nothing is computed: nothing hides but a way back
+        total, covered = turns(slow, 4, share, first, 0, 0.0, scheme)  # nothing is computed
         assert 0 <= covered < total
     assert turns(slow, 4, share, first, 0, 0.0, "c")[0] == pytest.approx(turns(slow, 4, share, first, 0, 0.0, "a")[0])
 
@@ -159,8 +157,9 @@ def test_the_chapter_shows_what_is_computed_here() -> None:
         for devices, found in sums(machine).items()
     ]
     for devices, scheme in ((devices, scheme) for devices in (4, 8) for scheme in "abc"):
-        measured, found = HOURS_2014[1] / HOURS_2014[devices], divided(scheme)[devices]
-        rows.append((f"K20s, Krizhevsky 2014, as scheme ({scheme})", devices, f"{measured:.2f} ×", f"{found:.2f} ×", found / measured))
+        what, measured = f"K20s, Krizhevsky 2014, as scheme ({scheme})", HOURS_2014[1] / HOURS_2014[devices]
+        found = divided(scheme)[devices]
+        rows.append((what, devices, f"{measured:.2f} ×", f"{found:.2f} ×", found / measured))
     found = five_hundred()
     rows.append(("V100s, Sun et al. 2019", 512, f"{IMAGES_2019:,.0f}", f"{found:,.0f}", found / IMAGES_2019))
     for what, devices, measured, predicted, ratio in rows:
