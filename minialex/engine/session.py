@@ -139,33 +139,32 @@ class Session:
         self.bound: dict[ArrayName, Array] = {}
         """The arrays that live longer than a step, by name, on their devices."""
         if weights is None:
-            weights = join_columns(initial_parameters(self.network, columns, recipe.seed, recipe.dtype))
-        self._bind(weights, momentum)
+            arrays = dict(initial_parameters(self.network, columns, recipe.seed, recipe.dtype))
+        else:
+            arrays = self._cut(weights)
+        self._bind(arrays, {} if momentum is None else self._cut(momentum))
 
-    def _bind(self, weights: Mapping[str, NDArray[Any]], momentum: Mapping[str, NDArray[Any]] | None) -> None:
-        """Send whole layers' weights and momentum (None: zeros) to the devices, and the mean."""
-        recipe, backend, columns = self.recipe, self.backend, len(self.plan.placement)
+    def _cut(self, arrays: Mapping[str, NDArray[Any]]) -> dict[ArrayName, NDArray[Any]]:
+        """Whole layers' arrays as they lie here."""
+        if self._divided is None or not self._in_pieces:
+            return split_columns(self.network, len(self.plan.placement), arrays)
+        return self._divided.split(self.plan.own, arrays)
+
+    def _bind(self, weights: Mapping[ArrayName, NDArray[Any]], momentum: Mapping[ArrayName, NDArray[Any]]) -> None:
+        """Send weights and momentum (zeros where it is not given) to the devices, and the mean."""
+        recipe, backend = self.recipe, self.backend
         plan = self.plan if self._in_pieces else self.plan.undivided()
-
-        def cut(arrays: Mapping[str, NDArray[Any]]) -> dict[ArrayName, NDArray[Any]]:
-            if self._divided is None or not self._in_pieces:
-                return split_columns(self.network, columns, arrays)
-            return self._divided.split(plan.own, arrays)
-
-        arrays = cut(weights)
-        if momentum is not None:
-            arrays |= {name.to("momentum"): array for name, array in cut(momentum).items()}
         mean = _mean(recipe, self.statistics)
         self._names = tuple(plan.parameters)
         self.bound = {}
         try:
             for name in self._names:
                 device, moving = plan.device(name), name.to("momentum")
-                self.bound[name] = backend.to_device(arrays[name].astype(recipe.dtype, copy=False), device)
+                self.bound[name] = backend.to_device(weights[name].astype(recipe.dtype, copy=False), device)
                 self.bound[moving] = (
-                    backend.to_device(arrays[moving].astype(recipe.dtype, copy=False), device)
-                    if moving in arrays
-                    else backend.zeros(arrays[name].shape, recipe.dtype, device)
+                    backend.to_device(momentum[name].astype(recipe.dtype, copy=False), device)
+                    if name in momentum
+                    else backend.zeros(weights[name].shape, recipe.dtype, device)
                 )
             for device in self.plan.devices:
                 self.bound[ArrayName(role="mean", device=device)] = backend.to_device(mean, device)
@@ -228,7 +227,7 @@ class Session:
             weights, momentum = self._whole("parameter"), self._whole("momentum")
             self._steps.clear()  # they hold the arrays of before
             self._in_pieces = in_pieces
-            self._bind(weights, momentum)
+            self._bind(self._cut(weights), self._cut(momentum))
 
     def step(
         self, kind: Kind, batch_size: int, frozen: frozenset[str] = frozenset(), layers: tuple[str, ...] = ()
@@ -465,7 +464,12 @@ class Session:
 
     def walk(self, kind: Kind, backend: Backend, plan: Plan | None = None) -> CompiledStep:
         """The step with its layers walked on another backend of the same arrays (a probe)."""
-        return walk_step(backend, plan or self.plan, kind, self.bound)
+        plan = plan or self.plan
+        in_pieces = kind == "train" and plan.divided is not None
+        if not in_pieces:
+            self._needs_whole()
+        self._lay_out(in_pieces=in_pieces)
+        return walk_step(backend, plan, kind, self.bound)
 
 
 def _equal_parts(count: int, parts: int) -> list[slice]:

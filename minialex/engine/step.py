@@ -95,7 +95,10 @@ class Plan:
 
     def undivided(self) -> Plan:
         """The same with the whole network on every rank, as for inference."""
-        return replace(self, recipe=self.recipe.replace(full_layers="data-parallel"))
+        plain = "data-parallel"
+        return (
+            self if self.recipe.full_layers == plain else replace(self, recipe=self.recipe.replace(full_layers=plain))
+        )
 
     @property
     def devices(self) -> tuple[str, ...]:
