@@ -95,10 +95,9 @@ class Plan:
 
     def undivided(self) -> Plan:
         """The same with the whole network on every rank, as for inference."""
-        plain = "data-parallel"
-        return (
-            self if self.recipe.full_layers == plain else replace(self, recipe=self.recipe.replace(full_layers=plain))
-        )
+        if self.recipe.full_layers == "data-parallel":
+            return self
+        return replace(self, recipe=self.recipe.replace(full_layers="data-parallel"))
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -123,7 +122,8 @@ def training_step(
 
     Of a batch in shards all but the update is done shard by shard; their gradients are added up in the fixed tree of
     `minialex.ranks.group`, and those of several ranks by `minialex.backend.operations.sum_over_ranks`, in buckets that
-    are sent off as soon as they are full.
+    are sent off as soon as they are full. Of full layers that are divided over ranks each rank computes and updates its
+    own units, for all ranks' images (`minialex.engine.pieces`).
 
     Args:
         executor, plan: the network in its place
