@@ -18,7 +18,7 @@ from pathlib import Path
 from minialex.cli import app as cli
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = DOCS / "two-gpus.md", DOCS / "tutorial" / "17-many-machines.md"
+PAGES = DOCS / "two-gpus.md", DOCS / "tutorial" / "21-many-machines.md"
 MARK = re.compile(r"(<!-- begin: (minialex plan [^|]+) \| ([^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

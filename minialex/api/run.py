@@ -15,6 +15,7 @@ from minialex.data import DataSet, absolute, checked
 from minialex.data.store.store import is_store
 from minialex.engine.opening import load_data, placement_of_rank, prepare, threads_of_rank
 from minialex.engine.session import placement_of
+from minialex.engine.step import Plan
 from minialex.errors import CheckpointError, ConfigurationError, MinialexError, NumericalError
 from minialex.evaluation.errors import Evaluation
 from minialex.figures.run import write_report
@@ -272,7 +273,8 @@ def _carry_out(
     backend = registry.load(name, threads=threads or threads_of_rank(group, name), precision=recipe.precision)
     placement = placement_of_rank(backend, placement_of(backend, recipe.devices or None, recipe.columns), group)
     recipe = recipe.replace(backend=name, devices=",".join(placement))
-    variants.build(recipe.replace(classes=recipe.classes or 10))  # say what does not fit before data is read
+    network = variants.build(recipe.replace(classes=recipe.classes or 10))  # say what does not fit before data is read
+    Plan(network, placement, recipe).divided  # noqa: B018 - and what cannot be divided
     data = given or load_data(recipe.replace(skip_broken=False))  # the check follows, and says how far it is
     data = checked(data, skip_broken=recipe.skip_broken, tell=listener.warning, progress=_checking(listener))
     for note in data.notes:

@@ -33,6 +33,7 @@ from minialex.backend.arrays import Array
 from minialex.backend.program import Program, flatten
 from minialex.backend.rules import FLOATS, RULES, Spec
 from minialex.errors import ConfigurationError, MinialexError
+from minialex.ranks import dividing
 from minialex.ranks.group import Group
 
 Plain = Callable[..., Any]
@@ -243,8 +244,8 @@ def method(backend: Any, name: str) -> Callable[..., Any]:
         ConfigurationError: If the operation is a registered one, and the backend runs none.
     """
     function = FUNCTIONS.get(name)
-    if name == "sum_over_ranks" and not hasattr(backend, name):
-        return partial(sum_over_ranks, backend)
+    if name in OVER_RANKS and not hasattr(backend, name):
+        return partial(OVER_RANKS[name], backend)
     if function is None:
         own: Callable[..., Any] = getattr(backend, name)
         return own
@@ -265,6 +266,28 @@ def sum_over_ranks(backend: Any, xs: Sequence[Array], *, group: Group) -> list[A
     sums = [backend.to_numpy(x) for x in xs]
     group.sum(sums, sums)
     return [backend.to_device(array, x.device) for array, x in zip(sums, xs, strict=True)]
+
+
+def _on_host(compute: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """An operation over ranks on activations (`minialex.ranks.dividing`), through the host."""
+
+    def operation(backend: Any, xs: Sequence[Array], **how: Any) -> Any:
+        RULES[name](xs, **how)
+        made = compute([backend.to_numpy(x) for x in xs], **how)
+        sent = [backend.to_device(np.ascontiguousarray(array), xs[0].device) for array in flatten(made)]
+        return sent if isinstance(made, list) else sent[0]
+
+    return operation
+
+
+OVER_RANKS: dict[str, Callable[..., Any]] = {
+    "sum_over_ranks": sum_over_ranks,
+    **{
+        f"{compute.__name__}_over_ranks": _on_host(compute, f"{compute.__name__}_over_ranks")
+        for compute in (dividing.gather, dividing.scatter, dividing.swap)
+    },
+}
+"""Operations that several ranks carry out together; they are part of recorded programs, and not of the protocol."""
 
 
 @cache

@@ -119,6 +119,57 @@ def sum_over_ranks(xs: Sequence[Any], group: Any) -> list[Spec]:
     return [Spec(tuple(x.shape), dtype) for x in xs]
 
 
+def gather_over_ranks(xs: Sequence[Any], *, axis: int, group: Any) -> Spec:
+    """See `minialex.ranks.dividing.gather`."""
+    own = _joined("gather_over_ranks", xs, axis)
+    return _times(own, axis, group.size)
+
+
+def scatter_over_ranks(xs: Sequence[Any], *, parts: int, axis: int, group: Any) -> list[Spec]:
+    """See `minialex.ranks.dividing.scatter`."""
+    for x in xs:
+        _alike("scatter_over_ranks", x=xs[0], y=x)
+    own = _joined("scatter_over_ranks", xs[:1], axis)
+    if own.shape[axis] % (group.size * parts):
+        raise _fail("scatter_over_ranks", f"axis {axis} cannot be cut in {group.size} × {parts} parts", x=xs[0])
+    return [_share(own, axis, group.size * parts)] * parts
+
+
+def swap_over_ranks(xs: Sequence[Any], *, parts: int, axis: int, width: int, group: Any) -> list[Spec]:
+    """See `minialex.ranks.dividing.swap`."""
+    own = _joined("swap_over_ranks", xs, axis)
+    N, D = own.shape
+    fits = N % (group.size * parts) == 0 and width <= D * group.size if axis else width >= D
+    if not fits or (axis == 0 and width % (group.size * parts)):
+        raise _fail("swap_over_ranks", f"{width} units cannot be had in {group.size} × {parts} parts", x=xs[0])
+    whole = Spec((N, width), own.dtype) if axis else Spec((N * group.size, width), own.dtype)
+    return [_share(whole, 1 - axis, group.size * parts)] * parts
+
+
+def _joined(name: str, xs: Sequence[Any], axis: int) -> Spec:
+    """The arrays [N, D] of a rank, one behind the other."""
+    if not xs or axis not in (0, 1):
+        raise ConfigurationError(f"{name}: expected at least one array, and axis 0 or 1")
+    dtype = _floats(name, **{f"xs[{i}]": x for i, x in enumerate(xs)})
+    for x in xs:
+        _rank(name, 2, "N,D", "xs", x)
+        if x.shape[1 - axis] != xs[0].shape[1 - axis]:
+            raise _fail(name, f"arrays differ along axis {1 - axis}", x=x)
+    N, D = xs[0].shape
+    count = sum(x.shape[axis] for x in xs)
+    return Spec((N, count) if axis else (count, D), dtype)
+
+
+def _times(x: Spec, axis: int, factor: int) -> Spec:
+    N, D = x.shape
+    return Spec((N, D * factor) if axis else (N * factor, D), x.dtype)
+
+
+def _share(x: Spec, axis: int, parts: int) -> Spec:
+    N, D = x.shape
+    return Spec((N, D // parts) if axis else (N // parts, D), x.dtype)
+
+
 def conv2d(x: Any, w: Any, b: Any, *, stride: int, padding: Padding) -> Spec:
     """See `Backend.conv2d`."""
     dtype = _floats("conv2d", x=x, w=w, b=b)
@@ -326,7 +377,8 @@ def augment(
 RULES: dict[str, Callable[..., Any]] = {
     rule.__name__: rule
     for rule in (
-        reshape, concat, split, add, scale, sum_over_ranks, conv2d, conv2d_backward, linear, linear_backward,
+        reshape, concat, split, add, scale, sum_over_ranks, gather_over_ranks, scatter_over_ranks, swap_over_ranks,
+        conv2d, conv2d_backward, linear, linear_backward,
         relu, relu_backward, tanh, tanh_backward, max_pool2d, max_pool2d_backward, local_response_norm,
         local_response_norm_backward, spatial_response_norm, spatial_response_norm_backward, dropout,
         dropout_backward, softmax_cross_entropy, softmax_cross_entropy_backward, scale_by_trust_ratio,

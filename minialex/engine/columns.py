@@ -31,6 +31,7 @@ class Executor:
 
     Attributes:
         exchanged: bytes that crossed between columns so far, by (layer that reads, ``"forward"`` or ``"backward"``)
+        first_learning: number of the first layer that learns; as many as there are layers where none does
     """
 
     def __init__(
@@ -51,7 +52,11 @@ class Executor:
             bool(stage.layer.parameters(stage.seen, 0, stage.columns)) and stage.layer.name not in frozen
             for stage in self.stages
         ]
-        self._first_learning = learning.index(True) if True in learning else len(learning)
+        self.first_learning = learning.index(True) if True in learning else len(learning)
+
+    def computed(self, stage: Stage) -> range:
+        """The columns of a layer that are computed here; the pieces of its input and output are theirs, in order."""
+        return range(stage.columns)
 
     def forward(
         self,
@@ -76,11 +81,11 @@ class Executor:
             if stage.gathers:
                 pieces = self._gather(stage, pieces)
             outputs, needed = [], []
-            for column in range(stage.columns):
+            for piece, column in zip(pieces, self.computed(stage), strict=False):
                 self.watch(stage.layer.name, column, "forward")
                 own, now = self._own(parameters, stage, column), self._at(stage, column, context)
                 with blamed(stage.layer, "forward"):
-                    y, need = stage.layer.forward(self.backend, own, pieces[column], now)
+                    y, need = stage.layer.forward(self.backend, own, piece, now)
                 outputs.append(y)
                 needed.append(need)
             pieces = outputs
@@ -101,24 +106,47 @@ class Executor:
         It goes back to the first layer that learns, and no further. What is `ready` is told as soon as its layer is
         done with, what goes to other columns included.
         """
+        return self._backward(parameters, saved, gradient, context, ready, self.first_learning)[0]
+
+    def backward_through(
+        self,
+        parameters: Mapping[ArrayName, Array],
+        saved: list[list[Any]],
+        gradient: Sequence[Array],
+        context: Context,
+        ready: Callable[[ArrayName, Array], None],
+    ) -> list[Array]:
+        """As `backward`, to the gradients of the network's input, one a column: something before it learns, too."""
+        return self._backward(parameters, saved, gradient, context, ready, -1)[1]
+
+    def _backward(
+        self,
+        parameters: Mapping[ArrayName, Array],
+        saved: list[list[Any]],
+        gradient: Sequence[Array],
+        context: Context,
+        ready: Callable[[ArrayName, Array], None],
+        first: int,
+    ) -> tuple[dict[ArrayName, Array], list[Array]]:
+        """The gradients of the parameters, and those of the input of the first layer that it goes back to."""
         pieces: list[Array] = list(gradient)
         gradients: dict[ArrayName, Array] = {}
-        for index in reversed(range(self._first_learning, len(self.stages))):
+        for index in reversed(range(max(first, 0), len(self.stages))):
             stage = self.stages[index]
             needed = saved.pop()
             inputs: list[Array] = []
             made: dict[ArrayName, Array] = {}
-            now = replace(context, need_dx=index > self._first_learning)
-            for column in range(stage.columns):
-                dx, slopes = self._back(parameters, stage, column, needed[column], pieces[column], now)
+            now = replace(context, need_dx=index > first)
+            for column, need, dy in zip(self.computed(stage), needed, pieces, strict=False):
+                dx, slopes = self._back(parameters, stage, column, need, dy, now)
                 inputs.append(dx)
                 made.update({ArrayName(stage.layer.name, name, column): array for name, array in slopes.items()})
-            if index > self._first_learning:
+            if index > first:
                 pieces = self._scatter(stage, inputs) if stage.gathers else inputs
             for name, array in made.items():
                 ready(name, array)
             gradients.update(made)
-        return gradients
+        return gradients, pieces
 
     def input_gradient(
         self, parameters: Mapping[ArrayName, Array], saved: list[list[Any]], gradient: Sequence[Array], context: Context

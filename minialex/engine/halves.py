@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from minialex.backend.arrays import Array
-from minialex.backend.operations import sum_over_ranks
+from minialex.backend.operations import OVER_RANKS, sum_over_ranks
 from minialex.backend.program import ArrayName, Call, CompiledStep, Program, Value, Watch, values
 from minialex.backend.protocol import Backend
 
@@ -19,10 +19,11 @@ def compile_halves(backend: Backend, program: Program, bound: Mapping[ArrayName,
         bound: see `Backend.compile_step`
 
     Returns:
-        None if there are no such sums, or the backend does not compile one of the halves.
+        None if there are no such sums, if ranks exchange activations too, or if the backend does not compile a half.
     """
     sums = [call for call in program.calls if call.operation == "sum_over_ranks"]
-    if not sums:
+    others = any(call.operation in OVER_RANKS for call in program.calls if call.operation != "sum_over_ranks")
+    if not sums or others:
         return None
     before, after, late = _halves(program)
     summands = [value for call in sums for value in values(call.args)]

@@ -16,6 +16,7 @@ from minialex.data.dataset import Relabelled, statistics_of, with_random_labels
 from minialex.engine import fingerprint
 from minialex.engine.columns import Placement
 from minialex.engine.session import Session, placement_of
+from minialex.engine.step import HOST
 from minialex.errors import ConfigurationError, DataError
 from minialex.ranks.group import ALONE, Group, admissible
 from minialex.recipe.fields import Recipe
@@ -96,9 +97,6 @@ def prepare(recipe: Recipe, data: DataSet, ranks: int = 1) -> Recipe:
         )
     return recipe
 
-
-HOST = "cpu"
-"""What devices' names begin with that are the host's own memory, which all its ranks share."""
 
 VISIBLE = ("CUDA_VISIBLE_DEVICES",)
 """Variables by which a launcher gives every rank devices of its own."""

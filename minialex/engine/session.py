@@ -25,6 +25,7 @@ from minialex.network import variants
 from minialex.network.layers import Context
 from minialex.network.network import Network
 from minialex.network.parameters import initial_parameters, join_columns, split_columns
+from minialex.ranks import dividing
 from minialex.ranks.group import ALONE, Group
 from minialex.recipe.fields import Recipe
 
@@ -128,28 +129,42 @@ class Session:
         self.lock = RLock()
         """Held while a step runs and its outputs are fetched, which the next call overwrites: threads take turns."""
         self._steps: dict[tuple[Kind, int, frozenset[str], tuple[str, ...]], CompiledStep] = {}
+        self._divided = self.plan.divided
+        """With full layers in pieces, and where that cannot be, an error at once."""
+        self._in_pieces = False
         columns = len(placement)
         parameters = self.network.parameters(columns)
         self._names = tuple(parameters)
-        self._state = {name for name, parameter in parameters.items() if not parameter.learned}
-        arrays: dict[ArrayName, NDArray[Any]] = {}
-        if weights is None:
-            arrays |= initial_parameters(self.network, columns, recipe.seed, recipe.dtype)
-        else:
-            arrays |= split_columns(self.network, columns, weights)
-        if momentum is not None:
-            arrays |= {name.to("momentum"): a for name, a in split_columns(self.network, columns, momentum).items()}
-        mean = _mean(recipe, statistics)
+        self._state = {(name.layer, name.array) for name, parameter in parameters.items() if not parameter.learned}
         self.bound: dict[ArrayName, Array] = {}
         """The arrays that live longer than a step, by name, on their devices."""
+        if weights is None:
+            arrays = dict(initial_parameters(self.network, columns, recipe.seed, recipe.dtype))
+        else:
+            arrays = self._cut(weights)
+        self._bind(arrays, {} if momentum is None else self._cut(momentum))
+
+    def _cut(self, arrays: Mapping[str, NDArray[Any]]) -> dict[ArrayName, NDArray[Any]]:
+        """Whole layers' arrays as they lie here."""
+        if self._divided is None or not self._in_pieces:
+            return split_columns(self.network, len(self.plan.placement), arrays)
+        return self._divided.split(self.plan.own, arrays)
+
+    def _bind(self, weights: Mapping[ArrayName, NDArray[Any]], momentum: Mapping[ArrayName, NDArray[Any]]) -> None:
+        """Send weights and momentum (zeros where it is not given) to the devices, and the mean."""
+        recipe, backend = self.recipe, self.backend
+        plan = self.plan if self._in_pieces else self.plan.undivided()
+        mean = _mean(recipe, self.statistics)
+        self._names = tuple(plan.parameters)
+        self.bound = {}
         try:
             for name in self._names:
-                device, moving = placement[name.column], name.to("momentum")
-                self.bound[name] = backend.to_device(arrays[name].astype(recipe.dtype, copy=False), device)
+                device, moving = plan.device(name), name.to("momentum")
+                self.bound[name] = backend.to_device(weights[name].astype(recipe.dtype, copy=False), device)
                 self.bound[moving] = (
-                    backend.to_device(arrays[moving].astype(recipe.dtype, copy=False), device)
-                    if moving in arrays
-                    else backend.zeros(arrays[name].shape, recipe.dtype, device)
+                    backend.to_device(momentum[name].astype(recipe.dtype, copy=False), device)
+                    if name in momentum
+                    else backend.zeros(weights[name].shape, recipe.dtype, device)
                 )
             for device in self.plan.devices:
                 self.bound[ArrayName(role="mean", device=device)] = backend.to_device(mean, device)
@@ -165,12 +180,54 @@ class Session:
         return getattr(self.backend, "host_bytes", None)
 
     def weights(self) -> dict[str, NDArray[Any]]:
-        """The whole layers' weights and biases, as new NumPy arrays."""
-        return join_columns({name: self.backend.to_numpy(self.bound[name]) for name in self._names})
+        """The whole layers' weights and biases, as new NumPy arrays; see `collect`."""
+        self._needs_whole()
+        return self._whole("parameter")
 
     def momentum(self) -> dict[str, NDArray[Any]]:
-        """The whole layers' momentum, as new NumPy arrays."""
-        return join_columns({name: self.backend.to_numpy(self.bound[name.to("momentum")]) for name in self._names})
+        """The whole layers' momentum, as new NumPy arrays; see `collect`."""
+        self._needs_whole()
+        return self._whole("momentum")
+
+    def _whole(self, role: str) -> dict[str, NDArray[Any]]:
+        found = {name: self.backend.to_numpy(self.bound[name.to(role)]) for name in self._names}
+        joined = join_columns(found)
+        if self._divided is None or not self._in_pieces:
+            return joined
+        for name in found:
+            if self._divided.full(name) and name.column == self.plan.own[0]:
+                whole = dividing.gather([joined[name.whole]], axis=0, group=self.plan.group)
+                joined[name.whole] = whole[: self._divided.rows(name)]
+        return joined
+
+    def collect(self) -> None:
+        """Bring full layers together whose units are divided over ranks; the next training step divides them again.
+
+        All ranks call this, before any of them needs the whole network: to save it, to look at it, to ask it. A process
+        alone need not.
+        """
+        self._lay_out(in_pieces=False)
+
+    def _needs_whole(self) -> None:
+        """Refuse what one rank alone cannot do.
+
+        Raises:
+            ConfigurationError: If this rank has a part of the full layers.
+        """
+        if self._in_pieces and self.plan.group.size > 1:
+            raise ConfigurationError(
+                f"this rank has a part of {self.network.name}'s full layers: call Session.collect on all ranks first"
+            )
+
+    def _lay_out(self, *, in_pieces: bool) -> None:
+        """Have the whole network here, or this rank's pieces of its full layers."""
+        if self._divided is None or self._in_pieces == in_pieces:
+            return
+        with self.lock:
+            weights, momentum = self._whole("parameter"), self._whole("momentum")
+            self._steps.clear()  # they hold the arrays of before
+            self._in_pieces = in_pieces
+            self._bind(self._cut(weights), self._cut(momentum))
 
     def step(
         self, kind: Kind, batch_size: int, frozen: frozenset[str] = frozenset(), layers: tuple[str, ...] = ()
@@ -178,6 +235,9 @@ class Session:
         """The step for batches of a given size, made once."""
         key = kind, batch_size, frozen, layers
         with self.lock:
+            if kind == "infer":
+                self._needs_whole()
+            self._lay_out(in_pieces=kind == "train")
             if key not in self._steps:
                 plan = replace(self.plan, frozen=frozen, layers=layers)
                 with self._memory(kind, batch_size):
@@ -233,7 +293,9 @@ class Session:
         if not recipe.reflect:
             draws = replace(draws, flip=np.zeros_like(draws.flip))
         rates = {
-            rate_name(name): 1.0 if name in self._state else parameter_rate(recipe, now, name.layer, name.array)
+            rate_name(name): 1.0
+            if (name.layer, name.array) in self._state
+            else parameter_rate(recipe, now, name.layer, name.array)
             for name in self._names
         }
         feed: dict[ArrayName, Any] = {STEP: step, **rates}
@@ -369,6 +431,8 @@ class Session:
             ResourceError: If the batch does not fit into memory.
         """
         self.network.layer(layer)
+        self._needs_whole()
+        self._lay_out(in_pieces=False)
         backend, placement, dtype = self.backend, self.plan.placement, self.recipe.dtype
         executor = Executor(self.network, backend, placement)
         (index,) = (n for n, stage in enumerate(executor.stages) if stage.layer.name == layer)
@@ -400,7 +464,12 @@ class Session:
 
     def walk(self, kind: Kind, backend: Backend, plan: Plan | None = None) -> CompiledStep:
         """The step with its layers walked on another backend of the same arrays (a probe)."""
-        return walk_step(backend, plan or self.plan, kind, self.bound)
+        plan = plan or self.plan
+        in_pieces = kind == "train" and plan.divided is not None
+        if not in_pieces:
+            self._needs_whole()
+        self._lay_out(in_pieces=in_pieces)
+        return walk_step(backend, plan, kind, self.bound)
 
 
 def _equal_parts(count: int, parts: int) -> list[slice]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from minialex.backend.arrays import Array
@@ -18,12 +18,18 @@ from minialex.backend.protocol import Backend
 from minialex.backend.recorder import Recorder, as_backend
 from minialex.engine.columns import Executor, Placement
 from minialex.engine.halves import compile_halves
-from minialex.network.layers import Context
+from minialex.engine.pieces import Pieces
+from minialex.errors import ConfigurationError
+from minialex.network.divided import Divided, divide
+from minialex.network.layers import Context, Parameter
 from minialex.network.network import Network
 from minialex.ranks.group import ALONE, Group, RunningSum
 from minialex.recipe.fields import Recipe
 
 Kind = Literal["train", "infer"]
+HOST = "cpu"
+"""What devices' names begin with that are the host's own memory, which all its ranks share."""
+
 FED_PER_DEVICE = ("images", "shift", "top", "left", "flip")
 
 
@@ -57,6 +63,48 @@ class Plan:
         return self.shards // self.group.size
 
     @property
+    def own(self) -> range:
+        """The numbers of this rank's shards, and of its pieces of full layers that are divided."""
+        return range(self.group.rank * self.own_shards, (self.group.rank + 1) * self.own_shards)
+
+    @property
+    def divided(self) -> Divided | None:
+        """The network with its full layers in as many pieces as there are shards; None if it is not divided.
+
+        Raises:
+            ConfigurationError: If it is to be, and cannot be.
+        """
+        if self.recipe.full_layers != "divided" or self.shards == 1:
+            return None
+        if self.recipe.trust_coefficient:
+            raise ConfigurationError(
+                "LARS needs the norm of whole arrays, and --full-layers divided cuts them: leave out --full-layers, or "
+                "give --trust-coefficient 0"
+            )
+        if len(self.devices) > 1 or not self.placement[0].startswith(HOST):
+            raise ConfigurationError(
+                f"full layers are divided over ranks on processors alone, not on {', '.join(self.devices)} yet: "
+                "leave out --full-layers divided, or give --devices cpu:0"
+            )
+        return divide(self.network, len(self.placement), self.shards)
+
+    @property
+    def parameters(self) -> dict[ArrayName, Parameter]:
+        """The arrays that this rank trains."""
+        divided = self.divided
+        return self.network.parameters(len(self.placement)) if divided is None else divided.parameters(self.own)
+
+    def device(self, name: ArrayName) -> str:
+        """Where an array lives: pieces of full layers are all on one device."""
+        return self.placement[name.column if name.column < len(self.placement) else 0]
+
+    def undivided(self) -> Plan:
+        """The same with the whole network on every rank, as for inference."""
+        if self.recipe.full_layers == "data-parallel":
+            return self
+        return replace(self, recipe=self.recipe.replace(full_layers="data-parallel"))
+
+    @property
     def devices(self) -> tuple[str, ...]:
         """The devices of the placement, each once."""
         return tuple(dict.fromkeys(self.placement))
@@ -79,7 +127,8 @@ def training_step(
 
     Of a batch in shards all but the update is done shard by shard; their gradients are added up in the fixed tree of
     `minialex.ranks.group`, and those of several ranks by `minialex.backend.operations.sum_over_ranks`, in buckets that
-    are sent off as soon as they are full.
+    are sent off as soon as they are full. Of full layers that are divided over ranks each rank computes and updates its
+    own units, for all ranks' images (`minialex.engine.pieces`).
 
     Args:
         executor, plan: the network in its place
@@ -93,22 +142,9 @@ def training_step(
         `LOSS` and `PROBS` of each of the rank's shards and, for every updated parameter, how many of its elements were
         ``"skipped"``, since the result would not have been finite.
     """
-    recipe = plan.recipe
-    parameters = plan.network.parameters(len(plan.placement))
+    recipe, parameters = plan.recipe, plan.parameters
     sums = _Sums(executor, plan)
-    results: dict[ArrayName, Any] = {}
-    for number in range(plan.own_shards):
-        labels = feed[LABELS.shard(number)]
-        first = (plan.group.rank * plan.own_shards + number) * labels.shape[0]
-        context = Context(training=True, seed=recipe.seed, step=feed[STEP], first_sample=first)
-        images = input_images(executor, plan, bound, feed, "train", number)
-        outputs, saved = executor.forward(bound, images, context)
-        loss, probs = executor.loss(outputs, labels)
-        gradient = executor.loss_gradient(probs, labels)
-        if plan.shards > 1:
-            gradient = [executor.backend.scale(piece, 1 / plan.shards) for piece in gradient]
-        executor.backward(bound, saved, gradient, context, sums.take)
-        results |= {LOSS.shard(number): loss, PROBS.shard(number): probs}
+    results = (_shards if plan.divided is None else _pieces)(executor, plan, bound, feed, sums)
     for name, summed in sums.finish().items():
         gradient = summed
         learned = parameters[name].learned  # state that is not changes by what backward returned, at a rate of 1
@@ -130,6 +166,65 @@ def training_step(
     return results
 
 
+def _shards(
+    executor: Executor, plan: Plan, bound: Mapping[ArrayName, Array], feed: Mapping[ArrayName, Any], sums: _Sums
+) -> dict[ArrayName, Any]:
+    """Forward, cost and backward, shard by shard."""
+    results: dict[ArrayName, Any] = {}
+    for number in range(plan.own_shards):
+        labels, context = feed[LABELS.shard(number)], _context(plan, feed, number)
+        images = input_images(executor, plan, bound, feed, "train", number)
+        outputs, saved = executor.forward(bound, images, context)
+        loss, probs = executor.loss(outputs, labels)
+        gradient = executor.loss_gradient(probs, labels)
+        if plan.shards > 1:
+            gradient = [executor.backend.scale(piece, 1 / plan.shards) for piece in gradient]
+        executor.backward(bound, saved, gradient, context, sums.take)
+        results |= {LOSS.shard(number): loss, PROBS.shard(number): probs}
+    return results
+
+
+def _pieces(
+    executor: Executor, plan: Plan, bound: Mapping[ArrayName, Array], feed: Mapping[ArrayName, Any], sums: _Sums
+) -> dict[ArrayName, Any]:
+    """The same with full layers in pieces: convolutions shard by shard, then this rank's units of all images."""
+    divided, backend, numbers = plan.divided, executor.backend, range(plan.own_shards)
+    assert divided is not None
+    below = Executor(divided.below, backend, plan.placement, executor.watch, plan.frozen)
+    above = Pieces(divided, backend, plan.placement[0], plan.group, plan.own, executor.watch, plan.frozen)
+    columns, flat, kept = below.stages[-1].pieces, list[Array](), []
+    for number in numbers:
+        images = input_images(executor, plan, bound, feed, "train", number)
+        outputs, saved = below.forward(bound, images, _context(plan, feed, number))
+        flat.append(backend.concat(outputs) if columns > 1 else outputs[0])
+        kept.append(saved)
+    whole = _context(plan, feed, None)
+    outputs, saved = above.forward(bound, above.of_all_images(flat), whole)
+    results: dict[ArrayName, Any] = {}
+    gradients = []
+    for number, logits in zip(numbers, above.whole_outputs(outputs, divided.classes), strict=True):
+        labels = feed[LABELS.shard(number)]
+        loss, probs = executor.loss([logits], labels)
+        gradients.append(backend.scale(backend.softmax_cross_entropy_backward(probs, labels), 1 / plan.shards))
+        results |= {LOSS.shard(number): loss, PROBS.shard(number): probs}
+    gradient = above.of_pieces(gradients)
+    if below.first_learning == len(below.stages):
+        above.backward(bound, saved, gradient, whole, sums.keep)
+        return results
+    arrived = above.of_own_images(above.backward_through(bound, saved, gradient, whole, sums.keep))
+    sizes = [divided.above.input_shape[0] // columns] * columns
+    for number, (dx, saved) in enumerate(zip(arrived, kept, strict=True)):
+        pieces = backend.split(dx, sizes) if columns > 1 else [dx]
+        below.backward(bound, saved, pieces, _context(plan, feed, number), sums.take)
+    return results
+
+
+def _context(plan: Plan, feed: Mapping[ArrayName, Any], number: int | None) -> Context:
+    """The moment of one of the rank's shards, or of all ranks' images."""
+    first = 0 if number is None else plan.own[number] * feed[LABELS.shard(number)].shape[0]
+    return Context(training=True, seed=plan.recipe.seed, step=feed[STEP], first_sample=first)
+
+
 BUCKET = 25 << 20
 """Bytes of gradients that are summed over the ranks at once, at least: fc8's and fc7's, fc6's, the convolutions'."""
 
@@ -139,10 +234,15 @@ class _Sums:
 
     def __init__(self, executor: Executor, plan: Plan) -> None:
         self._executor, self._plan = executor, plan
-        self._parameters = plan.network.parameters(len(plan.placement))
+        self._parameters = plan.parameters
         self._running: dict[ArrayName, RunningSum[Array]] = {}
         self._buckets: dict[int, dict[ArrayName, Array]] = {}  # of each column
         self._sums: dict[ArrayName, Array] = {}
+
+    def keep(self, name: ArrayName, gradient: Array) -> None:
+        """A gradient of all images' loss, that no other rank has or needs."""
+        if name.layer not in self._plan.frozen:
+            self._sums[name] = gradient
 
     def take(self, name: ArrayName, gradient: Array) -> None:
         """The gradient of the next shard; in the fixed tree it is added to those before."""
@@ -249,13 +349,15 @@ def record(plan: Plan, kind: Kind, batch_size: int, devices: tuple[str, ...]) ->
     def watch(layer: str, column: int, phase: str) -> None:
         recorder.where = (layer, column, phase)
 
+    if kind == "infer":
+        plan = plan.undivided()
     dtype, S = plan.recipe.dtype, plan.recipe.image_size
-    parameters = plan.network.parameters(len(plan.placement))
+    parameters = plan.parameters
     bound = {}
     for name, parameter in parameters.items():
         roles = ("parameter", "momentum") if kind == "train" else ("parameter",)
         for role in roles:
-            bound[name.to(role)] = recorder.value(parameter.shape, dtype, plan.placement[name.column])
+            bound[name.to(role)] = recorder.value(parameter.shape, dtype, plan.device(name))
     channels, crop = plan.network.input_shape[:2]
     mean_size = S if plan.mean_follows else crop
     parts = plan.own_shards if kind == "train" else 1

@@ -44,11 +44,12 @@ def ways(subject: Subject, cluster: Cluster, batches: Sequence[int]) -> Sheet:
         for one in found:
             waits = one.crossing + one.inner + one.outer - one.hidden
             rows.append([
-                f"{images:,}", one.scheme, seconds(one.computing + one.update), seconds(waits) if waits else "–",
-                seconds(one.seconds), f"{one.images_per_second:,.0f}{' *' if one is best else '  '}",
+                f"{images:,}", one.scheme, amount(one.sent, "B"), amount(one.memory, "B"),
+                seconds(one.computing + one.update), seconds(waits) if waits else "–", seconds(one.seconds),
+                f"{one.images_per_second:,.0f}{' *' if one is best else '  '}",
             ])  # fmt: skip
-    header = ["batch", "scheme", "computing, update", "waiting for others", "step", "images/s"]
-    return Sheet(f"Three ways to use {cluster.devices:,} devices (* the fastest; {LABEL})", header, rows, "rlr")
+    header = ["batch", "scheme", "each sends", "each holds", "computing, update", "waiting", "step", "images/s"]
+    return Sheet(f"Ways to use {cluster.devices:,} devices (* the fastest; {LABEL})", header, rows, "rlr")
 
 
 def remarks(subject: Subject, cluster: Cluster) -> list[str]:
@@ -60,4 +61,8 @@ def remarks(subject: Subject, cluster: Cluster) -> list[str]:
         f"rates of a device: {subject.device.source}",
         f"This is {LABEL}: devices compute at {SHARE:.0%} of the floor's speed, sums are of float32, those of the full "
         "layers hide behind the backward pass of the convolutions, and nothing else disturbs.",
+        "Full layers divided over devices (Krizhevsky 2014) get images' values from all devices at once (a), from one "
+        "after the other (b), or in turns a part of each one's (c), computing meanwhile. They send less than their "
+        f"gradients would be up to a batch of {subject.crossover:,.0f} images, however many devices there are. What "
+        "each holds: weights, momentum, gradients, and such values.",
     ]

@@ -114,6 +114,14 @@ class Group(Protocol):
         """
         ...
 
+    def all_to_all(self, send: Floats, receive: Floats) -> None:
+        """Row r of `send` [size, …] goes to rank r, whose row of this rank's number in `receive` it becomes."""
+        ...
+
+    def all_gather(self, part: Floats, whole: Floats) -> None:
+        """Every rank's part becomes its row of `whole` [size, …]."""
+        ...
+
     def exchange(self, item: Any) -> list[Any]:
         """Every rank's item, in their order; an item is what JSON can say."""
         ...
@@ -141,6 +149,16 @@ class Alone:
         for source, target in zip(arrays, out, strict=True):
             if target is not source:
                 target[...] = source
+
+    def all_to_all(self, send: Floats, receive: Floats) -> None:
+        """One's own row, and zeros from the others."""
+        receive[...] = 0
+        receive[self.rank] = send[self.rank]
+
+    def all_gather(self, part: Floats, whole: Floats) -> None:
+        """One's own part, and zeros of the others."""
+        whole[...] = 0
+        whole[self.rank] = part
 
     def exchange(self, item: Any) -> list[Any]:
         """The item itself."""
@@ -190,11 +208,11 @@ class FixedOrder(ABC):
 
     @abstractmethod
     def all_to_all(self, send: Floats, receive: Floats) -> None:
-        """Row r of `send` [size, n] goes to rank r, whose row of this rank's number in `receive` it becomes."""
+        """See `Group.all_to_all`."""
 
     @abstractmethod
     def all_gather(self, part: Floats, whole: Floats) -> None:
-        """Every rank's part [n] becomes its row of `whole` [size, n]."""
+        """See `Group.all_gather`."""
 
     def sum(self, arrays: Sequence[Floats], out: Sequence[Floats]) -> None:
         """See `Group.sum`."""

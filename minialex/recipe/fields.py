@@ -133,6 +133,12 @@ class TrainingFields:
         "of processes up to this one gives the same bits; 0: the number of processes at the start",
         minimum=0,
     )
+    full_layers: str = option(
+        "data-parallel",
+        "how processes share the fully connected layers: each has all units, for its own images, or the units are "
+        "divided, one piece per shard, for all images (Krizhevsky 2014)",
+        choices=("data-parallel", "divided"),
+    )
     seed: int = option(0, "seed of every random number in the run", minimum=0, below=2**64)
     dtype: str = option("float32", "type of weights and activations", choices=("float32", "float64"))
     precision: str = option(
@@ -297,7 +303,7 @@ class Recipe(NetworkFields, TrainingFields, ImageFields, PlaceFields):
 TABLES = {"network": NetworkFields, "training": TrainingFields, "images": ImageFields, "place": PlaceFields}
 
 
-LATER = ("shards", "rate_scaling", "trust_coefficient")
+LATER = ("shards", "full_layers", "rate_scaling", "trust_coefficient")
 """Fields that files omit unless they are used, so that files written before these fields existed stay the same."""
 
 

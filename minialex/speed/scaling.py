@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from minialex.errors import ConfigurationError
@@ -32,7 +32,14 @@ MOST = 1024
 GRADIENT = 4
 """Bytes of a number in a sum: gradients are float32 in every precision."""
 
-SCHEMES = ("data parallel", "columns and data", "full layers divided")
+SCHEMES = (
+    "data parallel", "columns and data", "full layers divided (a)", "full layers divided (b)", "full layers divided (c)"
+)  # fmt: skip
+"""Krizhevsky's of 2014 differ in when images' values come to the full layers: (a) those of all devices at once, (b) one
+device's after the other, (c) in as many turns a part of every device's; (b) and (c) compute while the next come."""
+
+KEPT = 3
+"""Numbers for each parameter: its weight, momentum and gradient."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,13 @@ class Cluster:
         outer = (nodes - 1) * own * size / self.outer + self.outer_delay * nodes if nodes > 1 else 0.0
         return max(inner, outer)
 
+    def tell(self, size: float, devices: int) -> float:
+        """Seconds until all devices have so many bytes of one of them, which sends them to each node or neighbour."""
+        own, nodes = self.used(devices)
+        inner = (own - 1) * size / self.inner + self.inner_delay * own if own > 1 else 0.0
+        outer = (nodes - 1) * size / self.outer + self.outer_delay * nodes if nodes > 1 else 0.0
+        return max(inner, outer)
+
 
 @dataclass(frozen=True)
 class Work:
@@ -89,7 +103,11 @@ class Work:
         behind: seconds of the backward pass after the first gradients: as long they may travel
         early: bytes of the gradients that come first
         late: bytes of those that come last
-        crossing: seconds for which the layers wait for other devices' values
+        full: seconds of the fully connected layers, both ways
+        crossing: seconds in which layers' values go to other devices
+        covered: of them those in which layers compute
+        sent: bytes of such values that it sends
+        arrived: bytes of such values that it holds at once
     """
 
     computing: float
@@ -97,7 +115,11 @@ class Work:
     behind: float
     early: float
     late: float
+    full: float = 0.0
     crossing: float = 0.0
+    covered: float = 0.0
+    sent: float = 0.0
+    arrived: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -110,10 +132,12 @@ class Step:
         images: of all devices
         computing: forward and backward
         update: of the weights
-        crossing: waiting for values of other devices between layers
+        crossing: values of other devices between layers
         inner: sums within nodes
         outer: sums between nodes
-        hidden: of the sums behind computing
+        hidden: of these three behind computing
+        sent: bytes that each device sends
+        memory: bytes that each holds: weights, momentum, gradients, and values that came from others
     """
 
     scheme: str
@@ -125,6 +149,8 @@ class Step:
     inner: float
     outer: float
     hidden: float
+    sent: float
+    memory: float
 
     @property
     def seconds(self) -> float:
@@ -140,10 +166,43 @@ class Step:
 def step(scheme: str, work: Work, cluster: Cluster, devices: int, images: int) -> Step:
     """The step of so many devices that do the same work and sum over all of them."""
     early, late = cluster.all_reduce(work.early, devices), cluster.all_reduce(work.late, devices)
+    gradients = work.early + work.late
     return Step(
         scheme, devices, images, work.computing, work.update, work.crossing, early[0] + late[0], early[1] + late[1],
-        min(sum(early), work.behind),
+        min(sum(early), work.behind) + work.covered, work.sent + 2 * (devices - 1) / devices * gradients,
+        KEPT * gradients + work.arrived,
     )  # fmt: skip
+
+
+def turns(
+    cluster: Cluster, devices: int, share: float, first: int, others: int, full: float, scheme: str
+) -> tuple[float, float]:
+    """How long divided full layers' values travel in all, and for how much of that layers compute meanwhile.
+
+    At once (a) nothing is computed meanwhile. In turns (b, c) a turn's values come, and the gradients of the one before
+    go back, while the full layers compute; only the first must be waited for, and the last. Within a turn the layers
+    wait for each other's units.
+
+    Args:
+        share: bytes of one value of each of a device's images
+        first: values of an image that the first full layer reads
+        others: that the others read
+        full: seconds for which a device computes them
+        scheme: see `SCHEMES`
+    """
+    if scheme == "a":
+        return 2 * cluster.gather(share * (first + others), devices), 0.0
+    units = 2 * cluster.gather(share * others / devices, devices)
+    if scheme == "b":
+        one = cluster.tell(share * first, devices)
+        busy = one * devices / (devices - 1)  # who sends its images' values sends gradients of another's, too
+    else:
+        one = cluster.gather(share * first / devices, devices)
+        busy = 2 * one
+    computing = full / devices + units
+    total = devices * (2 * one + units)
+    waited = 2 * one + (devices - 1) * max(busy - computing, 0.0) + devices * units
+    return total, max(total - waited, 0.0)
 
 
 @dataclass(frozen=True)
@@ -171,6 +230,17 @@ class Subject:
         inputs = {name.layer: shape[1] for name, shape in shapes if len(shape) == 2}
         return sum(math.prod(shape) for name, shape in shapes if name.layer in layers), sum(inputs.values())
 
+    @property
+    def crossover(self) -> float:
+        """The batch up to which divided full layers send less than their gradients: 2(P − 1) B/P · inputs each, not
+        2(P − 1)/P · parameters."""
+        parameters, inputs = self.full()
+        return parameters / inputs
+
+    def first(self) -> int:
+        """The values of an image that the first fully connected layer reads."""
+        return next(p.shape[1] for p in self.network.parameters(self.columns).values() if len(p.shape) == 2)
+
     def work(self, images: int, columns: int = 1) -> Work:
         """Of a device that has a whole network (`columns` 1) or one of its columns, for so many images of a step."""
         layout = lay_out(self.network, (0,) * self.columns if columns == 1 else tuple(range(self.columns)))
@@ -180,8 +250,9 @@ class Subject:
         below = sum(line.backward for line in found.lines if line.layer not in full and line.layer != "update")
         early = self.full()[0] / columns
         late = layout.parameters / columns - early
-        computing, update, below = (time / self.share for time in (found.computing - update, update, below))
-        return Work(computing, update, below, early * GRADIENT, late * GRADIENT)
+        own = sum(line.seconds for line in found.lines if line.layer in full)
+        computing, update, below, own = (t / self.share for t in (found.computing - update, update, below, own))
+        return Work(computing, update, below, early * GRADIENT, late * GRADIENT, own)
 
     def data_parallel(self, cluster: Cluster, devices: int, images: int) -> Step:
         """Every device has the whole network."""
@@ -201,21 +272,29 @@ class Subject:
             cluster.nodes, max(1, cluster.each // columns), cluster.inner, cluster.outer / columns,
             cluster.inner_delay, cluster.outer_delay,
         )  # fmt: skip
-        found = step(SCHEMES[1], work, half, groups, images)
-        return Step(**{**found.__dict__, "devices": devices, "crossing": crossing})
+        found = step(SCHEMES[1], replace(work, crossing=crossing, sent=exchanged), half, groups, images)
+        return replace(found, devices=devices)
 
-    def divided(self, cluster: Cluster, devices: int, images: int) -> Step:
-        """Krizhevsky's of 2014, scheme (b): convolutions share the batch, neurons of full layers are divided.
+    def divided(self, cluster: Cluster, devices: int, images: int, scheme: str = "a") -> Step:
+        """Krizhevsky's of 2014: convolutions share the batch, units of full layers are divided.
 
         Each device sends its images' values to all before every full layer, and takes their gradients back; of the
-        full layers' weights nothing is sent, and every device updates its own.
+        full layers' weights nothing is sent, and every device updates its own. What the cost's outputs are is left out.
+
+        Args:
+            scheme: ``"a"``, ``"b"`` or ``"c"`` of `SCHEMES`
         """
         share = -(-images // devices)
-        work, (_, inputs) = self.work(share), self.full()
-        crossing = 2 * cluster.gather(share * inputs * GRADIENT, devices)
+        work, (_, inputs), first = self.work(share), self.full(), self.first()
+        total, covered = turns(cluster, devices, share * GRADIENT, first, inputs - first, work.full, scheme)
         part = (work.late + work.early / devices) / (work.late + work.early)
-        own = Work(work.computing, work.update * part, 0.0, 0.0, work.late, crossing)
-        return step(SCHEMES[2], own, cluster, devices, images)
+        at_once = images if scheme == "a" else 2 * share  # one turn's are worked on while the next ones come
+        own = replace(
+            work, update=work.update * part, behind=0.0, early=0.0, crossing=total, covered=covered,
+            sent=2 * (devices - 1) * share * inputs * GRADIENT,
+            arrived=KEPT * work.early / devices + 2 * at_once * first * GRADIENT,
+        )  # fmt: skip
+        return step(SCHEMES["abc".index(scheme) + 2], own, cluster, devices, images)
 
     def ways(self, cluster: Cluster, devices: int, images: int) -> list[Step]:
         """The schemes that so many devices allow."""
@@ -223,7 +302,7 @@ class Subject:
         if 1 < self.columns <= cluster.each and devices % self.columns == 0:
             found.append(self.with_columns(cluster, devices, images))
         if devices > 1:
-            found.append(self.divided(cluster, devices, images))
+            found += [self.divided(cluster, devices, images, scheme) for scheme in "abc"]
         return found
 
 

@@ -118,6 +118,7 @@ def first_not_finite(session: Session, feed: Mapping[ArrayName, Any]) -> str:
 
     Of a batch that ranks share each looks at its own images, and all are told what the first of them found.
     """
+    session.collect()
     found = session.plan.group.exchange(_own_not_finite(session, feed))
     return next((where for where in found if where != UPDATE), UPDATE)
 
@@ -132,7 +133,7 @@ def _own_not_finite(session: Session, feed: Mapping[ArrayName, Any]) -> str:
         if not found and array.dtype.kind == "f" and not np.isfinite(array).all():
             found.append(f"layer '{layer}' ({phase} pass)")
 
-    _walk(session, replace(session.plan, group=apart(session.plan.group)), feed, see)
+    _walk(session, replace(session.plan.undivided(), group=apart(session.plan.group)), feed, see)
     return found[0] if found else UPDATE
 
 

@@ -480,6 +480,7 @@ class Training:
 
     def evaluate(self, stop: Callable[[], bool]) -> Evaluation:
         """The validation set, with the recipe's views."""
+        self.session.collect()
         split, views = self.data.validation, self.recipe.views
 
         def progress(done: int) -> None:
@@ -499,6 +500,7 @@ class Training:
 
     def look_for_dead_units(self) -> None:
         """Warn about layers whose units are almost all dead."""
+        self.session.collect()
         indices = np.arange(min(PROBE_IMAGES, len(self.data.train)))
         images, labels = self.data.train.read(indices), np.asarray(self.data.train.labels)[indices]
         now = epoch_rates(self.recipe, self.epoch, self.progress.errors)
@@ -526,6 +528,7 @@ class Training:
 
     def save(self, *, best: bool = False) -> None:
         """Write a checkpoint of the current state, after the metrics and the log that belong to it."""
+        self.session.collect()
         check_weights(self.group, self.session, self.progress.step)
         if isinstance(self.run, Follower):
             return

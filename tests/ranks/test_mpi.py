@@ -44,6 +44,16 @@ validation_images = 130
 """
 
 
+def recipe_text(name: str, epochs: int) -> str:
+    """A recipe with one column, with two, or with full layers divided over ranks."""
+    text = RECIPE.format(columns=1 if name == "1" else 2, epochs=epochs)
+    if name == "divided":
+        text = text.replace("[14, 18]", "[16, 20]").replace("shards = 4", 'shards = 4\nfull_layers = "divided"')
+    if name == "1":
+        text = text.replace("shards = 4", "shards = 4\ntrust_coefficient = 0.02")
+    return text
+
+
 def command(ranks: int, *words: Any, program: tuple[str, ...] = ("-m", "minialex")) -> list[str]:
     python = [sys.executable, *program, *map(str, words)]
     return python if ranks == 1 else [str(MPIEXEC), "-n", str(ranks), *python]
@@ -84,8 +94,8 @@ def told(folder: Path) -> tuple[str, list[Any]]:
     ]
 
 
-KINDS = (("numpy", 1), ("numpy", 2), ("numba", 1), ("numba", 2))
-"""Backend and columns; with one column by layer-wise adaptive rates."""
+KINDS = ("numpy-1", "numpy-2", "numba-1", "numba-2", "numpy-divided")
+"""Backend, and columns or divided full layers; with one column by layer-wise adaptive rates."""
 
 SEVERAL = """
 import sys
@@ -93,20 +103,18 @@ import minialex, minialex.api.run
 minialex.api.run.write_report = lambda *_: None
 folder, *kinds = sys.argv[1:]
 for kind in kinds:
-    backend, columns = kind.split("-")
-    minialex.train(folder + "/" + columns + ".toml", out=folder + "/" + kind, progress=False, backend=backend)
+    backend, recipe = kind.split("-")
+    minialex.train(folder + "/" + recipe + ".toml", out=folder + "/" + kind, progress=False, backend=backend)
 """
 
 
 def several(folder: Path, ranks: int) -> None:
     """Train each of `KINDS` in a folder of its own."""
     folder.mkdir()
-    for columns in (1, 2):
-        recipe = RECIPE.format(columns=columns, epochs=1)
-        scaled = recipe.replace("shards = 4\n", "shards = 4\ntrust_coefficient = 0.02\n")
-        (folder / f"{columns}.toml").write_text(scaled if columns == 1 else recipe)
+    for name in ("1", "2", "divided"):
+        (folder / f"{name}.toml").write_text(recipe_text(name, epochs=1))
     (folder / "several.py").write_text(SEVERAL)
-    run(ranks, folder, *(f"{name}-{columns}" for name, columns in KINDS), program=(str(folder / "several.py"),))
+    run(ranks, folder, *KINDS, program=(str(folder / "several.py"),))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +125,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", [f"{name}-{columns}" for name, columns in KINDS])
+@pytest.mark.parametrize("kind", KINDS)
 def test_one_two_and_four_processes_give_the_same_bits(trained: Path, kind: str) -> None:
     one = trained / "1" / kind
     wanted = told(one)
@@ -129,13 +137,14 @@ def test_one_two_and_four_processes_give_the_same_bits(trained: Path, kind: str)
             assert (other / name).read_bytes() == (one / name).read_bytes(), name
 
 
-def test_a_run_goes_on_with_another_number_of_processes(trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["2", "divided"])
+def test_a_run_goes_on_with_another_number_of_processes(trained: Path, tmp_path: Path, name: str) -> None:
     parts, whole = tmp_path / "parts", tmp_path / "whole"
-    shutil.copytree(trained / "4" / "numpy-2", parts)
+    shutil.copytree(trained / "4" / f"numpy-{name}", parts)
     said = run(2, "train", "--resume", parts, "--epochs", 2)
     assert said.count("report ") == 1, said  # one of them speaks
     recipe = tmp_path / "whole.toml"
-    recipe.write_text(RECIPE.format(columns=2, epochs=3))
+    recipe.write_text(recipe_text(name, epochs=3))
     alone(
         f"minialex.TrainingRun({str(parts)!r}).resume(epochs=3, progress=False)",
         f"minialex.train({str(recipe)!r}, out={str(whole)!r}, backend='numpy', progress=False)",
@@ -147,8 +156,16 @@ def test_a_run_goes_on_with_another_number_of_processes(trained: Path, tmp_path:
 
 
 def test_errors_are_those_of_one_process(trained: Path) -> None:
-    words = ("evaluate", trained / "1" / "numpy-2", "--json", "--views", 10, "--backend", "numpy")
+    words = ("evaluate", trained / "1" / "numpy-divided", "--json", "--views", 10, "--backend", "numpy")
     assert run(3, *words) == run(1, *words)
+
+
+def test_divided_full_layers_that_cannot_be_are_refused_once(tmp_path: Path) -> None:
+    words = ("train", "--full-layers", "divided", "--backend", "numpy", "--out", tmp_path / "run")
+    said = run(3, *words, "--batch-size", 48, code=2)
+    assert said.startswith("error: layer 'fc6': 128 units cannot be divided over ranks in 3 pieces")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_as_many_shards_as_processes_where_nothing_is_said(tmp_path: Path) -> None:

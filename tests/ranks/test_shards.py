@@ -13,15 +13,17 @@ import pytest
 
 from minialex.backend.recorder import interpret
 from minialex.data.statistics import Statistics
-from minialex.engine import opening
+from minialex.engine import memory, opening
 from minialex.engine.opening import placement_of_rank
 from minialex.engine.schedule import EpochRates
 from minialex.engine.session import Session, mean_loss
-from minialex.engine.step import record
+from minialex.engine.step import Plan, record
 from minialex.errors import ConfigurationError
-from minialex.ranks.group import ALONE
+from minialex.network import models
+from minialex.ranks.group import ALONE, Alone
 from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load, parse
+from minialex.training import guards
 from minialex.training.guards import as_one, dead_units, first_not_finite
 from minialex_numba import NumbaBackend
 from minialex_numba.compiler.step import Step
@@ -57,6 +59,7 @@ def train(session: Session) -> tuple[str, list[Any]]:
         own = slice(group.rank * share, (group.rank + 1) * share)
         outcome = session.train(images[own], labels[own], number, EpochRates(0.05, 0.1, {}))
         told.append((outcome.losses, outcome.probs))
+    session.collect()
     sha = hashlib.sha256()
     for arrays in (session.weights(), session.momentum()):
         for _, array in sorted(arrays.items()):
@@ -164,7 +167,6 @@ def test_a_batch_that_cannot_be_divided_is_refused() -> None:
 
 def test_gradients_go_to_the_other_ranks_while_those_before_are_still_to_come(monkeypatch: Any) -> None:
     from minialex.engine import step
-    from minialex.ranks.group import Alone
 
     monkeypatch.setattr(step, "BUCKET", 1)
     recipe = SMALL.replace(shards=2)
@@ -245,3 +247,110 @@ def test_dead_units_are_those_of_all_probed_images(together: Any, ranks: int) ->
     alone = opened(SMALL.replace(init="he"), NumpyBackend())
     feed = alone.training_feed(*batch(SMALL, 0), 0, EpochRates(0.05, 0.1, {}))
     assert together(ranks, work) == [dead_units(alone, feed)] * ranks
+
+
+DIVIDED = SMALL.replace(shards=4, features=[16, 20], full_layers="divided")
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_divided_full_layers_walked_on_any_number_of_ranks(together: Any, columns: int) -> None:
+    check(together, DIVIDED.replace(columns=columns), NumpyBackend)
+
+
+def test_divided_full_layers_of_six_pieces(together: Any) -> None:
+    recipe = DIVIDED.replace(shards=6, batch_size=12, dtype="float64", features=[18, 24])
+    check(together, recipe, NumpyBackend, (1, 3, 6))
+
+
+def test_divided_full_layers_compiled_on_any_number_of_ranks(together: Any) -> None:
+    session = opened(DIVIDED, NumbaBackend(threads=1))
+    assert isinstance(session.step("train", DIVIDED.batch_size), Step), "the step was not compiled"
+    sha = check(together, DIVIDED, lambda: NumbaBackend(threads=1))
+    assert train(opened(DIVIDED, NumbaBackend(threads=2)))[0] == sha
+
+
+@pytest.mark.parametrize("frozen", [("conv1", "conv2", "conv3", "conv4", "conv5"), ("fc6", "fc8"), ("conv1", "fc7")])
+def test_frozen_layers_of_a_divided_network_stay(together: Any, frozen: tuple[str, ...]) -> None:
+    def work(group: Any) -> dict[str, Any]:
+        session = opened(DIVIDED, NumpyBackend(), group)
+        own = slice(group.rank * 8 // group.size, (group.rank + 1) * 8 // group.size)
+        images, labels = batch(DIVIDED, 0)
+        now = EpochRates(0.05, 0.1, dict.fromkeys(frozen, 0.0))
+        session.train(images[own], labels[own], 0, now)
+        session.collect()
+        return session.weights()
+
+    before = opened(DIVIDED, NumpyBackend()).weights()
+    (one,), two = together(1, work), together(2, work)
+    for name, array in one.items():
+        assert (array.tobytes() == before[name].tobytes()) == (name.split(".")[0] in frozen), name
+        assert all(array.tobytes() == other[name].tobytes() for other in two), name
+
+
+def test_a_rank_updates_its_own_units_alone_and_sends_no_gradient_of_them(together: Any) -> None:
+    plan = opened(DIVIDED, NumpyBackend(), Alone(1, 2)).plan
+    program = record(plan, "train", 4, ("cpu:0", "cpu:1"))
+    sums = [call for call in program.calls if call.operation == "sum_over_ranks"]
+    full = {name for name in program.bound if name.layer.startswith("fc") and name.array == "weight"}
+    assert {name.column for name in full} == {2, 3}
+    gradients = {result for call in program.calls if call.operation == "linear_backward" for result in call.results}
+    assert gradients.isdisjoint(value for call in sums for value in call.args[0])
+    assert sums, "those of the convolutions"
+    together(2, lambda group: train(opened(DIVIDED, NumpyBackend(), group)))
+
+
+def test_a_divided_session_answers_and_goes_on(together: Any) -> None:
+    def work(group: Any) -> tuple[Any, ...]:
+        session = opened(DIVIDED, NumpyBackend(), group)
+        share, found = 8 // group.size, []
+        own = slice(group.rank * share, (group.rank + 1) * share)
+        for number in range(2):
+            images, labels = batch(DIVIDED, number)
+            now = EpochRates(0.05, 0.1, {})
+            session.train(images[own], labels[own], number, now)
+            if group.size > 1:
+                for ask in (session.weights, session.momentum, lambda shown=images: session.probabilities(shown)):
+                    with pytest.raises(ConfigurationError, match=r"call Session\.collect on all ranks first"):
+                        ask()
+            session.collect()
+            found.append(session.probabilities(images)[0].tobytes())
+            feed = session.training_feed(images[own], labels[own], number, now)
+            assert first_not_finite(session, feed) == guards.UPDATE
+        return tuple(found), train(session)[0]
+
+    (one,) = together(1, work)
+    assert together(2, work) == [one] * 2
+
+
+def test_a_lack_of_memory_on_one_rank_is_explained_without_the_others() -> None:
+    session = opened(DIVIDED, NumpyBackend(), Alone(0, 2))
+    images, labels = batch(DIVIDED, 0)
+    session.train(images[:4], labels[:4], 0, EpochRates(0.05, 0.1, {}))
+    error = memory.explained(MemoryError(), session.backend, session.plan, "train", 4, session.bound)
+    assert str(error).endswith("try batch_size = 2"), "which was carried out, without its updates"
+
+
+def test_what_cannot_be_divided_is_refused() -> None:
+    for changes, words in (
+        ({"features": [16, 18]}, "layer 'fc7': 18 units cannot be divided over ranks in 4 pieces"),
+        ({"connect": "never"}, "layer 'fc6': it reads its own column alone"),
+        ({"trust_coefficient": 0.02}, "LARS needs the norm of whole arrays"),
+    ):
+        with pytest.raises(ConfigurationError, match=words) as caught:
+            opened(DIVIDED.replace(**changes), NumpyBackend())
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="on processors alone, not on cpu:0, cpu:1 yet"):
+        opened(DIVIDED, NumpyBackend(), placement=("cpu:0", "cpu:1"))
+    with pytest.raises(ConfigurationError, match="on processors alone, not on cuda:0 yet"):
+        Plan(models.ALEXNET, ("cuda:0", "cuda:0"), DIVIDED).divided  # noqa: B018
+    assert opened(DIVIDED.replace(shards=0), NumpyBackend()).plan.divided is None, "one process has all units"
+
+
+@pytest.mark.parametrize("make", [NumpyBackend, lambda: NumbaBackend(threads=1)])
+def test_divided_full_layers_are_the_whole_network_but_for_roundings(make: Any) -> None:
+    recipe = DIVIDED.replace(dtype="float64")
+    divided, plain = opened(recipe, make()), opened(recipe.replace(full_layers="data-parallel"), NumpyBackend())
+    (_, told), (_, wanted) = train(divided), train(plain)
+    for name, array in plain.weights().items():
+        np.testing.assert_allclose(divided.weights()[name], array, rtol=1e-8, atol=1e-11, err_msg=name)
+    np.testing.assert_allclose(told[-1][0], wanted[-1][0], rtol=1e-10)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minialex.backend.arrays import Array
-from minialex.backend.operations import FUNCTIONS
+from minialex.backend.operations import FUNCTIONS, OVER_RANKS
 from minialex.backend.pretend import HostArray
 from minialex.backend.program import ArrayName, Call, Program, Value, Watch, values
 from minialex_numba.compiler import memory
@@ -181,7 +181,7 @@ def _segments(calls: Sequence[Call], slices: Slices) -> list[list[int]]:
     segments: list[list[int]] = []
     alone = True
     for position, call in enumerate(calls):
-        joined = call.operation in ("augment", "copy", "zeros", "sum_over_ranks") or any(
+        joined = call.operation in ("augment", "copy", "zeros", *OVER_RANKS) or any(
             isinstance(argument, list) and len(argument) > 1 for argument in call.args
         )
         if alone or joined or _meets(call, [calls[other] for other in segments[-1]], slices):

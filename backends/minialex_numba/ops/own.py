@@ -24,12 +24,12 @@ def _node(operation: str, on: Buffers, results: Sequence[Value | None], *argumen
     function = FUNCTIONS[operation]
 
     def bind() -> Task:
-        given = [_view(on, value, like=value) for value in arguments]
+        given = [view(on, value, like=value) for value in arguments]
         for array in given:
             array.flags.writeable = False
         # a gradient lies as what it is the gradient of: a parameter's in the protocol's order
         likes = [*arguments[1:], *results] if operation.endswith("_backward") else results
-        targets = [_view(on, value, like) for value, like in zip(results, likes, strict=False) if value]
+        targets = [view(on, value, like) for value, like in zip(results, likes, strict=False) if value]
 
         def task(feed: Feed) -> None:
             with np.errstate(all="ignore"):  # this may be a thread of its own
@@ -42,7 +42,7 @@ def _node(operation: str, on: Buffers, results: Sequence[Value | None], *argumen
     return bind
 
 
-def _view(on: Buffers, value: Value, like: Value | None) -> NDArray[Any]:
+def view(on: Buffers, value: Value, like: Value | None = None) -> NDArray[Any]:
     """An array in the protocol's shape over the memory of a value: rows of channels, seen as N C H W."""
     if value in on.slices.bound:
         found: NDArray[Any] = on.array(value).data.view()
