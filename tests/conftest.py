@@ -1,4 +1,8 @@
-"""`pytest --backend NAME` restricts what the conformance kit's tests run on; and a disk that is soon full."""
+"""`pytest --backend NAME` restricts what the conformance kit's tests run on; and a disk that is soon full.
+
+Where the environment has ``MINIALEX_SKIPPED``, a file, the ids of tests that are skipped are appended to it: CI runs
+those again where nothing is missing.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,23 @@ from pathlib import Path
 import pytest
 
 pytest_plugins = ["minialex.conformance.plugin"]
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """A file that is skipped as a whole, as it is imported."""
+    _write_down(report)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A test that is skipped."""
+    _write_down(report)
+
+
+def _write_down(report: pytest.CollectReport | pytest.TestReport) -> None:
+    path = os.environ.get("MINIALEX_SKIPPED")
+    if path and report.skipped and not hasattr(report, "wasxfail"):
+        with open(path, "a", encoding="utf-8") as file:  # several processes may, each a line at a time
+            file.write(f"{report.nodeid}\n")
 
 
 @pytest.fixture

@@ -14,8 +14,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,16 +22,10 @@ from minialex.backend.imports import find
 from minialex.errors import ConfigurationError, MinialexError, nearest
 from minialex.network.layers import Linear
 from minialex.network.network import Network
-from minialex.recipe.fields import NETWORKS, NetworkFields, is_own
+from minialex.recipe.fields import NetworkFields, announced, is_own
 
 Maker = Callable[[NetworkFields], Network]
 _here: dict[str, Network | Maker] = {}
-
-
-@cache
-def installed() -> dict[str, EntryPoint]:
-    """The networks that packages register, by name."""
-    return {point.name: point for point in entry_points(group=NETWORKS)}
 
 
 def load(model: str) -> Network | Maker:
@@ -49,7 +41,7 @@ def load(model: str) -> Network | Maker:
             f"no network '{model}': it was an object in a Python session that has ended; write it to a file"
         )
     else:
-        network = find("network", installed()[model].value if model in installed() else model)
+        network = find("network", announced()[model].value if model in announced() else model)
     if not isinstance(network, Network) and (isinstance(network, type) or not callable(network)):
         what = "a Network or a function from NetworkFields to one"
         raise ConfigurationError(f"network '{model}' is a {type(network).__name__}, expected {what}")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, get_args, get_origin, get_type_hints
 
 from minialex.errors import ConfigurationError, nearest
@@ -351,7 +351,7 @@ def _checked(name: str, value: Any) -> Any:
         raise ConfigurationError(f"recipe field '{name}': contains a null character, which no name or path can have")
     choices = metadata["choices"]
     if choices and value not in choices and not (name == "model" and is_own(value)):
-        more = (*entry_points(group=NETWORKS).names, "FILE.py:NAME", "MODULE:NAME") if name == "model" else ()
+        more = (*announced(), "FILE.py:NAME", "MODULE:NAME") if name == "model" else ()
         raise ConfigurationError(
             f"recipe field '{name}': expected one of {', '.join((*choices, *more))}, got '{value}'."
             f"{nearest(str(value), choices)}"
@@ -363,9 +363,15 @@ NETWORKS = "minialex.networks"
 """The entry-point group under which packages register their own networks."""
 
 
+@cache
+def announced() -> dict[str, EntryPoint]:
+    """The networks that packages register, by name: looked up once, since that takes longer than to check a recipe."""
+    return {point.name: point for point in entry_points(group=NETWORKS)}
+
+
 def is_own(model: str) -> bool:
     """Whether a model is a user's own network: ``FILE.py:NAME``, ``MODULE:NAME``, or registered by a package."""
-    return ":" in model or model in entry_points(group=NETWORKS).names
+    return ":" in model or model in announced()
 
 
 def _is_number(value: Any) -> bool:

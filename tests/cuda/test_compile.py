@@ -123,10 +123,14 @@ def full_layers(on: Any) -> None:
 
 
 def capabilities() -> list[tuple[int, int]]:
-    """Turing, Ampere, and the newest that the installed toolchain knows; Hopper is `test_instructions`'s."""
+    """Turing, and the newest that the installed toolchain knows; Hopper is `test_instructions`'s."""
     from numba.cuda.cudadrv import nvrtc
 
-    return [(7, 5), (8, 0), max(nvrtc.get_supported_ccs())]
+    return [(7, 5), max(nvrtc.get_supported_ccs())]
+
+
+AMPERE = (8, 0)
+"""Assembled from Turing's PTX, as a driver may do it: a quarter of the work of compiling once more."""
 
 
 def compiled(kernel: Kernel, signature: tuple[Any, ...], capability: tuple[int, int]) -> str:
@@ -184,10 +188,11 @@ def test_every_kernel_is_launched_and_compiles(launched: Signatures) -> None:
                 if not double_asked:
                     double = [line.strip() for line in ptx.splitlines() if ".f64" in line]
                     assert not double, f"{name} {signature} computes in double precision: {double[:3]}"
-                made = linked(ptx, capability)
-                assert len(made.code) > 500
-                assert (made.spilled, made.stack) == (0, 0), f"{name} {signature}: registers go to memory: {made}"
-                assert double_asked or made.registers <= REGISTERS, (name, capability, made.registers)
+                for where in (capability, AMPERE) if capability < AMPERE else (capability,):
+                    made = linked(ptx, where)
+                    assert len(made.code) > 500
+                    assert (made.spilled, made.stack) == (0, 0), f"{name} {signature}: registers go to memory: {made}"
+                    assert double_asked or made.registers <= REGISTERS, (name, where, made.registers)
                 wide, short = (len(re.findall(rf"(?:div|rem)\.[su]{bits}", ptx)) for bits in (64, 32))
                 assert short >= wide, f"{name}: an index is divided in 64 bits without a shorter way for small numbers"
 

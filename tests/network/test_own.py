@@ -14,6 +14,7 @@ from minialex.errors import ConfigurationError
 from minialex.network import models, own, variants
 from minialex.network.layers import ArrayLayer, Context, Conv2d, Flatten, Layer, Linear, Parameter
 from minialex.network.network import Network
+from minialex.recipe.fields import announced
 from minialex.recipe.toml import load, parse
 from minialex_numpy import NumpyBackend
 
@@ -64,16 +65,15 @@ def test_a_function_is_given_the_fields():
 def test_an_entry_point(monkeypatch):
     point = EntryPoint("theirs", "mine_net:maker", "minialex.networks")
     points = type("Points", (list,), {"names": {"theirs"}})([point])
-    monkeypatch.setattr("minialex.network.own.entry_points", lambda group: points)
     monkeypatch.setattr("minialex.recipe.fields.entry_points", lambda group: points)
-    own.installed.cache_clear()
+    announced.cache_clear()
     try:
         assert variants.build(SMALL.replace(model="theirs")).name == "made"
         known = "expected one of alexnet, alexnet_small, cifar4, cifar5, theirs, FILE.py:NAME"
         with pytest.raises(ConfigurationError, match=known):
             SMALL.replace(model="theris")
     finally:
-        own.installed.cache_clear()
+        announced.cache_clear()
 
 
 def test_an_object_is_named_after_its_module_or_for_as_long_as_the_session_lives():

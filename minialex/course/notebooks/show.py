@@ -272,17 +272,25 @@ def ablation(name: str) -> Ablation:
     return Ablation(name)
 
 
-def ablation_parts(name: str) -> list[Text | Picture]:
-    """What `ablation` shows."""
+def ablation_text(name: str) -> Text:
+    """The words and the table of what `ablation` shows; nothing is drawn for them."""
     made_of = {"ablation": name}
     outcome = studies.recorded(name)
     if outcome is None:
-        return [Text(f"*The study `{name}` is not recorded yet: `minialex ablate {name}` runs it.*", made_of)]
+        return Text(f"*The study `{name}` is not recorded yet: `minialex ablate {name}` runs it.*", made_of)
     sentences = "\n".join(f"- {sentence}" for sentence in studies.verdict(outcome))
     note = f"<small>{studies.provenance(outcome)}</small>"
+    return Text(f"{sentences}\n\n{studies.table(outcome)}\n\n{note}", made_of)
+
+
+def ablation_parts(name: str) -> list[Text | Picture]:
+    """What `ablation` shows."""
+    outcome = studies.recorded(name)
+    if outcome is None:
+        return [ablation_text(name)]
     searched = studies.tuning_picture(outcome)
     return [
-        Text(f"{sentences}\n\n{studies.table(outcome)}\n\n{note}", made_of),
+        ablation_text(name),
         Picture(studies.picture(outcome), studies.picture_text(outcome)),
         *([] if searched is None else [Picture(searched, studies.tuning_text(outcome))]),
     ]

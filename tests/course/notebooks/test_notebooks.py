@@ -76,7 +76,7 @@ def test_shown_studies_are_the_recorded_ones(path):
     for output in outputs(path):
         name = output.get("metadata", {}).get("minialex", {}).get("ablation")
         if name:
-            now = show.ablation_parts(name)[0]
+            now = show.ablation_text(name)
             assert "".join(output["data"]["text/markdown"]) == now.markdown, (
                 f"{name} is recorded anew: build {path.name}"
             )
