@@ -1,10 +1,9 @@
 """The same network as a JAX user would write it for a CPU: one jitted training step, uint8 images in, loss out.
 
-What was quickest of the ways that were tried: channels last; two columns as two convolutions (XLA's grouped ones take
-more than twice as long); a strided convolution as a matrix product of its patches, made of blocks of stride × stride
-pixels (the gradient of XLA's own did not end within minutes); sums of neighbours by `reduce_window`, whose gradient
-takes a fifth of that of added slices. Weights and momentum are donated, so that the update is in place. Dropout and momentum are
-as in `peer`: dropout scales in training, v ← 0.9v + g, w ← w − εv; random numbers are JAX's.
+Of the ways that were tried, the quickest: channels last; two columns as two convolutions instead of a grouped one; a
+strided convolution as a matrix product of its patches, which are made of blocks of stride × stride pixels; sums of
+neighbours by `reduce_window`. Weights and momentum are donated, so that the update is in place. Dropout and momentum
+are as in `peer`: dropout scales in training, v ← 0.9v + g, w ← w − εv; random numbers are JAX's.
 """
 
 from __future__ import annotations

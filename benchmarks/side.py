@@ -32,7 +32,6 @@ from minialex.recipe.toml import load as load_recipe
 from minialex.speed import bench
 from minialex.speed.roofline import Key, Peaks
 
-
 CHECKED = {"std": 0.03, "std_middle": 0.03, "std_full": 0.005, "bias": 0.1, "dropout_mode": "inverted"}
 """Of the network that sides are compared by: weights with which every layer counts, and no class is certain."""
 
