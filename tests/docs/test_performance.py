@@ -95,6 +95,21 @@ def test_ratios_stand_beside_their_goals():
     assert "on A Processor, 2 cores, 23.5 GiB, Linux; 2 threads on every side; python 3.11, torch 2.13.0" in text
 
 
+def test_other_engines_have_a_row_each_and_one_goal():
+    engines = {
+        page.OURS: {"median": 0.5, "low": 0.4, "high": 0.6},
+        "onnxruntime": {"median": 1.0, "low": 0.9, "high": 1.1},
+        "openvino": {"median": 0.6, "low": 0.5, "high": 0.7},
+    }
+    infer = {"sides": engines, "left out": {"pytorch-compiled": "there is no C++ compiler"}, "recorded": RECORDED}
+    text = page.render({"engines-infer-128": infer}, {})
+    assert "| inference, batch 128 | minialex (Numba) | 500 | 400 to 600 |  |" in text
+    assert "| inference, batch 128 | ONNX Runtime | 1,000 | 900 to 1,100 | **2.00** (goal 1.3: met) |" in text
+    assert "| inference, batch 128 | OpenVINO | 600 | 500 to 700 | **1.20** (goal 1.3: not met) |" in text
+    assert "PyTorch, `torch.compile` was left out: there is no C++ compiler." in text
+    assert "Other engines" not in page.render({"starts": synthetic()["starts"]}, {})
+
+
 def test_parts_stand_beside_the_peers_and_their_floors():
     text = page.render(synthetic(), REASONS)
     assert "| conv1 forward | relu1 | 400 | 300 | 1.3 | 700 | 550 |" in text
