@@ -238,9 +238,9 @@ class Benchmark:
         left_out = {side: reason for side, reason in reasons.items() if reason}
         for side, reason in left_out.items():
             say(f"  {side} is left out: {reason}")
-        work = step(kind, batch)
+        work = {**step(kind, batch), "checked": True}
         with servers(sides, self.threads, self.tuned) as started:
-            agree({side: server.ask("check", recipe=work["recipe"], batch=2) for side, server in started.items()})
+            agree({side: server.ask("check", **work) for side, server in started.items()})
             repeats, warm = {128: (5, 1), 32: (7, 1), 1: (31, 3)}[batch]
             found = in_turn(started, repeats, lambda server, n: float(server.ask("run", **work)), warm=warm)
         say_sides(f"{kind}, batch {batch}", found)

@@ -33,7 +33,7 @@ from minialex.speed import bench
 from minialex.speed.roofline import Key, Peaks
 
 CHECKED = {"std": 0.03, "std_middle": 0.03, "std_full": 0.005, "bias": 0.1, "dropout_mode": "inverted"}
-"""Of the network that sides are compared by: weights with which every layer counts, and no class is certain."""
+"""Of the network that engines are compared and timed with: every layer's weights count, and no class is certain."""
 
 
 class Side(Protocol):
@@ -44,7 +44,7 @@ class Side(Protocol):
         ...
 
     def probabilities(self, recipe: Recipe, batch: int) -> NDArray[np.floating[Any]]:
-        """Probabilities [N,K] of the random images, with the initial weights of a session of ours."""
+        """Probabilities [N,K] of the random images, with the initial weights of a session of ours; before any step."""
         ...
 
     def watch(self, recipe: Recipe, kind: str, batch: int) -> dict[Key, float]:
@@ -70,20 +70,21 @@ class Ours:
         """Made once; all of a recipe share a session."""
         key = recipe.model, kind, batch
         if key not in self.subjects:
-            if recipe.model not in self.sessions:
-                placement = (self.backend.devices[0],) * recipe.columns
-                self.sessions[recipe.model] = bench.random_session(recipe, self.backend, placement)
-            self.subjects[key] = bench.Subject(
-                self.sessions[recipe.model], "train" if kind == "train" else "infer", batch
-            )
+            self.subjects[key] = bench.Subject(self.session(recipe), "train" if kind == "train" else "infer", batch)
         return self.subjects[key]
+
+    def session(self, recipe: Recipe) -> Session:
+        """Made once."""
+        if recipe.model not in self.sessions:
+            placement = (self.backend.devices[0],) * recipe.columns
+            self.sessions[recipe.model] = bench.random_session(recipe, self.backend, placement)
+        return self.sessions[recipe.model]
 
     def run(self, recipe: Recipe, kind: str, batch: int) -> float:
         return self.subject(recipe, kind, batch).run()
 
     def probabilities(self, recipe: Recipe, batch: int) -> NDArray[np.floating[Any]]:
-        session = bench.random_session(recipe, self.backend, (self.backend.devices[0],) * recipe.columns)
-        return session.probabilities(bench.random_batch(recipe, batch)[0])[0]
+        return self.session(recipe).probabilities(bench.random_batch(recipe, batch)[0])[0]
 
     def watch(self, recipe: Recipe, kind: str, batch: int) -> dict[Key, float]:
         return self.subject(recipe, kind, batch).run_watched()
@@ -122,7 +123,7 @@ class Theirs:
             small = recipe.replace(learning_rate=bench.TINY_RATE)
             session = self.peer.PeerSession(small, variants.build(recipe), found)
             if self.compiled:
-                session.model.compile()
+                session.model.compile(dynamic=False)
             self.sessions[recipe.model] = session
         key = recipe.model, batch
         if key not in self.batches:
@@ -139,12 +140,9 @@ class Theirs:
         return time.perf_counter() - began
 
     def probabilities(self, recipe: Recipe, batch: int) -> NDArray[np.floating[Any]]:
-        ours = initial(recipe)
-        session = self.peer.PeerSession(recipe, variants.build(recipe), ours.statistics)
-        session.model.load(ours.weights())
-        if self.compiled:
-            session.model.compile()
-        return session.probabilities(self.torch.from_numpy(bench.random_batch(recipe, batch)[0]))  # type: ignore[no-any-return]
+        session, images, _ = self.session(recipe, batch)
+        session.model.load(initial(recipe).weights())
+        return session.probabilities(images)  # type: ignore[no-any-return]
 
     def watch(self, recipe: Recipe, kind: str, batch: int) -> dict[Key, float]:
         session, images, labels = self.session(recipe, batch)
@@ -175,7 +173,12 @@ class Engine:
         self.sessions: dict[str, Any] = {}
 
     def session(self, recipe: Recipe) -> Any:
-        """A new session, with the weights of one of ours."""
+        """Made once, with the weights of one of ours."""
+        if recipe.model not in self.sessions:
+            self.sessions[recipe.model] = self._session(recipe.replace(learning_rate=bench.TINY_RATE))
+        return self.sessions[recipe.model]
+
+    def _session(self, recipe: Recipe) -> Any:
         ours = initial(recipe)
         if self.name == "jax":
             import jax_peer
@@ -188,9 +191,7 @@ class Engine:
         return engines.EngineSession(self.name, ours, self.threads)
 
     def run(self, recipe: Recipe, kind: str, batch: int) -> float:
-        if recipe.model not in self.sessions:
-            self.sessions[recipe.model] = self.session(recipe.replace(learning_rate=bench.TINY_RATE))
-        session, (images, labels) = self.sessions[recipe.model], bench.random_batch(recipe, batch)
+        session, (images, labels) = self.session(recipe), bench.random_batch(recipe, batch)
         began = time.perf_counter()
         if kind == "train":
             session.train(images, labels)
@@ -231,8 +232,10 @@ def answer(side: Side, asked: dict[str, Any], known: dict[str, Any]) -> Any:
         return side.epoch(recipe, data, asked["number"], asked["steps"])
     if recipe.classes == 0:
         recipe = recipe.replace(classes=10)
+    if asked.get("checked"):
+        recipe = recipe.replace(**CHECKED)
     if do == "check":
-        return side.probabilities(recipe.replace(**CHECKED), asked["batch"]).tolist()
+        return side.probabilities(recipe, asked["batch"]).tolist()
     work = recipe, asked["kind"], asked["batch"]
     if do == "run":
         return side.run(*work)
