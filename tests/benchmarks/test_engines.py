@@ -82,3 +82,16 @@ def test_jax_does_the_same_step() -> None:
         change = array - before[name]
         assert np.abs(change).max() > 0
         np.testing.assert_allclose(found[name] - before[name], change, rtol=0, atol=2e-3 * np.abs(change).max())
+
+
+@pytest.mark.usefixtures("programs")
+def test_an_engines_side_answers() -> None:
+    """Its process, as `benchmarks/cpu.py` asks it."""
+    needed("onnxruntime")
+    cpu = importlib.import_module("cpu")
+    work = {"recipe": "small", "kind": "infer", "batch": 2, "checked": True}
+    with cpu.servers((cpu.ONNXRUNTIME, cpu.REFERENCE), 1, {}) as started:
+        found = {side: server.ask("check", **work) for side, server in started.items()}
+        assert np.shape(found[cpu.ONNXRUNTIME]) == (2, 10)
+        cpu.agree({**found, cpu.OURS: found[cpu.REFERENCE]})
+        assert started[cpu.ONNXRUNTIME].ask("run", **work) > 0
