@@ -1,7 +1,7 @@
-"""minialex's Numba backend beside PyTorch on the same CPU, everything in one command, about ten minutes:
+"""minialex's Numba backend beside PyTorch and other engines on the same CPU, everything in one command:
 
-    pip install -e . torch==2.13.0
-    python benchmarks/cpu.py                      # everything; leave the machine alone meanwhile
+    pip install -e '.[export]' torch==2.13.0 onnxruntime openvino jax
+    python benchmarks/cpu.py                      # everything, some twenty minutes; leave the machine alone meanwhile
     python benchmarks/cpu.py --only train --only parts
 
 Every side is a process of its own (`benchmarks/side.py`) that does one repetition when it is asked, and the sides are
@@ -9,8 +9,10 @@ asked in turn, so that all see the same machine. Figures go to the processor's o
 (with ``--only`` the other parts stay as they were recorded), and from there into ``docs/performance.md``
 (`benchmarks/page.py`).
 
-Both sides do a user's whole step: uint8 images come in, are cropped, reflected, shifted in colour and freed of their
-mean; then forward, cost, backward, update, and the loss back as a number. Inference is one centre view.
+All sides do a user's whole step: uint8 images come in, are cropped, reflected, shifted in colour and freed of their
+mean; then forward, cost, backward, update, and the loss back as a number. Inference is one centre view. An engine that
+is not installed is left out, and the page says so; one that gives other probabilities for the same weights ends the
+comparison.
 """
 
 from __future__ import annotations
@@ -24,11 +26,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import page
 
 from minialex.errors import MinialexError
@@ -39,7 +44,13 @@ from minialex.storage import atomic
 HERE = Path(__file__).resolve().parent
 RESULTS = page.file_of(machine.describe()["machine"])
 OURS, INSTALLED, TUNED, REFERENCE = "minialex", "pytorch", "pytorch-tuned", "numpy"
-PROGRAMS = {OURS: "minialex:numba", INSTALLED: "pytorch", TUNED: "pytorch", REFERENCE: "minialex:numpy"}
+COMPILED, ONNXRUNTIME, OPENVINO, JAX = "pytorch-compiled", "onnxruntime", "openvino", "jax"
+PROGRAMS = {
+    OURS: "minialex:numba", INSTALLED: "pytorch", TUNED: "pytorch", REFERENCE: "minialex:numpy",
+    COMPILED: "pytorch:compiled", ONNXRUNTIME: "onnxruntime", OPENVINO: "openvino", JAX: "jax",
+}  # fmt: skip
+ENGINES = {"infer": (ONNXRUNTIME, OPENVINO, COMPILED), "train": (JAX, COMPILED)}
+"""Who is compared with us besides PyTorch as it is."""
 SMALL = "cifar10"  # the recipe of the small network
 
 KEEP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 28)}
@@ -91,7 +102,7 @@ def servers(sides: Sequence[str], threads: int, tuned: Mapping[str, str]) -> Ite
     with ExitStack() as stack:
         started = {}
         for side in sides:
-            started[side] = Server(side, threads, tuned if side == TUNED else None)
+            started[side] = Server(side, threads, None if side in (OURS, INSTALLED, REFERENCE) else tuned)
             stack.callback(started[side].close)
         yield started
 
@@ -220,6 +231,21 @@ class Benchmark:
         say_sides("train, batch 32", found)
         return {"train-32": found}
 
+    def engines(self, kind: str, batch: int) -> dict[str, Any]:
+        """One work beside other engines, all with the allocator that suits PyTorch, after they have been compared."""
+        reasons = {side: missing(side) for side in ENGINES[kind]}
+        sides = [OURS, *(side for side, reason in reasons.items() if not reason)]
+        left_out = {side: reason for side, reason in reasons.items() if reason}
+        for side, reason in left_out.items():
+            say(f"  {side} is left out: {reason}")
+        work = {**step(kind, batch), "checked": True}
+        with servers(sides, self.threads, self.tuned) as started:
+            agree({side: server.ask("check", **work) for side, server in started.items()})
+            repeats, warm = {128: (5, 1), 32: (7, 1), 1: (31, 3)}[batch]
+            found = in_turn(started, repeats, lambda server, n: float(server.ask("run", **work)), warm=warm)
+        say_sides(f"{kind}, batch {batch}", found)
+        return {"sides": found, "left out": left_out}
+
     def parts(self) -> dict[str, Any]:
         """Where the time goes, layer by layer, on both sides, beside the floor."""
         found: dict[str, Any] = {}
@@ -264,8 +290,37 @@ class Benchmark:
         raise SystemExit(f"error: `minialex train {' '.join(options)}` made no step:\n{ended.stderr}")
 
 
-PARTS = ("allocators", "train", "infer", "epoch", "reference", "parts", "starts")
-TUNES = {"train", "infer", "epoch", "parts"}  # what needs the allocator that was chosen
+WITH_ENGINES = {f"engines-{kind}-{batch}": (kind, batch) for kind, batch in page.ENGINE_WORKS}
+PARTS = ("allocators", "train", "infer", "epoch", "reference", "parts", *WITH_ENGINES, "starts")
+TUNES = {"train", "infer", "epoch", "parts", *WITH_ENGINES}  # what needs the allocator that was chosen
+
+
+def missing(side: str) -> str:
+    """Why a side cannot be run here; empty if it can."""
+    needed = {ONNXRUNTIME: ("onnx", "onnxruntime"), OPENVINO: ("onnx", "openvino"), JAX: ("jax",), COMPILED: ("torch",)}
+    absent = [name for name in needed[side] if find_spec(name) is None]
+    if absent:
+        return f"{absent[0]} is not installed"
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++"]
+    if side == COMPILED and not any(name and shutil.which(name) for name in compilers):
+        return "there is no C++ compiler"
+    return ""
+
+
+def engine_versions(sides: Collection[str]) -> dict[str, str]:
+    """Versions of the engines' packages that were compared; `machine.versions` has PyTorch's."""
+    return {side: version(side) for side in (ONNXRUNTIME, OPENVINO, JAX) if side in sides}
+
+
+def agree(probabilities: Mapping[str, Any]) -> None:
+    """End the program if sides do not give our probabilities for the same weights and images."""
+    ours = np.array(probabilities[OURS])
+    if not ours.std() > 1e-3:
+        raise SystemExit("error: the probabilities that sides are compared by are all the same")
+    for side, found in probabilities.items():
+        difference = np.abs(np.array(found) - ours)
+        if not (difference <= 2e-3 * ours + 2e-5).all():  # as in tests/benchmarks
+            raise SystemExit(f"error: '{side}' is not the same network: probabilities differ by {difference.max():.2g}")
 
 
 def loadable(library: str) -> bool:
@@ -305,7 +360,7 @@ def say_sides(what: str, sides: Mapping[str, Mapping[str, float]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, record, and write the page."""
-    parser = argparse.ArgumentParser(description="minialex beside PyTorch on this CPU")
+    parser = argparse.ArgumentParser(description="minialex beside PyTorch and other engines on this CPU")
     parser.add_argument("--only", action="append", choices=PARTS, help="only this part (may be given several times)")
     parser.add_argument("--threads", type=int, default=2, help="of every side (default 2)")
     parser.add_argument("--data", default=default_data(), help="CIFAR-10 as `minialex train --data` takes it")
@@ -323,9 +378,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for part in chosen:
         began = time.perf_counter()
         say(f"{part} …")
-        found = getattr(benchmark, part)()
+        found = benchmark.engines(*WITH_ENGINES[part]) if part in WITH_ENGINES else getattr(benchmark, part)()
         took = time.perf_counter() - began
         recorded = {"command": command, "threads": options.threads, "took": round(took, 1), **machine.describe()}
+        if part in WITH_ENGINES:
+            recorded["versions"] = {**machine.versions(), **engine_versions(found["sides"])}
         if part in TUNES:
             recorded["allocator"] = benchmark.allocator
         known[part] = {**found, "recorded": recorded}

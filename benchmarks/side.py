@@ -1,6 +1,8 @@
 """One side of the comparison, in a process of its own, that does one repetition at a time when it is asked.
 
-    python benchmarks/side.py minialex:numba 2      # or minialex:numpy, or pytorch; and the number of threads
+    python benchmarks/side.py minialex:numba 2      # the side, and its number of threads
+
+The other sides are ``minialex:numpy``, ``pytorch``, ``pytorch:compiled``, ``onnxruntime``, ``openvino`` and ``jax``.
 
 Reads one JSON object a line on standard input and answers with one on standard output. `benchmarks/cpu.py` starts
 several of these and asks them in turn, so that all sides see the same machine.
@@ -9,12 +11,14 @@ several of these and asks them in turn, so that all sides see the same machine.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from contextlib import closing
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minialex.backend import registry
 from minialex.data import DataSet, batches, epoch_order, load
@@ -28,12 +32,19 @@ from minialex.recipe.toml import load as load_recipe
 from minialex.speed import bench
 from minialex.speed.roofline import Key, Peaks
 
+CHECKED = {"std": 0.03, "std_middle": 0.03, "std_full": 0.005, "bias": 0.1, "dropout_mode": "inverted"}
+"""Of the network that engines are compared and timed with: every layer's weights count, and no class is certain."""
+
 
 class Side(Protocol):
-    """What both sides do."""
+    """What all sides do; other engines than PyTorch are not watched and do no epoch."""
 
     def run(self, recipe: Recipe, kind: str, batch: int) -> float:
         """Seconds of one step."""
+        ...
+
+    def probabilities(self, recipe: Recipe, batch: int) -> NDArray[np.floating[Any]]:
+        """Probabilities [N,K] of the random images, with the initial weights of a session of ours; before any step."""
         ...
 
     def watch(self, recipe: Recipe, kind: str, batch: int) -> dict[Key, float]:
@@ -59,16 +70,21 @@ class Ours:
         """Made once; all of a recipe share a session."""
         key = recipe.model, kind, batch
         if key not in self.subjects:
-            if recipe.model not in self.sessions:
-                placement = (self.backend.devices[0],) * recipe.columns
-                self.sessions[recipe.model] = bench.random_session(recipe, self.backend, placement)
-            self.subjects[key] = bench.Subject(
-                self.sessions[recipe.model], "train" if kind == "train" else "infer", batch
-            )
+            self.subjects[key] = bench.Subject(self.session(recipe), "train" if kind == "train" else "infer", batch)
         return self.subjects[key]
+
+    def session(self, recipe: Recipe) -> Session:
+        """Made once."""
+        if recipe.model not in self.sessions:
+            placement = (self.backend.devices[0],) * recipe.columns
+            self.sessions[recipe.model] = bench.random_session(recipe, self.backend, placement)
+        return self.sessions[recipe.model]
 
     def run(self, recipe: Recipe, kind: str, batch: int) -> float:
         return self.subject(recipe, kind, batch).run()
+
+    def probabilities(self, recipe: Recipe, batch: int) -> NDArray[np.floating[Any]]:
+        return self.session(recipe).probabilities(bench.random_batch(recipe, batch)[0])[0]
 
     def watch(self, recipe: Recipe, kind: str, batch: int) -> dict[Key, float]:
         return self.subject(recipe, kind, batch).run_watched()
@@ -87,14 +103,14 @@ class Ours:
 
 
 class Theirs:
-    """PyTorch."""
+    """PyTorch, as it is or with its model compiled."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, compiled: bool) -> None:
         import peer
         import torch
 
         torch.set_num_threads(threads)
-        self.torch, self.peer = torch, peer
+        self.torch, self.peer, self.compiled = torch, peer, compiled
         self.sessions: dict[str, Any] = {}
         self.batches: dict[tuple[str, int], Any] = {}
         self.trained: Any = None
@@ -105,7 +121,10 @@ class Theirs:
             mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
             found = Statistics(mean, np.eye(3) * 5000.0)
             small = recipe.replace(learning_rate=bench.TINY_RATE)
-            self.sessions[recipe.model] = self.peer.PeerSession(small, variants.build(recipe), found)
+            session = self.peer.PeerSession(small, variants.build(recipe), found)
+            if self.compiled:
+                session.model.compile(dynamic=False)
+            self.sessions[recipe.model] = session
         key = recipe.model, batch
         if key not in self.batches:
             self.batches[key] = [self.torch.from_numpy(a) for a in bench.random_batch(recipe, batch)]
@@ -119,6 +138,11 @@ class Theirs:
         else:
             session.probabilities(images)
         return time.perf_counter() - began
+
+    def probabilities(self, recipe: Recipe, batch: int) -> NDArray[np.floating[Any]]:
+        session, images, _ = self.session(recipe, batch)
+        session.model.load(initial(recipe).weights())
+        return session.probabilities(images)  # type: ignore[no-any-return]
 
     def watch(self, recipe: Recipe, kind: str, batch: int) -> dict[Key, float]:
         session, images, labels = self.session(recipe, batch)
@@ -141,6 +165,55 @@ class Theirs:
         return time.perf_counter() - began
 
 
+class Engine:
+    """ONNX Runtime or OpenVINO on our export, or JAX."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        self.name, self.threads = name, threads
+        self.sessions: dict[str, Any] = {}
+
+    def session(self, recipe: Recipe) -> Any:
+        """Made once, with the weights of one of ours."""
+        if recipe.model not in self.sessions:
+            self.sessions[recipe.model] = self._session(recipe.replace(learning_rate=bench.TINY_RATE))
+        return self.sessions[recipe.model]
+
+    def _session(self, recipe: Recipe) -> Any:
+        ours = initial(recipe)
+        if self.name == "jax":
+            import jax_peer
+
+            session = jax_peer.JaxSession(recipe, variants.build(recipe), ours.statistics)
+            session.load(ours.weights())
+            return session
+        import engines
+
+        return engines.EngineSession(self.name, ours, self.threads)
+
+    def run(self, recipe: Recipe, kind: str, batch: int) -> float:
+        session, (images, labels) = self.session(recipe), bench.random_batch(recipe, batch)
+        began = time.perf_counter()
+        if kind == "train":
+            session.train(images, labels)
+        else:
+            session.probabilities(images)
+        return time.perf_counter() - began
+
+    def probabilities(self, recipe: Recipe, batch: int) -> NDArray[np.floating[Any]]:
+        return self.session(recipe).probabilities(bench.random_batch(recipe, batch)[0])  # type: ignore[no-any-return]
+
+    def watch(self, recipe: Recipe, kind: str, batch: int) -> dict[Key, float]:
+        raise NotImplementedError
+
+    def epoch(self, recipe: Recipe, data: DataSet, number: int, steps: int) -> float:
+        raise NotImplementedError
+
+
+def initial(recipe: Recipe) -> Session:
+    """A session of ours that has made no step."""
+    return bench.random_session(recipe, registry.load("numpy"), ("cpu:0",) * recipe.columns)
+
+
 def answer(side: Side, asked: dict[str, Any], known: dict[str, Any]) -> Any:
     """Do what is asked."""
     do = asked["do"]
@@ -159,6 +232,10 @@ def answer(side: Side, asked: dict[str, Any], known: dict[str, Any]) -> Any:
         return side.epoch(recipe, data, asked["number"], asked["steps"])
     if recipe.classes == 0:
         recipe = recipe.replace(classes=10)
+    if asked.get("checked"):
+        recipe = recipe.replace(**CHECKED)
+    if do == "check":
+        return side.probabilities(recipe, asked["batch"]).tolist()
     work = recipe, asked["kind"], asked["batch"]
     if do == "run":
         return side.run(*work)
@@ -175,10 +252,19 @@ def answer(side: Side, asked: dict[str, Any], known: dict[str, Any]) -> Any:
     raise ValueError(do)
 
 
+def side_of(name: str, threads: int) -> Side:
+    """A side by its program's name."""
+    kind, _, which = name.partition(":")
+    if kind == "minialex":
+        return Ours(which, threads)
+    return Theirs(threads, compiled=bool(which)) if kind == "pytorch" else Engine(kind, threads)
+
+
 def main(name: str, threads: int) -> None:
     """Answer until the input ends."""
-    kind, _, backend = name.partition(":")
-    side: Side = Ours(backend, threads) if kind == "minialex" else Theirs(threads)
+    if hasattr(os, "sched_setaffinity"):  # as many cores as threads: JAX takes all that it may run on
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    side = side_of(name, threads)
     known: dict[str, Any] = {}
     replies = sys.stdout
     sys.stdout = sys.stderr  # whatever a library prints is no reply
