@@ -11,7 +11,6 @@ are few channels, a vector has several places side by side.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from minialex.backend.program import Value
 from minialex_numba.ops.local_response_norm import Norm
