@@ -274,7 +274,7 @@ def lane_numbers(typing: Any, x: Any) -> Any:
     )
 
 
-@untyped_intrinsic(prefer_literal=True)
+@intrinsic(prefer_literal=True)
 def near(typing: Any, before: Any, here: Any, after: Any, far: Any) -> Any:
     """Lane by lane the number `far` lanes on, in the row of three vectors of which `here` is the middle one."""
     if not (isinstance(here, Vector) and before == here == after and isinstance(far, types.IntegerLiteral)):

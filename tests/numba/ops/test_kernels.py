@@ -75,10 +75,12 @@ def test_normalised_pooling_agrees_with_its_parts(
     x = np.maximum(random.standard_normal((N, C, H, W)), 0 if relu else -9).astype(dtype)
     dy = random.standard_normal((N, C, P, Q)).astype(dtype)
     rule = Norm(5, 2.0, 0.3, 0.75)
-    norm, near = tuple(rule.of(dtype)), {"rtol": 8 * np.finfo(dtype).eps, "atol": 0.0}
+    norm = tuple(rule.of(dtype))
+    near: dict[str, Any] = {"rtol": 8 * np.finfo(dtype).eps, "atol": 0.0}
     windows = tuple(max_pool2d.windows_of(x.shape, dy.shape, window, stride))
-    exact = x.astype(np.float64), {"size": 5, "alpha": float(norm[2]), "beta": 0.75}
-    y, scale = reference_norm.local_response_norm(exact[0], k=2.0, **exact[1])
+    exact = x.astype(np.float64)
+    numbers: dict[str, Any] = {"size": 5, "alpha": float(norm[2]), "beta": 0.75}
+    y, scale = reference_norm.local_response_norm(exact, k=2.0, **numbers)
 
     source = sliced(x, 3, 2)
     pooled, winners = room_for(dy.shape, dtype, 1, 4), np.zeros(dy.size, max_pool2d.winner_dtype(window))
@@ -96,7 +98,7 @@ def test_normalised_pooling_agrees_with_its_parts(
     np.testing.assert_allclose(y[chosen], last(largest), **near)
     slopes = np.zeros_like(y)
     np.add.at(slopes, chosen, last(dy))
-    expected = reference_norm.local_response_norm_backward(slopes, exact[0], y, scale, **exact[1])
+    expected = reference_norm.local_response_norm_backward(slopes, exact, y, scale, **numbers)
     found, pitch = room_for(x.shape, dtype, 0, 3), up(C, lanes_of(dtype))
     threads.run(
         normalised_pool.backward_kernel, N * H, sliced(dy, 2, 0), winners, source, relu, windows, norm, found,
