@@ -228,7 +228,7 @@ def answer(side: Side, asked: dict[str, Any], known: dict[str, Any]) -> Any:
         if "data" not in known:
             known["data"] = load(asked["data"], train_images=asked.get("images"))
         data = known["data"]
-        recipe = recipe.replace(classes=len(data.class_names))
+        recipe = recipe.replace(classes=len(data.class_names), batch_size=asked.get("batch") or recipe.batch_size)
         return side.epoch(recipe, data, asked["number"], asked["steps"])
     if recipe.classes == 0:
         recipe = recipe.replace(classes=10)

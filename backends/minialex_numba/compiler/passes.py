@@ -18,6 +18,7 @@ from minialex.backend.program import ArrayName, Call, Program, Value, values
 from minialex.backend.rewrite import Rewrite
 from minialex_numba.ops.local_response_norm import Norm
 from minialex_numba.ops.max_pool2d import winner_dtype
+from minialex_numba.ops.normalised_pool import fits
 from minialex_numba.ops.sgd_update import Rates
 from minialex_numba.runtime.buffers import Unsupported
 
@@ -194,6 +195,8 @@ def _fuse_normalisation(rewrite: Rewrite, norm: Call) -> None:
     others = [reader for reader in readers if reader.operation != "max_pool2d"]
     if len(pools) != 1 or rewrite.is_output(y) or not all(_needs_winner_alone(reader, y) for reader in others):
         return
+    if not fits(Norm(**norm.kwargs)):
+        return
     (pool,) = pools
     kwargs = {"norm": Norm(**norm.kwargs), **pool.kwargs}
     rewrite.replace([alone, pool], "normalised_pool", norm.args, kwargs, pool.results)
@@ -221,7 +224,7 @@ def _keep_winner(rewrite: Rewrite, pool: Call) -> None:
 def _fuse_backward(rewrite: Rewrite) -> None:
     for unpool in rewrite.of("max_pool2d_backward"):
         norm = rewrite.sole_reader(unpool.results[0], "local_response_norm_backward", 0)
-        if norm and unpool.kwargs["ties"] == "first":
+        if norm and unpool.kwargs["ties"] == "first" and fits(Norm(**norm.kwargs)):
             kwargs = {"norm": Norm(**norm.kwargs), "size": unpool.kwargs["size"], "stride": unpool.kwargs["stride"]}
             args = *unpool.args, norm.args[1]
             rewrite.replace([unpool, norm], "normalised_pool_backward", args, kwargs, norm.results)

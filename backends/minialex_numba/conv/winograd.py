@@ -64,6 +64,9 @@ CACHE = 6 << 20
 """Bytes of transformed tiles that one thread works on at a time."""
 CHUNK = 20 << 20
 """Bytes of transformed tiles that all threads work on at a time, for the gradient of the weights."""
+SMALL, NEAR = 2 << 20, 1 << 20
+"""Bytes of transformed weights up to which tiles are that many bytes at a time instead: so both stay in a core's own
+cache, while larger weights are read less often where more tiles share them. No number depends on it."""
 
 
 @intrinsic(prefer_literal=True)
@@ -316,8 +319,10 @@ class Convolution:
         down, across = -(-P // m), -(-Q // m)
         Cp, Kp = up(C, lane), up(K, wide)
         self.items = N * down
-        bytes_a_tile = n * n * (Cp + Kp) * np.dtype(dtype).itemsize
-        self.chunk = _chunk(max(1, min(CACHE // bytes_a_tile, -(-self.items * across // threads.count))), across)
+        itemsize = np.dtype(dtype).itemsize
+        bytes_a_tile = n * n * (Cp + Kp) * itemsize
+        at_a_time = CACHE if n * n * C * Kp * itemsize > SMALL else NEAR
+        self.chunk = _chunk(max(1, min(at_a_time // bytes_a_tile, -(-self.items * across // threads.count))), across)
         most = up(self.chunk * across, ROWS)
         self.table = row_table(np.arange(most, dtype=np.int64) * Cp)
         pixels = across * m + r - 1
@@ -375,7 +380,8 @@ class WeightGradient:
         self.Cp, self.Kp, self.Crows = up(C, lane), up(K, self.wide), up(C, ROWS_ACROSS)
         self.items = N * down
         itemsize = np.dtype(dtype).itemsize
-        self.chunk = max(1, min(self.items, CHUNK // (n * n * (self.Cp + self.Kp) * itemsize * self.across)))
+        at_a_time = CHUNK if n * n * self.Crows * self.Kp * itemsize > SMALL else NEAR
+        self.chunk = max(1, min(self.items, at_a_time // (n * n * (self.Cp + self.Kp) * itemsize * self.across)))
         self.most = self.chunk * self.across
         self.size_in, self.size_out = self.most * self.Cp + lane, self.most * self.Kp + lane
         x_room = n * (self.across * m + r - 1) * self.Cp + n * n * lane

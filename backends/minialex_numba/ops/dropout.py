@@ -59,7 +59,8 @@ def mask_kernel(worker, begin, end, mask, C, places, threshold, key, sample, ele
         for i in range(4):
             e = 4 * block + i - lead
             if 0 <= e < elements:
-                mask[mask0 + (n * places + e % places) * ldm + e // places] = words[i] >= threshold
+                channel, place = (e, 0) if places == 1 else divmod(e, places)  # features need no division
+                mask[mask0 + (n * places + place) * ldm + channel] = words[i] >= threshold
 
 
 @kernel

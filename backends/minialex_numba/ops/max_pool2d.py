@@ -62,20 +62,23 @@ def pool_row(x, ring, top, rows, windows, y, winner, w0):
     (x, x0, ldx), (y, y0, ldy) = x, y
     C, _, W, size, stride, _, Q, nobody = windows
     keep = winner.size > 0
+    zero, one = spread(x, 0), spread(x, 1)
     for q in range(Q):
         left = q * stride
         across = min(size, W - left)
         for c in range(0, C, lanes(x)):
             first = x0 + ((top % ring) * W + left) * ldx + c
             best = load(x, first, C - c)
-            won = spread(x, 0)
+            won = zero
             for r in range(rows):
                 a = x0 + (((top + r) % ring) * W + left) * ldx + c
-                for s in range(across):
-                    value = load(x, a + s * ldx, C - c)
-                    if keep:
-                        won = where_wins(value, best, spread(x, r * size + s), won)
+                place = spread(x, r * size)
+                for _ in range(across):
+                    value = load(x, a, C - c)
+                    won = where_wins(value, best, place, won)
                     best = where_wins(value, best, value, best)
+                    place = place + one
+                    a += ldx
             store(y, y0 + q * ldy + c, best, C - c)
             if keep:  # not a number wins, and gets no gradient
                 store_counts(winner, w0 + q * C + c, where_same(best, best, won, spread(x, nobody)), C - c)

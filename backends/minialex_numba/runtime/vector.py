@@ -115,6 +115,14 @@ def _first_lanes(builder: Any, n: Any, count: int) -> Any:
     )
 
 
+def _lanes_between(builder: Any, first: Any, last: Any, count: int) -> Any:
+    """Which of `count` lanes are in first … last − 1, as a vector of bits."""
+    kind = ir.VectorType(I32, count)
+    numbers = ir.Constant(kind, list(range(count)))
+    low, high = (fill(builder, builder.trunc(end, I32), kind) for end in (first, last))
+    return builder.and_(builder.icmp_signed(">=", numbers, low), builder.icmp_signed("<", numbers, high))
+
+
 def _finite(builder: Any, a: Any) -> Any:
     difference = builder.fsub(a, a)  # not a number unless finite
     return builder.fcmp_ordered("==", difference, ir.Constant(difference.type, None))
@@ -219,6 +227,66 @@ def store(typing: Any, x: Any, i: Any, v: Any, n: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(x, types.intp, v, types.intp), generate
+
+
+@intrinsic
+def load_lanes(typing: Any, x: Any, i: Any, first: Any, last: Any, v: Any) -> Any:
+    """v, but in its lanes first … last − 1 x[i + lane]."""
+    if not (is_floats(x) and v == Vector(x.dtype)):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, place, low, high, value = arguments
+        pointer = Pointer(context, builder, x, array)
+        address = builder.bitcast(pointer.at(place), pointer.vector.as_pointer())
+        mask = _lanes_between(builder, low, high, v.lanes)
+        given = [address, ir.Constant(I32, pointer.size), mask, value]
+        return _call(builder, "llvm.masked.load", pointer.vector, pointer.vector, given, ".p0")
+
+    return v(x, types.intp, types.intp, types.intp, v), generate
+
+
+@intrinsic
+def store_lanes(typing: Any, x: Any, i: Any, first: Any, last: Any, v: Any) -> Any:
+    """x[i + lane] = v in its lanes first … last − 1."""
+    if not (is_floats(x) and v == Vector(x.dtype)):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, place, low, high, value = arguments
+        pointer = Pointer(context, builder, x, array)
+        address = builder.bitcast(pointer.at(place), pointer.vector.as_pointer())
+        given = [value, address, ir.Constant(I32, pointer.size), _lanes_between(builder, low, high, v.lanes)]
+        _call(builder, "llvm.masked.store", pointer.vector, ir.VoidType(), given, ".p0")
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp, types.intp, v), generate
+
+
+@intrinsic
+def lane_numbers(typing: Any, x: Any) -> Any:
+    """0, 1, 2, … in the lanes of a vector of x's dtype."""
+    if not is_floats(x):
+        return None
+    kind = Vector(x.dtype)
+    return kind(x), lambda context, builder, signature, arguments: ir.Constant(
+        kind.llvm, [float(lane) for lane in range(kind.lanes)]
+    )
+
+
+@intrinsic(prefer_literal=True)
+def near(typing: Any, before: Any, here: Any, after: Any, far: Any) -> Any:
+    """Lane by lane the number `far` lanes on, in the row of three vectors of which `here` is the middle one."""
+    if not (isinstance(here, Vector) and before == here == after and isinstance(far, types.IntegerLiteral)):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first, second, third, _ = arguments
+        shift, count = far.literal_value, here.lanes
+        a, b, begin = (first, second, count + shift) if shift < 0 else (second, third, shift)
+        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, count), list(range(begin, begin + count))))
+
+    return here(before, here, after, far), generate
 
 
 def _integers(v: Vector, counts: Any) -> Any:
@@ -339,6 +407,61 @@ def count_finite(typing: Any, a: Any, n: Any) -> Any:
         return builder.zext(builder.ctpop(whole), I64) if a.lanes < 64 else builder.ctpop(whole)
 
     return types.intp(a, types.intp), generate
+
+
+GUESS = 0x4F581890
+"""Less a quarter of the bits of x, the bits of a float32 within 3.3 % of x^(−1/4)."""
+FOURTH = (0.999997199, 0.249997618, 0.157716827, 0.118434962)
+"""Coefficients in h of (1 − h)^(−1/4), within 3.1e-6 where |h| ≤ 0.124."""
+
+
+def _powers(builder: Any, x: Any) -> tuple[Any, Any]:
+    """x^(−3/4) and 1/x; of float32 without roots and divisions, which take several times as long.
+
+    From a guess y of x^(−1/4), with h = 1 − x · y⁴: x^(−1/4) = y · (1 − h)^(−1/4), and once h is below 1.3e-5,
+    x^(−3/4) = y³ · (1 + 3/4 · h) and 1/x = y⁴ · (1 + h), to three and one units of roundoff.
+    """
+
+    def number(value: float) -> Any:
+        return ir.Constant(x.type, [value] * x.type.count)
+
+    if x.type.element == ir.DoubleType():
+        half = _call(builder, "llvm.sqrt", x.type, x.type, [x])
+        power = builder.fdiv(number(1.0), builder.fmul(half, _call(builder, "llvm.sqrt", x.type, x.type, [half])))
+        return power, builder.fmul(power, builder.fmul(power, half))
+    whole = ir.VectorType(I32, x.type.count)
+    quarter = builder.lshr(builder.bitcast(x, whole), ir.Constant(whole, [2] * whole.count))
+    y = builder.bitcast(builder.sub(ir.Constant(whole, [GUESS] * whole.count), quarter), x.type)
+
+    def rest(y: Any) -> tuple[Any, Any, Any]:
+        second = builder.fmul(y, y)
+        fourth = builder.fmul(second, second)
+        return second, fourth, fused_multiply_add(builder, builder.fneg(x), fourth, number(1.0))
+
+    h = rest(y)[2]
+    factor = number(FOURTH[3])
+    for coefficient in FOURTH[2::-1]:
+        factor = fused_multiply_add(builder, factor, h, number(coefficient))
+    y = builder.fmul(y, factor)
+    second, fourth, h = rest(y)
+    third = builder.fmul(y, second)
+    power = fused_multiply_add(builder, third, builder.fmul(h, number(0.75)), third)
+    infinite = builder.fcmp_ordered("==", x, number(float("inf")))
+    power = builder.select(infinite, number(0.0), power)
+    return power, builder.select(infinite, number(0.0), fused_multiply_add(builder, fourth, h, fourth))
+
+
+@intrinsic
+def powers(typing: Any, x: Any) -> Any:
+    """x^(−3/4) and 1/x, for x from 1e-30 on."""
+    if not isinstance(x, Vector):
+        return None
+    pair = types.UniTuple(x, 2)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.make_tuple(builder, pair, _powers(builder, arguments[0]))
+
+    return pair(x), generate
 
 
 def _arithmetic(function: Any, instruction: str) -> None:

@@ -55,6 +55,30 @@ def _choose(a, b, yes, no, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _beside(before, here, after, out, first, last):  # type: ignore[no-untyped-def]
+    a, b, c = (
+        vector.load(before, 0, vector.WHOLE),
+        vector.load(here, 0, vector.WHOLE),
+        vector.load(after, 0, vector.WHOLE),
+    )
+    vector.store(out[0], 0, vector.near(a, b, c, -2), vector.WHOLE)
+    vector.store(out[1], 0, vector.near(a, b, c, -1), vector.WHOLE)
+    vector.store(out[2], 0, vector.near(a, b, c, 1), vector.WHOLE)
+    vector.store(out[3], 0, vector.near(a, b, c, 2), vector.WHOLE)
+    vector.store(out[4], 0, vector.load_lanes(here, 0, first, last, a), vector.WHOLE)
+    vector.store_lanes(out[5], 0, first, last, b)
+    vector.store(out[6], 0, vector.lane_numbers(here), vector.WHOLE)
+
+
+@kernel
+def _powers(x, power, inverse):  # type: ignore[no-untyped-def]
+    for i in range(0, x.size, vector.lanes(x)):
+        p, q = vector.powers(vector.load(x, i, x.size - i))
+        vector.store(power, i, p, x.size - i)
+        vector.store(inverse, i, q, x.size - i)
+
+
+@kernel
 def _total(x, n):  # type: ignore[no-untyped-def]
     return vector.total(vector.load(x, 0, n)), vector.count_finite(vector.load(x, 0, vector.WHOLE), n)
 
@@ -170,6 +194,39 @@ def test_totals_and_counts_of_finite_numbers(dtype: str) -> None:
         x[place] = value
         for n in range(width + 1):
             assert _total(x, n)[1] == np.isfinite(x[:n]).sum()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_neighbouring_lanes_and_some_of_them(dtype: str) -> None:
+    width = lanes_of(dtype)
+    row = np.arange(3 * width).astype(dtype)
+    parts = tuple(row.reshape(3, width).copy())
+    out = tuple(np.full(width, -1, dtype) for _ in range(7))
+    first, last = 1, width - 1
+    _beside(*parts, out, first, last)
+    for found, far in zip(out, (-2, -1, 1, 2), strict=False):
+        np.testing.assert_array_equal(found, row[width + far : 2 * width + far])
+    np.testing.assert_array_equal(out[4], [*parts[0][:first], *parts[1][first:last], *parts[0][last:]])
+    np.testing.assert_array_equal(out[5], [*[-1] * first, *parts[1][first:last], *[-1] * (width - last)])
+    np.testing.assert_array_equal(out[6], np.arange(width))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_powers_of_all_sizes(dtype: str) -> None:
+    """Four units in the last place at most; of what is infinite 0, and of what is not a number nothing else."""
+    x = np.exp(np.linspace(np.log(1e-30), np.log(1e38), 100_003)).astype(dtype)
+    found = np.empty_like(x), np.empty_like(x)
+    _powers(x, *found)
+    for y, power in zip(found, (-0.75, -1.0), strict=True):
+        exact = x.astype(np.float64) ** power
+        normal = exact > np.finfo(dtype).tiny
+        assert np.abs(y / exact - 1)[normal].max() <= 4 * np.finfo(dtype).eps
+    odd = np.array([np.inf, np.nan], dtype)
+    found = np.empty_like(odd), np.empty_like(odd)
+    _powers(odd, *found)
+    for y in found:
+        assert y[0] == 0
+        assert np.isnan(y[1])
 
 
 # ---- other processors -----------------------------------------------------------------------------------------------
