@@ -147,7 +147,7 @@ class PeerSession:
         N, C, S, _ = images.shape
         crop, recipe = self.recipe.crop, self.recipe
         left, right, above, below = self.model.around
-        if self.buffer.shape[0] != N:
+        if self.buffer.shape[0] != N or (training and self.buffer.is_inference()):  # no other step may write those
             self.buffer = torch.zeros(N, C, above + crop + below, left + crop + right)
         inside = self.buffer[:, :, above : above + crop, left : left + crop]
         if not training:

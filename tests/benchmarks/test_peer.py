@@ -86,6 +86,13 @@ def test_same_step():
         np.testing.assert_allclose(found, change, rtol=0, atol=2e-3 * np.abs(change).max())
 
 
+def test_a_training_step_may_follow_inference_of_as_many_images():
+    _, theirs, images, labels = pair(load("small").replace(classes=10, batch_size=2))
+    images, labels = torch.from_numpy(images), torch.from_numpy(labels)
+    theirs.probabilities(images)
+    assert np.isfinite(theirs.train(images, labels))
+
+
 def test_augmentation_is_the_same_kind():
     """Each image is some crop of itself, perhaps reflected, less that part of the mean, plus one colour."""
     recipe = load("small").replace(classes=10, batch_size=16, colour=0.1)
