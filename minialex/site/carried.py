@@ -50,8 +50,8 @@ def words() -> str:
     made, how = read(WEIGHTS), json.loads(RECORD.read_text(encoding="utf-8"))
     images = f"{how['train_images']:,} photographs of {made.data}"
     return (
-        f"`{how['command']}` trained it on {images} for {made.origin['epochs']} epochs, {how['minutes']} minutes of "
-        f"one core ({how['machine']}; minialex {how['minialex']}; {how['date']}). Of "
+        f"`{how['command']}` trained it on {images}, {made.origin['epochs']} of {made.recipe.epochs} epochs in "
+        f"{how['minutes']} minutes of processor time ({how['machine']}; minialex {how['minialex']}; {how['date']}). Of "
         f"{how['validation_images']:,} validation photographs, which it had not seen, it takes "
         f"{100 * made.origin['top1_error']:.0f}% for another class; the right one is among its first five for "
         f"{100 - 100 * made.origin['top5_error']:.0f}%. So says `minialex evaluate` with its file, "
