@@ -48,4 +48,4 @@ def test_a_module_that_is_not_here_says_where_it_was_looked_for(
     assert "FOLDER/own_summary_nowhere.py" in error
     (tmp_path / "needs.py").write_text("import nothing_like_it")
     assert run(["summary", "--network", f"{tmp_path / 'needs.py'}:net"]) == 2
-    assert "which needs 'nothing_like_it': it is not installed" in capsys.readouterr().err
+    assert "which needs 'nothing_like_it', and that is not installed" in capsys.readouterr().err

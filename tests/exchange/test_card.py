@@ -128,6 +128,6 @@ def test_a_network_of_one_s_own_is_not_called_alexnet(tmp_path: Path, monkeypatc
     out = tmp_path / "net.pt"
     source = pytorch_module.write(out, weights)
     text = card.card(weights, out, source.stem).split("## Recipe")[0]
-    assert f"| network | a network of somebody's own, {tmp_path}/mine.py:net |" in text
+    assert f"| network | a user's own network, {tmp_path}/mine.py:net |" in text
     assert "alexnet" not in text.lower()
     assert "alexnet" not in source.read_text(encoding="utf-8").lower()

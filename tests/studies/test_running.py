@@ -259,7 +259,7 @@ def test_a_failing_run_stops_the_others_first(here: Path) -> None:
     ("words", "said"),
     [
         (["poling"], "no study 'poling'. Did you mean 'pooling'"),
-        ([], "which study? relu, columns"),
+        ([], "name a study: relu, columns"),
         (["pooling", "--quick", "--record"], "--quick proves nothing"),
         (["pooling", "--backend", "nmupy"], "nmupy"),
     ],

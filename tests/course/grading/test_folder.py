@@ -151,7 +151,7 @@ def test_failures_are_counted_by_what_they_are() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--each", "nowhere"], "'nowhere' is no folder"),
+        (["--each", "nowhere"], "'nowhere' is not a folder"),
         (["--each", "empty"], "no submission in 'empty'"),
         (["--each", "empty", "x.py"], "give one of these"),
         (["x.py", "--csv", "a.csv"], "--csv is for a class"),
