@@ -17,7 +17,6 @@ import typer
 
 from minialex.errors import ConfigurationError, nearest
 from minialex.ranks import joining
-from minialex.ranks.group import ALONE
 
 if TYPE_CHECKING:
     from minialex.backend.protocol import Backend
@@ -68,12 +67,12 @@ class Machine:
     devices: DevicesOption = None
     threads: ThreadsOption = None
 
-    def load(self, precision: str | None = None, group: Group = ALONE) -> Backend:
+    def load(self, precision: str | None = None, group: Group | None = None) -> Backend:
         """The requested backend, or this machine's default; ranks of one machine share its cores."""
         from minialex.backend import registry
 
         threads = self.threads
-        if threads is None and group.size > 1:
+        if threads is None and group is not None and group.size > 1:
             from minialex.engine.opening import threads_of_rank
 
             threads = threads_of_rank(group, self.backend or registry.default_name())

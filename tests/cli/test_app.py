@@ -60,7 +60,11 @@ def test_commands_are_grouped_and_their_sentences_whole(
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("exp", {"export"}), ("train --res", {"--resume"}), ("train --recipe alex", {"alexnet-2012", "alexnet-modern"})],
+    [
+        ("exp", {"export"}),
+        ("train --res", {"--resume"}),
+        ("train --recipe alex", {"alexnet-2012", "alexnet-large-batch", "alexnet-modern"}),
+    ],
 )
 def test_the_shell_completes(typed: str, offered: set[str]) -> None:
     words = ["minialex", *typed.split()]

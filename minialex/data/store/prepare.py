@@ -540,6 +540,7 @@ def _make_shards(
                 raise Stopped
         return all(ended for _, ended, *_ in every)
 
+    progress("preparing", already, total)
     pool: Executor
     if context is None:
         pool = ThreadPoolExecutor(1, "minialex-prepare", _begin, (event, done))
