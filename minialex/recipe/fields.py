@@ -123,6 +123,12 @@ class TrainingFields:
         "give the same bits; 0: as many as there are processes at the start",
         minimum=0,
     )
+    sum: str = option(
+        "fixed",
+        "order in which gradients are added up over processes: a fixed one, so that bits do not depend on how many there "
+        "are, or that of the engine (MPI, NCCL), to within a bound",
+        choices=("fixed", "engine"),
+    )
     seed: int = option(0, "of every random number of the run", minimum=0, below=2**64)
     dtype: str = option("float32", "of weights and activations", choices=("float32", "float64"))
     precision: str = option(
@@ -275,7 +281,7 @@ class Recipe(NetworkFields, TrainingFields, ImageFields, PlaceFields):
 TABLES = {"network": NetworkFields, "training": TrainingFields, "images": ImageFields, "place": PlaceFields}
 
 
-LATER = ("shards", "rate_scaling")
+LATER = ("shards", "sum", "rate_scaling")
 """Fields that files do not state unless they are used: as the files that were written before there were such fields."""
 
 
