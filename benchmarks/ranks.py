@@ -16,11 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -192,6 +194,19 @@ class Server:
         self.process.wait(timeout=30)
 
 
+@contextmanager
+def quiet(command: str | None) -> Iterator[None]:
+    """Within the block a command runs whose own child waits; it may put other programs aside meanwhile."""
+    if command is None:
+        yield
+        return
+    words = [*shlex.split(command), "sh", "-c", "echo ready; read end"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+
+
 def summary(seconds: Sequence[float]) -> dict[str, float]:
     """Median, smallest, largest."""
     return {"median": statistics.median(seconds), "least": min(seconds), "most": max(seconds)}
@@ -219,28 +234,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--timeline-batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--sides", default=",".join(SIDES).replace("two, ", "two; "), help=argparse.SUPPRESS)
+    parser.add_argument("--sides", default=";".join(SIDES), help="some of: %(default)s")
+    parser.add_argument("--quiet", help="a command that keeps the machine quiet while another runs, for every round")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args(arguments)
     if given.serve:
         serve(int(given.serve[0]), given.serve[1])
         return
     mpiexec, _ = launch.find_mpiexec()
-    taken: dict[str, list[float]] = {side.replace(";", ","): [] for side in given.sides.split(",")}
+    taken: dict[str, list[float]] = {side: [] for side in given.sides.split(";")}
     servers = {side: Server(side, mpiexec) for side in taken}
     try:
         for number in range(given.rounds + 1):
-            for side, server in servers.items():
-                seconds = max(server.ask("step", given.batch_size))
-                print(f"{side}: {1000 * seconds:,.0f} ms" + ("" if number else " (the first, not counted)"), flush=True)
-                if number:
-                    taken[side].append(seconds)
-        lines = [servers[TWO].ask("timeline", given.timeline_batch) for _ in range(3)] if TWO in servers else []
+            with quiet(given.quiet if number else None):
+                for side, server in servers.items():
+                    seconds = max(server.ask("step", given.batch_size))
+                    first = "" if number else " (the first, not counted)"
+                    print(f"{side}: {1000 * seconds:,.0f} ms{first}", flush=True)
+                    if number:
+                        taken[side].append(seconds)
+        lines = []
+        if TWO in servers:
+            servers[TWO].ask("step", given.timeline_batch)
+            with quiet(given.quiet):
+                lines = [servers[TWO].ask("timeline", given.timeline_batch) for _ in range(3)]
     finally:
         for server in servers.values():
             server.close()
     found = {
-        "command": " ".join(["python", "benchmarks/ranks.py", *(arguments or sys.argv[1:])]),
+        "command": machine.anywhere(shlex.join(["python", "benchmarks/ranks.py", *(arguments or sys.argv[1:])])),
         **machine.describe(),
         "mpi": library(),
         "batch": given.batch_size,
