@@ -52,7 +52,9 @@ def speed(found: Mapping[str, Any]) -> str:
 def provenance(found: Mapping[str, Any]) -> str:
     """Where, with what and when it was measured."""
     rounds = max(len(seconds) for seconds in found["seconds"].values())
-    versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("numpy", "numba") if name in found["versions"])
+    versions = ", ".join(
+        f"{name} {found['versions'][name]}" for name in ("numpy", "numba") if name in found["versions"]
+    )
     return (
         f"(The full network, Numba; medians of {rounds} rounds in which all sides took turns, smallest and largest in "
         f"brackets; {found['machine']['processor']}, {found['machine']['cores']} cores; {versions}, {found['mpi']}; "

@@ -272,6 +272,7 @@ class FixedOrder(ABC):
         """One: all ranks come to their sums in one order."""
         return ThreadPoolExecutor(1, "sums", beside)
 
+
 def _chunks(sizes: Sequence[int], room: int) -> Iterator[list[tuple[int, int, int, int]]]:
     """Arrays of such sizes, one after another, cut into chunks: lists of (place in it, array, first number, count)."""
     chunk: list[tuple[int, int, int, int]] = []

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.ranks.test_shards import SMALL, STEPS, opened, train
 
 from minialex.ranks.group import bound
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler.compiled import Step
 from minialex_cuda.runtime.fake import FakeRuntime
+from tests.ranks.test_shards import SMALL, STEPS, opened, train
 
 TINY = SMALL.replace(kernels=[4, 8, 8, 8, 8], features=[8, 8])
 
@@ -79,7 +79,7 @@ def test_one_two_and_four_ranks_give_the_same_bits(together: Any, columns: int) 
         return train(session)
 
     alone = opened(recipe, CudaBackend(runtime=FakeRuntime()), placement=("cuda:0",) * columns)
-    wanted, told = train(alone)
+    wanted, _ = train(alone)
     for size in (2, 4):
         made.clear()
         results = together(size, work)
@@ -142,8 +142,5 @@ def test_without_nccl_on_all_the_hosts_carry_it(together: Any, caplog: pytest.Lo
         assert together(2, work) == [wanted] * 2
     told = [record.getMessage() for record in caplog.records if "NCCL" in record.getMessage()]
     assert told == [
-        "gradients are summed through the hosts, which is slower: not every rank has NCCL; "
-        "pip install 'minialex[nccl]'"
+        "gradients are summed through the hosts, which is slower: not every rank has NCCL; pip install 'minialex[nccl]'"
     ]
-
-

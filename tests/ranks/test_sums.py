@@ -1,4 +1,4 @@
-"""Sums over ranks as MPI itself makes them: every backend, every dtype, one to four processes, against the fixed order."""
+"""Sums over ranks as MPI makes them: every backend and dtype, one to four processes, against the fixed order."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from minialex.backend.program import Call, Program, Value, values
 
 StreamName = tuple[str, int, str]
-"""(device, column, ``"compute"``, ``"copy"`` or ``"reduce"``); a device's arena of outputs is named with `RESULT`, no stream is."""
+"""(device, column, ``"compute"``, ``"copy"`` or ``"reduce"``); a device's arena of outputs is named with `RESULT`, no
+stream is."""
 
 RESULT = "result"
 

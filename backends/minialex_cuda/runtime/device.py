@@ -267,9 +267,7 @@ class DeviceRuntime(Runtime):
         with cupy.cuda.Device(stream.index):
             communicator.exchange(*parts, stream.stream.ptr)
 
-    def all_reduce(
-        self, stream: DeviceStream, communicator: Communicator, pairs: Sequence[tuple[Flat, Flat]]
-    ) -> None:
+    def all_reduce(self, stream: DeviceStream, communicator: Communicator, pairs: Sequence[tuple[Flat, Flat]]) -> None:
         given = [(address(a), address(b), int(a.raw.size), a.raw.dtype) for a, b in pairs]
         with cupy.cuda.Device(stream.index):
             communicator.all_reduce(given, stream.stream.ptr)

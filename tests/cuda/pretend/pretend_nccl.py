@@ -28,7 +28,7 @@ SUM = 0
 class Ident(ctypes.Structure):
     """``ncclUniqueId``, which is passed by its value."""
 
-    _fields_ = [("internal", ctypes.c_char * 128)]  # noqa: RUF012 - as ctypes wants it
+    _fields_ = [("internal", ctypes.c_char * 128)]
 
 
 @dataclass
