@@ -1,6 +1,7 @@
 """Once this is imported CuPy and Numba CUDA find two pretend devices, for the rest of the process.
 
-With ``PRETEND_CUDNN`` in the environment they have cuDNN, too, and with ``PRETEND_NCCL`` NCCL; ``PRETEND_SEED`` chooses in which order things are done.
+With ``PRETEND_CUDNN`` in the environment they have cuDNN, too, and with ``PRETEND_NCCL`` NCCL;
+``PRETEND_SEED`` chooses in which order things are done.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A pretend NCCL over a pretend driver, for CuPy's own module: one process is really here, the others are pretended.
 
-The others have the numbers that a test gave them (`Library.theirs`), and do as `minialex_cuda.ops.sum_over_ranks` says:
-first everybody's numbers of a part go to whoever adds that part up, then its sums go to all. Everything is done late, on
+The others have the numbers that a test gave them (`Library.theirs`), and do as `minialex_cuda.ops.sum_over_ranks`
+says: first everybody's numbers of a part go to whoever adds that part up, then its sums go to all. Everything is done late, on
 the stream that it was asked for. What is against NCCL's rules is refused and kept in the driver's `broken`.
 """
 
@@ -195,7 +195,8 @@ def install(driver: Driver, folder: Path) -> Library:
     driver._keep += [text, kept]
     known = {
         "ncclGetUniqueId": (unique_id, "p"), "ncclCommInitRankConfig": (init, "pinip"),
-        "ncclCommDestroy": (destroy, "p"), "ncclCommGetAsyncError": (async_error, "pp"), "ncclGetVersion": (version, "p"),
+        "ncclCommDestroy": (destroy, "p"), "ncclCommGetAsyncError": (async_error, "pp"),
+        "ncclGetVersion": (version, "p"),
         "ncclGroupStart": (begin, ""), "ncclGroupEnd": (end, ""), "ncclSend": (send, "pziipp"),
         "ncclRecv": (receive, "pziipp"), "ncclAllReduce": (all_reduce, "ppziipp"),
     }  # fmt: skip

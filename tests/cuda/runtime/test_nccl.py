@@ -1,4 +1,4 @@
-"""What NCCL is asked for: CuPy's own module over a pretend library, on pretend devices. See `tests.cuda.test_pretend`."""
+"""What NCCL is asked for: CuPy's own module over a pretend library, on pretend devices (`tests.cuda.test_pretend`)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def recorded(group, how, device, dtype):
             doubled.append(value(shape))
             calls.append(Call("scale", (fed[name], 2.0), {}, (doubled[-1],), "fc8", bucket, "backward"))
             sums.append(value(shape))
-        calls.append(Call("sum_over_ranks", (doubled,), {"group": group, "how": how}, tuple(sums), "fc8", bucket, "reduce"))
+        given = {"group": group, "how": how}
+        calls.append(Call("sum_over_ranks", (doubled,), given, tuple(sums), "fc8", bucket, "reduce"))
         for index, total in enumerate(sums):
             done = value(total.shape)
             calls.append(Call("scale", (total, 1.0), {}, (done,), "fc8", bucket, "update"))
