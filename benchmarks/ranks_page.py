@@ -69,8 +69,9 @@ def told(found: Mapping[str, Any]) -> str:
     summing = statistics.mean(rank["summing"] for rank in line["hidden"])
     waited = statistics.mean(rank["waited"] for rank in line["hidden"])
     return (
-        f"Sums took {1000 * summing:,.0f} ms of each process's step of {line['batch']} images; for {1000 * waited:,.0f} "
-        f"ms of that it had nothing left to compute. So {statistics.mean(shares):.0%} of the sums' time was hidden.\n"
+        f"Sums took {1000 * summing:,.0f} ms of each process's step of {line['batch']} images. For "
+        f"{1000 * waited:,.0f} ms of that it had nothing left to compute: "
+        f"{statistics.mean(shares):.0%} of the sums' time was hidden.\n"
     )
 
 

@@ -125,8 +125,8 @@ class TrainingFields:
     )
     sum: str = option(
         "fixed",
-        "order in which gradients are added up over processes: a fixed one, so that bits do not depend on how many there "
-        "are, or that of the engine (MPI, NCCL), to within a bound",
+        "order in which gradients are added up over processes: a fixed one, so that bits do not depend on how many "
+        "there are, or that of the engine (MPI, NCCL), to within a bound",
         choices=("fixed", "engine"),
     )
     seed: int = option(0, "of every random number of the run", minimum=0, below=2**64)

@@ -5,19 +5,28 @@ What NCCL itself is asked for is in `tests/cuda/runtime/test_nccl.py`.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from minialex.engine.schedule import EpochRates
 from minialex.ranks.group import bound
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler.compiled import Step
 from minialex_cuda.runtime.fake import FakeRuntime
-from tests.ranks.test_shards import SMALL, STEPS, opened, train
 
-TINY = SMALL.replace(kernels=[4, 8, 8, 8, 8], features=[8, 8])
+spec = importlib.util.spec_from_file_location("shards", Path(__file__).parent / "test_shards.py")
+assert spec is not None
+assert spec.loader is not None
+shards = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(shards)
+opened, train = shards.opened, shards.train
+
+TINY = shards.SMALL.replace(kernels=[4, 8, 8, 8, 8], features=[8, 8])
 
 
 class Communicator:
@@ -84,7 +93,8 @@ def test_one_two_and_four_ranks_give_the_same_bits(together: Any, columns: int) 
         made.clear()
         results = together(size, work)
         assert {sha for sha, _ in results} == {wanted}, f"{size} ranks"
-        assert [runtime.asked for runtime in made] == [2 * columns * STEPS] * size  # a bucket a column, there and back
+        asked = 2 * columns * shards.STEPS  # a bucket a column, there and back
+        assert [runtime.asked for runtime in made] == [asked] * size
 
 
 def test_columns_on_two_devices_have_a_communicator_each(together: Any) -> None:
@@ -112,8 +122,6 @@ def test_its_own_sums_are_within_the_bound(together: Any, dtype: str) -> None:
         def work(group: Any) -> Any:
             session = opened(recipe.replace(sum=how), CudaBackend(runtime=Joined(group)), group, ("cuda:0",))
             before, own = session.weights(), slice(2 * group.rank, 2 * group.rank + 2)
-            from minialex.engine.schedule import EpochRates
-
             session.train(images[own], labels[own], 0, EpochRates(1.0, 0.1, {}))
             return before, session.weights()
 

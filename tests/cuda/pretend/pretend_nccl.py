@@ -1,8 +1,8 @@
 """A pretend NCCL over a pretend driver, for CuPy's own module: one process is really here, the others are pretended.
 
-The others have the numbers that a test gave them (`Library.theirs`), and do as `minialex_cuda.ops.sum_over_ranks`
-says: first everybody's numbers of a part go to whoever adds that part up, then its sums go to all. Everything is done late, on
-the stream that it was asked for. What is against NCCL's rules is refused and kept in the driver's `broken`.
+The others have the numbers that a test gave them (`Library.theirs`), and do what `minialex_cuda.ops.sum_over_ranks`
+says: first everybody's numbers of a part go to whoever adds that part up, then its sums go to all. Everything is done
+late, on the stream that it was asked for. What is against NCCL's rules is refused and kept in the driver's `broken`.
 """
 
 from __future__ import annotations
