@@ -30,6 +30,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "backends"), str(ROOT / "benchmarks")]  # also where nothing is installed
 
+import numpy as np  # noqa: E402
+
+from minialex.backend import registry  # noqa: E402
+from minialex.backend.protocol import Backend  # noqa: E402
 from minialex.data.statistics import Statistics  # noqa: E402
 from minialex.engine.schedule import epoch_rates  # noqa: E402
 from minialex.engine.session import Session  # noqa: E402
@@ -38,7 +42,6 @@ from minialex.ranks.group import Group  # noqa: E402
 from minialex.recipe.toml import load as load_recipe  # noqa: E402
 from minialex.speed import bench, machine  # noqa: E402
 from minialex.storage.atomic import write_json  # noqa: E402
-from minialex_numba import NumbaBackend  # noqa: E402
 
 OUT = ROOT / "benchmarks" / "results" / "ranks.json"
 NAP = 0.01
@@ -62,7 +65,7 @@ class Rank:
 
     def __init__(self, group: Group, threads: int, how: str) -> None:
         self.group, self.how = group, how
-        self.backend = NumbaBackend(threads=threads)
+        self.backend: Backend = registry.load("numba", threads=threads)
         self.sessions: dict[int, Session] = {}
         self.done = 0
         self.sums: list[dict[str, Any]] = []
@@ -86,13 +89,12 @@ class Rank:
     def session(self, batch: int) -> Session:
         """The full network for so many images a step, all processes together."""
         if batch not in self.sessions:
-            self.sessions.clear()
             several = {"shards": self.group.size} if self.group.size > 1 else {}
             recipe = load_recipe("alexnet-2012").replace(
                 classes=1000, batch_size=batch, sum="engine" if self.how == "engine" else "fixed", **several
             )
-            mean = bench.np.full((3, recipe.image_size, recipe.image_size), 127.5, bench.np.float32)
-            statistics_ = Statistics(mean, bench.np.eye(3) * 5000.0)
+            mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
+            statistics_ = Statistics(mean, np.eye(3) * 5000.0)
             placement = (self.backend.devices[0],) * recipe.columns
             self.sessions[batch] = Session(recipe, self.backend, placement, statistics_, group=self.group)
         return self.sessions[batch]
@@ -171,16 +173,15 @@ class Server:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        self._reply()
 
-    def ask(self, do: str, batch: int) -> Any:
-        """The reply."""
+    def send(self, do: str, batch: int) -> None:
+        """Ask for something."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"do": do, "batch": batch}) + "\n")
         self.process.stdin.flush()
-        return self._reply()
 
-    def _reply(self) -> Any:
+    def reply(self) -> Any:
+        """What it says next."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -235,7 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--timeline-batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--sides", default=";".join(SIDES), help="some of: %(default)s")
-    parser.add_argument("--quiet", help="a command that keeps the machine quiet while another runs, for every round")
+    parser.add_argument("--quiet", help="a command that keeps the machine quiet while another runs")
+    parser.add_argument("--seconds", type=float, default=80, help="no round is begun after so many (%(default)s)")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args(arguments)
     if given.serve:
@@ -244,20 +246,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     mpiexec, _ = launch.find_mpiexec()
     taken: dict[str, list[float]] = {side: [] for side in given.sides.split(";")}
     servers = {side: Server(side, mpiexec) for side in taken}
+    lines: list[Any] = []
     try:
-        for number in range(given.rounds + 1):
-            with quiet(given.quiet if number else None):
+        for server in servers.values():
+            server.reply()  # it is ready
+        for do, batch in (("timeline", given.timeline_batch), ("step", given.batch_size)):  # compile, and touch memory
+            for side, server in servers.items():
+                if do == "step" or side == TWO:
+                    server.send(do, batch)
+            for side, server in servers.items():
+                if do == "step" or side == TWO:
+                    server.reply()
+        with quiet(given.quiet):
+            until = time.monotonic() + given.seconds
+            for number in range(given.rounds):
+                if number and time.monotonic() > until:
+                    break
                 for side, server in servers.items():
-                    seconds = max(server.ask("step", given.batch_size))
-                    first = "" if number else " (the first, not counted)"
-                    print(f"{side}: {1000 * seconds:,.0f} ms{first}", flush=True)
-                    if number:
-                        taken[side].append(seconds)
-        lines = []
-        if TWO in servers:
-            servers[TWO].ask("step", given.timeline_batch)
-            with quiet(given.quiet):
-                lines = [servers[TWO].ask("timeline", given.timeline_batch) for _ in range(3)]
+                    server.send("step", given.batch_size)
+                    taken[side].append(max(server.reply()))
+                    print(f"{side}: {1000 * taken[side][-1]:,.0f} ms", flush=True)
+            for _ in range(3 if TWO in servers else 0):
+                servers[TWO].send("timeline", given.timeline_batch)
+                lines.append(servers[TWO].reply())
     finally:
         for server in servers.values():
             server.close()

@@ -260,12 +260,12 @@ class DeviceRuntime(Runtime):
         self, stream: DeviceStream, communicator: Communicator, sends: Sequence[tuple[Flat, int]],
         receives: Sequence[tuple[Flat, int]],
     ) -> None:  # fmt: skip
-        parts = [
+        there, here = (
             [(address(flat), int(flat.raw.size), flat.raw.dtype, peer) for flat, peer in given]
             for given in (sends, receives)
-        ]
+        )
         with cupy.cuda.Device(stream.index):
-            communicator.exchange(*parts, stream.stream.ptr)
+            communicator.exchange(there, here, stream.stream.ptr)
 
     def all_reduce(self, stream: DeviceStream, communicator: Communicator, pairs: Sequence[tuple[Flat, Flat]]) -> None:
         given = [(address(a), address(b), int(a.raw.size), a.raw.dtype) for a, b in pairs]

@@ -42,7 +42,8 @@ class Communicator:
     """
 
     def __init__(self, nccl: Any, size: int, ident: Sequence[int], rank: int) -> None:
-        self._nccl, self._comm = nccl, None
+        self._nccl = nccl
+        self._comm: Any = None
         self._kinds = {np.dtype(np.float32): nccl.NCCL_FLOAT32, np.dtype(np.float64): nccl.NCCL_FLOAT64}
         self._comm = self._asked(lambda: nccl.NcclCommunicator(size, bytes(ident), rank))
 

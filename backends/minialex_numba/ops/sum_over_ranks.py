@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minialex.backend.program import Value
-from minialex_numba.runtime.buffers import Bind, Buffers, Task
+from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task
 
 
 def sum_over_ranks(
@@ -20,11 +20,15 @@ def sum_over_ranks(
 
     def bind() -> Task:
         arrays = [on.whole(value)[: math.prod(value.shape)] for value in xs]
-        return lambda feed: begun.append(group.begin_sum(arrays, arrays, how))
+
+        def task(feed: Feed) -> None:
+            begun[:] = [group.begin_sum(arrays, arrays, how)]  # one that a Ctrl-C left behind is forgotten
+
+        return task
 
     return bind
 
 
 def await_sums(on: Buffers, results: Sequence[Value], xs: list[Value], *, begun: list[Any]) -> Bind:
-    """Wait for those that were begun first."""
-    return lambda: lambda feed: begun.pop(0)()
+    """Wait for them."""
+    return lambda: lambda feed: begun.pop()()
