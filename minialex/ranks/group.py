@@ -210,16 +210,20 @@ class FixedOrder(ABC):
     and receives about twice its numbers, the least that any way needs.
     """
 
+    rank: int
     size: int
     engine: str
 
     @abstractmethod
     def all_to_all(self, send: Floats, receive: Floats) -> None:
-        """Row r of `send` [size, n] goes to rank r, whose row of this rank's number in `receive` it becomes."""
+        """Row r of `send` [size, n] goes to rank r, whose row of this rank's number in `receive` it becomes.
+
+        What a rank has for itself need not be brought there.
+        """
 
     @abstractmethod
     def all_gather(self, part: Floats, whole: Floats) -> None:
-        """Every rank's part [n] becomes its row of `whole` [size, n]."""
+        """Every rank's part [n] becomes its row of `whole` [size, n]; its own is there already: `part` is that row."""
 
     def all_reduce(self, arrays: Sequence[Floats], out: Sequence[Floats]) -> None:
         """The engine's own sums.
@@ -236,26 +240,39 @@ class FixedOrder(ABC):
             return
         sources, targets = ([array.reshape(-1) for array in group] for group in (arrays, out))
         length = -(-min(sum(array.size for array in sources), CHUNK) // self.size)
-        pieces = np.zeros((self.size, length), sources[0].dtype)
-        received, flat = np.empty_like(pieces), pieces.reshape(-1)
-        for chunk in _chunks([array.size for array in sources], flat.size):
-            whole = len(chunk) == 1 and chunk[0][3] == flat.size  # all of one array: nothing is gathered
+        received = np.empty((self.size, length), sources[0].dtype)
+        pieces: Floats | None = None
+        for chunk in _chunks([array.size for array in sources], received.size):
             _, index, begin, count = chunk[0]
-            send, back = pieces, pieces
+            whole = count == received.size  # all of one array: it is sent from where it is
             if whole:
-                send, back = (group[index][begin : begin + count].reshape(pieces.shape) for group in (sources, targets))
+                send, back = (
+                    group[index][begin : begin + count].reshape(received.shape) for group in (sources, targets)
+                )
             else:
+                pieces = np.zeros_like(received) if pieces is None else pieces
+                send = back = pieces
                 for at, index, begin, count in chunk:
-                    flat[at : at + count] = sources[index][begin : begin + count]
+                    pieces.reshape(-1)[at : at + count] = sources[index][begin : begin + count]
             self.all_to_all(send, received)
-            running: RunningSum[Floats] = RunningSum(self.size, lambda a, b: np.add(a, b, out=a))
-            with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
-                total = [running.push(row) for row in received][-1]
-            assert total is not None
-            self.all_gather(total, back)
+            self._add_up(received, send[self.rank], back[self.rank])
+            self.all_gather(back[self.rank], back)
             if not whole:
                 for at, index, begin, count in chunk:
-                    targets[index][begin : begin + count] = flat[at : at + count]
+                    targets[index][begin : begin + count] = back.reshape(-1)[at : at + count]
+
+    def _add_up(self, received: Floats, own: Floats, total: Floats) -> None:
+        """All ranks' numbers in the fixed order, this one's `own` among them; `received` is spent."""
+
+        def add(a: Floats, b: Floats) -> Floats:
+            ours = any(one is own or one is total for one in (a, b))
+            return np.add(a, b, out=total if ours else a)
+
+        running: RunningSum[Floats] = RunningSum(self.size, add)
+        with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
+            found = [running.push(own if rank == self.rank else received[rank]) for rank in range(self.size)][-1]
+        if found is not total:  # of a group of one
+            total[...] = own
 
     def begin_sum(self, arrays: Sequence[Floats], out: Sequence[Floats], how: How = "fixed") -> Wait:
         """See `Group.begin_sum`: a thread does it, and this one goes on."""

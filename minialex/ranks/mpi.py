@@ -65,11 +65,15 @@ class MpiGroup(FixedOrder):
 
     def all_to_all(self, send: Floats, receive: Floats) -> None:
         """See `FixedOrder`."""
-        self._wait(self._sums.Ialltoall(send, receive))
+        others = [(self.rank + step) % self.size for step in range(1, self.size)]
+        requests = [self._sums.Irecv(receive[rank], rank) for rank in others]
+        requests += [self._sums.Isend(send[rank], rank) for rank in others]
+        for request in requests:
+            self._wait(request)
 
     def all_gather(self, part: Floats, whole: Floats) -> None:
         """See `FixedOrder`."""
-        self._wait(self._sums.Iallgather(np.ascontiguousarray(part), whole))
+        self._wait(self._sums.Iallgather(self._mpi.IN_PLACE, whole))
 
     def all_reduce(self, arrays: Sequence[Floats], out: Sequence[Floats]) -> None:
         """MPI's own sums, of all arrays at once: their requests are on their way together."""
