@@ -154,13 +154,17 @@ def test_a_run_with_the_engines_sums_says_so_and_goes_on(start: Any, tmp_path: P
     folder = tmp_path / "run"
     words = ("minialex", "train", "--recipe", "shapes", "--backend", "numpy", "--kernels", "4,4,4,4,4", "--features",
              "6,6", "--train-images", 16, "--validation-images", 2, "--batch-size", 8, "--out", folder)  # fmt: skip
-    once = start(2, *words, "--epochs", 1, "--sum", "engine")
-    assert once.wait(timeout=150) == 0, once.stderr.read()
+
+    def ended(*given: object) -> tuple[int, str]:
+        process = start(2, *given)
+        _, errors = process.communicate(timeout=150)
+        return process.returncode, errors
+
+    assert ended(*words, "--epochs", 1, "--sum", "engine")[0] == 0
     assert 'sum = "engine"\n' in (folder / "recipe.toml").read_text()
     other = shutil.copytree(folder, tmp_path / "other")
-    more = start(2, "minialex", "train", "--resume", folder, "--epochs", 2)
-    assert more.wait(timeout=150) == 0, more.stderr.read()
-    refused = start(2, "minialex", "train", "--resume", other, "--sum", "fixed")
-    assert refused.wait(timeout=150) == 2 or refused.returncode == 4
-    said = refused.stderr.read()
-    assert said.count("\n") == 1, said
+    assert ended("minialex", "train", "--resume", folder, "--epochs", 2)[0] == 0
+    code, said = ended("minialex", "train", "--resume", other, "--sum", "fixed")
+    assert code == 4
+    assert said.count("error: ") == 1, said
+    assert "sum is 'fixed', was 'engine'" in said
