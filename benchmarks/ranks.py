@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from minialex.backend.protocol import Backend  # noqa: E402
 from minialex.data.statistics import Statistics  # noqa: E402
 from minialex.engine.schedule import epoch_rates  # noqa: E402
 from minialex.engine.session import Session  # noqa: E402
+from minialex.network import variants  # noqa: E402
+from minialex.network.parameters import join_columns  # noqa: E402
 from minialex.ranks import joining, launch  # noqa: E402
 from minialex.ranks.group import Group  # noqa: E402
 from minialex.recipe.toml import load as load_recipe  # noqa: E402
@@ -66,7 +69,6 @@ class Rank:
     def __init__(self, group: Group, threads: int, how: str) -> None:
         self.group, self.how = group, how
         self.backend: Backend = registry.load("numba", threads=threads)
-        self.sessions: dict[int, Session] = {}
         self.done = 0
         self.sums: list[dict[str, Any]] = []
         self._sum = group.sum
@@ -86,25 +88,29 @@ class Rank:
         self._timed(arrays, out, how)
         return lambda: None
 
-    def session(self, batch: int) -> Session:
-        """The full network for so many images a step, all processes together."""
-        if batch not in self.sessions:
-            several = {"shards": self.group.size} if self.group.size > 1 else {}
-            recipe = load_recipe("alexnet-2012").replace(
-                classes=1000, batch_size=batch, sum="engine" if self.how == "engine" else "fixed", **several
-            )
-            mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
-            statistics_ = Statistics(mean, np.eye(3) * 5000.0)
-            placement = (self.backend.devices[0],) * recipe.columns
-            self.sessions[batch] = Session(recipe, self.backend, placement, statistics_, group=self.group)
-        return self.sessions[batch]
+    @cached_property
+    def session(self) -> Session:
+        """The full network with some weights: those of training's start take long to draw."""
+        several = {"shards": self.group.size} if self.group.size > 1 else {}
+        how = "engine" if self.how == "engine" else "fixed"
+        recipe = load_recipe("alexnet-2012").replace(classes=1000, sum=how, **several)
+        parameters = variants.build(recipe).parameters(1)
+        random = np.random.default_rng(0)
+        weights = {
+            name: 0.01 * random.standard_normal(parameter.shape, np.float32) for name, parameter in parameters.items()
+        }
+        mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
+        placement = (self.backend.devices[0],) * recipe.columns
+        return Session(
+            recipe, self.backend, placement, Statistics(mean, np.eye(3) * 5000.0), join_columns(weights),
+            group=self.group,
+        )  # fmt: skip
 
     def _given(self, batch: int) -> tuple[Any, ...]:
-        session = self.session(batch)
         share = batch // self.group.size
-        images, labels = bench.random_batch(session.recipe, batch)
+        images, labels = bench.random_batch(self.session.recipe, batch)
         own = slice(self.group.rank * share, (self.group.rank + 1) * share)
-        now = replace(epoch_rates(session.recipe, 1, ()), learning_rate=bench.TINY_RATE)
+        now = replace(epoch_rates(self.session.recipe, 1, ()), learning_rate=bench.TINY_RATE)
         self.done += 1
         return images[own], labels[own], self.done, now
 
@@ -113,12 +119,12 @@ class Rank:
         given = self._given(batch)
         self.group.exchange(None)
         began = time.perf_counter()
-        self.session(batch).train(*given)
+        self.session.train(*given)
         return [float(taken) for taken in self.group.exchange(time.perf_counter() - began)]
 
     def timeline(self, batch: int) -> list[dict[str, Any]]:
         """One step of every process: what it did from when to when (seconds), and its sums."""
-        given, session = self._given(batch), self.session(batch)
+        given, session = self._given(batch), self.session
         step = session.step("train", len(given[0]))
         feed = session.training_feed(*given)
         step(feed)

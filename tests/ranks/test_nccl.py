@@ -1,32 +1,25 @@
 """Sums over ranks by NCCL: the CUDA backend on pretend devices, whose ranks are threads of one process.
 
-What NCCL itself is asked for is in `tests/cuda/runtime/test_nccl.py`.
+What NCCL itself is asked for is in `tests/cuda/runtime/test_nccl.py`, a whole training step in `tests/gpu`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from minialex.engine.schedule import EpochRates
-from minialex.ranks.group import bound
+from minialex.backend.program import ArrayName, Call, CompiledStep, Program, Value
+from minialex.backend.recorder import interpret
+from minialex.engine.halves import compile_halves
+from minialex.ranks.group import ALONE, RunningSum, apart, bound
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler.compiled import Step
 from minialex_cuda.runtime.fake import FakeRuntime
 
-spec = importlib.util.spec_from_file_location("shards", Path(__file__).parent / "test_shards.py")
-assert spec is not None
-assert spec.loader is not None
-shards = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(shards)
-opened, train = shards.opened, shards.train
-
-TINY = shards.SMALL.replace(kernels=[4, 8, 8, 8, 8], features=[8, 8])
+SHAPES: tuple[tuple[int, ...], ...] = ((), (3,), (5, 7), (4, 3, 2, 2), (1001,))
 
 
 class Communicator:
@@ -75,80 +68,104 @@ class Joined(FakeRuntime):
         stream.do("all_reduce", work, [a for a, _ in pairs], [b for _, b in pairs])
 
 
-@pytest.mark.parametrize("columns", [1, 2])
-def test_one_two_and_four_ranks_give_the_same_bits(together: Any, columns: int) -> None:
-    recipe = TINY.replace(shards=4, columns=columns)
-    made: list[Joined] = []
+def recorded(group: Any, how: str, devices: tuple[str, ...], dtype: str) -> Program:
+    """Arrays that are doubled, summed over the ranks, in a bucket a column, and then scaled by one."""
+    calls, fed, outputs = [], {}, {}
+    for column, device in enumerate(devices):
+        doubled, sums = [], []
+        for number, shape in enumerate(SHAPES):
+            x, twice, total, done = (
+                Value(100 * column + 10 * number + n, shape, np.dtype(dtype), device) for n in range(4)
+            )
+            fed[ArrayName(str(number), column=column, role="x")] = x
+            outputs[ArrayName(str(number), column=column, role="y")] = done
+            doubled.append(twice)
+            sums.append(total)
+            calls.append(Call("scale", (x, 2.0), {}, (twice,), "fc8", column, "backward"))
+        given = {"group": group, "how": how}
+        calls.append(Call("sum_over_ranks", (doubled,), given, tuple(sums), "fc8", column, "reduce"))
+        for total, done in zip(sums, list(outputs.values())[-len(sums) :], strict=True):
+            calls.append(Call("scale", (total, 1.0), {}, (done,), "fc8", column, "update"))
+    return Program({}, fed, (), tuple(calls), outputs)
+
+
+def drawn(rank: int, call: int, column: int, number: int, dtype: str) -> Any:
+    random = np.random.default_rng([rank, call, column, number])
+    return np.asarray(random.standard_normal(SHAPES[number]) * 10.0 ** random.integers(-6, 7), dtype)
+
+
+def run(backend: CudaBackend, step: CompiledStep, program: Program, rank: int, dtype: str) -> list[dict[Any, Any]]:
+    """Three calls: by itself, captured, replayed."""
+    found = []
+    for call in range(3):
+        feed = {
+            name: backend.to_device(drawn(rank, call, name.column, int(name.layer), dtype), value.device)
+            for name, value in program.fed.items()
+        }
+        found.append({name: backend.to_numpy(array) for name, array in step(feed).items()})
+    return found
+
+
+def check(size: int, dtype: str, how: str, results: Any) -> None:
+    for told in results:
+        for call, outputs in enumerate(told):
+            for name, found in outputs.items():
+                parts = [2 * drawn(r, call, name.column, int(name.layer), dtype) for r in range(size)]
+                running: RunningSum[Any] = RunningSum(size, lambda a, b: a + b)
+                wanted = [running.push(part) for part in parts][-1]
+                limit = bound(size, np.abs(parts).sum(axis=0)) if how == "engine" else np.zeros_like(wanted)
+                assert (np.abs(found - wanted) <= limit).all(), (call, name)
+
+
+@pytest.mark.parametrize("devices", [("cuda:0",), ("cuda:0", "cuda:0"), ("cuda:1", "cuda:0")], ids=str)
+@pytest.mark.parametrize("how", ["fixed", "engine"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_any_number_of_ranks(together: Any, dtype: str, how: str, devices: tuple[str, ...]) -> None:
+    """The bits of the fixed order, or within the bound; as one step, captured where it is on one device."""
 
     def work(group: Any) -> Any:
-        made.append(Joined(group))
-        backend = CudaBackend(runtime=made[-1])
-        session = opened(recipe, backend, group, ("cuda:0",) * columns)
-        assert isinstance(session.step("train", recipe.batch_size // group.size), Step), "it is not compiled whole"
-        return train(session)
-
-    alone = opened(recipe, CudaBackend(runtime=FakeRuntime()), placement=("cuda:0",) * columns)
-    wanted, _ = train(alone)
-    for size in (2, 4):
-        made.clear()
-        results = together(size, work)
-        assert {sha for sha, _ in results} == {wanted}, f"{size} ranks"
-        asked = 2 * columns * shards.STEPS  # a bucket a column, there and back
-        assert [runtime.asked for runtime in made] == [asked] * size
-
-
-def test_columns_on_two_devices_have_a_communicator_each(together: Any) -> None:
-    recipe = TINY.replace(shards=2, columns=2)
-    places = ("cuda:0", "cuda:1")
-    wanted, _ = train(opened(recipe, CudaBackend(runtime=FakeRuntime()), placement=places))
-
-    def work(group: Any) -> Any:
-        backend = CudaBackend(runtime=Joined(group))
-        found = train(opened(recipe, backend, group, places))[0], sorted(backend._nccl._joined)
+        runtime = Joined(group)
+        backend, program = CudaBackend(runtime=runtime), recorded(group, how, devices, dtype)
+        step = backend.compile_step(program, {})
+        assert isinstance(step, Step), "it is not compiled whole"
+        found = run(backend, step, program, group.rank, dtype)
+        assert runtime.asked == 3 * len(devices) * (2 if how == "fixed" else 1)
+        assert (step._graph is not None) == (len(set(devices)) == 1)
+        assert sorted(backend._nccl._joined) == sorted(set(devices))
         backend._nccl.close()
         assert not backend._nccl.is_used
         return found
 
-    assert together(2, work) == [(wanted, ["cuda:0", "cuda:1"])] * 2
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_its_own_sums_are_within_the_bound(together: Any, dtype: str) -> None:
-    """Of one step without momentum or decay: weights differ by the rate times the bound, and the update's roundings."""
-    recipe = TINY.replace(shards=4, dtype=dtype, momentum=0.0, weight_decay=0.0)
-    images, labels = np.random.default_rng(0).integers(0, 256, (8, 3, 22, 22)).astype(np.uint8), np.arange(8) % 5
-
-    def weights(how: str) -> Any:
-        def work(group: Any) -> Any:
-            session = opened(recipe.replace(sum=how), CudaBackend(runtime=Joined(group)), group, ("cuda:0",))
-            before, own = session.weights(), slice(2 * group.rank, 2 * group.rank + 2)
-            session.train(images[own], labels[own], 0, EpochRates(1.0, 0.1, {}))
-            return before, session.weights()
-
-        return together(4, work)
-
-    fixed, engine = weights("fixed"), weights("engine")
-    assert all(a.tobytes() == b.tobytes() for a, b in zip(engine[0][1].values(), engine[3][1].values(), strict=True))
-    u = np.finfo(dtype).eps / 2
-    for name, before in fixed[0][0].items():
-        one, other = fixed[0][1][name], engine[0][1][name]
-        # Σ|g| is not known here; a gradient's own magnitude times a hundred is far more than it is
-        scale = 100 * np.abs(one.astype(np.float64) - before).max() + np.finfo(dtype).tiny
-        allowed = float(bound(4, np.array([scale]))[0]) / np.finfo(np.float64).eps * np.finfo(dtype).eps
-        assert np.abs(one - other).max() <= allowed + 2 * u * np.abs(before).max(), name
+    for size in (2, 3, 4, 8):
+        check(size, dtype, how, together(size, work))
 
 
 def test_without_nccl_on_all_the_hosts_carry_it(together: Any, caplog: pytest.LogCaptureFixture) -> None:
-    recipe = TINY.replace(shards=2)
-    wanted, _ = train(opened(recipe, CudaBackend(runtime=FakeRuntime()), placement=("cuda:0",)))
-
     def work(group: Any) -> Any:
-        runtime = Joined(group) if group.rank else FakeRuntime()
-        return train(opened(recipe, CudaBackend(runtime=runtime), group, ("cuda:0",)))[0]
+        backend = CudaBackend(runtime=Joined(group) if group.rank else FakeRuntime())
+        program = recorded(group, "fixed", ("cuda:0",), "float32")
+        assert backend.compile_step(program, {}) is None
+        step = compile_halves(backend, program, {})
+        assert step is not None
+        return run(backend, step, program, group.rank, "float32")
 
     with caplog.at_level(logging.WARNING, "minialex"):
-        assert together(2, work) == [wanted] * 2
+        check(2, "float32", "fixed", together(2, work))
     told = [record.getMessage() for record in caplog.records if "NCCL" in record.getMessage()]
     assert told == [
         "gradients are summed through the hosts, which is slower: not every rank has NCCL; pip install 'minialex[nccl]'"
     ]
+
+
+def test_who_is_alone_asks_nobody() -> None:
+    """Memory is tried out by a rank that for a while does as if it were alone."""
+
+    class Two:
+        rank, size = 1, 2
+
+    for group in (ALONE, apart(Two())):  # type: ignore[arg-type]
+        backend = CudaBackend(runtime=Joined(None))
+        program = recorded(group, "fixed", ("cuda:0",), "float32")
+        assert backend.compile_step(program, {}) is None
+        assert interpret(program, backend, {}) is not None
+        assert not backend._nccl.is_used
