@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUM, WAITING = "#3f4a54", "#f0e4c8"
-NAMES = {"forward": "forward", "backward": "backward", "update": "update"}
-NARROW = 0.028
+NAMES = ("input", "forward", "backward", "update")
+NARROW = 0.042
 """Of the whole step: a layer whose part is narrower has no name in the picture."""
 
 Times = Mapping[str, Any]
@@ -34,13 +34,13 @@ def picture(ranks: Sequence[Times]) -> Figure:
         for number, rank in enumerate(ranks):
             _rank(axes, rank, 2.4 * number, end)
         axes.set_xlim(0, end)
-        axes.set_ylim(2.4 * len(ranks) - 0.7, -0.6)
+        axes.set_ylim(2.4 * len(ranks) - 0.6, -0.6)
         axes.set_yticks([2.4 * n + lane for n in range(len(ranks)) for lane in (0, 1)],
                         [text for n in range(len(ranks)) for text in (f"rank {n}", "its sums")])  # fmt: skip
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("milliseconds since the step began", labelpad=1)
-        shown = [*((COLOURS[phase], name) for phase, name in NAMES.items()), (SUM, "a bucket's sum"),
+        shown = [*((COLOURS[phase], phase) for phase in NAMES), (SUM, "a bucket's sum"),
                  (WAITING, "waiting for a sum")]  # fmt: skip
         handles = [Patch(facecolor=colour, label=name) for colour, name in shown]
         figure.legend(handles=handles, ncols=len(shown), loc="upper left", bbox_to_anchor=(0.09, 1.0), frameon=False)
@@ -55,13 +55,16 @@ def _rank(axes: Axes, rank: Times, top: float, end: float) -> None:
         axes.barh(top, length, 0.8, left=begin, color=colour, edgecolor="white", linewidth=0.4)
         if length > NARROW * end and not waits and part["phase"] != "update":
             axes.text(begin + length / 2, top, part["layer"], ha="center", va="center", color="white", fontsize=7.5)
+    free = -end  # from where on there is room below the bar
     for one in rank["sums"]:
         begin, length = 1000 * one["begin"], 1000 * (one["end"] - one["begin"])
         axes.barh(top + 1, length, 0.6, left=begin, color=SUM, edgecolor="white", linewidth=0.4)
-        text = f"{one['bytes'] / 1e6:,.0f} MB"
-        inside = length > 0.06 * end
-        axes.text(begin + (length / 2 if inside else length + 0.004 * end), top + 1, text, fontsize=7.5, va="center",
-                  ha="center" if inside else "left", color="white" if inside else pictures.INK)  # fmt: skip
+        middle, text = begin + length / 2, f"{one['bytes'] / 1e6:,.0f} MB"
+        if length > 0.06 * end:
+            axes.text(middle, top + 1, text, fontsize=7.5, va="center", ha="center", color="white")
+        elif middle > free:
+            axes.text(middle, top + 1.5, text, fontsize=7.5, va="center", ha="center", color=pictures.INK)
+            free = middle + 0.06 * end
 
 
 def _together(work: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
