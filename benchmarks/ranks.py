@@ -304,7 +304,7 @@ def library() -> str:
     mpi4py.rc.initialize = False
     from mpi4py import MPI
 
-    name = MPI.Get_library_version().split("\n")[0].replace("\t", " ").strip(" \0")
+    name = " ".join(MPI.Get_library_version().split("\n")[0].replace("Version:", "").strip(" \0").split())
     return f"{name}, mpi4py {mpi4py.__version__}"
 
 
