@@ -33,7 +33,7 @@ if [ -n "${REHEARSAL:-}" ]; then
   SHAPES_OPTIONS="--data often --recipe $tiny --batch-size 8 --epochs 2 --views 1" # thousands of shapes would take hours
   CONV_OPTIONS="--batch-sizes 1 --seconds 5 ${CONV_OPTIONS:-}"
   export PYTHONPATH=$PWD:$PWD/backends:$PWD/benchmarks:$PWD/$pretend:$PWD/$pretend/everywhere${PYTHONPATH:+:$PYTHONPATH}
-  export PYTEST_ADDOPTS="-p pretend_plugin" PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PRETEND_CUDNN=1
+  export PYTEST_ADDOPTS="-p pretend_plugin" PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PRETEND_CUDNN=1 PRETEND_NCCL=1
   export MINIALEX_CUDA_PLANS=off # timing plans at batch 1,024 is nothing for a processor
 fi
 OUT=${OUT:-build/device}
@@ -120,6 +120,7 @@ tf32          300  speed tf32 1024,128 torch.compile:1024,tuned:1024
 float32       240  speed float32 1024,128 tuned:1024
 kit-bfloat16  200  beside -k "bfloat16 and (graph or streams or kit)"
 kit-tf32      200  beside -k "tf32 and (graph or streams or kit)"
+nccl           60  tests -k nccl
 memory        120  tests -k "thousand or two_devices or not_there"
 bfloat16-256  150  speed bfloat16 256 tuned
 doctor        120  doctor

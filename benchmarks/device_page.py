@@ -43,6 +43,7 @@ PARTS = {
     "kit-tf32": "graphs, streams and the kit, tf32",
     "train": "the paper's network learns photographs, is stopped, goes on, is evaluated; the README's command gives "
     "the same bits with both columns named and stopped on the way",
+    "nccl": "one process with NCCL gives the bits of one without",
     "memory": "a thousand steps lose no memory",
     "bfloat16": "the step's time, bfloat16",
     "tf32": "the step's time, tf32",

@@ -17,6 +17,7 @@ from minialex.backend.protocol import Backend
 from minialex.backend.rules import RULES
 from minialex.errors import ConfigurationError, DeviceMismatch, nearest
 from minialex_cuda.compiler.compiled import Step
+from minialex_cuda.compiler.joining import Nccl
 from minialex_cuda.compiler.recording import can_compile
 from minialex_cuda.compiler.workspace import Workspace
 from minialex_cuda.diagnose import energy
@@ -81,6 +82,7 @@ class CudaBackend:
         }
         self._arrivals = {device: Arrivals(on) for device, on in self._places.items()}
         self._workspace = Workspace(self._places)
+        self._nccl = Nccl(self.runtime)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -143,6 +145,7 @@ class CudaBackend:
             return np.empty(x.shape, x.dtype)
         on = self.place(x.device)
         on.arrive(x)
+        self._wait_for_ranks(x.device)
         memory, offset = x.flat.memory, x.flat.offset
         if memory.fetched is None:
             return self.runtime.download(on.stream, x.flat).reshape(x.shape)
@@ -176,8 +179,14 @@ class CudaBackend:
 
     def synchronize(self, device: str) -> None:
         """Wait until all work on a device is done."""
+        self._wait_for_ranks(device)
         self.runtime.synchronize(self.place(device).stream)
         self.runtime.synchronize(self._arrivals[device].stream)
+
+    def _wait_for_ranks(self, device: str) -> None:
+        """Where a device waits for other processes, whoever waits for it finds out if they are lost."""
+        if self._nccl.is_used:
+            self._nccl.wait(self.runtime.record(self.place(device).stream))
 
     def memory_in_use(self, device: str) -> int:
         """Bytes behind live arrays and compiled steps."""
@@ -199,8 +208,9 @@ class CudaBackend:
 
     def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
         """Compile a step: planned memory, a stream for each column, and fused kernels."""
-        if can_compile(program):
-            return Step(self._places, self._workspace, program, bindings)
+        joined = self._nccl.joined(program)
+        if joined is not None and can_compile(joined):
+            return Step(self._places, self._workspace, joined, bindings)
         if own := layers_with_own(program):
             notice("steps with your own operations are not compiled: every operation is launched separately", *own)
         return None

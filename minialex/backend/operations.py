@@ -34,7 +34,7 @@ from minialex.backend.program import Program, flatten
 from minialex.backend.rules import FLOATS, RULES, Spec
 from minialex.errors import ConfigurationError, MinialexError
 from minialex.ranks import dividing
-from minialex.ranks.group import Group
+from minialex.ranks.group import Group, How
 
 Plain = Callable[..., Any]
 """A function of the array namespace, arrays by position, and numbers by keyword."""
@@ -257,14 +257,14 @@ def method(backend: Any, name: str) -> Callable[..., Any]:
     return partial(backend.apply, function)
 
 
-def sum_over_ranks(backend: Any, xs: Sequence[Array], *, group: Group) -> list[Array]:
+def sum_over_ranks(backend: Any, xs: Sequence[Array], *, group: Group, how: How = "fixed") -> list[Array]:
     """The sums of arrays over the ranks of a group (`minialex.ranks.group.Group.sum`), through the host.
 
     Only in a recorded program it is an operation, so that a compiler may place it: `Call` has the group as an argument.
     """
-    RULES["sum_over_ranks"](xs, group)
+    RULES["sum_over_ranks"](xs, group, how)
     sums = [backend.to_numpy(x) for x in xs]
-    group.sum(sums, sums)
+    group.sum(sums, sums, how)
     return [backend.to_device(array, x.device) for array, x in zip(sums, xs, strict=True)]
 
 

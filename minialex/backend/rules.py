@@ -111,7 +111,7 @@ def scale(x: Any, factor: float) -> Spec:
     return _alike("scale", x=x)
 
 
-def sum_over_ranks(xs: Sequence[Any], group: Any) -> list[Spec]:
+def sum_over_ranks(xs: Sequence[Any], group: Any, how: str = "fixed") -> list[Spec]:
     """See `minialex.backend.operations.sum_over_ranks`."""
     if not xs:
         raise ConfigurationError("sum_over_ranks: expected at least one array")

@@ -46,7 +46,7 @@ def compile_halves(backend: Backend, program: Program, bound: Mapping[ArrayName,
         for call in sums:
             if watch is not None:
                 watch(call.layer, call.column, call.phase)
-            summed += sum_over_ranks(backend, [next(given) for _ in call.results], group=call.kwargs["group"])
+            summed += sum_over_ranks(backend, [next(given) for _ in call.results], **call.kwargs)
         numbers = {name: feed[name] for name in program.symbols}
         return outputs | back({**numbers, **dict(zip(names, summed, strict=True))}, watch)
 

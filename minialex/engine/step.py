@@ -270,7 +270,8 @@ class _Sums:
     def _send(self, column: int) -> None:
         bucket = self._buckets.pop(column)
         self._executor.watch(next(iter(bucket)).layer, column, "reduce")
-        summed = method(self._executor.backend, "sum_over_ranks")(list(bucket.values()), group=self._plan.group)
+        plan, backend = self._plan, self._executor.backend
+        summed = method(backend, "sum_over_ranks")(list(bucket.values()), group=plan.group, how=plan.recipe.sum)
         self._sums.update(zip(bucket, summed, strict=True))
 
     def finish(self) -> dict[ArrayName, Array]:

@@ -18,7 +18,8 @@ def gather(xs: Sequence[Floats], *, axis: int, group: Group) -> Floats:
     """All ranks' pieces, side by side along an axis."""
     own = np.ascontiguousarray(np.concatenate(xs, axis))
     blocks = np.empty((group.size, *own.shape), own.dtype)
-    group.all_gather(own, blocks)
+    blocks[group.rank] = own
+    group.all_gather(blocks[group.rank], blocks)
     return np.concatenate(list(blocks), axis)
 
 
@@ -57,4 +58,5 @@ def _turned(x: Floats, axis: int, group: Group) -> Floats:
     blocks = np.stack(np.split(x, group.size, axis))
     found = np.empty_like(blocks)
     group.all_to_all(blocks, found)
+    found[group.rank] = blocks[group.rank]
     return found

@@ -5,19 +5,31 @@ give is added up in one fixed tree, whoever computed what: n = 2^k · q parts, q
 within blocks of 2^k, and then the q blocks from the first to the last. A rank that has 2^j neighbouring parts adds up a
 subtree of its own; the sums of all ranks, in their order, are added up by the same rule. So the bits of a sum depend
 on the number of shards, and not on that of ranks.
+
+Or the engine that carries the messages adds up, in an order of its own: `bound` says by how much its sums may differ.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from functools import cached_property
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minialex import errors
+from minialex.errors import ConfigurationError
+from minialex.ranks.watch import WAITING, beside, doing
+
+How = Literal["fixed", "engine"]
+"""Who decides the order in which ranks' numbers are added: this module's tree, or the engine that carries them."""
+
+Wait = Callable[[], None]
+"""Waits until what was begun is done."""
 
 Part = TypeVar("Part")
 Floats = NDArray[np.floating[Any]]
@@ -66,6 +78,23 @@ def admissible(shards: int) -> tuple[int, ...]:
     return tuple(sorted({1, *sizes}))
 
 
+def bound(size: int, magnitudes: Floats) -> Floats:
+    """By how much an engine's sum over ranks may differ from that in the fixed order, number by number.
+
+    However n numbers are added up, the sum is within γ(n − 1)·Σ|g| of the exact one, γ(k) = k·u / (1 − k·u), u half an
+    ulp of 1; so two orders differ by twice that at most. Two ranks' sums are the same bits: a + b is b + a. It holds
+    where no order's sums in between are too large for the dtype.
+
+    Args:
+        size: of the group
+        magnitudes: Σ|g|, the sum over the ranks of the numbers' magnitudes
+    """
+    if size < 3:
+        return np.zeros_like(magnitudes)
+    roundings = (size - 1) * np.finfo(magnitudes.dtype).eps / 2
+    return cast(Floats, magnitudes * magnitudes.dtype.type(2 * roundings / (1 - roundings)))
+
+
 class Place(NamedTuple):
     """Where a rank is.
 
@@ -105,21 +134,35 @@ class Group(Protocol):
     @property
     def places(self) -> tuple[Place, ...]: ...
 
-    def sum(self, arrays: Sequence[Floats], out: Sequence[Floats]) -> None:
-        """Write the sums of the ranks' arrays into `out`, in the order of the fixed tree.
+    def sum(self, arrays: Sequence[Floats], out: Sequence[Floats], how: How = "fixed") -> None:
+        """Write the sums of the ranks' arrays into `out`.
 
         Args:
             arrays: of one dtype, contiguous, of the same shapes on every rank
             out: of the same shapes; may be the arrays themselves
+            how: in the order of the fixed tree, or as the engine adds up
+
+        Raises:
+            ConfigurationError: If the engine does not add up, or not such numbers.
+        """
+        ...
+
+    def begin_sum(self, arrays: Sequence[Floats], out: Sequence[Floats], how: How = "fixed") -> Wait:
+        """The same beside what this process does next; until the wait returns it leaves both alone.
+
+        Sums are made one after another, in the order in which they were begun, and each must be waited for.
         """
         ...
 
     def all_to_all(self, send: Floats, receive: Floats) -> None:
-        """Row r of `send` [size, …] goes to rank r, whose row of this rank's number in `receive` it becomes."""
+        """Row r of `send` [size, …] goes to rank r, whose row of this rank's number in `receive` it becomes.
+
+        What a rank has for itself need not be brought there.
+        """
         ...
 
     def all_gather(self, part: Floats, whole: Floats) -> None:
-        """Every rank's part becomes its row of `whole` [size, …]."""
+        """Every rank's part becomes its row of `whole` [size, …]; its own is there already: `part` is that row."""
         ...
 
     def exchange(self, item: Any) -> list[Any]:
@@ -144,21 +187,26 @@ class Alone:
         """Nobody asks."""
         return ()
 
-    def sum(self, arrays: Sequence[Floats], out: Sequence[Floats]) -> None:
+    def sum(self, arrays: Sequence[Floats], out: Sequence[Floats], how: How = "fixed") -> None:
         """The arrays themselves."""
         for source, target in zip(arrays, out, strict=True):
             if target is not source:
                 target[...] = source
 
+    def begin_sum(self, arrays: Sequence[Floats], out: Sequence[Floats], how: How = "fixed") -> Wait:
+        """The arrays themselves, at once."""
+        self.sum(arrays, out, how)
+        return lambda: None
+
     def all_to_all(self, send: Floats, receive: Floats) -> None:
-        """One's own row, and zeros from the others."""
+        """Zeros from the others."""
         receive[...] = 0
-        receive[self.rank] = send[self.rank]
 
     def all_gather(self, part: Floats, whole: Floats) -> None:
-        """One's own part, and zeros of the others."""
+        """Zeros of the others."""
+        own = part.copy()
         whole[...] = 0
-        whole[self.rank] = part
+        whole[self.rank] = own
 
     def exchange(self, item: Any) -> list[Any]:
         """The item itself."""
@@ -204,7 +252,9 @@ class FixedOrder(ABC):
     and receives about twice its numbers, the least that any way needs.
     """
 
+    rank: int
     size: int
+    engine: str
 
     @abstractmethod
     def all_to_all(self, send: Floats, receive: Floats) -> None:
@@ -214,23 +264,69 @@ class FixedOrder(ABC):
     def all_gather(self, part: Floats, whole: Floats) -> None:
         """See `Group.all_gather`."""
 
-    def sum(self, arrays: Sequence[Floats], out: Sequence[Floats]) -> None:
+    def all_reduce(self, arrays: Sequence[Floats], out: Sequence[Floats]) -> None:
+        """The engine's own sums.
+
+        Raises:
+            ConfigurationError: If there are none.
+        """
+        raise ConfigurationError(f"{self.engine or 'this engine'} does not add up by itself: leave out --sum engine")
+
+    def sum(self, arrays: Sequence[Floats], out: Sequence[Floats], how: How = "fixed") -> None:
         """See `Group.sum`."""
+        if how == "engine":
+            self.all_reduce(arrays, out)
+            return
         sources, targets = ([array.reshape(-1) for array in group] for group in (arrays, out))
         length = -(-min(sum(array.size for array in sources), CHUNK) // self.size)
-        pieces = np.zeros((self.size, length), sources[0].dtype)
-        received, flat = np.empty_like(pieces), pieces.reshape(-1)
-        for chunk in _chunks([array.size for array in sources], flat.size):
-            for at, index, begin, count in chunk:
-                flat[at : at + count] = sources[index][begin : begin + count]
-            self.all_to_all(pieces, received)
-            running: RunningSum[Floats] = RunningSum(self.size, lambda a, b: np.add(a, b, out=a))
-            with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
-                total = [running.push(row) for row in received][-1]
-            assert total is not None
-            self.all_gather(total, pieces)
-            for at, index, begin, count in chunk:
-                targets[index][begin : begin + count] = flat[at : at + count]
+        received = np.empty((self.size, length), sources[0].dtype)
+        pieces: Floats | None = None
+        for chunk in _chunks([array.size for array in sources], received.size):
+            _, index, begin, count = chunk[0]
+            whole = count == received.size  # all of one array: it is sent from where it is
+            if whole:
+                send, back = (
+                    group[index][begin : begin + count].reshape(received.shape) for group in (sources, targets)
+                )
+            else:
+                pieces = np.zeros_like(received) if pieces is None else pieces
+                send = back = pieces
+                for at, index, begin, count in chunk:
+                    pieces.reshape(-1)[at : at + count] = sources[index][begin : begin + count]
+            self.all_to_all(send, received)
+            self._add_up(received, send[self.rank], back[self.rank])
+            self.all_gather(back[self.rank], back)
+            if not whole:
+                for at, index, begin, count in chunk:
+                    targets[index][begin : begin + count] = back.reshape(-1)[at : at + count]
+
+    def _add_up(self, received: Floats, own: Floats, total: Floats) -> None:
+        """All ranks' numbers in the fixed order, this one's `own` among them; `received` is spent."""
+
+        def add(a: Floats, b: Floats) -> Floats:
+            ours = any(one is own or one is total for one in (a, b))
+            return np.add(a, b, out=total if ours else a)
+
+        running: RunningSum[Floats] = RunningSum(self.size, add)
+        with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
+            found = [running.push(own if rank == self.rank else received[rank]) for rank in range(self.size)][-1]
+        if found is not total:  # of a group of one
+            total[...] = own
+
+    def begin_sum(self, arrays: Sequence[Floats], out: Sequence[Floats], how: How = "fixed") -> Wait:
+        """See `Group.begin_sum`: a thread does it, and this one goes on."""
+        begun = self._thread.submit(self.sum, arrays, out, how)
+
+        def wait() -> None:
+            with doing(WAITING):
+                begun.result()
+
+        return wait
+
+    @cached_property
+    def _thread(self) -> ThreadPoolExecutor:
+        """One: all ranks come to their sums in one order."""
+        return ThreadPoolExecutor(1, "sums", beside)
 
 
 def _chunks(sizes: Sequence[int], room: int) -> Iterator[list[tuple[int, int, int, int]]]:

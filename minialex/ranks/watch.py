@@ -32,12 +32,21 @@ WORDS = 128  # bytes of an answer
 WAITING = "waiting"
 
 _doing = "computing"
+_beside = threading.local()
+
+
+def beside() -> None:
+    """From now on this thread works beside another one, whose doings are told to who asks."""
+    _beside.on = True
 
 
 @contextmanager
 def doing(what: str) -> Iterator[None]:
     """Within the block this process is doing something that may take long: other ranks that wait for it are told."""
     global _doing  # noqa: PLW0603 - a process does one thing
+    if getattr(_beside, "on", False):
+        yield
+        return
     before, _doing = _doing, what
     try:
         yield

@@ -133,6 +133,12 @@ class TrainingFields:
         "of processes up to this one gives the same bits; 0: the number of processes at the start",
         minimum=0,
     )
+    sum: str = option(
+        "fixed",
+        "order in which gradients are summed over processes: a fixed one, so that the bits do not depend on how many "
+        "there are, or the order of the engine (MPI, NCCL), which agrees within a bound",
+        choices=("fixed", "engine"),
+    )
     full_layers: str = option(
         "data-parallel",
         "how processes share the fully connected layers: each has all units, for its own images, or the units are "
@@ -303,7 +309,7 @@ class Recipe(NetworkFields, TrainingFields, ImageFields, PlaceFields):
 TABLES = {"network": NetworkFields, "training": TrainingFields, "images": ImageFields, "place": PlaceFields}
 
 
-LATER = ("shards", "full_layers", "rate_scaling", "trust_coefficient")
+LATER = ("shards", "sum", "full_layers", "rate_scaling", "trust_coefficient")
 """Fields that files omit unless they are used, so that files written before these fields existed stay the same."""
 
 

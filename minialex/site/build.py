@@ -43,8 +43,10 @@ def make() -> Iterator[str]:
         raise ConfigurationError("mkdocs is not installed: pip install 'minialex[docs]'")
     made = root / "docs" / "made"
     yield f"{len(pages.write(made))} files of generated pages in {made}"
-    _measured(root, made / "device")
+    _measured(root, "device_page.py", made / "device")
     yield "what was measured on GPUs"
+    _measured(root, "ranks_page.py", made / "ranks")
+    yield "what was measured of several processes"
     yield f"{len(dark.write(made))} pictures for dark pages"
     yield f"{len(diagrams.write(made / 'diagrams'))} diagrams"
     yield f"{len(listings.write(made / 'code', sorted((root / 'docs').rglob('*.md'))))} listings"
@@ -52,17 +54,17 @@ def make() -> Iterator[str]:
     yield "KaTeX" if katex.fetch(made / "katex") else "no KaTeX (npm and its registry are needed): formulas stay TeX"
 
 
-def _measured(root: Path, folder: Path) -> None:
-    """What is recorded of GPUs, by a program of the benchmarks.
+def _measured(root: Path, program: str, folder: Path) -> None:
+    """What is recorded of GPUs, or of several processes, by a program of the benchmarks.
 
     Raises:
         ResourceError: If it fails; what it said comes with it.
     """
-    command = [sys.executable, str(root / "benchmarks" / "device_page.py"), str(folder)]
+    command = [sys.executable, str(root / "benchmarks" / program), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:]
-        raise ResourceError(f"benchmarks/device_page.py could not write {folder}: {' '.join(last)}")
+        raise ResourceError(f"benchmarks/{program} could not write {folder}: {' '.join(last)}")
 
 
 @contextmanager

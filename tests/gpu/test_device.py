@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minialex.backend.program import LOSS, PROBS, STEP, ArrayName
+from minialex.backend.program import LOSS, PROBS, STEP, ArrayName, Call, Program
 from minialex.backend.recorder import interpret
+from minialex.backend.rewrite import Rewrite
 from minialex.conformance import run, steps
 from minialex.conformance.checks import CHECKS
 from minialex.conformance.compare import same_bits
@@ -85,6 +86,48 @@ def test_two_streams_give_the_same_bits_as_one(gpu: CudaBackend) -> None:
     one_by_one = executed(gpu, ONE, alone=True)
     for _ in range(REPEATS):
         assert_same(executed(gpu, ONE), one_by_one)
+
+
+class OneRank:
+    """A process with NCCL and no other: what it sums is its own."""
+
+    rank, size = 0, 1
+
+    def exchange(self, item: Any) -> list[Any]:
+        return [item]
+
+
+def with_sums(program: Program, how: str) -> Program:
+    """A training step whose gradients are summed over the ranks, each by itself, before they are used."""
+    step, group = Rewrite(program), OneRank()
+    for call in step.of("sgd_update"):
+        w, v, dw = call.args
+        total = step.value(dw.shape, dw.dtype, dw.device)
+        where = call.layer, call.column, "reduce"
+        step.insert_before(call, Call("sum_over_ranks", ([dw],), {"group": group, "how": how}, (total,), *where))
+        step.replace([call], "sgd_update", (w, v, total), call.kwargs, call.results)
+    return step.program
+
+
+@pytest.mark.parametrize("how", ["fixed", "engine"])
+def test_one_process_with_nccl_gives_the_same_bits(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums on a stream of their own, captured in the graph: NCCL's with itself, and those in the fixed order."""
+    monkeypatch.setattr(steps, "STEPS", 5)
+    backend, made = CudaBackend(), []
+    if not backend.runtime.has_nccl:
+        pytest.skip("no NCCL: pip install 'minialex[nccl]'")
+
+    def make(program: Any, _: Any, bound: Any) -> Any:
+        made.append(backend.compile_step(with_sums(program, how), bound))
+        return made[0]
+
+    recorded = steps.program_of("train", "float32", ONE, backend.devices, more=True)
+    summed = steps.execute(backend, recorded, steps.data("float32"), make)
+    assert made[0]._graph is not None
+    assert ("cuda:0", 0, "reduce") in made[0].schedule.streams
+    assert backend._nccl.is_used
+    assert_same(summed, executed(backend, ONE))
+    backend._nccl.close()
 
 
 def test_two_devices_give_the_same_bits_as_one(gpu: CudaBackend) -> None:

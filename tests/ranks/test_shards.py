@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from minialex.engine.session import Session, mean_loss
 from minialex.engine.step import Plan, record
 from minialex.errors import ConfigurationError
 from minialex.network import models
-from minialex.ranks.group import ALONE, Alone
+from minialex.ranks.group import ALONE, Alone, FixedOrder
 from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load, parse
 from minialex.training import guards
@@ -176,6 +177,44 @@ def test_gradients_go_to_the_other_ranks_while_those_before_are_still_to_come(mo
     assert order.index(("sum_over_ranks", "fc8")) < order.index(("linear_backward", "fc6"))
     assert order.index(("sum_over_ranks", "fc6")) < order.index(("conv2d_backward", "conv5"))
     assert order.index(("sum_over_ranks", "fc6")) < order.index(("sum_over_ranks", "conv1"))
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_compiled_step_goes_on_backwards_while_a_sum_is_made(monkeypatch: Any, columns: int) -> None:
+    """No sum is made until the first layer's gradients are there: a step that waited for one would wait for ever."""
+    from minialex.engine import step
+
+    monkeypatch.setattr(step, "BUCKET", 1)
+    recipe = SMALL.replace(shards=2, columns=columns)
+    there, waited, marks = threading.Event(), [], []
+
+    class Slow(FixedOrder):
+        rank, size, engine = 0, 2, "slow"
+
+        def all_to_all(self, send: Any, receive: Any) -> None:
+            waited.append(there.wait(20))
+            receive[...] = send[0]
+
+        def all_gather(self, part: Any, whole: Any) -> None:
+            whole[...] = part
+
+    session = opened(recipe, NumbaBackend(threads=1), Slow())
+    images, labels = batch(recipe, 0)
+    compiled = session.step("train", 4)
+    assert isinstance(compiled, Step), "the step was not compiled"
+    feed = session.training_feed(images[:4], labels[:4], 0, EpochRates(0.05, 0.1, {}))
+
+    def watch(layer: str, column: int, phase: str) -> None:
+        marks.append((layer, phase))
+        if phase == "update":
+            return
+        if ("conv1", "backward") in marks and (layer, phase) != ("conv1", "backward"):
+            there.set()
+
+    compiled(feed, watch)
+    assert waited
+    assert all(waited)
+    assert marks.index(("fc8", "reduce")) < marks.index(("conv5", "backward"))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from minialex_cuda.ops.conv2d import conv2d, conv2d_backward, conv2d_dw, conv2d_
 from minialex_cuda.ops.dropout import dropout_at
 from minialex_cuda.ops.linear import linear, linear_dw, linear_dx
 from minialex_cuda.ops.max_pool2d import max_pool2d_backward
+from minialex_cuda.ops.sum_over_ranks import sum_over_ranks
 from minialex_cuda.runtime.array import CudaArray, without_memory
 from minialex_cuda.runtime.place import Place, Work
 from minialex_cuda.runtime.protocol import Convolution
@@ -98,6 +99,7 @@ def zeros(on: Place, shape: tuple[int, ...], dtype: str, device: str) -> CudaArr
 OPERATIONS: dict[str, Callable[..., Any]] = {
     **ops.OPERATIONS, **layout.OPERATIONS, "copy_to": copy_to, "zeros": zeros,
     "dropout": dropout_at, "sgd_updates": sgd_updates,
+    "sum_over_ranks": sum_over_ranks,
     # what fusion puts into a program; a ReLU's result is the last argument
     "conv2d_relu": partial(conv2d, rectify=True), "linear_relu": partial(linear, rectify=True),
     "relu_conv2d_backward": conv2d_backward, "relu_conv2d_dx": conv2d_dx, "relu_conv2d_dw": conv2d_dw,

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from minialex.backend.program import Call, Program, Value, values
 
 StreamName = tuple[str, int, str]
-"""(device, column, ``"compute"`` or ``"copy"``); a device's arena of outputs is named with `RESULT`, no stream is."""
+"""(device, column, ``"compute"``, ``"copy"`` or ``"reduce"``); a device's arena of outputs is named with `RESULT`, no
+stream is."""
 
 RESULT = "result"
 
@@ -80,8 +81,13 @@ class Schedule:
 
 
 def stream_of(call: Call) -> StreamName:
-    """The stream of a call: its column's, on the device of its result."""
+    """The stream of a call: its column's, on the device of its result.
+
+    Sums over ranks have one for all columns of a device: their order must be the same on all ranks.
+    """
     found = next((value for value in call.results if value is not None), None) or values((call.args, call.kwargs))[0]
+    if call.operation == "sum_over_ranks":
+        return found.device, 0, "reduce"
     return found.device, call.column, "copy" if call.operation == "copy_to" else "compute"
 
 

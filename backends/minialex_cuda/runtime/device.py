@@ -28,6 +28,7 @@ from minialex_cuda.runtime.array import Flat, Memory
 from minialex_cuda.runtime.cublas import WORKSPACE, Multiplier
 from minialex_cuda.runtime.cudnn import Convolutions
 from minialex_cuda.runtime.kernel import Grid, Kernel
+from minialex_cuda.runtime.nccl import Communicator, library
 from minialex_cuda.runtime.protocol import Convolution, Product, Runtime, Touched, owner
 from minialex_cuda.runtime.timing import Timer
 
@@ -238,6 +239,38 @@ class DeviceRuntime(Runtime):
             if stream.convolver is None:
                 stream.convolver = convolutions.handle(stream.stream.ptr)
             convolutions.run(stream.convolver, convolution, *addresses)
+
+    @cached_property
+    def _nccl(self) -> Any | None:
+        return library()
+
+    @property
+    def has_nccl(self) -> bool:
+        return self._nccl is not None
+
+    def nccl_id(self) -> tuple[int, ...]:
+        assert self._nccl is not None
+        return tuple(self._nccl.get_unique_id())
+
+    def communicator(self, device: str, size: int, ident: Sequence[int], rank: int) -> Communicator:
+        with cupy.cuda.Device(self.devices.index(device)):
+            return Communicator(self._nccl, size, ident, rank)
+
+    def exchange(
+        self, stream: DeviceStream, communicator: Communicator, sends: Sequence[tuple[Flat, int]],
+        receives: Sequence[tuple[Flat, int]],
+    ) -> None:  # fmt: skip
+        there, here = (
+            [(address(flat), int(flat.raw.size), flat.raw.dtype, peer) for flat, peer in given]
+            for given in (sends, receives)
+        )
+        with cupy.cuda.Device(stream.index):
+            communicator.exchange(there, here, stream.stream.ptr)
+
+    def all_reduce(self, stream: DeviceStream, communicator: Communicator, pairs: Sequence[tuple[Flat, Flat]]) -> None:
+        given = [(address(a), address(b), int(a.raw.size), a.raw.dtype) for a, b in pairs]
+        with cupy.cuda.Device(stream.index):
+            communicator.all_reduce(given, stream.stream.ptr)
 
     def record(self, stream: DeviceStream) -> Any:
         with cupy.cuda.Device(stream.index):

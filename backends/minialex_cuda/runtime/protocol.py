@@ -197,6 +197,39 @@ class Runtime(ABC):
     ) -> None:
         """A convolution by the library; operands in the order that `Convolution.kind` names them."""
 
+    @property
+    def has_nccl(self) -> bool:
+        """Whether there is NCCL, which `communicator` and what takes one need."""
+        return False
+
+    def nccl_id(self) -> tuple[int, ...]:
+        """A new id for `communicator`."""
+        raise NotImplementedError
+
+    def communicator(self, device: str, size: int, ident: Sequence[int], rank: int) -> Any:
+        """What joins a device of every process; all make it at once.
+
+        Args:
+            device: this process's
+            size, rank: processes, and which of them this is
+            ident: `nccl_id` of the first
+
+        Raises:
+            ResourceError: If it fails.
+        """
+        raise NotImplementedError
+
+    def exchange(
+        self, stream: Stream, communicator: Any, sends: Sequence[tuple[Flat, int]],
+        receives: Sequence[tuple[Flat, int]],
+    ) -> None:  # fmt: skip
+        """Send numbers to other processes' devices and receive others from them, all at once; each with the rank."""
+        raise NotImplementedError
+
+    def all_reduce(self, stream: Stream, communicator: Any, pairs: Sequence[tuple[Flat, Flat]]) -> None:
+        """The library's own sums over the processes' devices, each from some numbers to others."""
+        raise NotImplementedError
+
     @abstractmethod
     def record(self, stream: Stream) -> Event:
         """This moment of a stream."""

@@ -6,6 +6,7 @@ A column's channels are a slice of all channels, so `concat` and `split` cost no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from minialex.backend.operations import FUNCTIONS
 from minialex.backend.program import Call, Program, Value, values
@@ -13,8 +14,10 @@ from minialex.backend.rewrite import Rewrite
 from minialex_numba.compiler.passes import fuse
 from minialex_numba.runtime.buffers import Slices, Unsupported, row_width
 
-KEEP_ORDER = ("add", "scale", "scale_by_trust_ratio", "sum_over_ranks")
+KEEP_ORDER = ("add", "scale", "scale_by_trust_ratio")
 """Operations of the protocol whose results lie as their arguments do, number by number."""
+
+SUMS = ("sum_over_ranks", "await_sums")
 
 
 def build(program: Program) -> tuple[Program, Slices]:
@@ -24,6 +27,8 @@ def build(program: Program) -> tuple[Program, Slices]:
         Unsupported: if the program has something that the kernels of compiled steps do not do
     """
     rewrite = Rewrite(fuse(program))
+    for call in rewrite.of("sum_over_ranks"):
+        _begin_and_wait(rewrite, call)
     names = {value: name for name, value in (program.bound | program.fed).items()}
     slices = Slices(names, set(program.bound.values()))
     slices.plain = _plain(rewrite.calls, slices.bound)
@@ -62,7 +67,7 @@ def _plain(calls: Sequence[Call], bound: set[Value]) -> set[Value]:
         if own and call.operation.endswith("_backward"):  # a gradient lies as what it is the gradient of
             likes = zip(call.results, read[1:], strict=False)
             plain.update(value for value, like in likes if value and (like in bound or like in plain))
-        if call.operation == "sgd_update" or plain.isdisjoint(read):
+        if call.operation in ("sgd_update", *SUMS) or plain.isdisjoint(read):
             continue
         keeps = (own or call.operation in KEEP_ORDER) and all(value in plain or value in bound for value in read)
         if keeps:
@@ -70,6 +75,26 @@ def _plain(calls: Sequence[Call], bound: set[Value]) -> set[Value]:
         elif any(value in plain and len(value.shape) > 2 for value in read):
             raise Unsupported(f"{call.operation} of a parameter's gradient")
     return plain
+
+
+def _begin_and_wait(rewrite: Rewrite, call: Call) -> None:
+    """A sum over ranks takes its summands' place; it begins where it stood, and is waited for when somebody reads it.
+
+    Raises:
+        Unsupported: if somebody else wants the summands, or nobody the sums
+    """
+    (xs,) = call.args
+    readers = [reader for total in values(call.results) for reader in rewrite.readers(total)]
+    if any(rewrite.is_output(x) or len(rewrite.readers(x)) > 1 for x in xs) or not readers:
+        raise Unsupported("a sum over ranks that is not in place")
+    first = min(readers, key=rewrite.position)
+    begun: list[Any] = []
+    where = first.layer, call.column, call.phase
+    rewrite.insert_before(first, Call("await_sums", (xs,), {"begun": begun}, (), *where))
+    for x, total in zip(xs, call.results, strict=True):
+        if total is not None:
+            rewrite.substitute(total, x)
+    rewrite.replace([call], call.operation, call.args, {**call.kwargs, "begun": begun}, ())
 
 
 def _concatenate(rewrite: Rewrite, slices: Slices, call: Call) -> None:

@@ -14,7 +14,7 @@ from minialex.backend.operations import FUNCTIONS, OVER_RANKS
 from minialex.backend.pretend import HostArray
 from minialex.backend.program import ArrayName, Call, Program, Value, Watch, values
 from minialex_numba.compiler import memory
-from minialex_numba.compiler.graph import build
+from minialex_numba.compiler.graph import SUMS, build
 from minialex_numba.ops import NODES
 from minialex_numba.ops.own import own
 from minialex_numba.runtime.ahead import prepare
@@ -61,7 +61,7 @@ class Step:
                 raise Unsupported(call.operation)
             node = own(call.operation) if call.operation in FUNCTIONS else NODES[call.operation]
             binds.append(node(buffers, call.results, *call.args, **call.kwargs))
-            if call.operation in NODES:
+            if call.operation in NODES and call.operation not in SUMS:
                 kernels.append(binds[-1])
             self.scratches[position], buffers.scratches = buffers.scratches, []
         columns = max((call.column for call in calls), default=0) + 1
@@ -181,7 +181,7 @@ def _segments(calls: Sequence[Call], slices: Slices) -> list[list[int]]:
     segments: list[list[int]] = []
     alone = True
     for position, call in enumerate(calls):
-        joined = call.operation in ("augment", "copy", "zeros", *OVER_RANKS) or any(
+        joined = call.operation in ("augment", "copy", "zeros", *OVER_RANKS, *SUMS) or any(
             isinstance(argument, list) and len(argument) > 1 for argument in call.args
         )
         if alone or joined or _meets(call, [calls[other] for other in segments[-1]], slices):

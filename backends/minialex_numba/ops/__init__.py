@@ -48,6 +48,7 @@ NODES: dict[str, Callable[..., Bind]] = {
     "softmax_cross_entropy": softmax_cross_entropy.softmax_cross_entropy,
     "softmax_cross_entropy_backward": softmax_cross_entropy.softmax_cross_entropy_backward,
     "sum_over_ranks": sum_over_ranks.sum_over_ranks,
+    "await_sums": sum_over_ranks.await_sums,
     "spatial_response_norm": spatial_response_norm.spatial_response_norm,
     "spatial_response_norm_backward": spatial_response_norm.spatial_response_norm_backward,
     "swap_over_ranks": over_ranks.swap_over_ranks,

@@ -1,4 +1,7 @@
-"""Sums of gradients over the ranks that share a batch: the group's own, on the step's memory."""
+"""Sums of gradients over the ranks that share a batch: the group's own, in place, beside the rest of the step.
+
+`minialex_numba.compiler.graph` makes two tasks of one: the first begins, the second waits.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from minialex.backend.program import Value
-from minialex_numba.runtime.buffers import Bind, Buffers, Task
+from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task
 
 
-def sum_over_ranks(on: Buffers, results: Sequence[Value], xs: list[Value], *, group: Any) -> Bind:
-    """See `minialex.ranks.group.Group.sum`: all ranks come to it in one order, so it has no other task beside it."""
+def sum_over_ranks(
+    on: Buffers, results: Sequence[Value], xs: list[Value], *, group: Any, how: str, begun: list[Any]
+) -> Bind:
+    """Begin the sums of `xs` (`minialex.ranks.group.Group.begin_sum`), which take their place."""
 
     def bind() -> Task:
-        arrays, sums = ([on.whole(value)[: math.prod(value.shape)] for value in values] for values in (xs, results))
-        return lambda feed: group.sum(arrays, sums)
+        arrays = [on.whole(value)[: math.prod(value.shape)] for value in xs]
+
+        def task(feed: Feed) -> None:
+            begun[:] = [group.begin_sum(arrays, arrays, how)]  # one that a Ctrl-C left behind is forgotten
+
+        return task
 
     return bind
+
+
+def await_sums(on: Buffers, results: Sequence[Value], xs: list[Value], *, begun: list[Any]) -> Bind:
+    """Wait for them."""
+    return lambda: lambda feed: begun.pop()()

@@ -1,0 +1,93 @@
+"""What the site says of several processes, made from ``benchmarks/results/ranks.json`` whenever it is built:
+
+    python benchmarks/ranks_page.py docs/made/ranks
+
+writes ``speed.md`` (a table of sides and their goals), ``timeline.md`` (what a picture shows, in numbers) and
+``timeline.png``. The figures are what `ranks.py` recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "backends")]
+
+from minialex.figures import pictures, timeline  # noqa: E402
+from minialex.storage.atomic import write_text  # noqa: E402
+from minialex.studies.words import markdown  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "ranks.json"
+NOTHING = "Nothing is recorded yet: run `python benchmarks/ranks.py`.\n"
+NAMES = {
+    "one": "one process, two threads",
+    "one under mpiexec": "the same, started by `mpiexec -n 1`",
+    "two": "two processes, a thread each",
+    "two, engine": "the same with `--sum engine`",
+    "two, nothing hidden": "two processes that compute nothing while they sum",
+}
+GOALS = {"one under mpiexec": 0.99, "two": 0.95}
+
+
+def speed(found: Mapping[str, Any]) -> str:
+    """The table of sides: a step's time, and how many images a second beside one process."""
+    rows = []
+    for side, name in NAMES.items():
+        if side not in found["sides"]:
+            continue
+        one, ratio = found["sides"][side], found["speed"][side]
+        times = f"{1000 * one['median']:,.0f} ({1000 * one['least']:,.0f} to {1000 * one['most']:,.0f})"
+        goal = GOALS.get(side)
+        met = "" if goal is None else f" (goal {goal:g}: {'met' if ratio >= goal else 'not met'})"
+        rows.append([name, times, "" if side == "one" else f"{ratio:.2f}{met}"])
+    head = ["", f"training step, batch {found['batch']}, ms", "images a second, beside one process"]
+    return f"{markdown(head, rows)}\n{provenance(found)}\n"
+
+
+def provenance(found: Mapping[str, Any]) -> str:
+    """Where, with what and when it was measured."""
+    rounds = max(len(seconds) for seconds in found["seconds"].values())
+    versions = ", ".join(
+        f"{name} {found['versions'][name]}" for name in ("numpy", "numba") if name in found["versions"]
+    )
+    return (
+        f"(The full network, Numba; medians of {rounds} rounds in which all sides took turns, smallest and largest in "
+        f"brackets; {found['machine']['processor']}, {found['machine']['cores']} cores; {versions}, {found['mpi']}; "
+        f"{found['date']}; `{found['command']}`.)"
+    )
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """What the timeline comes to."""
+    line = found["timeline"]
+    shares = [rank["hidden"] for rank in line["hidden"]]
+    summing = statistics.mean(rank["summing"] for rank in line["hidden"])
+    waited = statistics.mean(rank["waited"] for rank in line["hidden"])
+    return (
+        f"Sums took {1000 * summing:,.0f} ms of each process's step of {line['batch']} images. For "
+        f"{1000 * waited:,.0f} ms of that it had nothing left to compute: "
+        f"{statistics.mean(shares):.0%} of the sums' time was hidden.\n"
+    )
+
+
+def main(folder: Path) -> None:
+    """Write all that there is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not RESULTS.is_file():
+        for name in ("speed", "timeline"):
+            write_text(folder / f"{name}.md", NOTHING)
+        return
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    write_text(folder / "speed.md", speed(found))
+    pictures.save(timeline.picture(found["timeline"]["ranks"]), folder / "timeline.png")
+    alt = timeline.words(found["timeline"]["ranks"])
+    write_text(folder / "timeline.md", f"![{alt}](../made/ranks/timeline.png){{ loading=lazy }}\n\n{told(found)}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
