@@ -88,7 +88,9 @@ def draw_map() -> bytes:
     images = photographs.validation.read(np.arange(MAPPED))
     layer = feature_layer(session.network)
     features = np.concatenate([session.activations(part, [layer])[layer] for part in np.split(images, 10)])
-    figure = look.flat_map(images, flat_map(features), photographs.validation.labels, photographs.class_names, layer)
+    figure = look.flat_map(
+        list(images), flat_map(features), photographs.validation.labels, photographs.class_names, layer
+    )
     figure.axes[0].set_title("", loc="left")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, transparent=True)

@@ -51,4 +51,4 @@ def map_(
         f"{shown.source}, by the {size:,} numbers of {name}: of the five nearest, {at:.0%} are of an image's own class "
         f"on the map, and {of:.0%} in all {size:,} numbers"
     )
-    save(screen, figures.flat_map(shown.pixels, places, shown.labels, subject.class_names, name), picture)
+    save(screen, figures.flat_map(list(shown.pixels), places, shown.labels, subject.class_names, name), picture)
