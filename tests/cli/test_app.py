@@ -35,7 +35,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_every_command_takes_debug_and_says_what_it_does() -> None:
-    assert len(commands()) == 28
+    assert len(commands()) == 29
     for name, command in commands().items():
         assert any("--debug" in parameter.opts for parameter in command.params), name  # type: ignore[attr-defined]
         assert command.help, name  # type: ignore[attr-defined]

@@ -149,9 +149,9 @@ def test_hostile_names_are_shown_and_not_obeyed(
     for part in ("train", "val"):
         for number, kind in enumerate((name, "other")):
             (tmp_path / name / part / kind).mkdir(parents=True)
-            for image in range(4):
+            for image in range(5):  # ten to validate on: a map takes no fewer
                 file = tmp_path / name / part / kind / f"{name}{image}.png"
-                Image.new("RGB", (40, 40), (60 * image, 90 * number, 9)).save(file)
+                Image.new("RGB", (40, 40), (50 * image, 90 * number, 9)).save(file)
     bad = tmp_path / name / "train" / "other" / f"{name}bad.png"
     (tmp_path / "student.py").write_text(f"def relu(x):\n    raise ValueError({name!r})\n")
     on = "--backend numpy"
