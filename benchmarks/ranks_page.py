@@ -3,7 +3,7 @@
     python benchmarks/ranks_page.py docs/made/ranks
 
 writes ``speed.md`` (a table of sides and their goals), ``timeline.md`` (what a picture shows, in numbers) and
-``timeline.png``. The figures are what `ranks.py` recorded.
+``timeline.png``, from what `ranks.py` recorded; and ``kills.md``, what `tests/ranks/kills.py` did.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from minialex.storage.atomic import write_text  # noqa: E402
 from minialex.studies.words import markdown  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "ranks.json"
+KILLS = RESULTS.with_name("kills.json")
 NOTHING = "Nothing is recorded yet: run `python benchmarks/ranks.py`.\n"
 NAMES = {
     "one": "one process, two threads",
@@ -75,9 +76,27 @@ def told(found: Mapping[str, Any]) -> str:
     )
 
 
+def kills(found: Mapping[str, Any]) -> str:
+    """What killing processes came to, in a paragraph."""
+    by = [trial["killed"] for trial in found["trials"]]
+    left, damaged = found["processes_left"], found["damaged_checkpoints"]
+    same = "all have" if found["all_runs_have_this_sha256"] else "**not all have**"
+    versions = found["versions"]
+    mpi = versions["mpi"].replace("Version:", "").split()
+    return (
+        f"Of {found['kills']} kills ({by.count('rank')} of one rank, {by.count('launcher')} of the launcher, "
+        f"{by.count('process')} of a process alone) {left or 'none'} left a process, and {damaged or 'none'} a damaged "
+        f"checkpoint. {found['runs_completed']} runs came to their end: {same} the weights and momentum, bit for bit, "
+        f"of one that was never killed. ({found['minutes']:.0f} minutes; {found['machine']}; minialex "
+        f"{versions['minialex']}, mpi4py {versions['mpi4py']}, {' '.join(mpi)}; {found['date']}; "
+        f"`{found['command']}`.)\n"
+    )
+
+
 def main(folder: Path) -> None:
     """Write all that there is."""
     folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "kills.md", kills(json.loads(KILLS.read_text(encoding="utf-8"))))
     if not RESULTS.is_file():
         for name in ("speed", "timeline"):
             write_text(folder / f"{name}.md", NOTHING)

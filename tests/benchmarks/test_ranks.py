@@ -83,4 +83,7 @@ def test_the_page_is_what_is_recorded(tmp_path: Path, monkeypatch: pytest.Monkey
     told = (tmp_path / "made" / "timeline.md").read_text()
     assert "Sums took 400 ms" in told
     assert "75% of the sums' time was hidden" in told
+    killed = json.loads(page.KILLS.read_text())
+    assert len([trial for trial in killed["trials"] if trial["killed"]]) == killed["kills"]
+    assert f"Of {killed['kills']} kills (" in (tmp_path / "made" / "kills.md").read_text()
     assert (tmp_path / "made" / "timeline.png").read_bytes()[1:4] == b"PNG"
