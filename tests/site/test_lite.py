@@ -34,7 +34,7 @@ def test_the_page_has_every_notebook_and_its_title() -> None:
         r"^\| \[(.+?)\]\(../made/notebooks/(\w+)\.md\) \| <span data-lite=\"(\w+)\"></span> \|$", PAGE, re.M
     )
     assert [name for _, name, _ in rows] == [name for *_, name in rows] == lite.names()
-    assert len(rows) + len(lite.LEFT_OUT) == len(notebooks.paths()) == 17
+    assert len(rows) + len(lite.LEFT_OUT) == len(notebooks.paths()) == 21
     for title, name, _ in rows:
         assert any(
             f"# {title}" == cell["source"].splitlines()[0] for cell in cells(PATHS[0].with_stem(name), "markdown")
