@@ -142,7 +142,7 @@ def test_all_broken_files_are_named_before_anything_begins(photos, workers, monk
     assert names(found.validation) == names(data.validation) - gone
     assert {item.name for item in found.left_out} == gone
     assert any(note.startswith("left out 4 of 40 images that cannot be used: ") for note in found.notes)
-    assert b"b/01.png\tnot an image in a format" in found.left_out_table()
+    assert b"b/01.png\tnot an image in a supported format" in found.left_out_table()
     assert np.array_equal(found.statistics.mean, statistics_of(found.train).mean)
     assert np.array_equal(found.statistics.covariance, statistics_of(found.train).covariance)
 

@@ -423,7 +423,7 @@ def test_a_store_of_the_first_format_is_known_by_its_name(small):
     body["format"] = "minialex store 3"
     (place / "store.json").write_text(json.dumps({**body, "sha256": store._own_sum(body)}))
     with pytest.raises(
-        DataError, match="'minialex store 3' is not supported, only 'minialex store 2':  update minialex"
+        DataError, match="'minialex store 3' is not supported, only 'minialex store 2': update minialex"
     ):
         load(str(place))
 

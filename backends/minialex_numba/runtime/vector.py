@@ -428,7 +428,7 @@ def _powers(builder: Any, x: Any) -> tuple[Any, Any]:
     if x.type.element == ir.DoubleType():
         half = _call(builder, "llvm.sqrt", x.type, x.type, [x])
         power = builder.fdiv(number(1.0), builder.fmul(half, _call(builder, "llvm.sqrt", x.type, x.type, [half])))
-        return power, builder.fmul(power, builder.fmul(power, half))
+        return power, builder.fdiv(number(1.0), x)
     whole = ir.VectorType(I32, x.type.count)
     quarter = builder.lshr(builder.bitcast(x, whole), ir.Constant(whole, [2] * whole.count))
     y = builder.bitcast(builder.sub(ir.Constant(whole, [GUESS] * whole.count), quarter), x.type)
