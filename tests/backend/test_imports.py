@@ -35,7 +35,7 @@ def test_a_file_called_as_a_module_that_is_there_takes_not_its_place(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("gone.py:net", "no network from 'gone.py': there is no such file"),
+        ("gone.py:net", "no network from 'gone.py': no such file"),
         ("mine", "no network 'mine': expected FILE.py:NAME or MODULE:NAME"),
         ("broken_here.py:net", "no network from 'broken_here.py', which cannot be imported: ZeroDivisionError"),
         ("whole_here.py:nte", "no network 'whole_here.py:nte': whole_here.py has no 'nte'. Did you mean 'net'?"),

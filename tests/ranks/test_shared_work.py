@@ -127,7 +127,7 @@ def test_a_store_that_was_ended_goes_on_with_another_number(many: Path, tmp_path
     if number == signal.SIGKILL:
         assert re.fullmatch(r"error: rank \d \(pid \d+ on \S+\) was killed by SIGKILL\n", err), err
     else:
-        assert (out.strip(), err) == ("stopped by SIGTERM; run the same command again to go on.", "")
+        assert (out.strip(), err) == ("stopped by SIGTERM; run the same command again to continue.", "")
     assert not (tmp_path / "store" / "store.json").exists()
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*.images")}
     assert made, "something was done"
@@ -203,7 +203,7 @@ def test_features_that_were_stopped_go_on_with_another_number(network: Path) -> 
         },
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (75, "")
-    assert done.stdout.strip() == "stopped by SIGTERM after 80 of 230 images; the same command goes on"
+    assert done.stdout.strip() == "stopped by SIGTERM after 80 of 230 images; run the same command to continue"
     assert not (network / "stopped" / "features.npy").exists()
     run(network, *words)
     assert sums(network / "stopped") == sums(network / "alone")

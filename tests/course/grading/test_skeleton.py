@@ -56,7 +56,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert sorted(path.name for path in (tmp_path / "week-3").iterdir()) == ["relu.py", "tanh.py"]
     assert "minialex grade week-3" in capsys.readouterr().out
     assert minialex(["grade", "--new", "week-3"]) == 2
-    assert "'week-3' is there already" in capsys.readouterr().err
+    assert "'week-3' already exists" in capsys.readouterr().err
     assert minialex(["grade", "--new", "other", "--only", "reluu"]) == 2
     assert "no operation 'reluu' to write. Did you mean 'relu'?" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
