@@ -120,7 +120,7 @@ def test_what_a_run_records_and_saves(saved: list[tuple[int, bool]]) -> None:
     records: list[dict[str, Any]] = []
     session: Any = SimpleNamespace(
         recipe=RECIPE, plan=SimpleNamespace(placement=("cpu:0",)), backend=SimpleNamespace(name="none"),
-        weights=dict, momentum=dict,
+        weights=dict, momentum=dict, collect=lambda: None,
     )  # fmt: skip
     run: Any = SimpleNamespace(
         paths=SimpleNamespace(checkpoints=Path("checkpoints"), folder=Path()), sync=lambda: None, log=lambda text: None,
@@ -148,7 +148,7 @@ def test_a_record_is_of_ten_steps(saved: list[tuple[int, bool]], monkeypatch: py
     records: list[dict[str, Any]] = []
     session: Any = SimpleNamespace(
         recipe=Uploads.recipe, plan=SimpleNamespace(placement=()), backend=SimpleNamespace(name="none"), weights=dict,
-        momentum=dict,
+        momentum=dict, collect=lambda: None,
     )  # fmt: skip
     run: Any = SimpleNamespace(
         paths=SimpleNamespace(checkpoints=Path(), folder=Path()), sync=lambda: None, log=lambda text: None,
