@@ -48,7 +48,8 @@ class MpiGroup(FixedOrder):
     def __init__(self, comm: Any, watch: Watch) -> None:
         from mpi4py import MPI
 
-        self._mpi, self._wait, self.watch = MPI, watch.wait, watch
+        self._mpi, self.watch = MPI, watch
+        self._begun: dict[int, Sequence[Any]] = {}
         self._comm, self._sums, self._last = comm.Dup(), comm.Dup(), comm.Dup()
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
@@ -63,13 +64,19 @@ class MpiGroup(FixedOrder):
         hosts = len({place.host for place in self.places})
         return f"{self.size} ranks on {hosts} host{'s' if hosts > 1 else ''} ({self.engine})"
 
+    def _wait(self, *requests: Any) -> None:
+        """Wait for all of them. If that is interrupted, they and their arrays stay: others may still read these."""
+        self._begun[id(requests)] = requests
+        for request in requests:
+            self.watch.wait(request)
+        del self._begun[id(requests)]
+
     def all_to_all(self, send: Floats, receive: Floats) -> None:
         """See `FixedOrder`."""
         others = [(self.rank + step) % self.size for step in range(1, self.size)]
         requests = [self._sums.Irecv(receive[rank], rank) for rank in others]
         requests += [self._sums.Isend(send[rank], rank) for rank in others]
-        for request in requests:
-            self._wait(request)
+        self._wait(*requests)
 
     def all_gather(self, part: Floats, whole: Floats) -> None:
         """See `FixedOrder`."""
@@ -84,8 +91,7 @@ class MpiGroup(FixedOrder):
             self._sums.Iallreduce(self._mpi.IN_PLACE if target is source else source, target)
             for source, target in zip(arrays, out, strict=True)
         ]
-        for request in requests:
-            self._wait(request)
+        self._wait(*requests)
 
     def exchange(self, item: Any) -> list[Any]:
         """See `Group`; the items' lengths and their beginnings go together."""

@@ -157,7 +157,7 @@ def test_a_rank_that_is_interrupted_alone_ends_the_others(train: Callable[..., T
         os.kill(ranks[0], signal.SIGINT)
     os.kill(ranks[1], signal.SIGCONT)
     code, _, err = one.end()
-    assert code == 130
+    assert code == 130, err
     assert re.match(r"error: rank 0 \(pid \d+ on \S+\): interrupted\n", err), err
 
 
