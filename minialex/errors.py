@@ -7,6 +7,7 @@ without a traceback (unless ``--debug``); a library user catches `MinialexError`
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -69,6 +70,8 @@ class RankLost(ResourceError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the known word nearest to `word`, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    """Return ``" Did you mean 'x'?"`` for the known word that has these initials or is nearest, or an empty string."""
+    words = list(known)
+    initials = [name for name in words if "".join(part[:1] for part in re.split("[-_]", name)) == word]
+    close = initials or difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""

@@ -5,6 +5,7 @@ With ``--build FOLDER`` the whole site goes into that folder (what ``minialex do
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from minialex.site import build
 
 def main() -> int:
     """Write the pages; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m minialex.site", description="Write the site's generated parts.")
+    parser.add_argument("--build", type=Path, metavar="FOLDER", help="write the whole site into this folder instead")
+    folder = parser.parse_args().build
     try:
-        if sys.argv[1:2] == ["--build"]:
-            build.build(Path(sys.argv[2]))
+        if folder is not None:
+            build.build(folder)
         else:
             for line in build.make():
                 print(line)

@@ -182,6 +182,7 @@ def test_evaluate_and_predict(whole: Path, tmp_path: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["train", "--learnin-rate", "1"], 2, "Did you mean 'learning-rate'?"),
+        (["train", "--lr", "1"], 2, "Did you mean 'learning-rate'?"),
         (["train", "--batch-size", "0"], 2, "recipe field 'batch_size': expected at least 1, got 0"),
         (["train", "--batch-size", "9000"], 2, "a batch of 9000 images is larger than the training set"),
         (["train", "--recipe", "shaeps"], 2, "Did you mean 'shapes'?"),
