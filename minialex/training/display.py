@@ -55,7 +55,7 @@ class TrainingDisplay(Listener):
             f"{self.classes:,} classes"
         )
         if step:
-            over = f": all of {plural(self.epochs, 'epoch')} are done" if step >= self.epochs * steps_per_epoch else ""
+            over = f", where training is over: epochs is {self.epochs}" if step >= self.epochs * steps_per_epoch else ""
             self.say(f"resumed from step {step:,}{over}")
         self.tell("the first step, for which kernels may be compiled", 0, None)
 
