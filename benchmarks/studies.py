@@ -3,12 +3,14 @@
 Text around the tables is written by hand; what stands between the marks is made here and compared with the records by
 a test. To make the records themselves: ``minialex ablate --all --data cifar10.tar.gz --record``; for docs/fooled.md
 ``minialex ablate benchmarks/edge/before.toml benchmarks/edge/after.toml --data cifar10.tar.gz``, whose two JSON files
-go into benchmarks/results as edge-before.json and edge-after.json.
+go into benchmarks/results as edge-before.json and edge-after.json; for the table of other seeds
+``python benchmarks/studies_again.py cifar10.tar.gz``.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from minialex import studies as ablations
@@ -17,7 +19,9 @@ from minialex.studies import outcome, words
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "ablations.md"
 FOOLED = ROOT / "docs" / "fooled.md"
-BEGIN, END = "<!-- studies: begin -->\n", "<!-- studies: end -->\n"
+OTHER_SEEDS = ROOT / "benchmarks" / "results" / "studies-again.json"
+AGAIN = {"relu": ("relu-2012", "tanh-2012"), "bias": ("0", "1"), "dropout": ("half", "none")}
+"""Which arms of which studies were trained again with other seeds."""
 
 
 def section(name: str) -> str:
@@ -43,9 +47,49 @@ def section(name: str) -> str:
 
 
 def page(before: str) -> str:
-    """The page with every study in its place."""
-    head, _, rest = before.partition(BEGIN)
-    return head + BEGIN + "\n".join(section(name) for name in ablations.names()) + END + rest.partition(END)[2]
+    """The page with every study in its place, and the table of other seeds."""
+    before = between(before, "studies", "\n".join(section(name) for name in ablations.names()))
+    return between(before, "again", other_seeds())
+
+
+def between(before: str, name: str, text: str) -> str:
+    """A page with a text between two of its marks."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+    head, _, rest = before.partition(begin)
+    return head + begin + text + end + rest.partition(end)[2]
+
+
+def again(name: str) -> ablations.Study:
+    """Two arms of a study, with seeds that are neither the recorded ones nor those of the search."""
+    study = ablations.study(name)
+    arms = tuple(study.arm(arm) for arm in AGAIN[name])
+    return replace(study, seeds=(201, 202, 203, 204, 205), arms=arms, full_scale=(), published=())
+
+
+def other_seeds() -> str:
+    """Two arms of some studies as they are recorded, beside themselves with other seeds (studies_again.py)."""
+    rows, where, minutes = [], "", 0.0
+    for name, value in json.loads(OTHER_SEEDS.read_text(encoding="utf-8")).items():
+        second, first = outcome.from_json(value, again(name)), ablations.recorded(name)
+        assert first is not None, f"{name} is not recorded"
+        digits = words.DIGITS[second.study.measure]
+        lines = [(second.study.arm(arm.name).words, arm.name, "means") for arm in second.arms]
+        for label, arm, kind in [*lines, ("their difference", second.arms[1].name, "differences")]:
+            old, new = getattr(first, kind)[arm], getattr(second, kind)[arm]
+            meet = old.low <= new.high and new.low <= old.high
+            both = [part for each in (old, new) for part in (mean(each.mean, digits), words.interval(each, digits))]
+            study = second.study.title if arm == second.arms[0].name else ""
+            rows.append([study, label, *both, "yes" if meet else "**no**"])
+        minutes += second.facts["seconds"] / 60
+        where = words.provenance(second).partition(" minutes of training ")[2]
+    head = ["study", "arm", "recorded", "95% interval", "other seeds", "95% interval", "the intervals meet"]
+    command = "python benchmarks/studies_again.py cifar-10-python.tar.gz"
+    return f"{words.markdown(head, rows)}\n(`{command}`; {minutes:.0f} minutes of training {where})\n"
+
+
+def mean(value: float, digits: int) -> str:
+    """A mean, with a minus sign and not a hyphen."""
+    return f"{value:.{digits}f}".replace("-", "−")
 
 
 def edge(name: str) -> outcome.Outcome:
@@ -70,9 +114,7 @@ def differences(found: outcome.Outcome) -> str:
 def fooled(before: str) -> str:
     """The page with its two tables in their places."""
     for name in ("before", "after"):
-        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
-        head, _, rest = before.partition(begin)
-        before = f"{head}{begin}{differences(edge(name))}{end}{rest.partition(end)[2]}"
+        before = between(before, name, differences(edge(name)))
     return before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -20,6 +21,18 @@ TEXT = studies.PAGE.read_text(encoding="utf-8")
 
 def test_the_page_is_what_the_records_say() -> None:
     assert studies.page(TEXT) == TEXT, "run `python benchmarks/studies.py`"
+
+
+def test_intervals_of_other_seeds_meet() -> None:
+    """What the page says of the arms that were trained again, and what it says of the initial biases."""
+    table = TEXT.partition("<!-- again: begin -->\n")[2].partition("<!-- again: end -->")[0]
+    rows = [line for line in table.splitlines() if line.startswith("|")][2:]
+    assert len(rows) == 3 * len(studies.AGAIN)
+    assert all(row.endswith("| yes |") for row in rows)
+    again = studies.outcome.from_json(json.loads(studies.OTHER_SEEDS.read_text())["bias"], studies.again("bias"))
+    first = ablations.recorded("bias")
+    assert first is not None
+    assert first.differences["1"].high > 0 > again.differences["1"].high
 
 
 def test_studies_on_the_page_exist() -> None:
