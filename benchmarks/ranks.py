@@ -5,10 +5,11 @@
 
 Needs the extra ``mpi``. Every side is a program of its own (this file with ``--serve``), under ``mpiexec`` where it has
 several processes, and does one step of the full network, with Numba, when it is asked: all sides in turn, round after
-round, so that they see the same machine. Processes that are not asked sleep.
+round, so that they see the same machine. Processes that are not asked sleep. What processors did for all of a side's
+processes is counted, too: other programs delay that less than what a clock shows.
 
 The timeline is of one step of two processes: when each layer was computed, when each bucket of gradients was summed,
-and when a process had nothing left to do but wait for a sum. ``docs/many-machines.md`` shows it.
+and when a process had nothing left to do but wait for a sum. ``docs/how-to/many-machines.md`` shows it.
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ NAP = 0.01
 """Seconds for which a process that is not asked sleeps between two looks."""
 
 ONE, ONE_MPI, TWO, ENGINE, NOT_HIDDEN = "one", "one under mpiexec", "two", "two, engine", "two, nothing hidden"
+DIVIDED = "two, full layers divided"
 SIDES = {  # processes under mpiexec (0: without), threads of each, who adds up
     ONE: (0, 2, "fixed"), ONE_MPI: (1, 2, "fixed"), TWO: (2, 1, "fixed"), ENGINE: (2, 1, "engine"),
-    NOT_HIDDEN: (2, 1, "at once"),
+    NOT_HIDDEN: (2, 1, "at once"), DIVIDED: (2, 1, "divided"),
 }  # fmt: skip
 
 
@@ -79,10 +81,11 @@ class Rank:
                 told.begin_sum = self._at_once
 
     def _timed(self, arrays: Sequence[Any], out: Sequence[Any], how: Any = "fixed") -> None:
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.thread_time()
         self._sum(arrays, out, how)
+        spent = time.thread_time() - spent
         nbytes = sum(array.nbytes for array in arrays)
-        self.sums.append({"begin": began, "end": time.perf_counter(), "bytes": nbytes})
+        self.sums.append({"begin": began, "end": time.perf_counter(), "bytes": nbytes, "processor": spent})
 
     def _at_once(self, arrays: Sequence[Any], out: Sequence[Any], how: Any = "fixed") -> Callable[[], None]:
         self._timed(arrays, out, how)
@@ -93,6 +96,8 @@ class Rank:
         """The full network with some weights: those of training's start take long to draw."""
         several = {"shards": self.group.size} if self.group.size > 1 else {}
         how = "engine" if self.how == "engine" else "fixed"
+        if self.how == "divided":
+            several = {**several, "full_layers": "divided"}
         recipe = load_recipe("alexnet-2012").replace(classes=1000, sum=how, **several)
         parameters = variants.build(recipe).parameters(1)
         random = np.random.default_rng(0)
@@ -114,13 +119,14 @@ class Rank:
         self.done += 1
         return images[own], labels[own], self.done, now
 
-    def step(self, batch: int) -> list[float]:
-        """Seconds of one step, as each process sees it."""
+    def step(self, batch: int) -> list[list[float]]:
+        """Of each process the seconds that one step took it, and those in which a processor worked for it."""
         given = self._given(batch)
         self.group.exchange(None)
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         self.session.train(*given)
-        return [float(taken) for taken in self.group.exchange(time.perf_counter() - began)]
+        own = [time.perf_counter() - began, time.process_time() - spent]
+        return [[float(number) for number in told] for told in self.group.exchange(own)]
 
     def timeline(self, batch: int) -> list[dict[str, Any]]:
         """One step of every process: what it did from when to when (seconds), and its sums."""
@@ -251,6 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     mpiexec, _ = launch.find_mpiexec()
     taken: dict[str, list[float]] = {side: [] for side in given.sides.split(";")}
+    spent: dict[str, list[float]] = {side: [] for side in taken}
     servers = {side: Server(side, mpiexec) for side in taken}
     lines: list[Any] = []
     try:
@@ -270,8 +277,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     break
                 for side, server in servers.items():
                     server.send("step", given.batch_size)
-                    taken[side].append(max(server.reply()))
-                    print(f"{side}: {1000 * taken[side][-1]:,.0f} ms", flush=True)
+                    seconds, processors = zip(*server.reply(), strict=True)
+                    taken[side].append(max(seconds))
+                    spent[side].append(sum(processors))
+                    print(f"{side}: {1000 * max(seconds):,.0f} ms, {1000 * sum(processors):,.0f} of work", flush=True)
             for _ in range(3 if TWO in servers else 0):
                 servers[TWO].send("timeline", given.timeline_batch)
                 lines.append(servers[TWO].reply())
@@ -285,6 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "batch": given.batch_size,
         "seconds": taken,
         "sides": {side: summary(seconds) for side, seconds in taken.items()},
+        "processor": {side: summary(seconds) for side, seconds in spent.items()},
     }
     if ONE in taken:
         found["speed"] = {side: paired(seconds, taken[ONE]) for side, seconds in taken.items()}

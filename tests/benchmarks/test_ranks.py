@@ -72,17 +72,19 @@ def test_the_page_is_what_is_recorded(tmp_path: Path, monkeypatch: pytest.Monkey
         "seconds": {"one": [1.0], "two": [1.1]},
         "sides": {side: {"median": t, "least": t, "most": t} for side, t in (("one", 1.0), ("two", 1.1))},
         "speed": {"one": 1.0, "two": 0.91},
+        "processor": {side: {"median": t, "least": t, "most": t} for side, t in (("one", 1.9), ("two", 2.1))},
         "timeline": {"batch": 32, "ranks": [STEP], "hidden": loaded("ranks").hidden([STEP])},
     }  # fmt: skip
     (tmp_path / "some.json").write_text(json.dumps(record))
     monkeypatch.setattr(page, "RESULTS", tmp_path / "some.json")
     page.main(tmp_path / "made")
     speed = (tmp_path / "made" / "speed.md").read_text()
-    assert "| two processes, a thread each | 1,100 (1,100 to 1,100) | 0.91 (goal 0.95: not met) |" in speed
+    assert "| two processes, a thread each | 1,100 (1,100 to 1,100) | 0.91 (goal 0.95: not met) | 2,100 |" in speed
     assert "2026-11-28" in speed
     told = (tmp_path / "made" / "timeline.md").read_text()
     assert "Sums took 400 ms" in told
     assert "75% of the sums' time was hidden" in told
+    assert "updated all weights, in 200 ms" in told
     killed = json.loads(page.KILLS.read_text())
     assert len([trial for trial in killed["trials"] if trial["killed"]]) == killed["kills"]
     assert f"Of {killed['kills']} kills (" in (tmp_path / "made" / "kills.md").read_text()

@@ -61,6 +61,19 @@ def test_a_process_of_its_own_is_alone() -> None:
     assert [launcher(environment) for environment in alone] == [None] * len(alone)
 
 
+@pytest.mark.parametrize("variables", [{}, {"PMI_RANK": "0", "PMI_SIZE": "1"}], ids=["alone", "mpiexec -n 1"])
+def test_one_process_under_mpiexec_is_one_without_it(variables: dict[str, str]) -> None:
+    """The same group, so the same step, record and loop; and nothing of MPI is there that could send or wait."""
+    code = (
+        "import sys, threading; from minialex.ranks import joining; from minialex.ranks.group import ALONE; "
+        "assert joining.join() is ALONE; assert threading.active_count() == 1; "
+        "assert not [name for name in sys.modules if name.split('.')[0] == 'mpi4py' or name == 'minialex.ranks.mpi']"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT), **variables}, timeout=60
+    )
+
+
 @pytest.mark.parametrize(
     ("by", "said"),
     [

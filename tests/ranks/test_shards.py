@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minialex.backend.operations import OVER_RANKS
 from minialex.backend.recorder import interpret
 from minialex.data.statistics import Statistics
 from minialex.engine import memory, opening
@@ -155,6 +156,27 @@ def test_one_shard_is_the_step_that_was_there_before() -> None:
         assert not [call for call in program.calls if call.phase == "reduce"]
     assert "shards" not in SMALL.to_toml()
     assert parse(SMALL.replace(shards=4).to_toml(), "a run's").shards == 4
+
+
+@pytest.mark.parametrize("shards", [0, 4])
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "walked"])
+def test_a_step_of_one_process_asks_its_group_for_nothing(shards: int, compiled: bool) -> None:
+    """No operation of it is one over ranks, and none sends, copies or waits behind the program's back."""
+
+    class Mute:
+        rank, size, engine, places = 0, 1, "mute", ()
+
+    recipe = SMALL.replace(shards=shards)
+    session = opened(recipe, NumbaBackend(threads=1) if compiled else NumpyBackend(), Mute())
+    step = session.step("train", recipe.batch_size)
+    assert isinstance(step, Step) == compiled
+    alone = opened(recipe, NumpyBackend()).plan
+    mute, without = (record(plan, "train", recipe.batch_size, ("cpu:0",)) for plan in (session.plan, alone))
+    assert {call.operation for call in mute.calls}.isdisjoint(OVER_RANKS)
+    assert [(call.operation, call.layer, call.column, call.phase) for call in mute.calls] == [
+        (call.operation, call.layer, call.column, call.phase) for call in without.calls
+    ]
+    train(session)
 
 
 def test_a_batch_that_cannot_be_divided_is_refused() -> None:
