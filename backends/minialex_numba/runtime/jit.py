@@ -94,7 +94,8 @@ def part(function: Callable[..., Any] | None = None, /, *, literals: bool = True
     """
     if function is None:
         return lambda function: part(function, literals=literals, inline=inline)
-    compiled = njit(no_cpython_wrapper=True, pipeline_class=PartCompiler, inline=inline, **LEAN)(function)
+    options: dict[str, Any] = {**LEAN, "no_cpython_wrapper": True, "pipeline_class": PartCompiler, "inline": inline}
+    compiled = njit(**options)(function)
     if not literals:
         _take_literals_as_numbers(compiled)
     return compiled

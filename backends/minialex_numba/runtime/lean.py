@@ -50,14 +50,14 @@ class PartLibrary(KernelLibrary):
 
 def _compiler(library: type[JITCodeLibrary]) -> type[CompilerBase]:
     @register_pass(mutates_CFG=True, analysis_only=False)
-    class Lowering(typed_passes.NativeLowering):  # type: ignore[misc]
+    class Lowering(typed_passes.NativeLowering):
         def run_pass(self, state: Any) -> bool:
             if state.library is None:
                 state.library = library(state.targetctx.codegen(), state.func_id.func_qualname)
                 state.library.enable_object_caching()
             return bool(super().run_pass(state))
 
-    class Compiler(CompilerBase):  # type: ignore[misc]
+    class Compiler(CompilerBase):
         def define_pipelines(self) -> list[Any]:
             passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
             passes.passes = [
