@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minialex.backend.arrays import Padding
-from minialex_numba.runtime.jit import kernel
+from minialex_numba.runtime.jit import kernel, part
 from minialex_numba.runtime.layout import Floats, Rows
 from minialex_numba.runtime.threads import Threads
 from minialex_numba.runtime.tiles import (
@@ -75,7 +75,7 @@ def geometry(
     return Geometry(N, C, H, W, K, R, S, padding[0][0], padding[1][0], P, Q, stride)
 
 
-@kernel
+@part
 def clear(y, b, count):
     """y[b], … = 0."""
     zero = spread(y, 0)
@@ -83,14 +83,14 @@ def clear(y, b, count):
         store(y, b + j, zero, count - j)
 
 
-@kernel
+@part
 def copy_pixel(x, a, C, y, b, wide):
     """C numbers, and zeros up to `wide`."""
     for c in range(0, wide, vector_lanes(x)):
         store(y, b + c, load(x, a + c, C - c), wide - c)
 
 
-@kernel(literals=False)
+@part(literals=False)
 def gather(x, size, top, left, dilation, first, last, across, y, y0, wide):
     """Rows first … last − 1, `across` pixels each, of an image with zeros around it (and, dilated, between its pixels),
     `wide` ≥ C numbers a pixel; `size` is the image's (C, H, W)."""

@@ -27,7 +27,7 @@ from numba import types
 
 from minialex_numba.conv.direct import Geometry, gather, pack
 from minialex_numba.conv.winograd_matrices import INPUT, KERNEL, OUTPUT, Matrix, matrices
-from minialex_numba.runtime.jit import kernel
+from minialex_numba.runtime.jit import kernel, part
 from minialex_numba.runtime.layout import Floats, Rows
 from minialex_numba.runtime.threads import Threads
 from minialex_numba.runtime.tiles import (
@@ -133,7 +133,7 @@ def _transform(matrix: Matrix, out: Pointer, out0: Any, out_step: Any, x: Pointe
         out.store(total, builder.add(out0, builder.mul(out_step, ir.Constant(I64, i))))
 
 
-@kernel(inline="always")
+@part(inline="always")
 def transform_row(which, m, r, x, size, top, left, first, step, broad, across, out, t, distance, wide, scratch, image):
     """A row of `across` tiles, `step` apart and broad × broad, of an image from its row `first` on, `wide` channels each,
     to out[t + frequency · distance + tile · wide + channel]."""

@@ -13,7 +13,7 @@ from minialex.backend.program import Value
 from minialex.philox import MULTIPLIER_0, MULTIPLIER_1, ROUNDS, WEYL_0, WEYL_1, Stream
 from minialex_numba.ops.elementwise import GRAIN, node, span
 from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, current, in_order, row_width
-from minialex_numba.runtime.jit import kernel
+from minialex_numba.runtime.jit import kernel, part
 from minialex_numba.runtime.layout import Rows
 from minialex_numba.runtime.threads import Threads
 
@@ -23,7 +23,7 @@ _M0, _M1 = np.uint64(MULTIPLIER_0), np.uint64(MULTIPLIER_1)
 _W0, _W1 = np.uint64(WEYL_0), np.uint64(WEYL_1)
 
 
-@kernel
+@part
 def philox(c0, c1, c2, c3, k0, k1):
     """Four words of 32 bits from a counter and a key of such words, all held in 64 bits."""
     for _ in range(ROUNDS):

@@ -13,7 +13,7 @@ import numpy as np
 
 from minialex.backend.program import Value
 from minialex_numba.runtime.buffers import Bind, Buffers, row_count, row_width
-from minialex_numba.runtime.jit import kernel
+from minialex_numba.runtime.jit import kernel, part
 from minialex_numba.runtime.threads import Kernel
 
 GRAIN = 1 << 14
@@ -34,7 +34,7 @@ N, D = _lambert(13)  # all positive, so nothing cancels: within 5.1e-8 of tanh x
 LARGEST = 9.2  # from 9.02 on, the float32 nearest to tanh x is 1
 
 
-@kernel(inline="always")
+@part(inline="always")
 def span(begin, end, width):
     """The items from `begin` on that lie in one row: its number, the first number in it, and how many they are."""
     row, first = divmod(begin, width)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from minialex.backend.program import Value
 from minialex_numba.ops.sgd_update import Rates, update
 from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, in_order, listed
-from minialex_numba.runtime.jit import kernel
+from minialex_numba.runtime.jit import kernel, part
 from minialex_numba.runtime.layout import Floats, Rows, empty
 from minialex_numba.runtime.threads import Threads
 from minialex_numba.runtime.tiles import (
@@ -47,7 +47,7 @@ BLOCK = 256
 """Features of w that are worked on at a time when gradients are made (a multiple of the tiles' width)."""
 
 
-@kernel
+@part
 def dots(w, a, D, x, b):
     """Σ_d w[a + r·D + d] · x[b + d] for r = 0 … 3, in the lanes of two vectors each that are added up at the end.
 

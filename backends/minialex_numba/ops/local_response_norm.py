@@ -14,7 +14,7 @@ import numpy as np
 
 from minialex.backend.program import Value
 from minialex_numba.runtime.buffers import Bind, Buffers, Compact, row_count
-from minialex_numba.runtime.jit import kernel
+from minialex_numba.runtime.jit import kernel, part
 from minialex_numba.runtime.layout import empty
 from minialex_numba.runtime.tiles import lanes as lanes_of
 from minialex_numba.runtime.tiles import up
@@ -43,7 +43,7 @@ def scratch_size(C: int, size: int, dtype: Any) -> int:
     return 3 * up(BLOCK * (C + size // 2) + size + 2 * lanes_of(dtype), 16)
 
 
-@kernel
+@part
 def inverse_power(x, x0, y, y0, count, beta, invert):
     """y[i] = x[i]^(−β); with `invert` x becomes 1 / x, too."""
     one = x.dtype.type(1)
@@ -62,7 +62,7 @@ def inverse_power(x, x0, y, y0, count, beta, invert):
                 x[x0 + i] = one / x[x0 + i]
 
 
-@kernel
+@part
 def spread_squares(x, C, places, squares, s0, size, before):
     """Squares of x, after `before` zeros; size // 2 zeros follow each place's channels."""
     x, x0, ldx = x
@@ -77,7 +77,7 @@ def spread_squares(x, C, places, squares, s0, size, before):
             store(squares, b + c, value * value, pitch - c)
 
 
-@kernel(inline="always")
+@part(inline="always")
 def window_sum(x, a, size):
     """Σ_{j < size} x[a + j …], added from the first to the last, for the lanes of one vector."""
     if size == 5:
@@ -91,7 +91,7 @@ def window_sum(x, a, size):
     return total
 
 
-@kernel
+@part
 def scales(x, C, places, norm, scratch, squares, sums):
     """scratch[sums …] = k + α · Σ x² of `places` places, C + size // 2 numbers apart."""
     size, k, alpha, _ = norm
@@ -102,7 +102,7 @@ def scales(x, C, places, norm, scratch, squares, sums):
         store(scratch, sums + i, multiply_add(factor, window_sum(scratch, squares + i, size), constant), WHOLE)
 
 
-@kernel
+@part
 def normalise(x, C, places, norm, y, scale, scale0, keep, scratch, s0, room):
     """y = x · scale^(−β) for at most `BLOCK` places; with `keep` the scale is written too, C numbers a place."""
     third = room // 3
@@ -121,7 +121,7 @@ def normalise(x, C, places, norm, y, scale, scale0, keep, scratch, s0, room):
                 store(scale, scale0 + p * C + c, load(scratch, sums + d + c, WHOLE), C - c)
 
 
-@kernel
+@part
 def denormalise(dy, x, scale, scale0, given, C, places, norm, relu, dx, scratch, s0, room):
     """The gradient for at most `BLOCK` places. With `given` the scale is read, else it is computed anew; with `relu`
     the gradient is 0 where x is not positive."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from minialex.backend.program import Value
 from minialex_numba.runtime.buffers import Bind, Buffers, Compact, in_order
-from minialex_numba.runtime.jit import kernel
+from minialex_numba.runtime.jit import kernel, part
 from minialex_numba.runtime.layout import empty
 from minialex_numba.runtime.vector import (
     lanes,
@@ -53,7 +53,7 @@ def winner_dtype(size: int) -> Any:
     return next(kind for kind in (np.uint8, np.uint16, np.uint32) if size * size < np.iinfo(kind).max)
 
 
-@kernel
+@part
 def pool_row(x, ring, top, rows, windows, y, winner, w0):
     """One row of windows, whose rows are top … top + rows − 1 of x; row i of x is kept in place i modulo `ring`.
 
@@ -84,7 +84,7 @@ def pool_row(x, ring, top, rows, windows, y, winner, w0):
                 store_counts(winner, w0 + q * C + c, where_same(best, best, won, spread(x, nobody)), C - c)
 
 
-@kernel
+@part
 def gather_windows(dy, winner, w0, x, y, every, relu, i, first, last, windows, dx):
     """The gradient of the places first … last − 1 in row i of one image; see `backward_kernel`."""
     (dy, dy0, lddy), (x, x0, ldx), (y, y0, ldy), (dx, dx0, lddx) = dy, x, y, dx

@@ -16,7 +16,7 @@ from minialex.backend.program import Value
 from minialex_numba.ops.local_response_norm import Norm
 from minialex_numba.ops.max_pool2d import Windows, pool_row, windows_of, winner_dtype
 from minialex_numba.runtime.buffers import Bind, Buffers, Compact
-from minialex_numba.runtime.jit import kernel
+from minialex_numba.runtime.jit import kernel, part
 from minialex_numba.runtime.layout import empty
 from minialex_numba.runtime.tiles import lanes as lanes_of
 from minialex_numba.runtime.tiles import up
@@ -43,7 +43,7 @@ def fits(norm: Norm) -> bool:
     return bool(norm.size == 5 and norm.beta == 0.75 and norm.k >= 1e-30)
 
 
-@kernel
+@part
 def beside(x, C):
     """How many lanes a place of C channels takes, and how many places lie side by side in a vector."""
     room = lanes(x)
@@ -52,7 +52,7 @@ def beside(x, C):
     return room, lanes(x) // room
 
 
-@kernel
+@part
 def edges(x, room, places):
     """How far each lane is from the first one of its place, and from the last; where one place has the whole vector, and
     perhaps more, beyond any window."""
@@ -64,7 +64,7 @@ def edges(x, room, places):
     return first, spread(x, room - 1) - first
 
 
-@kernel
+@part
 def load_places(x, a, ldx, n, room, places):
     """Places side by side, `room` lanes each, the first n of them read."""
     v = load(x, a, n)
@@ -73,7 +73,7 @@ def load_places(x, a, ldx, n, room, places):
     return v
 
 
-@kernel
+@part
 def store_places(y, b, v, ldy, n, room, places):
     """The inverse."""
     store(y, b, v, n)
@@ -81,7 +81,7 @@ def store_places(y, b, v, ldy, n, room, places):
         store_lanes(y, b + g * (ldy - room), g * room, g * room + n, v)
 
 
-@kernel
+@part
 def window_sum(x, before, here, after, first, last):
     """The sum of five neighbours, added from the first to the last; `first` and `last` are those of `edges`."""
     zero, next_but_one, next_one = spread(x, 0), spread(x, 1.5), spread(x, 0.5)
@@ -94,7 +94,7 @@ def window_sum(x, before, here, after, first, last):
     )
 
 
-@kernel
+@part
 def normalise(x, C, places, norm, y):
     """y = x · scale^(−3/4) for a row of places."""
     (x, x0, ldx), (y, y0, ldy), (_, k, alpha, _) = x, y, norm
@@ -116,7 +116,7 @@ def normalise(x, C, places, norm, y):
             before, here, value = here, after, ahead
 
 
-@kernel
+@part
 def denormalise(dy, x, C, places, norm, relu, dx):
     """The gradient for a row of places; with `relu` it is 0 where x is not positive.
 
@@ -156,7 +156,7 @@ def denormalise(dy, x, C, places, norm, relu, dx):
             own_value, own_slope, value = value, slope, ahead
 
 
-@kernel
+@part
 def spread_slopes(dy, winner, w0, i, windows, out, o0, pitch):
     """The gradient of row i of an image, `pitch` numbers a place: every window adds its dy where its winner is."""
     (dy, dy0, lddy), (C, _, W, size, stride, P, Q, _) = dy, windows

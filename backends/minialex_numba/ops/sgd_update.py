@@ -10,7 +10,7 @@ import numpy as np
 
 from minialex.backend.program import Value
 from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, current
-from minialex_numba.runtime.jit import kernel
+from minialex_numba.runtime.jit import kernel, part
 from minialex_numba.runtime.vector import count_finite, lanes, load, multiply_add, spread, store, where_finite
 
 PIECE = 1 << 15
@@ -29,7 +29,7 @@ class Rates(NamedTuple):
         return tuple([dtype.type(current(rate, feed)) for rate in self])  # a list: no tuple is resized
 
 
-@kernel
+@part
 def update(w, v, i, dw, j, count, rates):
     """The new v and w of `count` elements from i; returns how many would not be finite and were skipped."""
     rate, momentum, decay = rates

@@ -21,6 +21,8 @@ from typing import Any, cast
 import numba
 from numba import njit, types
 
+from minialex_numba.runtime.lean import KernelCompiler, PartCompiler
+
 logger = logging.getLogger("minialex.numba")
 
 
@@ -55,27 +57,45 @@ def cache_folder() -> str | None:
     return None
 
 
-def kernel(function: Callable[..., Any] | None = None, /, *, literals: bool = True, **options: Any) -> Any:
+LEAN: dict[str, Any] = {"nogil": True, "no_cfunc_wrapper": True, "_nrt": False}
+"""No wrapper for C, and no counting of references: whoever calls a kernel holds its arrays."""
+
+
+def kernel(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Compile a function at its first call for each kind of arguments, without Python's lock, cached on disk.
+
+    Args:
+        function: what is compiled
+        options: Numba's
+    """
+    if function is None:
+        return lambda function: kernel(function, **options)
+    options = {**LEAN, "pipeline_class": KernelCompiler, **options}
+    folder = cache_folder()
+    if folder is None:
+        return njit(**options)(function)
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, folder
+    try:
+        compiled = njit(cache=True, **options)(function)
+    finally:
+        numba.config.CACHE_DIR = before
+    _forgive(compiled)
+    return compiled
+
+
+def part(function: Callable[..., Any] | None = None, /, *, literals: bool = True, inline: str = "never") -> Any:
+    """What kernels call and Python does not: it is compiled with each of them, and never alone.
 
     Args:
         function: what is compiled
         literals: whether numbers that stand in a kernel's call of this one are kinds of arguments, too: each such call
             has code made for it, which is quicker where they decide what an inner loop does, and is compiled once more
-        options: Numba's
+        inline: Numba's
     """
     if function is None:
-        return lambda function: kernel(function, literals=literals, **options)
-    folder = cache_folder()
-    if folder is None:
-        compiled = njit(nogil=True, **options)(function)
-    else:
-        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, folder
-        try:
-            compiled = njit(nogil=True, cache=True, **options)(function)
-        finally:
-            numba.config.CACHE_DIR = before
-        _forgive(compiled)
+        return lambda function: part(function, literals=literals, inline=inline)
+    options: dict[str, Any] = {**LEAN, "no_cpython_wrapper": True, "pipeline_class": PartCompiler, "inline": inline}
+    compiled = njit(**options)(function)
     if not literals:
         _take_literals_as_numbers(compiled)
     return compiled

@@ -18,7 +18,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numpy.typing import NDArray
 
-from minialex_numba.runtime.jit import kernel
+from minialex_numba.runtime.jit import part
 from minialex_numba.runtime.vector import (
     BYTES,
     I64,
@@ -212,7 +212,7 @@ def tile_across(
     return signature, generate
 
 
-@kernel
+@part
 def finish(y, y0, x, x0, bias, bias0, relu, like, like0, masked, n):
     """At most n numbers, one vector, of y from x and the bias; 0 where negative (`relu`), or where `like` is not
     positive (`masked`)."""

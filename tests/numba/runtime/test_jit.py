@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from minialex_numba.runtime import jit
@@ -136,3 +137,23 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = jit.candidates()
     monkeypatch.setenv("NUMBA_CACHE_DIR", "")
     assert jit.candidates() == wanted
+
+
+def test_what_kernels_call_is_made_machine_code_with_them_only() -> None:
+    from minialex_numba.runtime.jit import kernel, part
+    from minialex_numba.runtime.lean import PartLibrary
+
+    @part
+    def twice(x, i):  # type: ignore[no-untyped-def]
+        return x[i] + x[i]
+
+    @kernel
+    def doubled(worker, begin, end, x, y):  # type: ignore[no-untyped-def]
+        for i in range(begin, end):
+            y[i] = twice(x, i)
+
+    x, y = np.arange(4.0), np.zeros(4)
+    doubled(0, 1, 3, x, y)
+    assert y.tolist() == [0, 2, 4, 0]
+    (compiled,) = twice.overloads.values()
+    assert isinstance(compiled.library, PartLibrary)

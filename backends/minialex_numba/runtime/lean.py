@@ -1,0 +1,73 @@
+"""What of Numba's compiler the kernels do without, since it takes more time than all they need.
+
+A function that kernels call (`minialex_numba.runtime.jit.part`) becomes a library of LLVM's instructions and nothing
+else: it is optimised and made machine code where a kernel has taken it in, and not alone before. Of a kernel every
+function is optimised once, together with those, and not by itself before.
+"""
+
+# mypy: disable-error-code="no-untyped-call"
+from __future__ import annotations
+
+from typing import Any
+
+from numba.core import typed_passes
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
+
+
+class KernelLibrary(JITCodeLibrary):
+    """A kernel: the module is optimised as a whole, once."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        builder = self._codegen._pass_builder()
+        builder.getModulePassManager().run(self._final_module, builder)
+
+
+class PartLibrary(KernelLibrary):
+    """What kernels take in; there is no machine code of it, and Python cannot call it."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        return 0
+
+    @property
+    def codegen(self) -> Any:  # is told the address of an environment, which is there in a kernel only
+        return self
+
+    def set_env(self, name: str, env: Any) -> None:
+        """Nothing: see `codegen`."""
+
+
+def _compiler(library: type[JITCodeLibrary]) -> type[CompilerBase]:
+    @register_pass(mutates_CFG=True, analysis_only=False)
+    class Lowering(typed_passes.NativeLowering):
+        def run_pass(self, state: Any) -> bool:
+            if state.library is None:
+                state.library = library(state.targetctx.codegen(), state.func_id.func_qualname)
+                state.library.enable_object_caching()
+            return bool(super().run_pass(state))
+
+    class Compiler(CompilerBase):
+        def define_pipelines(self) -> list[Any]:
+            passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+            passes.passes = [
+                (Lowering if kind is typed_passes.NativeLowering else kind, what) for kind, what in passes.passes
+            ]
+            passes._finalized = False
+            passes.finalize()
+            return [passes]
+
+    return Compiler
+
+
+KernelCompiler, PartCompiler = _compiler(KernelLibrary), _compiler(PartLibrary)
