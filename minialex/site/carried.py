@@ -10,16 +10,16 @@ import json
 from pathlib import Path
 
 from minialex.backend import registry
+from minialex.course import notebooks
 from minialex.engine.session import Session, placement_of
 from minialex.figures import look as drawings
 from minialex.figures import pictures
 from minialex.look.gradients import maximise
 from minialex.look.kernels import colour_selectivity, column_difference
 from minialex.runs.weights_file import read
-from minialex.site import ROOT
 from minialex.storage.atomic import write_text
 
-WEIGHTS = ROOT / "docs" / "assets" / "live" / "classify.safetensors"
+WEIGHTS = notebooks.trained()
 RECORD = WEIGHTS.with_suffix(".json")
 
 
