@@ -150,7 +150,7 @@ The kernels have moved by {100 * moved:.0f} % of the length that they began with
 # Cover a small square of the image, ask again, and move on. Where the right class loses most, the network was looking.
 # (Zeiler and Fergus, 2013.) We take an image that it answers rightly, but not with certainty.
 
-# %% alt="Left a photograph of a ship with a small square that covers it place by place; right a map of how far the probability of ship falls where the square is: bluest at one place of the hull and at one of the sky."
+# %% alt="Left a photograph of the front of a car with a small square that covers it place by place; right a map of how far the probability of automobile falls where the square is: bluest on the bonnet, in the middle, and at one place of the lower edge."
 right = np.flatnonzero(found.right(1))
 sure = int(right[np.argmin(np.abs(found.probs[right].max(axis=1) - 0.7))])
 picture = images.validation.read(np.array([sure]))[0]
@@ -180,7 +180,7 @@ another class.
 #
 # Figure 4 of the paper, right: for some images, the training images whose activity in the last hidden layer is nearest.
 
-# %% alt="Four photographs, each in a row with its six nearest training images in the features: the horse finds horses, the truck and the automobile mostly vehicles, the deer other animals too."
+# %% alt="Four photographs, each in a row with its six nearest training images in the features: the horse and the automobile find mostly their own kind, the deer other animals too, and the dog even an airplane and a truck."
 layer = feature_layer(trained.network)
 library = np.arange(2000)
 known = np.concatenate(
