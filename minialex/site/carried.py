@@ -32,7 +32,7 @@ def session() -> Session:
 
 
 def write(folder: Path) -> None:
-    """Draw its kernels and what its classes ask for, and say how it was made and what it errs."""
+    """Draw its kernels and the images that excite its classes most, and write how it was made and its errors."""
     network = read(WEIGHTS)
     kernels, columns = network.tensors["conv1.weight"], network.recipe.columns
     scores = colour_selectivity(kernels)
