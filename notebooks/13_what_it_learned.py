@@ -120,7 +120,7 @@ check.top_classes(top_classes)
 # pixels and some minutes are too few for that. A network with larger kernels that was trained for longer comes with the
 # library (recipe `figure3`). Its kernels after 24 epochs of 20,000 photographs of CIFAR-10:
 
-# %% alt="The kernels of conv1 of the trained network in two blocks, one a column, as squares of 7 × 7 coloured pixels: light and dark bars in several directions, mostly grey, and blobs of green, blue, red and magenta."
+# %% tags=["not-in-browser"] alt="The kernels of conv1 of the trained network in two blocks, one a column, as squares of 7 × 7 coloured pixels: light and dark bars in several directions, mostly grey, and blobs of green, blue, red and magenta."
 grown = read(notebooks.trained())
 show.figure(pictures.kernels(grown.tensors["conv1.weight"], grown.recipe.columns))
 
