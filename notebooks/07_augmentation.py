@@ -33,8 +33,7 @@ from minialex_numpy.augment import augment
 show.source(augment)
 
 # %% [markdown]
-# *Which* crop an image gets is not left to chance in minialex: it is a function of the seed, the step and the image's
-# place in the batch, so that a run can be repeated bit for bit.
+# *Which* crop an image gets is drawn anew each time that it is used. Here are seven of the same image:
 
 # %% alt="A drawn triangle on a blue ground, whole and in seven random crops; some are reflected, and all are cut at other places."
 big = load("shapes", size=256, train_images=8, validation_images=8)

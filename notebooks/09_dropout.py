@@ -13,8 +13,7 @@ import numpy as np
 
 from minialex import philox
 from minialex.course import checks as check
-from minialex.course.notebooks import experiment, show
-from minialex.figures import pictures
+from minialex.course.notebooks import draw, experiment, show
 from minialex.recipe import toml as recipe
 from minialex_numpy.dropout import dropout, dropout_backward
 from minialex_numpy.linear import linear
@@ -37,9 +36,8 @@ from minialex_numpy.softmax_cross_entropy import softmax_cross_entropy
 show.source(dropout, dropout_backward)
 
 # %% [markdown]
-# `stream` says where the coins come from. In minialex a random number is a *function* of its place: the seed, the layer,
-# the step, the image and the neuron. So every backend, on any number of devices, silences the very same neurons. Here is
-# a layer of 144 neurons at two steps, for six images each. White neurons speak.
+# `stream` says where the coins come from (chapter 15 tells how). Here is a layer of 144 neurons at two steps, for six
+# images each. White neurons speak.
 
 # %% alt="Twelve black and white patterns, the dropout masks of six images at two steps: about half of each is black, and no two are alike."
 masks, titles = [], []
@@ -129,63 +127,24 @@ for first_mask in every_mask:
 deep_mean = mean_of_all(np.array(deep))
 deep_halved = answer(relu(linear(hidden / 2, second, second_biases)) / 2, weights, biases)
 two_layers = np.abs(deep_mean - deep_halved).max()
-exact = one_layer < 1e-12
+rounding = "that is rounding. It is no approximation, it is exact"
+verdict = rounding if one_layer < 1e-12 else "more than rounding"
 show.text(f"""
-**One layer of dropout, {
-    len(
-        every_mask
-    ):,} networks:** the geometric mean of all answers and the answer of the one
-network with halved neurons differ by {one_layer:.1e}: {
-    "that is rounding. It is no approximation, it is exact"
-    if exact
-    else "more than rounding"
-}. (The logarithm of a softmax is linear in its logits, up to a constant that the
-normalisation takes away.)
+**One layer of dropout, {len(asked):,} networks:** the geometric mean of all answers and the
+answer of the one network with halved neurons differ by {one_layer:.1e}: {verdict}. (The logarithm
+of a softmax is linear in its logits, up to a constant that the normalisation takes away.)
 
-**Two layers with a ReLU between them, {len(deep):,} networks:** they differ by {
-    two_layers:.3f}. Here the paper's word
-*approximation* is right.
+**Two layers with a ReLU between them, {len(deep):,} networks:** they differ by
+{two_layers:.3f}. Here the paper's word *approximation* is right.
 """)
 
 # %% alt="For networks with one and with two dropout layers, the probabilities of five classes under every mask as small marks. Halving the neurons, a cross, meets the geometric mean, a circle, exactly with one layer and nearly with two."
-one = show.COLOURS[0]
-with pictures.style():
-    figure = pictures.blank(7.2, 2.8)
-    for n, (title, many, mean, half) in enumerate(
-        (
-            ("one layer", asked, mean_of_all(asked), halved),
-            ("two layers", deep, deep_mean, deep_halved),
-        )
-    ):
-        axes = figure.add_axes((0.09 + 0.48 * n, 0.2, 0.4, 0.66))
-        for k in range(classes):
-            values = np.array(many)[:600, k]
-            places = k + (np.arange(len(values)) / len(values) - 0.5) * 0.6
-            axes.plot(places, values, ".", color=pictures.GRID, markersize=2)
-        axes.plot(
-            range(classes),
-            mean,
-            "o",
-            color=one,
-            markersize=9,
-            fillstyle="none",
-            label="geometric mean of all",
-        )
-        axes.plot(
-            range(classes),
-            half,
-            "x",
-            color=show.COLOURS[1],
-            markersize=7,
-            label="neurons halved",
-        )
-        axes.set_title(title)
-        axes.set_xlabel("class")
-        axes.set_ylim(0, 1)
-        if n == 0:
-            axes.set_ylabel("probability")
-            axes.legend(frameon=False, fontsize=8)
-show.figure(figure)
+draw.mask_answers(
+    {
+        "one layer": (asked, mean_of_all(asked), halved),
+        "two layers": (deep, deep_mean, deep_halved),
+    }
+)
 
 # %% [markdown]
 # ### Exercise 3: the other way round

@@ -8,8 +8,7 @@
 import numpy as np
 
 from minialex.course import checks as check
-from minialex.course.notebooks import experiment, show
-from minialex.figures import pictures
+from minialex.course.notebooks import draw, experiment, show
 from minialex.recipe import toml as recipe
 from minialex_numpy.sgd_update import sgd_update
 
@@ -64,24 +63,7 @@ ways = {
     "ε = 0.1, momentum 0.9": (0.1, 0.9),
 }
 paths = {name: descend(*numbers) for name, numbers in ways.items()}
-
-x, y = np.meshgrid(np.linspace(-10, 4, 141), np.linspace(-3, 3, 61))
-with pictures.style():
-    figure = pictures.blank(7.4, 5.4)
-    for n, (name, path) in enumerate(paths.items()):
-        axes = figure.add_axes((0.07, 0.71 - 0.31 * n, 0.91, 0.23))
-        axes.contour(
-            x, y, 0.05 * x**2 + 1.5 * y**2, levels=14, colors=pictures.GRID, linewidths=0.8
-        )
-        axes.plot(
-            path[:, 0], path[:, 1], ".-", color=show.COLOURS[n], linewidth=1.2, markersize=4
-        )
-        axes.set_title(
-            f"{name}: after 60 steps {np.hypot(*path[-1]):.2g} from the bottom", fontsize=9
-        )
-        axes.set_xlim(-10, 4)
-        axes.set_ylim(-3, 3)
-show.figure(figure)
+draw.descents(paths, curvatures=(0.1, 3.0))
 
 # %%
 distances = {name: float(np.hypot(*path[-1])) for name, path in paths.items()}

@@ -10,10 +10,9 @@ import numpy as np
 
 from minialex.backend import registry
 from minialex.course import checks as check
-from minialex.course.notebooks import experiment, show
+from minialex.course.notebooks import draw, experiment, show
 from minialex.engine.columns import Executor
 from minialex.figures import look as closer
-from minialex.figures import pictures
 from minialex.look.kernels import colour_selectivity, column_difference
 from minialex.network import models, variants
 from minialex.network.layers import Context
@@ -38,46 +37,7 @@ show.source(Executor._gather, Executor._scatter)
 
 # %% alt="Two rows of squares, the layers conv1 to fc8 on two cards. Most lines stay within a card; dashed lines cross into conv3, fc6, fc7 and, from card 2, into fc8."
 network = models.ALEXNET
-with pictures.style():
-    figure = pictures.blank(7.6, 3.0)
-    axes = figure.add_axes((0.01, 0.02, 0.98, 0.9))
-    axes.axis("off")
-    shown = [s for s in network.stages(2) if s.layer.name.startswith(("conv", "fc"))]
-    for n, stage in enumerate(shown):
-        for column in range(2):
-            colour = show.COLOURS[column]
-            here = 0.0 if stage.columns == 1 else float(column)
-            axes.plot(
-                [n],
-                [-here],
-                "s",
-                color=colour if stage.columns == 2 else pictures.INK,
-                markersize=17,
-            )
-            if n:
-                style = "--" if here != column else "-"
-                axes.plot(
-                    [n - 0.82, n - 0.18],
-                    [-column, -here],
-                    style,
-                    color=colour,
-                    linewidth=1.5,
-                )
-                if stage.gathers and stage.columns == 2:
-                    axes.plot(
-                        [n - 0.82, n - 0.18],
-                        [-column, column - 1],
-                        color=colour,
-                        linewidth=1.5,
-                        linestyle="--",
-                    )
-        axes.text(n, 0.42, stage.layer.name, ha="center")
-    axes.text(-0.95, 0, "card 1", va="center")
-    axes.text(-0.95, -1, "card 2", va="center")
-    axes.set_title("Who reads whom: dashed lines cross from card to card", loc="left")
-    axes.set_xlim(-1.1, 7.6)
-    axes.set_ylim(-1.5, 0.8)
-show.figure(figure)
+draw.columns(network)
 
 # %% [markdown]
 # ## What crosses

@@ -8,9 +8,8 @@
 import numpy as np
 
 from minialex.course import checks as check
-from minialex.course.notebooks import experiment, show
+from minialex.course.notebooks import draw, experiment, show
 from minialex.engine.summary import summarise
-from minialex.figures import pictures
 from minialex.look.units import receptive_field
 from minialex.network import models, variants
 from minialex.recipe import toml as recipe
@@ -98,34 +97,8 @@ check.without_conv4(parameters_without_conv4)
 network = models.ALEXNET
 seen = [layer.name for layer in network.layers if layer.name.startswith(("conv", "pool"))]
 sizes = {name: receptive_field(network, name)[0].size for name in seen}
-with pictures.style():
-    figure = pictures.blank(7.2, 3.5)
-    for n, (gone, title) in enumerate(
-        (((), "all five layers"), (("conv3", "conv4"), "without conv3, conv4"))
-    ):
-        shown = variants.build(paper.replace(omit=gone))
-        axes = figure.add_axes((0.02 + 0.5 * n, 0.03, 0.42, 0.84))
-        names = [layer.name for layer in shown.layers if layer.name.startswith("conv")]
-        axes.fill([0, 224, 224, 0], [0, 0, 224, 224], color=pictures.GRID)
-        for number, name in enumerate(names):
-            size = receptive_field(shown, name)[0].size
-            low, high = 112 - size / 2, 112 + size / 2
-            colour = show.COLOURS[number % len(show.COLOURS)]
-            axes.plot(
-                [low, high, high, low, low],
-                [low, low, high, high, low],
-                color=colour,
-                linewidth=1.8,
-            )
-            up, where = (low - 4, "center") if size < 20 else (high - 4, "right")
-            right = 112 if size < 20 else high - 3
-            axes.text(
-                right, up, f"{name}: {size}", ha=where, va="top", fontsize=7, color=colour
-            )
-        axes.set_title(f"What one place sees: {title}", fontsize=9)
-        axes.set_aspect("equal")
-        axes.axis("off")
-show.figure(figure)
+short = variants.build(paper.replace(omit=("conv3", "conv4")))
+draw.views({"all five layers": network, "without conv3, conv4": short})
 
 # %% alt="Bars, the rows of the image that one place of each layer sees: from 11 in conv1 to 195 in pool5."
 show.bars(

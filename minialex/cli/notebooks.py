@@ -23,7 +23,7 @@ def notebooks(
 
     if folder is None:
         if form or solutions:
-            raise ConfigurationError("also say where to write them: minialex notebooks FOLDER --format …")
+            raise ConfigurationError("also say where to write them: minialex notebooks FOLDER …")
         copying.list_titles()
     else:
         copying.copy(folder, overwrite, form, solutions)

@@ -21,10 +21,11 @@ more. A backend may declare, as attributes of its class or instance:
     float32: the bounds widen by two roundings a product, not by one for every term
 
 ``storage_formats``
-    by operation, the format that compiled steps keep its results in, where that is coarser: one more rounding there
+    by operation, the format in which compiled steps keep its results, where that is coarser: one more rounding there
 
-Operations of one's own are checked in the same way, and their gradients by differences, with ``--operations mine.py``
-(or a module) that registers them; layers of one's own by `minialex.conformance.own.check_layer`. From a program: `run`.
+Your own operations are checked in the same way, and their gradients against finite differences, with
+``--operations mine.py`` (or a module) that registers them; your own layers by
+`minialex.conformance.own.check_layer`. From a program: `run`.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Result:
     Attributes:
         operation: name of the protocol's method, or ``"signatures"``
         passed: whether nothing wrong was found
-        message: else what is wrong, with the smallest failing example; where the backend declares a larger unit
-            roundoff for the operation, that is said in any case
+        message: otherwise what is wrong, with the smallest failing example; a larger unit roundoff that the backend
+            declares for the operation is reported in any case
     """
 
     operation: str
@@ -62,7 +63,7 @@ def run(backend: Backend, operations: Iterable[str] | None = None, profile: str 
         profile: ``"ci"`` (the same moderate number of examples every time) or ``"deep"``
 
     Returns:
-        One result a name, in the order asked for.
+        One result for each name, in the order asked for.
 
     Raises:
         ConfigurationError: If a name or the profile is unknown.

@@ -52,7 +52,7 @@ UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
 
 @dataclass(frozen=True)
 class Format:
-    """What operands of products are rounded to: unit roundoff, smallest subnormal number, largest finite number."""
+    """A format to which operands of products are rounded: unit roundoff, smallest subnormal, largest finite number."""
 
     u: float
     smallest: float
@@ -102,7 +102,7 @@ class Arithmetic:
 
 
 def arithmetic(backend: Backend, operation: str, dtype: np.dtype[Any]) -> Arithmetic:
-    """In which numbers a backend computes an operation on arrays of a dtype.
+    """The arithmetic in which a backend computes an operation on arrays of a dtype.
 
     A backend may have an attribute ``unit_roundoff``, a mapping from names of operations to the unit roundoff that
     their float32 form has, where that is larger than 2⁻²⁴ (matrix units that round to TF32 or bfloat16, Winograd's
@@ -135,7 +135,7 @@ def operands(backend: Backend) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Expected:
-    """A result as it should be.
+    """The expected result.
 
     Attributes:
         name: what it is called in messages
@@ -149,7 +149,7 @@ class Expected:
 
 
 def stored(expected: Expected, backend: Backend, operation: str) -> Expected:
-    """What compiled steps may make of a result that they keep in a coarser format: it is rounded to that once more.
+    """The bound of a result that compiled steps keep in a coarser format, to which it is rounded once more.
 
     A backend may have an attribute ``storage_formats``, a mapping from names of operations to the format (see
     `FORMATS`) that compiled steps keep their floating results in. A result r with an error of at most e becomes
@@ -169,7 +169,7 @@ def compound(*relative: Any) -> Any:
 
 
 def exact(name: str, value: Array) -> Expected:
-    """A result that has no roundings."""
+    """A result without rounding."""
     return Expected(name, value, np.zeros(np.shape(value)))
 
 
@@ -184,7 +184,7 @@ def _magnitudes(case: Case) -> list[Array]:
 
 
 def _sums(case: Case, numbers: Arithmetic, terms: Mapping[str, int]) -> list[Expected]:
-    """Results that are sums of products: of how many, by the result's name."""
+    """The number of products in each result that is a sum of products, by the result's name."""
     found = []
     for (name, n), value, magnitude in zip(terms.items(), _values(case), _magnitudes(case), strict=True):
         relative, absolute, reached = numbers.gamma(n + 2), n * numbers.smallest, [magnitude]
@@ -202,7 +202,7 @@ def _sums(case: Case, numbers: Arithmetic, terms: Mapping[str, int]) -> list[Exp
 
 
 def copies(case: Case, numbers: Arithmetic) -> list[Expected]:
-    """Numbers that are moved stay what they are."""
+    """Numbers that are only moved do not change."""
     return [exact(f"result {i}", value) for i, value in enumerate(_values(case))]
 
 
@@ -316,7 +316,7 @@ def max_pool2d_backward(case: Case, numbers: Arithmetic) -> list[Expected]:
 
 
 def _window(case: Case) -> int:
-    """How many values a normalisation window holds at most, of those that there are."""
+    """The largest number of existing channels or places that a normalisation window holds."""
     size, shape = case.numbers["size"], case.arrays["x"].shape
     if case.operation.startswith("local"):
         return int(min(size, shape[1]))
@@ -339,7 +339,7 @@ def _power_error(case: Case, scale: Float64, numbers: Arithmetic) -> Any:
 
 
 def _moved_scale(case: Case, relative: Any) -> Any:
-    """What a relative error of the scale does to scale^(−β): (1 − e)^(−β) − 1."""
+    """The relative error of scale^(−β) that follows from one of the scale: (1 − e)^(−β) − 1."""
     return np.expm1(-case.numbers["beta"] * np.log1p(-relative))
 
 

@@ -1,4 +1,4 @@
-"""One call of one operation, with NumPy arrays instead of a backend's own; and the same call on the reference."""
+"""One call of one operation, with NumPy arrays instead of a backend's own, and the same call on the reference."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Case:
         return f"{self.operation}({describe(self)})"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Hypothesis prints examples with this; without it, every element of large arrays."""
+        """How Hypothesis prints examples; the default prints every element of large arrays."""
         printer.text(repr(self))
 
 
@@ -89,7 +89,7 @@ def describe(case: Case) -> str:
 
 
 def lay_out(array: Array, layout: str) -> Array:
-    """The same numbers, lying otherwise in memory: contiguous, transposed, strided or reversed."""
+    """The same numbers in another memory layout: contiguous, transposed, strided or reversed."""
     if array.ndim == 0:
         return array.copy()
     if layout == "transposed":
@@ -110,12 +110,12 @@ LAYOUTS = ("contiguous", "transposed", "strided", "reversed")
 
 @cache
 def reference() -> Backend:
-    """The backend that all are compared with."""
+    """The backend with which all others are compared."""
     return registry.load("numpy")
 
 
 def compute(case: Case) -> list[Array | None]:
-    """Results of a call on the reference, flat; the arguments that it writes come last."""
+    """Results of a call on the reference, flat; arguments that it writes to come last."""
     backend = reference()
     device = backend.devices[0]
     arrays = each(case.arrays, lambda a: backend.to_device(a, device))

@@ -59,7 +59,7 @@ def at(case: Case, device: str) -> str:
 
 
 def perform(backend: Backend, case: Case, device: str) -> list[Array | None]:
-    """Make a call on a device and check all about it but the numbers; returns its results, flat, on the host.
+    """Make a call on a device and check everything but the numbers; returns its results, flat, on the host.
 
     Checked: it raises nothing; each result has the shape and dtype of the rule and is on the device; the arguments
     were not written, except those that the operation writes.
@@ -97,7 +97,7 @@ def perform(backend: Backend, case: Case, device: str) -> list[Array | None]:
 
 
 def fetch(backend: Backend, case: Case, place: str, result: Any) -> Array:
-    """A result on the host: a contiguous array of its own, as the device says it is."""
+    """A result on the host: a contiguous array of its own, of the shape and dtype that the device reports."""
     array = backend.to_numpy(result)
     if not isinstance(array, np.ndarray) or not array.flags.c_contiguous:
         raise fail(case, place, "to_numpy did not give a contiguous NumPy array")
@@ -107,7 +107,7 @@ def fetch(backend: Backend, case: Case, place: str, result: Any) -> Array:
 
 
 def check_case(backend: Backend, case: Case) -> None:
-    """All that can be checked of one call.
+    """Check everything that can be checked in one call.
 
     Besides `perform`: every result lies within its bound; a second run, and one on each other device, give the
     same bits; arguments on different devices are refused.
@@ -140,7 +140,7 @@ def check_mixed_devices(backend: Backend, case: Case) -> None:
 
 
 def check_refusal(backend: Backend, case: Case, arrays: dict[str, Any], kind: type[Exception], what: str) -> None:
-    """A call that must raise one kind of error."""
+    """Check that a call raises a given kind of error."""
     try:
         method(backend, case.operation)(*arrays.values(), **case.numbers)
     except kind:
@@ -166,10 +166,10 @@ def check_operation(
     seed: int | None = None,
     examples: Sequence[Example] = (),
 ) -> None:
-    """Many calls of one operation, valid ones and some that must be refused, in each dtype that the backend takes.
+    """Check many calls of an operation, valid ones and some that must be refused, in each dtype that the backend takes.
 
     Args:
-        check_case: what is done with each valid call; another function than the kit's may watch what goes on
+        check_case: what is done with each valid call; a caller may replace the kit's function to watch the calls
         seed: draws other examples than the profile's; None leaves the choice to the profile
         examples: shapes and numbers to try a registered operation with, instead of those that it was registered with
     """

@@ -14,8 +14,8 @@ class Disagreement(AssertionError):
     """A backend does not do what the protocol says; the message says which operation, on what, and where.
 
     Attributes:
-        case, place, what: the call, the device and dtype it ran in, and what is wrong with it; None and empty where
-            what is wrong is no single call
+        case, place, what: the call, the device and dtype it ran in, and what is wrong with it; None and empty if the
+            fault is not in a single call
         got, expected, wrong: the result that differs, what was expected, and where they differ (bool); None where the
             numbers are not what is wrong
     """
@@ -38,7 +38,7 @@ def fail(case: Case, place: str, what: str) -> Disagreement:
 
 
 def outside(got: Array, expected: Expected) -> Array:
-    """Where a result is further from the expected value than allowed (bool, of the result's shape)."""
+    """Where a result is farther from the expected value than allowed (bool, of the result's shape)."""
     with np.errstate(all="ignore"):
         wide = got.astype(np.float64) if got.dtype.kind == "f" else got
         same = (wide == expected.value) | ((wide != wide) & (expected.value != expected.value))  # noqa: PLR0124

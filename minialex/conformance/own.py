@@ -37,12 +37,12 @@ Backward = Callable[[Backend, Any, Any], Mapping[str, Any]]
 
 
 def check_registered(backend: Backend, name: str, profile: settings = PROFILES["ci"]) -> None:
-    """A registered operation on a backend: what the kit checks of the protocol's operations, and its gradient.
+    """Check a registered operation on a backend as the kit checks the protocol's operations, and its gradient.
 
     Args:
-        backend: that runs it
-        name: of the operation; it must have been registered with examples
-        profile: how many examples
+        backend: the backend that runs it
+        name: the operation's name; it must have been registered with examples
+        profile: how many examples to try
 
     Raises:
         ConfigurationError: If there is no such operation, or it has no examples.
@@ -67,7 +67,7 @@ def check_of(name: str) -> Callable[..., None]:
 
 
 def check_gradient(name: str, examples: Sequence[Example] = (), fixed: Sequence[str] = ()) -> None:
-    """A registered operation's gradient, in float64 on the reference, against central differences.
+    """Check a registered operation's gradient, in float64 on the reference, against central differences.
 
     Args:
         name: of the operation
@@ -137,7 +137,7 @@ def _differences_at(
 
 
 def _finite(name: str, what: str, array: Array, where: str) -> None:
-    """Whether a result has numbers alone: NaN compares with nothing, and no difference would say what is wrong."""
+    """Whether a result is finite: NaN compares with nothing, so that no difference would show what is wrong."""
     wrong = int(array.size - np.count_nonzero(np.isfinite(array)))
     expect(not wrong, name, f"{what} has {wrong} of {array.size} values that are not finite, {where}")
 
@@ -154,16 +154,16 @@ def check_layer(
     """A layer on a backend: shapes, gradients, agreement with the reference, nothing written, the same bits again.
 
     Args:
-        backend: that runs it
+        backend: the backend that runs it
         layer: the layer
-        shape: of its input, without N
+        shape: its input's shape, without N
         columns: how many columns compute it
         batch: images of a batch
         profile: how many examples of its operation, where it is an `ArrayLayer`
 
     Raises:
-        Disagreement: With what is wrong.
-        ConfigurationError: If it is no layer.
+        Disagreement: If something is wrong; the message says what.
+        ConfigurationError: If it is not a layer.
     """
     if not isinstance(layer, Layer):
         kind = f"the class {layer.__name__}: write {layer.__name__}(…)" if isinstance(layer, type) else repr(layer)

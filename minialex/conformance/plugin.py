@@ -85,7 +85,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test a backend, and of the kit's own test one an operation."""
+    """One test for each backend, and one of the kit's own tests for each operation."""
     if metafunc.function.__module__.endswith("minialex.conformance.test_conformance"):
         metafunc.parametrize("operation", metafunc.config.stash[_checked])
     if "backend" in metafunc.fixturenames:
@@ -95,7 +95,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """A backend that is checked."""
+    """The backend to check."""
     named = request.config.stash[_named]
     if request.param in named:
         return named[request.param]
@@ -108,7 +108,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 
 def follows_protocol(name: str) -> bool:
-    """Whether an installed backend that does not load is merely unable to run here, and not wrong."""
+    """Whether an installed backend that does not load is correct but unable to run here."""
     try:
         return not registry.protocol_faults(registry.installed()[name].load())
     except Exception:  # what its import needs is not here
@@ -117,5 +117,5 @@ def follows_protocol(name: str) -> bool:
 
 @pytest.fixture(scope="session")
 def profile(request: pytest.FixtureRequest) -> settings:
-    """How hard to look."""
+    """How thoroughly to look."""
     return PROFILES[request.config.getoption("--conformance-profile", "ci")]

@@ -91,7 +91,7 @@ Run = list[dict[ArrayName, Array]]
 
 @dataclass(frozen=True)
 class Data:
-    """What the steps are given, on the host: weights by name, the mean image, and the batches."""
+    """The input of the steps, on the host: weights by name, the mean image, and the batches."""
 
     dtype: str
     weights: dict[ArrayName, Array]
@@ -161,7 +161,7 @@ def execute(backend: Backend, program: Program, given: Data, make: Make = interp
 
 
 def _number(name: ArrayName, step: int) -> float:
-    """What a symbol stands for at a step: its number, or a rate that changes, and is another for biases."""
+    """The value of a symbol at a step: the step's number, or a rate, which changes and differs for biases."""
     return 7 + step if name == STEP else (0.04 if name.array == "bias" else 0.02) / (1 + step)
 
 
@@ -331,7 +331,7 @@ class NotCompiled(Exception):
 
 
 def compile_on(backend: Backend, program: Program, given: Data) -> Run | None:
-    """The steps as the backend compiles them, or None if it does not."""
+    """The steps as the backend compiles them, or None if it does not compile."""
 
     def make(program: Program, backend: Backend, bound: Mapping[ArrayName, Any]) -> CompiledStep:
         compiled = backend.compile_step(program, bound)

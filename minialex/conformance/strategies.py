@@ -42,7 +42,7 @@ MOODS = {
 def values(
     draw: Draw, shape: tuple[int, ...], floats: Floats, *, degree: int = 1, special: bool = False
 ) -> tuple[Array, str]:
-    """An array, and what it is like in words.
+    """An array, and a description of it in words.
 
     Args:
         degree: how many such values are multiplied with one another: huge ones stay so small that the product is finite

@@ -1,6 +1,6 @@
 """The two steps that everything is made of: one of training, one of inference.
 
-A step takes a feed (images, crops, labels, rates) and gives outputs by name. `make_step` records it as a program
+A step takes a feed (images, crops, labels, rates) and returns outputs by name. `make_step` records it as a program
 and offers that to the backend; a backend that does not compile it walks the layers.
 """
 
@@ -59,7 +59,7 @@ class Plan:
 
     @property
     def own_shards(self) -> int:
-        """How many of them are this rank's, neighbours."""
+        """How many of them this rank has; they are adjacent."""
         return self.shards // self.group.size
 
     @property
@@ -72,7 +72,7 @@ class Plan:
         """The network with its full layers in as many pieces as there are shards; None if it is not divided.
 
         Raises:
-            ConfigurationError: If it is to be, and cannot be.
+            ConfigurationError: If the recipe asks for it and this network or placement does not allow it.
         """
         if self.recipe.full_layers != "divided" or self.shards == 1:
             return None
@@ -115,7 +115,7 @@ class Plan:
         return self.recipe.mean == "pixel"
 
     def factor(self, kind: Kind) -> float:
-        """What augmented pixels are multiplied with."""
+        """What augmented pixels are multiplied by."""
         recipe = self.recipe
         return recipe.pixel_scale / (1 + recipe.colour if recipe.colour_divide and kind == "train" else 1)
 
@@ -125,10 +125,10 @@ def training_step(
 ) -> dict[ArrayName, Any]:
     """Augment, forward, cost, backward, update.
 
-    Of a batch in shards all but the update is done shard by shard; their gradients are added up in the fixed tree of
-    `minialex.ranks.group`, and those of several ranks by `minialex.backend.operations.sum_over_ranks`, in buckets that
-    are sent off as soon as they are full. Of full layers that are divided over ranks each rank computes and updates its
-    own units, for all ranks' images (`minialex.engine.pieces`).
+    If the batch is divided into shards, everything but the update is done shard by shard. Their gradients are summed in
+    the fixed tree of `minialex.ranks.group`, and those of several ranks by
+    `minialex.backend.operations.sum_over_ranks`, in buckets that are sent as soon as they are full. If full layers are
+    divided over ranks, each rank computes and updates its own units, for all ranks' images (`minialex.engine.pieces`).
 
     Args:
         executor, plan: the network in its place
@@ -230,7 +230,7 @@ BUCKET = 25 << 20
 
 
 class _Sums:
-    """Gradients as they come: added up over this rank's shards, and then, in buckets, over the ranks."""
+    """Gradients as they arrive: summed over this rank's shards and then, in buckets, over the ranks."""
 
     def __init__(self, executor: Executor, plan: Plan) -> None:
         self._executor, self._plan = executor, plan
@@ -240,12 +240,12 @@ class _Sums:
         self._sums: dict[ArrayName, Array] = {}
 
     def keep(self, name: ArrayName, gradient: Array) -> None:
-        """A gradient of all images' loss, that no other rank has or needs."""
+        """Keep a gradient of all images' loss that no other rank has or needs."""
         if name.layer not in self._plan.frozen:
             self._sums[name] = gradient
 
     def take(self, name: ArrayName, gradient: Array) -> None:
-        """The gradient of the next shard; in the fixed tree it is added to those before."""
+        """Add the gradient of the next shard to those before it, in the fixed tree."""
         plan, backend = self._plan, self._executor.backend
         if name.layer in plan.frozen:
             return
@@ -275,14 +275,14 @@ class _Sums:
         self._sums.update(zip(bucket, summed, strict=True))
 
     def finish(self) -> dict[ArrayName, Array]:
-        """The sums, in the order in which they came."""
+        """The sums, in the order in which they arrived."""
         for column in list(self._buckets):
             self._send(column)
         return self._sums
 
 
 def rate_name(name: ArrayName) -> ArrayName:
-    """The name of a parameter's learning rate, which all its columns have in common."""
+    """The name of a parameter's learning rate, which all its columns share."""
     return ArrayName(name.layer, name.array, role="rate")
 
 
@@ -344,7 +344,7 @@ STEPS: dict[Kind, Step] = {"train": training_step, "infer": inference_step}
 
 
 def record(plan: Plan, kind: Kind, batch_size: int, devices: tuple[str, ...]) -> Program:
-    """A step as a program, for so many images (of a batch that ranks share, this one's), on such devices."""
+    """A step as a program, for a given number of images (this rank's, if ranks share a batch) and given devices."""
     recorder = Recorder(devices)
 
     def watch(layer: str, column: int, phase: str) -> None:

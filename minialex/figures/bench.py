@@ -52,7 +52,7 @@ def table(timings: Timings) -> Sheet:
 
 
 def layers(timings: Timings) -> list[str]:
-    """Names of all layers in the order in which the step meets them, those without a time of their own too."""
+    """Names of all layers in the step's order, including those without a time of their own."""
     keys = [key for part in timings.parts for key in ((part.layer, part.phase), *part.includes)]
     parts = [part for part in timings.parts if part.phase != "backward"]
     forward = [key for part in parts for key in ((part.layer, part.phase), *part.includes) if key[1] != "backward"]
@@ -64,7 +64,7 @@ def _column(phase: str) -> str:
 
 
 def _cells(holders: dict[Key, Part], name: str, phase: str, floors: bool) -> list[str]:
-    """A layer's time in one phase, its floor and their quotient; or in which part that time is."""
+    """A layer's time in one phase, its floor and their ratio; or the part that includes that time."""
     keys = [key for key in holders if key[0] == name and _column(key[1]) == phase]
     own = [holders[key] for key in keys if (holders[key].layer, holders[key].phase) == key]
     if own:
@@ -90,7 +90,7 @@ def title(timings: Timings) -> str:
 
 
 def lines(timings: Timings) -> list[str]:
-    """What stands below the table."""
+    """The lines below the table."""
     low, high = min(timings.seconds), max(timings.seconds)
     text = [
         f"whole step  {milliseconds(timings.median)} ms (median of {len(timings.seconds)}; {milliseconds(low)} to "
@@ -112,7 +112,7 @@ def lines(timings: Timings) -> list[str]:
 
 
 def picture(timings: Timings) -> Figure:
-    """Draw a bar a layer, its phases one after another, and under it a thin bar as long as its floor.
+    """Draw a bar for each layer, its phases one after another, and under it a thin bar as long as its floor.
 
     Layers whose work another one has done in the same sweep are named with it.
     """

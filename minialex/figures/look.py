@@ -46,7 +46,7 @@ RANDOM_COLOUR = 2 / 3  # the colour selectivity of random weights, on average
 
 
 def kernels(weights: Float, scores: Float, columns: int, difference: Difference | None) -> Figure:
-    """Draw the first layer's kernels by column, each column's colour selectivities below one another.
+    """Draw the first layer's kernels by column, and below them each column's colour selectivities.
 
     Args:
         weights: float [K,3,R,S], the kernels of column 1 first
@@ -88,7 +88,7 @@ def _draw_scores(axes: Axes, scores: Float, columns: int, difference: Difference
 
 
 def activations(image: Image, output: Float, layer: str, columns: int) -> Figure:
-    """Draw an image and what a layer gives for it: every channel's map, or every neuron as a square, by column.
+    """Draw an image and a layer's output for it: every channel's map, or every neuron as a square, by column.
 
     All maps have one scale, the layer's own: white is 0, blue positive, orange negative.
 
@@ -164,7 +164,7 @@ def occlusion(image: Image, result: Occlusion, class_names: Sequence[str]) -> Fi
 
 
 def saliency(image: Image, result: Saliency, class_names: Sequence[str]) -> Figure:
-    """Draw an image, and beside it how much the class's logit leans on each pixel.
+    """Draw an image, and beside it how much the class's logit depends on each pixel.
 
     Args:
         image: uint8 [3,h,w], the crop that the network saw
@@ -449,7 +449,7 @@ def _two_hues() -> Any:
 def _scale(
     figure: Figure, shown: Any, place: tuple[float, float, float], low: float, high: float, name: str, factor: int
 ) -> None:
-    """What the colours mean: a bar from the lowest value to the highest, its numbers multiplied by a factor."""
+    """Draw the colour scale: a bar from the lowest value to the highest, its numbers multiplied by a factor."""
     from matplotlib.ticker import FuncFormatter
 
     axes = panel(figure, *place, 0.1)

@@ -100,7 +100,7 @@ def _half(draw: Callable[..., None], metrics: Sequence[Mapping[str, Any]], class
 
 
 def kernels(weights: Float, columns: int) -> Figure:
-    """Draw the kernels of a convolution, one block a column: figure 3 of the paper.
+    """Draw the kernels of a convolution, one block per column: figure 3 of the paper.
 
     Args:
         weights: float [K,C,R,S], the kernels of column 1 first; with C = 3 as colours, else the mean over channels in
@@ -282,7 +282,7 @@ def png(figure: Figure, dpi: int = 144) -> bytes:
 
 
 def svg(figure: Figure, name: str) -> str:
-    """Return a figure as SVG without ground; its ids depend on `name` and the content alone."""
+    """Return a figure as SVG without a background; its ids depend on `name` and the content alone."""
     none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     return _rendered(figure, {"svg.hashsalt": name}, format="svg", transparent=True, dpi=144, metadata=none).decode()
 
@@ -312,7 +312,7 @@ def series(metrics: Sequence[Mapping[str, Any]], kind: str, field: str) -> tuple
 
 @contextmanager
 def style(settings: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
-    """The pictures' own settings, whatever the reader's matplotlibrc says."""
+    """Apply the pictures' own settings, whatever the reader's matplotlibrc says."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
@@ -482,7 +482,7 @@ def _cuts(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
 
 
 def _label_ends(axes: Axes, drawn: Sequence[Drawn]) -> None:
-    """Name each line at its right end, apart from one another, in the order of the ends."""
+    """Label each line at its right end, without overlap, in the order of the ends."""
     apart = 14 / _points(axes)[1]
     to_fraction = axes.transData + axes.transAxes.inverted()
     ends = sorted((float(to_fraction.transform((x[-1], y[-1]))[1]), text, colour) for x, y, text, colour in drawn)

@@ -36,7 +36,7 @@ class Setting:
         devices: rates, each device once
         placement: for each column, the number of its device
         link: bytes a second in one direction, None for the devices' own
-        images: of an epoch of the training whose time is said
+        images: images of an epoch of the training whose time is reported
         watts: of each device, None for what makers state
     """
 
@@ -61,7 +61,7 @@ class Setting:
 
     @property
     def network(self) -> Network:
-        """What the recipe describes."""
+        """The network that the recipe describes."""
         return variants.build(self.recipe)
 
     @property
@@ -118,7 +118,7 @@ def energy(plan: Setting, floors: Sequence[Floor]) -> Sheet:
     """The energy of a whole training at stated watts; see `minialex.speed.energy`.
 
     Raises:
-        ConfigurationError: If nobody states the watts of a device.
+        ConfigurationError: If the watts of a device are unknown.
     """
     watts = needed_power(plan)
     header = ["precision", "batch", "watts", *(f"kWh at {share:.0%} of the floor's speed" for share in SHARES)]
@@ -135,7 +135,7 @@ def needed_power(plan: Setting) -> float:
     """Watts of all devices together.
 
     Raises:
-        ConfigurationError: If nobody states them for a device.
+        ConfigurationError: If those of a device are unknown.
     """
     unknown = [rates.name for rates in plan.cards if not (plan.watts or rates.watts)]
     if plan.power is None:
@@ -144,7 +144,7 @@ def needed_power(plan: Setting) -> float:
 
 
 def energy_remarks(plan: Setting) -> list[str]:
-    """Where the watts are from, and what is left out."""
+    """Sentences on where the watts come from and what is left out."""
     text = []
     for rates in {rates.name: rates for rates in plan.cards}.values():
         source = f"{plan.watts:g} W as given" if plan.watts else f"{rates.watts:g} W ({rates.watts_source})"
@@ -193,7 +193,7 @@ def exchange(plan: Setting, precisions: Sequence[str], batch: int) -> Sheet:
 
 
 def alternatives(plan: Setting, floors: Sequence[Floor]) -> Sheet:
-    """The columns beside two replicas whose gradients are averaged."""
+    """The columns compared with two replicas whose gradients are averaged."""
     rows = []
     for one in floors:
         cells = [
@@ -205,7 +205,7 @@ def alternatives(plan: Setting, floors: Sequence[Floor]) -> Sheet:
 
 
 def remarks(plan: Setting, batch: int) -> list[str]:
-    """Sentences below the tables; the batch is that whose memory is told."""
+    """The sentences below the tables, for the batch whose memory is reported."""
     text = []
     for rate in {rate.name: rate for rate in plan.devices}.values():
         products = ", ".join(f"{name} {amount(value, 'FLOP/s')}" for name, value in rate.matrix.items())
@@ -229,7 +229,7 @@ def remarks(plan: Setting, batch: int) -> list[str]:
 
 
 def memory(plan: Setting, batch: int) -> str:
-    """What a step on one device needs, and whether it is there."""
+    """The memory that a step needs on one device, and whether there is as much."""
     network = summarise(plan.recipe, batch)
     needed = network.parameter_bytes + network.activation_bytes
     available = plan.devices[0].memory

@@ -98,7 +98,7 @@ def _machine(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _energy(paths: RunPaths) -> list[tuple[str, str]]:
-    """What the training took, where the machine counts it."""
+    """The energy that the training took, if the machine measures it."""
     taken = energy_of(paths.folder)
     if not taken:
         return []
@@ -107,7 +107,7 @@ def _energy(paths: RunPaths) -> list[tuple[str, str]]:
 
 
 def watt_hours(value: float) -> str:
-    """An energy in three digits: ``"0.42 Wh"``, ``"12.3 Wh"``, ``"4.51 kWh"``."""
+    """An energy to three digits: ``"0.42 Wh"``, ``"12.3 Wh"``, ``"4.51 kWh"``."""
     if value >= 1000:
         return f"{float(f'{value / 1000:.3g}'):,g} kWh"
     return f"{float(f'{value:.3g}'):g} Wh"

@@ -15,9 +15,9 @@ def growing(subject: Subject, cluster: Cluster, images: int, epoch: int, epochs:
     """A step of data parallel training on more and more devices.
 
     Args:
-        images: of a step
+        images: images of a step
         epoch: images of an epoch
-        epochs: of the training whose time is said
+        epochs: epochs of the training whose time is reported
     """
     alone = subject.data_parallel(cluster, 1, images)
     rows = []
@@ -36,7 +36,7 @@ def growing(subject: Subject, cluster: Cluster, images: int, epoch: int, epochs:
 
 
 def ways(subject: Subject, cluster: Cluster, batches: Sequence[int]) -> Sheet:
-    """The schemes beside each other, on all devices."""
+    """The schemes side by side, on all devices."""
     rows = []
     for images in batches:
         found = subject.ways(cluster, cluster.devices, images)

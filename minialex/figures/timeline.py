@@ -23,7 +23,7 @@ list of its buckets (``begin``, ``end``, ``bytes``). A part of phase ``"reduce"`
 
 
 def picture(ranks: Sequence[Times]) -> Figure:
-    """Draw two bars a rank: what it computed, and below it the sums that went on meanwhile."""
+    """Draw two bars for each rank: what it computed and, below it, the sums at the same time."""
     from matplotlib.patches import Patch
 
     end = 1000 * max(part["end"] for rank in ranks for part in [*rank["work"], *rank["sums"]])
@@ -81,7 +81,7 @@ def _together(work: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def words(ranks: Sequence[Times]) -> str:
-    """The picture for those who do not see it."""
+    """The picture in words, for those who do not see it."""
     said = []
     for number, rank in enumerate(ranks):
         backward = [part for part in rank["work"] if part["phase"] == "backward"]

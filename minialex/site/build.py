@@ -36,7 +36,7 @@ def make() -> Iterator[str]:
 
     Raises:
         ConfigurationError: Outside a source tree, or where mkdocs or nbconvert is missing.
-        ResourceError: If what is recorded of GPUs cannot be made a page.
+        ResourceError: If the recorded GPU results cannot be made into a page.
     """
     root = _root()
     if find_spec("mkdocs") is None:
@@ -55,10 +55,10 @@ def make() -> Iterator[str]:
 
 
 def _measured(root: Path, program: str, folder: Path) -> None:
-    """What is recorded of GPUs, or of several processes, by a program of the benchmarks.
+    """The page that a program of the benchmarks makes of recorded results (GPUs, several processes).
 
     Raises:
-        ResourceError: If it fails; what it said comes with it.
+        ResourceError: If it fails; the message has its output.
     """
     command = [sys.executable, str(root / "benchmarks" / program), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -81,7 +81,7 @@ def build(out: Path) -> None:
 
     Raises:
         ConfigurationError: Outside a source tree, or where mkdocs is missing.
-        ResourceError: If mkdocs fails; what it said comes with it.
+        ResourceError: If mkdocs fails; the message has its output.
     """
     root = _root()
     out.absolute().parent.mkdir(parents=True, exist_ok=True)

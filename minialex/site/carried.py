@@ -10,16 +10,16 @@ import json
 from pathlib import Path
 
 from minialex.backend import registry
+from minialex.course import notebooks
 from minialex.engine.session import Session, placement_of
 from minialex.figures import look as drawings
 from minialex.figures import pictures
 from minialex.look.gradients import maximise
 from minialex.look.kernels import colour_selectivity, column_difference
 from minialex.runs.weights_file import read
-from minialex.site import ROOT
 from minialex.storage.atomic import write_text
 
-WEIGHTS = ROOT / "docs" / "assets" / "live" / "classify.safetensors"
+WEIGHTS = notebooks.trained()
 RECORD = WEIGHTS.with_suffix(".json")
 
 
@@ -32,7 +32,7 @@ def session() -> Session:
 
 
 def write(folder: Path) -> None:
-    """Draw its kernels and what its classes ask for, and say how it was made and what it errs."""
+    """Draw its kernels and the images that excite its classes most, and write how it was made and its errors."""
     network = read(WEIGHTS)
     kernels, columns = network.tensors["conv1.weight"], network.recipe.columns
     scores = colour_selectivity(kernels)

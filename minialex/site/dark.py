@@ -35,7 +35,7 @@ def write(folder: Path) -> list[Path]:
 
 
 def darkened(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture, uint8 [H,W,4], as it is drawn on a dark ground."""
+    """A picture, uint8 [H,W,4], for a dark background."""
     opacity = picture[..., 3:] / np.float32(255)
     colour = (picture[..., :3] / np.float32(255)) * opacity + (1 - opacity)  # on white
     kept = dense((picture[..., :3].min(axis=2) < WHITE) & (picture[..., 3] > 0))
@@ -63,7 +63,7 @@ def dense(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _boxes(mask: NDArray[np.bool_]) -> list[tuple[slice, slice]]:
-    """The bounding rectangles of what hangs together."""
+    """The bounding rectangles of connected regions."""
     rest, boxes = {(int(i), int(j)) for i, j in np.argwhere(mask)}, []
     while rest:
         edge = [rest.pop()]

@@ -15,7 +15,7 @@ WANTED = ("katex.min.js", "katex.min.css", "fonts/")
 
 
 def fetch(folder: Path) -> bool:
-    """Put KaTeX's script, style and fonts into a folder; whether it could (npm and a registry are needed).
+    """Put KaTeX's script, style and fonts into a folder; returns whether it could (it needs npm and a registry).
 
     Pages read without it too: formulas then stay TeX.
     """

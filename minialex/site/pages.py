@@ -185,7 +185,7 @@ def study_pages(folder: Path) -> None:
 
 
 def films() -> str:
-    """What the two ways to show a film came to, from the recorded run of ``python -m minialex.course.video``."""
+    """The results of the two ways to show a film, from the recorded run of ``python -m minialex.course.video``."""
     found = json.loads((ROOT / "benchmarks" / "results" / "video.json").read_text(encoding="utf-8"))
     seeds, clips = len(found["seeds"]), f"{found['train_clips']:,} training clips, {found['test_clips']:,} test clips"
     said = f"(Errors, mean and range of {seeds} seeds; {clips}, {found['steps']} steps of 32 pictures.)"

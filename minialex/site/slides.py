@@ -116,7 +116,7 @@ def _section(heading: str, body: str, made: Path) -> Iterator[Slide]:
 
 
 def _paragraph(text: str, made: Path) -> tuple[str, str]:
-    """What a class sees of a paragraph (HTML), and the notes (plain text)."""
+    """The part of a paragraph that a slide shows (HTML), and the notes (plain text)."""
     if not text or text.startswith(("<!--", "---")):
         return "", ""
     if found := _INCLUDED.fullmatch(text):
@@ -174,7 +174,7 @@ def _table(text: str) -> str:
 
 
 def _weight(shown: str) -> int:
-    """About how many lines a piece takes."""
+    """Roughly how many lines a piece takes."""
     if shown.startswith('<div class="drawing">'):
         return LINES
     return shown.count("\n") + shown.count("<tr>") + 2 * shown.count("<li>") + 2 * shown.count("<p>") + 1

@@ -241,6 +241,27 @@ def test_code_on_pages_is_no_wider_than_its_column() -> None:
 COLUMN = 84  # characters of code in the column of text on a wide screen
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "tutorial").glob("*.md")), ids=lambda path: path.stem)
+def test_a_chapters_programs_fit_the_column(path: Path) -> None:
+    programs = [block.source for block in blocks.blocks(path.read_text(encoding="utf-8"))]
+    assert [line for part in programs for line in part.splitlines() if len(line) > COLUMN] == []
+
+
+OWN = r"philox|bit[ -]for[ -]bit|\bplacements?\b|checkpoint"  # the library's matters, not AlexNet's
+
+
+def test_chapters_tell_alexnets_story_and_one_tells_the_librarys() -> None:
+    """Random numbers as functions, exact resuming and placement are told in chapter 15, which is optional."""
+    for path in sorted((ROOT / "docs" / "tutorial").glob("[0-9]*.md")):
+        text = re.sub(r"\]\([^)]*\)", "]", path.read_text(encoding="utf-8"))  # links may lead there
+        found = re.findall(OWN, text, re.IGNORECASE)
+        if path.stem == "15-backends":
+            assert {word.lower() for word in found} >= {"philox", "bit for bit", "placement"}
+            assert "Optional" in text.partition("\n## ")[0]
+        elif path.stem != "21-many-machines":
+            assert len(found) <= 1, (path.name, found)
+
+
 def test_chapter_0_and_the_derivations_fit_the_column() -> None:
     tutorial = sorted((ROOT / "docs" / "tutorial").glob("*.md"))
     derived = {page.stem[:2]: _derived(page) for page in tutorial}

@@ -31,7 +31,7 @@ class OutOfMemory(MemoryError):
     """A step that does not fit into memory.
 
     Attributes:
-        fits: how many images would, as far as that is known; 0 if not even one
+        fits: how many images would fit, as far as that is known; 0 if not even one would
     """
 
     def __init__(self, message: str, fits: int) -> None:
@@ -43,14 +43,14 @@ class Step:
     """A compiled step: see `minialex.backend.program.CompiledStep`.
 
     Args:
-        places: the backend's place of each device: batches come from its stream, and results are ready on it
+        places: the backend's place on each device: batches come from its stream, and results are ready on it
         workspace: memory for everything but the outputs
-        program: what to do
+        program: the recorded step
         bindings: arrays that live longer than a step
-        graphs: whether to capture the step where all of it is on one device
+        graphs: whether to capture the step if all of it is on one device
 
     Raises:
-        OutOfMemory: If it does not fit; at its calls too, where a larger step took the workspace in between.
+        OutOfMemory: If it does not fit; a call raises it too, if a larger step has taken the workspace meanwhile.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Step:
     # ---- what is done -------------------------------------------------------------------------------------------
 
     def _record(self, task: Task) -> Recorded:
-        """A task, written down; its results are the arrays of their values from now on."""
+        """Record a task; from now on its results are the arrays of their values."""
         device, call = task.stream[0], task.call
         tables = None
         if call.operation == "sgd_updates":
@@ -114,7 +114,7 @@ class Step:
         return recorded
 
     def _find(self, value: Value) -> CudaArray:
-        """The array of a value; of one that is another's numbers under another shape a view."""
+        """The array of a value; a view, if the value is another's numbers under another shape."""
         if value not in self._arrays:
             self._arrays[value] = without_memory(value.shape, value.dtype)
             self._views.append((self._arrays[value], self._arrays[self.schedule.aliases[value]]))
@@ -134,11 +134,11 @@ class Step:
         return {name: size for name, size in self.schedule.arenas.items() if (name[2] == RESULT) == (kind == RESULT)}
 
     def _give(self, array: CudaArray, memory: Memory, offset: int) -> None:
-        """Let an array lie at an offset into some memory."""
+        """Place an array at an offset in a block of memory."""
         array.flat = self.runtime.flat(memory, offset, array.size, array.dtype)
 
     def _give_results_memory(self) -> None:
-        """Outputs keep theirs for as long as the step lives."""
+        """Give outputs memory that is theirs for as long as the step lives."""
         arenas = self._arenas(RESULT).items()
         results = {name: self.places[name[0]].empty((size,), np.uint8).flat.memory for name, size in arenas}
         self._results = list(results.values())
@@ -147,7 +147,7 @@ class Step:
                 self._give(self._arrays[value], results[slot.stream], slot.offset)
 
     def _borrowed(self) -> list[CudaArray]:
-        """Arrays that lie in the workspace, or know where in it others lie."""
+        """Arrays that lie in the workspace or hold addresses within it."""
         slots = self.schedule.slots.items()
         return [
             *(self._arrays[value] for value, slot in slots if slot.stream[2] != RESULT),
@@ -168,7 +168,7 @@ class Step:
         self._calls = 0
 
     def _sizes(self) -> dict[str, int]:
-        """Bytes that are needed of each device's workspace."""
+        """Bytes needed from each device's workspace."""
         sizes = dict.fromkeys(self.devices, 0)
         for name, size in (*self._arenas("").items(), *self._scratch.items()):
             sizes[name[0]] += aligned(size)
@@ -177,7 +177,7 @@ class Step:
         return sizes
 
     def _lay_out(self) -> None:
-        """Give everything its address in the workspace."""
+        """Assign every array its address in the workspace."""
         available = {device: self.workspace.available(device) for device in self.devices}
         try:
             blocks = self.workspace.blocks(self, self._sizes())
@@ -209,7 +209,7 @@ class Step:
         self._laid_out = True
 
     def _too_large(self, available: Mapping[str, int], error: MemoryError) -> OutOfMemory:
-        """What was needed in all, and which batch would fit.
+        """The error: how much is needed in all, and which batch would fit.
 
         All shrinks with the batch but the gradients of parameters, and scratch memory that is so large that batches are
         convolved in pieces (see `minialex_cuda.runtime.place.SCRATCH`).
@@ -271,7 +271,7 @@ class Step:
         return dict(self._outputs)
 
     def _run(self, watch: Watch | None) -> None:
-        """Ask for all tasks: streams begin where the devices' own are, and those go on when all are done."""
+        """Launch all tasks: streams start after the devices' own, which continue when all are done."""
         runtime = self.runtime
         begun = [runtime.record(self.places[device].stream) for device in self.devices]
         for stream in self._streams.values():

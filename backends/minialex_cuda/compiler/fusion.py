@@ -24,7 +24,7 @@ from minialex_cuda.ops.norm_pool_words import SIZE, STRIDE, WINDOWS
 
 
 def fuse(program: Program, dtype: Any = np.float32) -> Program:
-    """A program with fused calls in the place of those that they do at once; `dtype`: what maps will be kept in.
+    """A program in which fused calls replace groups of calls; `dtype` is that in which maps will be kept.
 
     Normalised maps and their scales, the largest arrays of AlexNet, are then never in memory: the way back computes
     them again, from the ReLU's output and one byte a window that says where its maximum was.
@@ -53,7 +53,7 @@ def fuse(program: Program, dtype: Any = np.float32) -> Program:
 
 
 def _sum_whole(step: Rewrite) -> None:
-    """Columns on one device add up what they have for all channels, and cut the sum: the same bits, half the copies."""
+    """Let columns on one device sum over all channels at once and split the sum: the same bits, half the copies."""
     while True:
         makers = {piece: call for call in step.of("split") for piece in call.results}
         for add in step.of("add"):
@@ -90,9 +90,9 @@ def _fuse_updates(step: Rewrite) -> None:
 
 
 def _send_first(step: Rewrite, call: Call) -> None:
-    """A gradient that other columns wait for comes first; those of the weights come after it was cut up for them.
+    """Put a gradient that other columns wait for first; those of the weights follow once it has been split for them.
 
-    Where somebody reads one of those of the weights before that, nothing is moved.
+    If something reads one of those of the weights before that, nothing is moved.
     """
     dx, *rest = call.results
     cut = step.sole_reader(dx, "split", 0)

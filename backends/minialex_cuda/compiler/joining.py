@@ -1,6 +1,6 @@
 """GPUs of several processes, joined by NCCL: a program whose sums over ranks are done on the devices.
 
-The processes are MPI's. Over it they agree that all have NCCL, and the first one's id of each communicator goes to all.
+The processes are those of MPI, by which they agree that all have NCCL and the first one sends each communicator's id.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SHORT, PAUSE = 1.0, 5e-5
 
 
 class Nccl:
-    """The communicators of a backend, one for each of its devices that sums were asked of.
+    """The communicators of a backend, one for each of its devices that takes part in sums.
 
     Args:
         runtime: of the devices
@@ -39,10 +39,10 @@ class Nccl:
     def joined(self, program: Program) -> Program | None:
         """The program with communicators in the place of groups; None if its sums must go through the host.
 
-        All ranks come here with programs alike, at one time.
+        All ranks call this together, with equal programs.
 
         Raises:
-            ResourceError: If NCCL is there and fails.
+            ResourceError: If NCCL is installed and fails.
         """
         calls = []
         for call in program.calls:
@@ -77,10 +77,10 @@ class Nccl:
         return self._joined[device]
 
     def wait(self, event: Event) -> None:
-        """Let the host wait for a moment after sums, which never comes if a rank is lost: then that is named.
+        """Let the host wait until sums are done, which never happens if a rank is lost: then the error names it.
 
         Raises:
-            ResourceError: If NCCL says that something has gone wrong.
+            ResourceError: If NCCL reports an error.
         """
         end = time.monotonic() + SHORT
         while time.monotonic() < end:

@@ -72,7 +72,7 @@ def channels_last(program: Program, dtype: np.dtype[Any]) -> Program:
 
 
 def fits(dtype: np.dtype[Any], *maps: Value | None) -> bool:
-    """Whether such maps can have the channels last, kept so; and such rows."""
+    """Whether all of these maps (or rows) can be kept with the channels last, in `dtype`."""
     for value in maps:
         if value is None or len(value.shape) not in (2, 4) or value.dtype != np.float32:
             return False
@@ -89,7 +89,7 @@ def fits(dtype: np.dtype[Any], *maps: Value | None) -> bool:
 
 
 class _Layout:
-    """A program while it is gone over. Maps are known by their values in the program as it was."""
+    """A program that is being rewritten. Maps are identified by their values in the original program."""
 
     def __init__(self, program: Program, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
@@ -125,7 +125,7 @@ class _Layout:
         return made
 
     def _at(self, value: Value) -> Value:
-        """A map with the channels last; brought there if it is not."""
+        """A map with the channels last, converted if it is not."""
         if value not in self._last:
             self._first(value)
             made = self._to(value)
@@ -137,7 +137,7 @@ class _Layout:
         return self._last[value]
 
     def _first(self, value: Value) -> None:
-        """See that there is a map with the channels first."""
+        """Make sure that there is a map with the channels first."""
         if value in self._augmented:
             self._made.append(self._augmented.pop(value))
         if value in self._elsewhere:
@@ -173,13 +173,13 @@ class _Layout:
         self._made.append(Call(operation, tuple(args), kwargs, tuple(results), now.layer, now.column, now.phase))
 
     def _keep(self, call: Call) -> None:
-        """A call as it was."""
+        """Keep a call unchanged."""
         for value in values((call.args, call.kwargs)):
             self._first(value)
         self._made.append(call)
 
     def _done(self, call: Call) -> bool:
-        """Put the form of a call with the channels last; False if it has none."""
+        """Add the channels-last form of a call; returns False if it has none."""
         name = call.operation
         if name == "augment" and call.results[0] is not None and call.results[0].dtype == np.float32:
             self._augmented[call.results[0]] = call  # the first convolution may want them in another order
@@ -209,7 +209,7 @@ class _Layout:
         return False
 
     def _images(self, x: Value, w: Value, kwargs: dict[str, Any]) -> tuple[Value, dict[str, Any]] | None:
-        """x as a convolution takes it, and what to tell it; None if it cannot."""
+        """x in the form that a convolution takes, and its extra arguments; None if it cannot."""
         numbers = {"stride": kwargs["stride"], "padding": kwargs["padding"]}
         if self._fits(x):
             return self._at(x), numbers
@@ -266,7 +266,7 @@ class _Layout:
         return True
 
     def _multiply(self, call: Call) -> bool:
-        """Full layers; what one gives without a ReLU is float32: the last one's, mostly."""
+        """Full layers; the output of one without a ReLU (mostly the last) is float32."""
         name, results = call.operation, list(call.results)
         x: Any
         args: tuple[Value, ...]

@@ -30,13 +30,13 @@ from minialex_cuda.runtime.protocol import Convolution
 
 @dataclass(frozen=True)
 class Recorded:
-    """A call, written down.
+    """A recorded call.
 
     Attributes:
-        works: what is to be done, in order
-        results: the arrays that come out, in the order of the call's results
+        works: the work, in order
+        results: the resulting arrays, in the order of the call's results
         scratched: arrays that are not needed beyond the work
-        views: arrays that are the bits of others, with those
+        views: arrays that share the memory of others, with those
     """
 
     works: list[Work]
@@ -46,7 +46,7 @@ class Recorded:
 
 
 class RecordingPlace(Place):
-    """Nothing is done here; what is asked for is written down, and `take` gives it."""
+    """A place that does nothing: calls are recorded, and `take` returns them."""
 
     def __init__(self, like: Place, stream: Any) -> None:
         super().__init__(like.runtime, like.device, stream, like.precision)
@@ -55,7 +55,7 @@ class RecordingPlace(Place):
         self._views: list[tuple[CudaArray, CudaArray]] = []
 
     def take(self, results: list[CudaArray | None]) -> Recorded:
-        """What was written down since the last time, and what came of it."""
+        """What was recorded since the last time, and what came of it."""
         taken = Recorded(self._works, results, self._scratched, self._views)
         self._works, self._scratched, self._views = [], [], []
         return taken
@@ -111,14 +111,14 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 def record(
     on: RecordingPlace, call: Call, find: Callable[[Value], CudaArray], step: CudaArray, tables: Tables | None
 ) -> Recorded:
-    """Write a call down.
+    """Record a call.
 
     Args:
-        on: where it is done
-        call: what is to be done
-        find: gives the array of a value that the call reads
+        on: the place where it runs
+        call: the call to record
+        find: returns the array of a value that the call reads
         step: the number of the step, on the device, which dropout reads
-        tables: what the updates of a column read
+        tables: the tables that the updates of a column read
     """
 
     def resolve(argument: Any) -> Any:

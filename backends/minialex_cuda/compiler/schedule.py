@@ -32,11 +32,11 @@ IN_PLACE = {"sgd_update": (0, 1), "sgd_updates": (0, 1)}
 
 @dataclass(frozen=True)
 class Task:
-    """One operation in its place.
+    """One operation of the schedule.
 
     Attributes:
         call: the operation
-        stream: where it is done
+        stream: the stream on which it runs
         waits: indices of tasks on other streams that must be done before
     """
 
@@ -55,10 +55,10 @@ class Slot:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A step that is ready to be run.
+    """A step that is ready to run.
 
     Attributes:
-        tasks: in an order in which they may be asked for
+        tasks: in an order in which they may be launched
         slots: place of every result
         aliases: values that are another's numbers under another shape
         arenas: bytes of each stream's arena
@@ -122,10 +122,10 @@ def plan(program: Program) -> Schedule:
 def _check_order(
     work: Sequence[Call], reads: Sequence[Sequence[Value]], writes: Sequence[Sequence[Value]], given: set[Value]
 ) -> None:
-    """Whatever an operation reads is given, or written by an earlier one: a pass that breaks this breaks numbers.
+    """Check that whatever an operation reads is an input or was written by an earlier one.
 
     Raises:
-        AssertionError: naming the operation that reads too early
+        AssertionError: If an operation reads too early; the message names it.
     """
     known = set(given)
     for call, ins, outs in zip(work, reads, writes, strict=True):
@@ -170,7 +170,7 @@ class _Arena:
 
 
 def aligned(nbytes: int) -> int:
-    """Bytes of a place for so many."""
+    """A number of bytes, at least one, rounded up to the alignment."""
     return max(1, -(-nbytes // ALIGNMENT)) * ALIGNMENT
 
 
@@ -181,7 +181,7 @@ def _place(
     outputs: set[Value],
     given: set[Value],
 ) -> tuple[dict[Value, Slot], dict[StreamName, int]]:
-    """A place for every result. Outputs, and what several streams touch, keep theirs for the whole step."""
+    """A slot for every result. Outputs, and whatever several streams touch, keep theirs for the whole step."""
     last: dict[Value, int] = {}
     users: dict[Value, set[StreamName]] = defaultdict(set)
     for index, (stream, ins, outs) in enumerate(zip(streams, reads, writes, strict=True)):
@@ -214,7 +214,7 @@ def _order(
     writes: Sequence[Sequence[Value]],
     slots: Mapping[Value, Slot],
 ) -> list[tuple[int, ...]]:
-    """For each task the fewest others that it must wait for.
+    """For each task, the smallest set of others that it must wait for.
 
     Two tasks that touch the same bytes, one of them writing, are done in the given order. What a stream has waited for
     it need not wait for again, nor for what that had waited for (vector clocks).

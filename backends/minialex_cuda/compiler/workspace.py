@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Workspace:
-    """One block of memory a device, as large as the largest step needs, and the streams of all columns.
+    """One block of memory per device, as large as the largest step needs, and the streams of all columns.
 
     A step lays its results there at addresses that never change, until a larger step comes: then all that are there
     give up their addresses, and are laid out again in the larger block when they run next.
@@ -35,21 +35,21 @@ class Workspace:
         return self._streams[name]
 
     def available(self, device: str) -> int:
-        """Bytes that a step could have: what is free, and the block that there is."""
+        """Bytes available to a step: those that are free, and the present block."""
         held = self._blocks[device].nbytes if device in self._blocks else 0
         return self._places[device].runtime.free(device) + held
 
     def release(self) -> None:
-        """Let all steps forget the addresses that they know."""
+        """Make all steps forget their addresses."""
         for tenant in list(self._tenants):
             tenant.release()
         self._tenants.clear()
 
     def blocks(self, tenant: Step, sizes: Mapping[str, int]) -> dict[str, Memory]:
-        """The block of each device, of at least so many bytes.
+        """The block of each device, of at least the given number of bytes.
 
         Raises:
-            MemoryError: If a larger one is needed and cannot be had; then there is none, until it is asked for again.
+            MemoryError: If a larger one is needed and cannot be allocated; then there is none until the next call.
         """
         small = [d for d, size in sizes.items() if d not in self._blocks or self._blocks[d].nbytes < size]
         if small:

@@ -46,7 +46,7 @@ class Student:
 
 
 def submissions(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """What is to be graded in a folder by name, in order, and the names of what is not.
+    """The submissions in a folder by name, in order, and the names of the files that are none.
 
     A ``.py`` file is a submission, and so is a folder that has one anywhere; what begins with a dot or an underscore
     is nobody's.
@@ -92,15 +92,16 @@ def grade_each(
     jobs: int = 0,
     tell: Callable[[str], None] = lambda name: None,
 ) -> Iterator[Student]:
-    """Grade submissions; they come in the order of `found`, each as soon as it and all before it are graded.
+    """Grade submissions; grades come in the order of `found`, each as soon as it and all before it are ready.
 
     Args:
         found: by name (`submissions`)
         only: see `minialex.course.grading.process.grade`
-        limits: the seed of a student is made of its seed and the name
-        into: a folder for one ``NAME.json`` each; what is there already of the same submission is not graded again
-        points: how many there are
-        jobs: submissions at a time; 0 for as many as there are cores
+        limits: a student's seed is derived from its seed and the student's name
+        into: a folder for one ``NAME.json`` each; a submission whose grade is there and that has not changed is not
+            graded again
+        points: the points that a perfect submission gets
+        jobs: how many submissions to grade at a time; 0 for one per core
         tell: called with the name of each that has been graded
 
     Raises:
@@ -169,7 +170,7 @@ def digest(path: Path) -> str:
 
 
 def _before(path: Path, about: dict[str, Any], limits: Limits) -> Grade | None:
-    """The grade of the same submission, asked the same by the same version of us, if it is in a file."""
+    """The grade of the same submission for the same request and version of minialex, if a file has it."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         same = {"minialex": __version__, **about, **asdict(limits)}
@@ -186,7 +187,7 @@ def _before(path: Path, about: dict[str, Any], limits: Limits) -> Grade | None:
 
 
 def points_of(grade: Grade, points: float | None) -> tuple[float, float]:
-    """The points of a grade, and how many there were: one an operation if nobody said."""
+    """The points of a grade and the maximum: one per operation if none was given."""
     most = float(len(grade.counted)) if points is None else points
     return grade.points(most), most
 
@@ -230,7 +231,7 @@ def common_failures(students: Sequence[Student]) -> list[tuple[int, str, str, li
 
 
 def _kind(message: str) -> str:
-    """A message without what differs from one example to the next."""
+    """A message without the parts that differ between examples."""
     text = message.partition(" in example ")[0].partition("; worst at ")[0]
     text = re.sub(r" in \d[\d,]* of \d[\d,]* elements", "", text)
     return re.sub(r"\d+(\.\d+)?(e[-+]\d+)?", "#", " ".join(text.split()))[:90]

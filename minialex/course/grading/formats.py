@@ -9,12 +9,12 @@ from minialex.course.grading.result import PASSED, Result
 
 
 def as_json(grade: Grade, points: float | None) -> dict[str, Any]:
-    """Everything that is known, in our own words."""
+    """Everything that is known, in minialex's own format."""
     return grade.as_json(points)
 
 
 def gradescope(grade: Grade, points: float | None) -> dict[str, Any]:
-    """What an autograder of Gradescope writes to ``/autograder/results/results.json``: a test an operation."""
+    """What a Gradescope autograder writes to ``/autograder/results/results.json``: one test per operation."""
     most, each = worth(grade, points)
     tests = [
         {
@@ -75,7 +75,7 @@ WRITERS = {"minialex": as_json, "gradescope": gradescope, "classroom": classroom
 
 
 def worth(grade: Grade, points: float | None) -> tuple[float, float]:
-    """How many points there are, and how many for an operation; a point each if nobody said."""
+    """The maximum of points, and the points for one operation; one each if no maximum was given."""
     most = float(len(grade.counted)) if points is None else points
     return most, most / len(grade.counted) if grade.counted else 0.0
 

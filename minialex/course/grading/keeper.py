@@ -59,7 +59,7 @@ def own_processes() -> None:
 
 
 def below(top: int) -> list[int]:
-    """The processes that a process has started, and those they have started, and so on."""
+    """All descendants of a process."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat") if LINUX else ():
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -127,10 +127,10 @@ def guard(run: Callable[[], None], status: int) -> NoReturn:
 
 
 class Child:
-    """A submission that runs; what it says is read, and it is ended when its time is up.
+    """A running submission; its messages are read, and it is ended when its time is up.
 
     Attributes:
-        rubbish: how many bytes came through its pipe that were none of our messages
+        rubbish: how many bytes that are no messages of ours came through its pipe
     """
 
     def __init__(self, task: dict[str, Any]) -> None:
@@ -236,19 +236,19 @@ class Child:
             self.queued = self._queued()
 
     def _used(self) -> float:
-        """Processor seconds of the submission's process so far."""
+        """Processor seconds that the submission's process has used so far."""
         with contextlib.suppress(OSError):
             return time.clock_gettime(~self.inside << 3 | 2) if self.inside and LINUX else 0.0
         return 0.0
 
     def _queued(self) -> float:
-        """Seconds that it has waited for a processor so far, which is the machine's matter."""
+        """Seconds that it has waited for a processor so far, which do not count against the student."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             return int(Path(f"/proc/{self.inside}/schedstat").read_text().split()[1]) / 1e9 if self.inside else 0.0
         return 0.0
 
     def _over(self) -> str:
-        """What is over, in words, if anything is."""
+        """Which limit is exceeded, in words, if any is."""
         clock = time.monotonic() - self.since - (self._queued() - self.queued)
         most = 2 * BUDGET * WAITING * self.task["timeout"] + PATIENCE
         if (
@@ -367,7 +367,7 @@ def _follow(
 
 
 def _found(message: dict[str, Any]) -> dict[str, Any]:
-    """What was found on importing, if it is well formed.
+    """What was found on import, if it is well formed.
 
     Raises:
         ValueError, KeyError: If it is not.
@@ -384,7 +384,7 @@ def _found(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def ended(message: dict[str, Any]) -> str:
-    """How a child ended that was not done, in words."""
+    """How a child that had not finished ended, in words."""
     if message["kind"] == "timeout":
         return str(message["text"])
     code = message["code"]
@@ -397,7 +397,7 @@ def ended(message: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Grade what is asked, one after the other, until there is nobody who asks."""
+    """Grade one task after another until the input ends."""
     control(ADOPT, 1)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -20,14 +20,14 @@ from minialex.errors import ConfigurationError, nearest
 
 @dataclass(frozen=True)
 class Limits:
-    """How hard to look, and how long to wait.
+    """How thoroughly to look, and how long to wait.
 
     Attributes:
-        examples: calls drawn for an operation in each dtype
+        examples: number of calls drawn for an operation in each dtype
         seed: of the examples; None draws the same ones for everybody, every time
         timeout: processor seconds for one call; all calls of an operation may take six times as many
         memory: gibibytes that the child may allocate (Linux); 0 for no limit
-        strict: whether all is asked that is asked of a backend (`minialex.course.grading.student`)
+        strict: whether the rules for backends apply (`minialex.course.grading.student`)
     """
 
     examples: int = 100
@@ -43,10 +43,10 @@ class Grade:
 
     Attributes:
         submission: what was graded, as it was given
-        results: one an operation, those that were left out too
+        results: one for each operation, including those that were left out
         faults: what could not be imported, with file and line
         completed: whether the NumPy reference fills in what is left out
-        remarks: what was noticed on importing
+        remarks: what was noticed on import
     """
 
     submission: str
@@ -118,7 +118,7 @@ def grade(
     Args:
         text: a file, a folder, an importable name, ``module:Class`` or an installed backend's name
         only: the operations to grade; one that is not there is missing. None: all that the submission has
-        limits: how hard to look and how long to wait
+        limits: how thoroughly to look and how long to wait
         tell: called with an operation's name and the number of its examples tried so far
 
     Raises:
@@ -210,11 +210,11 @@ class Keeper:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked."""
+        """Whether it is running."""
         return self.process.poll() is None
 
     def end(self) -> None:
-        """Let it end what it has started, and end."""
+        """Tell it to end what it has started and then itself."""
         with contextlib.suppress(OSError):
             self.stream.close()
         try:

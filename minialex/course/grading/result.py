@@ -37,7 +37,7 @@ class Result:
     """The grade of one operation.
 
     Attributes:
-        operation, status: its name, and one of `MEANINGS`
+        operation, status: the operation's name, and one of `MEANINGS`
         place: ``FILE:LINE`` where it is defined, or an empty string
         examples: calls tried until the first that was wrong, or all
         seconds: how long its check took
@@ -59,7 +59,7 @@ class Result:
 
 
 def said(error: BaseException) -> str:
-    """An error's text; it may be of a student's own kind, whose text is an error."""
+    """An error's text, even if it is a student's own class whose conversion to text fails."""
     try:
         return str(error)
     except BaseException:
@@ -67,7 +67,7 @@ def said(error: BaseException) -> str:
 
 
 def short(text: str) -> str:
-    """A text from a submission, cut where it is long, and of characters that can be written down."""
+    """A text from a submission, shortened if it is long, with characters that can be encoded."""
     more = f" … ({len(text):,} characters)" if len(text) > TEXT else ""
     return text[:TEXT].encode("utf-8", "replace").decode() + more
 
@@ -76,7 +76,7 @@ def read(value: Any) -> Result:
     """A result from its JSON value (`dataclasses.asdict`), which may come from anybody.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not a result.
     """
     kinds = {
         "operation": str, "status": str, "place": str, "examples": int, "seconds": float | int, "message": str,
@@ -140,7 +140,7 @@ def _array(array: Array) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no infinities and no NaN: they become words."""
+    """A number for JSON, which has no infinities and no NaN: they become words."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -21,10 +21,10 @@ RESULTS = {"sgd_update": LABELS, "dropout": f"tuple[{FLOATS}, {BYTES}]"}
 
 
 def families(names: Sequence[str]) -> dict[str, list[str]]:
-    """Operations by the file that they belong into: a gradient beside its operation.
+    """Operations by the file to which they belong: a gradient is beside its operation.
 
     Raises:
-        ConfigurationError: If a name is no operation's.
+        ConfigurationError: If there is no operation of a name.
     """
     found: dict[str, list[str]] = {}
     for name in names:

@@ -30,7 +30,7 @@ LEAST = 1e-19
 
 
 def check_student(backend: Backend, case: Case) -> None:
-    """In the place of the kit's `check_case`: a call that a student is asked, and nothing else, is checked.
+    """Replaces the kit's `check_case`: checks only the calls that are asked of students.
 
     Raises:
         Disagreement: If the operation raises, writes into its arguments, or gives something else than the reference.
@@ -45,7 +45,7 @@ def check_student(backend: Backend, case: Case) -> None:
 
 
 def asked(case: Case) -> bool:
-    """Whether a textbook solution must be right for a call."""
+    """Whether a textbook solution is right for a call, so that it may be asked."""
     arrays = listed(case.arrays.values())
     if any(not array.size or not np.isfinite(array).all() for array in arrays):
         return False

@@ -1,6 +1,6 @@
 """What a student handed in: where it is, which operations it has, and where each was written.
 
-`source` looks without importing; `load` imports, and so belongs into a process of its own
+`source` looks without importing; `load` imports and therefore belongs in a process of its own
 (`minialex.course.grading.worker`).
 """
 
@@ -130,14 +130,14 @@ class Submission:
 
 
 class Ambiguous(ConfigurationError):
-    """It was not said well enough what to grade: not the student's fault."""
+    """It is ambiguous what to grade, which is not the student's fault."""
 
 
 def load(where: Source, lenient: bool = False) -> Submission:
     """Import a submission and find its operations. Whatever goes wrong in its code is among its `faults`.
 
     Args:
-        where: it is
+        where: where the submission is
         lenient: see `Submission`
 
     Raises:

@@ -48,7 +48,7 @@ Send = Callable[..., None]
 
 
 class PrintedText:
-    """Takes the place of the standard output and error, drains what is printed and keeps the beginning."""
+    """Replaces standard output and error: drains what is printed and keeps the beginning."""
 
     KEPT = 200
 
@@ -136,9 +136,9 @@ def grade(
         name: of the operation
         profile: how many examples
         seed: of the examples; None draws the same ones every time
-        send: is told how far it is
+        send: told of the progress
         strict: whether all is checked that the kit checks of a backend, or what `check_student` does
-        timeout: processor seconds of one call; `BUDGET` times as many may all calls take
+        timeout: processor seconds for one call; all calls together may take `BUDGET` times as many
     """
     result = Result(name, "failed", submission.own.get(name, ""))
     if name in submission.borrowed:
@@ -181,7 +181,7 @@ def grade(
 
 
 class Enough(BaseException):
-    """The smallest failing example is looked for no longer. Not an `Exception`: Hypothesis must not catch it."""
+    """Ends the search for the smallest failing example. Not an `Exception`: Hypothesis must not catch it."""
 
 
 class Watch:
@@ -206,7 +206,7 @@ class Watch:
 
     @contextlib.contextmanager
     def calling(self) -> Iterator[None]:
-        """The time of what happens within is the student's."""
+        """Count the time spent inside as the student's."""
         processor, clock = time.process_time(), time.monotonic()
         self.send(kind="call", processor=processor)
         try:
@@ -230,7 +230,7 @@ class Watch:
             self.metered = True
 
     def check(self, backend: Backend, case: Case) -> None:
-        """In the place of `check_case`."""
+        """Replaces `check_case`."""
         self.seen += 1
         if self.failing:
             if self.spent > self.budget:
@@ -255,7 +255,7 @@ class Watch:
             self.look(backend, case)
 
     def failed(self, error: BaseException) -> None:
-        """Note a failing example; Hypothesis makes them smaller, so that the last one is the smallest."""
+        """Record a failing example; Hypothesis shrinks them, so the last one is the smallest."""
         result, cause = self.result, error.__cause__ or error
         result.status = "failed"
         result.at = self.submission.where(cause)
@@ -268,7 +268,7 @@ class Watch:
             result.status = "stub"
 
     def look(self, backend: Backend, case: Case) -> None:
-        """Make a call once more and note whose functions it enters: other backends', and other libraries'."""
+        """Repeat a call and record whose functions it enters: those of other backends and libraries."""
         first = backend.devices[0]
         arrays = each(case.arrays, lambda array: backend.to_device(array, first))
         others = {point.value.partition(":")[0].partition(".")[0] for point in registry.installed().values()}

@@ -36,6 +36,19 @@ def folder() -> Path:
     raise ConfigurationError(f"no notebooks beside {here}: install minialex again")
 
 
+def trained() -> Path:
+    """Where the weights of a trained network are that comes with the library: recipe ``figure3``, on CIFAR-10.
+
+    Raises:
+        ConfigurationError: If they are not there, as in a wheel that was not made by the project's own build.
+    """
+    here = Path(__file__).parent
+    for place in (here / "files", here.parents[2] / "docs" / "assets" / "live"):
+        if (place / "classify.safetensors").is_file():
+            return place / "classify.safetensors"
+    raise ConfigurationError(f"no trained network beside {here}: install minialex again")
+
+
 def paths() -> tuple[Path, ...]:
     """The executed notebooks, in the order of the course."""
     return tuple(sorted(folder().glob("[0-9][0-9]_*.ipynb")))

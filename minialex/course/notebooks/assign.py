@@ -1,7 +1,8 @@
 """The notebooks as assignments for nbgrader and otter: exercises to fill in, checks as tests, one point each.
 
-Answers are in the teacher's copy alone (``minialex notebooks --format nbgrader --solutions``), between the marks that
-the two programs cut out: ``nbgrader generate_assignment`` and ``otter assign`` make the students' copies of it.
+Answers are in the teacher's copies alone: with ``minialex notebooks --format nbgrader --solutions`` between the marks
+that the two programs cut out (``nbgrader generate_assignment`` and ``otter assign`` make the students' copies of it),
+and without a format as a notebook to read.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ from minialex.course import notebooks
 
 FORMATS = ("nbgrader", "otter")
 PLACEHOLDER = "..."
+OPEN = "## Two harder ones"
 TEST = "answer = {call}\nassert answer, answer.message"
 Cell = dict[str, Any]
 
 
 def assignment(path: Path, form: str, solutions: bool) -> str:
-    """A notebook as the text of an assignment's file.
+    """A notebook as the text of an assignment's file, or of the teacher's copy.
 
     Args:
         path: of the executed notebook
-        form: one of `FORMATS`
+        form: one of `FORMATS`; empty for a notebook without a grader's marks, which also says what to expect of the
+            open exercises
         solutions: whether the answers are in it
     """
     notebook = json.loads(path.read_text(encoding="utf-8"))
@@ -41,20 +44,28 @@ def assignment(path: Path, form: str, solutions: bool) -> str:
     for number, written in enumerate(notebook["cells"], 1):
         cell = copy.deepcopy(written)
         source = "".join(cell["source"])
-        if cell["cell_type"] == "code":
-            cell |= {"outputs": [], "execution_count": None}
         call = re.fullmatch(r"check\.(\w+)\((.+)\)", source)
-        if "exercise" in cell["metadata"].get("tags", ()):
+        asked = "exercise" in cell["metadata"].get("tags", ())
+        if cell["cell_type"] == "code" and (form or asked or call):
+            cell |= {"outputs": [], "execution_count": None}
+        if asked:
             waiting = cell
         elif waiting is not None and call:
             test = {**cell, "source": TEST.format(call=source).splitlines(keepends=True)}
             text = "".join(waiting["source"])
             exercise = {**waiting, "source": _filled(text, call[1], form, answers).splitlines(keepends=True)}
             make = _nbgrader if form == "nbgrader" else _otter
-            cells += make(path.stem, call[1], exercise, test, number)
+            cells += make(path.stem, call[1], exercise, test, number) if form else [exercise, cell]
             waiting = None
         else:
             cells.append(cell)
+            if answers and not form and OPEN in source:
+                said = {
+                    "id": f"expected-{number}",
+                    "metadata": {},
+                    "source": f"**For the teacher.** {answers.expected}",
+                }
+                cells.append({"cell_type": "markdown", **said})
     assert waiting is None, f"{path.name}: an exercise without a check"
     return json.dumps({**notebook, "cells": cells}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
@@ -126,6 +137,11 @@ class Answers:
             str(ast.literal_eval(key)): value for key, value in zip(right.keys, right.values, strict=True) if key
         }
 
+    @property
+    def expected(self) -> str:
+        """What to expect of the open exercises: the docstring from its second paragraph on."""
+        return (ast.get_docstring(ast.parse(self.text)) or "").partition("\n\n")[2]
+
     def source(self, node: ast.AST) -> str:
         """Of a statement or an expression, as it is written."""
         return textwrap.dedent(ast.get_source_segment(self.text, node, padded=True) or "")
@@ -170,11 +186,12 @@ def _names(node: ast.AST) -> set[str]:
 MARKS: Mapping[str, tuple[str, str]] = {
     "nbgrader": ("### BEGIN SOLUTION", "### END SOLUTION"),
     "otter": ("# BEGIN SOLUTION", "# END SOLUTION"),
+    "": ("", ""),
 }
 
 
 def _filled(text: str, name: str, form: str, answers: Answers | None) -> str:
-    """An exercise's cell with its answer between a format's marks; the cell as it is without answers."""
+    """An exercise's cell with its answer, between a format's marks if it has any."""
     begin, end = MARKS[form]
     (node,) = ast.parse(text).body
     *head, last = text.splitlines()
@@ -188,8 +205,9 @@ def _filled(text: str, name: str, form: str, answers: Answers | None) -> str:
         lines, indent = [last] if answers is None else answers.value(name, target), ""
         if form == "otter":  # the prompt is a text for Python, and code for the students
             head, begin = [*head, '""" # BEGIN PROMPT', last, '""" # END PROMPT'], f"{begin} NO PROMPT"
-        else:
+        elif form:
             head = [*head, f"# {target} = …"]
     if answers is None and form == "nbgrader":
         return text
-    return "\n".join([*head, *textwrap.indent("\n".join([begin, *lines, end]), indent).splitlines()])
+    filled = [begin, *lines, end] if form else lines
+    return "\n".join([*head, *textwrap.indent("\n".join(filled), indent).splitlines()])

@@ -43,7 +43,7 @@ def copy(folder: Path, overwrite: bool, form: str = "", solutions: bool = False)
         folder: where to; nbgrader's notebooks get a folder each in it, as in its ``source``
         overwrite: whether files there that differ are replaced
         form: of `minialex.course.notebooks.assign.FORMATS`; empty for the executed notebooks
-        solutions: whether the answers are in assignments
+        solutions: whether the answers are in them; without a format, so is what to expect of the open exercises
 
     Raises:
         ConfigurationError, ResourceError: If there is no such format, or the folder cannot be made or written.
@@ -54,13 +54,11 @@ def copy(folder: Path, overwrite: bool, form: str = "", solutions: bool = False)
         raise ConfigurationError(
             f"no format '{form}'; there are {', '.join(assign.FORMATS)}.{nearest(form, assign.FORMATS)}"
         )
-    if solutions and not form:
-        raise ConfigurationError("--solutions is for assignments: give --format nbgrader or otter, too")
     screen = console()
     atomic.make_folder(folder)
     new, same, kept = [], [], []
     for path in notebooks.paths():
-        content = assign.assignment(path, form, solutions).encode() if form else path.read_bytes()
+        content = assign.assignment(path, form, solutions).encode() if form or solutions else path.read_bytes()
         target = (folder / path.stem if form == "nbgrader" else folder) / path.name
         atomic.make_folder(target.parent)
         if target.exists() and target.is_file() and target.read_bytes() == content:
@@ -83,6 +81,8 @@ def copy(folder: Path, overwrite: bool, form: str = "", solutions: bool = False)
         }
         screen.print(f"{'the answers are in them. ' if solutions else ''}Go on with, say: {commands[form]}")
         return
+    if solutions:
+        screen.print("the answers are in them: the teacher's copy")
     if find_spec("jupyterlab") is None:
         screen.print('JupyterLab is not installed here: pip install "minialex[notebooks]"')
     screen.print(f"open them with: {shell('jupyter', 'lab', folder)}")

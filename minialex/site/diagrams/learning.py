@@ -38,7 +38,7 @@ def numbers(
 
 
 def shown(value: float) -> str:
-    """A number as it stands on a wire: two digits after the point at most."""
+    """A number as it is written on a wire: at most two digits after the point."""
     return f"{round(value, 2) + 0.0:g}".replace("-", "−")
 
 
@@ -153,7 +153,7 @@ def experiments(count: int = 20, seeds: int = 5) -> list[tuple[float, float, flo
 
 
 def intervals() -> Drawing:
-    """Twenty experiments about nothing: their 95% intervals, and which of them miss the truth."""
+    """Twenty experiments without an effect: their 95% intervals, and which of them miss the truth."""
     found = experiments()
     missed = sum(not low <= 0 <= high for _, low, high in found)
     drawing = Drawing(

@@ -44,7 +44,7 @@ def _number(value: float) -> str:
 
 @dataclass
 class Drawing:
-    """A sheet of `WIDTH` by `height`; `says` is what someone hears who does not see it."""
+    """A sheet of `WIDTH` by `height`; `says` is its text for those who do not see it."""
 
     name: str
     says: str
@@ -116,7 +116,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Axes:
-    """A frame on a sheet in which numbers have places: `x0` … `x1` across, `y0` at the bottom and `y1` at the top."""
+    """Axes on a sheet: `x0` … `x1` across, `y0` at the bottom and `y1` at the top."""
 
     drawing: Drawing
     left: float

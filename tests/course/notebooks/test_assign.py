@@ -64,6 +64,27 @@ def test_a_teachers_answers_get_the_point_and_a_students_cell_does_not(path):
             exec(f"{student}\n{text(test)}", space)
 
 
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_the_teachers_copy_has_answers_without_marks_and_what_to_expect(path):
+    made = cells(path, "", True)
+    assert len({cell["id"] for cell in made}) == len(made)
+    assert "BEGIN SOLUTION" not in json.dumps(made)
+    asked = [n for n, cell in enumerate(made) if "exercise" in cell["metadata"].get("tags", ())]
+    for n in asked:
+        compile(text(made[n]), path.stem, "exec")
+        assert not re.search(r"(= |return )\.\.\.$", text(made[n]))
+        call = text(made[n + 1])
+        if path.stem in ("05_normalisation", "06_pooling") and not any(name in call for name in SLOW):
+            space = {"np": np, "check": check}
+            exec(text(made[n]), space)
+            assert eval(call, space)
+    (n,) = (n for n, cell in enumerate(made) if assign.OPEN in text(cell))
+    assert re.match(r"\*\*For the teacher.\*\* [A-Z]", text(made[n + 1]))
+    assert len(text(made[n + 1])) > 100
+    assert made[n + 1]["cell_type"] == "markdown"
+    assert any(cell.get("outputs") for cell in made)
+
+
 @pytest.mark.parametrize("form", assign.FORMATS)
 def test_there_are_no_answers_without_solutions(form):
     for path in PATHS:
@@ -106,6 +127,9 @@ def test_the_command(tmp_path, capsys):
     assert run(["notebooks", str(tmp_path / "source"), "--format", "nbgrader", "--solutions"]) == 0
     assert (tmp_path / "source" / "03_relu" / "03_relu.ipynb").is_file()
     assert "nbgrader generate_assignment" in capsys.readouterr().out
+    assert run(["notebooks", str(tmp_path / "teacher"), "--solutions"]) == 0
+    assert "return np.maximum(x, 0)" in (tmp_path / "teacher" / "03_relu.ipynb").read_text()
+    assert "the teacher's copy" in capsys.readouterr().out
     assert run(["notebooks", str(tmp_path / "otter"), "--format", "otter"]) == 0
     assert (tmp_path / "otter" / "03_relu.ipynb").is_file()
 
@@ -114,7 +138,6 @@ def test_the_command(tmp_path, capsys):
     ("options", "words"),
     [
         (("there", "--format", "nbgradr"), "Did you mean 'nbgrader'?"),
-        (("there", "--solutions"), "--solutions is for assignments"),
         (("--format", "otter"), "say where to"),
     ],
 )
