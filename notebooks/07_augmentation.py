@@ -33,15 +33,15 @@ from minialex_numpy.augment import augment
 show.source(augment)
 
 # %% [markdown]
-# *Which* crop an image gets is drawn anew each time that it is used. Here are seven of the same image:
+# *Which* crop an image gets is drawn anew each time that it is used. Here are five of the same image:
 
-# %% alt="A drawn triangle on a blue ground, whole and in seven random crops; some are reflected, and all are cut at other places."
+# %% alt="A drawn triangle on a blue ground, whole and in five random crops; some are reflected, and all are cut at other places."
 big = load("shapes", size=256, train_images=8, validation_images=8)
 figure = big.train.read(np.array([4]))
 found = statistics_of(big.train)
-draws = training_draws(7, seed=0, step=0, size=256, crop=224, statistics=found, colour=0)
+draws = training_draws(5, seed=0, step=0, size=256, crop=224, statistics=found, colour=0)
 crops = augment(
-    np.repeat(figure, 7, axis=0), np.zeros((3, 256, 256), np.float32), draws.shift,
+    np.repeat(figure, 5, axis=0), np.zeros((3, 256, 256), np.float32), draws.shift,
     draws.top, draws.left, draws.flip, crop=224, factor=1.0, mean_follows=True,
 )  # fmt: skip
 titles = [
