@@ -111,9 +111,9 @@ def test_no_verdict_without_a_search_or_of_another_design() -> None:
 
 def test_a_decay_that_could_not_act_is_called_that() -> None:
     found = outcome((50.0, 51.0, 49.0), (53.0, 54.1, 51.9), name="decay")
-    few = replace(found, facts={**FACTS, "training_images": 320})  # 10 steps an epoch
+    few = replace(found, facts={**FACTS, "training_images": 320})  # 20 steps an epoch
     folds = words.decay_folds(few, few.arms[1])
-    assert folds == pytest.approx(10 * (0.01 * 279 + 0.001 * 21) / 0.1 * 0.0005)
+    assert folds == pytest.approx(20 * (0.01 * 139 + 0.001 * 11) / 0.1 * 0.0005)
     assert words.judgement(few, few.arms[1]).startswith(words.CANNOT_TELL)
     many = replace(found, facts={**FACTS, "training_images": 32 * 200})
     assert words.judgement(many, many.arms[1]) == words.SHOWN
