@@ -66,6 +66,8 @@ def tuning(outcome: Outcome) -> Figure | None:
     curves = {arm.name: search.tuning(study, arm) for arm in study.arms if not arm.rate_of}
     if not any(curves.values()):
         return None
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
     width, height = 7.2, 3.6
     with style():
         figure = blank(width, height)
@@ -78,11 +80,14 @@ def tuning(outcome: Outcome) -> Figure | None:
                 axes.plot(np.full(len(values), rate), values, ".", color=hue, alpha=0.45, markeredgewidth=0)
             means = {rate: float(values.mean()) for rate, values in curve.items()}
             axes.plot(list(means), list(means.values()), color=hue, linestyle=dashes, linewidth=1.3,
-                      label=textwrap.fill(arm.words, 26))  # fmt: skip
+                      label=textwrap.fill(arm.words, 22))  # fmt: skip
             if arm.learning_rate in means:
                 axes.plot([arm.learning_rate], [means[arm.learning_rate]], "o", color=hue, markerfacecolor="none",
                           markersize=9)  # fmt: skip
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
+        axes.minorticks_off()
         axes.set_xlabel("learning rate")
         axes.set_ylabel(SEARCHED[study.measure])
         axes.grid(color=GRID, linewidth=0.7)
