@@ -95,7 +95,18 @@ class _Worker:
     process: BaseProcess
     messages: Connection
     device: str | None
+    begun: int
     asked: bool = False
+
+    def epochs_done(self, out: Path) -> int:
+        """Epochs that this process has trained."""
+        return measures.epochs_done(run_folder(out, key(self.job.recipe))) - self.begun
+
+    def ask_to_stop(self) -> None:
+        """Ask the run to save and end, once: a second signal would end it without a checkpoint."""
+        if not self.asked:
+            self.asked = True
+            self.process.terminate()
 
 
 def unfinished(jobs: Sequence[Job], out: Path) -> list[Job]:
@@ -120,7 +131,8 @@ def run(jobs: Sequence[Job], place: Place, at_once: int, told: Callable[[State],
     """
     waiting = list(jobs)
     total = sum(job.recipe.epochs for job in jobs)
-    before = {key(job.recipe): measures.epochs_done(run_folder(place.out, key(job.recipe))) for job in jobs}
+    begun = [measures.epochs_done(run_folder(place.out, key(job.recipe))) for job in jobs]
+    fresh = 0  # epochs of runs that ended here
     workers: list[_Worker] = []
     done, began = 0, time.monotonic()
     failure: MinialexError | None = None
@@ -136,28 +148,19 @@ def run(jobs: Sequence[Job], place: Place, at_once: int, told: Callable[[State],
                 if worker.process.is_alive():
                     continue
                 workers.remove(worker)
-                failure = failure or _failure(worker)
+                failure = failure or _failure(worker, stopping=bool(stop.requested))
                 done += worker.process.exitcode == 0
-                if failure or stop.requested:
-                    for other in workers:  # a second signal would end them without a checkpoint: ask each once
-                        _ask(other, stop.requested)
-            if stop.requested and stop.requested != "Ctrl-C":
+                fresh += worker.epochs_done(place.out)
+            if failure or stop.requested:
                 for worker in workers:
-                    _ask(worker, None)
-            epochs = sum(measures.epochs_done(run_folder(place.out, key(job.recipe))) for job in jobs)
-            fresh = epochs - sum(before.values())
-            left = (time.monotonic() - began) / fresh * (total - epochs) if fresh > 0 else None
+                    worker.ask_to_stop()
+            trained = fresh + sum(worker.epochs_done(place.out) for worker in workers)
+            epochs = sum(begun) + trained
+            left = (time.monotonic() - began) / trained * (total - epochs) if trained > 0 else None
             told(State(done, len(jobs), epochs, total, left, tuple(worker.job.words for worker in workers)))
     if failure is not None:
         raise failure
     return stop.requested or ""
-
-
-def _ask(worker: _Worker, requested: str | None) -> None:
-    """Ask a run to save and end, once; a terminal's Ctrl-C has reached it already."""
-    if not worker.asked and requested != "Ctrl-C":
-        worker.asked = True
-        worker.process.terminate()
 
 
 def _start(
@@ -169,11 +172,11 @@ def _start(
     process = context.Process(target=train_one, args=(job, place, device, theirs), name=job.words)
     process.start()
     theirs.close()
-    return _Worker(job, process, mine, device)
+    return _Worker(job, process, mine, device, measures.epochs_done(run_folder(place.out, key(job.recipe))))
 
 
-def _failure(worker: _Worker) -> MinialexError | None:
-    """What went wrong in a process that ended, None if nothing did or it was asked to stop."""
+def _failure(worker: _Worker, stopping: bool) -> MinialexError | None:
+    """What went wrong in a process that ended, None if nothing did or it was asked to stop, if only at its start."""
     code = worker.process.exitcode or 0
     with contextlib.suppress(EOFError):
         if worker.messages.poll():
@@ -181,6 +184,8 @@ def _failure(worker: _Worker) -> MinialexError | None:
             error = MinialexError(f"{worker.job.words}: {text}")
             error.exit_code = kind
             return error
+    if stopping or code in (0, 75, 130):
+        return None
     if code < 0:
         name = signal.Signals(-code).name
         why = " (memory ran out?)" if -code == signal.SIGKILL else ""
@@ -188,8 +193,6 @@ def _failure(worker: _Worker) -> MinialexError | None:
             f"{worker.job.words}: its process was ended by {name}{why}; nothing is lost: run the same command again, "
             "with fewer --jobs if it comes again"
         )
-    if code in (0, 75, 130):
-        return None
     return ResourceError(f"{worker.job.words}: its process ended with code {code}; run the same command again")
 
 
@@ -213,6 +216,8 @@ class Goal(Listener):
 
 def train_one(job: Job, place: Place, devices: str | None, messages: Connection) -> None:
     """The work of one process: train a run, or go on with it."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # a terminal's Ctrl-C reaches the process that started this one, which asks all to stop
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
         code = _train(job, place, devices)

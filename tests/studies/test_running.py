@@ -167,16 +167,17 @@ def until(holds: object, seconds: float = 120) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
-def test_stopped_in_the_middle_of_a_run_it_goes_on_there(here: Path, how: str) -> None:
+@pytest.mark.parametrize(("how", "reaches"), [("SIGTERM", "one"), ("Ctrl-C", "one"), ("Ctrl-C", "group")])
+def test_stopped_in_the_middle_of_a_run_it_goes_on_there(here: Path, how: str, reaches: str) -> None:
     long = write(here, "long", epochs=30)
     first = key(study(long).recipe(study(long).arms[0], 1))
     process = command(here, long, "--seeds", "1", "--out", "out", "--jobs", "2")
     until(lambda: epochs_done(run_folder(here / "out", first)) >= 2)
-    if how == "SIGTERM":
-        process.terminate()
+    number = signal.SIGTERM if how == "SIGTERM" else signal.SIGINT
+    if reaches == "one":
+        process.send_signal(number)
     else:
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
+        os.killpg(process.pid, number)  # as a terminal does
     out, err = process.communicate(timeout=60)
     assert process.returncode == (75 if how == "SIGTERM" else 130), (out, err)
     assert f"stopped by {how}" in out
