@@ -21,10 +21,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minialex.errors import ConfigurationError, MinialexError, nearest
 from minialex.storage import atomic
+
+if TYPE_CHECKING:
+    from minialex.course.notebooks import show
 
 SECONDS = 120.0  # that one notebook may take on two cores
 SECONDS_TOGETHER = 600.0  # that all of them may take
@@ -169,7 +172,7 @@ def build(folder: Path, names: Sequence[str] = (), seconds: float = SECONDS) -> 
 
 
 def reword(folder: Path, names: Sequence[str] = ()) -> Iterator[Path]:
-    """Take over into written notebooks what needs no run: Markdown, words for pictures, the records' tables.
+    """Take over into written notebooks what needs no run: Markdown, words for pictures, the recorded studies.
 
     Raises:
         NotebookError: If a notebook is missing, or its code is not that of its source.
@@ -189,17 +192,20 @@ def reword(folder: Path, names: Sequence[str] = ()) -> Iterator[Path]:
             cell |= {"outputs": ran["outputs"], "execution_count": ran["execution_count"]}
             for output in cell["outputs"]:
                 output.get("metadata", {}).pop("image/png", None)
-            studies = (o.get("metadata", {}).get("minialex", {}).get("ablation") for o in cell["outputs"])
-            study = next(filter(None, studies), None)
-            for output, part in zip(cell["outputs"], show.ablation_parts(study) if study else (), strict=False):
-                if isinstance(part, show.Text):
-                    output["data"] = {"text/markdown": part.markdown}
-                else:
-                    output["metadata"]["image/png"] = {"alt": part.alt}
+            for place, output in enumerate(cell["outputs"]):
+                if study := output.get("metadata", {}).get("minialex", {}).get("ablation"):
+                    cell["outputs"] = cell["outputs"][:place] + [_shown(part) for part in show.ablation_parts(study)]
+                    break
         text = written(nbformat.reads(json.dumps({**_ABOUT, "cells": now}), 4), source.name)
         if text != target.read_text(encoding="utf-8"):
             atomic.write_text(target, text)
             yield target
+
+
+def _shown(part: show.Text | show.Picture) -> dict[str, Any]:
+    """A part of a recorded study as the output that a run of its cell would display."""
+    data, metadata = part._repr_mimebundle_()
+    return {"output_type": "display_data", "data": data, "metadata": metadata}
 
 
 def stale(folder: Path) -> list[str]:

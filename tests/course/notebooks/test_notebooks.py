@@ -136,6 +136,29 @@ def test_words_change_without_a_run(tmp_path):
     assert after[1]["outputs"][1]["metadata"] == {"image/png": {"alt": "A bar as long as 1."}}
 
 
+def test_a_study_that_was_recorded_anew_needs_no_run(tmp_path):
+    source(
+        tmp_path,
+        """
+        # %%
+        from minialex.course.notebooks import show
+        print("before")
+        show.ablation("dropout")
+        """,
+    )
+    [(made, _)] = build.build(tmp_path)
+    whole = made.read_bytes()
+    notebook = json.loads(whole)
+    before, words, picture, search = notebook["cells"][-1]["outputs"]
+    assert before["text"] == ["before\n"]
+    words["data"]["text/markdown"] = ["- an earlier verdict"]
+    picture["data"]["image/png"] = picture["data"]["image/png"][:100]
+    notebook["cells"][-1]["outputs"].remove(search)  # it had no search then
+    made.write_text(json.dumps(notebook), encoding="utf-8")
+    assert list(build.reword(tmp_path)) == [made]
+    assert made.read_bytes() == whole
+
+
 def test_a_changed_source_is_stale_and_so_is_a_missing_notebook(tmp_path):
     path = source(tmp_path, "# %%\n1 + 1\n")
     assert build.stale(tmp_path) == ["01_made.ipynb is missing"]
