@@ -1,13 +1,15 @@
 """The search for an arm's learning rate, and when a comparison may rely on it.
 
 Every arm is trained at full length with two seeds or more, none of which is compared, at rates a factor of two apart,
-until the best rate has a worse neighbour on both sides. A rate at the edge of what was tried is not a choice: the next
-one might be better, for one arm and not for another, and a table of such arms shows the grid and not the innovation.
+until the best rate has neighbours on both sides, worse ones or as good. A rate at the edge of what was tried is not a
+choice: the next one might be better, for one arm and not for another, and a table of such arms shows the grid and not
+the innovation.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 
 from minialex.errors import ConfigurationError
@@ -45,8 +47,19 @@ def searched(study: Study) -> bool:
 
 
 def best(curve: Curve) -> list[float]:
-    """The rates, the best first."""
-    return sorted(curve, key=lambda rate: (math.fsum(curve[rate]) / len(curve[rate]), rate))
+    """The rates, the best first.
+
+    Of rates that are equally good, since all learn everything, the middle one, whose neighbours do as well; of rates
+    that all fail the smallest.
+    """
+    means = {rate: math.fsum(values) / len(values) for rate, values in curve.items()}
+
+    def place(rate: float) -> tuple[float, float, float]:
+        equal = [other for other in means if means[other] == means[rate]]
+        middle = statistics.median_low(equal) if math.isfinite(means[rate]) else min(equal)
+        return means[rate], abs(math.log(rate / middle)), rate
+
+    return sorted(curve, key=place)
 
 
 def next_rates(curve: Curve, grid: Sequence[float]) -> list[float]:

@@ -72,6 +72,14 @@ def test_the_best_rate_ends_inside(bottom: float, away: int) -> None:
     assert abs(math.log2(first) - bottom) <= 0.51 or math.isinf(error(2 * first))
 
 
+def test_of_equally_good_rates_the_middle_one() -> None:
+    """Training errors reach zero at many rates: there the search ends, with a rate whose neighbours do as well."""
+    curve = explore(lambda rate: max(0.0, 100 * rate - 1.0), (0.005, 0.01, 0.02))
+    assert sorted(curve) == [0.0025, 0.005, 0.01, 0.02]
+    assert search.best(curve) == [0.005, 0.0025, 0.01, 0.02]
+    assert search.best({0.1: [math.inf], 0.2: [math.inf], 0.4: [math.inf]})[0] == 0.1, "where all fail, look lower"
+
+
 def test_a_curve_that_never_turns_is_given_up() -> None:
     with pytest.raises(ConfigurationError, match="no best learning rate among 13"):
         explore(lambda rate: rate, (0.01, 0.02))
