@@ -24,6 +24,7 @@ nothing, the verdict says whether there is a difference.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from minialex.engine.schedule import epoch_rates
@@ -196,7 +197,7 @@ def table(outcome: Outcome) -> str:
     errors = "validation top-1 error, %" if study.measure in ("gap", "training", "start") else ""
     head = [
         "arm", f"{HEADS[study.measure]}: mean", "95% interval", *(f"to {goal}" for goal in goals), errors, "runs",
-        "learning rate", "difference" if _one_base(outcome) else "difference, from", "its 95% interval", "p (Holm)",
+        "learning rate", "difference" if one_base(outcome) else "difference, from", "its 95% interval", "p (Holm)",
         "paper", "2012 log", *sources, "verdict",
     ]  # fmt: skip
     rows = []
@@ -215,14 +216,15 @@ def table(outcome: Outcome) -> str:
             said = judgement(outcome, arm)
             if found.includes_zero and said in (NOT_SHOWN, UNDECIDED):
                 said = f"no difference shown: {said}"
-            whose = "" if _one_base(outcome) else f" ({study.arm(outcome.compared_with(arm).name).words})"
+            whose = "" if one_base(outcome) else f" ({study.arm(outcome.compared_with(arm).name).words})"
             row += [signed(found.mean, digits) + whose, interval(found, digits), _p(outcome.adjusted[arm.name]),
                     _paper(outcome, arm.name), full.get(arm.name, ""), *others, said]  # fmt: skip
         rows.append(row)
     return markdown(head, rows)
 
 
-def _one_base(outcome: Outcome) -> bool:
+def one_base(outcome: Outcome) -> bool:
+    """Whether all arms are compared with the first one."""
     return all(outcome.compared_with(arm) is outcome.base for arm in outcome.arms[1:])
 
 
@@ -243,14 +245,20 @@ def _published(outcome: Outcome, name: str, source: str) -> str:
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; columns that are empty in every row are left out."""
     kept = [n for n in range(len(head)) if any(row[n] for row in rows)]
-    lines = ["| " + " | ".join(head[n] for n in kept) + " |", "|" + "---|" * len(kept)]
-    return "\n".join([*lines, *("| " + " | ".join(row[n] for n in kept) + " |" for row in rows)]) + "\n"
+    lines = ["| " + " | ".join(row[n].replace("|", "\\|") for n in kept) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(kept), *lines[1:]]) + "\n"
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a line of a Markdown table."""
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def picture_text(outcome: Outcome) -> str:
     """What the picture of an outcome shows (`minialex.studies.drawing`), for those who do not see it."""
     study = outcome.study
-    shown = "left a point for every run, with means and 95% intervals; right the differences from the first arm"
+    whom = "the first arm" if one_base(outcome) else "the arm that each is compared with"
+    shown = f"left a point for every run, with means and 95% intervals; right the differences from {whom}"
     if all(arm.curves for arm in outcome.arms):
         shown = "the training error over the epochs, a curve a run"
     means = "; ".join(
