@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -73,7 +74,7 @@ def ablate(
     from minialex.studies import calibration, measures, outcome
     from minialex.studies.running import Place, unfinished
     from minialex.studies.statistics import student
-    from minialex.studies.study import names, study
+    from minialex.studies.study import names, rates_file, study
     from minialex.training.signals import EXIT_CODES
 
     if show:
@@ -83,8 +84,7 @@ def ablate(
     if not wanted:
         raise ConfigurationError(f"name a study: {', '.join(names())}; or give --all or --list")
     chosen = [quick_study(study(name)) if quick else study(name) for name in wanted]
-    if quick and (record or calibrate):
-        raise ConfigurationError("--quick proves nothing: leave out --record and --calibrate")
+    check_together(wanted, chosen, quick, calibrate, collect, record)
     spread = tuple(part.strip() for part in (devices or "").split(",") if part.strip())
     at_once = jobs or len(spread) or os.cpu_count() or 1
     alone = threads is None and not spread and at_once > 1 and takes_threads(backend)
@@ -109,9 +109,9 @@ def ablate(
         registry.load(backend, threads=None if at_once > 1 else place.threads), spread[0] if spread else None,
         place.data,
     )  # fmt: skip
-    for one in chosen:
+    for name, one in zip(wanted, chosen, strict=True):
         if calibrate:
-            choose_rates(screen, one, place.out)
+            choose_rates(screen, one, place.out, rates_file(name))
             continue
         some = one.seeds[: seeds or None]
         lacking = sorted({seed for _, seed in outcome.missing(one, some, place.out)})
@@ -120,7 +120,7 @@ def ablate(
         result = replace(outcome.collect(one, some, place.out, networks, again), quick=quick)
         show_outcome(screen, result, place.out)
         if record:
-            path = package_folder("recorded") / f"{one.name}.json"
+            path = Path(outcome.__file__).parent / "recorded" / f"{one.name}.json"
             text = json.dumps(result.to_json(), ensure_ascii=False, separators=(",", ":"))
             atomic.write_text(path, text + "\n")
             screen.print(f"recorded     {path}")
@@ -134,11 +134,26 @@ def takes_threads(backend: str | None) -> bool:
     return "threads" in inspect.signature(registry.kind(backend or registry.default_name())).parameters
 
 
-def package_folder(name: str) -> Path:
-    """A folder of the package: the studies' ``designs``, or their ``recorded`` outcomes."""
-    from minialex import studies
+def check_together(
+    wanted: Sequence[str], studies: Sequence[Study], quick: bool, calibrate: bool, collect: bool, record: bool
+) -> None:
+    """That the options have a meaning together, and that no study would write over another's results.
 
-    return Path(studies.__file__).parent / name
+    Raises:
+        ConfigurationError: If not.
+    """
+    from minialex.studies.study import names
+
+    if quick and (record or calibrate):
+        raise ConfigurationError("--quick proves nothing: leave out --record and --calibrate")
+    if calibrate and (record or collect):
+        raise ConfigurationError("--calibrate compares nothing yet: leave out --record and --collect")
+    known = [one.name for one in studies]
+    if twice := next((name for name in known if known.count(name) > 1), None):
+        raise ConfigurationError(f"two studies named '{twice}' would write the same files: run one after the other, "
+                                 "with another --out")  # fmt: skip
+    if record and (own := [name for name in wanted if name not in names()]):
+        raise ConfigurationError(f"--record is for the package's studies: '{own[0]}' has its outcome in --out anyway")
 
 
 def show_studies() -> None:
@@ -166,10 +181,11 @@ def quick_study(study: Study) -> Study:
     def small(fields: Mapping[str, Any]) -> dict[str, Any]:
         few = without(fields, "kernels", "features", "epochs", "steps")
         if "train_images" in few:  # the same share of the few images that there are
-            share = few["train_images"] / study.regime["train_images"]
+            share = few["train_images"] / most if few["train_images"] else 1.0
             few["train_images"] = max(QUICK["batch_size"], int(share * QUICK["train_images"]))
         return few
 
+    most = max(study.recipe(arm, study.seeds[0]).train_images for arm in study.arms) or math.inf
     arms = tuple(replace(arm, fields=small(arm.fields), learning_rate=None) for arm in study.arms)
     return replace(study, regime={**without(study.regime, "steps"), **QUICK}, seeds=QUICK_SEEDS, arms=arms)
 
@@ -219,34 +235,35 @@ def show_outcome(screen: Console, outcome: Outcome, out: Path) -> None:
     from minialex.studies import drawing, words
 
     study, table, verdict = outcome.study, words.table(outcome), words.verdict(outcome)
-    base = out / study.name
+    files = {kind: out / f"{study.name}{kind}" for kind in (".md", ".png", ".json", ".search.png")}
     text = [f"# {study.title}", "", study.question, "", f"The paper (section {study.section}): {study.claim}", ""]
     text += [table, *(f"- {line}" for line in verdict), "", words.provenance(outcome), ""]
     more = words.at_full_scale(outcome)
     if more and not outcome.quick:
         text += ["At the paper's scale, with the data and a GPU:", "", *(f"- {line}" for line in more), ""]
-    atomic.write_json(base.with_suffix(".json"), outcome.to_json())
-    atomic.write_text(base.with_suffix(".md"), "\n".join(text))
-    pictures.save(drawing.picture(outcome), base.with_suffix(".png"))
+    atomic.write_json(files[".json"], outcome.to_json())
+    atomic.write_text(files[".md"], "\n".join(text))
+    pictures.save(drawing.picture(outcome), files[".png"])
     if (searched := drawing.tuning(outcome)) is not None:
-        pictures.save(searched, base.with_suffix(".search.png"))
+        pictures.save(searched, files[".search.png"])
+    else:
+        del files[".search.png"]
     screen.print(study.title + (" (quick mode: proves nothing)" if outcome.quick else ""), style="bold")
     screen.print(study.question)
-    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    header, _, *rows = [words.cells(line) for line in table.splitlines()]
     console(least=150).print(Sheet("", header, rows, "l").rich())
     for sentence in verdict:
         screen.print(sentence)
-    for kind in (".md", ".png", ".json"):
-        screen.print(f"{kind[1:]:<12} {base.with_suffix(kind)}")
+    for kind, path in files.items():
+        screen.print(f"{kind[1:]:<12} {path}")
 
 
-def choose_rates(screen: Console, study: Study, out: Path) -> None:
+def choose_rates(screen: Console, study: Study, out: Path, path: Path) -> None:
     """Show the result of the search for each arm's learning rate, and store it with the study."""
     import tomli_w
 
     from minialex.storage import atomic
     from minialex.studies import calibration
-    from minialex.studies.study import RATES, names
 
     found = calibration.chosen(study, out)
     for name, rate in found["rates"].items():
@@ -256,6 +273,5 @@ def choose_rates(screen: Console, study: Study, out: Path) -> None:
                 tried.setdefault(line["rate"], []).append(line["value"])
         means = ", ".join(f"{each:g}: {sum(values) / len(values):.1f}" for each, values in tried.items())
         screen.print(f"{study.name}: {name}: {rate:g}  [{means}]")
-    path = (package_folder("designs") if study.name in names() else Path()) / f"{study.name}{RATES}"
     atomic.write_text(path, tomli_w.dumps(found))
     screen.print(f"kept in {path}")

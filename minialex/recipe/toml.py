@@ -44,18 +44,27 @@ def load(name: str) -> Recipe:
         raise ConfigurationError(
             f"no recipe '{name}'; there are {', '.join(built_in())}, or give a .toml file.{nearest(name, built_in())}"
         )
+    return parse(read(path, f"the recipe {path}"), str(path))
+
+
+def read(path: Path, what: str) -> str:
+    """The text of a TOML file; `what` names it in messages.
+
+    Raises:
+        ConfigurationError: If it cannot be read, or is not UTF-8.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"cannot read the recipe {path}: {error.strerror or error}") from None
+        raise ConfigurationError(f"cannot read {what}: {error.strerror or error}") from None
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
-        raise ConfigurationError(f"cannot read the recipe {path}: it is UTF-16; save it as UTF-8")
+        raise ConfigurationError(f"cannot read {what}: it is UTF-16; save it as UTF-8")
     try:
         text = data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         where = f"line {data[: error.start].count(10) + 1}"
-        raise ConfigurationError(f"cannot read the recipe {path}: {where} is not UTF-8; save it as UTF-8") from None
-    return parse(text, str(path))
+        raise ConfigurationError(f"cannot read {what}: {where} is not UTF-8; save it as UTF-8") from None
+    return text
 
 
 def parse(text: str, where: str, seen: Iterable[str] = ()) -> Recipe:

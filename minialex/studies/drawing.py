@@ -133,7 +133,8 @@ def _differences(axes: Axes, outcome: Outcome) -> None:
     if handles:
         axes.legend(handles[:1], labels[:1], frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8.5,
                     borderaxespad=0.1)  # fmt: skip
-    axes.set_xlabel("difference from the first row\n(grey: the 95% interval includes zero)")
+    whom = "the first row" if words.one_base(outcome) else "the row that each is compared with"
+    axes.set_xlabel(f"difference from {whom}\n(grey: the 95% interval includes zero)")
 
 
 def _curves(outcome: Outcome) -> Figure:

@@ -15,6 +15,7 @@ from minialex.backend.protocol import Backend
 from minialex.data import DataSet, load
 from minialex.data.dataset import Subset
 from minialex.engine.opening import labelled
+from minialex.engine.schedule import epoch_rates
 from minialex.engine.session import Session, placement_of
 from minialex.errors import CheckpointError
 from minialex.evaluation.errors import Evaluation, evaluate
@@ -39,9 +40,11 @@ def finished(folder: Path, recipe: Recipe, goal: float | None = None) -> bool:
     path = RunPaths(folder).metrics
     if not path.is_file():
         return False
-    if epochs_done(folder) >= int(recipe.epochs):
+    metrics = read_metrics(path)
+    errors = [float(r["top1_error"]) for r in metrics if r["kind"] == "validation"]
+    if errors and epoch_rates(recipe, len(errors) + 1, errors).finished:  # a plateau's last cut may come before
         return True
-    return goal is not None and epochs_to_goal(read_metrics(path), goal) is not None
+    return goal is not None and epochs_to_goal(metrics, goal) is not None
 
 
 def diverged(folder: Path) -> bool:

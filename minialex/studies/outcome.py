@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from functools import cached_property
@@ -143,8 +144,9 @@ def from_json(value: Mapping[str, Any], of: Study) -> Outcome:
     """The outcome from the result of `Outcome.to_json`.
 
     Raises:
-        DataError: If something is missing or of another kind.
+        DataError: If something is missing or of another kind, or the statistics are not those of the values.
     """
+    damaged = f"the recorded outcome of '{of.name}' is damaged"
     try:
         arms = tuple(
             ArmResult(
@@ -162,9 +164,35 @@ def from_json(value: Mapping[str, Any], of: Study) -> Outcome:
             for kind in ("images", "means", "differences")
         )
         limits, quick = value.get("limits", {}), value.get("quick", False)
-        return Outcome(of, tuple(value["seeds"]), arms, value["facts"], images, limits, quick, means, differences)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the recorded outcome of '{of.name}' is damaged: {error!r}") from None
+        found = Outcome(of, tuple(value["seeds"]), arms, value["facts"], images, limits, quick, means, differences)
+        if reason := _inconsistent(found, value.get("measure")):
+            raise DataError(f"{damaged}, or of another design: {reason}")
+        return found
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        raise DataError(f"{damaged}: {error!r}") from None
+
+
+def _inconsistent(found: Outcome, measure: object) -> str:
+    """Why a record's parts do not belong together, or to the study as it is now; or an empty text."""
+    if measure != found.study.measure:
+        return f"it measures '{measure}', and not '{found.study.measure}'"
+    known = [arm.name for arm in found.study.arms]
+    if len(found.arms) < 2 or [arm.name for arm in found.arms] != known[: len(found.arms)]:
+        return f"it has the arms {', '.join(arm.name for arm in found.arms)}, and not {', '.join(known)}"
+    for arm in found.arms:
+        count = 1 if found.study.arm(arm.name).evaluate.average > 1 else len(found.seeds)
+        numbers = found.numbers(arm)
+        if len(numbers) != count or len(arm.keys) != len(found.seeds) or not all(map(math.isfinite, numbers)):
+            return f"arm '{arm.name}' has not a number for every seed"
+        differ = [(found.recorded_means.get(arm.name), math.fsum(numbers) / count)]
+        if arm is not found.base:
+            base = found.numbers(found.compared_with(arm))
+            differ.append((found.images.get(arm.name) or found.recorded_differences.get(arm.name),
+                           math.fsum(numbers) / count - math.fsum(base) / len(base)))  # fmt: skip
+        for kept, follows in differ:
+            if kept is not None and not abs(kept.mean - follows) < 0.01:
+                return f"the statistics of arm '{arm.name}' are not those of its values"
+    return ""
 
 
 def recorded(name: str) -> Outcome | None:
@@ -172,10 +200,17 @@ def recorded(name: str) -> Outcome | None:
 
     Raises:
         ConfigurationError: If there is no such study.
+        DataError: If what is recorded is damaged.
     """
     of = study(name)
     path = resources.files("minialex.studies") / "recorded" / f"{name}.json"
-    return from_json(json.loads(path.read_text(encoding="utf-8")), of) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"the recorded outcome of '{name}' is damaged: {error}") from None
+    return from_json(value, of)
 
 
 def run_folder(out: Path, name: str) -> Path:

@@ -27,13 +27,13 @@ Curve = Mapping[float, Sequence[float]]
 def tuning(study: Study, arm: Arm) -> dict[float, list[float]]:
     """An arm's tuning curve, from what the search kept of runs of the study as it stands now; rates in order."""
     searched = searched_arm(study, arm)
-    curve: dict[float, list[float]] = {}
+    curve: dict[float, dict[int, float]] = {}
     for line in sorted(study.evidence, key=lambda line: (line["rate"], line["seed"])):
         if line["arm"] == searched.name:
             recipe = study.search_recipe(searched, line["seed"], line["rate"])
             if line.get("key") == key(recipe):
-                curve.setdefault(line["rate"], []).append(float(line["value"]))
-    return curve
+                curve.setdefault(line["rate"], {})[line["seed"]] = float(line["value"])
+    return {rate: list(values.values()) for rate, values in curve.items()}
 
 
 def searched_arm(study: Study, arm: Arm) -> Arm:
@@ -52,7 +52,7 @@ def best(curve: Curve) -> list[float]:
     Of rates that are equally good, since all learn everything, the middle one, whose neighbours do as well; of rates
     that all fail the smallest.
     """
-    means = {rate: math.fsum(values) / len(values) for rate, values in curve.items()}
+    means = {rate: mean(values) for rate, values in curve.items()}
 
     def place(rate: float) -> tuple[float, float, float]:
         equal = [other for other in means if means[other] == means[rate]]
@@ -62,22 +62,35 @@ def best(curve: Curve) -> list[float]:
     return sorted(curve, key=place)
 
 
+def mean(values: Sequence[float]) -> float:
+    """Of the seeds; infinite where one failed."""
+    return math.fsum(values) / len(values)
+
+
 def next_rates(curve: Curve, grid: Sequence[float]) -> list[float]:
-    """Rates that a search must try next; none where the best one has a neighbour on both sides.
+    """Rates that a search must try next; none where the best one has a neighbour on both sides, a step away.
 
     Raises:
         ConfigurationError: If it has tried too many.
     """
     if untried := [rate for rate in grid if rate not in curve]:
         return untried
-    if len(curve) > MOST:
-        raise ConfigurationError(f"no best learning rate among {len(curve)}, from {min(curve):g} to {max(curve):g}")
-    first = best(curve)[0]
-    if first == min(curve):
-        return [rounded(first / STEP)]
-    if first == max(curve):
-        return [rounded(first * STEP)]
-    return []
+    first, rates = best(curve)[0], sorted(curve)
+    below, above = [rate for rate in rates if rate < first], [rate for rate in rates if rate > first]
+    if not below:
+        wanted = [first / STEP]
+    elif not above:
+        wanted = [first * STEP]
+    else:  # a grid may have had steps that are too wide
+        wanted = [math.sqrt(a * b) for a, b in ((below[-1], first), (first, above[0])) if too_far(a, b)]
+    if wanted and len(curve) > MOST:
+        raise ConfigurationError(f"no best learning rate among {len(curve)}, from {rates[0]:g} to {rates[-1]:g}")
+    return [rounded(rate) for rate in wanted]
+
+
+def too_far(below: float, above: float) -> bool:
+    """Whether two rates are more than a step apart; they may be rounded."""
+    return above / below > STEP * 1.001
 
 
 def rounded(rate: float) -> float:
@@ -94,22 +107,23 @@ def lacking(study: Study, arm: Arm) -> str:
         return f"the learning rate of {searched.words} was chosen by one seed"
     rates = list(curve)
     place = rates.index(arm.learning_rate) if arm.learning_rate in rates else -1
-    if best(curve)[0] != arm.learning_rate:
+    if place < 0 or mean(curve[arm.learning_rate]) > mean(curve[best(curve)[0]]):
         return f"the learning rate of {searched.words} is not the best that was found"
     if place in (0, len(rates) - 1):
         return f"the learning rate of {searched.words} is at the edge of what was tried"
-    if max(rates[place + 1] / rates[place], rates[place] / rates[place - 1]) > STEP * 1.001:
+    if too_far(rates[place - 1], rates[place]) or too_far(rates[place], rates[place + 1]):
         return f"the rates tried for {searched.words} are more than a factor of {STEP:g} apart"
     return ""
 
 
 def agree(study: Study, arm: Arm, sign: float) -> bool:
-    """Whether an arm minus the one it is compared with has a sign at the two best rates of both."""
-    mine, others = tuning(study, arm), tuning(study, study.compared_with(arm))
+    """Whether an arm minus the one it is compared with has a sign at the two best rates of both.
 
-    def mean(curve: Curve, rate: float) -> float:
-        return math.fsum(curve[rate]) / len(curve[rate])
-
-    return all(
-        sign * (mean(mine, rate) - mean(others, other)) > 0 for rate in best(mine)[:2] for other in best(others)[:2]
-    )
+    Not where training failed at one of them, which is no measurement, and not of a gap: the search is for the lowest
+    error.
+    """
+    if study.measure == "gap":
+        return False
+    mine, others = (tuning(study, each) for each in (arm, study.compared_with(arm)))
+    ours, theirs = ([mean(curve[rate]) for rate in best(curve)[:2]] for curve in (mine, others))
+    return all(map(math.isfinite, (*ours, *theirs))) and all(sign * (a - b) > 0 for a in ours for b in theirs)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -22,6 +23,8 @@ from typing import Any
 from minialex.errors import ConfigurationError, nearest
 from minialex.recipe.fields import Recipe, fields
 from minialex.recipe.toml import load as load_recipe
+from minialex.recipe.toml import read as read_toml
+from minialex.screen.formats import plain
 
 ORDER = (
     "relu", "columns", "columns-equal", "norm", "norm-cifar", "norm-constants", "pooling", "augmentation", "dropout",
@@ -42,6 +45,63 @@ MEASURES = {
 GOAL = 0.25
 """The training error of figure 1."""
 EXPECTATIONS = ("worse", "better", "none")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _positive(value: Any) -> bool:
+    return _number(value) and 0 < value < math.inf
+
+
+def _seed(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _listed(value: Any, holds: Callable[[Any], bool]) -> bool:
+    """Whether a value is a list of such values, none of them twice."""
+    return isinstance(value, list) and all(map(holds, value)) and len(set(value)) == len(value)
+
+
+KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "a line of text": lambda value: isinstance(value, str) and value.strip() != "" and plain(value) == value,
+    "a line of text or a number": lambda value: _number(value) or KINDS["a line of text"](value),
+    "a number": lambda value: _number(value) and not math.isnan(value),
+    "a number above 0": _positive,
+    "a whole number": _seed,
+    "a whole number above 0": lambda value: _seed(value) and value > 0,
+    "1 or 10": lambda value: value in (1, 10),
+    "a list of whole numbers, seeds that differ": lambda value: _listed(value, _seed),
+    "a list of numbers above 0 that differ": lambda value: _listed(value, _positive) and bool(value),
+    "a table": lambda value: isinstance(value, dict),
+    "a list of tables": lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value),
+}
+"""What a value in a study's file may be."""
+
+TEXT, TABLE, TABLES, PERCENT = "a line of text", "a table", "a list of tables", "a number"
+SEEDS, EFFECT = "a list of whole numbers, seeds that differ", "a number above 0"
+STUDY = {
+    "title": TEXT, "question": TEXT, "section": "a line of text or a number", "claim": TEXT, "measure": TEXT,
+    "base": TEXT, "seeds": SEEDS, "arms": TABLES,
+}  # fmt: skip
+STUDY_MAY = {
+    "effect": EFFECT, "expect": TEXT, "regime": TABLE, "calibration": TABLE, "full_scale": TABLES, "published": TABLES,
+}  # fmt: skip
+CALIBRATION_MAY = {"grid": "a list of numbers above 0 that differ", "grids": TABLE, "seeds": SEEDS}
+ARM_MAY = {
+    "words": TEXT, "fields": TABLE, "expect": TEXT, "evaluate": TABLE, "rate_of": TEXT, "against": TEXT,
+    "effect": EFFECT,
+}  # fmt: skip
+EVALUATE_MAY = {"views": "1 or 10", "average": "a whole number above 0"}
+FULL_SCALE, PUBLISHED = {"arm": TEXT, "recipe": TEXT}, {"arm": TEXT, "source": TEXT, "base": PERCENT, "value": PERCENT}
+FULL_SCALE_MAY = {
+    "log": TEXT, "set": TEXT, "top1": PERCENT, "top5": PERCENT, "base_log": TEXT, "base_top1": PERCENT,
+    "base_top5": PERCENT,
+}  # fmt: skip
+RATES_MAY = {"rates": TABLE, "evidence": TABLES}
+EVIDENCE = {"arm": TEXT, "rate": "a number above 0", "seed": "a whole number", "value": "a number", "key": TEXT}
+"""The fields of the tables of a study's file, and of that of its rates: needed ones, and those that may be there."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +208,8 @@ class Study:
     def recipe(self, arm: Arm, seed: int) -> Recipe:
         """The recipe to train for an arm and a seed."""
         rate = {} if arm.learning_rate is None else {"learning_rate": arm.learning_rate}
-        return _changed(load_recipe(self.base), {**self.regime, **arm.fields, "seed": seed, **rate})
+        base = load_recipe(self.base) if self.base.endswith(".toml") else _preset(self.base)
+        return _changed(base, {**self.regime, **arm.fields, "seed": seed, **rate})
 
     def search_recipe(self, arm: Arm, seed: int, rate: float) -> Recipe:
         """The recipe to train in the search for an arm's learning rate: the arm itself, at full length."""
@@ -196,15 +257,24 @@ def study(name: str) -> Study:
     Raises:
         ConfigurationError: If there is none, it is not TOML, or something in it is unknown or wrong.
     """
-    folder: Traversable | Path
+    beside = rates_file(name)
+    file, stem = beside.with_name(beside.name.removesuffix(RATES) + ".toml"), beside.name.removesuffix(RATES)
+    text = read_toml(file, f"the study {file}")
+    return parse(text, stem, read_toml(beside, f"the rates {beside}") if beside.is_file() else "")
+
+
+def rates_file(name: str) -> Path:
+    """Where the learning rates of a study are kept: beside its file, that of a built-in one or one's own.
+
+    Raises:
+        ConfigurationError: If there is no such study.
+    """
     if name in names():
-        folder, stem = _folder(), name
-    elif name.endswith(".toml") and Path(name).is_file():
-        folder, stem = Path(name).parent, Path(name).name.removesuffix(".toml")
-    else:
+        return Path(str(_folder())) / f"{name}{RATES}"
+    path = Path(name)
+    if not name.endswith(".toml") or not path.is_file():
         raise ConfigurationError(f"no study '{name}'.{nearest(name, names())} `minialex ablate --list` has all")
-    text, beside = (folder / f"{stem}.toml").read_text(encoding="utf-8"), folder / f"{stem}{RATES}"
-    return parse(text, stem, beside.read_text(encoding="utf-8") if beside.is_file() else "")
+    return path.with_name(path.name.removesuffix(".toml") + RATES)
 
 
 @lru_cache(maxsize=64)
@@ -217,45 +287,39 @@ def parse(text: str, name: str, rates: str = "") -> Study:
     """
     where = f"study '{name}'"
     table, search = _toml(text, where), _toml(rates, f"rates of {where}")
-    needed = ("title", "question", "section", "claim", "measure", "base", "seeds", "arms")
-    _known(table, (*needed, "effect", "expect", "regime", "calibration", "full_scale", "published"), where)
-    for field in needed:
-        if field not in table:
-            raise ConfigurationError(f"{where}: '{field}' is missing")
+    _check(table, STUDY, STUDY_MAY, where)
+    _check(search, {}, RATES_MAY, f"rates of {where}")
     if table["measure"] not in MEASURES:
         raise ConfigurationError(f"{where}: no measure '{table['measure']}'.{nearest(table['measure'], MEASURES)}")
     chosen, calibration = search.get("rates", {}), table.get("calibration", {})
-    _known(calibration, ("grid", "grids", "seeds"), f"[calibration] of {where}")
-    if calibration and len(calibration.get("seeds", ())) < 2:
-        raise ConfigurationError(f"{where}: [calibration] needs two seeds or more")
+    seeds = tuple(table["seeds"])
     arms: list[Arm] = []
+    known: set[str] = set()
     for entry in table["arms"]:
-        _known(
-            entry,
-            ("name", "words", "fields", "expect", "evaluate", "rate_of", "against", "effect"),
-            f"an arm of {where}",
-        )
-        if "name" not in entry or any(arm.name == entry["name"] for arm in arms):
-            raise ConfigurationError(f"{where}: every arm needs a name of its own")
+        _check(entry, {"name": TEXT}, ARM_MAY, f"an arm of {where}")
+        name_, use = entry["name"], entry.get("evaluate", {})
+        if name_ in known:
+            raise ConfigurationError(f"{where}: every arm needs a name of its own, and two are '{name_}'")
         expect = entry.get("expect", table.get("expect", "none")) if arms else "none"
         if expect not in EXPECTATIONS:
             raise ConfigurationError(f"{where}: expect is one of {', '.join(EXPECTATIONS)}, not '{expect}'")
-        if entry.get("against", entry["name"]) not in (entry["name"], *(arm.name for arm in arms)):
-            raise ConfigurationError(
-                f"{where}: arm '{entry['name']}' is compared with '{entry['against']}', no arm above it"
-            )
-        use = entry.get("evaluate", {})
-        _known(use, ("views", "average"), f"arm '{entry['name']}' of {where}")
-        rate = chosen.get(entry.get("rate_of", entry["name"]))
-        arm = {"words": entry["name"], "fields": {}, "effect": table.get("effect"), **entry}
+        for field, what in (("against", "is compared with"), ("rate_of", "uses the learning rate of")):
+            if field in entry and entry[field] not in known:
+                raise ConfigurationError(f"{where}: arm '{name_}' {what} '{entry[field]}', no arm above it")
+        _check(use, {}, EVALUATE_MAY, f"arm '{name_}' of {where}")
+        rate = chosen.get(entry.get("rate_of", name_))
+        arm = {"words": name_, "fields": {}, "effect": table.get("effect"), **entry}
         arms.append(Arm(**{**arm, "expect": expect, "evaluate": Evaluate(**use), "learning_rate": rate}))
-    seeds = tuple(table["seeds"])
-    if len(arms) < 2 or not seeds or len(set(seeds)) != len(seeds):
-        raise ConfigurationError(f"{where}: needs two arms or more, and seeds that differ")
+        known.add(name_)
+    if len(arms) < 2 or not seeds:
+        raise ConfigurationError(f"{where}: needs two arms or more, and seeds")
     full, published = table.get("full_scale", ()), table.get("published", ())
-    for kind, entries in ((FullScale, full), (Published, published)):
-        for entry in entries:
-            _known(entry, tuple(kind.__dataclass_fields__), f"full_scale or published of {where}")
+    for entry in full:
+        _check(entry, FULL_SCALE, FULL_SCALE_MAY, f"[[full_scale]] of {where}")
+    for entry in published:
+        _check(entry, PUBLISHED, {}, f"[[published]] of {where}")
+    for entry in search.get("evidence", ()):
+        _check(entry, EVIDENCE, {}, f"rates of {where}")
     given = {field: table[field] for field in ("title", "question", "claim", "measure", "base")}
     made = Study(
         **given, name=name, section=str(table["section"]), seeds=seeds, arms=tuple(arms),
@@ -263,12 +327,51 @@ def parse(text: str, name: str, rates: str = "") -> Study:
         full_scale=tuple(FullScale(**entry) for entry in full), evidence=tuple(search.get("evidence", ())),
         published=tuple(Published(**entry) for entry in published),
     )  # fmt: skip
-    mentioned = [line.arm for line in made.full_scale] + [line.arm for line in made.published]
-    for arm_name in (*chosen, *mentioned):
+    mentioned = (*chosen, *(line.arm for line in made.full_scale), *(line.arm for line in made.published))
+    for arm_name in dict.fromkeys(mentioned):
         made.arm(arm_name)
-    for each in arms:
-        made.recipe(each, seeds[0])
+    if calibration:
+        _check_search(made, where)
+    _check_arms(made, where)
     return made
+
+
+def _check_search(study: Study, where: str) -> None:
+    """That a search can begin, and that it uses no run that is compared."""
+    calibration = study.calibration
+    _check(calibration, {}, CALIBRATION_MAY, f"[calibration] of {where}")
+    if len(calibration.get("seeds", ())) < 2:
+        raise ConfigurationError(f"{where}: [calibration] needs two seeds or more")
+    if both := sorted(set(calibration["seeds"]) & set(study.seeds)):
+        raise ConfigurationError(f"{where}: seed {both[0]} is compared, so that [calibration] may not use it, too")
+    for name in (grids := calibration.get("grids", {})):
+        study.arm(name)
+    _check(grids, {}, dict.fromkeys(grids, CALIBRATION_MAY["grid"]), f"[calibration] grids of {where}")
+    for arm in study.arms:
+        if not arm.rate_of and not study.grid(arm):
+            raise ConfigurationError(f"{where}: [calibration] has no grid of learning rates for arm '{arm.name}'")
+
+
+def _check_arms(study: Study, where: str) -> None:
+    """That the arms' fields exist, that two arms are two, and that a rate is used by what it was found for."""
+    seen: dict[tuple[str, Evaluate], str] = {}
+    trained: dict[str, str] = {}
+    for arm in study.arms:
+        try:
+            recipe = study.recipe(arm, study.seeds[0])
+        except ConfigurationError as error:
+            raise ConfigurationError(f"arm '{arm.name}' of {where}: {error}") from None
+        if study.calibration:  # which will find a rate of its own for each
+            recipe = recipe.replace(learning_rate=1.0)
+        trained[arm.name] = key(recipe)
+        same = seen.setdefault((trained[arm.name], arm.evaluate), arm.name)
+        if same != arm.name:
+            raise ConfigurationError(f"{where}: arms '{same}' and '{arm.name}' train the same: there is no difference")
+        if arm.rate_of and trained[arm.rate_of] != trained[arm.name]:
+            raise ConfigurationError(
+                f"{where}: arm '{arm.name}' trains something else than '{arm.rate_of}', whose learning rate it uses: "
+                "leave out rate_of"
+            )
 
 
 def _folder() -> Traversable:
@@ -282,10 +385,22 @@ def _toml(text: str, where: str) -> dict[str, Any]:
         raise ConfigurationError(f"{where} is not TOML: {error}") from None
 
 
-def _known(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    for name in table:
-        if name not in known:
-            raise ConfigurationError(f"{where}: unknown '{name}'.{nearest(name, known)}")
+def _check(table: Mapping[str, Any], needed: Mapping[str, str], may: Mapping[str, str], where: str) -> None:
+    """That a table has all that it needs, nothing unknown, and values of the right kinds."""
+    kinds = {**needed, **may}
+    for name, value in table.items():
+        if name not in kinds:
+            raise ConfigurationError(f"{where}: unknown '{name}'.{nearest(name, kinds)}")
+        if not KINDS[kinds[name]](value):
+            raise ConfigurationError(f"{where}: '{name}' must be {kinds[name]}, not {value!r}"[:300])
+    for name in needed:
+        if name not in table:
+            raise ConfigurationError(f"{where}: '{name}' is missing")
+
+
+@lru_cache(maxsize=8)
+def _preset(name: str) -> Recipe:
+    return load_recipe(name)
 
 
 def _changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:

@@ -5,11 +5,14 @@ The rules, for an arm whose measure the paper says is worse (or better) than tha
 - *not comparable yet*: the outcome was recorded with another design than the study has now, or a learning rate was not
   searched as `minialex.studies.search` asks;
 - *cannot tell*: the difference had no time to act. Weight decay shrinks a weight that gets no gradient by
-  exp(−Σ ε/(1 − μ) · λ) in a run; if that differs by less than one e-folding between the arms, nothing is tested;
+  exp(−Σ ε/(1 − μ) · λ) in a run; if that differs by less than one e-folding between the arms, nothing is tested.
+  Or neither arm's runs all reached the goal: two lower bounds have no difference. Or another number of networks was
+  averaged than the study says;
 - *shown at this scale*: the 95% interval of the difference is entirely on the paper's side of zero, and Holm's
-  corrected p is below 0.05;
+  corrected p is below 0.05, of three seeds or more: two that agree by chance leave no spread at all. A lower bound, of
+  runs that did not reach the goal, shows a difference only if the true one is larger still;
 - *the opposite was shown at this scale*: the same on the other side, and the search for learning rates has the same
-  sign at the two best rates of both arms;
+  sign at the two best rates of both arms (which it cannot have of a gap: the search is for the lowest error);
 - *not shown*: the interval includes zero and excludes a difference as large as the paper's (or, if the
   paper gives no number, as one point) in the paper's direction;
 - *undecided*: everything else: the seeds are too few, or the effect too small, to tell.
@@ -21,6 +24,7 @@ nothing, the verdict says whether there is a difference.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from minialex.engine.schedule import epoch_rates
@@ -29,7 +33,7 @@ from minialex.speed import machine
 from minialex.studies import search
 from minialex.studies.outcome import ArmResult, Outcome
 from minialex.studies.statistics import Estimate
-from minialex.studies.study import FullScale, key
+from minialex.studies.study import FullScale, deciding_fields, key
 
 SHOWN = "shown at this scale"
 OPPOSITE = "the opposite was shown at this scale"
@@ -40,6 +44,7 @@ NOT_YET = "not comparable yet"
 CANNOT_TELL = "cannot tell"
 QUICK = "quick mode: everything runs; nothing is claimed"
 SIGNIFICANT = 0.05
+FEWEST = 3  # seeds
 OF_INTEREST = 1.0  # points, where the paper gives no number
 
 HEADS = {
@@ -59,7 +64,7 @@ DIGITS = {"error": 1, "gap": 1, "training": 1, "epochs": 2, "start": 0}
 
 def judge(found: Estimate, adjusted: float, expect: str, effect: float | None) -> str:
     """The verdict on a difference (arm minus base); see the rules above."""
-    certain = not found.includes_zero and adjusted < SIGNIFICANT
+    certain = not found.includes_zero and adjusted < SIGNIFICANT and found.count >= FEWEST
     if expect == "none":
         return DIFFERENT if certain else NO_DIFFERENCE if found.includes_zero else UNDECIDED
     sign = 1 if expect == "worse" else -1
@@ -78,14 +83,31 @@ def judgement(outcome: Outcome, arm: ArmResult) -> str:
         return QUICK
     if reason := not_comparable(outcome, arm):
         return f"{NOT_YET}: {reason}"
-    if (folds := decay_folds(outcome, arm)) is not None and folds < 1:
-        return f"{CANNOT_TELL}: the decay had {folds:.1g} of an e-folding to act"
+    if reason := untellable(outcome, arm):
+        return f"{CANNOT_TELL}: {reason}"
     of = outcome.study.arm(arm.name)
     effect = {"error": of.effect, "epochs": 1.0}.get(outcome.study.measure)
-    said = judge(outcome.differences[arm.name], outcome.adjusted[arm.name], of.expect, effect)
+    found = outcome.differences[arm.name]
+    said = judge(found, outcome.adjusted[arm.name], of.expect, effect)
     if said == OPPOSITE and not search.agree(outcome.study, of, -1 if of.expect == "worse" else 1):
         return UNDECIDED
+    if said != NO_DIFFERENCE and {arm.name, outcome.compared_with(arm).name} & outcome.censored:
+        larger = arm.name in outcome.censored  # than found is the true difference; else smaller
+        if said == NOT_SHOWN or (found.mean > 0) != larger:
+            return UNDECIDED
     return said
+
+
+def untellable(outcome: Outcome, arm: ArmResult) -> str:
+    """Why an arm's difference says nothing, or an empty text."""
+    if (folds := decay_folds(outcome, arm)) is not None and folds < 1:
+        return f"the decay had {folds:.1g} of an e-folding to act"
+    if {arm.name, outcome.compared_with(arm).name} <= outcome.censored:
+        return "neither reached the goal with every seed"
+    wanted = outcome.study.arm(arm.name).evaluate.average
+    if wanted > 1 and len(outcome.seeds) != wanted:
+        return f"{len(outcome.seeds)} networks were averaged, not {wanted}"
+    return ""
 
 
 def not_comparable(outcome: Outcome, arm: ArmResult) -> str:
@@ -102,17 +124,32 @@ def not_comparable(outcome: Outcome, arm: ArmResult) -> str:
 
 def decay_folds(outcome: Outcome, arm: ArmResult) -> float | None:
     """By how many e-foldings weight decay alone shrinks weights more in one of two arms; None if more differs."""
-    study, of = outcome.study, outcome.study.arm(arm.name)
-    recipes = [study.recipe(each, outcome.seeds[0]) for each in (study.compared_with(of), of)]
-    if set(recipes[0].differences(recipes[1])) - {"learning_rate"} != {"weight_decay"}:
+    study, seed = outcome.study, outcome.seeds[0]
+    compared = (outcome.compared_with(arm), arm)
+    recipes = [study.recipe(study.arm(each.name), seed) for each in compared]
+    fields = [deciding_fields(recipe) for recipe in recipes]
+    differ = {name for name in {**fields[0], **fields[1]} if fields[0].get(name) != fields[1].get(name)}
+    if differ - {"learning_rate"} != {"weight_decay"}:
         return None
-    shrunk = [shrinkage(recipe, int(outcome.facts["training_images"])) for recipe in recipes]
+    limit = study.recipe(study.arms[0], seed).train_images  # of the images that were counted
+    shrunk = []
+    for recipe, each in zip(recipes, compared, strict=True):
+        images = int(outcome.facts["training_images"] if recipe.train_images == limit else recipe.train_images)
+        until = max(outcome.numbers(each)) if study.measure in ("epochs", "start") else math.inf
+        epochs = until / (images // recipe.batch_size) if study.measure == "start" else until
+        shrunk.append(shrinkage(recipe, images, epochs))
     return abs(shrunk[0] - shrunk[1])
 
 
-def shrinkage(recipe: Recipe, images: int) -> float:
-    """By how many e-foldings weight decay alone shrinks a weight in a training on so many images."""
-    rates = sum(epoch_rates(recipe, epoch, ()).learning_rate for epoch in range(1, recipe.epochs + 1))
+def shrinkage(recipe: Recipe, images: int, epochs: float = math.inf) -> float:
+    """By how many e-foldings weight decay alone shrinks a weight in a training on so many images, or its beginning.
+
+    A plateau's cuts are not known beforehand: with them it is less.
+    """
+    last = math.ceil(min(epochs, recipe.epochs))
+    rates = sum(
+        epoch_rates(recipe, epoch, ()).learning_rate * min(1.0, epochs - epoch + 1) for epoch in range(1, last + 1)
+    )
     return rates * (images // recipe.batch_size) / (1 - recipe.momentum) * recipe.weight_decay
 
 
@@ -160,7 +197,7 @@ def table(outcome: Outcome) -> str:
     errors = "validation top-1 error, %" if study.measure in ("gap", "training", "start") else ""
     head = [
         "arm", f"{HEADS[study.measure]}: mean", "95% interval", *(f"to {goal}" for goal in goals), errors, "runs",
-        "learning rate", "difference" if _one_base(outcome) else "difference, from", "its 95% interval", "p (Holm)",
+        "learning rate", "difference" if one_base(outcome) else "difference, from", "its 95% interval", "p (Holm)",
         "paper", "2012 log", *sources, "verdict",
     ]  # fmt: skip
     rows = []
@@ -179,14 +216,15 @@ def table(outcome: Outcome) -> str:
             said = judgement(outcome, arm)
             if found.includes_zero and said in (NOT_SHOWN, UNDECIDED):
                 said = f"no difference shown: {said}"
-            whose = "" if _one_base(outcome) else f" ({study.arm(outcome.compared_with(arm).name).words})"
+            whose = "" if one_base(outcome) else f" ({study.arm(outcome.compared_with(arm).name).words})"
             row += [signed(found.mean, digits) + whose, interval(found, digits), _p(outcome.adjusted[arm.name]),
                     _paper(outcome, arm.name), full.get(arm.name, ""), *others, said]  # fmt: skip
         rows.append(row)
     return markdown(head, rows)
 
 
-def _one_base(outcome: Outcome) -> bool:
+def one_base(outcome: Outcome) -> bool:
+    """Whether all arms are compared with the first one."""
     return all(outcome.compared_with(arm) is outcome.base for arm in outcome.arms[1:])
 
 
@@ -207,14 +245,20 @@ def _published(outcome: Outcome, name: str, source: str) -> str:
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; columns that are empty in every row are left out."""
     kept = [n for n in range(len(head)) if any(row[n] for row in rows)]
-    lines = ["| " + " | ".join(head[n] for n in kept) + " |", "|" + "---|" * len(kept)]
-    return "\n".join([*lines, *("| " + " | ".join(row[n] for n in kept) + " |" for row in rows)]) + "\n"
+    lines = ["| " + " | ".join(row[n].replace("|", "\\|") for n in kept) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(kept), *lines[1:]]) + "\n"
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a line of a Markdown table."""
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def picture_text(outcome: Outcome) -> str:
     """What the picture of an outcome shows (`minialex.studies.drawing`), for those who do not see it."""
     study = outcome.study
-    shown = "left a point for every run, with means and 95% intervals; right the differences from the first arm"
+    whom = "the first arm" if one_base(outcome) else "the arm that each is compared with"
+    shown = f"left a point for every run, with means and 95% intervals; right the differences from {whom}"
     if all(arm.curves for arm in outcome.arms):
         shown = "the training error over the epochs, a curve a run"
     means = "; ".join(
@@ -230,7 +274,7 @@ def tuning_text(outcome: Outcome) -> str:
     study, parts = outcome.study, []
     for arm in study.arms:
         if curve := {} if arm.rate_of else search.tuning(study, arm):
-            rate = search.best(curve)[0]
+            rate = arm.learning_rate if arm.learning_rate in curve else search.best(curve)[0]
             parts.append(f"{arm.words}: best at {rate:g} ({_tried(curve[rate])}), of {min(curve):g} to {max(curve):g}")
     return f"The search for learning rates of {study.title}, the measure against the rate. {'; '.join(parts)}."
 

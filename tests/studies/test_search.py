@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minialex.errors import ConfigurationError
@@ -59,6 +59,7 @@ def explore(error: Callable[[float], float], grid: tuple[float, ...]) -> dict[fl
     return curve
 
 
+@settings(deadline=None)
 @given(st.floats(-12, -2), st.integers(-7, 4))
 def test_the_best_rate_ends_inside(bottom: float, away: int) -> None:
     """For an error that has one lowest place, wherever that is and wherever the search begins."""
@@ -78,6 +79,19 @@ def test_of_equally_good_rates_the_middle_one() -> None:
     assert sorted(curve) == [0.0025, 0.005, 0.01, 0.02]
     assert search.best(curve) == [0.005, 0.0025, 0.01, 0.02]
     assert search.best({0.1: [math.inf], 0.2: [math.inf], 0.4: [math.inf]})[0] == 0.1, "where all fail, look lower"
+
+
+def test_a_grid_with_wide_steps_is_filled_in() -> None:
+    curve = explore(lambda rate: abs(math.log2(rate / 0.011)), (0.1, 0.001))
+    first, rates = search.best(curve)[0], sorted(curve)
+    place = rates.index(first)
+    assert rates[place + 1] / first < 2.01 > first / rates[place - 1]
+    assert explore(lambda rate: abs(math.log2(rate / 0.01)), (0.01,)).keys() == {0.005, 0.01, 0.02}
+
+
+def test_many_rates_with_the_best_inside_are_an_answer() -> None:
+    grid = tuple(2.0**-n for n in range(15))
+    assert sorted(explore(lambda rate: abs(math.log2(rate) + 7), grid)) == sorted(grid)
 
 
 def test_a_curve_that_never_turns_is_given_up() -> None:
@@ -119,6 +133,23 @@ def test_the_sign_at_the_two_best_rates_of_both() -> None:
     assert search.agree(below, below.arm("b"), -1)
     crossed = searched(b={0.005: (53, 55), 0.01: (50, 49), 0.02: (54, 55)})
     assert not search.agree(crossed, crossed.arm("b"), -1), "at b's second rate it errs more than a at its first"
+
+
+def test_a_rate_at_which_training_failed_agrees_with_nothing() -> None:
+    failed = searched(a={0.005: ("inf", "inf"), 0.01: (51, 52), 0.02: ("inf", "inf")})  # type: ignore[dict-item]
+    assert search.lacking(failed, failed.arm("a")) == ""
+    assert not search.agree(failed, failed.arm("b"), -1)
+
+
+def test_a_search_for_errors_does_not_speak_of_gaps() -> None:
+    found = searched()
+    assert not search.agree(Study(**{**found.__dict__, "measure": "gap"}), found.arm("b"), -1)
+
+
+def test_one_seed_twice_is_one_seed() -> None:
+    found = searched(a={rate: values[:1] for rate, values in A.items()})
+    twice = Study(**{**found.__dict__, "evidence": found.evidence * 2})
+    assert "one seed" in search.lacking(twice, twice.arm("a"))
 
 
 @pytest.mark.parametrize(

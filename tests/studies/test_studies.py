@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from minialex import studies as ablations
 from minialex.cli.ablate import quick_study
-from minialex.errors import ConfigurationError
+from minialex.errors import ConfigurationError, DataError
 from minialex.network import variants
 from minialex.network.layers import Conv2d
 from minialex.network.parameters import whole_shapes
@@ -178,6 +181,34 @@ fields = { dropout = 0.3 }
         ("[[arms]]", "[calibration]\nseeds = [7]\n[[arms]]", "needs two seeds or more"),
         ("[[arms]]", "[calibration]\nregime = {}\n[[arms]]", "unknown 'regime'"),
         ('name = "b"', 'name = "b"\nexpect = "wors"', "expect is one of worse, better, none"),
+        ('name = "b"', 'name = "b"\nagainst = "b"', "is compared with 'b', no arm above it"),
+        ('name = "b"', 'name = "b"\nrate_of = "c"', "uses the learning rate of 'c', no arm above it"),
+        ('name = "b"', 'name = "b"\nrate_of = "a"', "trains something else than 'a', whose learning rate it uses"),
+        ("dropout = 0.3", "", "arms 'a' and 'b' train the same"),
+        ("dropout = 0.3", 'backend = "numpy", loader_threads = 7, seed = 9', "arms 'a' and 'b' train the same"),
+        ("dropout = 0.3", "droput = 0.3", "arm 'b' of study 'mine'"),
+        ("seeds = [1, 2]", "seeds = 5", "'seeds' must be a list of whole numbers"),
+        ("seeds = [1, 2]", "seeds = [1, -2]", "'seeds' must be a list of whole numbers"),
+        ("seeds = [1, 2]", "seeds = []", "two arms or more, and seeds"),
+        ('title = "t"', "title = 3", "'title' must be a line of text"),
+        ('title = "t"', 'title = "t\\n\\u001b[2J"', "'title' must be a line of text"),
+        ('measure = "error"', "measure = 3", "'measure' must be a line of text"),
+        ('base = "small"', "base = 3", "'base' must be a line of text"),
+        ('title = "t"', 'title = "t"\nregime = 3', "'regime' must be a table"),
+        ('title = "t"', 'title = "t"\ncalibration = 3', "'calibration' must be a table"),
+        ('title = "t"', 'title = "t"\npublished = [3]', "'published' must be a list of tables"),
+        ("{ dropout = 0.3 }", "3", "'fields' must be a table"),
+        ('name = "b"', "name = 3", "'name' must be a line of text"),
+        ('name = "b"', 'name = "b"\neffect = -1.4', "'effect' must be a number above 0"),
+        ('name = "b"', 'name = "b"\nevaluate = { views = 7 }', "'views' must be 1 or 10"),
+        ('name = "b"', 'name = "b"\nevaluate = { average = 0 }', "'average' must be a whole number above 0"),
+        ("[[arms]]", '[[published]]\narm = "b"\n[[arms]]', "[[published]] of study 'mine': 'source' is missing"),
+        ("[[arms]]", "[calibration]\nseeds = [7, 8]\n[[arms]]", "no grid of learning rates for arm 'a'"),
+        ("[[arms]]", "[calibration]\nseeds = [7, 7]\ngrid = [0.1]\n[[arms]]", "seeds that differ"),
+        ("[[arms]]", "[calibration]\nseeds = [7, 2]\ngrid = [0.1]\n[[arms]]", "seed 2 is compared"),
+        ("[[arms]]", "[calibration]\nseeds = [7, 8]\ngrid = [0.0]\n[[arms]]", "numbers above 0 that differ"),
+        ("[[arms]]", "[calibration]\nseeds = [7, 8]\ngrid = [0.1, 0.1]\n[[arms]]", "numbers above 0 that differ"),
+        ("[[arms]]", "[calibration]\nseeds = [7, 8]\ngrids = { c = [0.1] }\n[[arms]]", "no arm 'c'"),
     ],
 )
 def test_what_is_wrong_is_said(before: str, after: str, said: str) -> None:
@@ -185,6 +216,81 @@ def test_what_is_wrong_is_said(before: str, after: str, said: str) -> None:
         parse(SMALL.replace(before, after, 1), "mine")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ("rates = 3", "'rates' must be a table"),
+        ("evidence = [3]", "'evidence' must be a list of tables"),
+        ('evidence = [{ arm = "a" }]', "'rate' is missing"),
+        ('evidence = [{ arm = "a", rate = 0.1, seed = 1, value = nan, key = "k" }]', "'value' must be a number"),
+        ("[rates]\na = nan", "expected a finite number"),
+        ("[rates]\nc = 0.1", "no arm 'c'"),
+    ],
+)
+def test_rates_that_are_wrong_are_said(rates: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(SMALL, "mine", rates)
+    assert said in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    for data, said in ((b"title = '\xff'", "line 1 is not UTF-8"), (SMALL.encode("utf-16"), "UTF-16")):
+        path.write_bytes(data)
+        with pytest.raises(ConfigurationError, match=said):
+            study(str(path))
+    path.write_bytes(b"\xef\xbb\xbf" + SMALL.encode())
+    assert study(str(path)).name == "mine"
+
+
+def test_many_arms_are_checked_in_seconds() -> None:
+    many = "".join(f'[[arms]]\nname = "n{n}"\nfields = {{ norm_k = {n + 10.0} }}\n' for n in range(600))
+    began = time.process_time()
+    assert len(parse(SMALL + many, "many").arms) == 602
+    assert time.process_time() - began < 2
+
+
+def damaged(name: str = "pooling") -> dict[str, Any]:
+    path = resources.files("minialex.studies") / "recorded" / f"{name}.json"
+    value: dict[str, Any] = json.loads(path.read_text())
+    return value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value["arms"].pop(),
+        lambda value: value["arms"].reverse(),
+        lambda value: value["arms"][1]["values"].pop(),
+        lambda value: value["arms"][1]["keys"].pop(),
+        lambda value: value["arms"][1]["values"].__setitem__(0, math.nan),
+        lambda value: value["arms"][1]["values"].__setitem__(0, 99.0),
+        lambda value: value["differences"]["touching"].__setitem__(0, -3.0),
+        lambda value: value["means"]["touching"].__setitem__(0, math.nan),
+        lambda value: value["means"]["touching"].pop(),
+        lambda value: value.update(measure="gap"),
+        lambda value: value.update(arms=3),
+        lambda value: value.update(means=[3]),
+    ],
+)
+def test_a_record_that_cannot_be_is_no_result(change: Callable[[dict[str, Any]], object]) -> None:
+    value = damaged()
+    ablations.outcome.from_json(value, study("pooling"))
+    change(value)
+    with pytest.raises(DataError, match="the recorded outcome of 'pooling' is damaged"):
+        ablations.outcome.from_json(value, study("pooling"))
+
+
+def test_a_record_that_is_cut_off_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "recorded").mkdir()
+    (tmp_path / "recorded" / "pooling.json").write_text(json.dumps(damaged())[:500])
+    pooling = study("pooling")
+    monkeypatch.setattr("minialex.studies.outcome.resources.files", lambda _: tmp_path)
+    monkeypatch.setattr("minialex.studies.outcome.study", lambda _: pooling)
+    with pytest.raises(DataError, match="the recorded outcome of 'pooling' is damaged"):
+        ablations.recorded("pooling")
 
 
 def test_a_study_of_ones_own_with_its_rates(tmp_path: Path) -> None:

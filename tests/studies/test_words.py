@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minialex.speed import machine
@@ -41,6 +41,7 @@ def outcome(*arms: tuple[float | None, ...], name: str = "pooling", quick: bool 
     return Outcome(of, seeds, results, FACTS, quick=quick, **more)  # type: ignore[arg-type]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(NUMBERS, st.sampled_from(["worse", "better", "none"]), st.one_of(st.none(), st.floats(0.1, 5)))
 def test_an_interval_with_zero_shows_nothing(values: list[float], expect: str, effect: float | None) -> None:
     found = estimate(values)
@@ -51,6 +52,7 @@ def test_an_interval_with_zero_shows_nothing(values: list[float], expect: str, e
         assert (said == words.SHOWN) == ((found.mean > 0) == (expect == "worse"))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(NUMBERS, st.floats(0.1, 5))
 def test_turning_the_sign_turns_the_verdict(values: list[float], effect: float) -> None:
     found, turned = estimate(values), estimate([-value for value in values])
@@ -119,6 +121,75 @@ def test_a_decay_that_could_not_act_is_called_that() -> None:
     assert words.judgement(many, many.arms[1]) == words.SHOWN
     pooling = outcome((50.0, 51.0), (53.0, 54.0))
     assert words.decay_folds(pooling, pooling.arms[1]) is None
+
+
+def test_a_decay_acts_as_long_as_what_is_measured_lasts() -> None:
+    found = outcome((50.0, 51.0, 49.0), (53.0, 54.1, 51.9), name="decay")
+    step = 0.01 / 0.1 * 0.0005
+    start = replace(found, study=replace(found.study, measure="start"), facts={**FACTS, "training_images": 32000})
+    assert words.decay_folds(start, start.arms[1]) == pytest.approx(step * (54.1 * 0 + 51.0))
+    epochs = replace(start, study=replace(found.study, measure="epochs"))
+    assert words.decay_folds(epochs, epochs.arms[1]) == pytest.approx(step * 2000 * 51.0)
+
+
+def test_a_decay_is_counted_with_its_own_images_and_whatever_else_is_named() -> None:
+    found = outcome((50.0, 51.0, 49.0), (53.0, 54.1, 51.9), name="decay")
+    first, second = found.study.arms
+    few = {"train_images": 320}
+    arms = (first, replace(first, name="few", fields=few), replace(second, fields={**second.fields, **few},
+                                                                   against="few"))  # fmt: skip
+    with_few = replace(found.study, arms=arms)
+    results = (found.arms[0], replace(found.arms[0], name="few"), found.arms[1])
+    other = replace(found, study=with_few, arms=results, facts={**FACTS, "training_images": 5000})
+    folds = words.decay_folds(other, other.arms[2])
+    assert folds == pytest.approx(20 * (0.01 * 139 + 0.001 * 11) / 0.1 * 0.0005)
+    named = replace(second, fields={**second.fields, "loader_threads": 7, "backend": "numpy"})
+    disguised = replace(found, study=replace(found.study, arms=(first, named)))
+    assert words.decay_folds(disguised, disguised.arms[1]) == words.decay_folds(found, found.arms[1]) is not None
+
+
+def test_two_seeds_that_happen_to_agree_show_nothing() -> None:
+    found = outcome((50.0, 51.0), (53.0, 54.0))
+    assert found.differences["touching"].p == 0
+    assert words.judgement(found, found.arms[1]) == words.UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("base", "arm", "limits", "said"),
+    [
+        ((None, None, None), (None, None, None), (60, 60), words.CANNOT_TELL),
+        ((None, None, None), (None, None, None), (60, 30), words.CANNOT_TELL),  # no difference but of the limits
+        ((10.0, 10.5, 10.2), (None, None, None), (60, 60), words.SHOWN),  # a lower bound
+        ((10.0, 10.5, 10.2), (None, None, None), (60, 5), words.UNDECIDED),  # −5, or anything above
+        ((None, None, None), (70.0, 70.5, 70.2), (60, 80), words.UNDECIDED),  # +10, or anything below
+        ((None, None, None), (10.0, 10.5, 10.2), (60, 60), words.OPPOSITE),
+        ((59.9, 60.0, 59.8), (None, None, None), (60, 60), words.UNDECIDED),  # not "not shown"
+    ],
+)
+def test_what_bounds_show(
+    base: tuple[float | None, ...], arm: tuple[float | None, ...], limits: tuple[float, float], said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(words, "not_comparable", lambda *_: "")
+    monkeypatch.setattr(words.search, "agree", lambda *_: True)
+    found = outcome((3.0, 3.5, 3.2), (9.0, 9.6, 9.1), name="relu")
+    arms = tuple(replace(one, values=values) for one, values in zip(found.arms, (base, arm), strict=True))
+    found = replace(found, arms=arms, limits=dict(zip(("relu-2012", "tanh-2012"), limits, strict=True)))
+    assert words.judgement(found, found.arms[1]).startswith(said)
+
+
+def test_an_average_of_fewer_networks_is_not_what_was_asked() -> None:
+    found = outcome((50.0, 51.0, 49.0), (47.0, 47.1, 46.9), name="ensemble")
+    assert words.judgement(found, found.arms[1]) == f"{words.CANNOT_TELL}: 3 networks were averaged, not 5"
+
+
+def test_a_bar_in_an_arms_words_is_no_new_cell() -> None:
+    found = outcome((50.0, 51.0, 49.0), (53.0, 54.1, 51.9))
+    named = replace(found.study.arms[1], words="relu | tanh")
+    table = words.table(replace(found, study=replace(found.study, arms=(found.study.arms[0], named))))
+    rows = [words.cells(line) for line in table.splitlines()]
+    assert rows[-1][0] == "relu | tanh"
+    assert len({len(row) for row in rows}) == 1
 
 
 def test_arms_are_compared_with_the_one_they_name() -> None:
