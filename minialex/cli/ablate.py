@@ -35,7 +35,7 @@ def ablate(
     every: Annotated[bool, typer.Option("--all", help="run all studies in the package")] = False,
     show: Annotated[bool, typer.Option("--list", help="list the studies and what has been recorded")] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="only try that everything runs, in a minute; proves nothing")
+        bool, typer.Option("--quick", help="only check that everything runs, in a minute; proves nothing")
     ] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="use only this many of the study's seeds")] = None,
     data: Annotated[str, typer.Option(help="path of the studies' data set, e.g. cifar-10-python.tar.gz")] = "",

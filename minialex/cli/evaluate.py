@@ -45,7 +45,7 @@ def evaluate(
         typer.Option(
             "--super-classes",
             help="text file of lines 'class,super-class': report how many errors stay within a super-class; "
-            "CIFAR-10's are known",
+            "CIFAR-10's are built in",
         ),
     ] = None,
     reliability: Annotated[Path | None, typer.Option(help="save the reliability diagram as this .png file")] = None,

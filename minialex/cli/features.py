@@ -15,7 +15,7 @@ def features(
     context: typer.Context,
     run: Run,
     folder: Annotated[
-        Path, typer.Argument(help="folder to write to; if it holds a stopped run of this command, that continues")
+        Path, typer.Argument(help="folder to write to; a stopped run of this command found there continues")
     ],
     layer: Annotated[str | None, typer.Option(help="name of a layer; default the last hidden layer")] = None,
     split: Annotated[str, typer.Option(help="train or validation")] = "train",

@@ -25,7 +25,7 @@ def grade(
     ] = None,
     examples: Annotated[int, typer.Option(min=1, help="random calls per operation and dtype")] = 100,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="seed of the random calls; by default everybody gets the same")
+        int | None, typer.Option(min=0, help="seed of the random calls; the same for everyone by default")
     ] = None,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="processor seconds allowed for one call of an operation")
