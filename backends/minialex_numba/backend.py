@@ -43,7 +43,7 @@ class operation(pretend.operation):  # noqa: N801 - as its base class
 class NumbaBackend:
     """Runs on all cores of this machine, in float32 and float64, with kernels that Numba compiles on first use.
 
-    Its devices ``cpu:0`` and ``cpu:1`` are pretend devices: one memory under two names (see `minialex.backend.pretend`).
+    Its devices ``cpu:0`` and ``cpu:1`` are pretend ones: one memory under two names (see `minialex.backend.pretend`).
 
     Args:
         threads: number of threads, by default one per core; results are bitwise the same for any number

@@ -65,8 +65,8 @@ CACHE = 6 << 20
 CHUNK = 20 << 20
 """Bytes of transformed tiles that all threads together work on at a time, for the gradient of the weights."""
 SMALL, NEAR = 2 << 20, 1 << 20
-"""If the transformed weights take at most SMALL bytes, NEAR bytes of tiles are processed at a time, so that both stay in
-a core's own cache; larger weights are read less often if more tiles share them. No result depends on it."""
+"""If the transformed weights take at most SMALL bytes, NEAR bytes of tiles are processed at a time, so that both stay
+in a core's own cache; larger weights are read less often if more tiles share them. No result depends on it."""
 
 
 @intrinsic(prefer_literal=True)

@@ -123,8 +123,8 @@ def normalise(x, C, places, norm, y, scale, scale0, keep, scratch, s0, room):
 
 @part
 def denormalise(dy, x, scale, scale0, given, C, places, norm, relu, dx, scratch, s0, room):
-    """The gradient for at most `BLOCK` places. With `given` the scale is read, else recomputed; with `relu` it is 0 where x
-    is not positive."""
+    """The gradient for at most `BLOCK` places. With `given` the scale is read, else recomputed; with `relu` the result
+    is 0 where x is not positive."""
     size, _, alpha, beta = norm
     before = size // 2
     after = size - 1 - before

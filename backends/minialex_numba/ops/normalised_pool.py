@@ -1,7 +1,7 @@
 """Local response normalisation fused with max pooling, one pass over memory each way: an operation of compiled steps.
 
-In the forward pass, an image's normalised rows stay in scratch memory for as long as a window needs them. In the backward
-pass, a row's pooling gradient goes through the normalisation, and the ReLU before it, while it is in the cache.
+In the forward pass, an image's normalised rows stay in scratch memory for as long as a window needs them. In the
+backward pass, a row's pooling gradient goes through the normalisation and the ReLU before it while still in the cache.
 
 The channels of a place lie in vectors; a window's neighbours are lanes of these and of adjacent vectors. If there are
 few channels, a vector holds several places side by side.

@@ -56,7 +56,7 @@ def sgd_update(
     on: Buffers, results: Sequence[Value], w: Value, v: Value, dw: Value, *, learning_rate: Any, momentum: Any,
     weight_decay: Any,
 ) -> Bind:  # fmt: skip
-    """v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v, in place; the result is how many elements were skipped (not finite)."""
+    """v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v, in place; the result counts the skipped, non-finite elements."""
 
     def bind() -> Task:
         arrays = [on.array(w).data.reshape(-1), on.array(v).data.reshape(-1), on.whole(dw)]

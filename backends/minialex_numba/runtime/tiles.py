@@ -138,7 +138,7 @@ def tile_along(
     """c[c0 + i·ldc + l] (+)= Σ_{j < runs, k < length} a[a0 + rows[row + i] + j·run + k] · b[b0 + (j·length + k)·wide + l].
 
     i < ROWS, l < wide = one or two vectors. The left operand's rows lie anywhere and are read along; each is `runs`
-    pieces of `length` numbers, `run` apart: a patch of an image N H W C, or a matrix's row. The right operand is packed.
+    pieces of `length` numbers, `run` apart: a patch of an image N H W C, or a matrix row. The right operand is packed.
     """
     if not (is_floats(a) and a == b == c):
         return None
