@@ -1,8 +1,9 @@
 """The search for an arm's learning rate, and when a comparison may rely on it.
 
-Every arm is trained at full length with two seeds or more, none of which is compared, at rates a factor of two apart,
-until the best rate has a worse neighbour on both sides. A rate at the edge of what was tried is not a choice: the next
-one might be better, for one arm and not for another, and a table of such arms shows the grid and not the innovation.
+Every arm is trained at full length with two seeds or more, none of which is used in the comparison, at rates a factor
+of two apart, until the best rate has a worse neighbour on both sides. A rate at the edge of the range tried is not a
+choice: the next one might be better, for one arm and not for another, and a table of such arms would show the grid,
+not the innovation.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from minialex.studies.study import Arm, Study, key
 STEP = 2.0
 """The factor between neighbouring rates."""
 MOST = 12
-"""Rates after which a search is given up."""
+"""The number of rates after which a search gives up."""
 
 Curve = Mapping[float, Sequence[float]]
-"""What was measured by learning rate, a value a seed; infinite where training failed."""
+"""The measurements by learning rate, one value per seed; infinite if training failed."""
 
 
 def tuning(study: Study, arm: Arm) -> dict[float, list[float]]:
-    """An arm's tuning curve, from what the search kept of runs of the study as it stands now; rates in order."""
+    """An arm's tuning curve, from the search's recorded runs of the study as it is now, in order of rates."""
     searched = searched_arm(study, arm)
     curve: dict[float, list[float]] = {}
     for line in sorted(study.evidence, key=lambda line: (line["rate"], line["seed"])):
@@ -40,17 +41,17 @@ def searched_arm(study: Study, arm: Arm) -> Arm:
 
 
 def searched(study: Study) -> bool:
-    """Whether anything was searched with the study as it stands now."""
+    """Whether anything was searched with the study as it is now."""
     return any(tuning(study, arm) for arm in study.arms)
 
 
 def best(curve: Curve) -> list[float]:
-    """The rates, the best first."""
+    """The rates, best first."""
     return sorted(curve, key=lambda rate: (math.fsum(curve[rate]) / len(curve[rate]), rate))
 
 
 def next_rates(curve: Curve, grid: Sequence[float]) -> list[float]:
-    """Rates that a search must try next; none where the best one has a neighbour on both sides.
+    """Rates that a search must try next; none if the best one has a neighbour on both sides.
 
     Raises:
         ConfigurationError: If it has tried too many.
@@ -68,7 +69,7 @@ def next_rates(curve: Curve, grid: Sequence[float]) -> list[float]:
 
 
 def rounded(rate: float) -> float:
-    """A rate in four digits, so that doubling and halving meet."""
+    """A rate in four digits, so that doubling and halving give equal rates."""
     return float(f"{rate:.4g}")
 
 

@@ -1,18 +1,19 @@
-"""An outcome in words and as a table. Nothing is written by hand for a single study: verdicts follow from the numbers.
+"""An outcome as text and as a table. Nothing is written by hand for a single study: verdicts follow from the numbers.
 
-The rules, for an arm whose measure the paper says is worse (or better) than that of the arm it is compared with:
+The rules, for an arm whose measure is, according to the paper, worse (or better) than that of the arm it is compared
+with:
 
 - *not comparable yet*: the outcome was recorded with another design than the study has now, or a learning rate was not
   searched as `minialex.studies.search` asks;
-- *cannot tell*: the difference had no time to act. Weight decay shrinks a weight that gets no gradient by
-  exp(−Σ ε/(1 − μ) · λ) in a run; if that differs by less than one e-folding between the arms, nothing is tested;
+- *cannot tell*: the difference had no time to act. In a run, weight decay multiplies a weight without gradient by
+  exp(−Σ ε/(1 − μ) · λ); if that differs by less than one e-folding between the arms, nothing is tested;
 - *shown at this scale*: the 95% interval of the difference is entirely on the paper's side of zero, and Holm's
   corrected p is below 0.05;
-- *the opposite was shown at this scale*: the same on the other side, and the search for learning rates has the same
-  sign at the two best rates of both arms;
+- *the opposite was shown at this scale*: the same on the other side, and the difference has the same sign in the
+  search for learning rates, at the two best rates of both arms;
 - *not shown*: the interval includes zero and excludes a difference as large as the paper's (or, if the
   paper gives no number, as one point) in the paper's direction;
-- *undecided*: everything else: the seeds are too few, or the effect too small, to tell.
+- *undecided*: everything else: there are too few seeds, or the effect is too small, to tell.
 
 If the interval includes zero, the words are "no difference shown", whatever the verdict. If the paper claims
 nothing, the verdict says whether there is a difference.
@@ -54,7 +55,7 @@ UNITS = {
     "start": "steps",
 }  # fmt: skip
 DIGITS = {"error": 1, "gap": 1, "training": 1, "epochs": 2, "start": 0}
-"""For each measure: the head of its column, the unit in a sentence, the digits after the point."""
+"""HEADS, UNITS and DIGITS by measure: the column heading, the unit in a sentence, the digits after the point."""
 
 
 def judge(found: Estimate, adjusted: float, expect: str, effect: float | None) -> str:
@@ -101,7 +102,7 @@ def not_comparable(outcome: Outcome, arm: ArmResult) -> str:
 
 
 def decay_folds(outcome: Outcome, arm: ArmResult) -> float | None:
-    """By how many e-foldings weight decay alone shrinks weights more in one of two arms; None if more differs."""
+    """By how many e-foldings weight decay alone shrinks weights more in one of two arms; None if they differ more."""
     study, of = outcome.study, outcome.study.arm(arm.name)
     recipes = [study.recipe(each, outcome.seeds[0]) for each in (study.compared_with(of), of)]
     if set(recipes[0].differences(recipes[1])) - {"learning_rate"} != {"weight_decay"}:
@@ -111,7 +112,7 @@ def decay_folds(outcome: Outcome, arm: ArmResult) -> float | None:
 
 
 def shrinkage(recipe: Recipe, images: int) -> float:
-    """By how many e-foldings weight decay alone shrinks a weight in a training on so many images."""
+    """By how many e-foldings weight decay alone shrinks a weight in a training run on `images` images."""
     rates = sum(epoch_rates(recipe, epoch, ()).learning_rate for epoch in range(1, recipe.epochs + 1))
     return rates * (images // recipe.batch_size) / (1 - recipe.momentum) * recipe.weight_decay
 
@@ -191,7 +192,7 @@ def _one_base(outcome: Outcome) -> bool:
 
 
 def _goal(outcome: Outcome, arm: ArmResult, goal: str) -> str:
-    """The mean of the epochs to an easier goal, a lower bound where some seed did not reach it."""
+    """The mean number of epochs to an easier goal; a lower bound if some seed did not reach it."""
     if goal not in arm.goals:
         return ""
     values = [outcome.limits[arm.name] if value is None else value for value in arm.goals[goal]]
@@ -212,7 +213,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def picture_text(outcome: Outcome) -> str:
-    """What the picture of an outcome shows (`minialex.studies.drawing`), for those who do not see it."""
+    """Alternative text for the picture of an outcome (`minialex.studies.drawing`)."""
     study = outcome.study
     shown = "left a point for every run, with means and 95% intervals; right the differences from the first arm"
     if all(arm.curves for arm in outcome.arms):
@@ -226,7 +227,7 @@ def picture_text(outcome: Outcome) -> str:
 
 
 def tuning_text(outcome: Outcome) -> str:
-    """What the picture of the tuning curves shows (`minialex.studies.drawing.tuning`)."""
+    """Alternative text for the picture of the tuning curves (`minialex.studies.drawing.tuning`)."""
     study, parts = outcome.study, []
     for arm in study.arms:
         if curve := {} if arm.rate_of else search.tuning(study, arm):
@@ -241,7 +242,7 @@ def _tried(values: Sequence[float]) -> str:
 
 
 def shared(outcome: Outcome, others: Sequence[Outcome]) -> str:
-    """A sentence that says with which other studies this one shares its base's runs, or an empty text."""
+    """A sentence that names the other studies with which this one shares its base runs, or an empty text."""
     keys = set(outcome.base.keys)
     names = [
         each.study.title for each in others if each.study.name != outcome.study.name and keys & set(each.base.keys)
@@ -254,7 +255,7 @@ def shared(outcome: Outcome, others: Sequence[Outcome]) -> str:
 
 
 def provenance(outcome: Outcome) -> str:
-    """Where the figures come from, in one line."""
+    """The origin of the figures, in one line."""
     facts, seeds = outcome.facts, ", ".join(map(str, outcome.seeds))
     where, versions = facts.get("machine", {}), facts.get("versions", {})
     differ = any({"train_images", "epochs"} & set(arm.fields) for arm in outcome.study.arms)
@@ -306,7 +307,7 @@ def signed(value: float, digits: int = 1) -> str:
 
 
 def interval(found: Estimate, digits: int = 1) -> str:
-    """A 95% interval in words."""
+    """A 95% interval as text."""
     if math.isinf(found.low):
         return "none: one value"
     return f"{found.low:.{digits}f} to {found.high:.{digits}f}".replace("-", "−")
