@@ -44,7 +44,7 @@ def take_over() -> None:
     """Put `Outlet` below standard output and standard error, and print warnings and log records in our own format.
 
     Characters that the terminal's or file's encoding lacks are replaced. A stream that was closed from the start stays
-    silent: its descriptor is occupied, since otherwise the next file opened would get it, and libraries write there.
+    silent: its descriptor is occupied, lest the next file opened get it, and with it what libraries print.
     """
     for number in range(3):
         try:
