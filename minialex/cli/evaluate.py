@@ -74,7 +74,7 @@ def evaluate(
         for path, network, name in zip(runs, networks, precisions, strict=True)
     ]
     screen, said = console(), console(stderr=True)
-    screen.quiet = said.quiet = group.rank > 0  # of several ranks one speaks
+    screen.quiet = said.quiet = group.rank > 0  # only one rank prints
     images = data_for(nets[0], data, part)
     with metered(said) as meter:
 

@@ -39,7 +39,7 @@ def features(
     if is_launcher(ranks, hosts):
         return launch.start(ranks or 1, hosts, ["minialex", *context.obj])
     group, screen = joining.join(), console()
-    screen.quiet = group.rank > 0  # of several ranks one speaks
+    screen.quiet = group.rank > 0  # only one rank prints
     subject = open_run(run, machine, data, group)
     name = layer or feature_layer(subject.session.network)
     subject.session.network.layer(name)

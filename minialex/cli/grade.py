@@ -131,7 +131,7 @@ def _class(
 
         for student in folder.grade_each(found, only, limits, json, points, jobs, count):
             students.append(student)
-            if csv is not None:  # what there is, also if this is interrupted
+            if csv is not None:  # write what there is, even if interrupted
                 write_text(csv, folder.as_csv(students, only, points))
     table.show_class(screen, students, points)
     if others:

@@ -23,7 +23,7 @@ def map_(
     *,
     machine: Machine,
 ) -> None:
-    """Draw a map of images: those that a layer finds alike lie near each other (t-SNE)."""
+    """Draw a map of images: those that a layer finds similar are close together (t-SNE)."""
     import numpy as np
 
     from minialex.cli.look.subject import open_run, save
