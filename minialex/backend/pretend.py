@@ -38,7 +38,8 @@ class HostArray:
 
     Attributes:
         data, device: the array, and the device's name
-        version: grows whenever the array is written in place (by `sgd_update`), so that what was made of it can be kept
+        version: grows whenever the array is written in place (by `sgd_update`), so that results computed from it can
+            be kept
     """
 
     __slots__ = ("_block", "data", "device", "version")

@@ -127,8 +127,9 @@ def training_step(
 
     If the batch is divided into shards, everything but the update is done shard by shard. Their gradients are summed in
     the fixed tree of `minialex.ranks.group`, and those of several ranks by
-    `minialex.backend.operations.sum_over_ranks`, in buckets that are sent as soon as they are full. If full layers are
-    divided over ranks, each rank computes and updates its own units, for all ranks' images (`minialex.engine.pieces`).
+    `minialex.backend.operations.sum_over_ranks`, in buckets that are sent as soon as they are full. If fully connected
+    layers are divided over ranks, each rank computes and updates its own units, for all ranks' images
+    (`minialex.engine.pieces`).
 
     Args:
         executor, plan: the network in its place

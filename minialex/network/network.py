@@ -63,7 +63,7 @@ class Network:
     The layers are a tuple; a list is converted into one.
 
     Raises:
-        ConfigurationError: If the shape is no shape, or `layers` contains anything other than layers.
+        ConfigurationError: If the shape is invalid, or `layers` contains anything other than layers.
     """
 
     name: str

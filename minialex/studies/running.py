@@ -123,10 +123,10 @@ def run(jobs: Sequence[Job], place: Place, at_once: int, told: Callable[[State],
 
     Returns:
         ``""`` if all are done, else what stopped them: ``"Ctrl-C"``, ``"SIGTERM"``, …. Runs that were begun have then
-        saved and go on there the next time, to the same bits.
+        saved, and continue from there the next time, to the same bits.
 
     Raises:
-        MinialexError: What a run raised; the others are stopped first, and go on the next time too.
+        MinialexError: What a run raised; the others are stopped first, and continue the next time, too.
         ResourceError: If a run's process was killed.
     """
     waiting = list(jobs)

@@ -24,7 +24,7 @@ def families(names: Sequence[str]) -> dict[str, list[str]]:
     """Operations by file: a gradient is in the same file as its operation.
 
     Raises:
-        ConfigurationError: If there is no operation of a name.
+        ConfigurationError: If a name is not an operation's.
     """
     found: dict[str, list[str]] = {}
     for name in names:
@@ -41,7 +41,7 @@ def write(folder: Path, names: Sequence[str] = OPERATIONS) -> list[Path]:
         The files written.
 
     Raises:
-        ConfigurationError: If a name is no operation's, or the folder is there already and is not empty.
+        ConfigurationError: If a name is not an operation's, or the folder exists and is not empty.
     """
     groups = families(names)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
