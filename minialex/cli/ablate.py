@@ -165,7 +165,7 @@ def quick_study(study: Study) -> Study:
 
     def small(fields: Mapping[str, Any]) -> dict[str, Any]:
         few = without(fields, "kernels", "features", "epochs", "steps")
-        if "train_images" in few:  # the same share of the few images
+        if "train_images" in few:  # the same share of the few images that there are
             share = few["train_images"] / study.regime["train_images"]
             few["train_images"] = max(QUICK["batch_size"], int(share * QUICK["train_images"]))
         return few

@@ -143,7 +143,7 @@ def from_json(value: Mapping[str, Any], of: Study) -> Outcome:
     """The inverse of `Outcome.to_json`.
 
     Raises:
-        DataError: If something is missing or of the wrong type.
+        DataError: If something is missing or of another kind.
     """
     try:
         arms = tuple(

@@ -1,9 +1,8 @@
 """The search for an arm's learning rate, and when a comparison may rely on it.
 
-Every arm is trained at full length with two seeds or more, none of which is used in the comparison, at rates a factor
-of two apart, until the best rate has a worse neighbour on both sides. A rate at the edge of the range tried is not a
-choice: the next one might be better, for one arm and not for another, and a table of such arms would show the grid,
-not the innovation.
+Every arm is trained at full length with two seeds or more, none of which is compared, at rates a factor of two apart,
+until the best rate has a worse neighbour on both sides. A rate at the edge of what was tried is not a choice: the next
+one might be better, for one arm and not for another, and a table of such arms shows the grid and not the innovation.
 """
 
 from __future__ import annotations
@@ -46,12 +45,12 @@ def searched(study: Study) -> bool:
 
 
 def best(curve: Curve) -> list[float]:
-    """The rates, best first."""
+    """The rates, the best first."""
     return sorted(curve, key=lambda rate: (math.fsum(curve[rate]) / len(curve[rate]), rate))
 
 
 def next_rates(curve: Curve, grid: Sequence[float]) -> list[float]:
-    """Rates that a search must try next; none if the best one has a neighbour on both sides.
+    """Rates that a search must try next; none where the best one has a neighbour on both sides.
 
     Raises:
         ConfigurationError: If it has tried too many.

@@ -5,12 +5,12 @@ with:
 
 - *not comparable yet*: the outcome was recorded with another design than the study has now, or a learning rate was not
   searched as `minialex.studies.search` asks;
-- *cannot tell*: the difference had no time to act. In a run, weight decay multiplies a weight without gradient by
-  exp(−Σ ε/(1 − μ) · λ); if that differs by less than one e-folding between the arms, nothing is tested;
+- *cannot tell*: the difference had no time to act. Weight decay shrinks a weight that gets no gradient by
+  exp(−Σ ε/(1 − μ) · λ) in a run; if that differs by less than one e-folding between the arms, nothing is tested;
 - *shown at this scale*: the 95% interval of the difference is entirely on the paper's side of zero, and Holm's
   corrected p is below 0.05;
-- *the opposite was shown at this scale*: the same on the other side, and the difference has the same sign in the
-  search for learning rates, at the two best rates of both arms;
+- *the opposite was shown at this scale*: the same on the other side, and the search for learning rates has the same
+  sign at the two best rates of both arms;
 - *not shown*: the interval includes zero and excludes a difference as large as the paper's (or, if the
   paper gives no number, as one point) in the paper's direction;
 - *undecided*: everything else: there are too few seeds, or the effect is too small, to tell.
@@ -102,7 +102,7 @@ def not_comparable(outcome: Outcome, arm: ArmResult) -> str:
 
 
 def decay_folds(outcome: Outcome, arm: ArmResult) -> float | None:
-    """By how many e-foldings weight decay alone shrinks weights more in one of two arms; None if they differ more."""
+    """By how many e-foldings weight decay alone shrinks weights more in one of two arms; None if more differs."""
     study, of = outcome.study, outcome.study.arm(arm.name)
     recipes = [study.recipe(each, outcome.seeds[0]) for each in (study.compared_with(of), of)]
     if set(recipes[0].differences(recipes[1])) - {"learning_rate"} != {"weight_decay"}:
@@ -112,7 +112,7 @@ def decay_folds(outcome: Outcome, arm: ArmResult) -> float | None:
 
 
 def shrinkage(recipe: Recipe, images: int) -> float:
-    """By how many e-foldings weight decay alone shrinks a weight in a training run on `images` images."""
+    """By how many e-foldings weight decay alone shrinks a weight in a training on so many images."""
     rates = sum(epoch_rates(recipe, epoch, ()).learning_rate for epoch in range(1, recipe.epochs + 1))
     return rates * (images // recipe.batch_size) / (1 - recipe.momentum) * recipe.weight_decay
 

@@ -26,9 +26,9 @@ from typing import Any
 from minialex.errors import ConfigurationError, MinialexError, nearest
 from minialex.storage import atomic
 
-SECONDS = 120.0  # the most that one notebook may take on two cores
-SECONDS_TOGETHER = 600.0  # the most that all of them together may take
-BYTES = 500_000  # the most in an executed notebook
+SECONDS = 120.0  # that one notebook may take on two cores
+SECONDS_TOGETHER = 600.0  # that all of them may take
+BYTES = 500_000  # that an executed notebook may have
 KEPT = ("alt", "tags")  # of a cell's metadata
 
 
