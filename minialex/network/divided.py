@@ -98,7 +98,7 @@ def divide(network: Network, columns: int, pieces: int) -> Divided:
             elif layer.features % pieces:
                 raise ConfigurationError(
                     f"layer '{layer.name}': {layer.features} units cannot be divided over ranks in {pieces} pieces, "
-                    "one a shard: give another --shards, or leave out --full-layers divided"
+                    "one per shard: give another --shards, or leave out --full-layers divided"
                 )
             layer = replace(layer, sees="all")
         layers.append(replace(layer, on="each"))

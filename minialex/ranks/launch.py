@@ -256,7 +256,7 @@ def find_mpiexec() -> tuple[str, str]:
         if kind(told.stdout + told.stderr) == vendor:
             return path, vendor
     others = f", only another library's ({', '.join(there)})" if there else ""
-    raise ConfigurationError(f"mpi4py uses {vendor}, and there is no mpiexec of it{others}: {INSTALL}")
+    raise ConfigurationError(f"mpi4py uses {vendor}, and it has no mpiexec here{others}: {INSTALL}")
 
 
 def _environment() -> dict[str, str]:

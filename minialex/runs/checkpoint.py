@@ -322,8 +322,8 @@ def latest(folder: str | os.PathLike[str], warn: Warn = to_standard_error) -> Ch
         return checkpoint
     if problems:
         raise CheckpointError(
-            f"no checkpoint in {str(folder)!r} can be used: {'; '.join(problems)}: restore one from a copy, or begin "
-            "anew in another folder"
+            f"no checkpoint in {str(folder)!r} can be used: {'; '.join(problems)}: restore one from a copy, or start "
+            "over in another folder"
         )
     return None
 

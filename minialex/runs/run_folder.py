@@ -185,7 +185,7 @@ class Run:
         if not (folder.is_dir() and os.path.samestat(self._folder, folder.stat())):
             raise ResourceError(
                 f"the run folder {str(folder)!r} is gone: it was removed or moved while the run wrote to it, and what "
-                "was trained since the last checkpoint is lost; restore it and resume, or begin anew"
+                "was trained since the last checkpoint is lost; restore it and resume, or start over"
             )
         self._metrics.sync()
         self._log.sync()
@@ -317,7 +317,7 @@ def read_data(folder: Path) -> RunData:
         words = tuple(str(item) for item in names.get("words", ()))
         decides = {str(what): str(value) for what, value in names.get("decides", {}).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({error}): this is no complete run folder") from None
+        raise CheckpointError(f"{path} is missing or damaged ({error}): this is not a complete run folder") from None
     arrays = safetensors.read(folder / ARRAYS)
     expected = {"mean": arrays["mean"].shape, "covariance": (3, 3)} if "mean" in arrays else {}
     check_against(arrays, expected, str(path))

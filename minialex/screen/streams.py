@@ -36,7 +36,7 @@ class Outlet(io.FileIO):
                 self.lost = error
                 if not self.needed:
                     what = "nothing can be shown any more"
-                    complain("warning", f"{what} ({error.strerror}); the work goes on without")
+                    complain("warning", f"{what} ({error.strerror}); work continues without it")
         return memoryview(data).nbytes  # type: ignore[arg-type]
 
 

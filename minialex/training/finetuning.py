@@ -118,7 +118,7 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
                 raise CheckpointError(f"layer '{layer}' cannot be taken from {recipe.init_from}: {reason}")
             reason = reason or ("" if layer in recipe.init_layers else "not named in init_layers")
         elif layer == last and not reason and found.class_names != class_names:
-            reason = "other classes" if found.class_names else "nobody said what its classes are"
+            reason = "other classes" if found.class_names else "its classes are unknown"
         if reason:
             drawn[layer] = reason
         else:
@@ -188,5 +188,5 @@ def facts(folder: Path) -> dict[str, Any] | None:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}): delete it to go on without it") from None
+        raise CheckpointError(f"{path} is damaged ({error}): delete it to continue without it") from None
     return known if isinstance(known, dict) else None

@@ -97,7 +97,7 @@ def reached(tell: Callable[[], object]) -> bool:
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             raise
         reason = getattr(error, "strerror", None) or "its reader has gone"
-        message = f"warning: nothing can be shown any more ({reason}); the work goes on without"
+        message = f"warning: nothing can be shown any more ({reason}); work continues without it"
         with contextlib.suppress(OSError, ValueError):
             if isinstance(error, SystemExit) or not _prints(message):
                 print(message, file=_itself(sys.stderr), flush=True)

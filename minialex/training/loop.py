@@ -261,7 +261,7 @@ def _begin(
         if run.had_checkpoints():
             raise CheckpointError(
                 f"the checkpoints in {run.paths.checkpoints} are gone, though metrics and log say that there were "
-                "some: restore them from a copy, or begin anew in another folder"
+                "some: restore them from a copy, or start over in another folder"
             )
         warnings.append("the run was stopped before its first checkpoint: it begins again at step 0")
         checkpoint.to_standard_error(warnings[-1])

@@ -98,7 +98,7 @@ def remembered(known: RunData, now: Mapping[str, str]) -> RunData:
 def _refuse(folder: Path, lines: Iterable[str]) -> None:
     if found := "; ".join(lines):
         raise CheckpointError(
-            f"{folder} cannot go on with something else than it began with: {found}. Safe to change on resume are "
+            f"{folder} cannot continue with anything but what it began with: {found}. Safe to change on resume are "
             f"{', '.join(SAFE)}, threads, and the place of the same images. For the rest begin a new run with these "
             f"weights: minialex train --init {folder}, or init={str(folder)!r} in Python"
         )

@@ -62,7 +62,7 @@ def check_alike(group: Group, recipe: Recipe, decides: Mapping[str, str]) -> Non
         for name in sorted({*images, *other_images}):
             if other_images.get(name) != images.get(name):
                 raise DataError(
-                    f"rank {rank} has other data than rank 0 ({name} differs): give all the same, or copy it anew"
+                    f"rank {rank} has other data than rank 0 ({name} differs): give all the same, or copy it again"
                 )
 
 
@@ -80,5 +80,5 @@ def check_weights(group: Group, session: Session, step: int) -> None:
         if found != told[0]:
             raise NumericalError(
                 f"rank {rank} ({group.places[rank]}) has other weights than rank 0 after step {step} (a fault of its "
-                "memory, its device or its libraries?): go on from the last checkpoint without it"
+                "memory, its device or its libraries?): continue from the last checkpoint without it"
             )

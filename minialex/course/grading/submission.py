@@ -55,7 +55,7 @@ def source(text: str) -> Source:
     if path.is_dir() or (path.is_file() and path.suffix == ".py"):
         return Source("path", str(path.resolve()))
     if looks_like_path or path.exists():
-        raise ConfigurationError(f"'{text}' is no folder and no .py file")
+        raise ConfigurationError(f"'{text}' is neither a folder nor a .py file")
     module, _, attribute = text.partition(":")
     top = module.partition(".")[0]
     _look_here()

@@ -308,7 +308,7 @@ def _classes(path: Path, found: list[Line]) -> tuple[tuple[str, ...], dict[str, 
         odd = [line for line in found if line.label not in values]
         if values and all(_decimal(line.label) for line in odd):  # not names: that would hide a slip
             where = f"{path}, line {odd[0].number}"
-            raise DataError(f"{where}: class '{odd[0].label}' is no whole number, where others are.")
+            raise DataError(f"{where}: class '{odd[0].label}' is not a whole number, but others are.")
         names = tuple(sorted(labels))
         return names, {name: number for number, name in enumerate(names)}
     seen = sorted(set(values.values()))

@@ -165,7 +165,7 @@ def _members(path: Path, within: _Member | None = None) -> Iterator[_Member | Le
             file.seek(end)
             mark = file.read(512)
     except (tarfile.TarError, OSError) as error:
-        damage = f"damaged or cut short, or no tar archive ({error}); get it again."
+        damage = f"damaged or cut short, or not a tar archive ({error}); get it again."
         raise DataError(f"{path.parent / shown}: {damage}") from None
     if not mark:
         yield LeftOut(shown, "no image: the archive has no end marker; is it complete?")
