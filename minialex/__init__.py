@@ -1,7 +1,7 @@
 """minialex: all of AlexNet (Krizhevsky, Sutskever, Hinton 2012), small enough to read in an afternoon.
 
 ``minialex.train("small", data="cifar10")`` trains and returns the run, ``minialex.load(path).predict("photo.jpg")``
-asks a trained network; `__all__` lists the rest. Importing this package imports nothing else: each name loads its
+queries a trained network; `__all__` lists the rest. Importing this package imports nothing else: each name loads its
 module when it is first used.
 
 To read it, start at `minialex.network.models` (the paper's table as code), then `minialex.network.layers`, then the
@@ -40,4 +40,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)  # not what this module imports
+    return sorted(__all__)  # without this module's imports

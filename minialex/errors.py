@@ -1,7 +1,7 @@
 """Errors that a user can cause or fix, each with the exit code of the command line.
 
-A message is one line: what was wrong, where, and what to do. The command line prints it after ``error:``
-without a traceback (unless ``--debug``); a library user catches `MinialexError` or one of its subclasses.
+A message is one line: what was wrong, where, and what to do. The command line prints it after ``error:``, without a
+traceback (unless ``--debug``); a library user catches `MinialexError` or one of its subclasses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class MinialexError(Exception):
 
 
 class ConfigurationError(MinialexError, ValueError):
-    """A recipe, an option or an argument that cannot be used (exit code 2)."""
+    """An invalid recipe, option or argument (exit code 2)."""
 
     exit_code = 2
 
@@ -42,7 +42,7 @@ class DataError(MinialexError):
 
 
 class DataNotFound(DataError):
-    """A named data set that is in none of the usual places: nothing is wrong, it was not downloaded (exit code 3)."""
+    """A named data set is in none of the usual places: nothing is damaged, it was not downloaded (exit code 3)."""
 
     exit_code = 3
 
@@ -54,7 +54,7 @@ class CheckpointError(MinialexError):
 
 
 class NumericalError(MinialexError):
-    """Values that are not finite (exit code 5)."""
+    """Non-finite values (exit code 5)."""
 
     exit_code = 5
 
@@ -70,7 +70,7 @@ class RankLost(ResourceError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the known word that has these initials or is nearest, or an empty string."""
+    """Return ``" Did you mean 'x'?"`` for the known word with these initials or the closest one, or an empty string."""
     words = list(known)
     initials = [name for name in words if "".join(part[:1] for part in re.split("[-_]", name)) == word]
     close = initials or difflib.get_close_matches(word, words, n=1, cutoff=0.5)

@@ -10,8 +10,8 @@ The words of one Philox call are laid out so::
     counter = (element div 4, sample, step, purpose)
 
 and the four 32-bit words of the result belong to the elements ``4 * (element div 4) + (0, 1, 2, 3)``. The purpose
-is the CRC-32 of a name such as ``"dropout/dropout6"`` (see `purpose`), so the draws of a layer depend on its own
-name and on nothing else in the network.
+is the CRC-32 of a name such as ``"dropout/dropout6"`` (see `purpose`), so a layer's draws depend on its own name and
+on nothing else in the network.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Random123).
 """
@@ -75,8 +75,8 @@ class Stream:
     Attributes:
         seed: integer in [0, 2^64)
         purpose: the CRC-32 of a name, see `purpose`
-        step: the training step or epoch, in [0, 2^32). In a recorded program it may stand for "the step of the
-            run"; an operation that receives a stream always sees an integer.
+        step: the training step or epoch, in [0, 2^32). In a recorded program it may stand for "the run's current
+            step"; an operation that receives a stream always gets an integer.
         first_sample: index of the piece's first sample in the whole batch
         first_element: index of the piece's first element in the whole sample (a column's first feature)
     """
@@ -101,7 +101,7 @@ def words(stream: Stream, samples: int | NDArray[np.int64], elements: int) -> UI
     """Random 32-bit words for some samples and elements.
 
     Args:
-        stream: the seed, purpose and step of the numbers, and where it begins
+        stream: the seed, purpose and step of the numbers, and where they begin
         samples: the number of samples from `stream.first_sample` on, or their indices (int64 [S], added to it)
         elements: the number E of elements of each sample, from `stream.first_element` on
 
@@ -175,7 +175,7 @@ def to_normal(words: UInt32) -> NDArray[np.float64]:
 
 
 def below(stream: Stream, samples: int | NDArray[np.int64], bounds: tuple[int, ...]) -> NDArray[np.int64]:
-    """Integers, int64 [S, len(bounds)]; column i lies in [0, bounds[i]): the word times the bound, divided by 2^32."""
+    """Integers, int64 [S, len(bounds)]; column i is in [0, bounds[i]): the word times the bound, divided by 2^32."""
     return to_below(words(stream, samples, len(bounds)), bounds)
 
 

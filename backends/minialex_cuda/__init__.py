@@ -1,10 +1,10 @@
 """The CUDA backend: CuPy arrays and libraries, Numba CUDA kernels, one short file per operation.
 
-On every change its kernels are tested by the conformance kit on the processor and under Numba's CUDA simulator, and
-compiled for every generation of GPUs. What has run on a device is recorded in ``benchmarks/results/device``, which
+Every change is tested with the conformance kit, on the processor and under Numba's CUDA simulator, and its kernels are
+compiled for every GPU generation. Results from real devices are recorded in ``benchmarks/results/device``, which
 docs/performance.md describes.
 
-Importing this package imports neither CuPy nor a driver; making a `CudaBackend` does.
+Importing this package loads neither CuPy nor a driver; creating a `CudaBackend` does.
 """
 
 from minialex_cuda.backend import CudaBackend as CudaBackend

@@ -32,14 +32,14 @@ PRODUCTS = ("conv2d", "conv2d_backward", "linear", "linear_backward")
 
 MAPS = ("augment", "conv2d", "conv2d_backward", "linear", "linear_backward", "dropout", "dropout_backward",
         "local_response_norm", "local_response_norm_backward", "max_pool2d_backward", "add")  # fmt: skip
-"""Operations whose results are maps, which compiled steps in bfloat16 keep in that format; others only choose among
-what was rounded before."""
+"""Operations whose results are feature maps, which compiled steps in bfloat16 store in that format; the others only
+select among numbers that are already rounded."""
 
 APPROXIMATE = 2.0**-22
-"""Unit roundoff of normalisation where its power is the device's ex2(−β·lg2(scale)), in bfloat16's compiled steps.
+"""Unit roundoff of normalisation when its power is computed as the device's ex2(−β·lg2(scale)), in bfloat16 steps.
 
-CUDA's programming guide gives both functions an error of two units in the last place, 2⁻²², and near 1 the
-logarithm one of 2⁻²²; the kit's bound allows 8 u, and β·u·|ln scale| more for the exponent's own error.
+CUDA's programming guide gives both functions an error of 2 ulp, 2⁻²², and the logarithm near 1 an absolute error of
+2⁻²²; the kit's bound allows 8 u, plus β·u·|ln scale| for the exponent's own error.
 """
 
 
@@ -47,19 +47,18 @@ logarithm one of 2⁻²²; the kit's bound allows 8 u, and β·u·|ln scale| mor
 class CudaBackend:
     """NVIDIA GPUs, through CuPy and Numba CUDA: float32 and float64.
 
-    All operations are asynchronous and run in order on one stream of each device; `to_numpy` and `synchronize`
-    wait for them. Results have the same bits every time.
+    All operations are asynchronous and run in order on one stream per device; `to_numpy` and `synchronize` wait for
+    them. Results are bitwise reproducible.
 
     Args:
         precision: what the operands of float32 matrix products are rounded to: ``"float32"``, ``"tf32"`` or
-            ``"bfloat16"``, in which compiled steps also keep what layers give and its gradients; sums, weights and
+            ``"bfloat16"``, in which compiled steps also store activations and their gradients; sums, weights and
             their gradients are float32
-        runtime: the devices; None for the GPUs of this machine, `minialex_cuda.runtime.fake.FakeRuntime` for pretend
-            ones
+        runtime: the devices; None for this machine's GPUs, `minialex_cuda.runtime.fake.FakeRuntime` for pretend ones
 
     Raises:
-        ConfigurationError: If there is no such precision, or the device lacks it.
-        BackendUnavailable: If CuPy, Numba CUDA, a driver or a device is missing or too old, with what to do.
+        ConfigurationError: If the precision does not exist, or the device lacks it.
+        BackendUnavailable: If CuPy, Numba CUDA, a driver or a device is missing or too old; the error says what to do.
     """
 
     name = "cuda"
@@ -96,7 +95,7 @@ class CudaBackend:
 
     @property
     def storage_formats(self) -> dict[str, str]:
-        """For the conformance kit: operations whose results compiled steps keep in fewer bits than float32's."""
+        """For the conformance kit: operations whose results compiled steps store in fewer bits than float32."""
         return dict.fromkeys(MAPS, "bfloat16") if self.precision == "bfloat16" else {}
 
     @property
@@ -107,11 +106,11 @@ class CudaBackend:
 
     @classmethod
     def diagnose(cls, asked: bool) -> Diagnosis:
-        """What driver, GPUs and packages there are; see `minialex.backend.findings`."""
+        """Find the driver, GPUs and packages; see `minialex.backend.findings`."""
         return Diagnosis(asked)
 
     def joules(self, device: str) -> float | None:
-        """Joules that a card has used since its driver was loaded; None if it does not count them."""
+        """Joules that a GPU has used since its driver was loaded; None if it does not count them."""
         return energy.joules(int(device.partition(":")[2]))
 
     def place(self, device: str) -> EagerPlace:
@@ -133,14 +132,14 @@ class CudaBackend:
         return self._arrivals[device].bring(np.ascontiguousarray(array).reshape(np.shape(array)))
 
     def host_bytes(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Page-locked memory of the host, uint8, from which arrays are sent without another copy.
+        """Page-locked (pinned) host memory, uint8, from which arrays are sent without another copy.
 
         Once it has been passed to `to_device`, it must not change. Memory that is no longer referenced is reused.
         """
         return self.runtime.host_bytes(math.prod(shape)).reshape(shape)
 
     def to_numpy(self, x: CudaArray) -> NDArray[Any]:
-        """A copy on the host; waits for the device."""
+        """Copy an array to the host; waits for the device."""
         if not x.size:
             return np.empty(x.shape, x.dtype)
         on = self.place(x.device)
@@ -149,16 +148,16 @@ class CudaBackend:
         memory, offset = x.flat.memory, x.flat.offset
         if memory.fetched is None:
             return self.runtime.download(on.stream, x.flat).reshape(x.shape)
-        if isinstance(memory.fetched, str) or offset in memory.fetched[1]:  # all that a step gives comes in one piece
+        if isinstance(memory.fetched, str) or offset in memory.fetched[1]:  # a step's outputs are fetched in one piece
             whole = self.runtime.flat(memory, 0, memory.nbytes, np.uint8)
             memory.fetched = self.runtime.download(on.stream, whole, self.runtime.host_bytes(memory.nbytes)), set()
         found, given = memory.fetched
-        given.add(offset)  # whoever asks again gets another copy
+        given.add(offset)  # a second request gets another copy
         part: NDArray[Any] = found[offset : offset + x.nbytes]
         return part.view(x.dtype).reshape(x.shape)
 
     def copy_to(self, x: CudaArray, device: str) -> CudaArray:
-        """`x` on another device, from device to device; neither the host nor other streams wait."""
+        """Copy `x` to another device, directly; neither the host nor other streams wait."""
         if x.device == device:
             return x
         source, target = self.place(x.device), self.place(device)
@@ -166,12 +165,12 @@ class CudaBackend:
         copy = target.empty(x.shape, x.dtype)
         self.runtime.wait(target.stream, self.runtime.record(source.stream))
         target.copy(x, copy)
-        # the source's memory may go to later work of its own stream, which must not overtake the copy
+        # later work of the source's stream may reuse its memory, and must not overtake the copy
         self.runtime.wait(source.stream, self.runtime.record(target.stream))
         return copy
 
     def zeros(self, shape: tuple[int, ...], dtype: str, device: str) -> CudaArray:
-        """Zeros."""
+        """An array of zeros."""
         on = self.place(device)
         made = on.empty(shape, dtype)
         on.clear(made)
@@ -184,12 +183,12 @@ class CudaBackend:
         self.runtime.synchronize(self._arrivals[device].stream)
 
     def _wait_for_ranks(self, device: str) -> None:
-        """Where a device waits for other processes, whoever waits for it finds out if they are lost."""
+        """If a device waits for other processes, wait in a way that notices when they are lost."""
         if self._nccl.is_used:
             self._nccl.wait(self.runtime.record(self.place(device).stream))
 
     def memory_in_use(self, device: str) -> int:
-        """Bytes behind live arrays and compiled steps."""
+        """Bytes held by live arrays and compiled steps."""
         return self.runtime.in_use(self.place(device).device) - self._arrivals[device].idle_bytes
 
     def apply(self, function: Function, *args: Any, **kwargs: Any) -> Any:
@@ -217,7 +216,7 @@ class CudaBackend:
 
 
 def arrays_of(arguments: Any) -> Iterator[CudaArray]:
-    """All arrays among (nested) arguments; anybody else's array is refused."""
+    """Yield all arrays in (nested) arguments; other backends' arrays are refused."""
     for value in arguments:
         if isinstance(value, CudaArray):
             yield value
@@ -240,7 +239,7 @@ def _device(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
 
 
 def _method(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """An operation as a method that checks its arguments, and works on the arrays' device."""
+    """Make a method of an operation: it checks the arguments and runs on the arrays' device."""
     rule = RULES[name]
 
     def method(self: CudaBackend, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One kernel in four versions: the gradient of local response normalisation, window five, for the page of that name.
+"""One kernel in four versions: the gradient of local response normalisation with window five, for the page on it.
 
 Nothing else uses them; `minialex_cuda.ops.norm_pool_words` is the fourth with pooling and ReLU. Maps are [N,C,H,W]
 for the first and [N,H,W,C] for the others; scale[c] = k + α · Σ x² over the channels c − 2 … c + 2, and
@@ -19,7 +19,7 @@ zero, two = np.float32(0), np.float32(2)
 
 @function
 def squares(x, j, c, C, apart):
-    """Σ x² over the channels around c, which is that of element j; channels are `apart` elements from each other."""
+    """Σ x² over the channels around c, the channel of element j; adjacent channels are `apart` elements apart."""
     total = zero
     for other in range(max(0, c - 2), min(C, c + 3)):
         value = x[j + (other - c) * apart]
@@ -28,7 +28,7 @@ def squares(x, j, c, C, apart):
 
 
 def flat(i, dy, x, dx, C, places, k, alpha, beta):
-    """A thread an element, by one index."""
+    """One thread per element, with a flat index."""
     c = (i // places) % C
     own = zero
     total = zero
@@ -43,7 +43,7 @@ def flat(i, dy, x, dx, C, places, k, alpha, beta):
 
 
 def grid(tile, n, _, c, place, dy, x, dx, C, places, many, k, alpha, beta):
-    """A block some places of an image, a thread a channel of one: no index is divided."""
+    """One block per group of places of an image, one thread per channel: no index is divided."""
     p = np.int32(tile * many + place)
     if p >= places:
         return
@@ -61,7 +61,7 @@ def grid(tile, n, _, c, place, dy, x, dx, C, places, many, k, alpha, beta):
 
 
 def shared_first(tile, n, _, c, place, shared, dy, x, dx, C, places, many, k, alpha, beta):
-    """What neighbours need too is computed once, and put where the block's threads find it …"""
+    """Values that neighbours need too are computed once and put into shared memory …"""
     p = np.int32(tile * many + place)
     if p >= places:
         return zero, zero
@@ -73,7 +73,7 @@ def shared_first(tile, n, _, c, place, shared, dy, x, dx, C, places, many, k, al
 
 
 def shared_second(tile, n, _, c, place, shared, kept, dy, x, dx, C, places, many, k, alpha, beta):
-    """… and when all of them are there, each adds up its five."""
+    """… and after the barrier each thread sums its five."""
     p = np.int32(tile * many + place)
     if p >= places:
         return
@@ -85,7 +85,7 @@ def shared_second(tile, n, _, c, place, shared, kept, dy, x, dx, C, places, many
 
 
 def words_first(tile, n, _, c, place, shared, dy, x, dx, words, places, many, k, alpha, beta):
-    """A thread has a word of four channels in bfloat16: c counts words; the window reaches into those beside."""
+    """One thread per word of four bfloat16 channels: c counts words; the window reaches into the adjacent ones."""
     p = np.int32(tile * many + place)
     if p >= places:
         return zero, zero, zero, zero, zero, zero, zero, zero
@@ -119,7 +119,7 @@ def words_first(tile, n, _, c, place, shared, dy, x, dx, words, places, many, k,
 
 
 def words_second(tile, n, _, c, place, shared, kept, dy, x, dx, words, places, many, k, alpha, beta):
-    """The four sums share what they have in common."""
+    """The four sums share their common terms."""
     p = np.int32(tile * many + place)
     if p >= places:
         return

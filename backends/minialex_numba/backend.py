@@ -1,4 +1,4 @@
-"""The Numba backend: the table of its operations, each a node in the file of its name (see `minialex_numba.ops`)."""
+"""The Numba backend: a table of its operations, each a node in the file named after it (see `minialex_numba.ops`)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from minialex_numba.runtime.alone import run_alone
 from minialex_numba.runtime.threads import threads as threads_for
 
 
-class operation(pretend.operation):  # noqa: N801 - as the class that it is one of
-    """A backend's method of the protocol's parameters, which runs the node of its name."""
+class operation(pretend.operation):  # noqa: N801 - as its base class
+    """A method of the backend, with the protocol's parameters, that runs the node of the same name."""
 
     def __init__(self, *, flat: bool = False) -> None:
         self.flat = flat
@@ -41,12 +41,12 @@ class operation(pretend.operation):  # noqa: N801 - as the class that it is one 
 
 @final
 class NumbaBackend:
-    """All cores of this machine, for float32 and float64: kernels that Numba compiles at their first use.
+    """Runs on all cores of this machine, in float32 and float64, with kernels that Numba compiles on first use.
 
-    Its devices ``cpu:0`` and ``cpu:1`` are pretend devices (see `minialex.backend.pretend`): the same memory under two tags.
+    Its devices ``cpu:0`` and ``cpu:1`` are pretend ones: one memory under two names (see `minialex.backend.pretend`).
 
     Args:
-        threads: how many threads compute, by default one a core; results are the same bits for any number
+        threads: number of threads, by default one per core; results are bitwise the same for any number
     """
 
     name = "numba"
@@ -99,7 +99,7 @@ class NumbaBackend:
     augment = operation()
 
     def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
-        """The whole step on buffers that are allocated once (see `minialex_numba.compiler`); it holds `nbytes` of them."""
+        """Compile the whole step, on `nbytes` bytes of buffers allocated once (see `minialex_numba.compiler`)."""
         made = step.compile_step(self.threads, program, bindings)
         if layers := layers_with_own(program):
             walked = "a step with your own operations is not compiled: every operation runs separately"

@@ -1,7 +1,7 @@
-"""The NumPy reference backend: one file per operation, forward above backward, the equation in the docstring.
+"""The NumPy reference backend: one file per operation, forward above backward, with the equation in the docstring.
 
-Letters everywhere: N images, C channels in, H W size in, K kernels or features out, P Q size out, R S size of a
-kernel, D features in.
+The same letters everywhere: N images, C input channels, H W input size, K kernels or output features, P Q output
+size, R S kernel size, D input features.
 """
 
 from minialex_numpy.backend import NumpyBackend as NumpyBackend

@@ -1,4 +1,4 @@
-"""The NumPy backend: the table of its operations, each a plain function in the file of its name."""
+"""The NumPy backend: a table of its operations, each a plain function in the file named after it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from minialex_numpy import tanh as saturating
 
 @final
 class NumpyBackend:
-    """The reference: it defines every operation, in NumPy alone, for float32 and float64.
+    """The reference: it defines every operation, in pure NumPy, for float32 and float64.
 
     Its devices ``cpu:0`` and ``cpu:1`` are pretend devices (see `minialex.backend.pretend`).
     """
@@ -76,5 +76,5 @@ class NumpyBackend:
     augment = operation(augmentation.augment)
 
     def compile_step(self, program: Program, bindings: Mapping[str, Array]) -> CompiledStep | None:
-        """None: the reference walks the layers."""
+        """None: the reference runs the operations one by one."""
         return None

@@ -1,7 +1,7 @@
 """Convolution, paper section 3.5: every output is one inner product of a kernel and a patch of the image.
 
-The patches are a strided view of the padded image; all inner products at once are one matrix product.
-Letters: N images, C channels, H W size in, K kernels, R S kernel size, P Q size out.
+The patches are a strided view of the padded image; one matrix product computes all inner products at once.
+Letters: N images, C channels, H W input size, K kernels, R S kernel size, P Q output size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def conv2d(x: Floats, w: Floats, b: Floats, *, stride: int, padding: Padding) ->
 def conv2d_backward(
     dy: Floats, x: Floats, w: Floats, *, stride: int, padding: Padding, need_dx: bool
 ) -> tuple[Floats | None, Floats, Floats]:
-    """dw = Σ_{n,p,q} dy · patch;  db = Σ_{n,p,q} dy;  dx: every place of the kernel gives w · dy back to its patch."""
+    """dw = Σ_{n,p,q} dy · patch;  db = Σ_{n,p,q} dy;  dx: at every position the kernel adds w · dy to its patch."""
     columns = patches(x, w.shape[2:], stride, padding)
     dw = np.tensordot(columns, dy, axes=((0, 2, 3), (0, 2, 3))).transpose(3, 0, 1, 2)  # [K,C,R,S]
     db = dy.sum(axis=(0, 2, 3))

@@ -1,4 +1,4 @@
-"""Dropout, paper section 4.2: each unit is silent with probability `rate`, by a mask drawn from a counter."""
+"""Dropout, paper section 4.2: each unit is dropped with probability `rate`, by a mask drawn from a counter."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def dropout(x: Floats, *, rate: float, factor: float, stream: Stream) -> tuple[F
 
 
 def dropout_backward(dy: Floats, mask: NDArray[np.uint8], *, factor: float) -> Floats:
-    """dx = factor · dy where the unit spoke, else 0."""
+    """dx = factor · dy where the unit was kept, else 0."""
     return np.where(mask, dy * factor, np.zeros_like(dy))

@@ -1,4 +1,4 @@
-"""Names for the kinds of NumPy arrays that the operations take."""
+"""Names for the types of NumPy arrays that the operations take."""
 
 from __future__ import annotations
 

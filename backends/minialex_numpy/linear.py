@@ -1,4 +1,4 @@
-"""The fully connected layer, paper section 3.5: a matrix product and a bias. N images, D features in, K out."""
+"""The fully connected layer, paper section 3.5: a matrix product and a bias. N images, D inputs, K outputs."""
 
 from __future__ import annotations
 

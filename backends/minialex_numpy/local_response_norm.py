@@ -8,7 +8,7 @@ from minialex_numpy.floats import Floats
 
 
 def window_sum(x: Floats, before: int, after: int) -> Floats:
-    """Sum of x over the channels c − before … c + after, cut at the first and the last; x [N,C,H,W]."""
+    """Sum of x over the channels c − before … c + after, clipped to the existing channels; x [N,C,H,W]."""
     padded = np.pad(x, ((0, 0), (before, after), (0, 0), (0, 0)))
     total = np.zeros_like(x)
     for offset in range(before + after + 1):

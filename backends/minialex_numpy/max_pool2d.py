@@ -1,6 +1,6 @@
-"""Max-pooling, paper section 3.4: windows of size z, s apart; with s < z they overlap, and the paper's do (z=3, s=2).
+"""Max pooling, paper section 3.4: windows of size z at stride s; with s < z they overlap, as the paper's do (z=3, s=2).
 
-Letters: N images, C channels, H W size in, P Q size out; a window's rows and columns count from 0 to size − 1.
+Letters: N images, C channels, H W input size, P Q output size; a window's rows and columns count from 0 to size − 1.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from minialex_numpy.floats import Floats
 
 
 def corners(padded: Floats, P: int, Q: int, size: int, stride: int) -> Iterator[Floats]:
-    """For each position inside the window, in row order: the view [N,C,P,Q] of what all windows have there."""
+    """For each position inside the window, in row order, yield the view [N,C,P,Q] of all windows' values there."""
     for r in range(size):
         for s in range(size):
             yield padded[:, :, r : r + stride * P : stride, s : s + stride * Q : stride]
 
 
 def extend(x: Floats, P: int, Q: int, size: int, stride: int, value: float) -> Floats:
-    """x with enough rows and columns of `value` below and to the right for windows that hang over the edge."""
+    """Pad x with `value` below and to the right, for windows that extend past the edge."""
     below = max(0, (P - 1) * stride + size - x.shape[2])
     right = max(0, (Q - 1) * stride + size - x.shape[3])
     return np.pad(x, ((0, 0), (0, 0), (0, below), (0, right)), constant_values=value)
@@ -37,12 +37,12 @@ def max_pool2d(x: Floats, *, size: int, stride: int, ceil: bool) -> Floats:
 
 
 def max_pool2d_backward(dy: Floats, x: Floats, y: Floats, *, size: int, stride: int, ceil: bool, ties: str) -> Floats:
-    """Each window gives its dy to its maximum: the first in row order, or with ties = "all" to each of them."""
-    del ceil  # the size of y says it
+    """Each window passes its dy to its maximum: the first in row order or, with ties = "all", every one."""
+    del ceil  # the size of y shows it
     P, Q = y.shape[2:]
     padded = extend(x, P, Q, size, stride, -np.inf)
     dx = np.zeros_like(padded)
-    free = np.ones(y.shape, bool)  # windows whose maximum was not met yet
+    free = np.ones(y.shape, bool)  # windows whose maximum has not been found yet
     for corner, into in zip(corners(padded, P, Q, size, stride), corners(dx, P, Q, size, stride), strict=True):
         hit = free & (corner == y)
         np.add(into, dy, out=into, where=hit)

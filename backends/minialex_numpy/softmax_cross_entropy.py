@@ -1,4 +1,4 @@
-"""The cost, paper section 3.5: the mean over the batch of −log of the probability of the true class."""
+"""The loss, paper section 3.5: the batch mean of −log of the true class's probability."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from minialex_numpy.floats import Floats
 
 
 def softmax_cross_entropy(logits: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """loss = −(1/N) Σ_n log probs[n, label n]; the largest logit is taken off first, so that nothing overflows."""
+    """loss = −(1/N) Σ_n log probs[n, label n]; the largest logit is subtracted first, so that nothing overflows."""
     N, K = logits.shape
     shifted = logits - logits.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)

@@ -1,4 +1,4 @@
-"""Normalisation over neighbouring places of one channel: in the 2012 program's second layer, not in the paper."""
+"""Normalisation over neighbouring positions of one channel: in the 2012 program's second layer, not in the paper."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from minialex_numpy.floats import Floats
 
 
 def window_sum(x: Floats, before: int, after: int) -> Floats:
-    """Sum of x over the square of rows and columns i − before … i + after, cut at the edges; x [N,C,H,W]."""
+    """Sum of x over the square of rows and columns i − before … i + after, clipped at the edges; x [N,C,H,W]."""
     H, W = x.shape[2:]
     padded = np.pad(x, ((0, 0), (0, 0), (before, after), (before, after)))
     rows = sum((padded[:, :, r : r + H] for r in range(before + after + 1)), np.zeros_like(padded[:, :, :H]))

@@ -22,7 +22,7 @@ from minialex.ranks.group import ALONE, Group
 from minialex.runs import weights_file
 from minialex.runs.weights_file import Weights
 
-AT_ONCE = 64  # images that are computed together
+AT_ONCE = 64  # images computed at once
 
 Image: TypeAlias = Any
 """A path, a Pillow image, or an array: uint8 [H,W], [H,W,3] of any size, or [3,S,S]."""

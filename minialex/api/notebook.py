@@ -11,7 +11,7 @@ from typing import Any
 from minialex.screen.terminal import console
 from minialex.training.display import TrainingDisplay
 
-BAR_SECONDS, CURVE_SECONDS = 0.2, 2.0  # between two drawings
+BAR_SECONDS, CURVE_SECONDS = 0.2, 2.0  # seconds between updates
 
 
 def in_notebook() -> bool:
@@ -27,7 +27,7 @@ class NotebookDisplay(TrainingDisplay):
         super().__init__(console())
         self.live = live
         self.records: list[Mapping[str, Any]] = []
-        self.shown: dict[str, Any] = {}  # what stands in the page, by its kind
+        self.shown: dict[str, Any] = {}  # what is shown in the page, by kind
         self.drawn = {"bar": 0.0, "curves": 0.0}
 
     def __exit__(self, *_: object) -> None:

@@ -52,7 +52,7 @@ class TrainingRun:
         self.result = result
         self._data = data
         if result is None:
-            recipe_of(self.path)  # says at once if there is no run
+            recipe_of(self.path)  # raises at once if there is no run
 
     def __repr__(self) -> str:
         errors = [record["top1_error"] for record in self.metrics if record["kind"] == "validation"]
@@ -273,9 +273,9 @@ def _carry_out(
     backend = registry.load(name, threads=threads or threads_of_rank(group, name), precision=recipe.precision)
     placement = placement_of_rank(backend, placement_of(backend, recipe.devices or None, recipe.columns), group)
     recipe = recipe.replace(backend=name, devices=",".join(placement))
-    network = variants.build(recipe.replace(classes=recipe.classes or 10))  # say what does not fit before data is read
+    network = variants.build(recipe.replace(classes=recipe.classes or 10))  # report misfits before any data is read
     Plan(network, placement, recipe).divided  # noqa: B018 - and what cannot be divided
-    data = given or load_data(recipe.replace(skip_broken=False))  # the check follows, and says how far it is
+    data = given or load_data(recipe.replace(skip_broken=False))  # the check follows, and reports its progress
     data = checked(data, skip_broken=recipe.skip_broken, tell=listener.warning, progress=_checking(listener))
     for note in data.notes:
         listener.note(note)
@@ -300,7 +300,7 @@ def _carry_out(
             raise
         if result.evaluation is not None and group.rank == 0:
             write_report(run.paths, recipe, data, result.evaluation, result.progress.warnings)
-    return TrainingRun(path, None if given is None else data, result)  # without what was left out
+    return TrainingRun(path, None if given is None else data, result)  # without the images left out
 
 
 def _folder(group: Group, path: Path, recipe: str | None) -> RunFolder | Follower:

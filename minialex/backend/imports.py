@@ -1,4 +1,4 @@
-"""Importing a user's object by name: ``mine.py:net`` from a file, or ``package.module:net`` from a module."""
+"""Imports a user's object by name: ``mine.py:net`` from a file, or ``package.module:net`` from a module."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def find(what: str, text: str) -> Any:
 
     Args:
         what: what it should be, for messages (``"network"``)
-        text: ``FILE.py:NAME`` (a path, from the current folder), or ``MODULE:NAME`` (the current folder is looked into
-            as well)
+        text: ``FILE.py:NAME`` (a path, from the current folder), or ``MODULE:NAME`` (also searched in the current
+            folder)
 
     Raises:
         ConfigurationError: If there is no such file, module or name, or importing it fails; with the reason.
@@ -58,7 +58,7 @@ def load_module(what: str, place: str) -> ModuleType:
             f"no {what} from '{place}': there is no module of this name in {os.getcwd()} or where Python looks "
             f"(PYTHONPATH, installed packages); change to its folder, or name its file: FOLDER/{error.name}.py"
         ) from None
-    except (Exception, SystemExit) as error:  # whatever somebody's own file does wrong is their reason, not our crash
+    except (Exception, SystemExit) as error:  # any error in a user's own file becomes the reason, not our crash
         reason = f"{type(error).__name__}: {error}"
         raise ConfigurationError(f"no {what} from '{place}', which cannot be imported: {reason}") from error
 
@@ -75,7 +75,7 @@ def _of_file(what: str, path: Path) -> ModuleType:
     path = path.resolve()
     name = path.stem
     if getattr(sys.modules.get(name), "__file__", str(path)) != str(path) or not name.isidentifier():
-        name = f"{name}_{zlib.crc32(str(path).encode()):08x}"  # never in the place of another module
+        name = f"{name}_{zlib.crc32(str(path).encode()):08x}"  # never replaces another module
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -84,7 +84,7 @@ def _of_file(what: str, path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look themselves up
     if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # what lies beside it may be imported
+        sys.path.append(str(path.parent))  # modules beside it may be imported
     try:
         spec.loader.exec_module(module)
     except BaseException:

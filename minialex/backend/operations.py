@@ -75,7 +75,7 @@ class Function:
             results = self.fast.get(backend, self.plain)(xp, *arrays, **numbers)
         except (MinialexError, MemoryError):
             raise
-        except Exception as error:  # whatever somebody's own arithmetic does wrong is its fault, not a bug of ours
+        except Exception as error:  # any error in a user's own arithmetic is its fault, not a bug of ours
             raise ConfigurationError(f"{self.name} failed: {type(error).__name__}: {error}") from error
         found = [(tuple(xp.shape(a)), getattr(a, "dtype", None)) for a in flatten(results)]
         wanted = [(spec.shape, spec.dtype) for spec in flatten(specs)]
@@ -211,7 +211,7 @@ def register(
             raise ConfigurationError(
                 f"the protocol already has an operation '{function.name}': give yours another name"
             )
-        # a cell of a notebook that is run again defines its operation again, and so does a copy of a file
+        # a notebook cell run again defines its operation again, and so does a copy of a file
         if known and not _same_source(known.plain, function.plain):
             raise ConfigurationError(
                 f"an operation '{function.name}' is already defined in {_source(known.plain)}: rename the one in "

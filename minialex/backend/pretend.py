@@ -2,7 +2,7 @@
 
 The author of a CPU backend writes plain functions on NumPy arrays; `operation` turns each into a method that
 checks shapes and dtypes (`minialex.backend.rules`) and that all arrays live on one device, unwraps them, and wraps the
-results. ``cpu:0`` and ``cpu:1`` are the same memory under two tags: a network split across two devices runs, and
+results. ``cpu:0`` and ``cpu:1`` are the same memory under two names: a network split across two devices runs, and
 fails where it would fail on two GPUs, on any laptop. See ``backends/minialex_numpy/backend.py`` for its use.
 """
 
@@ -38,7 +38,8 @@ class HostArray:
 
     Attributes:
         data, device: the array, and the device's name
-        version: grows whenever the array is written in place (by `sgd_update`), so that what was made of it can be kept
+        version: grows whenever the array is written in place (by `sgd_update`), so that results computed from it can
+            be kept
     """
 
     __slots__ = ("_block", "data", "device", "version")
@@ -47,7 +48,7 @@ class HostArray:
         self.data = data
         self.device = device
         self.version = 0
-        self._block = _block(data)  # held, so that its id stays its own
+        self._block = _block(data)  # held, so that its id stays unique
         if not _holders[id(self._block)]:
             _bytes_in_use[device] += self._block.nbytes
         _holders[id(self._block)] += 1
@@ -90,7 +91,7 @@ def _unwrap(value: Any) -> Any:
         return value.data
     if isinstance(value, list | tuple) and any(isinstance(item, HostArray) for item in value):
         return [_unwrap(item) for item in value]
-    if isinstance(value, np.floating):  # a Python float leaves float32 arrays float32, NumPy's own float64 does not
+    if isinstance(value, np.floating):  # a Python float keeps float32 arrays float32, NumPy's float64 does not
         return float(value)
     return value
 
@@ -121,7 +122,7 @@ def run(name: str, rule: Callable[..., Any], function: Callable[..., Any], args:
     if name == "sgd_update":
         for array in arrays[:2]:
             array.version += 1
-    with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
+    with np.errstate(all="ignore"):  # non-finite values propagate; training's guards notice them
         plain = function(*map(_unwrap, args), **{key: _unwrap(value) for key, value in kwargs.items()})
     return _wrap(plain, device)
 

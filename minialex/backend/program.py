@@ -1,6 +1,6 @@
 """A step as data: its sequence of operations, recorded once, for `Backend.compile_step`.
 
-Numbers that change from step to step (the learning rates, the step of a random stream) are `Symbol`s in it. Walking the
+Numbers that change from step to step (the learning rates, the step of a random stream) are `Symbol`s in it. Running the
 layers once with a recorder (`minialex.backend.recorder`) gives the `Program` of a training or an inference step.
 """
 
@@ -107,7 +107,7 @@ class Program:
     """A recorded step.
 
     Attributes:
-        bound: arrays that live longer than a step (parameters, their momentum, the mean); `Backend.compile_step` is
+        bound: arrays that outlive a step (parameters, their momentum, the mean); `Backend.compile_step` is
             given them once
         fed: arrays that are passed at every call (images, labels, …)
         symbols: names of the numbers that are passed at every call

@@ -11,14 +11,14 @@ width out, R and S height and width of a kernel, D features in.
 Dtypes: floating-point arrays are float32 or float64, the same within one operation, and so are results; labels
 are int64, images uint8, masks uint8. Shapes that do not fit raise `ConfigurationError` (a `ValueError`) naming
 the operation and both shapes; arrays of different devices raise `DeviceMismatch`. `minialex.backend.rules` has the
-rules as functions, one an operation, and checks for every backend.
+rules as functions, one per operation, and checks for every backend.
 
 A third party's backend need not inherit from anything: `minialex.backend.registry` compares its signatures with this
-class by reflection, and `minialex.conformance` compares its numbers with the reference. Two methods it may have beside
-the protocol's. ``joules(device)``: the energy that a device has taken since any moment, or None; then a run's report
-tells what its training took. ``host_bytes(shape)``: a NumPy array uint8 in memory of the host from which `to_device`
-sends quickest, whatever is in it; then batches are read straight into such arrays, by as many threads as there are
-processors, and are not changed once they are there.
+class by reflection, and `minialex.conformance` compares its numbers with the reference. It may have two methods
+besides the protocol's. ``joules(device)`` is the energy that a device has used since some fixed moment, or None; a
+run's report then states the energy of training. ``host_bytes(shape)`` is an uninitialised uint8 NumPy array in host
+memory from which `to_device` is fastest; batches are then read straight into such arrays, by one thread per
+processor, and are not changed afterwards.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ class Backend(Protocol):
 
     @abstractmethod
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
-        """The same numbers in row-major order under another shape of the same size."""
+        """The same numbers in row-major order in another shape of the same size."""
         ...
 
     @abstractmethod
     def concat(self, xs: Sequence[Array]) -> Array:
-        """Arrays [N, C_i, …] side by side on axis 1, the channels: [N, sum of C_i, …]."""
+        """Arrays [N, C_i, …] concatenated along axis 1, the channels: [N, sum of C_i, …]."""
         ...
 
     @abstractmethod
@@ -168,7 +168,7 @@ class Backend(Protocol):
     def max_pool2d_backward(
         self, dy: Array, x: Array, y: Array, *, size: int, stride: int, ceil: bool, ties: str
     ) -> Array:
-        """Gradient of `max_pool2d`: each window gives its dy to its maximum; overlapping windows add up.
+        """Gradient of `max_pool2d`: each window passes its dy to its maximum; overlapping windows add up.
 
         If several positions of a window hold the maximum, `ties` = ``"first"`` gives it to the first in row
         order, ``"all"`` gives the whole dy to each of them (as cuda-convnet did).
@@ -179,7 +179,7 @@ class Backend(Protocol):
     def local_response_norm(self, x: Array, *, size: int, k: float, alpha: float, beta: float) -> tuple[Array, Array]:
         """y = x · scale^(−β), scale[n,c,i,j] = k + α · Σ_{c'} x[n,c',i,j]², over neighbouring channels.
 
-        The window is c' = c − ⌊size/2⌋ … c − ⌊size/2⌋ + size − 1, cut at the first and last channel. α is applied
+        The window is c' = c − ⌊size/2⌋ … c − ⌊size/2⌋ + size − 1, clipped at the first and last channel. α is applied
         as given (the layer divides it by `size` if the recipe says so). x [N,C,H,W] -> (y, scale) of x's shape.
         Source: section 3.3.
         """
@@ -194,7 +194,7 @@ class Backend(Protocol):
 
     @abstractmethod
     def spatial_response_norm(self, x: Array, *, size: int, k: float, alpha: float, beta: float) -> tuple[Array, Array]:
-        """As `local_response_norm`, with the window size × size within the same channel's map, cut at the edges.
+        """Like `local_response_norm`, with a size × size window within the same channel's map, clipped at the edges.
 
         The window of row i is i − ⌊size/2⌋ … i − ⌊size/2⌋ + size − 1, of a column likewise. The paper does not
         mention it; the 2012 program's second layer has it (cuda-convnet's `rnorm`).
@@ -205,7 +205,7 @@ class Backend(Protocol):
     def spatial_response_norm_backward(
         self, dy: Array, x: Array, y: Array, scale: Array, *, size: int, alpha: float, beta: float
     ) -> Array:
-        """As `local_response_norm_backward`, over the windows of `spatial_response_norm`."""
+        """Like `local_response_norm_backward`, over the windows of `spatial_response_norm`."""
         ...
 
     @abstractmethod
@@ -289,7 +289,7 @@ class Backend(Protocol):
         """
         ...
 
-    # ---- hooks: a backend may do without --------------------------------------------------------------------
+    # ---- hooks: optional for a backend -----------------------------------------------------------------------
 
     def apply(self, function: Function, *args: Any, **kwargs: Any) -> Any:
         """Run a user-defined operation (see `minialex.backend.operations`) on this backend's arrays.
@@ -301,10 +301,10 @@ class Backend(Protocol):
         ...
 
     def compile_step(self, program: Program, bindings: Mapping[ArrayName, Array]) -> CompiledStep | None:
-        """A faster way to run a recorded program (a training or an inference step), or None to walk the layers.
+        """A faster way to run a recorded program (a training or inference step); None to run its operations one by one.
 
         `program` is the step as a sequence of operations (see `minialex.backend.program`), `bindings` the
-        arrays that live longer than a step (weights, momentum, mean). The result must give the same numbers
+        arrays that outlive a step (weights, momentum, mean). The result must give the same numbers
         as the operations, within the bounds of `minialex.conformance`.
         """
         ...

@@ -1,4 +1,4 @@
-"""Recording a step with a backend that computes nothing and writes down its calls; and running the recording.
+"""Records a step with a backend that computes nothing and records its calls, and runs the recording.
 
 Its arrays are `Value`s with a shape, a dtype and a device, and each operation that is called on it becomes a `Call`.
 """
@@ -22,7 +22,7 @@ from minialex.philox import Stream
 
 @dataclass(eq=False)
 class Recorder:
-    """A backend whose operations are written down instead of computed."""
+    """A backend whose operations are recorded instead of computed."""
 
     name: ClassVar[str] = "recorder"
     devices: tuple[str, ...]
@@ -38,7 +38,7 @@ class Recorder:
         return Value(self.count, tuple(shape), np.dtype(dtype), device)
 
     def call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
-        """Write one operation down and return what it would return."""
+        """Record one operation and return what it would return."""
         devices = {value.device for value in values((args, kwargs))}
         if len(devices) != 1:
             raise DeviceMismatch(f"{operation}: arrays live on different devices ({', '.join(sorted(devices))})")
@@ -48,11 +48,11 @@ class Recorder:
         return type(specs)(made) if isinstance(specs, tuple | list) else made[0]
 
     def apply(self, function: Function, *args: Any, **kwargs: Any) -> Any:
-        """Write down a user-defined operation, like the protocol's."""
+        """Record a user-defined operation, like the protocol's."""
         return self.call(function.name, *args, **kwargs)
 
     def copy_to(self, x: Value, device: str) -> Value:
-        """A copy on another device, written down only if the device differs."""
+        """A copy on another device, recorded only if the device differs."""
         if x.device == device:
             return x
         copy = self.value(x.shape, x.dtype, device)
@@ -66,7 +66,7 @@ class Recorder:
         return made
 
     def synchronize(self, device: str) -> None:
-        """Nothing to record: the order of calls is enough."""
+        """Record nothing: the order of calls suffices."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name in rules.RULES:

@@ -95,7 +95,7 @@ def kind(name: str) -> type:
             _pass_on(warning)
     except MinialexError:
         raise
-    except Exception as error:  # whatever a third party's package does wrong is its reason, not our crash
+    except Exception as error:  # any error in a third party's package becomes the reason, not our crash
         raise BackendUnavailable(f"backend '{name}' cannot be used: {type(error).__name__}: {error}") from error
     faults = protocol_faults(found)
     if faults:

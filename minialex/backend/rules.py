@@ -43,7 +43,7 @@ def conv_size(size: int, kernel: int, stride: int, padding: tuple[int, int]) -> 
 
 
 def pool_size(size: int, window: int, stride: int, ceil: bool) -> int:
-    """Rows (or columns) of a pooling's output; with `ceil` the last window may extend over the edge, begun inside."""
+    """Rows (or columns) of a pooling's output; with `ceil` the last window begins inside but may pass the edge."""
     if window < 1 or stride < 1:
         raise ConfigurationError(f"pooling size and stride must be at least 1, got {window} and {stride}")
     steps = -(-(size - window) // stride) if ceil else (size - window) // stride
@@ -147,7 +147,7 @@ def swap_over_ranks(xs: Sequence[Any], *, parts: int, axis: int, width: int, gro
 
 
 def _joined(name: str, xs: Sequence[Any], axis: int) -> Spec:
-    """The arrays [N, D] of a rank, one behind the other."""
+    """The arrays [N, D] of a rank, concatenated."""
     if not xs or axis not in (0, 1):
         raise ConfigurationError(f"{name}: expected at least one array, and axis 0 or 1")
     dtype = _floats(name, **{f"xs[{i}]": x for i, x in enumerate(xs)})

@@ -36,7 +36,7 @@ def ablate(
     every: Annotated[bool, typer.Option("--all", help="run all studies in the package")] = False,
     show: Annotated[bool, typer.Option("--list", help="list the studies and what has been recorded")] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="only try that everything runs, in a minute; proves nothing")
+        bool, typer.Option("--quick", help="only check that everything runs, in a minute; proves nothing")
     ] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="use only this many of the study's seeds")] = None,
     data: Annotated[str, typer.Option(help="path of the studies' data set, e.g. cifar-10-python.tar.gz")] = "",
@@ -90,13 +90,13 @@ def ablate(
     alone = threads is None and not spread and at_once > 1 and takes_threads(backend)
     own_threads = 1 if alone else threads
     place = Place(out / "quick" if quick else out, "" if quick else data, backend, own_threads, spread)
-    registry.load(backend, threads=threads)  # say at once what cannot run
+    registry.load(backend, threads=threads)  # report at once what cannot run
     student(1)  # likewise: intervals need SciPy
     atomic.make_folder(place.out / "runs")
     again = shell("minialex", "ablate", *(word for word in sys.argv[1:] if word != "ablate"))
     wishes = [] if calibrate else [job for one in chosen for job in runs_of(one, one.seeds[: seeds or None])]
     screen = console()
-    # what a search tries next depends on what it found
+    # what a search tries next depends on its results so far
     while todo := calibration.needed(chosen, place.out) if calibrate else unfinished(wishes, place.out):
         if collect:
             break
@@ -173,7 +173,7 @@ def show_studies() -> None:
 
 
 def quick_study(study: Study) -> Study:
-    """The same arms, with two short trainings each on generated images."""
+    """The same arms, with two short training runs each, on generated images."""
 
     def without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
         return {name: value for name, value in values.items() if name not in names}
@@ -191,7 +191,7 @@ def quick_study(study: Study) -> Study:
 
 
 def runs_of(study: Study, seeds: Sequence[int]) -> list[Job]:
-    """All runs of a study, seed by seed, so that what is finished at any time compares all arms."""
+    """All runs of a study, seed by seed, so that the finished ones compare all arms at any time."""
     from minialex.studies.running import Job
 
     return [
@@ -219,7 +219,7 @@ def train(screen: Console, jobs: Sequence[Job], place: Place, at_once: int) -> s
                 running = "; ".join(state.running)
                 note = f"{state.finished} of {state.jobs} runs{left}: {running}"
                 meter.tell("epochs", state.epochs, total, note)
-            elif state.finished > finished:  # a line whenever a run is done, for a file
+            elif state.finished > finished:  # in a file: a line whenever a run is done
                 finished = state.finished
                 screen.print(f"{finished} of {state.jobs} runs done{left}")
 
@@ -227,7 +227,7 @@ def train(screen: Console, jobs: Sequence[Job], place: Place, at_once: int) -> s
 
 
 def show_outcome(screen: Console, outcome: Outcome, out: Path) -> None:
-    """Give the table, the verdict and the picture, on the screen and as files."""
+    """Show the table, the verdict and the picture, and save them as files."""
     from minialex.figures import pictures
     from minialex.screen.sheet import Sheet
     from minialex.screen.terminal import console

@@ -116,10 +116,10 @@ def run(arguments: Sequence[str]) -> int:
     except MemoryError as error:
         return _say(error, 6, "out of memory; try a smaller --batch-size", debug)
     except Exception as error:
-        if hasattr(error, "format_message"):  # typer's own complaint about the command line
+        if hasattr(error, "format_message"):  # Typer's own error about the command line
             return _say(error, 2, " ".join(error.format_message().split()), debug)
         words = " ".join(str(error).split())
-        if words.startswith("Symlink loop"):  # a RuntimeError of pathlib's before Python 3.13
+        if words.startswith("Symlink loop"):  # pathlib raises RuntimeError before Python 3.13
             return _say(error, 2, f"{words}: check the path", debug)
         return _say(error, 1, f"{type(error).__name__}: {words} (a bug in minialex: run it again with --debug)", debug)
 
@@ -130,7 +130,7 @@ def _say(error: BaseException, code: int, text: str, debug: bool) -> int:
 
         traceback.print_exception(error)
     text = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
-    if not joining.failed(text):  # of several ranks one says it, when they leave
+    if not joining.failed(text):  # of several ranks one reports it, when they leave
         streams.complain("error", text)
     return code
 

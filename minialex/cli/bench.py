@@ -13,7 +13,7 @@ from minialex.errors import ConfigurationError, nearest
 if TYPE_CHECKING:
     from minialex.recipe.fields import Recipe
 
-BENCH_SECONDS = 10.0  # that the reading of a data set is timed
+BENCH_SECONDS = 10.0  # for which reading a data set is timed
 
 
 def bench(

@@ -34,7 +34,7 @@ def docs(
 
     screen = console()
     if pyodide is not None:
-        server.pyodide_of(pyodide)  # say what is wrong before anything is built
+        server.pyodide_of(pyodide)  # report errors before anything is built
     site = None if fresh else server.find()
     if site is None:
         root = server.source_tree()

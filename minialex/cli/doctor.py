@@ -23,9 +23,9 @@ def doctor(
 ) -> int:
     """Check whether this machine can train, and print the command that fixes what does not work.
 
-    Started by mpiexec, it reports where each process runs, what it has, and how fast all of them sum over ranks.
+    Started by mpiexec, it reports where each process runs, what it has, and how fast they all-reduce together.
 
-    Exits with 0 if what was asked for works (training on the processor, --backend cuda, or --devices), else with 6.
+    Exits with 0 if what you asked for works (training on the processor, --backend cuda, or --devices), else with 6.
     """
     from minialex.doctor import examine, ranks
     from minialex.ranks import joining

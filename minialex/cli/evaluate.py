@@ -45,7 +45,7 @@ def evaluate(
         typer.Option(
             "--super-classes",
             help="text file of lines 'class,super-class': report how many errors stay within a super-class; "
-            "CIFAR-10's are known",
+            "CIFAR-10's are built in",
         ),
     ] = None,
     reliability: Annotated[Path | None, typer.Option(help="save the reliability diagram as this .png file")] = None,
@@ -74,7 +74,7 @@ def evaluate(
         for path, network, name in zip(runs, networks, precisions, strict=True)
     ]
     screen, said = console(), console(stderr=True)
-    screen.quiet = said.quiet = group.rank > 0  # of several ranks one speaks
+    screen.quiet = said.quiet = group.rank > 0  # only one rank prints
     images = data_for(nets[0], data, part)
     with metered(said) as meter:
 

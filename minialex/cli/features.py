@@ -15,7 +15,7 @@ def features(
     context: typer.Context,
     run: Run,
     folder: Annotated[
-        Path, typer.Argument(help="folder to write to; if it holds a stopped run of this command, that continues")
+        Path, typer.Argument(help="folder to write to; a stopped run of this command found there continues")
     ],
     layer: Annotated[str | None, typer.Option(help="name of a layer; default the last hidden layer")] = None,
     split: Annotated[str, typer.Option(help="train or validation")] = "train",
@@ -39,7 +39,7 @@ def features(
     if is_launcher(ranks, hosts):
         return launch.start(ranks or 1, hosts, ["minialex", *context.obj])
     group, screen = joining.join(), console()
-    screen.quiet = group.rank > 0  # of several ranks one speaks
+    screen.quiet = group.rank > 0  # only one rank prints
     subject = open_run(run, machine, data, group)
     name = layer or feature_layer(subject.session.network)
     subject.session.network.layer(name)

@@ -25,7 +25,7 @@ def grade(
     ] = None,
     examples: Annotated[int, typer.Option(min=1, help="random calls per operation and dtype")] = 100,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="seed of the random calls; by default everybody gets the same")
+        int | None, typer.Option(min=0, help="seed of the random calls; the same for everyone by default")
     ] = None,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="processor seconds allowed for one call of an operation")
@@ -131,7 +131,7 @@ def _class(
 
         for student in folder.grade_each(found, only, limits, json, points, jobs, count):
             students.append(student)
-            if csv is not None:  # what there is, also if this is interrupted
+            if csv is not None:  # write what there is, even if interrupted
                 write_text(csv, folder.as_csv(students, only, points))
     table.show_class(screen, students, points)
     if others:

@@ -16,7 +16,7 @@ from minialex.errors import CheckpointError, ConfigurationError
 if TYPE_CHECKING:
     from minialex.runs.weights_file import Weights
 
-OURS = "conv1.weight"  # a name by which our own are known
+OURS = "conv1.weight"  # a name that identifies our own
 WORDNET = re.compile(r"(n\d{8})\s+(\S.*)")
 
 
@@ -85,7 +85,7 @@ def import_weights(
 def read_weights(
     source: Path, recipe: str | None, mean: Path | None, say: Callable[[str], None] = lambda line: None
 ) -> Weights:
-    """Read weights from a file whose format its first bytes show."""
+    """Read weights from a file whose first bytes show its format."""
     from minialex.exchange import caffe, names, pytorch_file, torchvision
     from minialex.runs import weights_file
     from minialex.storage import safetensors
@@ -130,7 +130,7 @@ def read_weights(
 
 
 def _refuse_text(source: Path) -> None:
-    """Explain what a text file is that was saved under the name of a weights file."""
+    """Explain a text file that was saved under the name of a weights file."""
     try:
         with open(source, "rb") as file:
             start = file.read(64).lstrip().lower()
@@ -143,7 +143,7 @@ def _refuse_text(source: Path) -> None:
 
 
 def own_weights(tensors: dict[str, Any], recipe_name: str, source: Path) -> Weights:
-    """A state dictionary with minialex's names, as `pytorch_module` writes; its ``mean`` is that of the centre crop."""
+    """A state dictionary with minialex's names, as written by `pytorch_module`; its ``mean`` is the centre crop's."""
     import numpy as np
 
     from minialex.exchange.whole import foreign
@@ -158,7 +158,7 @@ def own_weights(tensors: dict[str, Any], recipe_name: str, source: Path) -> Weig
     S, crop = recipe.image_size, recipe.crop
     if mean is None or mean.shape not in ((3, 1, 1), (3, crop, crop)) or not np.isfinite(mean).all():
         raise CheckpointError(f"{source}: expected a tensor 'mean' of shape (3, 1, 1) or (3, {crop}, {crop})")
-    if mean.shape[1] > 1:  # nothing is known outside the centre
+    if mean.shape[1] > 1:  # unknown outside the centre
         before = (S - crop) // 2
         around = (before, S - crop - before)
         mean = np.pad(mean, ((0, 0), around, around), mode="edge")

@@ -80,10 +80,10 @@ class Machine:
 
 
 def is_launcher(ranks: int | None, hosts: str | None) -> bool:
-    """Whether this process is to start ranks, and is none itself.
+    """Whether this process should start ranks, and is not one itself.
 
     Raises:
-        ConfigurationError: If the options do not fit together, or not what started this process.
+        ConfigurationError: If the options do not fit together, or do not fit what started this process.
     """
     from minialex.ranks import launch
 
@@ -111,7 +111,7 @@ def options(command: Callable[..., int | None]) -> Callable[..., int | None]:
             values[name] = bundle(**{field.name: values.pop(field.name) for field in fields(bundle)})
         try:
             return command(**values)
-        except KeyboardInterrupt:  # Typer makes a mere exit code of it, and the other ranks would wait for this one
+        except KeyboardInterrupt:  # Typer would only make it an exit code, and the other ranks would wait for this one
             joining.failed("interrupted")
             raise
 

@@ -30,7 +30,9 @@ def plan(
     batch_size: Annotated[
         str | None, typer.Option("--batch-size", help="images in one step, over all devices; several: 128,256")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="float32, tf32 or bfloat16; several with commas")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32, tf32 or bfloat16; several, separated by commas")
+    ] = None,
     rates: Annotated[Path | None, typer.Option(help="measured rates: a report from `minialex doctor`")] = None,
     link: Annotated[
         str | None,
@@ -50,7 +52,7 @@ def plan(
         ),
     ] = False,
     watts: Annotated[
-        float | None, typer.Option(min=1, help="watts per device, for --energy; default the maker's figure")
+        float | None, typer.Option(min=1, help="watts per device, for --energy; default the manufacturer's figure")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="print the tables as Markdown")] = False,

@@ -57,7 +57,7 @@ class SiteHandler(http.server.SimpleHTTPRequestHandler):
         """Send the site's settings with the reader's address of Pyodide in them, and every other file as it is."""
         try:
             return self._found()
-        except (OSError, ValueError):  # no path can be made of what was asked for: a null byte, a name too long
+        except (OSError, ValueError):  # the request is not a valid path: a null byte, a name too long
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
 
@@ -114,7 +114,7 @@ def serve(site: Path, port: int, pyodide: str | None = None) -> http.server.Thre
         site: folder of the built site
         port: to listen on
         pyodide: a folder with Pyodide and NumPy's wheel, which is served too, or an address; None leaves the site's
-            own. The site's files stay as they are: the answer to a request for its settings is changed.
+            own. The site's files stay unchanged: the answer to a request for its settings is changed.
 
     Raises:
         ConfigurationError: If the port is taken, or the folder has no Pyodide.

@@ -96,7 +96,7 @@ class Arithmetic:
     def finite(self, bound: Float64, *reached: Float64) -> Float64:
         """`bound`, but infinite where a value `reached` on the way may be larger than the largest finite number."""
         for magnitude in reached:
-            # `not ≤` rather than `>`: a magnitude that is not a number itself came from an overflow
+            # `not ≤` rather than `>`: a magnitude of NaN came from an overflow
             bound = np.where(~(magnitude <= 0.99 * self.largest), np.inf, bound)
         return bound
 
@@ -359,8 +359,8 @@ def response_norm(case: Case, numbers: Arithmetic) -> list[Expected]:
 def response_norm_backward(case: Case, numbers: Arithmetic) -> list[Expected]:
     """dx = T₁ − T₂ with T₁ = dy·scale^(−β) and T₂ = 2αβ·x·Σ dy·y/scale.
 
-    y and scale must be what the forward operation gives for x, rounded: a backend may use them or compute them
-    anew, so their own forward errors are allowed for. T₁: the power and one product. T₂: per term the product, the
+    y and scale must be what the forward operation gives for x, rounded: a backend may use them or recompute
+    them, so their own forward errors are allowed for. T₁: the power and one product. T₂: per term the product, the
     quotient and the errors of y and of scale; m − 1 additions; α, β and the product of the coefficients (4); the
     products with x and with the sum (2). The difference adds u·(|T₁| + |T₂|).
     """

@@ -31,8 +31,8 @@ class Case:
         operation: name of the protocol's method
         arrays: its arrays by parameter, in the method's order; passed by position
         numbers: everything else by parameter; passed by keyword
-        layout: how the arrays lie in the host's memory before `to_device` (see `lay_out`)
-        about: what the values are like, for messages
+        layout: the arrays' memory layout on the host before `to_device` (see `lay_out`)
+        about: a description of the values, for messages
     """
 
     operation: str
@@ -59,7 +59,7 @@ class Case:
         return f"{self.operation}({describe(self)})"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """How Hypothesis prints examples; the default prints every element of large arrays."""
+        """Print an example for Hypothesis, whose default prints every element of large arrays."""
         printer.text(repr(self))
 
 

@@ -37,11 +37,11 @@ PROFILES = {
     "ci": settings(_PLAIN, max_examples=100, derandomize=True),
     "deep": settings(_PLAIN, max_examples=2000, print_blob=True),
 }
-"""How hard to look: ``"ci"`` draws the same moderate number of examples every time, ``"deep"`` many new ones."""
+"""How hard to check: ``"ci"`` draws the same moderate number of examples every time, ``"deep"`` many new ones."""
 
 
 NOTHING = "returned None"
-"""What is wrong with an operation that nobody has written."""
+"""The fault of an operation that is not implemented."""
 
 
 def dtypes(backend: Backend) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ def dtypes(backend: Backend) -> tuple[str, ...]:
 
 
 def at(case: Case, device: str) -> str:
-    """Where a call runs, for messages."""
+    """The dtype and device of a call, for messages."""
     floats = [a.dtype.name for a in listed(case.arrays.values()) if a.dtype.kind == "f"]
     return f"{device} in {floats[0]}" if floats else device
 
@@ -59,10 +59,10 @@ def at(case: Case, device: str) -> str:
 
 
 def perform(backend: Backend, case: Case, device: str) -> list[Array | None]:
-    """Make a call on a device and check everything but the numbers; returns its results, flat, on the host.
+    """Make a call on a device and check everything but the numbers; return its results, flat, on the host.
 
-    Checked: it raises nothing; each result has the shape and dtype of the rule and is on the device; the arguments
-    were not written, except those that the operation writes.
+    It must raise nothing; each result must have the rule's shape and dtype and be on the device; no arguments may be
+    written, except those that the operation writes.
     """
     place = at(case, device)
     arrays = each(case.arrays, lambda a: backend.to_device(lay_out(a, case.layout), device))
@@ -109,8 +109,8 @@ def fetch(backend: Backend, case: Case, place: str, result: Any) -> Array:
 def check_case(backend: Backend, case: Case) -> None:
     """Check everything that can be checked in one call.
 
-    Besides `perform`: every result lies within its bound; a second run, and one on each other device, give the
-    same bits; arguments on different devices are refused.
+    Besides `perform`: every result is within its bound; a second run, and one on each other device, give the same
+    bits; arguments on different devices are refused.
     """
     first, *others = backend.devices
     results = perform(backend, case, first)
@@ -126,7 +126,7 @@ def check_case(backend: Backend, case: Case) -> None:
 
 
 def check_mixed_devices(backend: Backend, case: Case) -> None:
-    """A call whose last array lives on another device is refused."""
+    """A call whose last array is on another device must be refused."""
     first, second = backend.devices[:2]
     left = len(listed(case.arrays.values()))
 
@@ -169,8 +169,8 @@ def check_operation(
     """Check many calls of an operation, valid ones and some that must be refused, in each dtype that the backend takes.
 
     Args:
-        check_case: what is done with each valid call; a caller may replace the kit's function to watch the calls
-        seed: draws other examples than the profile's; None leaves the choice to the profile
+        check_case: what to do with each valid call; a caller may replace the kit's function to observe the calls
+        seed: draws examples other than the profile's; None leaves the choice to the profile
         examples: shapes and numbers to try a registered operation with, instead of those that it was registered with
     """
     strategy_of = STRATEGIES.get(operation) or registered(operation, examples)
@@ -248,7 +248,7 @@ def _check_round_trip(backend: Backend, source: Array, device: str, what: str) -
 
 
 def check_copy_to(backend: Backend, profile: settings = PROFILES["ci"]) -> None:
-    """The array itself where it is already; elsewhere an equal one that later writes to the first do not reach."""
+    """On the same device, the array itself; elsewhere, an equal one that later writes to the first do not affect."""
     random = np.random.default_rng(0)
     for dtype in (*dtypes(backend), "int64", "uint8"):
         numbers = make(random, "special", (2, 3, 5), "float64", 1)
@@ -269,7 +269,7 @@ def check_copy_to(backend: Backend, profile: settings = PROFILES["ci"]) -> None:
 
 
 def check_zeros(backend: Backend, profile: settings = PROFILES["ci"]) -> None:
-    """Zeros of every dtype, on every device, each time an array of its own."""
+    """Zeros of every dtype, on every device, in a new array each time."""
     for device in backend.devices:
         for dtype in (*dtypes(backend), "int64", "uint8"):
             for shape in ((), (3,), (2, 0), (2, 3, 4, 5)):
@@ -286,7 +286,7 @@ def check_synchronize(backend: Backend, profile: settings = PROFILES["ci"]) -> N
 
 
 def check_memory(backend: Backend, profile: settings = PROFILES["ci"]) -> None:
-    """It counts the bytes of arrays from the host and of results, on their device alone, as long as they live."""
+    """It counts the bytes of arrays from the host and of results, only on their device, as long as they live."""
     bytes_each = 4 << 20
     source = np.ones(bytes_each // 4, np.float32)
     for device in backend.devices:
@@ -341,6 +341,6 @@ CHECKS: dict[str, Callable[..., None]] = {
     **{name: _check(name) for name in STRATEGIES},
     "compile_step": check_compile_step,
 }
-"""The check of every name of the protocol, called with a backend and, if wished, a profile (see `PROFILES`)."""
+"""The check of every name of the protocol, called with a backend and, optionally, a profile (see `PROFILES`)."""
 
 assert set(CHECKS) >= {*MOVERS, *OPERATIONS}, "a name of the protocol has no check"

@@ -1,4 +1,4 @@
-"""Comparing a result with what was expected, and saying where they differ."""
+"""Compares a result with what was expected, and says where they differ."""
 
 from __future__ import annotations
 

@@ -19,18 +19,19 @@ from minialex.errors import ConfigurationError, nearest
 from minialex.network.layers import ArrayLayer, Context, Layer
 
 STEP = 2.0**-14
-"""Of central differences in float64: their error is of the size of its square."""
+"""Step of the central differences in float64: their error is of the order of its square."""
 
 LOOSE = 1e-6
-"""Which part of a derivative along a direction the difference may be away from it."""
+"""The largest relative error of a difference from the directional derivative."""
 
 SCALES = (1.0, 8.0)
-"""Standard deviations of the arrays that gradients are tried with: what clips or saturates does so far from 0."""
+"""Standard deviations of the arrays for checking gradients: clipping and saturation occur far from 0."""
 
 ROUNDINGS = 64
-"""How far a layer's numbers may be from the reference's in float64, in roundings of its largest number, for each root
-of the largest array's size (sums of n roundings grow like √n). A convention: of a layer of somebody's own nothing is
-known from which a bound could be derived. A wrong factor or products of fewer bits are found, a last bit is not."""
+"""How far a layer's numbers may be from the reference's in float64, in roundings of its largest number, times the
+square root of the largest array's size (sums of n roundings grow like √n). This is a convention: nothing is known of a
+user's own layer from which a bound could be derived. It finds a wrong factor or products in fewer bits, but not a wrong
+last bit."""
 
 Forward = Callable[[Backend, Mapping[str, Any]], tuple[Any, Any]]
 Backward = Callable[[Backend, Any, Any], Mapping[str, Any]]
@@ -70,9 +71,9 @@ def check_gradient(name: str, examples: Sequence[Example] = (), fixed: Sequence[
     """Check a registered operation's gradient, in float64 on the reference, against central differences.
 
     Args:
-        name: of the operation
-        examples: shapes and numbers, instead of those that it was registered with
-        fixed: names of arrays of which the operation gives no gradient (state that is not learned)
+        name: the operation's name
+        examples: shapes and numbers, instead of the registered ones
+        fixed: names of arrays for which the operation has no gradient (state that is not learned)
     """
     operation = OPERATIONS[name]
     for shapes, numbers in examples or operation.examples:
@@ -125,7 +126,7 @@ def _differences_at(
             moved = {**arrays, key: array + t * direction}
             return float(np.sum(weights * on.to_numpy(run(moved)[0])))
 
-        # a kink between the two points spoils one difference: some lie close, some far
+        # a kink between the two points spoils a difference: some are close, some far apart
         seen = [(along(h) - along(-h)) / (2 * h) for h in (STEP, STEP / 8, STEP / 64, STEP / 512)]
         near = min(abs(claimed - difference) for difference in seen)
         expect(
@@ -137,7 +138,7 @@ def _differences_at(
 
 
 def _finite(name: str, what: str, array: Array, where: str) -> None:
-    """Whether a result is finite: NaN compares with nothing, so that no difference would show what is wrong."""
+    """Check that a result is finite: NaN compares with nothing, so no difference would show the fault."""
     wrong = int(array.size - np.count_nonzero(np.isfinite(array)))
     expect(not wrong, name, f"{what} has {wrong} of {array.size} values that are not finite, {where}")
 
@@ -151,15 +152,15 @@ def check_layer(
     batch: int = 3,
     profile: settings = PROFILES["ci"],
 ) -> None:
-    """A layer on a backend: shapes, gradients, agreement with the reference, nothing written, the same bits again.
+    """Check a layer on a backend: shapes, gradients, agreement with the reference, pure arguments, reproducible bits.
 
     Args:
         backend: the backend that runs it
         layer: the layer
         shape: its input's shape, without N
-        columns: how many columns compute it
-        batch: images of a batch
-        profile: how many examples of its operation, where it is an `ArrayLayer`
+        columns: number of columns that compute it
+        batch: images per batch
+        profile: how many examples of its operation to try, if it is an `ArrayLayer`
 
     Raises:
         Disagreement: If something is wrong; the message says what.
@@ -204,7 +205,7 @@ def _agrees(
     backward: Backward | None,
     fixed: Sequence[str],
 ) -> None:
-    """Forward and, if given, backward on a backend's devices as on the reference, in every dtype."""
+    """Compare forward and, if given, backward on a backend's devices with the reference, in every dtype."""
     wanted = (shapes["x"][0], *layer.output_shape(shapes["x"][1:], columns))
     for dtype in dtypes(backend):
         random = np.random.default_rng(1)

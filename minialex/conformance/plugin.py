@@ -27,7 +27,7 @@ _checked = pytest.StashKey[Iterable[Any]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The kit's two options."""
+    """Add the kit's two options."""
     group = parser.getgroup("minialex conformance")
     group.addoption(
         "--backend",
@@ -50,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def checked(config: pytest.Config) -> list[str]:
-    """The operations that are checked: the protocol's, or those that ``--operations`` registered."""
+    """The operations to check: the protocol's, or those that ``--operations`` registered."""
     before = set(OPERATIONS)
     for place in config.getoption("--operations", None) or ():
         load_module("operations", place)
@@ -59,7 +59,7 @@ def checked(config: pytest.Config) -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load the backends that are named, or end the run."""
+    """Load the named backends, or end the run."""
     try:
         config.stash[_named] = {name: registry.load(name) for name in config.getoption("--backend", None) or ()}
         config.stash[_checked] = checked(config)
@@ -68,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """What is checked, and with which bounds widened."""
+    """Report what is checked, and which bounds are widened."""
     named = config.stash[_named]
     lines = [f"backends: {', '.join(named or registry.installed())}"]
     for name, backend in named.items():
@@ -85,7 +85,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each backend, and one of the kit's own tests for each operation."""
+    """Parametrise tests by backend, and the kit's own tests by operation."""
     if metafunc.function.__module__.endswith("minialex.conformance.test_conformance"):
         metafunc.parametrize("operation", metafunc.config.stash[_checked])
     if "backend" in metafunc.fixturenames:
@@ -111,11 +111,11 @@ def follows_protocol(name: str) -> bool:
     """Whether an installed backend that does not load is correct but unable to run here."""
     try:
         return not registry.protocol_faults(registry.installed()[name].load())
-    except Exception:  # what its import needs is not here
+    except Exception:  # its imports are missing here
         return True
 
 
 @pytest.fixture(scope="session")
 def profile(request: pytest.FixtureRequest) -> settings:
-    """How thoroughly to look."""
+    """How thoroughly to check."""
     return PROFILES[request.config.getoption("--conformance-profile", "ci")]

@@ -1,11 +1,11 @@
-"""Whole training steps: does a backend, walking the layers or compiling them, train as the reference does?
+"""Whole training steps: does a backend, operation by operation or compiled, train like the reference?
 
-A small network of two columns with every kind of layer is recorded as a program and run for some steps from the
-same weights on the same images. Errors of single operations grow on their way through a network; by how much is
-found with the reference itself: the steps are run again in float64, and every result of every operation is moved at
-random within a share of that operation's bound (`minialex.conformance.bounds`). The backend may be as far from the
-reference as `MARGIN` times the farthest of such runs, array by array in the largest norm. A matrix unit may cut
-operands off as it takes them as tf32, always towards zero, which no random numbers are like: one more run does that.
+A small two-column network with every kind of layer is recorded as a program and run for some steps from the same
+weights on the same images. Errors of single operations grow on their way through a network; the reference itself shows
+by how much: the steps are run again in float64, and every result of every operation is perturbed at random within a
+share of that operation's bound (`minialex.conformance.bounds`). The backend may be as far from the reference as
+`MARGIN` times the farthest of these runs, array by array in the maximum norm. A tensor core may truncate its operands
+to tf32, always towards zero, unlike any random numbers: one more run does that.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ NETWORK = Network(
         Linear("fc7", 5, std=0.3, sees="all", on="first"),
     ),
 )
-"""Every kind of layer once or more; two columns; windows across and within them; the last layer on one alone. Maps of
-22, 10 and 5 rows and eight channels a column: kernels of 3 × 3 and 5 × 5 that are computed in tiles (Winograd's) are
-computed so here too, and meet whole tiles and parts of one."""
+"""Every kind of layer at least once; two columns; windows across and within them; the last layer on only one. With maps
+of 22, 10 and 5 rows and eight channels per column, 3 × 3 and 5 × 5 kernels that are computed in tiles (Winograd) are
+computed in tiles here, too, with complete and partial ones."""
 
 IMAGE_SIZE = 48
 BATCH = 4
@@ -78,15 +78,15 @@ STEPS = 3
 TRIALS = 4
 SHARE = 1 / 8
 MARGIN = 4.0
-"""The perturbed runs move every result by up to `SHARE` of its bound, and a backend may be `MARGIN` times as far from
-the reference as the farthest of `TRIALS` such runs. The bounds are those of the worst case, in which all roundings of
-a sum of n terms go one way; what is seen is about √n times less (Higham and Mary, "A new approach to probabilistic
-rounding error analysis", 2019). Half of the worst case of every single operation leaves room for both."""
+"""The perturbed runs change every result by up to `SHARE` of its bound, and a backend may be `MARGIN` times as far from
+the reference as the farthest of `TRIALS` such runs. The bounds are worst-case: all roundings of a sum of n terms go one
+way; observed errors are about √n times smaller (Higham and Mary, "A new approach to probabilistic rounding error
+analysis", 2019). Half of every operation's worst case leaves room for both."""
 
 Name = TypeVar("Name")
 Make = Callable[[Program, Backend, Mapping[ArrayName, Any]], CompiledStep]
 Run = list[dict[ArrayName, Array]]
-"""Of each step the outputs, and what became of the parameters and their momentum."""
+"""For each step, the outputs and the new parameters and momentum."""
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,10 @@ def _number(name: ArrayName, step: int) -> float:
 
 
 class Perturbed:
-    """The reference in float64, every result moved at random within a share of the bound of a backend's arithmetic.
+    """The reference in float64, with every result perturbed within a share of the bound of a backend's arithmetic.
 
     Args:
-        truncates: instead, products cut their operands off where the backend says that it takes them as tf32
+        truncates: instead, products truncate their operands where the backend declares tf32
     """
 
     def __init__(self, backend: Backend, dtype: str, seed: int, truncates: bool = False) -> None:
@@ -209,7 +209,7 @@ class Perturbed:
 
 
 def _truncated(value: Any) -> Any:
-    """An array of float64 with the ten bits of the fraction that tf32 has; anything else as it is."""
+    """A float64 array truncated to tf32's ten fraction bits; anything else unchanged."""
     if not isinstance(value, HostArray) or value.dtype != np.float64:
         return value
     bits = np.ascontiguousarray(value.data).view(np.uint64) >> np.uint64(42) << np.uint64(42)
@@ -256,7 +256,7 @@ _SPREADS: dict[str, tuple[Run, list[dict[ArrayName, float]]]] = {}
 
 
 def _spread_once(backend: Backend, kind: Kind, given: Data) -> tuple[Run, list[dict[ArrayName, float]]]:
-    """`spread` on `data`, found once in a process for all backends whose arithmetic is declared to be the same."""
+    """`spread` on `data`, computed once per process for all backends with the same declared arithmetic."""
     declarations = ("unit_roundoff", "operand_formats", "storage_formats")
     declared = [sorted(getattr(backend, name, {}).items()) for name in declarations]
     key = repr((kind, given.dtype, declared, NETWORK, RECIPE, IMAGE_SIZE, BATCH, STEPS))
@@ -270,7 +270,7 @@ def _farthest(first: Array, second: Array) -> float:
 
 
 def check_run(what: str, run: Run, wanted: Run, allowed: list[dict[ArrayName, float]], more: bool) -> None:
-    """Raise `Disagreement` where a run is farther from another than allowed; integers and masks must be the same."""
+    """Raise `Disagreement` if a run is farther from another than allowed; integers and masks must be equal."""
     for step, arrays in enumerate(run):
         names = set(arrays) ^ {name for name in wanted[step] if more or name.role not in ("mask", "output")}
         if names:
@@ -293,8 +293,8 @@ def check_run(what: str, run: Run, wanted: Run, allowed: list[dict[ArrayName, fl
 
 
 def check_steps(backend: Backend, dtypes: tuple[str, ...]) -> None:
-    """Training and inference steps, walked and compiled, on one device and on two: near the reference, and the same
-    bits wherever the columns live.
+    """Check training and inference steps, by operations and compiled, on one device and on two: close to the reference,
+    and with the same bits wherever the columns are.
     """
     first, last = backend.devices[0], backend.devices[-1]
     for dtype in dtypes:
@@ -327,11 +327,11 @@ def _check_bits(what: str, run: Run, other: Run) -> None:
 
 
 class NotCompiled(Exception):
-    """The backend's `compile_step` gave None: it walks the layers."""
+    """The backend's `compile_step` returned None: it does not compile this program."""
 
 
 def compile_on(backend: Backend, program: Program, given: Data) -> Run | None:
-    """The steps as the backend compiles them, or None if it does not compile."""
+    """Run the steps as compiled by the backend; None if it does not compile them."""
 
     def make(program: Program, backend: Backend, bound: Mapping[ArrayName, Any]) -> CompiledStep:
         compiled = backend.compile_step(program, bound)

@@ -1,7 +1,7 @@
 """Hypothesis strategies for the calls of every operation, named by axes as in the protocol.
 
 Shapes, strides and so on are drawn and shrunk by Hypothesis. Values are drawn as a kind and a seed, so that an
-example stays small and quick however large its arrays are.
+example stays small and fast, however large its arrays are.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MOODS = {
     "extreme": (("zeros", "tiny", "subnormal", "huge", "mixed", "normal"), 0.3),
     "special": (("special", "normal"), 0.2),
 }
-"""Groups of kinds, and the share of the examples that each gets: left to itself, Hypothesis repeats what it likes."""
+"""Groups of kinds, and each one's share of the examples, since Hypothesis alone would favour some."""
 
 
 def values(
@@ -45,8 +45,8 @@ def values(
     """An array, and a description of it in words.
 
     Args:
-        degree: how many such values are multiplied with one another: huge ones stay so small that the product is finite
-        special: whether infinities and not-a-number may be among them
+        degree: how many such values are multiplied together: huge ones stay small enough for a finite product
+        special: whether infinities and NaN may be among them
     """
     kinds = floats.kinds if special else tuple(kind for kind in floats.kinds if kind != "special")
     kind = draw(st.sampled_from(kinds))
@@ -58,7 +58,7 @@ def make(random: np.random.Generator, kind: str, shape: tuple[int, ...], dtype: 
     """An array of a kind of values.
 
     Small integers (exact ties), standard normal numbers, normal numbers of which most are zero, zeros of both signs,
-    tiny and subnormal and huge magnitudes, all magnitudes mixed, or infinities and not-a-number among normal numbers.
+    tiny, subnormal and huge magnitudes, all magnitudes mixed, or infinities and NaN among normal numbers.
     """
     limits = np.finfo(dtype)
     normal = random.standard_normal(shape)
@@ -93,7 +93,7 @@ def batch() -> st.SearchStrategy[int]:
 
 
 def axis(most: int = 5, *, wide: tuple[int, ...] = (8, 17, 33)) -> st.SearchStrategy[int]:
-    """A number of channels, features or places: mostly few, at times past the block of a fast kernel."""
+    """A number of channels, features or places: mostly small, sometimes beyond a fast kernel's block."""
     return (
         st.integers(0, most + 1)
         .map(lambda n: n + 1)
@@ -181,7 +181,7 @@ def _convolution(draw: Draw) -> tuple[tuple[int, ...], tuple[int, ...], dict[str
     """Shapes of x and w, stride and padding, and the size (P, Q) of y."""
     N, C, K = draw(batch()), draw(axis(4)), draw(axis(4))
     small = C * K <= 64
-    if draw(st.integers(0, 2)) == 2:  # the paper's own layers, on smaller maps: backends have short cuts for them
+    if draw(st.integers(0, 2)) == 2:  # the paper's own layers, on smaller maps: backends have special cases for them
         size, stride, sides = draw(st.sampled_from(((3, 1, (1, 1)), (5, 1, (2, 2)), (11, 4, (0, 3)))))
         H, W = (draw(st.integers(4, 14)) + (size - 3) // 2 for _ in range(2))
         P, Q = ((n + sum(sides) - size) // stride + 1 for n in (H, W))
@@ -243,7 +243,7 @@ def linear_backward(draw: Draw, floats: Floats) -> Case:
 
 @st.composite
 def relu(draw: Draw, floats: Floats) -> Case:
-    """x of any shape, values that are not finite too."""
+    """x of any shape, including non-finite values."""
     x, about = values(draw, draw(shape_any()), floats, special=True)
     return _case(draw, "relu", {"x": x}, {}, about)
 
@@ -258,7 +258,7 @@ def relu_backward(draw: Draw, floats: Floats) -> Case:
 
 @st.composite
 def tanh(draw: Draw, floats: Floats) -> Case:
-    """x of any shape, values that are not finite too."""
+    """x of any shape, including non-finite values."""
     x, about = values(draw, draw(shape_any()), floats, special=True)
     return _case(draw, "tanh", {"x": x}, {}, about)
 
@@ -275,7 +275,7 @@ def tanh_backward(draw: Draw, floats: Floats) -> Case:
 
 
 def _pooling(draw: Draw) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:
-    """Shapes of x and y, and the numbers: overlapping windows, windows apart, over the edge."""
+    """Shapes of x and y, and the numbers: windows that overlap, leave gaps, or extend past the edge."""
     N, C = draw(batch()), draw(axis(3))
     size, stride = draw(st.one_of(st.just((3, 2)), st.tuples(st.integers(1, 4), st.integers(1, 5))))
     ceil = draw(st.booleans())
@@ -287,7 +287,7 @@ def _pooling(draw: Draw) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, An
 
 @st.composite
 def max_pool2d(draw: Draw, floats: Floats) -> Case:
-    """x [N,C,H,W], values that are not finite too."""
+    """x [N,C,H,W], including non-finite values."""
     of_x, _, numbers = _pooling(draw)
     x, about = values(draw, of_x, floats, special=True)
     return _case(draw, "max_pool2d", {"x": x}, numbers, about)
@@ -380,7 +380,7 @@ def dropout(draw: Draw, floats: Floats) -> Case:
 
 @st.composite
 def dropout_backward(draw: Draw, floats: Floats) -> Case:
-    """dy, values that are not finite too, and a mask."""
+    """dy, including non-finite values, and a mask."""
     shape = draw(shape_any())
     dy, about = values(draw, shape, floats, degree=2, special=True)
     mask = np.random.default_rng(draw(st.integers(0, 99))).integers(0, 2, shape).astype(np.uint8)
@@ -431,7 +431,7 @@ def scale_by_trust_ratio(draw: Draw, floats: Floats) -> Case:
 
 @st.composite
 def sgd_update(draw: Draw, floats: Floats) -> Case:
-    """w, v, dw of one shape; at times some that are not finite, or gradients whose step overflows."""
+    """w, v, dw of one shape; sometimes non-finite values, or gradients whose step overflows."""
     shape = draw(shape_any())
     (w, first), (v, second), (dw, third) = (values(draw, shape, floats, degree=2) for _ in range(3))
     numbers = {
@@ -463,7 +463,7 @@ def augment(draw: Draw, floats: Floats) -> Case:
     crop = draw(st.integers(1, min(H, W)))
     follows = draw(st.booleans())
     random = np.random.default_rng(draw(st.integers(0, 999)))
-    # the colour shift and the mean are never huge next to pixels: 0 … 255
+    # the colour shift and the mean are never huge compared with pixels: 0 … 255
     mean = random.uniform(0, 255, (C, H, W) if follows else (C, crop, crop)).astype(floats.dtype)
     shift = (25 * random.standard_normal((N, C))).astype(floats.dtype)
     arrays = {

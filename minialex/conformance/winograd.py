@@ -1,4 +1,4 @@
-"""How far Winograd's convolutions may be from the exact ones: a bound of their own, derived as those of `bounds` are.
+"""How far Winograd convolutions may be from the exact ones: a bound of their own, derived like those in `bounds`.
 
 A tile of m × m outputs of an r × r kernel is y = Aᵀ[Σ_c (G g Gᵀ) ⊙ (Bᵀ d B)] A. Every entry of G g Gᵀ is two sums of
 r terms, one within the other, with rounded coefficients: its error is at most γ(2(r + 1)) · |G| |g| |Gᵀ|; that of
@@ -7,7 +7,7 @@ transform adds γ(2(n + 1)). Roundings compound, so
 
     |error| ≤ γ(2(r + 1) + 4(n + 1) + C) · |Aᵀ| [Σ_c (|G| |g| |Gᵀ|) ⊙ (|Bᵀ| |d| |B|)] |A|.
 
-The sum of absolute values belongs to a whole tile: unlike a plain sum's, an output's error may be large beside the
+The sum of absolute values belongs to a whole tile: unlike a plain sum's, an output's error may be large relative to the
 output and its own products where another number of its tile is large. That is why a backend's `conv2d`, which is
 held to the plain sum's bound, cannot be Winograd's, and a compiled step may.
 """
@@ -40,8 +40,8 @@ def bound(
         w: [K,C,r,r]
         padding: as in `Backend.conv2d`
         transforms: Bᵀ [n,n], G [n,r] and Aᵀ [m,n]
-        dtype: that it is computed in
-        tiles_added: for the gradient of the weights: of how many tiles the products are added up
+        dtype: dtype of the computation
+        tiles_added: for the gradient of the weights, the number of tiles whose products are summed
 
     Returns:
         [N,K,P,Q], to which underflow may add some of the smallest numbers

@@ -1,4 +1,4 @@
-"""Source code that pages and notebooks show: cut out of the library as it is, never pasted."""
+"""Source code that pages and notebooks show: extracted from the library, never pasted."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from minialex.errors import ConfigurationError
 def source(name: str) -> str:
     """The source of a function, class, method or constant by its dotted name (``package.module.Class.method``).
 
-    ``package.module.function.variable`` is those statements of a function that give a local variable its values, in the
-    function's order and without the loops around them; ``package.module.function.return`` is what it returns. So a page
-    shows the lines that belong to one equation.
+    ``package.module.function.variable`` selects the statements of a function that set a local variable, in the
+    function's order and without the loops around them; ``package.module.function.return`` selects what it returns. So
+    a page can show the lines that belong to one equation.
 
     Raises:
-        ConfigurationError: If there is none of that name.
+        ConfigurationError: If there is nothing of that name.
     """
     try:
         found = resolve_name(name)
-    except (ImportError, AttributeError, ValueError):  # ValueError: a keyword is no name
+    except (ImportError, AttributeError, ValueError):  # ValueError: a keyword is not a name
         if statements := _statements(*name.rpartition(".")[::2]):
             return statements
         raise ConfigurationError(f"the source of '{name}' is asked for, but nothing has that name") from None
@@ -55,7 +55,7 @@ _SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return)
 
 
 def _set_by(statement: ast.stmt) -> set[str]:
-    """The variables that a simple statement gives a value, whole or in part; what `return` gives is called so."""
+    """The variables that a simple statement sets, wholly or in part; a returned value counts as ``return``."""
     if isinstance(statement, ast.Return):
         return {"return"}
     targets: list[ast.expr] = []

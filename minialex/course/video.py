@@ -1,14 +1,14 @@
 """Moving shapes, and two ways to show a video to a network: frames as channels, and the mean over frames.
 
-``python -m minialex.course.video`` trains the library's small network on clips of three grey frames and asks it two
-questions: *what* is it (ten figures), and *which way* does it go (right, left, down, up). A clip is shown in two ways:
+``python -m minialex.course.video`` trains the library's small network on clips of three grey frames with two questions:
+*what* is it (ten figures), and *which way* does it move (right, left, down, up). A clip is shown in two ways:
 
 - **frames as channels** (early fusion): the three frames are the three channels of one picture, so that kernels of
   the first layer can compare them;
 - **mean over frames**: each frame is a grey picture by itself, and the clip's answer is the mean of the three answers.
 
-The figure moves over a ground that stands still and leaves the picture on one side to come back on the other, so its
-place is uniform in every frame: one frame says nothing about the direction.
+The figure moves over a static background, leaves the picture on one side and re-enters on the other, so its position is
+uniform in every frame: a single frame says nothing about the direction.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from minialex.philox import Stream, purpose, uniform
 from minialex.recipe import toml as recipe
 from minialex.storage.atomic import write_text
 
-FRAMES, SIZE, PACE = 3, 32, 3  # frames of a clip, pixels of its side, pixels from frame to frame
+FRAMES, SIZE, PACE = 3, 32, 3  # frames per clip, pixels per side, pixels moved per frame
 WAYS = {"right": (0, 1), "left": (0, -1), "down": (1, 0), "up": (-1, 0)}
 NAMES = tuple(FIGURES)
 QUESTIONS = {"what": NAMES, "which way": tuple(WAYS)}
@@ -39,10 +39,10 @@ _FIGURES, _WAYS = list(FIGURES.values()), list(WAYS.values())
 
 
 def clips(count: int, *, seed: int, part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    """Clips, each a function of seed, part and its number.
+    """Draw clips, each a function of seed, part and its number.
 
     Returns:
-        frames uint8 [count, 3, 32, 32], the figure of each clip int64 [count], and its way int64 [count]
+        frames uint8 [count, 3, 32, 32], each clip's figure int64 [count], and its direction int64 [count]
     """
     draws = uniform(Stream(seed, purpose(f"video/{part}")), np.arange(count), 8)
     noise = np.random.default_rng([seed, part == "train"])
@@ -62,7 +62,7 @@ def clips(count: int, *, seed: int, part: str) -> tuple[NDArray[np.uint8], NDArr
 
 
 def pictures(frames: NDArray[np.uint8], labels: NDArray[np.int64], shown: str) -> ArraySplit:
-    """Clips as pictures: one a clip with frames as channels, or each frame three times the same grey channel."""
+    """Clips as pictures: one per clip with frames as channels, or one per frame with three equal grey channels."""
     if shown == SHOWN[0]:
         return ArraySplit(frames, labels)
     single = frames.reshape(-1, 1, SIZE, SIZE).repeat(3, axis=1)
@@ -70,7 +70,7 @@ def pictures(frames: NDArray[np.uint8], labels: NDArray[np.int64], shown: str) -
 
 
 def error(question: str, shown: str, *, seed: int, train_clips: int, test_clips: int, steps: int) -> float:
-    """Share of test clips, in per cent, that a network answers wrongly after so many steps."""
+    """Share of test clips, in per cent, that a network gets wrong after `steps` steps."""
     parts = {}
     for part, count in (("train", train_clips), ("test", test_clips)):
         frames, figures, ways = clips(count, seed=seed, part=part)
@@ -89,7 +89,7 @@ def error(question: str, shown: str, *, seed: int, train_clips: int, test_clips:
 
 
 def measure(seeds: Sequence[int], **sizes: int) -> Mapping[str, Any]:
-    """The errors of every question and way of showing, one a seed, with what was asked for."""
+    """The errors for every question and way of showing, one per seed, with the settings."""
     errors = {
         question: {shown: [error(question, shown, seed=seed, **sizes) for seed in seeds] for shown in SHOWN}
         for question in QUESTIONS
@@ -98,7 +98,7 @@ def measure(seeds: Sequence[int], **sizes: int) -> Mapping[str, Any]:
 
 
 def table(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Rows of question, chance, and the error with both ways of showing: mean, and least to greatest over seeds."""
+    """Rows of question, chance, and the error with both ways of showing: mean, and smallest to largest over seeds."""
     rows: list[tuple[str, ...]] = []
     for question, names in QUESTIONS.items():
         cells = []

@@ -1,9 +1,9 @@
-"""Data sets: where they come from, what they look like to training, and how they are read.
+"""Data sets: where they come from, what training sees of them, and how they are read.
 
 ``load("shapes")`` needs nothing; ``load("cifar10")`` and ``load("fashion-mnist")`` look for downloaded files;
 ``load("./photos")`` reads a folder of images, a list of them, or a store that `minialex prepare` made. NumPy and the
 standard library suffice, except for folders (Pillow), stores (safetensors) and downloads (pooch): these packages are
-imported when needed.
+imported on demand.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ def load(
     resize: str = "one-step",
     part: str = "",
 ) -> DataSet:
-    """A data set by name or from a folder.
+    """Load a data set by name or from a folder.
 
     Args:
         source: ``shapes``; ``cifar10`` or ``fashion-mnist``, also with a path, ``cifar10:FILE-OR-FOLDER``; or the path
             of a folder of images (see `minialex.data.sets.layout`), of a list of them (`minialex.data.sets.lists`) or
             of a store (`minialex.data.store.store`). A name takes precedence over a folder with that name.
-        size: height and width of the images; if None, 32, for folders 256, for stores their own. CIFAR-10 and
-            Fashion-MNIST have 32.
-        seed: draws `shapes`, and chooses images if only some are used
-        train_images, validation_images: the most images to use; Philox chooses which, for real images
+        size: height and width of the images; if None, 32 (folders: 256, stores: their own). CIFAR-10 and Fashion-MNIST
+            have 32.
+        seed: seed for drawing `shapes`, and for choosing images if only some are used
+        train_images, validation_images: the most images to use; of real images, Philox chooses which
         resize: how images of a folder are made square: "one-step", or "resize-then-crop" as in torchvision (see
-            `minialex.data.images`); a store has been made in one of these ways
+            `minialex.data.images`); a store was made in one of these ways
         part: for evaluation: what ``validation`` will contain, "train", "validation", "test" (for folders), "all", or
             "own": the validation part if there is one, otherwise all images
 
     Raises:
-        ConfigurationError: an unknown name, or a size or number that cannot be used
-        DataError: files that are missing or damaged; the message says where they were sought and how to get them
+        ConfigurationError: an unknown name, or an invalid size or number
+        DataError: missing or damaged files; the message says where they were looked for and how to get them
     """
     name, colon, place = source.partition(":")
     for field, count in (("train_images", train_images), ("validation_images", validation_images)):
@@ -78,19 +78,19 @@ def load(
         whole = (cifar10 if name == "cifar10" else fashion_mnist).load(place or None)
     else:
         whole = _folder(source, size, seed, resize, part)
-    if part in MEASURED and len(whole.train):  # of a folder there is nothing but what is to be measured
+    if part in MEASURED and len(whole.train):  # from a folder only the part to be measured is loaded
         whole = _measured(whole, part)
     train = some(whole.train, train_images, seed=seed, purpose="data/some/train")
-    if part == "train":  # those that training takes, however few are validated otherwise
+    if part == "train":  # the images that training uses, however few are otherwise validated
         validation = some(whole.validation, train_images, seed=seed, purpose="data/some/train")
     else:
         validation = some(whole.validation, validation_images, seed=seed, purpose="data/some/validation")
-    statistics = whole.statistics if train is whole.train else None  # those of the whole are not those of a part
+    statistics = whole.statistics if train is whole.train else None  # the whole's statistics are not a part's
     return replace(whole, train=train, validation=validation, statistics=statistics)
 
 
 def absolute(source: str) -> str:
-    """The same source for any working folder: a relative path becomes an absolute one."""
+    """The same source independent of the working directory: a relative path becomes absolute."""
     name, colon, place = source.partition(":")
     if name in NAMES:
         return f"{name}:{Path(place).expanduser().resolve()}" if colon and place else source
@@ -110,7 +110,7 @@ def _measured(whole: DataSet, part: str) -> DataSet:
 
 
 def _folder(source: str, size: int | None, seed: int, resize: str, part: str) -> DataSet:
-    """A store or a folder of images, or the error that best fits what was meant."""
+    """Load a store or a folder of images, or raise the error that best fits what was meant."""
     path = Path(source).expanduser()
     if source and store.is_store(path):
         return store.load(path, size=size, resize=resize)

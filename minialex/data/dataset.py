@@ -14,7 +14,7 @@ from minialex import philox
 from minialex.data.statistics import Statistics, Sums
 from minialex.errors import DataError
 
-_BLOCK_BYTES = 4 << 20  # of uint8 pixels read at a time; four times as much as float32
+_BLOCK_BYTES = 4 << 20  # bytes of uint8 pixels read at a time; four times as many as float32
 
 
 class Split(Protocol):
@@ -37,24 +37,24 @@ class Split(Protocol):
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The images at some indices, uint8 [n, 3, size, size], RGB; `DataError` if one cannot be read.
 
-        Several threads may read at once. A part that also has ``read_into(indices, out)`` is read directly to where
-        its images are needed (see `read_into`).
+        Several threads may read at once. A part that also has ``read_into(indices, out)`` reads directly to where its
+        images are needed (see `read_into`).
         """
         ...
 
 
 def read_into(split: Split, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-    """Read images to where they are needed: by the part's own ``read_into`` if it has one, else with an extra copy.
+    """Read images into `out`: with the part's own ``read_into`` if it has one, else with an extra copy.
 
-    A class that overrides `read` is read by that method: a ``read_into`` that it
-    inherits, or passes on from another part, does not know about it.
+    If a class overrides `read`, that method is used, since a ``read_into`` that it inherits, or passes on from another
+    part, does not know about it.
 
     Args:
         indices: which images, int64 [n]
         out: filled with the images, uint8 [n, 3, size, size]
 
     Raises:
-        DataError: an image that cannot be read, or images whose shape or dtype differs from that of `out`
+        DataError: an unreadable image, or images whose shape or dtype differs from that of `out`
     """
     for names in (getattr(split, "__dict__", {}), *map(vars, type(split).__mro__)):
         if "read" in names or "read_into" in names:
@@ -105,9 +105,9 @@ class ArraySplit:
         return self.images[indices]
 
     def read_into(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """The same, read to where they are needed; `indices` are int64 [n]."""
+        """The same, read into `out`; `indices` are int64 [n]."""
         indices = from_start(indices, len(self))
-        self.images.take(indices, axis=0, out=out, mode="clip")  # mode "raise" would go through a copy of `out`
+        self.images.take(indices, axis=0, out=out, mode="clip")  # mode "raise" would buffer a copy of `out`
 
 
 class Subset:
@@ -125,7 +125,7 @@ class Subset:
         return self.whole.read(self.chosen[indices])
 
     def read_into(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """The same, read to where they are needed."""
+        """The same, read into `out`."""
         read_into(self.whole, self.chosen[indices], out)
 
 
@@ -159,7 +159,7 @@ def unwrapped(split: Split) -> tuple[Split, NDArray[np.int64]]:
 
 
 def some(split: Split, count: int | None, *, seed: int, purpose: str) -> Split:
-    """At most `count` images of a part, chosen by Philox and kept in their order; the whole part for None."""
+    """At most `count` images of a part, chosen by Philox, in their original order; for None, the whole part."""
     if count is None or count >= len(split):
         return split
     order = philox.permutation(philox.Stream(seed, philox.purpose(purpose)), len(split))
@@ -180,8 +180,8 @@ class Relabelled:
 def with_random_labels(split: Split, classes: int, *, seed: int) -> Split:
     """A part whose labels are drawn by Philox, with equal probability for each of `classes`.
 
-    An image's label depends only on the seed and on its index in the whole part, so that it is the same in every
-    selection of images.
+    An image's label depends only on the seed and on its index in the whole part, so it is the same in every selection
+    of images.
     """
     _, chosen = unwrapped(split)
     drawn = philox.below(philox.Stream(seed, philox.purpose("labels/random")), chosen, (classes,))
@@ -202,30 +202,30 @@ class DataSet:
     name: str
     train: Split
     validation: Split
-    class_names: tuple[str, ...]  # label i is `class_names[i]`, which tells classes apart (for ImageNet the WordNet id)
-    words: tuple[str, ...] = ()  # what a person calls class i, where that is another thing than its name
-    statistics: Statistics | None = None  # of the training part, where they are known already
-    notes: tuple[str, ...] = ()  # what a person should know before a run: how it was understood, what is not used
+    class_names: tuple[str, ...]  # the unique name of class i (for ImageNet, the WordNet id)
+    words: tuple[str, ...] = ()  # a readable name of class i, if it differs from its name
+    statistics: Statistics | None = None  # of the training part, if already known
+    notes: tuple[str, ...] = ()  # what to tell the user before a run: how the source was understood, what is not used
     left_out: tuple[LeftOut, ...] = ()  # files of the source that are in neither part
-    measured: str = "validation images"  # what `validation` holds, where another part is to be measured
+    measured: str = "validation images"  # what `validation` holds, if another part is to be measured
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """What to show for each class: its words if they are known, otherwise its name."""
+        """The text to show for each class: its words if known, otherwise its name."""
         return self.words or self.class_names
 
     def left_out_table(self) -> bytes:
-        """What is left out and why, as the text of ``left-out.tsv``."""
+        """What is left out and why, as the contents of ``left-out.tsv``."""
         rows = [("file", "reason"), *self.left_out]
         lines = ("\t".join(" ".join(cell.split()) for cell in row) for row in rows)
         return "".join(f"{line}\n" for line in lines).encode(errors="replace")
 
 
 def statistics_of(split: Split) -> Statistics:
-    """The statistics of a part of a data set, read once in blocks.
+    """The statistics of a part of a data set, which is read once, in blocks.
 
     Raises:
-        DataError: no images, or one that cannot be read
+        DataError: no images, or an unreadable one
     """
     sums = Sums(split.size)
     for block in blocks(split):
@@ -234,6 +234,6 @@ def statistics_of(split: Split) -> Statistics:
 
 
 def blocks(split: Split) -> Iterator[NDArray[np.int64]]:
-    """The indices of a part, in blocks whose images need little memory."""
+    """Yield the indices of a part in blocks whose images take little memory."""
     rows = max(1, _BLOCK_BYTES // (3 * split.size**2))
     return (np.arange(start, min(start + rows, len(split))) for start in range(0, len(split), rows))

@@ -1,4 +1,4 @@
-"""A digest of a part of a data set: the same images with the same labels in the same order give the same number."""
+"""A digest of a part of a data set: equal images with equal labels in the same order have the same digest."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from minialex.data.dataset import Split, blocks, unwrapped
 
 
 def digest(split: Split) -> str:
-    """SHA-256 in hexadecimal of a part's labels and images, wherever these are stored.
+    """The SHA-256, in hexadecimal, of a part's labels and images, wherever they are stored.
 
-    For files it is computed from their bytes, for a store from its shards' sums, otherwise from the pixels.
+    For files it is computed from their bytes, for a store from its shards' checksums, otherwise from the pixels.
 
     Raises:
-        DataError: an image that cannot be read
+        DataError: an unreadable image
     """
     whole, chosen = unwrapped(split)
     if hasattr(whole, "digest"):

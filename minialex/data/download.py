@@ -1,7 +1,7 @@
 """Downloads the named data sets: the only part of minialex that uses the network.
 
 Pooch verifies the SHA-256 before a file gets its final name. Incomplete downloads are kept as ``NAME.part``, so that
-after a lost connection or a stopped command the next attempt continues from there.
+the next attempt after a lost connection or a stopped command continues from there.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     import requests
 
 Progress = Callable[[str, int, int | None], None]
-"""Told the file's name, the bytes that are there, and how many there will be, if the server says."""
+"""Called with the file's name, the bytes received so far, and the total if the server reports it."""
 
-_BLOCK = 1 << 14  # bytes; a connection that is cut loses at most this much of what has arrived
-_TIMEOUT = (15.0, 60.0)  # seconds to connect, and without a byte
-_ATTEMPTS = 5  # a cut connection is taken up again this often, less one
-_PAUSE = 1.0  # seconds before that
+_BLOCK = 1 << 14  # bytes; a dropped connection loses at most this much of what has arrived
+_TIMEOUT = (15.0, 60.0)  # seconds to connect, and between bytes
+_ATTEMPTS = 5  # including the first; later ones resume a dropped connection
+_PAUSE = 1.0  # seconds before the next attempt
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a data set: where it comes from, its size in bytes and its SHA-256."""
+    """A file of a data set: its address, its size in bytes and its SHA-256."""
 
     url: str
     size: int
@@ -70,7 +70,7 @@ def fetch(
     registry: Mapping[str, tuple[File, ...]] = REGISTRY,
     progress: Progress | None = None,
 ) -> Path:
-    """Download a data set, unless it is there already.
+    """Download a data set, unless it is already present.
 
     Args:
         name: ``cifar10`` or ``fashion-mnist``
@@ -78,12 +78,12 @@ def fetch(
         progress: called after every block
 
     Returns:
-        The sub-folder with the files, as `minialex.data.load` finds them.
+        The sub-folder with the files, where `minialex.data.load` finds them.
 
     Raises:
         ConfigurationError: an unknown name
-        DataError: a server that cannot be reached, breaks off, or sends something else
-        ResourceError: a disk that is full or cannot be written
+        DataError: the server cannot be reached, drops the connection, or sends something else
+        ResourceError: the disk is full or not writable
     """
     if name not in registry:
         raise ConfigurationError(f"no download is known for '{name}'; known are {', '.join(registry)}."
@@ -105,7 +105,7 @@ def fetch(
 
 
 def _fetch(file: File, target: Path, progress: Progress | None) -> None:
-    """One file, verified before it gets its name."""
+    """Download one file, verified before it gets its final name."""
     import pooch  # type: ignore[import-untyped]
 
     pooch.get_logger().setLevel("WARNING")  # the command shows its own progress
@@ -117,13 +117,13 @@ def _fetch(file: File, target: Path, progress: Progress | None) -> None:
 
     try:
         pooch.retrieve(file.url, f"sha256:{file.sha256}", fname=file.name, path=target, downloader=download)
-    except ValueError:  # pooch's word for a checksum that does not fit
+    except ValueError:  # how pooch reports a wrong checksum
         raise DataError(f"{file.url}: what the server sent is not {file.name} (its SHA-256 differs); nothing was kept. "
                         "Try again later, or get the file elsewhere.") from None  # fmt: skip
 
 
 def _stream(url: str, part: Path, file: File, progress: Progress | None) -> None:
-    """Fill `part` up to the file's size, going on where a connection was cut."""
+    """Fill `part` up to the file's size, resuming where a connection was dropped."""
     import requests
 
     problem = "the server sent too few bytes"
@@ -131,7 +131,7 @@ def _stream(url: str, part: Path, file: File, progress: Progress | None) -> None
         time.sleep(_PAUSE if attempt else 0)
         have = part.stat().st_size if part.exists() else 0
         if have >= file.size:
-            return  # whole, unless something else wrote here: the checksum will tell
+            return  # complete, unless something else wrote here: the checksum will show
         wanted = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
         try:
             with requests.get(url, headers=wanted, stream=True, timeout=_TIMEOUT) as answer:
@@ -143,7 +143,7 @@ def _stream(url: str, part: Path, file: File, progress: Progress | None) -> None
                         if progress:
                             progress(file.name, have, file.size)
                         if have == file.size:
-                            break  # whatever else the server would send
+                            break  # ignore anything else that the server would send
                     out.flush()
                     os.fsync(out.fileno())
         except requests.RequestException as error:
@@ -157,10 +157,10 @@ def _stream(url: str, part: Path, file: File, progress: Progress | None) -> None
 
 
 def _start(answer: requests.Response, have: int, file: File) -> int:
-    """Where the bytes of an answer belong: after those that are there, or at the beginning.
+    """The position of a response's bytes: after those received so far, or at the beginning.
 
     Raises:
-        DataError: an answer that is not the file
+        DataError: a response that is not the file
     """
     if not answer.ok:
         raise DataError(f"{file.url}: the server answers '{answer.status_code} {answer.reason}'; try again later.")

@@ -1,8 +1,8 @@
-"""The order in which an epoch visits the images, and what the network sees of each.
+"""Draws the order in which an epoch visits the images, and what the network sees of each.
 
-That is random crops, reflections and colours in training, ten crops in testing. This module only draws the numbers;
-`Backend.augment` cuts the pixels. Every draw is a pure function of (seed, purpose,
-step, position in the batch), so splitting a batch or resuming a run changes none. Source: section 4.1.
+Those are random crops, reflections and colours in training, and ten crops in testing. This module only draws the
+numbers; `Backend.augment` cuts the pixels. Every draw is a pure function of (seed, purpose, step, position in the
+batch), so neither splitting a batch nor resuming a run changes it. Source: section 4.1.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ SHUFFLES = ("each-epoch", "once")
 
 
 def epoch_order(n: int, *, seed: int, epoch: int, shuffle: str = "each-epoch") -> NDArray[np.int64]:
-    """The order of n images in an epoch, int64 [n]: a permutation that depends on (seed, epoch) alone.
+    """The order of n images in an epoch, int64 [n]: a permutation that depends only on (seed, epoch).
 
     Args:
-        shuffle: ``"each-epoch"``, a new order every time, or ``"once"``, the order of epoch 0 for ever, as in the
-            2012 program, whose batches were shuffled when they were made
+        shuffle: ``"each-epoch"``, a new order every time, or ``"once"``, always the order of epoch 0, as in the 2012
+            program, whose batches were shuffled when they were made
 
     Raises:
         ConfigurationError: an unknown `shuffle`
@@ -37,7 +37,7 @@ def epoch_order(n: int, *, seed: int, epoch: int, shuffle: str = "each-epoch") -
 
 
 def centre_crop_offset(size: int, crop: int) -> int:
-    """Offset of the central crop, from the top or the left: the pixels left over are halved, rounded down."""
+    """Offset of the central crop from the top or the left: half of the remaining pixels, rounded down."""
     _check_crop(size, crop)
     return (size - crop) // 2
 
@@ -46,7 +46,7 @@ def ten_crop_offsets(size: int, crop: int) -> list[tuple[int, int, int]]:
     """The ten test views as (top, left, flip): four corners, the centre, then the same reflected.
 
     Raises:
-        ConfigurationError: a crop that is empty or larger than the image
+        ConfigurationError: an empty crop, or one larger than the image
     """
     centre = centre_crop_offset(size, crop)
     last = size - crop
@@ -56,12 +56,12 @@ def ten_crop_offsets(size: int, crop: int) -> list[tuple[int, int, int]]:
 
 @dataclass(frozen=True)
 class Draws:
-    """What is done to each of N images: arguments of `Backend.augment`.
+    """How each of N images is augmented: arguments of `Backend.augment`.
 
     Attributes:
         top, left: offsets of the crop, int32 [N]
         flip: 1 where the crop is reflected, uint8 [N]
-        shift: added to the red, green and blue of every pixel, float32 [N, 3], on the scale 0 to 255
+        shift: added to every pixel's red, green and blue, float32 [N, 3], on the scale 0 to 255
     """
 
     top: NDArray[np.int32]
@@ -84,24 +84,25 @@ def training_draws(
     colour: float = 0.1,
     colour_scale: str = "stdev",
 ) -> Draws:
-    """Random crops, reflections and colour shifts of some images of a batch.
+    """Draw random crops, reflections and colour shifts for some images of a batch.
 
     Args:
         count: number of images N in this piece of the batch
-        seed, step: of the run, and its training step
+        seed, step: the run's seed, and its training step
         size, crop: height and width of the images and of the crops
-        statistics: of the training set, for the colour shift
+        statistics: statistics of the training set, for the colour shift
         first_sample: position of the piece's first image in the whole batch
-        crop_positions: offsets run to size - crop, ``"inclusive"`` (33 each way for 224 of 256, as in the 2012
-            program) or ``"exclusive"`` (32, the paper's factor of 2048)
+        crop_positions: whether offsets up to size - crop are ``"inclusive"`` (33 each way for 224 of 256, as in the
+            2012 program) or ``"exclusive"`` (32, the paper's factor of 2048)
         crop_chunk: this many consecutive images of the batch share a crop and a reflection; 32 in the 2012 program
-        colour: standard deviation of the draws α along the principal components p (one draw an image); 0 is none
+        colour: standard deviation of the draws α along the principal components p (one per image and component);
+            0 means no shift
         colour_scale: the shift is the sum of p α √λ, ``"stdev"``, as in the 2012 program, or of p α λ,
-            ``"eigenvalue"``, as the paper prints it. λ is then that of colours from 0 to 1, since on 0 to 255 such a
-            shift would drown the image
+            ``"eigenvalue"``, as the paper prints it. λ is then for colours from 0 to 1, since on the scale 0 to 255
+            such a shift would drown the image
 
     Raises:
-        ConfigurationError: a crop, chunk, coefficient or word that cannot be used
+        ConfigurationError: an invalid crop, chunk, coefficient or option
     """
     _check_crop(size, crop)
     _check_word("crop_positions", crop_positions, CROP_POSITIONS)
@@ -128,7 +129,7 @@ def training_draws(
         variances = statistics.eigenvalues
         scale = np.sqrt(variances) if colour_scale == "stdev" else variances / 255
         alpha = colour * philox.to_normal(colours)[:, :3]
-        # Not a matrix product, which may sum a piece of a batch in another order than the whole.
+        # Not a matrix product, which may sum a piece of a batch in a different order than the whole.
         parts = statistics.eigenvectors * (alpha * scale)[:, None, :]
         shift = (parts[..., 0] + parts[..., 1] + parts[..., 2]).astype(np.float32)
     top, left = np.ascontiguousarray(offsets.T)

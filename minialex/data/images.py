@@ -1,30 +1,31 @@
-"""Turns one image file into one square of pixels, in the same way for folders, stores and prediction.
+"""Turns an image file into a square of pixels, in the same way for folders, stores and prediction.
 
-What becomes of an image, in this order:
+An image is processed in these steps:
 
-- it is decoded by its content, not by its name: JPEG, PNG, BMP, GIF, WebP or TIFF; the first frame of an animation, the
-  first page of a TIFF. A JPEG that is at least four times too large is decoded at 1/2, 1/4 or 1/8 (by libjpeg, inside
-  the transform), as long as twice the final size remains; that saves up to nine tenths of the time and moves no pixel
-  by more than a few levels;
-- it is turned upright as its EXIF tag says; a tag that cannot be read counts as none; colour profiles are not applied;
-- 16-bit grey is divided by 257; grey is repeated in three channels; palettes are looked up; CMYK is converted;
-- transparency is laid over white;
+- it is decoded by content, not by name: JPEG, PNG, BMP, GIF, WebP or TIFF; the first frame of an animation, the first
+  page of a TIFF. A JPEG at least four times too large is decoded at 1/2, 1/4 or 1/8 size (by libjpeg, inside the
+  transform), as long as twice the final size remains; that saves up to nine tenths of the time and changes no pixel by
+  more than a few levels;
+- it is rotated upright by its EXIF tag; an unreadable tag is ignored; colour profiles are not applied;
+- 16-bit grey is divided by 257; grey is copied to three channels; palettes are looked up; CMYK is converted;
+- transparency is composited over white;
 - it becomes a square, bilinear with antialiasing, in one of two orders (the recipe's field ``resize``):
 
-  ``one-step``: the central square, to a fraction of a pixel, is scaled to `size` in one step: the default;
+  ``one-step``: the central square, to a fraction of a pixel, is scaled to `size` in one step (the default);
   ``resize-then-crop``: the shorter side is scaled to `size`, then the central square is cut out (section 2), at whole
-  pixels, and no JPEG is decoded at a fraction: the bytes of torchvision's ``Resize(size)`` and ``CenterCrop(size)``.
+  pixels, and no JPEG is decoded at reduced size: byte for byte the result of torchvision's ``Resize(size)`` and
+  ``CenterCrop(size)``.
 
-  The two do not give the same pixels: their squares lie up to half a pixel of the result apart, and the second
-  stretches the longer side a little, to whole pixels. Of 250 ImageNet photographs at 256 pixels 17 become the same;
-  the others differ by 3 levels of 255 in the mean, at edges by up to 155.
+  The two give different pixels: their squares are up to half a pixel of the result apart, and the second stretches
+  the longer side slightly, to whole pixels. Of 250 ImageNet photographs at 256 pixels, 17 become the same; the others
+  differ by 3 levels of 255 on average, at edges by up to 155.
 
-An image of more than `MOST_PIXELS` pixels, one that is cut short or damaged, and a file that is no image are each a
+An image of more than `MOST_PIXELS` pixels, a truncated or damaged one, and a file that is not an image each raise a
 `DataError` that says so.
 
-JPEGs are decoded by simplejpeg where it is installed (it comes with minialex but for the browser), others by Pillow.
-Both wrap libjpeg-turbo and give the same bytes. simplejpeg decodes in three quarters of the time (see
-``benchmarks/results/prepare.json``) and, unlike Pillow, says when the data were damaged and the decoder guessed.
+JPEGs are decoded by simplejpeg if it is installed (it comes with minialex, except in the browser), otherwise by Pillow.
+Both wrap libjpeg-turbo and give the same bytes. simplejpeg takes three quarters of the time (see
+``benchmarks/results/prepare.json``) and, unlike Pillow, reports when the data were damaged and the decoder guessed.
 """
 
 from __future__ import annotations
@@ -49,24 +50,24 @@ UNREAD = (
     ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".psd", ".svg", ".ppm", ".pgm", ".pbm", ".tga", ".dds", ".exr",
     ".hdr", ".ico", ".dcm", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf",
 )  # fmt: skip
-"""File endings of image formats that are not supported: they are counted separately."""
+"""File extensions of unsupported image formats: they are counted separately."""
 MOST_PIXELS = 64_000_000  # below the limit at which Pillow itself warns of a decompression bomb
-MOST_BYTES = 256 << 20  # of a file; nothing of at most MOST_PIXELS pixels needs more
+MOST_BYTES = 256 << 20  # of a file; no image of at most MOST_PIXELS pixels needs more
 RESIZES = ("one-step", "resize-then-crop")
 _DAMAGE = ("premature end", "bad huffman", "instead of rst")
-"""What libjpeg says, in small letters, when it surely guessed pixels. Its other warnings may cost none: such an image
-is kept, and the warning is noted."""
+"""Warnings of libjpeg, in lower case, that mean it certainly guessed pixels. Its other warnings may be harmless: such
+an image is kept, and the warning is noted."""
 
 
 class DecodedImage(NamedTuple):
     """An image and the conversions applied to it."""
 
     pixels: NDArray[np.uint8]  # [3, size, size], RGB
-    notes: tuple[str, ...]  # what was not as usual, in the words of ``treated.tsv``; usually nothing
+    notes: tuple[str, ...]  # what was unusual, in the words of ``treated.tsv``; mostly empty
 
 
 def looks_like_image(name: str) -> bool:
-    """Whether a file's name has the ending of a supported image format."""
+    """Whether a file's name has the extension of a supported image format."""
     return name.rstrip().lower().endswith(ENDINGS)
 
 
@@ -74,7 +75,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of an image file.
 
     Raises:
-        DataError: no such file, none that can be read, an empty one or a much too large one; the message names no file
+        DataError: a missing, unreadable, empty or much too large file; the message does not name it
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block for ever
@@ -93,10 +94,10 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_image(path: str | os.PathLike[str], size: int, resize: str = "one-step") -> NDArray[np.uint8]:
-    """One image file, uint8 [3, size, size], RGB; the module's docstring says what becomes of it.
+    """Read an image file, uint8 [3, size, size], RGB; the module's docstring says how it is processed.
 
     Raises:
-        DataError: no such file, no image, too many pixels, or an image that is damaged or cut short
+        DataError: a missing file, not an image, too many pixels, or a damaged or truncated image
     """
     try:
         return decode(read_bytes(path), size, str(path), resize).pixels
@@ -105,10 +106,10 @@ def read_image(path: str | os.PathLike[str], size: int, resize: str = "one-step"
 
 
 def decode(data: bytes, size: int, name: str = "", resize: str = "one-step") -> DecodedImage:
-    """An image from the bytes of its file; `name` only tells whether it is what its ending says.
+    """Decode an image from the bytes of its file; `name` only serves to check its extension.
 
     Raises:
-        DataError: no image, too many pixels, or an image that is damaged or cut short; the message names no file
+        DataError: not an image, too many pixels, or a damaged or truncated image; the message does not name the file
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -164,10 +165,10 @@ def _notes(image: Image, name: str) -> list[str]:
 
 
 def _jpeg(image: Image, data: bytes, size: int | None) -> tuple[Image, str]:
-    """The pixels of an RGB or grey JPEG whose header is read, and what the decoder warned of; all pixels for None.
+    """The pixels of an RGB or grey JPEG whose header has been read, and the decoder's warning; full size for None.
 
     Raises:
-        DataError: data that are cut short, or so damaged that the decoder guessed
+        DataError: truncated data, or data so damaged that the decoder guessed
     """
     from PIL import Image
 
@@ -191,7 +192,7 @@ def _jpeg(image: Image, data: bytes, size: int | None) -> tuple[Image, str]:
             raise DataError(f"damaged or cut short ({warning}); replace or remove it.") from None
         try:
             pixels = decode(strict=False)
-        except ValueError:  # nothing for libjpeg's simple interface: an unusual kind of JPEG
+        except ValueError:  # an unusual kind of JPEG, which libjpeg's simple interface does not support
             image.load()
             return image, warning
     if pixels.shape[:2] != (height, width):
@@ -200,7 +201,7 @@ def _jpeg(image: Image, data: bytes, size: int | None) -> tuple[Image, str]:
 
 
 def _turn(image: Image) -> Transpose | None:
-    """What sets an image upright as its EXIF tag says; None where it is, or where the tag cannot be read."""
+    """The transposition that turns an image upright by its EXIF tag; None if it is upright or the tag is unreadable."""
     from PIL.Image import Transpose
 
     turns = {
@@ -209,7 +210,7 @@ def _turn(image: Image) -> Transpose | None:
     }  # fmt: skip
     try:
         return turns.get(image.getexif().get(0x0112, 1))
-    except Exception:  # the pixels may be fine, only the tag is not
+    except Exception:  # the pixels may be fine even if the tag is not
         return None
 
 
@@ -217,7 +218,7 @@ def _square(image: Image, size: int, resize: str) -> NDArray[np.uint8]:
     """The central square of an image of any mode, resized, uint8 [3, size, size].
 
     Raises:
-        DataError: numbers that have no agreed range, or an image so thin that its longer side would become endless
+        DataError: numbers without an agreed range, or an image so thin that its longer side would become excessive
     """
     from PIL import Image
 
@@ -249,7 +250,7 @@ def _square(image: Image, size: int, resize: str) -> NDArray[np.uint8]:
 
 
 def from_pillow(image: Image, size: int, resize: str = "one-step") -> NDArray[np.uint8]:
-    """A Pillow image of any mode and size, treated as a file's: uint8 [3, size, size], RGB."""
+    """Process a Pillow image of any mode and size like a file: uint8 [3, size, size], RGB."""
     if 0 in image.size:
         raise DataError(f"an image of {image.width} x {image.height} pixels has nothing to show.")
     turn = _turn(image)
@@ -257,10 +258,10 @@ def from_pillow(image: Image, size: int, resize: str = "one-step") -> NDArray[np
 
 
 def from_array(array: NDArray[np.uint8], size: int, resize: str = "one-step") -> NDArray[np.uint8]:
-    """An array of pixels, uint8 [H, W], [H, W, 3] or [3, H, W]: uint8 [3, size, size], RGB.
+    """Process an array of pixels, uint8 [H, W], [H, W, 3] or [3, H, W], to uint8 [3, size, size], RGB.
 
     Raises:
-        ConfigurationError: another shape or dtype
+        ConfigurationError: any other shape or dtype
     """
     from PIL import Image
 

@@ -22,7 +22,7 @@ THREADS = sys.platform != "emscripten"
 
 
 PIECE = 1 << 20
-"""Bytes of pixels that a thread reads at a time at least, if there are as many: handing out work costs, too."""
+"""The fewest bytes of pixels per piece of work for a thread, if there are as many: handing out work costs, too."""
 
 
 def count(n: int, batch_size: int, *, drop_last: bool = True) -> int:
@@ -41,31 +41,31 @@ def batches(
     drop_last: bool = True,
     empty: Callable[[tuple[int, ...]], NDArray[np.uint8]] | None = None,
 ) -> Generator[Batch, None, None]:
-    """Yield (indices, images, labels) batch by batch, in the given order whatever `prefetch` and `workers` are.
+    """Yield (indices, images, labels) batch by batch, in the given order, whatever `prefetch` and `workers` are.
 
     The iterator is a generator. Threads exist from the first ``next`` until it is exhausted, raises or is closed
     (``contextlib.closing``, or when it is dropped), and are gone when that returns.
 
     Args:
-        order: which images, int64 [N]; see `epoch_order`
-        start: number of batches to skip at the beginning, when a resumed epoch continues
-        prefetch: batches read ahead; None: as many as give every thread two pieces of work, at least two batches (none
-            in a browser, which has no threads); 0 reads in the caller's thread and starts none
-        workers: threads that read. A batch of more than `PIECE` bytes is shared out among them, of fewer each has its
-            own
-        drop_last: leave out a last batch with fewer than `batch_size` images (training), or yield it (evaluation)
-        empty: makes the memory of a batch of a shape, whatever is in it; None: NumPy does. It is called once a batch
-            and may give memory again that nobody holds any more
+        order: indices of the images, int64 [N]; see `epoch_order`
+        start: number of batches to skip at the beginning, when an epoch is resumed
+        prefetch: number of batches to read ahead; None: enough to give every thread two pieces of work, at least two
+            (none in a browser, which has no threads); 0 reads in the caller's thread and starts none
+        workers: number of reading threads. A batch of more than `PIECE` bytes is divided among them; smaller ones are
+            read whole, one per thread
+        drop_last: whether to drop a last batch with fewer than `batch_size` images (training) or yield it (evaluation)
+        empty: allocates the uninitialised memory of a batch of a shape; None: NumPy's. It is called once per batch,
+            and may reuse memory that is no longer referenced
 
     Raises:
-        ConfigurationError: a batch size, start, prefetch or number of workers that cannot be used
-        DataError: an image that cannot be read, when its batch is due
+        ConfigurationError: an invalid batch size, start, prefetch or number of workers
+        DataError: an unreadable image, when its batch is due
     """
     if batch_size < 1:
         raise ConfigurationError(f"batch_size = {batch_size}; use 1 or more.")
     if start < 0 or (prefetch or 0) < 0 or workers < 1:
         raise ConfigurationError(f"start = {start}, prefetch = {prefetch}, workers = {workers}; use 0, 0, 1 or more.")
-    pieces = min(workers, batch_size, max(1, batch_size * 3 * split.size**2 // PIECE))  # of a batch
+    pieces = min(workers, batch_size, max(1, batch_size * 3 * split.size**2 // PIECE))  # per batch
     if prefetch is None:
         prefetch = max(2, 2 * workers // pieces) if THREADS else 0
     last = count(len(order), batch_size, drop_last=drop_last)
@@ -85,7 +85,7 @@ def _batches(
     pieces: int,
     empty: Callable[[tuple[int, ...]], NDArray[np.uint8]],
 ) -> Generator[Batch, None, None]:
-    labels = split.labels  # once: a part may compute them
+    labels = split.labels  # only once, since a part may compute them
 
     def made(indices: NDArray[np.int64]) -> Batch:
         return indices, empty((len(indices), 3, split.size, split.size)), labels[indices]

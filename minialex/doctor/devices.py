@@ -1,4 +1,4 @@
-"""What backends know about their own devices, and the rates of those; needs only NumPy."""
+"""What backends know about their own devices, and the devices' rates; needs only NumPy."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def diagnoses() -> dict[str, Diagnose]:
 
 
 def rates_of(device: Device, measured: Measured) -> Rates:
-    """What was measured of a device, as plans take it."""
+    """A device's measurements, in the form that plans take."""
     return Rates(device.name, measured.matrix, measured.copy, None, device.memory, measured.source)
 
 
 def with_link(
     rates: Mapping[str, Rates], backend: str, copies: Sequence[Copy]
 ) -> tuple[dict[str, Rates], float | None]:
-    """The rates with that of the link between two devices, which is also returned.
+    """Add the rate of the link between two devices, which is also returned.
 
-    It is that of the way that the backend's copies take; None where nothing arrives, or there are not two devices.
+    It is measured on the path that the backend's copies take; None if nothing arrives, or there are not two devices.
     """
     sound = [copy for copy in copies if copy.equal and copy.source != copy.target]
     ways = [copy for copy in sound if copy.direct] or sound
@@ -45,14 +45,14 @@ def with_link(
 
 
 def cards(diagnosing: Mapping[str, Diagnose] | None = None, only: str | None = None) -> dict[str, Rates]:
-    """Measured rates of the devices that backends have of their own, by name (``"cuda:0"``, …); some seconds.
+    """Measure the rates of backends' own devices, by name (``"cuda:0"``, …); takes some seconds.
 
     Args:
-        diagnosing: as `diagnoses` gives, which is asked where this is None
-        only: the one device to measure, without the link to others; None for all
+        diagnosing: as returned by `diagnoses`, which is called if this is None
+        only: the only device to measure, without links to others; None for all
 
     Raises:
-        ResourceError: If there are none, or one cannot be measured, with what mends it.
+        ResourceError: If there are none, or one cannot be measured, with a remedy.
     """
     found: dict[str, Rates] = {}
     missing = f"there is no device {only}" if only else "no installed backend has devices of its own"

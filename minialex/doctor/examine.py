@@ -30,21 +30,21 @@ from minialex.speed.rates import Rates
 from minialex.storage import atomic
 
 REPORT = Path("minialex-doctor.json")
-"""Where the report of ``--devices`` goes if no other place is named."""
+"""The default file for the report of ``--devices``."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where findings come from; tests put their own in place.
+    """Where findings come from; tests substitute their own.
 
     Attributes:
-        host: gives the findings about the processor, for a backend that must work
-        host_rates: measures it
-        diagnoses: gives what backends know of their own devices
-        ranks: gives the findings about several processes; told whether to measure
-        load: gives a backend
-        recipe: what two devices train
-        full: what they train for a few steps too, on devices of a backend's own
+        host: returns the findings about the processor, for a backend that must work
+        host_rates: measures the processor
+        diagnoses: returns what backends know about their own devices
+        ranks: returns the findings about several processes; takes whether to measure
+        load: returns a backend
+        recipe: the recipe that two devices train
+        full: the recipe that they also train for a few steps, on a backend's own devices
     """
 
     host: Callable[[str], list[Check]] = processor.checks
@@ -69,16 +69,16 @@ class Report:
 
     @property
     def works(self) -> bool:
-        """Whether what was asked for works."""
+        """Whether everything requested works."""
         return works(self.checks, self.asked)
 
     @property
     def own(self) -> str | None:
-        """The backend that was asked for, if it has devices of its own."""
+        """The requested backend, if it has devices of its own."""
         return next((area for area in self.asked if area not in ("cpu", "pair")), None)
 
     def as_json(self, command: str) -> str:
-        """Everything, with machine, versions, date and command."""
+        """All findings, with machine, versions, date and command."""
         found: dict[str, Any] = {
             "report": "minialex doctor",
             "command": command,
@@ -104,28 +104,27 @@ def examine(
     sources: Sources | None = None,
     progress: Progress = lambda what, done: None,
 ) -> Report:
-    """Look at everything, and at two devices if `devices` names them.
+    """Examine everything, including two devices if `devices` names them.
 
     Args:
-        backend_name: the backend that is asked about; None for the default one, and with `devices` for one that has
-            devices of its own
+        backend_name: the backend to examine; None for the default one or, with `devices`, one with devices of its own
         devices: two of the backend's devices, or one twice; None for no checks of two devices
-        precision: of the network that two devices train
-        steps: of the long comparison
-        quick: measure nothing
+        precision: precision of the network that two devices train
+        steps: number of steps of the long comparison
+        quick: whether to skip all measurements
         sources: where findings come from
-        progress: is told what is done, and at which step
+        progress: called with the current task and its step
 
     Raises:
         ConfigurationError: If there is no such backend or precision.
     """
     sources = sources or Sources()
-    sources.recipe(precision)  # says if there is no such precision, before anything takes time
+    sources.recipe(precision)  # raises if there is no such precision, before anything takes time
     diagnosing = sources.diagnoses()
     default = registry.default_name()
     name = backend_name or (next(iter(diagnosing), default) if devices is not None else default)
     if name not in registry.installed():
-        registry.kind(name)  # says which there are
+        registry.kind(name)  # its error lists the backends
     own, two = (name,) if name in diagnosing else (), ("pair",) if devices is not None else ()
     report = Report(("cpu", *own, *two))
     progress("the processor", 0)
@@ -166,7 +165,7 @@ def _processor_rates(report: Report, sources: Sources) -> None:
 
 
 def _rates(report: Report, name: str, diagnosis: Diagnosis, progress: Progress) -> None:
-    """Rates of every device of a backend; the link between the first two."""
+    """Measure the rates of every device of a backend, and the link between the first two."""
     for device in diagnosis.devices:
         label = f"{name}:{device.index}"
         progress(f"rates of {label}", 0)
@@ -188,7 +187,7 @@ def _rates(report: Report, name: str, diagnosis: Diagnosis, progress: Progress) 
 
 
 def _link(report: Report, name: str, copies: Sequence[Copy]) -> None:
-    """The rate of the link between two devices: that of the way that the backend's copies take."""
+    """Add the rate of the link between two devices, on the path that the backend's copies take."""
     broken = next((copy for copy in copies if not copy.equal and copy.source != copy.target), None)
     if broken and "pair" not in report.asked:
         text = f"copies between {name}:{broken.source} and {name}:{broken.target} fail, or the bytes arrive changed"
@@ -217,7 +216,7 @@ def _pair(
     diagnosis: Diagnosis | None,
     progress: Progress,
 ) -> None:
-    """The checks of two devices."""
+    """Run the checks of two devices."""
     try:
         backend = sources.load(name, precision)
         placement = placement_of(backend, devices, 2)
@@ -257,7 +256,7 @@ TITLES = {"cpu": "this machine", "pair": "two devices", "ranks": "several proces
 
 
 def show(report: Report, screen: Console) -> None:
-    """The findings, one a line, and below each what mends it; lines are not broken, so that they can be copied."""
+    """Print the findings, one per line, each with its remedy below; lines are not wrapped, so they can be copied."""
     width = max(len(check.topic) for check in report.checks)
     areas = sorted(
         {check.area for check in report.checks}, key=lambda area: (area == "pair", area == "ranks", area != "cpu", area)
@@ -277,7 +276,7 @@ def show(report: Report, screen: Console) -> None:
 
 
 def verdict(report: Report) -> str:
-    """One line: whether what was asked for works."""
+    """One line that says whether everything requested works."""
     alone = f"the {report.own} backend" if report.own else "training"
     wanted = "two devices" if "pair" in report.asked else alone
     if report.works:
@@ -296,7 +295,7 @@ def run(
     quick: bool,
     sources: Sources | None = None,
 ) -> int:
-    """Print the findings, write the report, and return 0 if what was asked for works, else 6."""
+    """Print the findings, write the report, and return 0 if everything requested works, else 6."""
     path = report_path or (REPORT if devices is not None else None)
     if path is not None and not path.absolute().parent.is_dir():
         raise ConfigurationError(f"the report cannot be written to {path}: there is no folder {path.parent}")

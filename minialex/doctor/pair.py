@@ -1,13 +1,13 @@
 """Two devices: copies between them, and a network with a column on each, compared with the same network on one.
 
-Where columns live must change no number. So a network is trained for some steps with its columns on both devices, on
-the first one alone, and by the reference; the first two must agree bit for bit, the third within a bound. Then for
-many steps while the devices are disturbed, and with the columns exchanged. This says nothing about speed.
+The placement of columns must not change any number. So a network is trained for some steps with its columns on both
+devices, on the first one alone, and by the reference; the first two must agree bit for bit, the third within a bound.
+Then it is trained for many steps while the devices are disturbed, and with the columns swapped. Speed is not measured.
 
-Two unlike cards may round differently (libraries choose another kernel for each), so there bits are compared with an
-undisturbed run on the same two cards, and with the reference within the bound.
+Two different GPU models may round differently (libraries choose different kernels), so their bits are compared with an
+undisturbed run on the same two GPUs, and with the reference within the bound.
 
-It runs on any backend (``cpu:0,cpu:1`` are pretend devices), which is how it is tested. Not yet run on two GPUs.
+It runs on any backend (``cpu:0,cpu:1`` are pretend devices), which is how it is tested. It has not run on two GPUs yet.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load as load_recipe
 
 BOUNDS = {"float32": 1e-2, "tf32": 0.4, "bfloat16": 0.7}
-"""Largest relative distance (in norm) of any array's change after two steps from that in the reference.
+"""The largest relative distance (in norm) of any array's change after two steps from the reference's change.
 
-Seen without a GPU: in float32 6e-6 (small network) and 3e-5 (the paper's), 1.7e-3 with Winograd's convolutions; with
-emulated rounding 0.13 and 0.08 in tf32, 0.23 and 0.23 in bfloat16. It is not the rounding itself but the winners of
-pooling and the neurons near zero that take the other side, on images that are noise. The bounds are a few times that
-and catch what is grossly wrong (the conformance kit looks closely); comparing bits catches what crosses wrongly.
+Observed without a GPU: in float32 6e-6 (small network) and 3e-5 (the paper's), 1.7e-3 with Winograd convolutions; with
+emulated rounding 0.13 and 0.08 in tf32, 0.23 and 0.23 in bfloat16. The cause is not the rounding itself but winners of
+pooling and neurons near zero that flip, on noise images. The bounds are a few times that and catch gross errors (the
+conformance kit checks closely); comparing bits catches wrong exchanges.
 """
 
-ONE, UNDISTURBED = "one device", "an undisturbed run"  # whose bits are to be the same
+ONE, UNDISTURBED = "one device", "an undisturbed run"  # whose bits must be the same
 
 FEW = 2  # steps that are compared with the reference
 
@@ -51,13 +51,13 @@ class Outcome:
     """One comparison.
 
     Attributes:
-        name: of what was done
-        placement: where the columns were
-        steps: of training
-        against: what bits were compared with, empty where they were not
-        differ: names of weights that are not the same bits
-        distance: largest relative distance from the reference, None where it was not compared
-        worst: the weight that has it
+        name: what was done
+        placement: the devices of the columns
+        steps: number of training steps
+        against: what the bits were compared with; empty if they were not compared
+        differ: names of weights whose bits differ
+        distance: largest relative distance from the reference; None if it was not compared
+        worst: the weight with that distance
     """
 
     name: str
@@ -69,7 +69,7 @@ class Outcome:
     worst: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as JSON takes them, which has no infinity."""
+        """The fields as JSON values, without infinity."""
         infinite = self.distance is not None and math.isinf(self.distance)
         return {**asdict(self), "distance": "infinite" if infinite else self.distance}
 
@@ -77,7 +77,7 @@ class Outcome:
 def trained(
     recipe: Recipe, backend: Backend, placement: Placement, steps: int, progress: Callable[[int], None]
 ) -> dict[str, NDArray[Any]]:
-    """All weights of a two-column network after some steps on random images, from the recipe's own beginning."""
+    """All weights of a two-column network after some steps on random images, from the recipe's initial weights."""
     random = np.random.default_rng(2012)
     N, size = recipe.batch_size, recipe.image_size
     images = random.integers(0, 256, (N, 3, size, size), np.uint8)
@@ -92,14 +92,14 @@ def trained(
 
 
 def differing(mine: Mapping[str, NDArray[Any]], others: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
-    """Names of arrays that are not the same bits."""
+    """Names of arrays whose bits differ."""
     return tuple(name for name in mine if mine[name].tobytes() != others[name].tobytes())
 
 
 def distance(
     mine: Mapping[str, NDArray[Any]], reference: Mapping[str, NDArray[Any]], initial: Mapping[str, NDArray[Any]]
 ) -> tuple[float, str]:
-    """The largest relative distance of an array's change, ‖change − reference's change‖ / ‖reference's‖, and whose."""
+    """The largest relative distance of an array's change, ‖change − reference's‖ / ‖reference's‖, and its array."""
     worst, whose = 0.0, ""
     for name, begin in initial.items():
         right = reference[name].astype(np.float64) - begin
@@ -114,12 +114,12 @@ def distance(
 
 
 def small_recipe(precision: str) -> Recipe:
-    """The network that is trained most: AlexNet's small sibling, with all that draws or exchanges switched on."""
+    """The network that is trained longest: AlexNet's small sibling, with every random and every exchange feature on."""
     return load_recipe("small").replace(classes=10, dropout=0.5, batch_size=16, precision=precision)
 
 
 def full_recipe(precision: str) -> Recipe:
-    """The paper's network, with as few images as will do."""
+    """The paper's network, with as few images as suffice."""
     return load_recipe("alexnet-2012").replace(batch_size=8, precision=precision)
 
 
@@ -136,7 +136,7 @@ def columns(
     disturbed: Disturbed | None,
     progress: Progress,
 ) -> Iterator[Outcome]:
-    """The comparisons, one after another (see the module's docstring); the last two only with `steps`."""
+    """Run the comparisons in turn (see the module's docstring); the last two only with `steps`."""
     first, second = pair
     one, swapped = (first, first), (second, first)
 
@@ -147,7 +147,7 @@ def columns(
         name: str, mine: Mapping[str, NDArray[Any]], placement: Placement, count: int, against: str,
         other: Mapping[str, NDArray[Any]],
     ) -> Outcome:  # fmt: skip
-        """Bits against another run's, and where the reference made as many steps its distance from that."""
+        """Compare bits with another run's and, if the reference made as many steps, compute the distance from it."""
         near = distance(mine, right, initial) if count == FEW else (None, "")
         return Outcome(name, placement, count, against, differing(mine, other) if against else (), *near)
 
@@ -219,14 +219,14 @@ def run(
     *,
     alike: bool = True,
 ) -> tuple[list[Outcome], list[Check]]:
-    """All comparisons, and what they say; an error ends them and is a finding too.
+    """Run all comparisons, and return the findings; an error ends them, and is a finding, too.
 
     Args:
-        recipe: what is trained (see `small_recipe`)
-        steps: of the long comparison
-        disturbed: a context in which the devices are disturbed, None where that cannot be
-        full: what is trained for a few steps too (see `full_recipe`)
-        alike: whether the two devices are of one kind
+        recipe: the recipe to train (see `small_recipe`)
+        steps: number of steps of the long comparison
+        disturbed: a context in which the devices are disturbed; None if that is impossible
+        full: a recipe to train for a few steps, too (see `full_recipe`)
+        alike: whether the two devices are of the same model
     """
     outcomes: list[Outcome] = []
     failed: list[Check] = []

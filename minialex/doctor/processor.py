@@ -19,14 +19,14 @@ from minialex.speed import machine, peaks
 from minialex.speed.rates import Rates
 
 NEEDED = 2 * 2**30
-"""Bytes of memory that the full network's weights, momentum and gradients take, with what a small batch needs."""
+"""Bytes of memory for the full network's weights, momentum and gradients, and a small batch."""
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 MEMORY = Path("/proc/meminfo")
 
 
 def checks(asked: str) -> list[Check]:
-    """Everything about the processor but its rates; `asked` is the backend that must work."""
+    """All checks of the processor except its rates; `asked` is the backend that must work."""
     return [
         Check(
             "cpu", "machine", "ok", f"{machine.processor()}, {platform.system()}, Python {platform.python_version()}"
@@ -67,7 +67,7 @@ def _cores() -> Check:
 
 
 def _quota() -> float | None:
-    """Cores that a container may use, where it is limited."""
+    """Cores that a container may use, if it is limited."""
     try:
         most, period = QUOTA.read_text(encoding="ascii").split()
         return None if most == "max" else int(most) / int(period)
@@ -76,7 +76,7 @@ def _quota() -> float | None:
 
 
 class _Notices(logging.Handler):
-    """Keeps what a backend has to say while it is loaded (a cache folder that cannot be written, say)."""
+    """Collects a backend's notices while it is loaded (for example, that its cache folder is not writable)."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -87,7 +87,7 @@ class _Notices(logging.Handler):
 
 
 def _backends(asked: str) -> list[Check]:
-    """Every backend of the processor, loaded; one that diagnoses its own devices is `minialex.doctor.examine`'s."""
+    """Load every backend for the processor; `minialex.doctor.examine` has those that diagnose their own devices."""
     found = []
     chosen = registry.default_name()
     logger = logging.getLogger("minialex")
@@ -113,7 +113,7 @@ def _backends(asked: str) -> list[Check]:
 
 
 def _package(name: str) -> str:
-    """``"numba 0.61 "`` for a backend that is called as the package that it is built on."""
+    """``"numba 0.61 "`` for a backend named after the package that it is built on."""
     known = machine.versions()
     return f"{name} {known[name]} " if name in known else ""
 
@@ -153,7 +153,7 @@ def _disk(folder: Path) -> list[Check]:
 
 
 def measure() -> Rates:
-    """The processor's rates: NumPy's matrix product, and copies by as many threads as there are cores; some seconds."""
+    """Measure the processor's rates, for some seconds: NumPy's matrix product, and copies by one thread per core."""
     cores = peaks.cores()
     found = peaks.of_host(cores, "float32")
     return Rates(

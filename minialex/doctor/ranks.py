@@ -1,4 +1,4 @@
-"""Whether several processes find each other through MPI, and how fast they sum; ``python -m`` this is one of two."""
+"""Checks whether processes find each other through MPI, and how fast they all-reduce; ``python -m`` runs one of two."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from minialex.screen.sheet import Sheet
 from minialex.screen.terminal import console
 
 NUMBERS = 60_965_224
-"""Of a sum: AlexNet's gradients, 244 MB."""
+"""Numbers in a sum: AlexNet's gradients, 244 MB."""
 
 PATIENCE = 120.0
-"""Seconds for which two ranks may take to answer."""
+"""Seconds that two ranks may take to answer."""
 
 
 def checks(measure: bool) -> list[Check]:
-    """mpi4py with its library, the ``mpiexec`` of it, and two ranks that add up.
+    """Check mpi4py with its library, its ``mpiexec``, and a sum over two ranks.
 
     Args:
-        measure: add up as many numbers as AlexNet has, and say how fast; else few
+        measure: sum as many numbers as AlexNet has, and report the speed; otherwise few
     """
     try:
         mpiexec, vendor = launch.find_mpiexec()
@@ -67,7 +67,7 @@ def _rate(ranks: int, seconds: float) -> str:
 
 
 def add_up(group: Group, numbers: int, tries: int = 3) -> float:
-    """Seconds of the quickest sum of so many float32 numbers over all ranks.
+    """Seconds of the fastest sum of `numbers` float32 numbers over all ranks.
 
     Raises:
         MinialexError: If the sum is wrong.

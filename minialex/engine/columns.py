@@ -3,7 +3,7 @@
 A placement is a tuple of device names, one per column: ``("cuda:0", "cuda:1")`` as in 2012, ``("cpu:0", "cpu:0")``
 for both columns on one device. Before a layer that sees ``"all"``, each column gathers the others' channels; on
 the backward pass each owner gets the sum of all readers' gradients, added in the order of the columns. Nothing else
-crosses. Where the columns live changes no number.
+crosses. The placement of columns changes no number.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Executor:
     For `frozen` layers no gradient is computed if nothing before them learns either.
 
     Attributes:
-        exchanged: bytes that crossed between columns so far, by (layer that reads, ``"forward"`` or ``"backward"``)
-        first_learning: number of the first layer that learns; as many as there are layers where none does
+        exchanged: bytes exchanged between columns so far, by (layer that reads, ``"forward"`` or ``"backward"``)
+        first_learning: index of the first layer that learns; the number of layers if none does
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class Executor:
 
         Args:
             parameters: by name, as in `Network.parameters`, each on its column's device
-            images: float [N,C,H,W], one a column, on its device (columns on one device may share an array)
-            context: the moment; column and columns are filled in here
-            tell: told every layer's name and its output, one array a column, as soon as it is there
+            images: float [N,C,H,W], one per column, on its device (columns on one device may share an array)
+            context: the context of the step; column and columns are filled in here
+            tell: called with every layer's name and its output, one array per column, as soon as it exists
 
         Returns:
-            The last layer's output, one array a column that computed it; and what `backward` needs.
+            The last layer's output, one array per column that computed it; and what `backward` needs.
         """
         pieces, saved = list(images), []
         for stage in self.stages:
@@ -101,10 +101,10 @@ class Executor:
         context: Context,
         ready: Callable[[ArrayName, Array], None] = lambda name, gradient: None,
     ) -> dict[ArrayName, Array]:
-        """Gradients of the parameters by their names, from the gradient of the last layer's output; uses `saved` up.
+        """Gradients of the parameters by name, from the gradient of the last layer's output; consumes `saved`.
 
-        It goes back to the first layer that learns, and no further. What is `ready` is told as soon as its layer is
-        done with, what goes to other columns included.
+        It goes back to the first layer that learns, and no further. `ready` is called as soon as a layer is done,
+        including what it sends to other columns.
         """
         return self._backward(parameters, saved, gradient, context, ready, self.first_learning)[0]
 
@@ -116,7 +116,7 @@ class Executor:
         context: Context,
         ready: Callable[[ArrayName, Array], None],
     ) -> list[Array]:
-        """As `backward`, to the gradients of the network's input, one a column: something before it learns, too."""
+        """Like `backward`, down to the gradients of the input, one per column: something before it learns, too."""
         return self._backward(parameters, saved, gradient, context, ready, -1)[1]
 
     def _backward(
@@ -151,7 +151,7 @@ class Executor:
     def input_gradient(
         self, parameters: Mapping[ArrayName, Array], saved: list[list[Any]], gradient: Sequence[Array], context: Context
     ) -> list[Array]:
-        """Gradients of the images, one a column, from that of the output of the last layer in `saved`; uses it up."""
+        """Gradients of the images, one per column, from that of the last output in `saved`, which it consumes."""
         pieces = list(gradient)
         while saved:
             needed = saved.pop()
@@ -201,7 +201,7 @@ class Executor:
         return replace(context, column=column, columns=stage.columns)
 
     def _gather(self, stage: Stage, pieces: Sequence[Array]) -> list[Array]:
-        """For each reading column, all columns' channels side by side on its device."""
+        """For each reading column, all columns' channels, concatenated on its device."""
         whole: dict[str, Array] = {}
         for reader in range(stage.columns):
             self.watch(stage.layer.name, reader, "exchange")
@@ -209,12 +209,12 @@ class Executor:
                 self._send(piece, reader, owner, stage.layer.name, "forward") for owner, piece in enumerate(pieces)
             ]
             device = self.placement[reader]
-            if device not in whole:  # columns on one device read one array
+            if device not in whole:  # columns on one device share one array
                 whole[device] = self.backend.concat(arrived)
         return [whole[self.placement[reader]] for reader in range(stage.columns)]
 
     def _scatter(self, stage: Stage, gradients: Sequence[Array]) -> list[Array]:
-        """For each owning column, the sum of what every reader has for its channels."""
+        """For each owning column, the sum of all readers' gradients of its channels."""
         sizes = [stage.seen[0] // stage.sources] * stage.sources
         parts = []
         for reader, gradient in enumerate(gradients):

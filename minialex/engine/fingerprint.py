@@ -1,8 +1,8 @@
-"""A fingerprint of what a user-defined network computes, to tell whether its file was edited after a training.
+"""A fingerprint of what a user-defined network computes, to detect whether its file was edited after training.
 
-It is taken from the training step as it is recorded, so that a comment, another name or a rewritten loop that makes the
-same layers changes nothing. Where a step has arithmetic of one's own, of which the record has but the name, the source
-of its module counts too, without comments and docstrings.
+It is computed from the recorded training step, so a comment, a different name or a rewritten loop that makes the same
+layers changes nothing. If a step has user-defined arithmetic, of which the record has only the name, the source of its
+module counts, too, without comments and docstrings.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from minialex.recipe.fields import Recipe, is_own
 
 
 def of_network(recipe: Recipe) -> str:
-    """SHA-256 in hexadecimal of what the network of a recipe computes; empty for the networks of the package.
+    """SHA-256, in hexadecimal, of what a recipe's network computes; empty for built-in networks.
 
     Raises:
-        ConfigurationError: If the network is not there, or does not fit the recipe.
+        ConfigurationError: If the network is missing, or does not fit the recipe.
     """
     if not is_own(recipe.model):
         return ""
     fields = recipe.table("network")
-    alone = Recipe().replace(**fields, image_size=recipe.crop)  # what else the recipe says is compared by itself
+    alone = Recipe().replace(**fields, image_size=recipe.crop)  # the rest of the recipe is compared separately
     plan = Plan(variants.build(alone), ("here",) * recipe.columns, alone)
     program = record(plan, "train", 1, ("here",))
     sum_ = hashlib.sha256()
@@ -45,7 +45,7 @@ def of_network(recipe: Recipe) -> str:
 
 def _calls(program: Program) -> Iterator[str]:
     for call in program.calls:
-        # of two operations of one name in a process the second one's has a number
+        # of two operations of one name in a process, the second has a number
         operation = re.sub(r"-\d+$", "", call.operation) if call.operation in FUNCTIONS else call.operation
         yield f"{call.layer} {call.column} {call.phase} {operation} {_text((call.args, call.kwargs))}"
 
@@ -66,13 +66,13 @@ def _text(item: Any) -> str:
 
 
 def _sources(program: Program) -> Iterator[str]:
-    """The modules of arithmetic that is not the backends' own."""
+    """The modules of user-defined arithmetic."""
     functions = [FUNCTIONS[call.operation] for call in program.calls if call.operation in FUNCTIONS]
     plain = [plain for function in functions for plain in (function.plain, *function.fast.values())]
     for name in sorted({plain.__module__ for plain in plain}):
         try:
             tree = ast.parse(inspect.getsource(sys.modules[name]))
-        except (OSError, TypeError, KeyError, SyntaxError):  # a notebook's cells are no file
+        except (OSError, TypeError, KeyError, SyntaxError):  # a notebook's cells are not a file
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

@@ -1,4 +1,4 @@
-"""A step of several ranks for a backend whose compiler places no sums over ranks: what is before them, and after."""
+"""A step of several ranks for a backend whose compiler cannot place sums over ranks: two halves, before and after."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minialex.backend.protocol import Backend
 
 
 def compile_halves(backend: Backend, program: Program, bound: Mapping[ArrayName, Array]) -> CompiledStep | None:
-    """A program with sums over ranks as two compiled ones, with the sums between them, through the host.
+    """Compile a program with sums over ranks as two, with the sums between them, through the host.
 
     Args:
         bound: see `Backend.compile_step`
@@ -54,7 +54,7 @@ def compile_halves(backend: Backend, program: Program, bound: Mapping[ArrayName,
 
 
 def _halves(program: Program) -> tuple[list[Call], list[Call], set[Value]]:
-    """The calls that need no sum over ranks, those that do, and what these and the sums give."""
+    """The calls that need no sum over ranks, those that do, and the results of these and of the sums."""
     before: list[Call] = []
     after: list[Call] = []
     late: set[Value] = set()

@@ -1,7 +1,7 @@
-"""When memory runs out: how much a step needs, how much there is, and the batch size that would fit.
+"""When memory runs out: how much a step needs, how much is available, and the batch size that would fit.
 
-Where the backend does not know that itself, it is tried: two small batches tell what an image needs, and the batch
-that follows is carried out once, without its update, before it is advised.
+If the backend does not know, it is measured: two small batches show what an image needs, and the batch size that
+follows is tried once, without its update, before it is recommended.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from minialex.errors import ResourceError
 from minialex.ranks.group import apart
 from minialex.screen.formats import readable_size
 
-SHARE = 0.75  # of the available memory that a step may take: batches that are read ahead need some, too
-COMPILER = 256 << 20  # bytes that are left for what a backend compiles, where there are as many
+SHARE = 0.75  # of the available memory, that a step may take: batches read ahead need some, too
+COMPILER = 256 << 20  # bytes reserved for what a backend compiles, if there are that many
 
 
 def explained(
     error: MemoryError, backend: Backend, plan: Plan, kind: Kind, batch_size: int, bound: Mapping[ArrayName, Array]
 ) -> ResourceError:
-    """An error that tells the user what to do.
+    """Make an error that tells the user what to do.
 
     Args:
-        error: what was raised; its frames are cleared, since they hold the memory that was not enough
-        backend, plan, kind, batch_size, bound: the step that was carried out, or made
+        error: the error raised; its frames are cleared, since they hold the memory that was insufficient
+        backend, plan, kind, batch_size, bound: the step that was run, or made
     """
     traceback.clear_frames(error.__traceback__)
-    plan = replace(plan, group=apart(plan.group))  # the others do not try it
+    plan = replace(plan, group=apart(plan.group))  # the other ranks do not try it
     if hasattr(error, "fits"):
         fits, facts = int(error.fits), str(error)
     else:
@@ -52,7 +52,7 @@ def explained(
 
 
 def available_memory() -> int | None:
-    """Bytes that this process may still ask for: by its own limit, its container's, the machine's; None: unknown."""
+    """Bytes that this process may still allocate, by its own limit, its container's, the machine's; None: unknown."""
     found = []
     with suppress(ImportError, OSError, ValueError):
         import resource
@@ -73,7 +73,7 @@ def available_memory() -> int | None:
 def _find(
     backend: Backend, plan: Plan, kind: Kind, batch_size: int, bound: Mapping[ArrayName, Array], available: int | None
 ) -> tuple[int, int]:
-    """A batch that fits, 0 if none does, and the bytes that the one needs that did not; 0 if that is not known."""
+    """A batch size that fits (0 if none does), and the bytes that the failed one needs (0 if unknown)."""
     small = max(1, batch_size // 64)
     first, second = (_peak(backend, plan, kind, size, bound) for size in (small, 2 * small))
     needed, fits = 0, batch_size // 2
@@ -92,7 +92,7 @@ def _find(
 
 
 def _peak(backend: Backend, plan: Plan, kind: Kind, batch_size: int, bound: Mapping[ArrayName, Array]) -> int | None:
-    """Bytes that a step takes at its height; None if there are not as many."""
+    """The peak memory of a step in bytes; None if there is not that much."""
     tracing = tracemalloc.is_tracing()
     tracemalloc.start()
     try:
@@ -116,7 +116,7 @@ def _peak(backend: Backend, plan: Plan, kind: Kind, batch_size: int, bound: Mapp
 
 
 class _WithoutUpdates:
-    """A backend whose updates are not carried out: the step is only tried."""
+    """A backend that skips updates, for trying a step."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -125,5 +125,5 @@ class _WithoutUpdates:
         return getattr(self._backend, name)
 
     def sgd_update(self, w: Any, v: Any, dw: Any, **_: float) -> Any:
-        """What an update returns that skips no element."""
+        """Return what an update that skips no elements returns."""
         return self._backend.zeros((), "int64", w.device)

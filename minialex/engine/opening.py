@@ -1,4 +1,4 @@
-"""Opening networks and data: the data set that a recipe names, a new session, and a session with a run's weights."""
+"""Opens networks and data: the data set that a recipe names, a new session, and a session with a run's weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def load_data(recipe: Recipe, part: str = "") -> DataSet:
     """The data set that a recipe names.
 
     Args:
-        part: what is to be measured as validation part, see `minialex.data.load`
+        part: the part to be measured as validation part, see `minialex.data.load`
 
     Raises:
         DataError: If its files are missing or damaged.
@@ -49,27 +49,27 @@ def load_data(recipe: Recipe, part: str = "") -> DataSet:
         part=part,
     )
     data = checked(data, skip_broken=True) if recipe.skip_broken else data
-    if part == "train" and recipe.labels != "own":  # what was to be learned, not what the images show
+    if part == "train" and recipe.labels != "own":  # the labels to be learned, not what the images show
         data = replace(data, validation=labelled(recipe, replace(data, train=data.validation)).train)
     return data
 
 
 def labelled(recipe: Recipe, data: DataSet) -> DataSet:
-    """The data as used in training: with the labels that the field `labels` gives the training images."""
+    """The data as used in training: training images have the labels chosen by the field `labels`."""
     if recipe.labels == "own":
         return data
     return replace(data, train=with_random_labels(data.train, len(data.class_names), seed=recipe.seed))
 
 
 def prepare(recipe: Recipe, data: DataSet, ranks: int = 1) -> Recipe:
-    """The recipe completed with what only the data knows: the number of classes.
+    """Complete a recipe with what only the data determines: the number of classes.
 
     Args:
-        ranks: how many share a batch
+        ranks: number of ranks that share a batch
 
     Raises:
         ConfigurationError: If the data has more classes than the recipe, too few images for a batch, or images of
-            another size; or if so many ranks cannot share the recipe's shards.
+            another size; or if this number of ranks cannot share the recipe's shards.
     """
     sizes = admissible(max(1, recipe.shards))
     if ranks not in sizes:
@@ -99,24 +99,24 @@ def prepare(recipe: Recipe, data: DataSet, ranks: int = 1) -> Recipe:
 
 
 VISIBLE = ("CUDA_VISIBLE_DEVICES",)
-"""Variables by which a launcher gives every rank devices of its own."""
+"""Environment variables by which a launcher gives every rank its own devices."""
 
 
 def placement_of_rank(backend: Backend, placement: Placement, group: Group) -> Placement:
-    """Where a rank's columns live: of the ranks of one machine each has the next devices.
+    """The devices of a rank's columns: each rank of a machine takes the next devices.
 
     Args:
-        placement: the first one's, see `minialex.engine.session.placement_of`
+        placement: the first rank's, see `minialex.engine.session.placement_of`
 
     Raises:
-        ConfigurationError: If there are not enough of them.
+        ConfigurationError: If there are not enough devices.
     """
     if group.size == 1 or placement[0].startswith(HOST):
         return placement
     own = group.places[group.rank]
     visible = group.exchange([os.environ.get(name, "") for name in VISIBLE])
     here = [seen for seen, place in zip(visible, group.places, strict=True) if place.host == own.host]
-    if len(here) > 1 and all(here.count(seen) == 1 for seen in here):  # the launcher has given them out already
+    if len(here) > 1 and all(here.count(seen) == 1 for seen in here):  # the launcher has already assigned them
         return placement
     each = len(set(placement))
     numbers = [backend.devices.index(device) + own.local * each for device in placement]
@@ -130,7 +130,7 @@ def placement_of_rank(backend: Backend, placement: Placement, group: Group) -> P
 
 
 def threads_of_rank(group: Group, backend: str) -> int | None:
-    """Threads for a rank: those of one machine share its processor's cores, where the backend can be told so."""
+    """Threads for a rank: ranks of one machine share its cores, if the backend has a number of threads."""
     if group.size == 1 or "threads" not in inspect.signature(registry.kind(backend)).parameters:
         return None
     return cores_of_rank(group)
@@ -143,10 +143,10 @@ def cores_of_rank(group: Group) -> int:
 
 
 def new_session(recipe: Recipe, data: DataSet, backend: Backend | None = None) -> Session:
-    """An untrained network for some data.
+    """A session with an untrained network for some data.
 
     Args:
-        backend: None: the recipe's, or the fastest of this machine
+        backend: the backend; None: the recipe's, or the fastest on this machine
 
     Raises:
         ConfigurationError: If recipe and data do not fit.
@@ -165,7 +165,7 @@ def new_session(recipe: Recipe, data: DataSet, backend: Backend | None = None) -
 
 
 def session_of(found: Weights, backend: Backend, devices: str | None, group: Group = ALONE) -> Session:
-    """A session with a network's weights; `devices` as for `placement_of`, of a group's first rank.
+    """A session with a network's weights; `devices` is as for `placement_of`, for a group's first rank.
 
     It warns on standard error if a user-defined network was edited after its training.
     """
@@ -191,17 +191,17 @@ def precision_of(recipe: Recipe, asked: str | None) -> str:
     """The requested precision, or else the one in which a network was trained.
 
     Raises:
-        ConfigurationError: If there is no such precision, or it does not go with the recipe's dtype.
+        ConfigurationError: If there is no such precision, or it does not match the recipe's dtype.
     """
     found: str = recipe.precision if asked is None else recipe.replace(precision=asked).precision
     return found
 
 
 def validation_for(network: Weights, data: DataSet, where: str) -> tuple[tuple[str, ...], Split]:
-    """The names of a network's classes, and the validation images with labels that are numbers of these.
+    """The names of a network's classes, and the validation images with labels that index them.
 
     Args:
-        where: names the network in messages
+        where: the network's name in messages
 
     Raises:
         ConfigurationError: If the data has a class that the network does not know, or images of another size.
@@ -213,7 +213,7 @@ def validation_for(network: Weights, data: DataSet, where: str) -> tuple[tuple[s
             f"size {own}"
         )
     known = network.class_names
-    if not known:  # nobody said: in the data's order, if there are as many
+    if not known:  # unknown: in the data's order, if the numbers match
         if len(data.class_names) != network.recipe.classes:
             raise ConfigurationError(
                 f"{where} does not say what its {network.recipe.classes} classes are, and '{data.name}' has "

@@ -1,8 +1,8 @@
-"""The executor of full layers whose units are divided over ranks: columns that live on ranks.
+"""The executor of fully connected layers whose units are divided over ranks: columns on ranks.
 
-What columns exchange between devices, pieces exchange between ranks, by operations of the recorded program: before a
-layer all pieces' units are gathered, and on the way back each owner gets the sum of all readers' gradients, in the
-fixed tree of `minialex.ranks.group`. The batch is whole: all ranks' images.
+Pieces exchange between ranks what columns exchange between devices, by operations of the recorded program: before a
+layer all pieces' units are gathered, and in the backward pass each owner gets the sum of all readers' gradients, in the
+fixed tree of `minialex.ranks.group`. The batch is complete: all ranks' images.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from minialex.ranks.group import Group
 
 
 class Pieces(Executor):
-    """The full layers of a divided network, of which a rank computes its own pieces.
+    """The fully connected layers of a divided network, of which a rank computes its own pieces.
 
     Args:
         divided: the network
-        backend, device: where the own pieces are computed
+        backend, device: where this rank's pieces are computed
         group: the ranks
-        own: numbers of the own pieces
+        own: numbers of this rank's pieces
         watch, frozen: see `Executor`
     """
 
@@ -41,7 +41,7 @@ class Pieces(Executor):
         frozen: frozenset[str],
     ) -> None:
         def seen(layer: str, column: int, phase: str) -> None:
-            watch(layer, 0, phase)  # pieces follow each other on one device
+            watch(layer, 0, phase)  # pieces run one after another on one device
 
         super().__init__(divided.above, backend, (device,) * divided.pieces, seen, frozen)
         self.group, self.own = group, own
@@ -51,24 +51,24 @@ class Pieces(Executor):
         return self.own
 
     def of_all_images(self, shards: list[Array]) -> list[Array]:
-        """The first layer's input, of all ranks' images, for each of the own pieces."""
+        """The first layer's input for all ranks' images, for each of this rank's pieces."""
         self.watch(self.stages[0].layer.name, 0, "exchange")
         return [method(self.backend, "gather_over_ranks")(shards, axis=0, group=self.group)] * len(self.own)
 
     def of_own_images(self, gradients: Sequence[Array]) -> list[Array]:
-        """The gradient of the first layer's input, of each of the own shards."""
+        """The gradient of the first layer's input, for each of this rank's shards."""
         self.watch(self.stages[0].layer.name, 0, "exchange")
         return self._summed(gradients, 0)
 
     def whole_outputs(self, outputs: list[Array], units: int) -> list[Array]:
-        """All units of the last layer, of each of the own shards, without padding."""
+        """All units of the last layer, for each of this rank's shards, without padding."""
         self.watch("softmax", 0, "exchange")
         swap = method(self.backend, "swap_over_ranks")
         found: list[Array] = swap(outputs, parts=len(self.own), axis=1, width=units, group=self.group)
         return found
 
     def of_pieces(self, gradients: list[Array]) -> list[Array]:
-        """The gradients of the last layer's output, from those of the own shards: for each of the own pieces."""
+        """The gradients of the last layer's output for each of this rank's pieces, from those of its shards."""
         self.watch("softmax", 0, "exchange")
         swap, width = method(self.backend, "swap_over_ranks"), self.stages[-1].output[0] * self.stages[-1].columns
         found: list[Array] = swap(gradients, parts=len(self.own), axis=0, width=width, group=self.group)
@@ -83,7 +83,7 @@ class Pieces(Executor):
         return self._summed(gradients, 1)
 
     def _summed(self, gradients: Sequence[Array], axis: int) -> list[Array]:
-        """The sum over all pieces: of it this rank's block along an axis, in as many parts as it has pieces."""
+        """This rank's block, along an axis, of the sum over all pieces, in as many parts as it has pieces."""
         scatter = method(self.backend, "scatter_over_ranks")
         found: list[Array] = scatter(list(gradients), parts=len(self.own), axis=axis, group=self.group)
         return found

@@ -41,7 +41,7 @@ def epoch_rates(recipe: Recipe, epoch: int, errors: Sequence[float]) -> EpochRat
     """The values that apply in an epoch.
 
     Args:
-        recipe: the run's
+        recipe: the run's recipe
         epoch: counted from 1
         errors: the validation error (a fraction of 1) after each epoch before it
 
@@ -50,10 +50,10 @@ def epoch_rates(recipe: Recipe, epoch: int, errors: Sequence[float]) -> EpochRat
         `patience` epochs the rate is divided by `cut_factor`, at most `cuts` times; when it would be cut once more,
         training ends.
 
-        The cosine schedule is that of Loshchilov and Hutter (2017), without restarts, one value an epoch; the
-        polynomial one, of power 2, that of You, Gitman and Ginsburg (2017). A warm-up
-        (Goyal et al. 2017) raises the rate of whatever schedule in equal steps, one an epoch. With `rate_scaling`
-        all rates are those of a batch of 128 images, and follow its size.
+        The cosine schedule is that of Loshchilov and Hutter (2017), without restarts, one value per epoch; the
+        polynomial one, of power 2, is that of You, Gitman and Ginsburg (2017). A warm-up (Goyal et al. 2017) raises
+        any schedule's rate in equal steps, one per epoch. With `rate_scaling` all rates are for a batch of 128 images,
+        and scale with the batch size.
     """
     rate, colour, layer_rates = recipe.learning_rate, recipe.colour, dict(recipe.layer_rates)
     finished = epoch > recipe.epochs
@@ -79,7 +79,7 @@ def epoch_rates(recipe: Recipe, epoch: int, errors: Sequence[float]) -> EpochRat
 
 
 def _scaling(recipe: Recipe) -> float:
-    """The factor on the learning rates for the batch size."""
+    """The factor of the learning rates for the batch size."""
     power = {"none": 0.0, "linear": 1.0, "square-root": 0.5}[recipe.rate_scaling]
     return float((recipe.batch_size / PAPER_BATCH) ** power)
 
@@ -99,7 +99,7 @@ def _cuts(errors: Sequence[float], patience: int, min_improvement: float) -> int
 def parameter_rate(recipe: Recipe, now: EpochRates, layer: str, array: str) -> float:
     """The current learning rate of one of a layer's arrays.
 
-    Biases take `bias_rate_factor` times the weights' rate, or of the rate at the beginning if `bias_rate_fixed`.
+    Biases use `bias_rate_factor` times the weights' rate or, with `bias_rate_fixed`, the initial rate.
     """
     rate = now.learning_rate
     if array == "bias":

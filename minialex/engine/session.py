@@ -34,7 +34,7 @@ def placement_of(backend: Backend, devices: str | None, columns: int) -> Placeme
     """A placement from the command line's text.
 
     Args:
-        devices: names or numbers of the backend's devices, separated by commas, one a column; a single one takes all
+        devices: names or numbers of the backend's devices, separated by commas, one per column; a single one takes all
             columns; None means the backend's first device
 
     Raises:
@@ -78,10 +78,10 @@ class StepOutcome:
     """The result of a training step.
 
     Attributes:
-        loss: mean cross-entropy of the batch; of one that ranks share, of this one's images
+        loss: mean cross-entropy of the batch; if ranks share it, of this rank's images
         probs: [N,K], of the same images
         skipped: parameters of which some elements were not updated, since the result would not have been finite
-        losses: mean cross-entropy of each of the shards
+        losses: mean cross-entropy of each shard
     """
 
     loss: float
@@ -91,7 +91,7 @@ class StepOutcome:
 
 
 def mean_loss(losses: Sequence[float]) -> float:
-    """Of shards the mean of all images: shards are equally many."""
+    """The mean over all images from that of each shard: shards have equally many images."""
     return sum(losses) / len(losses)
 
 
@@ -107,7 +107,7 @@ class Session:
         group: the ranks that share every batch of training
 
     Raises:
-        ResourceError: If the weights do not fit into memory.
+        ResourceError: If the weights do not fit in memory.
     """
 
     def __init__(
@@ -127,17 +127,17 @@ class Session:
         self.network = network or variants.build(recipe)
         self.plan = Plan(self.network, placement, recipe, group=group)
         self.lock = RLock()
-        """Held while a step runs and its outputs are fetched, which the next call overwrites: threads take turns."""
+        """Held while a step runs and its outputs, which the next call overwrites, are fetched: threads take turns."""
         self._steps: dict[tuple[Kind, int, frozenset[str], tuple[str, ...]], CompiledStep] = {}
         self._divided = self.plan.divided
-        """With full layers in pieces, and where that cannot be, an error at once."""
+        """The network with fully connected layers in pieces; an error at once if that is impossible."""
         self._in_pieces = False
         columns = len(placement)
         parameters = self.network.parameters(columns)
         self._names = tuple(parameters)
         self._state = {(name.layer, name.array) for name, parameter in parameters.items() if not parameter.learned}
         self.bound: dict[ArrayName, Array] = {}
-        """The arrays that live longer than a step, by name, on their devices."""
+        """The arrays that outlive a step, by name, on their devices."""
         if weights is None:
             arrays = dict(initial_parameters(self.network, columns, recipe.seed, recipe.dtype))
         else:
@@ -145,13 +145,13 @@ class Session:
         self._bind(arrays, {} if momentum is None else self._cut(momentum))
 
     def _cut(self, arrays: Mapping[str, NDArray[Any]]) -> dict[ArrayName, NDArray[Any]]:
-        """Whole layers' arrays as they lie here."""
+        """Cut whole layers' arrays into the pieces stored here."""
         if self._divided is None or not self._in_pieces:
             return split_columns(self.network, len(self.plan.placement), arrays)
         return self._divided.split(self.plan.own, arrays)
 
     def _bind(self, weights: Mapping[ArrayName, NDArray[Any]], momentum: Mapping[ArrayName, NDArray[Any]]) -> None:
-        """Send weights and momentum (zeros where it is not given) to the devices, and the mean."""
+        """Send weights, momentum (zeros if not given) and the mean to the devices."""
         recipe, backend = self.recipe, self.backend
         plan = self.plan if self._in_pieces else self.plan.undivided()
         mean = _mean(recipe, self.statistics)
@@ -176,7 +176,7 @@ class Session:
 
     @property
     def host_bytes(self) -> Callable[[tuple[int, ...]], NDArray[np.uint8]] | None:
-        """Makes the memory that batches are best read into, by shape; None where the backend has no wish."""
+        """A function that allocates, by shape, the best memory for reading batches; None if the backend has none."""
         return getattr(self.backend, "host_bytes", None)
 
     def weights(self) -> dict[str, NDArray[Any]]:
@@ -201,18 +201,18 @@ class Session:
         return joined
 
     def collect(self) -> None:
-        """Bring full layers together whose units are divided over ranks; the next training step divides them again.
+        """Collect fully connected layers whose units are divided over ranks; the next training step divides them again.
 
-        All ranks call this, before any of them needs the whole network: to save it, to look at it, to ask it. A process
-        alone need not.
+        All ranks call this before any of them needs the whole network: to save it, to inspect it, to run inference. A
+        single process need not.
         """
         self._lay_out(in_pieces=False)
 
     def _needs_whole(self) -> None:
-        """Refuse what one rank alone cannot do.
+        """Refuse what a single rank cannot do.
 
         Raises:
-            ConfigurationError: If this rank has a part of the full layers.
+            ConfigurationError: If this rank has only a part of the fully connected layers.
         """
         if self._in_pieces and self.plan.group.size > 1:
             raise ConfigurationError(
@@ -220,19 +220,19 @@ class Session:
             )
 
     def _lay_out(self, *, in_pieces: bool) -> None:
-        """Have the whole network here, or this rank's pieces of its full layers."""
+        """Store the whole network here, or this rank's pieces of its fully connected layers."""
         if self._divided is None or self._in_pieces == in_pieces:
             return
         with self.lock:
             weights, momentum = self._whole("parameter"), self._whole("momentum")
-            self._steps.clear()  # they hold the arrays of before
+            self._steps.clear()  # they hold the previous arrays
             self._in_pieces = in_pieces
             self._bind(self._cut(weights), self._cut(momentum))
 
     def step(
         self, kind: Kind, batch_size: int, frozen: frozenset[str] = frozenset(), layers: tuple[str, ...] = ()
     ) -> CompiledStep:
-        """The step for batches of a given size, made once."""
+        """The step for batches of a given size, made only once."""
         key = kind, batch_size, frozen, layers
         with self.lock:
             if kind == "infer":
@@ -247,7 +247,7 @@ class Session:
     def feed(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64], draws: Draws, shard: int = 0
     ) -> dict[ArrayName, Any]:
-        """A batch (or one of a rank's shards) and its draws on every device, as a step takes them."""
+        """Send a batch (or one of a rank's shards) and its draws to every device, as a step takes them."""
         shift = draws.shift.astype(self.recipe.dtype)
         arrays = {"images": images, "shift": shift, "top": draws.top, "left": draws.left, "flip": draws.flip}
         feed = {
@@ -269,9 +269,9 @@ class Session:
         """The feed of one training step: the batch with its crops, reflections and colours drawn, and the rates.
 
         Args:
-            images, labels: those of this rank; see `upload`
+            images, labels: this rank's; see `upload`
             step, now: see `upload`
-            plan: whose shards they are; None: the session's
+            plan: the plan that defines the shards; None: the session's
         """
         recipe, plan = self.recipe, plan or self.plan
         draws = training_draws(
@@ -307,7 +307,7 @@ class Session:
     def view_feed(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64], top: int, left: int, flip: int
     ) -> dict[ArrayName, Any]:
-        """The feed of an inference step: one view, the same of every image (see `view_offsets`)."""
+        """The feed of an inference step: one view, the same for every image (see `view_offsets`)."""
         N = len(images)
         offsets = (np.full(N, top, np.int32), np.full(N, left, np.int32), np.full(N, flip, np.uint8))
         return self.feed(images, labels, Draws(*offsets, np.zeros((N, 3), np.float32)))
@@ -316,12 +316,12 @@ class Session:
         """Send a training step's batch to the devices.
 
         Args:
-            images, labels: uint8 [N,3,S,S] and int64 [N]; of a batch that ranks share, this one's
-            step: its number, from which crops, reflections, colours and dropout are drawn
+            images, labels: uint8 [N,3,S,S] and int64 [N]; if ranks share a batch, this rank's
+            step: the step's number, from which crops, reflections, colours and dropout are drawn
             now: the rates of its epoch
 
         Raises:
-            ResourceError: If the batch does not fit into memory.
+            ResourceError: If the batch does not fit in memory.
         """
         with self._memory("train", len(images)):
             return Feed(self.training_feed(images, labels, step, now), len(images), now.frozen)
@@ -330,7 +330,7 @@ class Session:
         """Begin one training step, which changes the weights in place; on a GPU the next batch can be sent meanwhile.
 
         Raises:
-            ResourceError: If the step does not fit into memory.
+            ResourceError: If the step does not fit in memory.
         """
         step = self.step("train", feed.batch_size, feed.frozen)
         with self.lock, self._memory("train", feed.batch_size):
@@ -359,7 +359,7 @@ class Session:
     ) -> tuple[NDArray[np.floating[Any]], float]:
         """Probabilities [N,K] of uint8 images [N,3,S,S], averaged over one view or ten, and the mean loss per view.
 
-        Without labels the loss means nothing.
+        Without labels the loss is meaningless.
         """
         N = len(images)
         labels = np.zeros(N, np.int64) if labels is None else labels
@@ -376,7 +376,7 @@ class Session:
         return total / views, sum(losses) / views
 
     def activations(self, images: NDArray[np.uint8], layers: Sequence[str]) -> dict[str, NDArray[np.floating[Any]]]:
-        """The activations of some layers for the centre crops of images, by the layers' names.
+        """The activations of some layers for the centre crops of images, by layer name.
 
         Args:
             images: uint8 [N,3,S,S]
@@ -387,7 +387,7 @@ class Session:
 
         Raises:
             ConfigurationError: If the network has no such layer.
-            ResourceError: If the batch does not fit into memory.
+            ResourceError: If the batch does not fit in memory.
         """
         wanted = tuple(dict.fromkeys(self.network.layer(name).name for name in layers))
         N = len(images)
@@ -415,20 +415,20 @@ class Session:
         layer: str,
         above: Callable[[NDArray[np.floating[Any]]], NDArray[np.floating[Any]]],
     ) -> NDArray[np.floating[Any]]:
-        """How what a layer gives changes with what the network is given: one pass forward, and one back to the image.
+        """The gradient of a layer's output with respect to the network's input: one forward and one backward pass.
 
         Args:
-            inputs: float [N,3,crop,crop], as `inputs` gives them
+            inputs: float [N,3,crop,crop], as returned by `inputs`
             layer: the layer's name
-            above: from the layer's output, [N,C,H,W] or [N,D], the gradient of what is watched along that output: 1 at
-                the numbers whose sum is watched, 0 elsewhere
+            above: computes, from the layer's output, [N,C,H,W] or [N,D], the gradient of the objective with respect to
+                that output: 1 at the numbers whose sum is the objective, 0 elsewhere
 
         Returns:
-            The gradient of what is watched along `inputs`.
+            The gradient of the objective with respect to `inputs`.
 
         Raises:
             ConfigurationError: If the network has no such layer.
-            ResourceError: If the batch does not fit into memory.
+            ResourceError: If the batch does not fit in memory.
         """
         self.network.layer(layer)
         self._needs_whole()
@@ -447,7 +447,7 @@ class Session:
             _, saved = executor.forward(self.bound, [sent[device] for device in placement], Context(), heard)
             output = np.concatenate([backend.to_numpy(piece) for piece in found[: stage.pieces]], axis=1)
             shares = np.split(np.asarray(above(output), dtype), stage.pieces, axis=1)
-            shares += [np.zeros_like(shares[0])] * (stage.columns - stage.pieces)  # the same in all columns: ask one
+            shares += [np.zeros_like(shares[0])] * (stage.columns - stage.pieces)  # the same in all: one is enough
             gradient = [backend.to_device(np.ascontiguousarray(share), placement[c]) for c, share in enumerate(shares)]
             back = executor.input_gradient(self.bound, saved[: index + 1], gradient, Context())
             parts = [backend.to_numpy(part) for part in back]  # every column has read the image
@@ -459,11 +459,11 @@ class Session:
         try:
             yield
         except MemoryError as error:
-            self._steps.clear()  # what they hold is needed to find out
+            self._steps.clear()  # frees the memory needed to find out
             raise memory.explained(error, self.backend, self.plan, kind, batch_size, self.bound) from None
 
     def walk(self, kind: Kind, backend: Backend, plan: Plan | None = None) -> CompiledStep:
-        """The step with its layers walked on another backend of the same arrays (a probe)."""
+        """The step, run operation by operation, on another backend of the same arrays (a probe)."""
         plan = plan or self.plan
         in_pieces = kind == "train" and plan.divided is not None
         if not in_pieces:
@@ -486,7 +486,7 @@ def view_offsets(size: int, crop: int, views: int) -> list[tuple[int, int, int]]
 
 
 def _mean(recipe: Recipe, statistics: Statistics) -> NDArray[Any]:
-    """What is subtracted: [3,S,S] for the pixel's own mean, else [3,crop,crop]."""
+    """The mean to subtract: [3,S,S] for each pixel's own mean, else [3,crop,crop]."""
     mean = statistics.mean
     if recipe.mean == "centre":
         first = (recipe.image_size - recipe.crop) // 2

@@ -1,7 +1,7 @@
 """The two steps that everything is made of: one of training, one of inference.
 
 A step takes a feed (images, crops, labels, rates) and returns outputs by name. `make_step` records it as a program
-and offers that to the backend; a backend that does not compile it walks the layers.
+and offers that to the backend; if the backend does not compile it, its operations run one by one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from minialex.recipe.fields import Recipe
 
 Kind = Literal["train", "infer"]
 HOST = "cpu"
-"""What devices' names begin with that are the host's own memory, which all its ranks share."""
+"""Prefix of the names of devices in the host's own memory, which all its ranks share."""
 
 FED_PER_DEVICE = ("images", "shift", "top", "left", "flip")
 
@@ -38,7 +38,7 @@ class Plan:
     """Everything about a step that does not change from one to the next.
 
     Attributes:
-        network, placement: what is run, and where its columns live
+        network, placement: the network, and the devices of its columns
         recipe: the update's constants, the images' size and scale, the dtype and the seed
         frozen: layers that are not updated at all
         layers: layers whose outputs an inference step returns too
@@ -59,17 +59,17 @@ class Plan:
 
     @property
     def own_shards(self) -> int:
-        """How many of them this rank has; they are adjacent."""
+        """How many of the shards this rank has; they are adjacent."""
         return self.shards // self.group.size
 
     @property
     def own(self) -> range:
-        """The numbers of this rank's shards, and of its pieces of full layers that are divided."""
+        """The numbers of this rank's shards, and of its pieces of divided fully connected layers."""
         return range(self.group.rank * self.own_shards, (self.group.rank + 1) * self.own_shards)
 
     @property
     def divided(self) -> Divided | None:
-        """The network with its full layers in as many pieces as there are shards; None if it is not divided.
+        """The network with its fully connected layers in as many pieces as there are shards; None if it is not divided.
 
         Raises:
             ConfigurationError: If the recipe asks for it and this network or placement does not allow it.
@@ -95,7 +95,7 @@ class Plan:
         return self.network.parameters(len(self.placement)) if divided is None else divided.parameters(self.own)
 
     def device(self, name: ArrayName) -> str:
-        """Where an array lives: pieces of full layers are all on one device."""
+        """The device of an array: pieces of fully connected layers are all on one device."""
         return self.placement[name.column if name.column < len(self.placement) else 0]
 
     def undivided(self) -> Plan:
@@ -111,11 +111,11 @@ class Plan:
 
     @property
     def mean_follows(self) -> bool:
-        """Whether the mean that is subtracted is that of the same pixel, or stays put under the crop."""
+        """Whether the subtracted mean is that of the same pixel, instead of fixed relative to the crop."""
         return self.recipe.mean == "pixel"
 
     def factor(self, kind: Kind) -> float:
-        """What augmented pixels are multiplied by."""
+        """The factor of augmented pixels."""
         recipe = self.recipe
         return recipe.pixel_scale / (1 + recipe.colour if recipe.colour_divide and kind == "train" else 1)
 
@@ -123,12 +123,13 @@ class Plan:
 def training_step(
     executor: Executor, plan: Plan, bound: Mapping[ArrayName, Array], feed: Mapping[ArrayName, Any]
 ) -> dict[ArrayName, Any]:
-    """Augment, forward, cost, backward, update.
+    """Augment, forward, loss, backward, update.
 
     If the batch is divided into shards, everything but the update is done shard by shard. Their gradients are summed in
     the fixed tree of `minialex.ranks.group`, and those of several ranks by
-    `minialex.backend.operations.sum_over_ranks`, in buckets that are sent as soon as they are full. If full layers are
-    divided over ranks, each rank computes and updates its own units, for all ranks' images (`minialex.engine.pieces`).
+    `minialex.backend.operations.sum_over_ranks`, in buckets that are sent as soon as they are full. If fully connected
+    layers are divided over ranks, each rank computes and updates its own units, for all ranks' images
+    (`minialex.engine.pieces`).
 
     Args:
         executor, plan: the network in its place
@@ -147,7 +148,7 @@ def training_step(
     results = (_shards if plan.divided is None else _pieces)(executor, plan, bound, feed, sums)
     for name, summed in sums.finish().items():
         gradient = summed
-        learned = parameters[name].learned  # state that is not changes by what backward returned, at a rate of 1
+        learned = parameters[name].learned  # other state changes by what backward returned, at a rate of 1
         decay = recipe.weight_decay if learned and (recipe.decay_biases or name.array == "weight") else 0.0
         executor.watch(name.layer, name.column, "update")
         if recipe.trust_coefficient and learned:
@@ -169,7 +170,7 @@ def training_step(
 def _shards(
     executor: Executor, plan: Plan, bound: Mapping[ArrayName, Array], feed: Mapping[ArrayName, Any], sums: _Sums
 ) -> dict[ArrayName, Any]:
-    """Forward, cost and backward, shard by shard."""
+    """Forward, loss and backward, shard by shard."""
     results: dict[ArrayName, Any] = {}
     for number in range(plan.own_shards):
         labels, context = feed[LABELS.shard(number)], _context(plan, feed, number)
@@ -187,7 +188,7 @@ def _shards(
 def _pieces(
     executor: Executor, plan: Plan, bound: Mapping[ArrayName, Array], feed: Mapping[ArrayName, Any], sums: _Sums
 ) -> dict[ArrayName, Any]:
-    """The same with full layers in pieces: convolutions shard by shard, then this rank's units of all images."""
+    """The same with fully connected layers in pieces: convolutions by shard, then this rank's units for all images."""
     divided, backend, numbers = plan.divided, executor.backend, range(plan.own_shards)
     assert divided is not None
     below = Executor(divided.below, backend, plan.placement, executor.watch, plan.frozen)
@@ -220,17 +221,17 @@ def _pieces(
 
 
 def _context(plan: Plan, feed: Mapping[ArrayName, Any], number: int | None) -> Context:
-    """The moment of one of the rank's shards, or of all ranks' images."""
+    """The context of one of the rank's shards, or of all ranks' images."""
     first = 0 if number is None else plan.own[number] * feed[LABELS.shard(number)].shape[0]
     return Context(training=True, seed=plan.recipe.seed, step=feed[STEP], first_sample=first)
 
 
 BUCKET = 25 << 20
-"""Bytes of gradients that are summed over the ranks at once, at least: fc8's and fc7's, fc6's, the convolutions'."""
+"""The fewest bytes of gradients all-reduced at once: in AlexNet, fc8's and fc7's, fc6's, the convolutions'."""
 
 
 class _Sums:
-    """Gradients as they arrive: summed over this rank's shards and then, in buckets, over the ranks."""
+    """Sums gradients as they arrive: over this rank's shards and then, in buckets, over the ranks."""
 
     def __init__(self, executor: Executor, plan: Plan) -> None:
         self._executor, self._plan = executor, plan
@@ -249,7 +250,7 @@ class _Sums:
         plan, backend = self._plan, self._executor.backend
         if name.layer in plan.frozen:
             return
-        if plan.shards > 1 and not self._parameters[name].learned:  # that of the loss has no part in it
+        if plan.shards > 1 and not self._parameters[name].learned:  # not part of the loss's gradient
             gradient = backend.scale(gradient, 1 / plan.shards)
 
         def add(first: Array, second: Array) -> Array:
@@ -259,7 +260,7 @@ class _Sums:
         total = self._running.setdefault(name, RunningSum(plan.own_shards, add)).push(gradient)
         if total is None:
             return
-        del self._running[name]  # it knows `add`, which knows this: a circle that would keep all gradients
+        del self._running[name]  # breaks a reference cycle through `add` that would keep all gradients alive
         self._sums[name] = total
         if plan.group.size > 1:
             bucket = self._buckets.setdefault(name.column, {})
@@ -289,7 +290,7 @@ def rate_name(name: ArrayName) -> ArrayName:
 def inference_step(
     executor: Executor, plan: Plan, bound: Mapping[ArrayName, Array], feed: Mapping[ArrayName, Any]
 ) -> dict[ArrayName, Any]:
-    """Augment and forward, with the cost of the labels given; see `training_step`.
+    """Augment and forward, with the loss for the given labels; see `training_step`.
 
     Returns:
         `LOSS`, `PROBS` and, for every layer of `Plan.layers`, each column's piece of its ``"output"``.
@@ -318,7 +319,7 @@ def input_images(
     kind: Kind,
     number: int = 0,
 ) -> list[Array]:
-    """The network's input, of a shard of the batch, on every column's device: each device cuts its own."""
+    """The network's input for a shard of the batch, on every column's device: each device augments its own."""
     cut = {}
     for device in plan.devices:
         executor.watch("input", plan.placement.index(device), "input")
@@ -391,7 +392,7 @@ def make_step(
     """A step, compiled if the backend can: a function from a feed to outputs (see `training_step`).
 
     Args:
-        bound: arrays that live longer than a step, on their devices
+        bound: arrays that outlive a step, on their devices
     """
     program = record(plan, kind, batch_size, backend.devices)
     compiled = backend.compile_step(program, bound) or compile_halves(backend, program, bound)
@@ -399,7 +400,7 @@ def make_step(
 
 
 def walk_step(backend: Backend, plan: Plan, kind: Kind, bound: Mapping[ArrayName, Array]) -> CompiledStep:
-    """A step that walks the layers, one operation after another, for batches of any size."""
+    """A step that runs its operations one by one, for batches of any size."""
 
     def step(feed: Mapping[ArrayName, Any], watch: Watch | None = None) -> dict[ArrayName, Array]:
         def tell(layer: str, column: int, phase: str) -> None:

@@ -50,7 +50,8 @@ class Summary:
 def summarise(recipe: Recipe, batch_size: int | None = None) -> Summary:
     """The summary of a recipe's network.
 
-    Where the recipe leaves the classes to the data, AlexNet has 1,000, a network of somebody's own as many as it says.
+    If the recipe leaves the number of classes to the data, AlexNet has 1,000, and a user-defined network as many as it
+    chooses.
     """
     if recipe.classes == 0 and not (is_own(recipe.model) and isinstance(own.load(recipe.model), Network)):
         recipe = recipe.replace(classes=1000 if recipe.model == "alexnet" else 10)
@@ -66,7 +67,7 @@ def summarise(recipe: Recipe, batch_size: int | None = None) -> Summary:
         parameters,
         sum(row.neurons for row in rows),
         sum(arithmetic),
-        3 * sum(arithmetic) - first,  # forward, and both gradients of every layer but the first one's input
+        3 * sum(arithmetic) - first,  # forward, and both gradients of every layer except the first one's input
         batch_size,
         3 * parameters * itemsize,
         activation_bytes(network, recipe, batch_size),
@@ -108,16 +109,16 @@ def _rows(network: Network, columns: int) -> list[Row]:
 
 
 def activation_bytes(network: Network, recipe: Recipe, batch_size: int) -> int:
-    """Bytes of arrays alive at the worst moment of a training step, besides parameters and momentum.
+    """The peak bytes of live arrays in a training step, besides parameters and momentum.
 
-    Walks the recorded step: an array lives from the call that makes it to the last one that reads it.
+    Computed from the recorded step: an array lives from the call that makes it to the last one that reads it.
     """
     placement: Placement = ("cpu:0",) * recipe.columns
     return peak_bytes(record(Plan(network, placement, recipe), "train", batch_size, ("cpu:0",)))
 
 
 def peak_bytes(program: Program) -> int:
-    """Bytes of a program's own and fed arrays at the worst moment."""
+    """The peak bytes of a program's own and fed arrays."""
     last: dict[Value, int] = {}
     for index, call in enumerate(program.calls):
         for value in [*values((call.args, call.kwargs)), *(v for v in call.results if v is not None)]:
@@ -126,7 +127,7 @@ def peak_bytes(program: Program) -> int:
     alive = sum(value.nbytes for value in program.fed.values())
     worst = alive
     for index, call in enumerate(program.calls):
-        aliases = call.operation == "reshape"  # the same numbers under another shape
+        aliases = call.operation == "reshape"  # the same numbers in another shape
         alive += sum(v.nbytes for v in call.results if v is not None and not aliases)
         worst = max(worst, alive)
         touched = {*values((call.args, call.kwargs)), *(v for v in call.results if v is not None)}

@@ -1,4 +1,4 @@
-"""What an evaluation shows beyond its errors: each class separately, and whether the probabilities can be trusted."""
+"""Evaluation beyond error rates: each class separately, and whether the probabilities can be trusted."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ClassScore:
         images: number of images evaluated
         top1_error, top5_error: as fractions of them
         probability: mean probability given to this class for them
-        taken_for: the class that most of the wrong ones were mistaken for; None if none was wrong
-        taken: the number of those
+        taken_for: the class that the wrong ones were most often mistaken for; None if none was wrong
+        taken: how often that was
     """
 
     label: int
@@ -37,7 +37,7 @@ class ClassScore:
 
 
 def by_class(evaluation: Evaluation) -> list[ClassScore]:
-    """Every class that has images, in the order of the labels."""
+    """The scores of every class with images, in the order of the labels."""
     rights = evaluation.right(1), evaluation.right(5)
     own = evaluation.own
     confusion = evaluation.confusion
@@ -56,12 +56,12 @@ def by_class(evaluation: Evaluation) -> list[ClassScore]:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the probability of the most probable class compares with how often it is right, in bins of equal width.
+    """Confidence, the most probable class's probability, compared with accuracy, in bins of equal width.
 
     Attributes:
         edges: float64 [B+1], from 0 to 1
-        images: int64 [B], how many have a confidence in each bin
-        confidence, accuracy: float64 [B], their mean confidence, and the fraction that is right; NaN in empty bins
+        images: int64 [B], number of images with a confidence in each bin
+        confidence, accuracy: float64 [B], their mean confidence and the fraction correct; NaN in empty bins
     """
 
     edges: NDArray[np.float64]
@@ -71,12 +71,12 @@ class Calibration:
 
     @property
     def expected_error(self) -> float:
-        """Expected calibration error: mean over the images of |accuracy − confidence| of their bin (Naeini 2015)."""
+        """Expected calibration error: the mean over images of their bin's |accuracy − confidence| (Naeini 2015)."""
         return self._mean(np.abs(self.accuracy - self.confidence))
 
     @property
     def largest_error(self) -> float:
-        """Maximum calibration error: the largest such difference of a bin."""
+        """Maximum calibration error: the largest such difference of any bin."""
         return float(np.nanmax(np.abs(self.accuracy - self.confidence)))
 
     @property
@@ -96,7 +96,7 @@ def calibration(evaluation: Evaluation, bins: int = BINS) -> Calibration:
     Networks", 2017.
 
     Raises:
-        ConfigurationError: If there is no bin.
+        ConfigurationError: If there are no bins.
     """
     if bins < 1:
         raise ConfigurationError(f"calibration needs at least one bin, got {bins}")
@@ -111,7 +111,7 @@ def calibration(evaluation: Evaluation, bins: int = BINS) -> Calibration:
 
 
 def as_json(evaluation: Evaluation, class_names: tuple[str, ...], titles: tuple[str, ...]) -> dict[str, Any]:
-    """Everything that is known of an evaluation, as JSON values; fractions of 1. Titles are names that people use."""
+    """Everything known of an evaluation, as JSON values; fractions of 1. Titles are readable class names."""
     bins = calibration(evaluation)
     rows = zip(bins.edges, bins.edges[1:], bins.images, bins.confidence, bins.accuracy, strict=False)
     return {

@@ -18,7 +18,7 @@ from minialex.ranks.group import ALONE, Group
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Probabilities of a whole split, and what follows from them.
+    """Probabilities on a whole split, and the measures computed from them.
 
     Attributes:
         probs: float32 [N,K]
@@ -34,7 +34,7 @@ class Evaluation:
         return np.asarray(self.probs[np.arange(len(self.labels)), self.labels])
 
     def right(self, top: int) -> NDArray[np.bool_]:
-        """[N]: whether the label is among the `top` most probable classes; ties count against us."""
+        """[N]: whether the label is among the `top` most probable classes; ties count as wrong."""
         ahead = (self.probs >= self.own[:, None]).sum(axis=1) - 1
         return np.asarray((ahead < top) & np.isfinite(self.own))
 
@@ -50,13 +50,13 @@ class Evaluation:
 
     @property
     def confusion(self) -> NDArray[np.int64]:
-        """[K,K]: how many images of each true class (row) were given each class (column)."""
+        """[K,K]: how many images of each true class (row) were predicted as each class (column)."""
         K = self.probs.shape[1]
         counts = np.bincount(self.labels * K + self.probs.argmax(axis=1), minlength=K * K)
         return counts.reshape(K, K).astype(np.int64)
 
     def interval(self, top: int) -> tuple[float, float]:
-        """The error's 95% interval from the number of images alone; see `wilson`."""
+        """The error's 95% interval, from the number of images only; see `wilson`."""
         return wilson(self.error(top), len(self.labels))
 
     def words(self, top: int) -> str:
@@ -72,7 +72,7 @@ class Evaluation:
 
 
 def wilson(error: float, images: int) -> tuple[float, float]:
-    """95% interval of an error that was seen on so many images (Wilson 1927: sound at 0, at 1 and for few images)."""
+    """95% interval of an error measured on `images` images (Wilson 1927: valid at 0, at 1 and for few images)."""
     z = 1.96
     middle = (error + z * z / (2 * images)) / (1 + z * z / images)
     half = z / (1 + z * z / images) * math.sqrt(error * (1 - error) / images + z * z / (4 * images * images))
@@ -92,13 +92,13 @@ def evaluate(
     """Evaluate one session, or the average of several, on a split.
 
     Args:
-        sessions: of one number of classes
+        sessions: sessions with equal numbers of classes
         views: 1, the centre, or 10, the corners and the centre with their reflections (section 4.1)
-        batch_size: images at a time
+        batch_size: number of images at a time
         progress: called with the number of images done
-        stop: asked after each batch; where it says yes, what is done so far is returned
-        group: the ranks that share the batches, which are as they would be for one; all return the same bits, and ask
-            `stop` equally often
+        stop: polled after each batch; if it returns true, the result so far is returned
+        group: the ranks that share the batches, which are the same as for a single rank; all return the same bits, and
+            poll `stop` equally often
     """
     if len(split) == 0:
         raise DataError("the validation set is empty: give more images, or another --data")
@@ -119,7 +119,7 @@ def evaluate(
         progress(done)
         if stop():
             break
-    classes = max(group.exchange(0 if probs is None else probs.shape[1]))  # with few images some have none
+    classes = max(group.exchange(0 if probs is None else probs.shape[1]))  # with few images some ranks have none
     probs = np.zeros((len(split), classes), np.float32) if probs is None else probs
-    group.sum([probs], [probs])  # each row is one rank's, and 0 elsewhere
+    group.sum([probs], [probs])  # each row is one rank's, and 0 on the others
     return Evaluation(probs[:done], labels[:done])

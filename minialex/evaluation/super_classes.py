@@ -1,8 +1,8 @@
-"""Errors within a super-class: how many of a network's mistakes stay among related classes.
+"""Errors within a super-class: how many of a network's mistakes are among related classes.
 
-The paper shows that wrong labels look plausible (section 6.1: only other cats for the leopard). Counted: of the images
-whose most probable class is not their own, those whose most probable class is of the same super-class, beside what
-chance would give. Super-classes of CIFAR-10 are known here; those of other classes come from a file.
+The paper shows that wrong labels look plausible (section 6.1: only other cats for the leopard). We count, of the images
+whose most probable class is wrong, those whose most probable class is in the right super-class, and compare with
+chance. CIFAR-10's super-classes are built in; others come from a file.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Within:
     """The wrong images of an evaluation.
 
     Attributes:
-        errors: how many there are
-        share: the fraction that was taken for a class of the same super-class; NaN without an error
-        chance: the same if each wrong image had been taken for any other class, all as likely; NaN without an error
+        errors: number of wrong images
+        share: the fraction mistaken for a class of the same super-class; NaN without errors
+        chance: the expected fraction if all wrong classes were equally likely; NaN without errors
     """
 
     errors: int
@@ -65,15 +65,15 @@ def within(evaluation: Evaluation, groups: tuple[str, ...]) -> Within:
 
 
 def known(class_names: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The super-class of each class where they are known without a file; else None."""
+    """The super-class of each class, if known without a file; else None."""
     return tuple(CIFAR10[name] for name in class_names) if set(class_names) == set(CIFAR10) else None
 
 
 def read(path: Path, class_names: tuple[str, ...]) -> tuple[str, ...]:
-    """The super-class of each class from a text file: a line a class, its name and super-class, a tab or comma between.
+    """Read each class's super-class from a text file: a line per class, name and super-class separated by tab or comma.
 
     Raises:
-        DataError: If the file cannot be read, a line is none, or a class is missing, unknown or named twice.
+        DataError: If the file is unreadable, a line is invalid, or a class is missing, unknown or named twice.
     """
     found: dict[str, str] = {}
     for number, line in enumerate(text_of(path).splitlines(), 1):

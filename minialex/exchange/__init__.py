@@ -1,1 +1,1 @@
-"""Exchange with other programs: PyTorch, torchvision, Caffe and ONNX. Their files are data, and never executed."""
+"""Exchange with other programs: PyTorch, torchvision, Caffe and ONNX. Their files are data, and are never executed."""

@@ -1,11 +1,11 @@
 """Import from Caffe: ``bvlc_alexnet.caffemodel`` and ``bvlc_reference_caffenet.caffemodel``.
 
 A caffemodel is a protocol buffer, parsed by Google's library with the few messages below: the parts of ``caffe.proto``
-that hold layers, their order and their blobs. Both of its forms are read, layers of version 1 (``layers``, as in the
-files that BVLC published) and of version 2 (``layer``).
+with the layers, their order and their blobs. Both forms are supported: layers of version 1 (``layers``, as in the files
+that BVLC published) and of version 2 (``layer``).
 
-Caffe's two groups are our two columns, kernel for kernel. Its images are BGR, so conv1's kernels and the mean
-image are turned around. Which of the two networks it is, is told by the order of ``pool1`` and ``norm1``.
+Caffe's two groups are our two columns, kernel for kernel. Its images are BGR, so the channels of conv1's kernels and of
+the mean image are reversed. The order of ``pool1`` and ``norm1`` tells which of the two networks it is.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ message NetParameter {
     optional string name = 1; repeated V1LayerParameter layers = 2; repeated LayerParameter layer = 100;
 }
 """
-"""Of BVLC's caffe.proto what is read; ``V1LayerParameter.layer`` is version 0's, of 2013.
+"""The parts of BVLC's caffe.proto that are read; ``V1LayerParameter.layer`` is version 0's, of 2013.
 
-A packed row of numbers is bytes on the wire, and as bytes it is taken: the library would make a Python number of each
-of 61 million.
+A packed array of numbers is bytes on the wire, and is read as bytes: the library would make 61 million Python numbers
+of it.
 """
 
 GROUPED = ("conv2", "conv4", "conv5")
-MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # of imagenet_mean.binaryproto, each channel's mean
+MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # each channel's mean in imagenet_mean.binaryproto
 SIZE_LIMIT = 2**31  # bytes; no protocol buffer is larger
 
 
 @lru_cache(maxsize=1)
 def messages() -> dict[str, Any]:
-    """The messages as classes of the protobuf library, in a pool of their own.
+    """The messages as classes of the protobuf library, in a descriptor pool of their own.
 
     Raises:
         ConfigurationError: If the package protobuf is missing.
@@ -94,7 +94,7 @@ def messages() -> dict[str, Any]:
 
 
 def _parse(path: Path, message: str) -> Any:
-    """A file as one message; a `CheckpointError` if it is not one."""
+    """Parse a file as one message; `CheckpointError` if it is not one."""
     parsed = messages()[message]()
     from google.protobuf.message import DecodeError
 
@@ -110,15 +110,15 @@ def _parse(path: Path, message: str) -> Any:
 
 
 def weights(path: Path, mean: Path | None = None) -> Weights:
-    """Weights of the recipe ``caffe`` or ``caffenet``, of as many classes as the last layer has.
+    """Weights for the recipe ``caffe`` or ``caffenet``, with as many classes as the last layer.
 
     Args:
         path: the caffemodel
-        mean: ``imagenet_mean.binaryproto`` or ``ilsvrc_2012_mean.npy``, the mean image in BGR; without it each
-            channel's mean over that image is taken
+        mean: ``imagenet_mean.binaryproto`` or ``ilsvrc_2012_mean.npy``, the mean image in BGR; without it, each
+            channel's mean over that image is used
 
     Raises:
-        CheckpointError: If a file is damaged, or it holds another network; what is wrong is named.
+        CheckpointError: If a file is damaged or holds another network; the message says what is wrong.
         ConfigurationError: If the package protobuf is missing.
     """
     net = _parse(path, "NetParameter")
@@ -143,7 +143,7 @@ def weights(path: Path, mean: Path | None = None) -> Weights:
 
 
 def _recipe(path: Path, layers: Sequence[Any], names: Sequence[str]) -> Recipe:
-    """Which of the two networks, with the normalisation that the file states."""
+    """The recipe of the file's network, of the two, with the file's normalisation."""
     recipe = load("caffenet" if names.index("pool1") < names.index("norm1") else "caffe")
     norms = [layer.lrn_param for layer in layers if layer.HasField("lrn_param")]
     if any(norm != norms[0] for norm in norms) or any(norm.norm_region for norm in norms):
@@ -169,7 +169,7 @@ def _tensors(path: Path, layers: Sequence[Any], recipe: Recipe) -> dict[str, NDA
     for layer in layers:
         if not layer.blobs:
             continue
-        name = "fc8" if layer.name.startswith("fc8") else layer.name  # renamed where it was fine-tuned
+        name = "fc8" if layer.name.startswith("fc8") else layer.name  # renamed if it was fine-tuned
         if f"{name}.weight" not in expected or f"{name}.weight" in tensors or len(layer.blobs) != 2:
             raise CheckpointError(f"{path}: layer '{layer.name}' is not in AlexNet: another network")
         for kind, blob in zip(("weight", "bias"), layer.blobs, strict=True):
@@ -182,7 +182,7 @@ def _tensors(path: Path, layers: Sequence[Any], recipe: Recipe) -> dict[str, NDA
 
 
 def _array(blob: Any, rank: int, what: str) -> NDArray[Any]:
-    """A blob's numbers in its shape; leading ones that Caffe puts before it are taken off, down to `rank` axes."""
+    """A blob's numbers in its shape; leading axes of length 1 that Caffe adds are removed, down to `rank` axes."""
     shape = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
     content, dtype = (blob.data, "<f4") if blob.data else (blob.double_data, "<f8")
     numbers = b"".join(content) if len(content) != 1 else content[0]
@@ -197,7 +197,7 @@ def _array(blob: Any, rank: int, what: str) -> NDArray[Any]:
 
 
 def read_mean(path: Path, size: int) -> NDArray[np.float32]:
-    """A mean image of Caffe's, ``.binaryproto`` or ``.npy``, as float32 [3, size, size] in RGB.
+    """Read one of Caffe's mean images, ``.binaryproto`` or ``.npy``, as float32 [3, size, size] in RGB.
 
     Raises:
         CheckpointError: If it is damaged, not of that size, or not finite.

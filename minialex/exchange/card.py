@@ -1,4 +1,4 @@
-"""The model card: one page of Markdown beside every exported file, for whoever finds that file."""
+"""The model card: one page of Markdown beside every exported file, for anyone who finds that file."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def card(weights: Weights, out: Path, module: str = "") -> str:
     """The card's text.
 
     Args:
-        weights: what was exported
-        out: the exported file, which is there already
-        module: of PyTorch's files, the name of the module beside it
+        weights: the exported weights
+        out: the exported file, which already exists
+        module: for PyTorch, the name of the module beside the file
     """
     recipe = weights.recipe
     rows = "".join(f"| {name} | {_cell(value)} |\n" for name, value in _facts(weights, out))
@@ -117,7 +117,7 @@ def _input(weights: Weights, out: Path) -> str:
 
 
 def _snippet(weights: Weights, out: Path, module: str) -> str:
-    """A program that makes the input of an image file, and what the network says of it."""
+    """A program that prepares an image file as input, and computes the network's prediction."""
     recipe = weights.recipe
     S, crop = recipe.image_size, recipe.crop
     first = centre_crop_offset(S, crop)
@@ -171,7 +171,7 @@ first_input = (pixels("photo.png") - mean) * {recipe.pixel_scale!r}
 
 
 def _commands(out: Path) -> str:
-    """What minialex itself does with the file."""
+    """What minialex itself can do with the file."""
     if out.suffix != ".safetensors":
         return ""
     name = shlex.quote(out.name)

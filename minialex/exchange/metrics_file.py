@@ -21,12 +21,12 @@ KINDS = {"train": "training", "validation": "validation"}
 
 
 def write(path: Path, run: Path) -> int:
-    """Write a run's metrics in the format that the ending names; returns how many records.
+    """Write a run's metrics in the format of the file's extension; return the number of records.
 
     Raises:
         CheckpointError: There is no run.
         DataError: Its metrics are missing or damaged.
-        ConfigurationError: The package tensorboardX is missing, or the file may not be written.
+        ConfigurationError: The package tensorboardX is missing, or the file is not writable.
         ResourceError: The disk is full.
     """
     if not is_run(run):
@@ -39,14 +39,14 @@ def write(path: Path, run: Path) -> int:
 
 
 def _with_errors(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record in which training has an error, as validation has, where it holds the share of right answers."""
+    """A record in which training has errors, like validation, in place of the share of right answers."""
     share = record.get("top1")
     errors = {} if not isinstance(share, int | float) else {"top1_error": 1 - share}
     return {**{name: value for name, value in record.items() if name != "top1"}, **errors}
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> bytes:
-    """Records as CSV, in UTF-8, a line each below a header; what a record does not hold is an empty field."""
+    """Records as CSV in UTF-8, one line each below a header; missing values are empty fields."""
     more = sorted({name for record in records for name in record} - {*COLUMNS})
     text = io.StringIO()
     writer = csv.DictWriter(text, [*COLUMNS, *more], lineterminator="\n")
@@ -59,8 +59,8 @@ def events(records: Sequence[Mapping[str, Any]], written: float) -> bytes:
     """Records as TensorBoard's events: ``loss/training``, ``loss/validation``, ``top1_error/validation`` and so on.
 
     Args:
-        records: as of `table`
-        written: seconds since 1970, the time of all events; a run does not record when each step was
+        records: as for `table`
+        written: seconds since 1970, the time of all events, since a run does not record the time of each step
     """
     try:
         from tensorboardX.proto.event_pb2 import Event
@@ -70,7 +70,7 @@ def events(records: Sequence[Mapping[str, Any]], written: float) -> bytes:
         raise ConfigurationError(
             "writing TensorBoard's files needs the package tensorboardX: pip install 'minialex[tensorboard]'"
         ) from None
-    with tempfile.TemporaryDirectory() as folder:  # its writer opens a file itself
+    with tempfile.TemporaryDirectory() as folder:  # its writer insists on opening a file
         path = Path(folder, "events")
         writer = RecordWriter(str(path))
         writer.write(Event(wall_time=written, file_version="brain.Event:2").SerializeToString())

@@ -1,8 +1,8 @@
-"""Removes what other programs put before and into the names of tensors.
+"""Removes prefixes and wrappers that other programs add to the names of tensors.
 
-A model inside another (``model.``, as Lightning has it) puts its own name before all of its tensors' names; wrappers
-(several devices, a compiled module) put theirs anywhere: ``features.module.0.weight`` is what PyTorch's own example of
-AlexNet on ImageNet saves.
+A model inside another one (``model.`` in Lightning) prefixes all of its tensors' names; wrappers (several devices, a
+compiled module) insert theirs anywhere: PyTorch's own example of AlexNet on ImageNet saves
+``features.module.0.weight``.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any
 from numpy.typing import NDArray
 
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""Parts of names that say how a layer was run: DataParallel, torch.compile, and sharding."""
+"""Parts of names that come from how a layer was run: DataParallel, torch.compile, and sharding."""
 
 
 def bare(
     tensors: Mapping[str, NDArray[Any]], known: Callable[[Mapping[str, NDArray[Any]]], bool]
 ) -> tuple[dict[str, NDArray[Any]], str]:
-    """Tensors by their names without wrappers, and without what all names begin with.
+    """Tensors by their names without wrappers and without a common prefix.
 
     Args:
-        tensors: by the names that the file has
-        known: whether names are those of a network already; from then on nothing more is removed
+        tensors: the tensors by the file's names
+        known: whether names are those of a known network; once they are, nothing more is removed
 
     Returns:
-        The tensors, and in words what was removed, ``"_orig_mod." and "model."``, or nothing. They are as given where
-        two of them would get one name.
+        The tensors, and a text that names what was removed, ``"_orig_mod." and "model."``, or an empty one. They are
+        unchanged if two of them would get the same name.
     """
     parts = {name: [part for part in name.split(".")[:-1] if part not in WRAPPERS] for name in tensors}
     gone = [word for word in WRAPPERS if any(word in name.split(".")[:-1] for name in tensors)]

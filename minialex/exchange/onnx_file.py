@@ -1,11 +1,11 @@
 """Export to ONNX, opset 17: a graph from pixels to probabilities that any ONNX runtime runs.
 
 Input ``pixels``, float32 [N, 3, crop, crop]: the centre crop in RGB, from 0 to 255. Outputs ``logits`` and
-``probabilities``, float32 [N, K]. Subtracting the mean and scaling are in the graph. N is free.
+``probabilities``, float32 [N, K]. The graph includes subtracting the mean and scaling. N is dynamic.
 
-Columns are grouped convolutions; normalisation within a column takes each column as an image of its own
-(a Reshape before and after). Pooling windows that hang over the edge are explicit padding, which max-pooling ignores.
-Dropout at test time is the paper's: a factor of 1 − rate, or nothing if it was inverted.
+Columns are grouped convolutions; normalisation within a column treats each column as a separate image (a Reshape before
+and after). Pooling windows that extend past the edge use explicit padding, which max pooling ignores. Dropout at test
+time is the paper's: a factor of 1 − rate, or nothing if dropout was inverted.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from minialex.runs.weights_file import Weights
 from minialex.storage import atomic
 
 OPSET = 17
-IR_VERSION = 8  # that of the onnx release of opset 17: runtimes of 2022 and later read it
+IR_VERSION = 8  # the one of the onnx release with opset 17: runtimes since 2022 read it
 
 
 def write(path: Path, weights: Weights) -> None:
     """Write the network as an ONNX file, checked by ONNX's own checker.
 
     Raises:
-        ConfigurationError: If the package onnx is missing, ONNX cannot say a layer, or the file may not be written.
+        ConfigurationError: If the package onnx is missing, ONNX cannot express a layer, or the file is not writable.
         ResourceError: If the disk is full.
     """
     atomic.write_bytes(path, build(weights).SerializeToString())
@@ -70,7 +70,7 @@ def build(weights: Weights) -> Any:
         producer_version=__version__,
         doc_string="pixels: the centre crop in RGB, 0 to 255; the mean is subtracted in here",
     )
-    facts = {  # what the file says of itself
+    facts = {  # the file's metadata
         "recipe": weights.recipe.to_toml(),
         "class_names": json.dumps(list(weights.labels)),
         "words": json.dumps(list(weights.words)),
@@ -83,9 +83,9 @@ def build(weights: Weights) -> Any:
 
 
 class _Graph:
-    """Nodes and constants as they are added; a node's output has the node's name.
+    """Collects nodes and constants; a node's output has the node's name.
 
-    A name that is taken, as by a layer called ``mean``, gets an underscore.
+    If a name is taken, for example by a layer called ``mean``, it gets an underscore.
     """
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class _Graph:
 
 
 def _add(graph: _Graph, row: Whole, x: str) -> str:
-    """Add a layer to the graph; returns the name of its output."""
+    """Add a layer to the graph; return the name of its output."""
     name = row.layer.name
     match row.layer:
         case layers.Conv2d() as layer:
@@ -171,7 +171,7 @@ def _local_response_norm(graph: _Graph, row: Whole, layer: layers.LocalResponseN
     if row.groups > 1:
         apart = graph.constant(f"{layer.name}.apart", np.array([-1, C // row.groups, H, W], np.int64))
         x = graph.node("Reshape", x, apart, name=f"{layer.name}_columns")
-    # ONNX divides alpha by size, so here it is the coefficient times size
+    # ONNX divides alpha by size, so alpha is the coefficient times size
     alpha, name = layer.coefficient * layer.size, layer.name if row.groups == 1 else f"{layer.name}_within"
     x = graph.node("LRN", x, name=name, size=layer.size, alpha=alpha, beta=layer.beta, bias=layer.k)
     if row.groups > 1:

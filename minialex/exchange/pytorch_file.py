@@ -1,9 +1,9 @@
 """PyTorch's files of tensors (``.pt``, ``.pth``), read and written without PyTorch.
 
-Read are state dictionaries as ``torch.save`` writes them: the zip archive of today, and the row of pickles of before
-2020. The pickle in them is interpreted by `minialex.data.sets.safe_pickle`; nothing that it names is imported or
-called. What is neither container nor tensor (arguments of a script, an optimizer's own classes, NumPy's scalars) is
-left out and named; where no tensors remain, the file is refused. Written is the zip archive.
+It reads state dictionaries written by ``torch.save``: today's zip archive, and the sequence of pickles used before
+2020. Their pickle is interpreted by `minialex.data.sets.safe_pickle`; nothing that it names is imported or called.
+Anything but containers and tensors (a script's arguments, an optimizer's own classes, NumPy scalars) is left out and
+reported; if no tensors remain, the file is refused. It writes the zip archive.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from minialex.errors import CheckpointError
 from minialex.storage import atomic
 
 PICKLE_LIMIT = 16 * 1024 * 1024  # bytes; AlexNet's pickle has 2 kB
-LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that older files begin with, as a pickle
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number at the beginning of older files, as a pickle
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dictionary
-SPARE = 4096  # numbers that tensors may show beyond twice those of their rows
-NAMED = 5  # things left out that are named
+SPARE = 4096  # numbers that tensors may view beyond twice those of their storages
+NAMED = 5  # how many omissions are named
 
 _DTYPES = {
     "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": "<u2",
@@ -45,7 +45,7 @@ _PARAMETERS = (Name("torch._utils", "_rebuild_parameter"), Name("torch._utils", 
 
 @dataclass(frozen=True)
 class _Storage:
-    """A row of numbers outside the pickle."""
+    """A storage: a row of numbers outside the pickle."""
 
     kind: str
     key: str
@@ -75,7 +75,7 @@ class _Tensor:
 
 
 def _call(function: Any, arguments: Any) -> Any:
-    """The calls that a state dictionary takes, by our own hands; any other is not made."""
+    """Carry out the calls that a state dictionary needs, by our own code; no others."""
     if type(arguments) is not tuple or type(function) not in (Name, Foreign):
         raise Refused("make that call")
     if function == _ORDERED and arguments == ():
@@ -91,13 +91,13 @@ def _call(function: Any, arguments: Any) -> Any:
     if type(function) is Foreign:
         function = function.name
     if function == _ENCODE:
-        return b""  # how protocol 2 writes bytes, which nobody needs here
+        return b""  # how protocol 2 writes bytes, which are not needed here
     of = [word for word in arguments if type(word) is Name] if function.module in ("copy_reg", "copyreg") else []
-    return Foreign(of[0] if of else function, {})  # copyreg makes an object of the class that it is given
+    return Foreign(of[0] if of else function, {})  # copyreg creates an object of the given class
 
 
 def _build(target: Any, state: Any) -> None:
-    """A state dictionary carries ``_metadata``, the versions of its modules; neither it nor a foreign state is kept."""
+    """Drop a state dictionary's ``_metadata``, the versions of its modules, and any foreign state."""
     if type(target) is not Foreign and (type(target) is not dict or type(state) is not dict):
         raise Refused("change an object")
 
@@ -113,15 +113,15 @@ def _persistent(identity: Any) -> _Storage:
 
 
 def read(path: Path, say: Callable[[str], None] = lambda line: None) -> dict[str, NDArray[Any]]:
-    """The tensors of a state dictionary by name, as float32, float64 or whole numbers; 16-bit floats become float32.
+    """The tensors of a state dictionary by name, as float32, float64 or integers; 16-bit floats become float32.
 
     Args:
         path: the file
-        say: told in one line what was left out beside the tensors, other than plain numbers and text
+        say: called with one line on what was left out besides plain numbers and text
 
     Raises:
-        CheckpointError: If the file is missing, damaged, or no state dictionary of plain tensors; nothing of it was
-            run.
+        CheckpointError: If the file is missing, damaged, or not a state dictionary of plain tensors; nothing in it was
+            executed.
     """
     try:
         with open(path, "rb") as file:
@@ -189,7 +189,7 @@ def _read_zip(path: Path) -> _Found:
 
 
 def _read_legacy(path: Path) -> _Found:
-    described: dict[str, _Storage] = {}  # of all tensors: their rows follow one another
+    described: dict[str, _Storage] = {}  # of all tensors: their storages follow one another
 
     def persistent(identity: Any) -> _Storage:
         storage = _persistent(identity)
@@ -201,7 +201,7 @@ def _read_legacy(path: Path) -> _Found:
         head = file.read(PICKLE_LIMIT)
         offset = len(LEGACY)
         values = []
-        for _ in range(4):  # the protocol's version, the machine, the state dictionary, the order of the rows
+        for _ in range(4):  # the protocol's version, the machine, the state dictionary, the order of the storages
             value, end = interpret(head[offset:], dialect)
             values.append(value)
             offset += end
@@ -227,9 +227,9 @@ def _read_legacy(path: Path) -> _Found:
 
 
 def _tensors(value: Any) -> tuple[dict[str, _Tensor], list[str]]:
-    """The state dictionary in what the pickle holds, and what stands beside its tensors.
+    """The state dictionary in a pickle's value, and what is beside its tensors.
 
-    It is looked for at the top, where training scripts put it, and in the only dictionary there that holds tensors.
+    It may be at the top level, where training scripts put it, or in the only dictionary there that contains tensors.
     """
     if type(value) is Foreign and not value.items:
         raise Refused(f"hold a whole object, {value.name.module}.{value.name.name},")
@@ -264,7 +264,7 @@ def _items(value: Any) -> dict[Any, Any] | None:
 
 
 def _has_tensors(value: Any, depth: int = 2) -> bool:
-    """Whether a dictionary has tensors by names, at its top or in a dictionary where scripts put them."""
+    """Whether a dictionary has named tensors, at its top level or in a dictionary where scripts put them."""
     items = _items(value) or {}
     inner = [items[name] for name in CONTAINERS if name in items] if depth else []
     return any(type(name) is str and type(item) is _Tensor for name, item in items.items()) or any(
@@ -278,7 +278,7 @@ def _described(name: Any, item: Any) -> str:
 
 
 def _arrays(value: Any, numbers: Callable[[_Storage], NDArray[Any]]) -> _Found:
-    """The described tensors with their numbers; together they may show little more than twice what the file has."""
+    """The described tensors with their numbers; together they may view little more than twice the file's numbers."""
     tensors, beside = _tensors(value)
     rows: dict[_Storage, list[str]] = {}
     for name, tensor in tensors.items():
@@ -295,7 +295,7 @@ def _arrays(value: Any, numbers: Callable[[_Storage], NDArray[Any]]) -> _Found:
         for name in names:
             tensor = tensors[name]
             steps = tuple(step * row.itemsize for step in tensor.strides)
-            # __post_init__ has seen to it that the last element is inside
+            # __post_init__ has checked that the last element is inside
             shown = np.lib.stride_tricks.as_strided(row[tensor.offset :], tensor.shape, steps, writeable=False)
             arrays[name] = np.array(shown, dtype=row.dtype.newbyteorder("="), order="C")
     return {name: arrays[name] for name in tensors}, beside
@@ -311,7 +311,7 @@ def write(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
 
         def add(name: str, content: bytes) -> None:
-            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), content)  # of 1980: the same bytes every time
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), content)  # dated 1980: the same bytes every time
 
         add("data.pkl", _pickled(tensors))
         add("byteorder", b"little")
@@ -323,7 +323,7 @@ def write(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:
 
 
 def _pickled(tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """The pickle of an OrderedDict of tensors, instruction by instruction: what ``torch.save`` makes of one."""
+    """The pickle of an OrderedDict of tensors, instruction by instruction, as written by ``torch.save``."""
     empty = b"ccollections\nOrderedDict\n)R"
 
     def text(value: str) -> bytes:

@@ -1,8 +1,8 @@
-"""Export to PyTorch: a state dictionary, and the source of the few lines that load it.
+"""Export to PyTorch: a state dictionary, and the source of a short module that loads it.
 
-Two files: ``NAME.pt``, an ordered dictionary of plain tensors for ``torch.load(…, weights_only=True)``, and
-``NAME.py``, a module that imports torch alone, with a class of the network and a function `load`. Nothing of PyTorch
-is needed to write them. A module is never called as another one that it would hide (`module_path`).
+There are two files: ``NAME.pt``, an ordered dictionary of plain tensors for ``torch.load(…, weights_only=True)``, and
+``NAME.py``, a module that imports only torch, with a class for the network and a function `load`. Writing them does
+not need PyTorch. A module never gets the name of another one, which it would shadow (`module_path`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from minialex.storage import atomic
 
 OFTEN = ("torch", "torchvision", "numpy", "PIL", "onnx", "onnxruntime", "scipy", "sklearn", "pandas", "matplotlib",
          "tensorflow", "jax", "safetensors", "lightning", "timm", "minialex")  # fmt: skip
-"""Modules that whoever loads the file may have, also where they are not installed here."""
+"""Modules that the user of the file may have, even if they are not installed here."""
 
 TAKEN = {
     "T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "compile", "cpu",
@@ -35,11 +35,11 @@ TAKEN = {
     "requires_grad_", "set_extra_state", "set_submodule", "share_memory", "state_dict", "to", "to_empty", "train",
     "training", "type", "xpu", "zero_grad",
 }  # fmt: skip
-"""Names that a module of PyTorch has already, and ``mean``, our own."""
+"""Names that PyTorch modules already use, and our own ``mean``."""
 
 
 def module_path(path: Path) -> Path:
-    """The module beside a state dictionary: of its name, made one that can be imported and hides no other module."""
+    """The module beside a state dictionary: its name, made importable, that shadows no other module."""
     name = re.sub(r"\W", "_", path.stem)
     known = {*OFTEN, *sys.stdlib_module_names, *packages_distributions()}
     if name.casefold() in {word.casefold() for word in known} or keyword.iskeyword(name) or keyword.issoftkeyword(name):
@@ -48,7 +48,7 @@ def module_path(path: Path) -> Path:
 
 
 def write(path: Path, weights: Weights) -> Path:
-    """Write the state dictionary at `path` and the module beside it; returns the module's path.
+    """Write the state dictionary at `path` and the module beside it; return the module's path.
 
     Raises:
         ResourceError, ConfigurationError: If they cannot be written.
@@ -69,7 +69,7 @@ def source(row: list[Whole], before: whole.Preprocessing, file_name: str, classe
     """The module's text; `file_name` is for its docstring."""
     shape = row[0].input
     if not file_name.isprintable() or '"' in file_name or "\\" in file_name:
-        file_name = "weights.pt"  # nothing of a name may end the docstring
+        file_name = "weights.pt"  # no name may end the docstring
     size = ", ".join(map(str, before.mean.shape))
     modules = [f"        self.{one.layer.name} = {_module(one)}" for one in row if one.arrays]
     centred = "pixels - self.mean" if before.scale == 1 else f"(pixels - self.mean) * {before.scale!r}"
@@ -111,7 +111,7 @@ HELPERS = {
 
 
 def _module(row: Whole) -> str:
-    """The expression that makes a layer with parameters."""
+    """The expression that creates a layer with parameters."""
     layer = row.layer
     if not isinstance(layer, layers.Conv2d):
         F, D = row.arrays["weight"].shape
@@ -130,7 +130,7 @@ def _symmetric(layer: layers.Conv2d) -> bool:
 
 
 def _steps(row: Whole) -> list[str]:
-    """The expressions, one after another, that apply a layer to ``x``."""
+    """The expressions that apply a layer to ``x``, in order."""
     match row.layer:
         case layers.Conv2d(name=name) as layer:
             (top, bottom), (left, right) = layer.padding
@@ -141,7 +141,7 @@ def _steps(row: Whole) -> list[str]:
         case layers.MaxPool2d() as layer:
             return [f"F.max_pool2d(x, {layer.size}, {layer.stride}, ceil_mode={layer.ceil})"]
         case layers.LocalResponseNorm() as layer:
-            # PyTorch divides alpha by size, so here it is the coefficient times size
+            # PyTorch divides alpha by size, so alpha is the coefficient times size
             numbers = f"{layer.size}, {layer.coefficient * layer.size!r}, {layer.beta!r}, {layer.k!r}"
             if row.groups == 1:
                 return [f"F.local_response_norm(x, {numbers})"]

@@ -1,8 +1,8 @@
 """Import from ``torchvision.models.alexnet``: its state dictionary as weights of the recipe ``torchvision``.
 
-The layers only have other names, but the pixels are prepared otherwise: torchvision divides them by 255 and by a
-standard deviation of each channel's own, here all are multiplied with one number, ``pixel_scale``. What is left of
-each channel's factor goes into conv1's kernels. The product is the same; each weight of conv1 is rounded once more.
+The layers differ only in names, but the preprocessing differs: torchvision divides pixels by 255 and by a standard
+deviation per channel, while here all are multiplied by one number, ``pixel_scale``. The rest of each channel's factor
+goes into conv1's kernels. The product is the same; each weight of conv1 is rounded once more.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def is_torchvision(tensors: Mapping[str, NDArray[Any]]) -> bool:
 
 
 def weights(tensors: Mapping[str, NDArray[Any]], what: str) -> Weights:
-    """Weights of the recipe ``torchvision``, of as many classes as the last layer has.
+    """Weights for the recipe ``torchvision``, with as many classes as the last layer.
 
     Raises:
-        CheckpointError: Naming the tensor that is missing, extra, of another shape, or not finite; `what` says of which
+        CheckpointError: Names the tensor that is missing, extra, of another shape, or not finite; `what` describes the
             file.
     """
     renamed: dict[str, NDArray[Any]] = {}

@@ -1,7 +1,7 @@
-"""A network as one sequence of whole layers, with its columns as groups: the form that other programs run.
+"""A network as one sequence of whole layers, with its columns as groups: the form that other programs can run.
 
 Two columns that read only themselves are one grouped convolution; a layer that reads all columns is an ordinary one.
-Both exporters, ONNX and PyTorch, walk this row, so that what a column is, is decided once.
+Both exporters, ONNX and PyTorch, walk this sequence, so that columns are interpreted in one place.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from minialex.recipe.fields import Recipe
 from minialex.runs.weights_file import Weights
 
 KNOWN = (Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU, SpatialResponseNorm, Tanh)
-"""Layers that other programs have."""
+"""Layers that other programs have, too."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Whole:
     """A layer over all columns.
 
     Attributes:
-        layer: its hyper-parameters
-        groups: parts of its input that do not see each other; each computes its share of the output
-        input, output: shapes without N, of all columns side by side
+        layer: its hyperparameters
+        groups: number of independent parts of its input; each computes its share of the output
+        input, output: shapes without N, over all columns
         arrays: ``"weight"`` and ``"bias"`` of a convolution or a fully connected layer, float32: [K, C/groups, R, S] or
             [F, D], and [K]
     """
@@ -57,17 +57,17 @@ class Whole:
 
 
 def whole_layers(weights: Weights, form: str) -> list[Whole]:
-    """The network's layers in a row, with their arrays as float32.
+    """The network's layers in sequence, with their arrays as float32.
 
-    A fully connected layer whose columns read only themselves gets the weights of an ordinary one with zeros
-    where they do not read: no program has it otherwise.
+    A fully connected layer whose columns read only themselves becomes an ordinary one with zeros where they do not
+    read, since other programs have no grouped one.
 
     Args:
         weights: the network and its arrays
-        form: what they are written as, for the message
+        form: the format to be written, for messages
 
     Raises:
-        ConfigurationError: If a layer is of another kind.
+        ConfigurationError: If a layer is of an unsupported type.
     """
     recipe = weights.recipe
     network = variants.build(recipe)
@@ -101,10 +101,10 @@ def _with_zeros(weight: NDArray[np.float32], groups: int) -> NDArray[np.float32]
 
 
 def foreign(tensors: Mapping[str, NDArray[Any]], recipe: Recipe, mean: NDArray[np.floating[Any]], data: str) -> Weights:
-    """Weights that another program trained: classes without names, no colour covariance.
+    """Weights trained by another program: classes have no names, and there is no colour covariance.
 
     Args:
-        mean: [3, S, S], or [3, 1, 1] where each channel has one
+        mean: [3, S, S], or [3, 1, 1] for one per channel
         data: name of the data set
     """
     S = recipe.image_size
@@ -114,11 +114,11 @@ def foreign(tensors: Mapping[str, NDArray[Any]], recipe: Recipe, mean: NDArray[n
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What stands before the first layer: (pixels − mean) · scale, of a crop of RGB pixels from 0 to 255.
+    """What precedes the first layer: (pixels − mean) · scale, of a crop of RGB pixels from 0 to 255.
 
     Attributes:
-        mean: float32 [3, crop, crop], or [3, 1, 1] where each channel has one
-        scale: what the difference is multiplied with
+        mean: float32 [3, crop, crop], or [3, 1, 1] for one per channel
+        scale: factor of the difference
     """
 
     mean: NDArray[np.float32]
@@ -126,7 +126,7 @@ class Preprocessing:
 
 
 def preprocessing(weights: Weights) -> Preprocessing:
-    """The preprocessing of the centre view. At ``mean = "pixel"`` other crops have another part of the mean image."""
+    """The preprocessing of the centre view. With ``mean = "pixel"`` other crops use other parts of the mean image."""
     recipe, mean = weights.recipe, weights.statistics.mean
     if recipe.mean == "channel":
         part = mean.mean(axis=(1, 2), dtype=np.float64)[:, None, None]

@@ -1,1 +1,1 @@
-"""Pictures, and the report that holds them."""
+"""Pictures, and the report that contains them."""

@@ -1,4 +1,4 @@
-"""What ``minialex bench`` shows: a table and a picture of the same `Timings`."""
+"""The output of ``minialex bench``: a table and a picture of the same `Timings`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ COLOURS = {
     "backward": "#b94a00",
     "update": "#3f7d3a",
 }
-"""Of the phases, in their order in a step."""
+"""Colours of the phases, in their order in a step."""
 
 COLUMNS = ("forward", "backward", "update")
-"""Phases that have a column of the table; the others stand under forward."""
+"""Phases with a column in the table; the others appear under forward."""
 
 
 def table(timings: Timings) -> Sheet:
-    """Layers down, phases across: milliseconds, the floor, and how many times the floor that is."""
+    """Layers as rows, phases as columns: milliseconds, the floor, and their ratio."""
     phases = COLUMNS if timings.kind == "train" else COLUMNS[:1]
     floors = timings.peaks is not None
     whole = sum(part.seconds for part in timings.parts)
-    holders: dict[Key, Part] = {}  # the part that has the time of a layer and phase, which may be another's
+    holders: dict[Key, Part] = {}  # the part that includes the time of a layer and phase, perhaps another layer's
     for part in timings.parts:
         holders.update(dict.fromkeys(((part.layer, part.phase), *part.includes), part))
     rows = []
@@ -52,7 +52,7 @@ def table(timings: Timings) -> Sheet:
 
 
 def layers(timings: Timings) -> list[str]:
-    """Names of all layers in the step's order, including those without a time of their own."""
+    """Names of all layers, in the step's order, including those without a time of their own."""
     keys = [key for part in timings.parts for key in ((part.layer, part.phase), *part.includes)]
     parts = [part for part in timings.parts if part.phase != "backward"]
     forward = [key for part in parts for key in ((part.layer, part.phase), *part.includes) if key[1] != "backward"]
@@ -112,9 +112,9 @@ def lines(timings: Timings) -> list[str]:
 
 
 def picture(timings: Timings) -> Figure:
-    """Draw a bar for each layer, its phases one after another, and under it a thin bar as long as its floor.
+    """Draw a bar for each layer, divided into its phases, and below it a thin bar as long as its floor.
 
-    Layers whose work another one has done in the same sweep are named with it.
+    Layers whose work was fused into another one's sweep are named with it.
     """
     from matplotlib.patches import Patch
 
@@ -166,7 +166,7 @@ def picture(timings: Timings) -> Figure:
 
 
 def _bars(timings: Timings) -> list[tuple[str, Sequence[Part]]]:
-    """Layers with a time of their own, each with its parts in the order of the phases, and how it is called."""
+    """Layers with a time of their own: each one's label, and its parts in the order of the phases."""
     order = [*COLOURS]
     bars: list[tuple[str, Sequence[Part]]] = []
     for name in layers(timings):

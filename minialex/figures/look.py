@@ -1,4 +1,4 @@
-"""Pictures of what `minialex.look` finds, in the style of `minialex.figures.pictures`: figures without pyplot."""
+"""Pictures of the results of `minialex.look`, in the style of `minialex.figures.pictures`, without pyplot."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 Float = NDArray[np.floating[Any]]
 Image = NDArray[np.uint8]
 
-MOST_MAPS = 512  # of a layer that are drawn
-NAMED_CLASSES = 20  # up to here, a map names its classes
+MOST_MAPS = 512  # of a layer, that are drawn
+NAMED_CLASSES = 20  # up to this many classes, a map names them
 RANDOM_COLOUR = 2 / 3  # the colour selectivity of random weights, on average
 
 
@@ -51,8 +51,8 @@ def kernels(weights: Float, scores: Float, columns: int, difference: Difference 
     Args:
         weights: float [K,3,R,S], the kernels of column 1 first
         scores: float [K], their colour selectivities
-        columns: their number
-        difference: the test of whether the columns differ; None if there is but one column
+        columns: number of columns
+        difference: the test of whether the columns differ; None if there is only one column
     """
     left, above = 0.15, 0.34  # inches
     tiles, height = kernel_tiles(weights, columns, above)
@@ -90,15 +90,15 @@ def _draw_scores(axes: Axes, scores: Float, columns: int, difference: Difference
 def activations(image: Image, output: Float, layer: str, columns: int) -> Figure:
     """Draw an image and a layer's output for it: every channel's map, or every neuron as a square, by column.
 
-    All maps have one scale, the layer's own: white is 0, blue positive, orange negative.
+    All maps share one scale, the layer's: white is 0, blue positive, orange negative.
 
     Args:
-        image: uint8 [3,h,w], what the network saw
-        output: float [C,H,W] or [D]; of more than 512 channels the first are drawn
-        layer: its name
-        columns: in how many columns the channels lie, those of column 1 first
+        image: uint8 [3,h,w], the network's input
+        output: float [C,H,W] or [D]; if there are more than 512 channels, the first 512 are drawn
+        layer: name of the layer
+        columns: number of columns that the channels are divided into, those of column 1 first
     """
-    if output.ndim == 1:  # neurons in rows, about three times as wide as high, one map a column
+    if output.ndim == 1:  # neurons in rows, about three times as wide as high, one map per column
         D = len(output) // columns
         ideal = max(1, math.isqrt(max(1, D // 3)))
         rows = max((n for n in range((ideal + 1) // 2, ideal + 1) if D % n == 0), default=ideal)
@@ -139,7 +139,7 @@ def activations(image: Image, output: Float, layer: str, columns: int) -> Figure
 
 
 def occlusion(image: Image, result: Occlusion, class_names: Sequence[str]) -> Figure:
-    """Draw an image, and over it how far the class's probability falls where it is covered.
+    """Draw an image, and over it how far the class's probability falls when each place is covered.
 
     Args:
         image: uint8 [3,h,w], the crop that the network saw
@@ -187,10 +187,10 @@ def saliency(image: Image, result: Saliency, class_names: Sequence[str]) -> Figu
 
 
 def translation(samples: Sequence[Image], result: Translation, class_names: Sequence[str]) -> Figure:
-    """Draw images moved to the corners of what was tried, and how often the class is right at each shift.
+    """Draw images at the extremes of the shifts, and how often the class is right at each shift.
 
     Args:
-        samples: some moved crops, uint8 [3,h,w], the ends and the middle of the shifts, row by row (9 of them)
+        samples: nine shifted crops, uint8 [3,h,w], at the ends and the middle of the shifts, row by row
     """
     side, width, height = 3.0, 10.9, 3.85
     one = len(result.labels) == 1
@@ -236,12 +236,12 @@ def excitation(
     columns: int,
     width_of_layer: int,
 ) -> Figure:
-    """Draw for each unit the images that excite it most, with what it sees of them framed, and below it enlarged.
+    """Draw, for each unit, the images that excite it most, its receptive field framed, and enlarged below.
 
     Args:
-        crops: for each unit its images, uint8 [3,h,w], the most exciting first
+        crops: each unit's images, uint8 [3,h,w], most exciting first
         field: receptive fields along rows and columns; None: the units see the whole image
-        columns: in how many columns the layer lies
+        columns: number of columns of the layer
         width_of_layer: its number of units
     """
     U, n = result.images.shape
@@ -284,13 +284,13 @@ def maximised(
     width_of_layer: int,
     names: Sequence[str],
 ) -> Figure:
-    """Draw the images that were made for units, those of channels cut to what the channel sees.
+    """Draw the images made for units; those of channels are cropped to the receptive field.
 
     Args:
         field: receptive fields along rows and columns; None: the units see the whole image
-        columns: in how many columns the layer lies
+        columns: number of columns of the layer
         width_of_layer: its number of units
-        names: what to call the units, "" for those without a name
+        names: names of the units, "" for those without one
     """
     U = len(result.units)
     rows, cell, gap, below = math.ceil(U / 8), 1.15, 0.1, 0.5
@@ -329,11 +329,11 @@ def neighbours(
     labels: NDArray[np.int64],
     class_names: Sequence[str],
 ) -> Figure:
-    """Draw images, and to the right of each those nearest to it in the features: figure 4, right, of the paper.
+    """Draw images, and to the right of each its nearest neighbours in feature space: the paper's figure 4, right.
 
     Args:
-        queries, query_names: uint8 [3,S,S] and what to write below each
-        images: the neighbours of each, the nearest first
+        queries, query_names: uint8 [3,S,S], and the text below each
+        images: the neighbours of each, nearest first
         labels: int64 [Q,k], classes of the neighbours
     """
     Q, k = result.images.shape
@@ -360,15 +360,15 @@ def neighbours(
 def flat_map(
     images: Sequence[Image], places: Float, labels: NDArray[np.int64], class_names: Sequence[str], layer: str
 ) -> Figure:
-    """Draw images at their places of a map, and each class's name in the middle of its images.
+    """Draw images at their places on a map, and each class's name in the middle of its images.
 
-    Each image is moved to the nearest cell of a grid that is free, so that none covers another.
+    Each image is moved to the nearest free cell of a grid, so that none covers another.
 
     Args:
         images: uint8 [N][3,S,S]
         places: float [N,2]
         labels: int64 [N]
-        layer: whose map it is
+        layer: the layer of the features
     """
     side = 7.2
     cells = math.ceil(1.5 * math.sqrt(len(images)))
@@ -392,7 +392,7 @@ def flat_map(
         for label in np.unique(labels) if len(class_names) <= NAMED_CLASSES else ():
             x, y = np.median(at[labels == label], axis=0)
             while any(abs(x - a) < cells / 7 and abs(y - b) < cells / 26 for a, b in named):
-                y += cells / 26  # names do not cover each other
+                y += cells / 26  # keeps names from covering each other
             named.append(np.array([x, y]))
             box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
             axes.text(x, y, clip(name_of(class_names, int(label)), 20), ha="center", va="center", fontsize=9, bbox=box)
@@ -404,7 +404,7 @@ def flat_map(
 
 
 def _below(axes: Axes, y: float, text: str, **how: Any) -> None:
-    """A line in the middle below an image; the place is a fraction of its side."""
+    """Write a centred line below an image; `y` is a fraction of its side."""
     text_at(axes, 0.5, y, text, ha="center", va="top", **{"fontsize": 7.5, "color": MUTED, **how})
 
 
@@ -414,7 +414,7 @@ def _grey(image: Image) -> Image:
 
 
 def _square(axes: Axes, x: int, y: int, w: int, h: int, text: str = "") -> None:
-    """A frame around pixels, white in black so that it is seen on any image."""
+    """Frame some pixels, in white on black so that the frame shows on any image."""
     from matplotlib.patches import Rectangle
 
     for colour, line in (("black", 2.4), ("white", 1.1)):

@@ -2,7 +2,7 @@
 
 Every function returns a `matplotlib.figure.Figure`, made without pyplot: no window, no global state, any thread.
 matplotlib is imported when the first picture is drawn. Blue is validation and right, orange is training and wrong:
-two hues of different lightness that colour-blind readers tell apart; what a hue says, a label beside it says too.
+two hues of different lightness that colour-blind readers can tell apart; a label always repeats what a hue means.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ STYLE: dict[str, Any] = {
 }
 
 RECORDS_DRAWN = 300  # points of a training curve; more are averaged
-CUTS_MARKED = 8  # a rate that changes more often is a slope, not cuts
+CUTS_MARKED = 8  # a rate that changes more often is a continuous schedule, not cuts
 RATES_SHOWN = 3  # named below the axis
-NUMBERED_CLASSES = 20  # up to here, cells of the confusion matrix have numbers
-MATRIX_CLASSES = 100  # beyond, pairs are listed instead
+NUMBERED_CLASSES = 20  # up to this many classes, cells of the confusion matrix have numbers
+MATRIX_CLASSES = 100  # beyond this, pairs are listed instead
 PAIRS = 20
 TOP = 5
 EXAMPLES = 100
-SMALL_IMAGE = 64  # pixels; up to here they are shown as squares
-ACROSS = 6.4  # inches, of kernels
+SMALL_IMAGE = 64  # pixels; up to this size they are shown as squares
+ACROSS = 6.4  # width of the kernels' picture, inches
 
 
 def curves(metrics: Sequence[Mapping[str, Any]], classes: int | None = None) -> Figure:
@@ -71,8 +71,8 @@ def curves(metrics: Sequence[Mapping[str, Any]], classes: int | None = None) -> 
     Args:
         metrics: records of a run: ``{"kind": "train", "epoch", "loss", "top1", "learning_rate", …}`` with the accuracy
             ``top1`` in 0..1 and ``{"kind": "validation", "epoch", "loss", "top1_error", "top5_error", …}`` with errors
-            in 0..1; numbers that are missing, None or not finite are left out
-        classes: number of classes; what guessing gives is drawn as a line
+            in 0..1; missing, None and non-finite numbers are left out
+        classes: number of classes; the level of guessing is drawn as a line
     """
     with style():
         figure = blank(10.8, 3.9)
@@ -115,13 +115,13 @@ def kernels(weights: Float, columns: int) -> Figure:
 
 
 def kernel_tiles(weights: Float, columns: int, above: float) -> tuple[list[NDArray[np.uint8]], float]:
-    """Each column's kernels on a grid, and how many inches high they are together with room for titles above them."""
+    """Each column's kernels on a grid, and their total height in inches, with room for titles above them."""
     tiles = [tile_kernels(part) for part in np.array_split(weights, columns)]
     return tiles, sum(ACROSS * grid.shape[0] / grid.shape[1] for grid in tiles) + above * columns
 
 
 def draw_kernels(figure: Figure, tiles: Sequence[NDArray[np.uint8]], weights: Float, left: float, above: float) -> None:
-    """Draw kernels from the top of a figure downwards, one block a column."""
+    """Draw kernels from the top of a figure downwards, one block per column."""
     _, C, R, S = weights.shape
     bottom = float(figure.get_size_inches()[1])
     for n, (grid, part) in enumerate(zip(tiles, np.array_split(weights, len(tiles)), strict=True)):
@@ -135,13 +135,13 @@ def draw_kernels(figure: Figure, tiles: Sequence[NDArray[np.uint8]], weights: Fl
 
 
 def tile_kernels(block: Float) -> NDArray[np.uint8]:
-    """Lay kernels out on a grid, each scaled to the full range over its channels together.
+    """Lay out kernels on a grid, each scaled to the full range over all its channels.
 
     Args:
         block: float [K,C,R,S]
 
     Returns:
-        uint8 [rows,across,4] : red, green, blue, opacity; the gaps, and weights that are not finite, are transparent
+        uint8 [rows,across,4] : red, green, blue, opacity; gaps and non-finite weights are transparent
     """
     K, _, R, S = block.shape
     block = block.astype(np.float64)
@@ -151,9 +151,9 @@ def tile_kernels(block: Float) -> NDArray[np.uint8]:
     low = np.where(finite, block, np.inf).min(axis=(1, 2, 3), keepdims=True, initial=np.inf)
     high = np.where(finite, block, -np.inf).max(axis=(1, 2, 3), keepdims=True, initial=-np.inf)
     with np.errstate(all="ignore"):
-        scaled = np.where(high > low, (block / 2 - low / 2) / (high / 2 - low / 2), 0.5)  # halves cannot overflow
+        scaled = np.where(high > low, (block / 2 - low / 2) / (high / 2 - low / 2), 0.5)  # halving avoids overflow
     across = max(1, min(K, 16 if K >= 32 else 8))
-    zoom = max(1, round(11 / max(R, 1)))  # so that the gap of one pixel is narrow beside small kernels, too
+    zoom = max(1, round(11 / max(R, 1)))  # so that the gap of one pixel is narrow even beside small kernels
     scaled, finite = (a.repeat(zoom, axis=2).repeat(zoom, axis=3) for a in (scaled, finite))
     R, S, gap = R * zoom, S * zoom, 1
     canvas = np.zeros((math.ceil(K / across) * (R + gap) - gap, across * (S + gap) - gap, 4), np.uint8)
@@ -165,21 +165,21 @@ def tile_kernels(block: Float) -> NDArray[np.uint8]:
 
 
 def confusion(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
-    """Draw which class (row) was taken for which (column), as shares of the row.
+    """Draw which class (row) was predicted as which (column), as shares of the row.
 
     Right answers are blue, wrong ones orange; opacity grows with the square root of the share, so that rare
     confusions show. Beyond `MATRIX_CLASSES` classes the most confused pairs are drawn as bars.
 
     Args:
         matrix: int64 [K,K], images of each true class (row) that were given each class (column)
-        class_names: K names; where there are fewer, the number stands for the name
+        class_names: K names; if there are fewer, numbers replace the missing ones
     """
     with style():
         return _draw_pairs(matrix, class_names) if len(matrix) > MATRIX_CLASSES else _draw_matrix(matrix, class_names)
 
 
 def most_confused(matrix: NDArray[np.int64], count: int) -> list[tuple[int, int, int, float]]:
-    """Return the pairs of classes with most wrong answers: true class, given class, images, share of the true class."""
+    """Return the pairs of classes with most errors: true class, predicted class, images, share of the true class."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     totals = matrix.sum(axis=1)
@@ -193,10 +193,9 @@ def most_confused(matrix: NDArray[np.int64], count: int) -> list[tuple[int, int,
 
 
 def reliability(measured: Calibration) -> Figure:
-    """Draw accuracy against confidence, bin by bin, over how many images there are in each: a reliability diagram.
+    """Draw accuracy against confidence, bin by bin, above each bin's number of images: a reliability diagram.
 
-    On the diagonal a probability means what it says. What a bin lacks in accuracy is orange, what it has in excess
-    is hatched.
+    On the diagonal, probabilities are calibrated. A bin's lack of accuracy is orange, its excess is hatched.
 
     Args:
         measured: see `minialex.evaluation.calibration.calibration`
@@ -235,12 +234,12 @@ def reliability(measured: Calibration) -> Figure:
 def predictions(
     images: NDArray[np.uint8], probs: Float, class_names: Sequence[str], labels: NDArray[np.int64] | None
 ) -> Figure:
-    """Draw images with their label and the five most probable classes as bars: figure 4, left, of the paper.
+    """Draw images with their label and the five most probable classes as bars: the paper's figure 4, left.
 
     Args:
         images: uint8 [n,3,S,S]; the first 100 are drawn
         probs: float [n,K]
-        class_names: K names; where there are fewer, the number stands for the name
+        class_names: K names; if there are fewer, numbers replace the missing ones
         labels: int64 [n], or None if the truth is not known
     """
     shown = min(len(images), EXAMPLES)
@@ -268,39 +267,39 @@ def predictions(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file, whole or not at all; the same figure gives the same bytes.
+    """Write a figure as a PNG file, completely or not at all; the same figure gives the same bytes.
 
     Raises:
-        ResourceError, ConfigurationError: As `minialex.storage.atomic.write_bytes`.
+        ResourceError, ConfigurationError: As in `minialex.storage.atomic.write_bytes`.
     """
     atomic.write_bytes(path, png(figure))
 
 
 def png(figure: Figure, dpi: int = 144) -> bytes:
-    """Return a figure as PNG, with no metadata that changes between runs."""
+    """Return a figure as PNG, without metadata that changes between runs."""
     return _rendered(figure, {}, format="png", dpi=dpi, metadata={"Software": None})
 
 
 def svg(figure: Figure, name: str) -> str:
-    """Return a figure as SVG without a background; its ids depend on `name` and the content alone."""
+    """Return a figure as SVG without a background; its ids depend only on `name` and the content."""
     none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     return _rendered(figure, {"svg.hashsalt": name}, format="svg", transparent=True, dpi=144, metadata=none).decode()
 
 
 def top_classes(probs: Float, count: int = TOP) -> list[int]:
-    """Return the most probable classes of one image, the most probable first; ties go to the lower number."""
+    """Return the most probable classes of one image, most probable first; ties go to the lower number."""
     found = np.argsort(-np.nan_to_num(probs, nan=-1.0), kind="stable")
     return [int(k) for k in found[:count]]
 
 
 def name_of(class_names: Sequence[str], k: int) -> str:
-    """Return the name of class `k` in drawable characters, or its number where it has none."""
+    """Return the name of class `k` in drawable characters, or its number if it has none."""
     name = plain(class_names[k]).strip() if k < len(class_names) else ""
     return name or f"class {k}"
 
 
 def series(metrics: Sequence[Mapping[str, Any]], kind: str, field: str) -> tuple[Float, Float]:
-    """Return epochs and values of one number in the records of one kind, where both are finite."""
+    """Return the epochs and values of a field in the records of one kind, where both are finite."""
     pairs = [(record.get("epoch"), record.get(field)) for record in metrics if record.get("kind") == kind]
     known = [(x, y) for x, y in pairs if x is not None and y is not None and math.isfinite(x) and math.isfinite(y)]
     both = np.asarray(known, np.float64).reshape(-1, 2)
@@ -316,7 +315,7 @@ def style(settings: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in a script that the font lacks: boxes
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # names in a script that the font lacks become boxes
         matplotlib.rcdefaults()
         wanted: Any = {**STYLE, **settings}
         matplotlib.rcParams.update(wanted)
@@ -324,14 +323,14 @@ def style(settings: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
 
 
 def blank(width: float, height: float) -> Figure:
-    """An empty figure of so many inches."""
+    """An empty figure of `width` × `height` inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), facecolor="white")
 
 
 def panel(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place in inches from the figure's lower left corner."""
+    """Axes at a position in inches from the figure's lower left corner."""
     across, tall = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / tall, width / across, height / tall))
 
@@ -342,14 +341,14 @@ def caption(axes: Axes, text: str, **how: Any) -> None:
 
 
 def show_image(axes: Axes, image: NDArray[np.uint8]) -> None:
-    """An image [3,h,w] without ticks; a small one as squares."""
+    """Show an image [3,h,w] without ticks; a small one as squares."""
     small = max(image.shape[1:]) <= SMALL_IMAGE
     axes.imshow(image.transpose(1, 2, 0), interpolation="nearest" if small else "antialiased")
     axes.axis("off")
 
 
 def _margins(width: float, height: float, between: float = 0.0) -> dict[str, float]:
-    """Margins in inches as a grid's fractions: the labels of the lines' ends stand to the right."""
+    """Margins in inches as fractions of a grid: the labels at the lines' ends are to the right."""
     end = 1.3
     inner = (width - 0.5 - end - between) / 2
     return {
@@ -369,7 +368,7 @@ def _rendered(figure: Figure, settings: Mapping[str, Any], **how: Any) -> bytes:
 
 
 def text_at(axes: Axes, x: float, y: float, text: str, **how: Any) -> None:
-    """Text at a place given as fractions of the axes."""
+    """Write text at a position given in fractions of the axes."""
     axes.text(x, y, text, transform=axes.transAxes, **how)
 
 
@@ -424,7 +423,7 @@ Drawn = tuple[Float, Float, str, str]
 
 
 def _line(axes: Axes, x: Float, y: Float, name: str, colour: str, form: str, **how: Any) -> Drawn:
-    """Draw a line, averaged where it has too many points; return it with its label and colour."""
+    """Draw a line, averaged if it has too many points; return it with its label and colour."""
     if len(x) > RECORDS_DRAWN:
         parts = np.array_split(np.arange(len(x)), RECORDS_DRAWN)
         x, y = np.array([x[part].mean() for part in parts]), np.array([y[part].mean() for part in parts])
@@ -439,7 +438,7 @@ def _line(axes: Axes, x: Float, y: Float, name: str, colour: str, form: str, **h
 def _finish(
     axes: Axes, drawn: Sequence[Drawn], metrics: Sequence[Mapping[str, Any]], chance: float | None, guessing: str
 ) -> None:
-    """Limits, grid, the level of guessing, cuts of the learning rate, and labels outside, where they cross no curve."""
+    """Add limits, grid, the level of guessing, cuts of the learning rate, and labels outside, clear of the curves."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch")
@@ -464,7 +463,7 @@ def _finish(
     cuts = _cuts(metrics)
     for epoch, _ in cuts:
         axes.axvline(epoch, color=MUTED, linewidth=0.8, linestyle=(0, (4, 2)))
-    if cuts:  # below the axis, where no curve is
+    if cuts:  # below the axis, clear of the curves
         rates = [f"{rate:g}" for _, rate in cuts]
         shown = ", ".join(rates[:RATES_SHOWN]) + (", …" if len(rates) > RATES_SHOWN else "")
         axes.set_xlabel(f"epoch; dashed: rate {shown}")
@@ -472,7 +471,7 @@ def _finish(
 
 
 def _cuts(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Epochs at which the learning rate changed, and to what; none where it changes all the time."""
+    """Epochs at which the learning rate changed, with the new rate; none if it changes continuously."""
     cuts = []
     epochs, rates = series(metrics, "train", "learning_rate")
     for n in range(1, len(rates)):
@@ -482,14 +481,14 @@ def _cuts(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
 
 
 def _label_ends(axes: Axes, drawn: Sequence[Drawn]) -> None:
-    """Label each line at its right end, without overlap, in the order of the ends."""
+    """Label each line at its right end, without overlaps, in the order of the ends."""
     apart = 14 / _points(axes)[1]
     to_fraction = axes.transData + axes.transAxes.inverted()
     ends = sorted((float(to_fraction.transform((x[-1], y[-1]))[1]), text, colour) for x, y, text, colour in drawn)
     heights: list[float] = []
     for wanted, _, _ in ends:
         heights.append(max(wanted, heights[-1] + apart if heights else 0.02))
-    over = max(0.0, heights[-1] - 0.98)  # more than the axes are high: push all back down
+    over = max(0.0, heights[-1] - 0.98)  # beyond the axes' top: push all back down
     for n in range(len(heights) - 1, -1, -1):
         heights[n] = min(heights[n], 0.98 - (len(heights) - 1 - n) * apart) if over else heights[n]
     for place, (_, text, colour) in zip(heights, ends, strict=True):
@@ -507,7 +506,7 @@ def _draw_matrix(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figur
     figure = blank(width, height)
     axes = panel(figure, margin, height - side - 0.4, side, side)
     with np.errstate(invalid="ignore"):
-        share = matrix / matrix.sum(axis=1, keepdims=True)  # rows without images: not a number
+        share = matrix / matrix.sum(axis=1, keepdims=True)  # rows without images: NaN
     right = np.eye(K, dtype=bool)
     colours = np.zeros((K, K, 4))
     for where, colour in ((right, BLUE), (~right, ORANGE)):
@@ -558,8 +557,8 @@ def _draw_pairs(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure
 
 
 def _draw_bars(axes: Axes, probs: Float, class_names: Sequence[str], label: int | None, top: int) -> None:
-    """The most probable classes of an image, names over bars as in the paper."""
-    axes.set_xlim(0, 1.3)  # percentages stand to the right of the longest bar
+    """Draw the most probable classes of an image, names over bars as in the paper."""
+    axes.set_xlim(0, 1.3)  # percentages are to the right of the longest bar
     axes.set_ylim(top - 0.5, -0.5)
     axes.axis("off")
     for n, k in enumerate(top_classes(probs, top)):

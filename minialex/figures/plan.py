@@ -1,4 +1,4 @@
-"""What ``minialex plan`` shows: the arithmetic of `minialex.speed.plan` as tables, sentences, JSON and a picture."""
+"""The output of ``minialex plan``: `minialex.speed.plan`'s results as tables, sentences, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHARES = (1.0, 0.4, 0.25)
-"""Parts of the floor's speed for which the time of a training is said: nobody runs at the floor."""
+"""Fractions of the floor's speed for which training times are shown: nothing runs at the floor."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Setting:
     """What is planned.
 
     Attributes:
-        recipe: with its number of classes
+        recipe: the recipe, with its number of classes
         labels: the devices as the command line names them
-        devices: rates, each device once
+        devices: rates, one per device
         placement: for each column, the number of its device
-        link: bytes a second in one direction, None for the devices' own
-        images: images of an epoch of the training whose time is reported
-        watts: of each device, None for what makers state
+        link: bytes per second in one direction, None for the devices' own
+        images: images per epoch of the training whose time is reported
+        watts: watts per device, None for the manufacturers' figures
     """
 
     recipe: Recipe
@@ -50,7 +50,7 @@ class Setting:
 
     @property
     def power(self) -> float | None:
-        """Watts of all devices together, the pretend ones of one machine counted once; None where some are unknown."""
+        """Watts of all devices together, counting pretend devices of one machine once; None if some are unknown."""
         each = [self.watts or rates.watts for rates in self.cards]
         return None if None in each else math.fsum(watts for watts in each if watts is not None)
 
@@ -80,12 +80,12 @@ class Setting:
         return [floor(layout, self.devices, name, batch, self.link) for name in precisions for batch in batches]
 
     def replicas(self, columns: Floor) -> Floor:
-        """The floor of whole networks on each device whose gradients are averaged, at the batch of another floor."""
+        """The floor with a whole network on each device and averaged gradients, at the batch size of another floor."""
         return averaged(self.network, self.recipe.columns, self.devices, columns.precision, columns.batch, self.link)
 
 
 def tables(plan: Setting, precisions: Sequence[str], batches: Sequence[int]) -> list[Sheet]:
-    """The step, the whole training, the layers, the exchange."""
+    """The tables of the step, the whole training, the layers and the exchange."""
     floors = plan.floors(precisions, batches)
     sheets = [steps(plan, floors), training(plan, floors), layers(plan, precisions, batches[-1])]
     if plan.layout.exchanges:
@@ -105,7 +105,7 @@ def steps(plan: Setting, floors: Sequence[Floor]) -> Sheet:
 
 
 def training(plan: Setting, floors: Sequence[Floor]) -> Sheet:
-    """The time of a whole training, at the floor and at parts of its speed."""
+    """The time of a whole training run, at the floor and at fractions of its speed."""
     header = ["precision", "batch", *(f"at {share:.0%} of the floor's speed" for share in SHARES)]
     rows = []
     for one in floors:
@@ -115,7 +115,7 @@ def training(plan: Setting, floors: Sequence[Floor]) -> Sheet:
 
 
 def energy(plan: Setting, floors: Sequence[Floor]) -> Sheet:
-    """The energy of a whole training at stated watts; see `minialex.speed.energy`.
+    """The energy of a whole training run at the stated watts; see `minialex.speed.energy`.
 
     Raises:
         ConfigurationError: If the watts of a device are unknown.
@@ -135,7 +135,7 @@ def needed_power(plan: Setting) -> float:
     """Watts of all devices together.
 
     Raises:
-        ConfigurationError: If those of a device are unknown.
+        ConfigurationError: If the watts of a device are unknown.
     """
     unknown = [rates.name for rates in plan.cards if not (plan.watts or rates.watts)]
     if plan.power is None:
@@ -205,7 +205,7 @@ def alternatives(plan: Setting, floors: Sequence[Floor]) -> Sheet:
 
 
 def remarks(plan: Setting, batch: int) -> list[str]:
-    """The sentences below the tables, for the batch whose memory is reported."""
+    """The sentences below the tables, for the batch size whose memory is reported."""
     text = []
     for rate in {rate.name: rate for rate in plan.devices}.values():
         products = ", ".join(f"{name} {amount(value, 'FLOP/s')}" for name, value in rate.matrix.items())
@@ -229,7 +229,7 @@ def remarks(plan: Setting, batch: int) -> list[str]:
 
 
 def memory(plan: Setting, batch: int) -> str:
-    """The memory that a step needs on one device, and whether there is as much."""
+    """The memory that a step needs on one device, and whether it has that much."""
     network = summarise(plan.recipe, batch)
     needed = network.parameter_bytes + network.activation_bytes
     available = plan.devices[0].memory
@@ -244,7 +244,7 @@ def memory(plan: Setting, batch: int) -> str:
 
 
 def as_json(plan: Setting, precisions: Sequence[str], batches: Sequence[int]) -> str:
-    """Everything as JSON; bytes, seconds, values."""
+    """Everything as JSON, in bytes, seconds and values."""
     layout = plan.layout
     report: dict[str, Any] = {
         "network": plan.recipe.model,
@@ -277,7 +277,7 @@ def as_json(plan: Setting, precisions: Sequence[str], batches: Sequence[int]) ->
 
 
 def picture(plan: Setting, precision: str, batch: int) -> Figure:
-    """Two drawings: the step by layer, and the bytes sent by batch size."""
+    """Two plots: the step by layer, and the bytes sent by batch size."""
     from matplotlib.figure import Figure
 
     (one,) = plan.floors([precision], [batch])

@@ -1,7 +1,7 @@
-"""A run as one page: a self-contained HTML file, with no script and no reference to anything outside it.
+"""A run as one page: a self-contained HTML file, without scripts or references to anything outside it.
 
-Curves and the confusion matrix are SVG in the page's own colours, light or dark; kernels and examples are images
-inside the file. Every picture states its numbers in words for those who do not see it.
+Curves and the confusion matrix are SVG in the page's own colours, light or dark; kernels and examples are embedded
+images. Every picture has an alternative text with its numbers.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from minialex.look.kernels import colour_share
 from minialex.screen.formats import percent, plain
 from minialex.storage import atomic
 
-EXAMPLES = 10  # of each sort
-EXAMPLE_PIXELS = 160  # larger images are shown, and kept, at this size
+EXAMPLES = 10  # of each kind
+EXAMPLE_PIXELS = 160  # larger images are shown, and embedded, at this size
 TABLE_ROWS = 100
 EVENTS = 100
 PIXELS_ACROSS = 840  # width of the kernels' picture
@@ -51,29 +51,29 @@ def write(
     warnings: Sequence[str],
     recipe_toml: str,
 ) -> None:
-    """Write the report of a run, whole or not at all; the same arguments give the same bytes.
+    """Write the report of a run, completely or not at all; the same arguments give the same bytes.
 
-    All text is data: it is escaped, whatever it holds.
+    All text is escaped, whatever it contains.
 
     Args:
         path: the HTML file
         title: the page's heading
-        facts: pairs of name and value, shown as a table; those whose value is a command, ``minialex …``, stand under
+        facts: pairs of name and value, shown as a table; those whose value is a command, ``minialex …``, appear under
             "What next" instead
-        metrics: the run's records, see `minialex.figures.pictures.curves`; validation records may hold ``seconds``, the
-            time of training until then, and events have ``step`` and ``message``
-        kernels: float [K,C,R,S], the first convolution's, those of column 1 first; or None
+        metrics: the run's records, see `minialex.figures.pictures.curves`; validation records may have ``seconds``, the
+            training time so far, and events have ``step`` and ``message``
+        kernels: float [K,C,R,S], the first convolution's kernels, those of column 1 first; or None
         columns: number of columns of the network
         confusion: int64 [K,K], images of each true class (row) that were given each class (column); or None
         images: uint8 [n,3,S,S], validation images to choose examples from
-        probs: float [n,K], what the network said of them
+        probs: float [n,K], the network's probabilities for them
         labels: int64 [n]
-        class_names: K names; where there are fewer, the number stands for the name
-        warnings: what the guards said
+        class_names: K names; if there are fewer, numbers replace the missing ones
+        warnings: the guards' warnings
         recipe_toml: the resolved recipe
 
     Raises:
-        ResourceError, ConfigurationError: As `minialex.storage.atomic.write_bytes`.
+        ResourceError, ConfigurationError: As in `minialex.storage.atomic.write_bytes`.
     """
     classes = len(class_names) or None
     commands = [(name, value) for name, value in facts if _is_command(value)]
@@ -166,7 +166,7 @@ def _curves(metrics: Records, classes: int | None) -> str:
 
 
 def _words(metrics: Records, train: str, validation: str, form: Any) -> str:
-    """A curve's numbers in words."""
+    """A curve's numbers as text."""
     said = []
     _, values = series(metrics, "train", train)
     if train == "top1":
@@ -184,7 +184,7 @@ def _words(metrics: Records, train: str, validation: str, form: Any) -> str:
 
 
 def _epochs(metrics: Records) -> str:
-    """The validation records as a table, beside the mean training loss of each epoch."""
+    """The validation records as a table, with the mean training loss of each epoch."""
     records = [r for r in metrics if r.get("kind") == "validation"]
     if not records:
         return ""
@@ -306,7 +306,7 @@ def _examples(images: NDArray[np.uint8], probs: Float, labels: NDArray[np.int64]
 
 
 def _spread(chosen: NDArray[np.int64], labels: NDArray[np.int64], count: int) -> list[int]:
-    """Some of the chosen images, one of each class in turn."""
+    """Some of the chosen images, taking classes in turn."""
     turns: dict[int, int] = {}
     keyed = []
     for n in chosen.tolist():
@@ -339,7 +339,7 @@ def _commands(commands: Sequence[tuple[str, str]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words of two units: ``250`` as ``4 min 10 s``."""
+    """Return a time as text in two units: ``250`` as ``4 min 10 s``."""
     if seconds < 59.5:
         return f"{seconds:.0f}\N{NO-BREAK SPACE}s" if seconds >= 10 else f"{seconds:.1f}\N{NO-BREAK SPACE}s"
     minutes, rest = divmod(round(seconds), 60)
@@ -350,7 +350,7 @@ def duration(seconds: float) -> str:
 
 
 def _e(text: object) -> str:
-    """Text for the page, between tags or quotes."""
+    """Escape text for use between tags or quotes."""
     return html.escape(plain(str(text), keep="\n\t"), quote=True)
 
 
@@ -380,7 +380,7 @@ def _details(summary: str, content: str) -> str:
 
 
 def _image(pixels: NDArray[np.uint8]) -> str:
-    """Pixels [H,W,3 or 4] as a data address: PNG while small, else reduced and as JPEG."""
+    """Pixels [H,W,3 or 4] as a data URL: PNG if small, else reduced and as JPEG."""
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(pixels))
@@ -396,7 +396,7 @@ def _image(pixels: NDArray[np.uint8]) -> str:
 
 
 def _svg(figure: Any, name: str, said: str, style: str = "width:100%") -> str:
-    """A figure as SVG that belongs to the page: its colours, its font, no ids or styles of its own."""
+    """A figure as SVG that fits the page: its colours and font, without ids or styles of its own."""
     drawn = pictures.svg(figure, name)
     drawn = drawn[drawn.index("<svg") :].strip()
     drawn = re.sub(r"<style.*?</style>", "", drawn, flags=re.DOTALL)

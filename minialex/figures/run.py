@@ -23,25 +23,25 @@ from minialex.training import finetuning
 from minialex.training.loop import energy_of
 
 EXAMPLES = 24  # images that a report shows
-FEW = slice(0, 8)  # of these, in the picture of predictions
+FEW = slice(0, 8)  # those of them in the picture of predictions
 
 
 def write_report(paths: RunPaths, recipe: Recipe, data: DataSet, found: Evaluation, warnings: list[str]) -> None:
     """Write ``report.html`` and the pictures of a run.
 
     Args:
-        found: of the newest weights, on the validation set
-        warnings: what the guards said
+        found: evaluation of the newest weights on the validation set
+        warnings: the guards' warnings
 
     Raises:
         ResourceError, ConfigurationError: If they cannot be written.
     """
-    from minialex.figures import pictures, report  # with matplotlib
+    from minialex.figures import pictures, report  # these import matplotlib
 
     metrics = read_metrics(paths.metrics)
     last = checkpoint.latest(paths.checkpoints, lambda message: None)
     assert last is not None
-    first = next((w for w in last.weights.values() if w.ndim == 4 and w.shape[1] == 3), None)  # sees the image
+    first = next((w for w in last.weights.values() if w.ndim == 4 and w.shape[1] == 3), None)  # reads the image
     indices = examples(found)
     images, probs, labels = data.validation.read(indices), found.probs[indices], found.labels[indices]
     atomic.make_folder(paths.pictures)
@@ -83,7 +83,7 @@ def _parameters(weights: Mapping[str, NDArray[np.floating[Any]]]) -> str:
 
 
 def _machine(recipe: Recipe) -> list[tuple[str, str]]:
-    """Facts about where the report is written, which is where the training ended."""
+    """Facts about the machine that writes the report, which is the one where training ended."""
     described = machine.describe()
     about, versions = described["machine"], described["versions"]
     assert isinstance(about, dict)
@@ -98,7 +98,7 @@ def _machine(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _energy(paths: RunPaths) -> list[tuple[str, str]]:
-    """The energy that the training took, if the machine measures it."""
+    """The energy that training took, if the machine measures it."""
     taken = energy_of(paths.folder)
     if not taken:
         return []
@@ -126,7 +126,7 @@ def _commands(paths: RunPaths, recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _beginning(paths: RunPaths) -> list[tuple[str, str]]:
-    """Facts about the network that a run began with."""
+    """Facts about the network that a run started from."""
     known = finetuning.facts(paths.folder)
     if known is None:
         return []
@@ -138,7 +138,7 @@ def _beginning(paths: RunPaths) -> list[tuple[str, str]]:
 
 
 def examples(found: Evaluation) -> NDArray[np.int64]:
-    """Indices of images to show: spread over the validation set, every other one an error as far as there are any."""
+    """Indices of images to show: spread over the validation set, every second one an error while there are any."""
     right = found.probs.argmax(axis=1) == found.labels
     chosen: list[int] = []
     for group in (np.flatnonzero(~right), np.flatnonzero(right)):

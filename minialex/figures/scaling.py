@@ -1,4 +1,4 @@
-"""What ``minialex plan`` shows for many devices: the arithmetic of `minialex.speed.scaling` as tables and sentences."""
+"""The output of ``minialex plan`` for many devices: `minialex.speed.scaling`'s results as tables and sentences."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ LABEL = "arithmetic, not measured"
 
 
 def growing(subject: Subject, cluster: Cluster, images: int, epoch: int, epochs: int) -> Sheet:
-    """A step of data parallel training on more and more devices.
+    """A step of data-parallel training on a growing number of devices.
 
     Args:
-        images: images of a step
-        epoch: images of an epoch
-        epochs: epochs of the training whose time is reported
+        images: images per step
+        epoch: images per epoch
+        epochs: epochs of the training run whose time is reported
     """
     alone = subject.data_parallel(cluster, 1, images)
     rows = []

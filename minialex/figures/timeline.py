@@ -1,4 +1,4 @@
-"""A step of several ranks as a picture: when each layer was computed, when each bucket of gradients was summed."""
+"""A step of several ranks as a picture: when each layer was computed, and each bucket of gradients all-reduced."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 SUM, WAITING = "#3f4a54", "#f0e4c8"
 NAMES = ("input", "forward", "backward", "update")
 NARROW = 0.042
-"""Of the whole step: a layer whose part is narrower has no name in the picture."""
+"""Fraction of the whole step: layers narrower than this have no name in the picture."""
 
 Times = Mapping[str, Any]
-"""Of a rank: ``"work"``, a list of what it did (``layer``, ``phase``, ``begin``, ``end``; seconds), and ``"sums"``, a
-list of its buckets (``begin``, ``end``, ``bytes``). A part of phase ``"reduce"`` is waiting for a sum."""
+"""A rank's times: ``"work"``, a list of what it did (``layer``, ``phase``, ``begin``, ``end``; seconds), and
+``"sums"``, a list of its buckets (``begin``, ``end``, ``bytes``). A part in phase ``"reduce"`` waits for a sum."""
 
 
 def picture(ranks: Sequence[Times]) -> Figure:
-    """Draw two bars for each rank: what it computed and, below it, the sums at the same time."""
+    """Draw two bars for each rank: what it computed and, below it, the sums in the same period."""
     from matplotlib.patches import Patch
 
     end = 1000 * max(part["end"] for rank in ranks for part in [*rank["work"], *rank["sums"]])
@@ -55,7 +55,7 @@ def _rank(axes: Axes, rank: Times, top: float, end: float) -> None:
         axes.barh(top, length, 0.8, left=begin, color=colour, edgecolor="white", linewidth=0.4)
         if length > NARROW * end and not waits and part["phase"] != "update":
             axes.text(begin + length / 2, top, part["layer"], ha="center", va="center", color="white", fontsize=7.5)
-    free = -end  # from where on there is room below the bar
+    free = -end  # where the free space below the bar begins
     for one in rank["sums"]:
         begin, length = 1000 * one["begin"], 1000 * (one["end"] - one["begin"])
         axes.barh(top + 1, length, 0.6, left=begin, color=SUM, edgecolor="white", linewidth=0.4)
@@ -68,7 +68,7 @@ def _rank(axes: Axes, rank: Times, top: float, end: float) -> None:
 
 
 def _together(work: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Neighbours of one layer and phase, and all updates, as one."""
+    """Merge adjacent parts of one layer and phase, and all updates."""
     found: list[dict[str, Any]] = []
     for part in work:
         last = found[-1] if found else None
@@ -81,7 +81,7 @@ def _together(work: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def words(ranks: Sequence[Times]) -> str:
-    """The picture in words, for those who do not see it."""
+    """The picture's alternative text."""
     said = []
     for number, rank in enumerate(ranks):
         backward = [part for part in rank["work"] if part["phase"] == "backward"]

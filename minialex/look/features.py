@@ -4,11 +4,11 @@ A folder of features contains ``_features.json``, which describes them, and
 
 - as ``npy``: ``features.npy`` [N,C,H,W] or [N,D] (``np.load(…, mmap_mode="r")``) and ``labels.npy`` int64 [N];
 - as ``parquet``: ``part-00000000.parquet`` and so on, named after their first image, with the columns ``image`` and
-  ``label`` (int64) and ``features`` (a list of fixed size, the maps one after another): pyarrow, pandas, polars and
-  DuckDB read the folder as one table.
+  ``label`` (int64) and ``features`` (a fixed-size list, the maps one after another): pyarrow, pandas, polars and DuckDB
+  read the folder as one table.
 
-``_features.json`` also counts the images done. It is written after the rows are on the disk, so that a run that was
-killed continues after the last of them, and gives the same bytes (Parquet: the same rows) as one that was not.
+``_features.json`` also counts the images done. It is written after the rows are on disk, so that a killed run continues
+after the last of them, and gives the same bytes (Parquet: the same rows) as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from minialex.screen.formats import readable_size
 from minialex.storage import atomic
 from minialex.storage.locks import locked_folder
 
-PART = "features.npy.part"  # what features.npy is called until it is whole
-MANIFEST = "_features.json"  # readers of Parquet folders leave out names that begin so
+PART = "features.npy.part"  # name of features.npy until it is complete
+MANIFEST = "_features.json"  # readers of Parquet folders ignore names that begin with _
 FORMAT = "minialex features"
 FORMATS = ("npy", "parquet")
-COMPARED = 1000  # images whose pixels tell one set from another
+COMPARED = 1000  # images whose pixels identify a set
 BLOCK_BYTES = 64 << 20  # rows kept in memory before they are written
-BLOCK_SECONDS = 60.0  # or as many as come in this time
+BLOCK_SECONDS = 60.0  # or as many as are computed in this time
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Manifest:
     Attributes:
         form: ``"npy"`` or ``"parquet"``
         network: `fingerprint` of the network that computed them
-        layer, shape, dtype: the layer's name, and what it gives for one image
-        data, split: the data set as recipes name it, and ``"train"`` or ``"validation"``
+        layer, shape, dtype: the layer's name, and the shape and dtype of its output for one image
+        data, split: the data set's name in recipes, and ``"train"`` or ``"validation"``
         images: number of images, N
-        labels: SHA-256 of their labels, by which another selection of images is noticed
-        content: SHA-256 of pixels, see `content`, by which other images with the same labels are noticed
+        labels: SHA-256 of their labels, which detects another selection of images
+        content: SHA-256 of pixels, see `content`, which detects other images with the same labels
         class_names: the meaning of the labels
-        done: images whose rows are on the disk
+        done: number of images whose rows are on disk
     """
 
     form: str
@@ -89,7 +89,7 @@ class Manifest:
         return _npy_header((self.images, *self.shape), self.dtype)
 
     def difference(self, other: Manifest) -> str | None:
-        """The first thing in which another one is not of the same features, in words; None if it is."""
+        """The first difference that means other features, as text; None if there is none."""
         words = {"form": "format", "data": "data set", "images": "number of images"}
         long = {"network": "another network or weights", "class_names": "other classes"}
         long |= dict.fromkeys(("labels", "content"), "other images")
@@ -101,7 +101,7 @@ class Manifest:
 
 
 def fingerprint(session: Session) -> str:
-    """SHA-256 of all that decides what a network gives for an image: its weights, its shape, the mean, the view."""
+    """SHA-256 of everything that determines a network's output for an image: weights, shape, mean, view."""
     digest = hashlib.sha256()
     recipe = session.recipe
     views = {name: getattr(recipe, name) for name in ("image_size", "mean", "pixel_scale", "dtype")}
@@ -113,10 +113,10 @@ def fingerprint(session: Session) -> str:
 
 
 def content(split: Split) -> str:
-    """SHA-256 of the pixels of a split: of all images, or of `COMPARED` of them spread over it, where there are more.
+    """SHA-256 of the pixels of a split: of all images or, if there are more, of `COMPARED` spread over it.
 
     Raises:
-        DataError: An image cannot be read.
+        DataError: An image is unreadable.
     """
     digest = hashlib.sha256()
     chosen = np.unique(np.linspace(0, max(0, len(split) - 1), min(len(split), COMPARED)).astype(np.int64))
@@ -127,7 +127,7 @@ def content(split: Split) -> str:
 
 def manifest_of(session: Session, split: Split, layer: str, data: str, part: str, names: tuple[str, ...],
                 form: str = "npy") -> Manifest:  # fmt: skip
-    """What features of a split would be called; see `Manifest`.
+    """The manifest that features of a split would have; see `Manifest`.
 
     Raises:
         ConfigurationError: If there is no such format or layer.
@@ -180,7 +180,7 @@ class Features:
     Attributes:
         folder: their folder
         manifest: their manifest
-        values: [N,…] of the manifest's shape and dtype, mapped from the disk, not loaded
+        values: [N,…] of the manifest's shape and dtype, memory-mapped, not loaded
         labels: int64 [N]
     """
 
@@ -223,7 +223,7 @@ def open_features(folder: Path) -> Features:
 
 
 def _begin_npy(folder: Path, manifest: Manifest) -> None:
-    """Make ``features.npy.part`` with its header, or see that it has the rows that were counted."""
+    """Create ``features.npy.part`` with its header, or check that it has the rows that were counted."""
     path = folder / PART
     with atomic.translate_os_errors(path):
         if manifest.done == 0:
@@ -233,7 +233,7 @@ def _begin_npy(folder: Path, manifest: Manifest) -> None:
 
 
 def _write_npy(folder: Path, manifest: Manifest, rows: NDArray[Any], labels: NDArray[np.int64]) -> None:
-    """Write rows behind the header and wait until they are on the disk."""
+    """Write rows after the header and wait until they are on disk."""
     path = folder / PART
     with atomic.translate_os_errors(path, needed=rows.nbytes), open(path, "r+b", buffering=0) as file:
         file.seek(len(manifest.header) + manifest.done * manifest.row_bytes)
@@ -244,7 +244,7 @@ def _write_npy(folder: Path, manifest: Manifest, rows: NDArray[Any], labels: NDA
 
 
 def _finish_npy(folder: Path, manifest: Manifest, labels: NDArray[np.int64]) -> None:
-    """Write the labels, and give the file its name."""
+    """Write the labels, and give the file its final name."""
     path = folder / PART
     atomic.write_bytes(folder / "labels.npy", _npy_header(labels.shape, "int64") + labels.tobytes())
     with atomic.translate_os_errors(path):
@@ -261,7 +261,7 @@ def _npy_header(shape: tuple[int, ...], dtype: str) -> bytes:
 
 
 def _begin_parquet(folder: Path, manifest: Manifest) -> None:
-    """Remove files that were written after the count, by a run that was killed in between."""
+    """Remove files written after the last count, by a run that was killed in between."""
     for path in folder.glob("part-*.parquet"):
         if int(path.stem.removeprefix("part-")) >= manifest.done:
             path.unlink()
@@ -299,23 +299,23 @@ def write_features(
     """Write a layer's activations for the centre crops of a split, or continue where an earlier call was stopped.
 
     Args:
-        folder: made if it is missing
-        manifest: from `manifest_of` the same session and split
-        batch_size: images at a time
-        progress: called with the number of images done, those of earlier calls among them
+        folder: created if it is missing
+        manifest: from `manifest_of` with the same session and split
+        batch_size: number of images at a time
+        progress: called with the number of images done, including those of earlier calls
         stop: called after each batch; if it returns true, what has been computed is written, and this returns
         group: the ranks that share the batches, which are the same as for one rank; only the first writes. All call
             `stop` equally often, and it must return the same on all of them
 
     Returns:
-        The manifest with what is `done` now.
+        The manifest with the updated `done`.
 
     Raises:
         CheckpointError: If the folder holds features of another network, or of this one with other weights.
-        ConfigurationError: If the folder holds features of other images or another layer, another process writes it, or
-            pyarrow is not installed.
-        DataError: If it is damaged, or an image cannot be read.
-        ResourceError: If the disk is full; said before anything is computed, where it can be foreseen.
+        ConfigurationError: If the folder holds features of other images or another layer, another process writes to it,
+            or pyarrow is not installed.
+        DataError: If it is damaged, or an image is unreadable.
+        ResourceError: If the disk is full; raised before anything is computed if that can be foreseen.
     """
     if manifest.form == "parquet" and importlib.util.find_spec("pyarrow") is None:
         raise ConfigurationError(
@@ -339,7 +339,7 @@ def write_features(
 
 
 def _open(held: ExitStack, folder: Path, manifest: Manifest) -> int:
-    """Lock the folder and begin, or go on, in it; returns how many images are done, below 0 if it is whole."""
+    """Lock the folder and begin or continue in it; return the number of images done, below 0 if it is complete."""
     atomic.make_folder(folder)
     refusal = f"{folder} is being written by another process: wait for it, or give another folder"
     held.enter_context(locked_folder(folder, refusal))
@@ -356,7 +356,7 @@ def _open(held: ExitStack, folder: Path, manifest: Manifest) -> int:
     if manifest.done == manifest.images and (manifest.form == "parquet" or (folder / "features.npy").exists()):
         return -manifest.images
     needed, free = (manifest.images - manifest.done) * manifest.row_bytes, shutil.disk_usage(folder).free
-    if needed > free and manifest.form == "npy":  # Parquet is compressed, by how much is not known before
+    if needed > free and manifest.form == "npy":  # Parquet's compression ratio is not known in advance
         raise ResourceError(
             f"features of {manifest.images:,} images need {readable_size(needed)} in {folder}, where "
             f"{readable_size(free)} are free; choose another disk or another layer"
@@ -370,7 +370,7 @@ def _write_rows(
     session: Session, split: Split, folder: Path, manifest: Manifest, batch_size: int,
     progress: Callable[[int], None], stop: Callable[[], object], group: Group,
 ) -> Manifest:  # fmt: skip
-    """Write the rows that are not there yet, a block of them in memory at a time."""
+    """Write the missing rows, with one block of them in memory at a time."""
     labels = np.ascontiguousarray(split.labels, np.int64)
     block: list[NDArray[np.floating[Any]]] = []
     done, begun = manifest.done, time.monotonic()
@@ -381,7 +381,7 @@ def _write_rows(
         stopped = stop()
         full = (done - manifest.done) * manifest.row_bytes >= BLOCK_BYTES
         late = time.monotonic() - begun >= BLOCK_SECONDS
-        if group.rank:  # the first has them
+        if group.rank:  # only the first rank has them
             block = []
         elif stopped or full or late or done == manifest.images:
             write = _write_npy if manifest.form == "npy" else _write_parquet
@@ -393,13 +393,13 @@ def _write_rows(
             break
     if group.rank == 0 and manifest.form == "npy" and manifest.done == manifest.images:
         _finish_npy(folder, manifest, labels)
-    return dataclasses.replace(manifest, done=group.exchange(manifest.done)[0])  # the others' end waits for the files
+    return dataclasses.replace(manifest, done=group.exchange(manifest.done)[0])  # others wait for the files
 
 
 def _rows(
     session: Session, split: Split, manifest: Manifest, batch_size: int, group: Group
 ) -> Iterator[NDArray[np.floating[Any]]]:
-    """The rows that are not done, in their order: of each round, as many batches as ranks, rank r computes the r-th."""
+    """The missing rows, in order: of each round of as many batches as ranks, rank r computes the r-th."""
     first, each = manifest.done, group.size * batch_size
     rest = np.arange(first, manifest.images)
     own = rest[(rest - first) // batch_size % group.size == group.rank]
@@ -410,7 +410,7 @@ def _rows(
             if len(mine):
                 _, images, _ = next(reading)
                 rows[mine - begin] = session.activations(images, [manifest.layer])[manifest.layer]
-            bits = rows.view(f"uint{8 * rows.itemsize}")  # every row is one rank's: as whole numbers even -0 stays -0
+            bits = rows.view(f"uint{8 * rows.itemsize}")  # a row is one rank's: as integers even -0 stays -0
             group.sum([bits], [bits])
             yield rows
 

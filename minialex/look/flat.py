@@ -1,4 +1,4 @@
-"""A map in two dimensions of what a layer finds alike: t-SNE (van der Maaten and Hinton 2008), exact, by NumPy."""
+"""A two-dimensional map of what a layer finds alike: exact t-SNE (van der Maaten and Hinton 2008) in NumPy."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ from minialex.errors import ConfigurationError
 
 Float = NDArray[np.floating[Any]]
 
-PERPLEXITY = 30.0  # about how many neighbours of a point count
-EXAGGERATED = 0.25  # of the steps: at first, attraction is 12 times as strong, so that groups find together
+PERPLEXITY = 30.0  # roughly, the number of neighbours of a point that count
+EXAGGERATED = 0.25  # of the steps: early on, attraction is 12 times as strong, so that clusters form
 FEWEST, MOST = 10, 5000  # points; memory grows with their number squared
 
 
 def flat_map(features: Float, *, steps: int = 400, progress: Callable[[int], None] = lambda done: None) -> Float:
-    """Places in the plane where points lie near each other that are near each other in the features.
+    """Positions in the plane such that points that are close in feature space are close.
 
-    Each point says how probable every other is as its neighbour, by a Gaussian around it that is as wide as it takes
-    for some 30 neighbours. In the plane neighbours are as probable as a Student's t says. The places are moved until
-    both say the same, beginning with the first two principal components. Nothing is drawn by lot: the same features
-    give the same map.
+    In feature space, a Gaussian around each point gives the probability of every other point as its neighbour, with a
+    width for some 30 neighbours. In the plane, Student's t gives it. The positions move until both distributions agree,
+    starting from the first two principal components. Nothing is random: the same features give the same map.
 
     Args:
         features: float [N,…]; rows are flattened
-        steps: of the descent
+        steps: number of gradient descent steps
         progress: called with the number of steps done
 
     Returns:
-        float64 [N,2], about 0; only distances mean anything, and only the small ones
+        float64 [N,2], centred on 0; only distances are meaningful, and only small ones
 
     Raises:
-        ConfigurationError: For fewer than 10 or more than 5,000 points, features that are not finite, or no steps.
+        ConfigurationError: For fewer than 10 or more than 5,000 points, non-finite features, or no steps.
     """
     N = len(features)
     if not FEWEST <= N <= MOST:
@@ -64,7 +63,7 @@ def flat_map(features: Float, *, steps: int = 400, progress: Callable[[int], Non
 
 
 def principal(x: Float) -> Float:
-    """The first two principal components of points [N,D] about 0, each with its largest number positive: [N,2]."""
+    """The first two principal components of centred points [N,D], each with its largest number positive: [N,2]."""
     u, s, _ = np.linalg.svd(x, full_matrices=False)
     y = np.zeros((len(x), 2))
     y[:, : min(2, len(s))] = (u * s)[:, :2]
@@ -78,10 +77,10 @@ def _squares(x: Float) -> Float:
 
 
 def _neighbours(squares: Float, perplexity: float) -> Float:
-    """How probable two points are as neighbours, [N,N], all together 1: widths are found by halving an interval."""
+    """The probabilities of pairs as neighbours, [N,N], with sum 1; widths are found by bisection."""
     N = len(squares)
     squares = squares / (squares.sum() / (N * (N - 1)) or 1.0)
-    np.fill_diagonal(squares, np.inf)  # nobody is its own neighbour
+    np.fill_diagonal(squares, np.inf)  # no point is its own neighbour
     farther = squares - squares.min(axis=1, keepdims=True)
     low, high = np.full((N, 1), -20.0), np.full((N, 1), 20.0)  # logarithms of 1 / width²
     for _ in range(50):
@@ -95,12 +94,12 @@ def _neighbours(squares: Float, perplexity: float) -> Float:
 
 
 def same_class(places: Float, labels: NDArray[np.int64], count: int = 5) -> float:
-    """The share of points' nearest neighbours that are of the point's own class.
+    """The share of points' nearest neighbours that have the point's own class.
 
     Args:
         places: float [N,…]
         labels: int64 [N]
-        count: neighbours of each
+        count: number of neighbours per point
     """
     squares = _squares(np.asarray(places, np.float64).reshape(len(places), -1))
     np.fill_diagonal(squares, np.inf)

@@ -1,6 +1,6 @@
-"""What a network's gradients say about an image: which pixels an answer depends on, and what excites a unit most.
+"""What a network's gradients show about images: which pixels an answer depends on, and what excites a unit most.
 
-Both run the backward pass of training, one layer further, to the image; the weights do not change.
+Both run training's backward pass one layer further, to the image; the weights do not change.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Saliency:
     """How a class's logit depends on each number of an image (Simonyan, Vedaldi and Zisserman 2013).
 
     Attributes:
-        label: the class that is watched
+        label: the class in question
         probability: its probability
         gradient: float [3,crop,crop], gradient of the class's logit with respect to the network's input
     """
@@ -37,11 +37,11 @@ class Saliency:
 
     @property
     def map(self) -> Floats:
-        """The largest magnitude over the colours at each pixel, [crop,crop]."""
+        """The largest magnitude over the colour channels at each pixel, [crop,crop]."""
         return np.asarray(np.abs(self.gradient).max(axis=0))
 
     def half(self) -> float:
-        """The least share of the pixels that holds half of the map's sum; a half if all are alike, NaN if all are 0."""
+        """The smallest share of pixels with half of the map's sum; 0.5 if all are equal, NaN if all are 0."""
         falling = np.sort(self.map.ravel().astype(np.float64))[::-1]
         if falling[0] == 0:
             return float("nan")
@@ -76,7 +76,7 @@ class Maximised:
         units: numbers of the units U in the whole layer
         images: uint8 [U,3,crop,crop]
         before, after: float [U], their activations for the mean image with a little noise, and for `images`
-        place: row and column of the layer's maps at which a channel was watched; None for neurons
+        place: the position (row and column) in the layer's maps at which channels were maximised; None for neurons
     """
 
     layer: str
@@ -88,11 +88,11 @@ class Maximised:
 
 
 STEP = 0.05
-"""Of an image's change in a step, as a root mean square, in units of the widest change that pixels allow."""
+"""Root mean square of an image's change per step, as a fraction of the largest change that pixels allow."""
 DECAY = 0.01
-"""How much of what is not needed fades in a step."""
+"""Decay towards the mean image per step."""
 JITTER = 2
-"""Pixels by which an image is moved about, each way, so that no speck stays under the same place of a stride."""
+"""Pixels by which an image is shifted randomly, each way, so that no speck stays aligned with a stride."""
 
 
 def maximise(
@@ -103,18 +103,18 @@ def maximise(
     steps: int = 100,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Maximised:
-    """Gradient ascent on the activations of units, from the mean image: all at once, with one image for each.
+    """Gradient ascent on the activations of units, from the mean image: all units at once, with one image each.
 
-    After every step the image is smoothed a little, fades a little towards the mean and stays within what pixels can
-    be; without that, specks win that no photograph has.
+    After every step the image is smoothed slightly, decays slightly towards the mean and is clipped to valid pixels;
+    otherwise specks win that no photograph has.
 
     Args:
-        units: numbers of channels, watched in the middle of their map, or of neurons
+        units: numbers of channels, maximised in the middle of their map, or of neurons
         steps: number of steps
         progress: called with the number of steps done
 
     Raises:
-        ConfigurationError: If there is no such layer or unit, or no step.
+        ConfigurationError: If there is no such layer or unit, or there are no steps.
     """
     shape = output_shape(session, layer)
     for unit in units:
@@ -150,27 +150,27 @@ def maximise(
 
 
 def _smoothed(x: Floats) -> Floats:
-    """Each pixel with a tenth of the mean of its four neighbours."""
+    """Blend each pixel with a tenth of the mean of its four neighbours."""
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
     around = padded[:, :, :-2, 1:-1] + padded[:, :, 2:, 1:-1] + padded[:, :, 1:-1, :-2] + padded[:, :, 1:-1, 2:]
     return np.asarray(0.9 * x + 0.1 * around / 4)
 
 
 def _range(session: Session) -> tuple[Floats, Floats]:
-    """What a black and a white image are to the network, [3,crop,crop] each."""
+    """A black and a white image as network input, [3,crop,crop] each."""
     S = session.recipe.image_size
     black, white = session.inputs(np.stack([np.zeros((3, S, S), np.uint8), np.full((3, S, S), 255, np.uint8)]))
     return black, white
 
 
 def _pixels(session: Session, x: Floats) -> NDArray[np.uint8]:
-    """What a network is given, [N,3,crop,crop], as pixels."""
+    """Network input [N,3,crop,crop] as pixels."""
     black, white = _range(session)
     return np.clip(np.rint(255 * (x - black) / (white - black)), 0, 255).astype(np.uint8)
 
 
 def _framed(session: Session, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Crops in the middle of whole images [N,3,S,S]."""
+    """Place crops in the middle of whole images [N,3,S,S]."""
     S, crop = session.recipe.image_size, session.recipe.crop
     first = centre_crop_offset(S, crop)
     images = np.zeros((len(crops), 3, S, S), np.uint8)

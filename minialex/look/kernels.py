@@ -1,7 +1,7 @@
-"""Colour in the first layer's kernels, and whether the columns differ in it: figure 3 of the paper, in numbers.
+"""Colour in the first layer's kernels, and whether columns differ in it: figure 3 of the paper, in numbers.
 
 The paper: the kernels on one GPU are largely colour-agnostic, those on the other largely colour-specific, in every
-run. How much of a kernel is colour is a number here, and whether columns differ more than chance is a test.
+run. This module measures how much of a kernel is colour, and tests whether columns differ more than by chance.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _BLOCK = 1000  # permutations drawn at a time
 def colour_energies(kernels: Float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The sum of squared weights of each kernel, and the part of it that is colour.
 
-    A kernel w [3,R,S] is the sum of a grey one (the mean over red, green and blue at each place) and the rest, which
-    is orthogonal to it: ‖w‖² = 3‖grey‖² + ‖rest‖².
+    A kernel w [3,R,S] is the sum of a grey kernel (the mean over red, green and blue at each position) and a remainder
+    that is orthogonal to it: ‖w‖² = 3‖grey‖² + ‖rest‖².
 
     Args:
         kernels: float [K,3,R,S]
@@ -46,8 +46,8 @@ def colour_energies(kernels: Float) -> tuple[NDArray[np.float64], NDArray[np.flo
 def colour_selectivity(kernels: Float) -> NDArray[np.float64]:
     """The fraction of each kernel's squared weights that is colour, float64 [K].
 
-    0 is a kernel that grey images excite as much as coloured ones, 1 one that answers to differences of colour
-    alone; independent random weights have 2/3 on average. A kernel of zeros has none: NaN.
+    0 means that grey images excite the kernel as much as coloured ones, 1 that it responds only to differences of
+    colour; independent random weights have 2/3 on average. A kernel of zeros has NaN.
     """
     whole, colour = colour_energies(kernels)
     with np.errstate(invalid="ignore"):
@@ -55,7 +55,7 @@ def colour_selectivity(kernels: Float) -> NDArray[np.float64]:
 
 
 def colour_share(kernels: Float) -> float:
-    """The share of the squared weights of all kernels together that is colour; NaN if there are none but zeros."""
+    """The share of all kernels' squared weights that is colour; NaN if all are zero."""
     whole, colour = (float(energy.sum()) for energy in colour_energies(kernels))
     return colour / whole if whole > 0 and np.isfinite(whole) else float("nan")
 
@@ -67,9 +67,9 @@ class Difference:
     Attributes:
         means: mean score of each column
         statistic: variance between the columns as a share of all variance, η² in 0 … 1
-        p_value: share of divisions of the kernels into columns at random whose statistic is as large, the present
-            division counted as one of them
-        permutations: random divisions that were drawn
+        p_value: share of random divisions of the kernels into columns whose statistic is at least as large, counting
+            the actual division as one of them
+        permutations: number of random divisions drawn
     """
 
     means: tuple[float, ...]
@@ -81,13 +81,13 @@ class Difference:
 def column_difference(
     scores: NDArray[np.float64], columns: int, *, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> Difference:
-    """Test whether the columns' mean scores differ more than those of columns made at random of the same kernels.
+    """Test whether the columns' mean scores differ more than those of random divisions of the same kernels.
 
     Args:
         scores: float64 [K], the kernels of column 0 first; those that are NaN are left out
-        columns: their number, at least 2; each has K / columns kernels
+        columns: number of columns, at least 2; each has K / columns kernels
         permutations: random divisions to draw; the smallest possible p-value is 1 / (permutations + 1)
-        seed: of the divisions
+        seed: seed of the divisions
 
     Raises:
         ConfigurationError: If there are fewer than two columns, or the scores cannot be divided among them.
@@ -116,7 +116,7 @@ def column_difference(
         samples = np.arange(begin, min(begin + _BLOCK, permutations), dtype=np.int64)
         words = philox.words(stream, samples, 2 * len(scores))
         orders = np.argsort(np.ascontiguousarray(words).view(np.uint64), axis=1, kind="stable")
-        as_large += int((between(orders) >= observed * (1 - 1e-12)).sum())  # as large, but for rounding
+        as_large += int((between(orders) >= observed * (1 - 1e-12)).sum())  # as large, up to rounding
     means = tuple(float(scores[column == c].mean()) for c in range(columns))
     statistic = observed / total if total > 0 else 0.0
     return Difference(means, statistic, as_large / (permutations + 1), permutations)

@@ -1,8 +1,7 @@
-"""Nearest neighbours in the space of a layer's features, by Euclidean distance: figure 4 of the paper, right.
+"""Nearest neighbours in a layer's feature space, by Euclidean distance: figure 4 of the paper, right.
 
-`nearest` reads all features once and is exact. `FaissIndex` looks at a fraction of them: a library finds candidates in
-a compressed copy, and their exact distances order them. How many of the exact neighbours it finds is measured when the
-index is built.
+`nearest` reads all features once and is exact. `FaissIndex` reads a fraction of them: a library finds candidates in a
+compressed copy, which are ordered by their exact distances. Its recall is measured when the index is built.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ from minialex.storage import atomic
 Float = NDArray[np.floating[Any]]
 
 BLOCK_BYTES = 64 << 20  # of float64 features in memory at a time
-SPARE = 16  # candidates kept beyond those asked for, before their exact distances decide
-FEWEST_FOR_FAISS = 10_000  # images; below, reading them all is quick
-CANDIDATES = 100  # looked at exactly, for each neighbour asked for
-CHECKED = 100  # images whose neighbours are found both ways when an index is built
+SPARE = 16  # extra candidates kept until their exact distances decide
+FEWEST_FOR_FAISS = 10_000  # images; below this, reading all of them is fast
+CANDIDATES = 100  # exact distances computed per requested neighbour
+CHECKED = 100  # images whose neighbours are found both ways to measure recall
 CHECKED_NEIGHBOURS = 6
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest of some images for each of Q others.
+    """The nearest neighbours of each of Q images among others.
 
     Attributes:
-        images: int64 [Q,k], indices into the split of the features, the nearest first
+        images: int64 [Q,k], indices into the split of the features, nearest first
         distances: float64 [Q,k], Euclidean
     """
 
@@ -48,10 +47,10 @@ class Neighbours:
 
 
 def feature_layer(network: Network) -> str:
-    """The layer whose output is the last hidden layer's activity: what comes before the last layer, the classes.
+    """The layer whose output is the last hidden activation: the one before the last layer, the classes.
 
-    In the paper's network ``relu7``, 4096 numbers. Dropout after it would only halve all distances, and flattening
-    changes no number.
+    In the paper's network it is ``relu7``, 4096 numbers. Dropout after it would only halve all distances, and
+    flattening changes nothing.
 
     Raises:
         ConfigurationError: The network has no hidden layer.
@@ -69,16 +68,16 @@ def nearest(
 ) -> Neighbours:
     """Find the nearest rows of `features` for each query, exactly, in one pass over them.
 
-    Of rows at the same distance the first comes first. Memory does not grow with N.
+    Of rows at equal distances, the first comes first. Memory does not grow with N.
 
     Args:
-        features: float [N,…], may be mapped from a file; rows are flattened
+        features: float [N,…], may be memory-mapped; rows are flattened
         queries: float [Q,…] of the same row shape
-        count: neighbours k to find; fewer if there are fewer rows
+        count: number k of neighbours to find; fewer if there are fewer rows
         progress: called with the number of rows done
 
     Raises:
-        ConfigurationError: If the shapes do not fit or `count` is not positive.
+        ConfigurationError: If the shapes do not match or `count` is not positive.
     """
     N, Q = len(features), len(queries)
     if count < 1 or features.shape[1:] != queries.shape[1:]:
@@ -93,7 +92,7 @@ def nearest(
     candidates = np.empty((Q, 0), np.int64)
     for begin in range(0, N, rows):
         block = np.asarray(features[begin : begin + rows], np.float64).reshape(-1, width)
-        squares = np.einsum("nd,nd->n", block, block) - 2 * points @ block.T  # ‖x − q‖² − ‖q‖², for the order alone
+        squares = np.einsum("nd,nd->n", block, block) - 2 * points @ block.T  # ‖x − q‖² − ‖q‖², enough for the order
         here = np.broadcast_to(np.arange(begin, begin + len(block)), squares.shape)
         best, candidates = np.concatenate([best, squares], axis=1), np.concatenate([candidates, here], axis=1)
         if best.shape[1] > count + SPARE:
@@ -104,7 +103,7 @@ def nearest(
 
 
 def _ordered(features: Float, points: NDArray[np.float64], candidates: NDArray[np.int64], count: int) -> Neighbours:
-    """The nearest of each query's candidates [Q,c], by distances taken from the differences themselves."""
+    """The nearest of each query's candidates [Q,c], by distances computed from the differences."""
     images = np.empty((len(points), count), np.int64)
     distances = np.empty((len(points), count))
     for n, (point, rows) in enumerate(zip(points, np.sort(candidates, axis=1), strict=True)):
@@ -117,12 +116,12 @@ def _ordered(features: Float, points: NDArray[np.float64], candidates: NDArray[n
 
 @dataclass
 class FaissIndex:
-    """A compressed copy of features in which a library finds candidates quickly (inverted lists, product codes).
+    """A compressed copy of features in which a library finds candidates fast (inverted lists, product quantisation).
 
     Attributes:
-        features: whose rows it is of
-        index: the library's own
-        recall: share of the exact 6 nearest neighbours of 100 of the images that it found when it was built
+        features: the features that it indexes
+        index: the library's object
+        recall: share of the exact 6 nearest neighbours, of 100 of the images, that it found when it was built
     """
 
     features: Features
@@ -168,7 +167,7 @@ class FaissIndex:
 
     @classmethod
     def open(cls, features: Features) -> FaissIndex | None:
-        """Read the index that was written beside the features; None if there is none, or it is of others.
+        """Read the index stored beside the features; None if there is none, or it belongs to other features.
 
         Raises:
             DataError: If it is damaged.
@@ -190,10 +189,10 @@ class FaissIndex:
             ) from None
 
     def nearest(self, queries: Float, count: int = 6, effort: int = CANDIDATES) -> Neighbours:
-        """As the function `nearest`, but neighbours may be missed; the distances are exact.
+        """Like the function `nearest`, but may miss neighbours; the distances are exact.
 
         Args:
-            effort: candidates whose exact distances are looked at, for each neighbour asked for
+            effort: number of candidates per requested neighbour whose exact distances are computed
         """
         values = self.features.values
         count = min(count, len(values))
@@ -202,7 +201,7 @@ class FaissIndex:
         parts = []
         for query, row in zip(points.astype(np.float64), rows, strict=True):
             candidates = row[row >= 0]
-            if len(candidates) < count:  # lists that were looked at held fewer: look at everything
+            if len(candidates) < count:  # the lists searched held fewer: search everything
                 parts.append(nearest(values, query.reshape(1, *values.shape[1:]), count))
             else:
                 parts.append(_ordered(values, query[None], candidates[None], count))
@@ -218,7 +217,7 @@ def _rows(values: Float, chosen: Any) -> NDArray[np.float32]:
 def _faiss() -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of its wrapper's types
+            warnings.simplefilter("ignore", DeprecationWarning)  # about its wrapper's types
             import faiss
     except ImportError:
         raise ConfigurationError(
@@ -230,10 +229,10 @@ def _faiss() -> Any:
 def pixel_ranks(
     queries: NDArray[np.uint8], neighbours: NDArray[np.uint8], others: NDArray[np.uint8]
 ) -> NDArray[np.float64]:
-    """How near neighbours are as images: the share of other images that are nearer to the query in pixels, [Q,k].
+    """How close neighbours are as images: the share of other images that are closer to the query in pixels, [Q,k].
 
-    The paper: neighbours in the features "are generally not close in L2 to the query images" at the pixel level. 0 is
-    nearer than all others, 0.5 what an image chosen at random would have on average.
+    The paper: neighbours in the features "are generally not close in L2 to the query images" at the pixel level. 0
+    means closer than all others; a randomly chosen image would have 0.5 on average.
 
     Args:
         queries: uint8 [Q,3,S,S]

@@ -1,7 +1,7 @@
-"""What an answer depends on: which parts of the image are visible, and where in the image the object is.
+"""What a prediction depends on: which parts of the image are visible, and where in the image the object is.
 
-Covered and uncovered places show the mean image of the training set, which the network sees as zeros (if the recipe
-subtracts the mean pixel by pixel): nothing rather than something grey.
+Covered and vacated areas show the training set's mean image, which the network sees as zeros (if the recipe subtracts
+the mean pixel by pixel): nothing, rather than something grey.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Occlusion:
-    """How the probability of an answer falls when parts of the image are covered (Zeiler and Fergus 2013).
+    """How a class's probability falls when parts of the image are covered (Zeiler and Fergus 2013).
 
     Attributes:
-        label: the class that is watched
+        label: the class in question
         whole: its probability when nothing is covered
-        size: side of the square that covers, in pixels
-        offsets: int64 [P], first rows (and columns) of the squares in the crop that the network sees
-        probabilities: float [P,P], that of the class with the square at row offsets[i], column offsets[j]
-        answers: int64 [P,P], the most probable class then
+        size: side of the covering square, in pixels
+        offsets: int64 [P], first rows (and columns) of the squares in the network's input crop
+        probabilities: float [P,P], the class's probability with the square at row offsets[i], column offsets[j]
+        answers: int64 [P,P], the most probable class there
     """
 
     label: int
@@ -44,7 +44,7 @@ class Occlusion:
     def drop(self, length: int) -> NDArray[np.float64]:
         """How far the probability falls when a pixel is covered: the mean over the squares on it, [length,length].
 
-        A pixel on which no square lies has NaN.
+        A pixel that no square covers has NaN.
         """
         total, count = np.zeros((2, length, length))
         for i, top in enumerate(self.offsets):
@@ -65,17 +65,17 @@ def occlusion(
     batch_size: int = 100,
     progress: Progress = lambda done: None,
 ) -> Occlusion:
-    """Cover one square after another of an image's centre crop and ask for a class's probability each time.
+    """Cover one square after another of an image's centre crop, and compute a class's probability each time.
 
     Args:
         image: uint8 [3,S,S]
         label: the class; None: the most probable one of the whole image
-        size: side of the square, a seventh of the crop's if None
-        stride: how far apart squares are, half their side if None; the last ones end at the edge
+        size: side of the square; if None, a seventh of the crop's
+        stride: distance between squares; if None, half their side; the last ones end at the edge
         progress: called with the number of squares done; there are `occlusion_squares` of them
 
     Raises:
-        ConfigurationError: If a size, stride or label cannot be used.
+        ConfigurationError: If a size, stride or label is invalid.
     """
     offsets, size = _offsets(session, size, stride)
     crop = session.recipe.crop
@@ -105,14 +105,14 @@ def occlusion_squares(session: Session, size: int | None, stride: int | None) ->
 
 @dataclass(frozen=True)
 class Translation:
-    """How answers change when the image's content is shifted: the paper's claim about off-centre objects (figure 4).
+    """How predictions change when the image's content shifts: the paper's claim on off-centre objects (figure 4).
 
     Attributes:
         shifts: int64 [P], pixels down (and to the right)
-        scale: what the content was shrunk to before it was moved
-        labels: int64 [N], the class watched in each image
-        probabilities: float [N,P,P], that of the class with the content shifts[i] down and shifts[j] right
-        ranks: int64 [N,P,P], classes at least as probable as it, itself not counted: it is among the top five if < 5
+        scale: fraction that the content was shrunk to before shifting
+        labels: int64 [N], the class in question for each image
+        probabilities: float [N,P,P], its probability with the content shifted by shifts[i] down and shifts[j] right
+        ranks: int64 [N,P,P], number of other classes at least as probable: it is among the top five if < 5
     """
 
     shifts: NDArray[np.int64]
@@ -137,18 +137,18 @@ def translation(
     batch_size: int = 100,
     progress: Progress = lambda done: None,
 ) -> Translation:
-    """Shift images in front of the network and compute the probability of their class each time.
+    """Shift the images' content, and compute the probability of their class each time.
 
     Args:
         images: uint8 [N,3,S,S]
-        labels: int64 [N]; None: the most probable class of each image as it is (not shrunk)
-        reach: the largest shift in each direction, as a share of the crop's side, 0 … 1
-        steps: how many shifts along an axis, an odd number, so that one of them is none at all
-        scale: side of the content as a share of what it was, 0 … 1: where it is small enough it stays whole in view
+        labels: int64 [N]; None: the most probable class of each original image (not shrunk)
+        reach: the largest shift in each direction, as a fraction of the crop's side, 0 … 1
+        steps: number of shifts along each axis, odd, so that one of them is zero
+        scale: the content's new side as a fraction of the old, 0 … 1: if small enough, it stays entirely in view
         progress: called with the number of shifted images done: N · steps² in all
 
     Raises:
-        ConfigurationError: If a number cannot be used.
+        ConfigurationError: If a number is invalid.
     """
     if not 0 < reach <= 1 or not 0 < scale <= 1 or steps < 3 or not steps % 2:
         raise ConfigurationError(
@@ -177,7 +177,7 @@ def translation(
 
 
 def paste(content: NDArray[np.uint8], ground: NDArray[np.uint8], down: int, right: int) -> NDArray[np.uint8]:
-    """An image [3,h,w] laid on the middle of a ground [3,S,S] and moved from there; what goes over the edge is cut."""
+    """Place an image [3,h,w] on the middle of a background [3,S,S], shifted; what exceeds the edge is cut off."""
     image = ground.copy()
     (h, w), S = content.shape[1:], ground.shape[1]
     top, left = (S - h) // 2 + down, (S - w) // 2 + right
@@ -190,12 +190,12 @@ def paste(content: NDArray[np.uint8], ground: NDArray[np.uint8], down: int, righ
 
 
 def blank(session: Session) -> NDArray[np.uint8]:
-    """What covers and surrounds: the training set's mean image in whole numbers, uint8 [3,S,S]."""
+    """The background and cover: the training set's mean image, rounded, uint8 [3,S,S]."""
     return np.clip(np.rint(session.statistics.mean), 0, 255).astype(np.uint8)
 
 
 def shrunk(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-    """An image [3,h,h], its side a share of what it was; every pixel the mean of those that it stands for."""
+    """Shrink an image [3,h,h] to a fraction of its side; every pixel is the mean of those that it replaces."""
     if scale == 1:
         return image
     from PIL import Image
@@ -219,7 +219,7 @@ def _offsets(session: Session, size: int | None, stride: int | None) -> tuple[ND
 def _ask(
     session: Session, images: Iterator[NDArray[np.uint8]], batch_size: int, progress: Progress
 ) -> NDArray[np.floating[Any]]:
-    """Probabilities of images that are made one by one, a batch of them in memory at a time."""
+    """Probabilities for images that are made one by one, with one batch in memory at a time."""
     parts, done = [], 0
     while batch := list(itertools.islice(images, batch_size)):
         parts.append(session.probabilities(np.stack(batch))[0])

@@ -1,4 +1,4 @@
-"""What a unit responds to: the part of the image that it sees, and the images that excite it most."""
+"""What a unit responds to: its receptive field, and the images that excite it most."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from minialex.network.network import Network
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The rows, or columns, of the network's input that a position in a layer's maps can see.
+    """The rows, or columns, of the network's input that a position in a layer's maps depends on.
 
     Attributes:
-        size: their number
-        stride: the distance between the first ones of neighbouring positions
-        start: the first one of position 0; negative if it begins outside the image
+        size: number of rows
+        stride: distance between the first rows of adjacent positions
+        start: first row of position 0; negative if it begins outside the image
     """
 
     size: int
@@ -32,7 +32,7 @@ class ReceptiveField:
     start: int
 
     def of(self, place: int, length: int) -> tuple[int, int]:
-        """The part of an input of `length` rows that a position sees: its first row, and the one after its last."""
+        """The part of an input of `length` rows that a position sees: its first row, and one past its last."""
         begin = self.start + place * self.stride
         return max(begin, 0), min(begin + self.size, length)
 
@@ -63,13 +63,13 @@ def receptive_field(network: Network, layer: str) -> tuple[ReceptiveField, Recep
 
 @dataclass(frozen=True)
 class Excitation:
-    """The images that excite the units of a layer most. A unit of a convolution is a channel, at its best position.
+    """The images that excite a layer's units most. A unit of a convolution is a channel, at its best position.
 
     Attributes:
-        layer: its name
+        layer: the layer's name
         units: numbers of the units U in the whole layer, those of column 0 first
-        images: int64 [U,n], indices into the split, the most exciting first
-        values: float [U,n], the activations there
+        images: int64 [U,n], indices into the split, most exciting first
+        values: float [U,n], the activations for these
         rows, columns: int64 [U,n], the position in the layer's map; 0 for fully connected layers
     """
 
@@ -91,16 +91,16 @@ def excite(
     batch_size: int = 100,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Excitation:
-    """Find the images whose centre crop excites units most, in one pass over a split.
+    """Find the images whose centre crops excite units most, in one pass over a split.
 
     Args:
         units: numbers of channels, or of neurons of a fully connected layer
-        count: images per unit; of equal activations the first image, and the first position in row order, counts
+        count: images per unit; of equal activations, the first image and the first position in row order count
         progress: called with the number of images done
 
     Raises:
         ConfigurationError: If there is no such layer or unit.
-        DataError: If the split is empty, or an image cannot be read.
+        DataError: If the split is empty, or an image is unreadable.
     """
     width = units_of(session, layer)
     for unit in units:

@@ -1,7 +1,7 @@
-"""A network whose full layers' units are divided into pieces (Krizhevsky 2014): convolutions in columns, then pieces.
+"""A network whose fully connected layers are divided by units (Krizhevsky 2014): convolutions in columns, then pieces.
 
-The full layers are a network of their own, whose columns the pieces are: each sees all units of the layer before and
-computes its share. Whole layers' arrays are those of the undivided network: pieces are rows of them, one after another.
+The fully connected layers are a network of their own with the pieces as its columns: each reads all units of the
+previous layer and computes its share. Whole layers' arrays are the undivided network's: pieces are consecutive rows.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from minialex.network.network import Network
 from minialex.network.parameters import split_columns
 
 UNITWISE = (Linear, ReLU, Tanh, Dropout)
-"""Layers of which a piece computes what these units of the whole layer would."""
+"""Layers whose pieces compute exactly what the same units of the whole layer would."""
 
 
 @dataclass(frozen=True)
 class Divided:
-    """A network in two: convolutions, which every rank has, and full layers in pieces.
+    """A network in two parts: convolutions, which every rank has, and fully connected layers in pieces.
 
     Attributes:
-        below: all layers before the first full one
-        above: the full layers, a column of it a piece; the last layer may have units of padding
-        columns: of `below`
-        pieces: of `above`
+        below: all layers before the first fully connected one
+        above: the fully connected layers, with one column per piece; the last layer may have padding units
+        columns: number of columns of `below`
+        pieces: number of pieces of `above`
         classes: units of the last layer without padding
     """
 
@@ -43,16 +43,16 @@ class Divided:
     classes: int
 
     def parameters(self, own: range) -> dict[ArrayName, Parameter]:
-        """All arrays of the convolutions, and those of some pieces of the full layers."""
+        """All arrays of the convolutions, and those of some pieces of the fully connected layers."""
         above = self.above.parameters(self.pieces)
         return self.below.parameters(self.columns) | {name: p for name, p in above.items() if name.column in own}
 
     def full(self, name: ArrayName) -> bool:
-        """Whether an array is of a full layer."""
+        """Whether an array belongs to a fully connected layer."""
         return any(layer.name == name.layer for layer in self.above.layers)
 
     def split(self, own: range, arrays: Mapping[str, NDArray[Any]]) -> dict[ArrayName, NDArray[Any]]:
-        """Whole layers' arrays in columns and in some of the pieces; units of padding are zeros."""
+        """Split whole layers' arrays into columns and some of the pieces; padding units are zeros."""
         columns = {name.whole for name in self.below.parameters(self.columns)}
         found = split_columns(self.below, self.columns, {name: arrays[name] for name in columns})
         for name, parameter in self.above.parameters(self.pieces).items():
@@ -63,14 +63,14 @@ class Divided:
         return found
 
     def rows(self, name: ArrayName) -> int:
-        """Rows of a whole full layer's array, without padding."""
+        """Rows of a whole fully connected layer's array, without padding."""
         last = self.above.layers[-1].name == name.layer
         return self.classes if last else self.above.parameters(self.pieces)[name].shape[0] * self.pieces
 
 
 @lru_cache(maxsize=16)
 def divide(network: Network, columns: int, pieces: int) -> Divided:
-    """A network with its full layers in so many pieces.
+    """Divide a network's fully connected layers into `pieces` pieces.
 
     Raises:
         ConfigurationError: If it has none, or they cannot be divided; the message begins with the layer's name.
@@ -98,13 +98,13 @@ def divide(network: Network, columns: int, pieces: int) -> Divided:
             elif layer.features % pieces:
                 raise ConfigurationError(
                     f"layer '{layer.name}': {layer.features} units cannot be divided over ranks in {pieces} pieces, "
-                    "one a shard: give another --shards, or leave out --full-layers divided"
+                    "one per shard: give another --shards, or leave out --full-layers divided"
                 )
             layer = replace(layer, sees="all")
         layers.append(replace(layer, on="each"))
     below = Network(network.name, network.input_shape, network.layers[:first])
     inputs = stages[first].seen
     above = Network(network.name, inputs, tuple(layers))
-    above.stages(pieces)  # say at once what does not fit
+    above.stages(pieces)  # raises at once if something does not fit
     last = stages[-1]
     return Divided(below, above, columns, pieces, last.output[0] * last.pieces)

@@ -41,8 +41,9 @@ ALEXNET = Network("alexnet", (3, 224, 224), (
     Linear("fc7", 4096, bias=1, sees="all"), ReLU("relu7"), Dropout("dropout7", 0.5),
     Linear("fc8", 1000, sees="all", on="first"),
 ))
-"""The network of section 3.5 and figure 2, 60,965,224 parameters in two columns: five convolutional layers and three
-full ones. conv3 and the full layers read both columns; conv2, conv4 and conv5 their own; fc8 is on the first alone."""
+"""The network of section 3.5 and figure 2, 60,965,224 parameters in two columns: five convolutional and three fully
+connected layers. conv3 and the fully connected layers read both columns; conv2, conv4 and conv5 their own; fc8 is only
+on the first."""
 
 ALEXNET_SMALL = Network("alexnet_small", (3, 28, 28), (
     Conv2d("conv1", 16, 5, padding=around(2), std=he(3 * 5 * 5)), ReLU("relu1"), LocalResponseNorm("norm1"),
@@ -66,8 +67,8 @@ CIFAR4 = Network("cifar4", (3, 32, 32), (
     Conv2d("conv3", 64, 5, padding=around(2)), ReLU("relu3"), MaxPool2d("pool3", 3, stride=2, ceil=True),
     Flatten("flatten"), Linear("fc4", 10, sees="all", on="first"),
 ))
-"""The four-layer network for CIFAR-10 of Krizhevsky's program cuda-convnet (``layers-19pct.cfg``, 2012), to which the
-paper's footnote 3 refers for figure 1. There the second and third pooling take means; here all take maxima."""
+"""The four-layer CIFAR-10 network of Krizhevsky's program cuda-convnet (``layers-19pct.cfg``, 2012), to which the
+paper's footnote 3 refers for figure 1. There the second and third pooling average; here all take maxima."""
 
 CIFAR5 = Network("cifar5", (3, 24, 24), (
     Conv2d("conv1", 64, 5, padding=around(2), std=0.0001), MaxPool2d("pool1", 3, stride=2, ceil=True), ReLU("relu1"),
@@ -78,10 +79,10 @@ CIFAR5 = Network("cifar5", (3, 24, 24), (
     Conv2d("conv4", 32, 3, padding=around(1), std=0.04), ReLU("relu4"),
     Flatten("flatten"), Linear("fc5", 10, sees="all", on="first"),
 ))
-"""cuda-convnet's network with 13 % error on CIFAR-10 (``layers-conv-local-13pct.cfg``) with the normalisation of that
-with 11 %: the pair behind section 3.3's claim. There every place of conv3 and conv4 has kernels of its own; here, as in
-all networks of this library, the places of a layer share them. conv3 has 64 kernels in the network with 11 %."""
+"""cuda-convnet's network with 13 % error on CIFAR-10 (``layers-conv-local-13pct.cfg``) with the normalisation of the
+one with 11 %: the pair behind section 3.3's claim. There every position of conv3 and conv4 has its own kernels; here,
+as in all networks of this library, positions share them. conv3 has 64 kernels in the network with 11 %."""
 # fmt: on
 
 MODELS = {network.name: network for network in (ALEXNET, ALEXNET_SMALL, CIFAR4, CIFAR5)}
-"""Networks by the name that a recipe's field `model` gives."""
+"""Networks by the name in a recipe's field `model`."""

@@ -32,7 +32,7 @@ class Stage:
         seen: input shape, without N, of a column's part of the layer
         output: output shape of a column's part, without N
         trained_before: whether a layer before it has parameters, so that its input's gradient is needed
-        divided: whether each column has a share of its output; the image, and what no layer has divided yet, is the
+        divided: whether each column has a share of its output; the image, and anything not yet divided, is the
             same in all
     """
 
@@ -63,7 +63,7 @@ class Network:
     The layers are a tuple; a list is converted into one.
 
     Raises:
-        ConfigurationError: If the shape is no shape, or `layers` contains anything other than layers.
+        ConfigurationError: If the shape is invalid, or `layers` contains anything other than layers.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Network:
             if not isinstance(layer, Layer):
                 hint = f": write {layer.__name__}(…)" if isinstance(layer, type) else ""
                 raise ConfigurationError(f"{what}: layer number {number} is {_kind(layer)}, expected a layer{hint}")
-            Layer.__post_init__(layer)  # a class of somebody's own may have forgotten it
+            Layer.__post_init__(layer)  # a user's own class may have forgotten it
 
     def stages(self, columns: int) -> tuple[Stage, ...]:
         """Every layer at its position, for a number of columns.
@@ -119,7 +119,7 @@ class Network:
         )
 
     def exchanged_bytes(self, columns: int, batch_size: int, itemsize: int = 4) -> dict[str, int]:
-        """Bytes that cross between columns in one forward pass, by the layer that reads them; the same come back."""
+        """Bytes exchanged between columns in a forward pass, by the layer that reads them; backward has as many."""
         return {
             stage.layer.name: stage.values_received * stage.columns * batch_size * itemsize
             for stage in self.stages(columns)

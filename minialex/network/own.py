@@ -6,7 +6,7 @@ package registers one with two lines in its ``pyproject.toml``::
     [project.entry-points."minialex.networks"]
     leaky = "their_package:network"
 
-The recipe of a run keeps the name, and whoever opens the run imports the network by it: open only what you would run.
+A run's recipe stores the name, and opening the run imports the network by it: open only what you would run.
 """
 
 from __future__ import annotations
@@ -88,15 +88,15 @@ def _made(model: str, maker: Maker, fields: NetworkFields) -> Network:
         return maker(fields)
     except MinialexError:
         raise
-    except (Exception, SystemExit) as error:  # their fault, not a bug of ours
+    except (Exception, SystemExit) as error:  # the user's fault, not a bug of ours
         raise ConfigurationError(f"network '{model}' failed: {type(error).__name__}: {error}") from error
 
 
 def name_of(network: Network | Maker | str) -> str:
     """The text that a recipe stores for a network; paths are absolute, so that it is found from elsewhere.
 
-    An object is named after the imported module that holds it, or else for as long as this process lives. A script is
-    never named by its file, since whoever opened the run would run the script again.
+    An object is named after the imported module that holds it, or else only for as long as this process lives. A script
+    is never named by its file, since opening the run would execute the script again.
     """
     if isinstance(network, str):
         place, _, name = network.rpartition(":")

@@ -32,8 +32,8 @@ def initial_parameters(
         layers: draw only theirs
 
     Returns:
-        Arrays of `dtype` by name, as in `Network.parameters`. A column's piece holds the same numbers as that part of
-        the whole layer's array would.
+        Arrays of `dtype` by name, as in `Network.parameters`. A column's piece has the same numbers as that part of the
+        whole layer's array.
     """
     arrays: dict[ArrayName, NDArray[np.floating]] = {}
     for name, parameter in network.parameters(columns).items():
@@ -54,7 +54,7 @@ def initial_parameters(
 def join_columns(arrays: Mapping[ArrayName, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Join the columns' parts into whole layers' arrays, ``"conv1.weight"``, in the order of the columns (axis 0).
 
-    This is the form of checkpoints and exports, the same that grouped convolutions have elsewhere.
+    This is the form of checkpoints and exports, the same as for grouped convolutions elsewhere.
     """
     pieces: dict[str, list[NDArray[Any]]] = {}
     for name, array in arrays.items():

@@ -38,14 +38,14 @@ def build(fields: NetworkFields) -> Network:
     if fields.model not in MODELS:
         raise ConfigurationError(f"no model '{fields.model}'.{nearest(fields.model, MODELS)}")
     network = MODELS[fields.model]
-    of_cifar: dict[str, tuple[Callable[[Network, NetworkFields], Network], ...]] = {  # of these no more varies
+    of_cifar: dict[str, tuple[Callable[[Network, NetworkFields], Network], ...]] = {  # nothing else of these varies
         CIFAR4.name: (framed, with_neurons, initialised),
         CIFAR5.name: (framed, renormalised, with_neurons, initialised),
     }
     eight = sized, with_sixth, connected, normalised, pooled, with_neurons, with_dropout, shortened, initialised
     for vary in of_cifar.get(network.name, eight):
         network = vary(network, fields)
-    network.stages(fields.columns)  # says at once what does not fit
+    network.stages(fields.columns)  # raises at once if something does not fit
     return network
 
 
@@ -83,7 +83,7 @@ def sized(network: Network, fields: NetworkFields) -> Network:
         if isinstance(layer, Conv2d):
             padding = CONV1_PADDING[fields.conv1_padding] if layer.padding == ONE_SIDED else layer.padding
             size = sizes.get(layer.name, layer.size)
-            if layer.padding == around(layer.size // 2):  # as many rows come out as go in
+            if layer.padding == around(layer.size // 2):  # "same" padding: as many rows out as in
                 padding = around(size // 2)
             padding = paddings.get(layer.name, padding)
             return [replace(layer, kernels=widths[layer.name], size=size, padding=padding)]
@@ -145,7 +145,7 @@ def normalised(network: Network, fields: NetworkFields) -> Network:
 
 
 def renormalised(network: Network, fields: NetworkFields) -> Network:
-    """Keep a network's own normalisations where they are: those of `norm_layers`, with the fields' constants."""
+    """Keep a network's own normalisations in place: those in `norm_layers`, with the fields' constants."""
 
     def change(layer: Layer) -> list[Layer]:
         if not isinstance(layer, LocalResponseNorm):

@@ -1,1 +1,1 @@
-"""The processes that train one network together: one of them alone, or as many ranks as MPI has started."""
+"""The processes that train one network together: a single process, or as many ranks as MPI has started."""

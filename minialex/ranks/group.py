@@ -1,12 +1,13 @@
-"""A group of ranks: the processes that train one network together, as one of them sees it; and how they add up.
+"""A group of ranks, the processes that train one network together, as one of them sees it; and their sums.
 
-A batch is cut into shards, equal parts that are computed alone, each by the same kernels on the same shapes. What they
-give is added up in one fixed tree, whoever computed what: n = 2^k · q parts, q odd, are added pairwise, level by level,
-within blocks of 2^k, and then the q blocks from the first to the last. A rank that has 2^j neighbouring parts adds up a
-subtree of its own; the sums of all ranks, in their order, are added up by the same rule. So the bits of a sum depend
-on the number of shards, and not on that of ranks.
+A batch is split into shards: equal parts that are computed separately, by the same kernels on the same shapes. Their
+results are summed in one fixed tree, whichever rank computed them: n = 2^k · q parts, q odd, are added pairwise, level
+by level, within blocks of 2^k; then the q blocks are added from first to last. A rank with 2^j adjacent parts sums a
+subtree of its own; the ranks' sums, in rank order, are added by the same rule. So the bits of a sum depend on the
+number of shards, not on the number of ranks.
 
-Or the engine that carries the messages adds up, in an order of its own: `bound` says by how much its sums may differ.
+Alternatively the engine that carries the messages adds, in an order of its own: `bound` limits how much its sums may
+differ.
 """
 
 from __future__ import annotations
@@ -26,25 +27,25 @@ from minialex.errors import ConfigurationError
 from minialex.ranks.watch import WAITING, beside, doing
 
 How = Literal["fixed", "engine"]
-"""Who decides the order in which ranks' numbers are added: this module's tree, or the engine that carries them."""
+"""What decides the order in which ranks' numbers are added: this module's tree, or the engine that carries them."""
 
 Wait = Callable[[], None]
-"""Waits until what was begun is done."""
+"""Waits until the operation that was begun is done."""
 
 Part = TypeVar("Part")
 Floats = NDArray[np.floating[Any]]
 Arrays = dict[str, NDArray[Any]]
 
 CHUNK = 1 << 22
-"""Numbers that are summed at a time: so many are held three times, besides the arrays themselves."""
+"""Numbers summed at a time: three copies of so many are held, besides the arrays themselves."""
 
 
 class RunningSum(Generic[Part]):
-    """The sum of parts in the order of the fixed tree, as they arrive; few of them are held at a time.
+    """Sums parts as they arrive, in the order of the fixed tree, and holds few of them at a time.
 
     Args:
-        parts: how many there will be
-        add: a sum of two; it may overwrite the first, which nobody else has if `push` was given parts of one's own
+        parts: number of parts to come
+        add: adds two parts; it may overwrite the first, so parts given to `push` must not be shared
 
     """
 
@@ -57,7 +58,7 @@ class RunningSum(Generic[Part]):
         self._waiting: list[Part] = []
 
     def push(self, part: Part) -> Part | None:
-        """Take the next part; returns the sum when it was the last one."""
+        """Take the next part; return the sum if it was the last one."""
         self._pushed += 1
         self._waiting.append(part)
         place = (self._pushed - 1) % self._block + 1
@@ -72,21 +73,21 @@ class RunningSum(Generic[Part]):
 
 
 def admissible(shards: int) -> tuple[int, ...]:
-    """The numbers of ranks that may share so many shards: each has 2^j neighbours of one block, or one has all."""
+    """The numbers of ranks that may share `shards` shards: each has 2^j adjacent ones of one block, or one has all."""
     block = shards & -shards
     sizes = {shards // (1 << power) for power in range(block.bit_length())}
     return tuple(sorted({1, *sizes}))
 
 
 def bound(size: int, magnitudes: Floats) -> Floats:
-    """By how much an engine's sum over ranks may differ from that in the fixed order, number by number.
+    """How much an engine's sum over ranks may differ from the sum in the fixed order, elementwise.
 
-    However n numbers are added up, the sum is within γ(n − 1)·Σ|g| of the exact one, γ(k) = k·u / (1 − k·u), u half an
-    ulp of 1; so two orders differ by twice that at most. Two ranks' sums are the same bits: a + b is b + a. It holds
-    where no order's sums in between are too large for the dtype.
+    In whatever order n numbers are added, the sum is within γ(n − 1)·Σ|g| of the exact one, with γ(k) = k·u / (1 − k·u)
+    and u is half an ulp of 1; so two orders differ by at most twice that. Sums over two ranks agree bitwise: a + b is
+    b + a. The bound holds if no order's partial sums overflow.
 
     Args:
-        size: of the group
+        size: size of the group
         magnitudes: Σ|g|, the sum over the ranks of the numbers' magnitudes
     """
     if size < 3:
@@ -96,12 +97,12 @@ def bound(size: int, magnitudes: Floats) -> Floats:
 
 
 class Place(NamedTuple):
-    """Where a rank is.
+    """Where a rank runs.
 
     Attributes:
-        host: the machine's name
-        pid: number of the process
-        local: its number among the ranks of its machine
+        host: name of the machine
+        pid: process id
+        local: number of the rank among those on its machine
     """
 
     host: str
@@ -116,10 +117,10 @@ class Group(Protocol):
     """The processes that train one network together, as one of them sees it; all call the same methods in one order.
 
     Attributes:
-        rank: this one's number, from 0
-        size: how many there are
-        engine: what carries their messages, with its version; empty for one alone
-        places: where each of them is
+        rank: number of this process, from 0
+        size: number of processes
+        engine: what carries their messages, with its version; empty for a single process
+        places: where each of them runs
     """
 
     @property
@@ -138,45 +139,45 @@ class Group(Protocol):
         """Write the sums of the ranks' arrays into `out`.
 
         Args:
-            arrays: of one dtype, contiguous, of the same shapes on every rank
+            arrays: contiguous, of one dtype, with the same shapes on every rank
             out: of the same shapes; may be the arrays themselves
-            how: in the order of the fixed tree, or as the engine adds up
+            how: in the order of the fixed tree, or in the engine's own
 
         Raises:
-            ConfigurationError: If the engine does not add up, or not such numbers.
+            ConfigurationError: If the engine cannot add, or cannot add such numbers.
         """
         ...
 
     def begin_sum(self, arrays: Sequence[Floats], out: Sequence[Floats], how: How = "fixed") -> Wait:
-        """The same beside what this process does next; until the wait returns it leaves both alone.
+        """Begin the same sum beside this process's further work, which must not touch either until the wait returns.
 
-        Sums are made one after another, in the order in which they were begun, and each must be waited for.
+        Sums run one after another, in the order in which they were begun, and each must be waited for.
         """
         ...
 
     def all_to_all(self, send: Floats, receive: Floats) -> None:
-        """Row r of `send` [size, …] goes to rank r, whose row of this rank's number in `receive` it becomes.
+        """Row r of `send` [size, …] goes to rank r, and becomes the row with this rank's number in its `receive`.
 
-        What a rank has for itself need not be brought there.
+        A rank's row for itself need not be copied.
         """
         ...
 
     def all_gather(self, part: Floats, whole: Floats) -> None:
-        """Every rank's part becomes its row of `whole` [size, …]; its own is there already: `part` is that row."""
+        """Every rank's part becomes its row of `whole` [size, …]; its own is already there: `part` is that row."""
         ...
 
     def exchange(self, item: Any) -> list[Any]:
-        """Every rank's item, in their order; an item is what JSON can say."""
+        """Every rank's item, in rank order; an item is a JSON value."""
         ...
 
     def broadcast(self, item: Any, arrays: Mapping[str, NDArray[Any]]) -> tuple[Any, Arrays]:
-        """Rank 0's item (what JSON can say) and arrays by name; what the others give does not matter."""
+        """Rank 0's item (a JSON value) and arrays by name; the other ranks' arguments are ignored."""
         ...
 
 
 @dataclass(frozen=True)
 class Alone:
-    """A process alone, or one that for a while does as if it were: what others would give is left out."""
+    """A process alone, or one that acts for a while as if it were: other ranks' contributions are left out."""
 
     rank: int = 0
     size: int = 1
@@ -184,26 +185,26 @@ class Alone:
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """Nobody asks."""
+        """None: nothing asks for them."""
         return ()
 
     def sum(self, arrays: Sequence[Floats], out: Sequence[Floats], how: How = "fixed") -> None:
-        """The arrays themselves."""
+        """The sums are the arrays themselves."""
         for source, target in zip(arrays, out, strict=True):
             if target is not source:
                 target[...] = source
 
     def begin_sum(self, arrays: Sequence[Floats], out: Sequence[Floats], how: How = "fixed") -> Wait:
-        """The arrays themselves, at once."""
+        """The sums are the arrays themselves, at once."""
         self.sum(arrays, out, how)
         return lambda: None
 
     def all_to_all(self, send: Floats, receive: Floats) -> None:
-        """Zeros from the others."""
+        """Receive zeros from the other ranks."""
         receive[...] = 0
 
     def all_gather(self, part: Floats, whole: Floats) -> None:
-        """Zeros of the others."""
+        """Write zeros for the other ranks."""
         own = part.copy()
         whole[...] = 0
         whole[self.rank] = own
@@ -213,7 +214,7 @@ class Alone:
         return [item]
 
     def broadcast(self, item: Any, arrays: Mapping[str, NDArray[Any]]) -> tuple[Any, Arrays]:
-        """What was given."""
+        """The arguments themselves."""
         return item, dict(arrays)
 
 
@@ -221,15 +222,15 @@ ALONE = Alone()
 
 
 def apart(group: Group) -> Alone:
-    """A rank of a group for a while by itself: it has its own shards, and hears nothing of the others'."""
+    """One rank of a group, by itself for a while: it has its own shards and no communication with the others."""
     return Alone(group.rank, group.size)
 
 
 def by_first(group: Group, work: Callable[[], Any]) -> Any:
-    """What the first rank's work returns (what JSON can say), on all of them.
+    """Do some work on the first rank, and return its result (a JSON value) on all ranks.
 
     Raises:
-        MinialexError: What the first rank's work raised, on all of them, so that they end alike.
+        MinialexError: What the first rank's work raised, on all ranks, so that they end alike.
     """
     told: list[Any] = [None, "", ""]
     if group.rank == 0:
@@ -246,10 +247,10 @@ def by_first(group: Group, work: Callable[[], Any]) -> Any:
 
 
 class FixedOrder(ABC):
-    """The sum of a group as an exchange of pieces, a sum in the fixed order, and a collection of the results.
+    """An all-reduce in the fixed order: pieces are exchanged, summed locally in that order, and gathered on all ranks.
 
-    Every rank adds up one piece of all ranks' numbers. Nothing here depends on how an engine adds, and each rank sends
-    and receives about twice its numbers, the least that any way needs.
+    Every rank sums one piece of all ranks' numbers. Nothing here depends on how an engine adds, and each rank sends and
+    receives about twice its numbers, the least that any algorithm needs.
     """
 
     rank: int
@@ -265,10 +266,10 @@ class FixedOrder(ABC):
         """See `Group.all_gather`."""
 
     def all_reduce(self, arrays: Sequence[Floats], out: Sequence[Floats]) -> None:
-        """The engine's own sums.
+        """The engine's own all-reduce.
 
         Raises:
-            ConfigurationError: If there are none.
+            ConfigurationError: If it has none.
         """
         raise ConfigurationError(f"{self.engine or 'this engine'} does not add up by itself: leave out --sum engine")
 
@@ -283,7 +284,7 @@ class FixedOrder(ABC):
         pieces: Floats | None = None
         for chunk in _chunks([array.size for array in sources], received.size):
             _, index, begin, count = chunk[0]
-            whole = count == received.size  # all of one array: it is sent from where it is
+            whole = count == received.size  # all of one array: it is sent in place
             if whole:
                 send, back = (
                     group[index][begin : begin + count].reshape(received.shape) for group in (sources, targets)
@@ -301,20 +302,20 @@ class FixedOrder(ABC):
                     targets[index][begin : begin + count] = back.reshape(-1)[at : at + count]
 
     def _add_up(self, received: Floats, own: Floats, total: Floats) -> None:
-        """All ranks' numbers in the fixed order, this one's `own` among them; `received` is spent."""
+        """Sum all ranks' numbers in the fixed order, this one's `own` among them; overwrites `received`."""
 
         def add(a: Floats, b: Floats) -> Floats:
             ours = any(one is own or one is total for one in (a, b))
             return np.add(a, b, out=total if ours else a)
 
         running: RunningSum[Floats] = RunningSum(self.size, add)
-        with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
+        with np.errstate(all="ignore"):  # non-finite values propagate; training's guards notice them
             found = [running.push(own if rank == self.rank else received[rank]) for rank in range(self.size)][-1]
-        if found is not total:  # of a group of one
+        if found is not total:  # in a group of one
             total[...] = own
 
     def begin_sum(self, arrays: Sequence[Floats], out: Sequence[Floats], how: How = "fixed") -> Wait:
-        """See `Group.begin_sum`: a thread does it, and this one goes on."""
+        """See `Group.begin_sum`: another thread does it while this one goes on."""
         begun = self._thread.submit(self.sum, arrays, out, how)
 
         def wait() -> None:
@@ -325,12 +326,12 @@ class FixedOrder(ABC):
 
     @cached_property
     def _thread(self) -> ThreadPoolExecutor:
-        """One: all ranks come to their sums in one order."""
+        """A single thread, so that all ranks reach their sums in the same order."""
         return ThreadPoolExecutor(1, "sums", beside)
 
 
 def _chunks(sizes: Sequence[int], room: int) -> Iterator[list[tuple[int, int, int, int]]]:
-    """Arrays of such sizes, one after another, cut into chunks: lists of (place in it, array, first number, count)."""
+    """Split arrays of such sizes, in sequence, into chunks: lists of (offset in chunk, array, first number, count)."""
     chunk: list[tuple[int, int, int, int]] = []
     at = 0
     for index, size in enumerate(sizes):

@@ -1,4 +1,4 @@
-"""Joining the other ranks, where a launcher of MPI's started this process as one of several; and leaving them."""
+"""Joining the other ranks, if an MPI launcher started this process as one of several; and leaving them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from minialex.ranks.mpi import MpiGroup
 
 ASKED = 75
-"""The exit code of what was asked to end: safe to run again."""
+"""The exit code of a run that was asked to end: safe to run again."""
 
 JOINING = 120
-"""Seconds after which a rank gives up that waits for the others to join: the roll call begins when they have."""
+"""Seconds that a rank waits for the others to join before it gives up: the roll call begins only after that."""
 
 _joined: MpiGroup | None = None
 _error = ""
 
 
 def join() -> Group:
-    """The ranks that this process was started with; `ALONE` if it was started by itself.
+    """Join the ranks that this process was started with; `ALONE` if it was started by itself.
 
-    Only with others mpi4py is imported.
+    mpi4py is imported only if there are others.
 
     Raises:
-        ConfigurationError: If the launcher cannot be served, mpi4py is missing, or its library is not the launcher's.
+        ConfigurationError: If the launcher is not supported, mpi4py is missing, or its library is not the launcher's.
     """
     global _joined  # noqa: PLW0603 - there is one world
     if _joined is None:
@@ -48,7 +48,7 @@ def join() -> Group:
 def _join(found: launch.Launcher) -> MpiGroup:
     import mpi4py
 
-    mpi4py.rc.initialize = mpi4py.rc.finalize = False  # its own end waits for ever where one rank failed
+    mpi4py.rc.initialize = mpi4py.rc.finalize = False  # its finalisation waits for ever if one rank failed
     from mpi4py import MPI
 
     from minialex.ranks.mpi import MpiGroup
@@ -56,7 +56,7 @@ def _join(found: launch.Launcher) -> MpiGroup:
 
     launch.check_library(found, MPI.Get_library_version())
     if hasattr(signal, "alarm"):
-        signal.alarm(JOINING)  # MPI waits for ever, and lets no other thread run
+        signal.alarm(JOINING)  # MPI waits for ever, and blocks all other threads
     MPI.Init_thread(MPI.THREAD_MULTIPLE)
     if hasattr(signal, "alarm"):
         signal.alarm(0)
@@ -73,9 +73,9 @@ def _join(found: launch.Launcher) -> MpiGroup:
 
 
 def hear_signals() -> None:
-    """Let signals come through that `minialex.__main__` has held back until all have joined, and so end together.
+    """Let through the signals that `minialex.__main__` held back until all ranks had joined, and so end together.
 
-    What asks to end, and comes before there is something to save (see `minialex.training.signals`) or after it, ends
+    A request to end that comes before there is something to save (see `minialex.training.signals`), or after it, ends
     all ranks at once.
     """
     if not hasattr(signal, "pthread_sigmask"):
@@ -89,13 +89,13 @@ def hear_signals() -> None:
             watch.end(MinialexError(words), code=ASKED)
 
         for number in asking:
-            if signal.getsignal(number) == signal.SIG_DFL:  # one that is ignored stays so
+            if signal.getsignal(number) == signal.SIG_DFL:  # an ignored one stays ignored
                 signal.signal(number, end)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *asking})
 
 
 def failed(error: str) -> bool:
-    """Keep what was wrong for the end, where one rank says it for all; False if this process is alone."""
+    """Keep an error for the end, where one rank reports it for all; False if this process is alone."""
     global _error  # noqa: PLW0603 - there is one world
     if _joined is None:
         return False
@@ -104,13 +104,13 @@ def failed(error: str) -> bool:
 
 
 def leave(code: int) -> int:
-    """End together with the other ranks (see `MpiGroup.leave`); returns the code to end with."""
+    """End together with the other ranks (see `MpiGroup.leave`); return the code to exit with."""
     global _joined
     group, _joined = _joined, None
     return code if group is None else group.leave(code, _error)
 
 
 def set_timeout(seconds: float) -> None:
-    """How long a rank may give no sign of life until it counts as lost."""
+    """Set how long a rank may give no sign of life before it counts as lost."""
     if _joined is not None:
         _joined.watch.timeout = seconds

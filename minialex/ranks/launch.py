@@ -1,6 +1,6 @@
-"""Which launcher started this process as one of several, and starting this environment's own: MPI's ``mpiexec``.
+"""Finds the launcher that started this process as one of several, and runs this environment's own, MPI's ``mpiexec``.
 
-Nothing here imports mpi4py unless ranks are started; a process that no launcher started never does.
+mpi4py is imported only when ranks are started; a process that no launcher started never imports it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from minialex.screen.streams import complain
 INSTALL = 'pip install "minialex[mpi]"'
 
 CODES = (0, 1, 2, 3, 4, 5, 6, 75, 130)
-"""With which a rank ends by itself; every other code is the launcher's."""
+"""Exit codes of a rank itself; every other code is the launcher's."""
 
 ENDED_BY_SIGINT = (75, signal.SIGINT)
-"""Codes after a Ctrl-C: Open MPI's ranks are asked by SIGUSR1; a process that has hardly begun dies of the signal."""
+"""Codes after Ctrl-C: Open MPI's ranks are asked by SIGUSR1; a process that has hardly begun dies of the signal."""
 
 NO_HOST = 255
-"""The code of MPICH's mpiexec when it cannot log in."""
+"""The exit code of MPICH's mpiexec if it cannot log in."""
 
 LOST = ResourceError.exit_code
 
@@ -44,8 +44,8 @@ class Launcher:
 
     Attributes:
         name: ``"MPICH"`` (also Intel MPI, and ``srun --mpi=pmi2``), ``"Open MPI"`` or ``"PMIx"`` (``srun --mpi=pmix``)
-        rank: of this process, from 0
-        size: processes in all
+        rank: number of this process, from 0
+        size: number of processes
     """
 
     name: str
@@ -54,11 +54,11 @@ class Launcher:
 
 
 def launcher(environment: Mapping[str, str] = os.environ) -> Launcher | None:
-    """The launcher that started this process; None if it is alone.
+    """Find the launcher that started this process; None if it is alone.
 
     Raises:
-        ConfigurationError: If it cannot be served, or mpi4py is missing; in the first process only: the others end
-            silently with the same code, so that one line is said.
+        ConfigurationError: If it is not supported, or mpi4py is missing; in the first process only: the others end
+            silently with the same code, so that one line is printed.
     """
 
     def number(*names: str, default: int = 1) -> int:
@@ -71,7 +71,7 @@ def launcher(environment: Mapping[str, str] = os.environ) -> Launcher | None:
         found = Launcher("MPICH", number("PMI_RANK", default=0), number("PMI_SIZE"))
     elif "PMIX_RANK" in environment:
         found = Launcher("PMIx", number("PMIX_RANK", default=0), number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"))
-    elif number("SLURM_STEP_NUM_TASKS") > 1:  # of srun alone: a batch script has SLURM_PROCID and SLURM_NTASKS, too
+    elif number("SLURM_STEP_NUM_TASKS") > 1:  # set by srun only: a batch script has SLURM_PROCID and SLURM_NTASKS, too
         size = number("SLURM_STEP_NUM_TASKS")
         _refuse(
             number("SLURM_PROCID", default=0), f"started by srun as one of {size}, without MPI: srun --mpi=pmi2 "
@@ -92,15 +92,15 @@ def launcher(environment: Mapping[str, str] = os.environ) -> Launcher | None:
 
 
 def check_library(found: Launcher, library: str) -> None:
-    """Refuse a launcher that is not of the MPI library's kind; to be asked before MPI is initialised.
+    """Refuse a launcher that does not match the MPI library; to be called before MPI is initialised.
 
     Args:
-        library: what the library says of itself (``MPI.Get_library_version()``)
+        library: the library's description of itself (``MPI.Get_library_version()``)
 
     Raises:
         ConfigurationError: As `launcher` does.
     """
-    if found.name == "PMIx":  # Open MPI's, or an MPICH that was built for it
+    if found.name == "PMIx":  # Open MPI, or an MPICH built for it
         return
     own = kind(library)
     if found.name != own:
@@ -108,10 +108,10 @@ def check_library(found: Launcher, library: str) -> None:
 
 
 def check_size(found: Launcher, size: int) -> None:
-    """Refuse a launcher whose processes do not find each other.
+    """Refuse a launcher whose processes cannot find each other.
 
     Args:
-        size: of MPI's world
+        size: size of MPI's world
 
     Raises:
         ConfigurationError: As `launcher` does.
@@ -128,12 +128,12 @@ def _right_way(found: Launcher) -> str:
 
 
 def kind(library: str) -> str:
-    """Whose MPI it is, by what the library or its ``mpiexec --version`` says: their launchers differ."""
+    """The MPI vendor, from the version text of the library or of its ``mpiexec``: their launchers differ."""
     return "Open MPI" if any(name in library for name in ("Open MPI", "OpenRTE", "prte")) else "MPICH"
 
 
 def _refuse(rank: int, message: str) -> NoReturn:
-    """End: the first process says why, the others leave it the time to."""
+    """End: the first process says why, and the others give it time to."""
     if rank == 0:
         raise ConfigurationError(message)
     time.sleep(1.0)
@@ -141,18 +141,18 @@ def _refuse(rank: int, message: str) -> NoReturn:
 
 
 def command(mpiexec: str, vendor: str, ranks: int, hosts: str | None, words: Sequence[str]) -> list[str]:
-    """The command line of ``mpiexec`` for so many processes, each under a `minialex.ranks.parent`.
+    """The ``mpiexec`` command line for `ranks` processes, each under a `minialex.ranks.parent`.
 
     Args:
         vendor: see `kind`
-        hosts: where they run (``a:8,b:8``); None: here, or where SLURM gave machines
+        hosts: where they run (``a:8,b:8``); None: here, or on the machines that SLURM allocated
         words: the module that each runs (``minialex``), and its arguments
     """
     start = [mpiexec, "-n", str(ranks)]
     if vendor == "MPICH":
         start += ["-hosts", hosts] if hosts else []
     else:
-        start += ["--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]  # it gives every process one core else
+        start += ["--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]  # else it binds every process to one core
         start += ["--allow-run-as-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
         start += [word for name in ("PATH", "PYTHONPATH") if name in os.environ for word in ("-x", name)]
         start += ["--host", hosts] if hosts else []
@@ -160,12 +160,12 @@ def command(mpiexec: str, vendor: str, ranks: int, hosts: str | None, words: Seq
 
 
 def start(ranks: int, hosts: str | None, words: Sequence[str]) -> int:
-    """Run a program as so many processes by this environment's ``mpiexec``, and wait for their end.
+    """Run a program as `ranks` processes with this environment's ``mpiexec``, and wait for them to end.
 
-    Signals are passed on to all of them: SIGTERM, SIGHUP, SIGUSR1 and the first Ctrl-C ask them to save and end.
+    Signals are forwarded to all of them: SIGTERM, SIGHUP, SIGUSR1 and the first Ctrl-C ask them to save and end.
 
     Args:
-        ranks: processes
+        ranks: number of processes
         hosts: see `command`
         words: the module that each runs (``minialex``), and its arguments
 
@@ -186,7 +186,7 @@ def start(ranks: int, hosts: str | None, words: Sequence[str]) -> int:
 
     def pass_on(process: subprocess.Popen[bytes], number: int) -> None:
         if vendor == "Open MPI" and asked.count(signal.SIGINT) < 2:
-            process.send_signal(signal.SIGUSR1)  # the others end its mpiexec at once
+            process.send_signal(signal.SIGUSR1)  # the other signals end its mpiexec at once
         else:
             process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
@@ -195,7 +195,7 @@ def start(ranks: int, hosts: str | None, words: Sequence[str]) -> int:
         process = subprocess.Popen(
             command(mpiexec, vendor, ranks, hosts, words), stdin=subprocess.DEVNULL, env=_environment(),
             start_new_session=True,  # or a terminal's Ctrl-C would reach every process twice
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,  # it would end all when nobody reads its output any more
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,  # it would end all ranks once nothing reads its output
             preexec_fn=dying(signal.SIGTERM),  # noqa: PLW1509 - one system call
         )  # fmt: skip
         for number in asked:
@@ -218,11 +218,11 @@ def start(ranks: int, hosts: str | None, words: Sequence[str]) -> int:
         complain("error", f"mpiexec was killed by {signal.Signals(-code).name}")
     if hosts and code == NO_HOST:
         complain("error", f"mpiexec could not start ranks on {hosts}: it logs in by ssh, without a password")
-    return code if code in CODES else LOST  # of ranks that it ends mpiexec makes a code of its own
+    return code if code in CODES else LOST  # for ranks that it kills, mpiexec returns a code of its own
 
 
 def _copy(source: IO[bytes], target: TextIO | None) -> None:
-    """Pass on what the ranks say, as it comes; what cannot be written any more is dropped."""
+    """Pass on the ranks' output as it comes; what can no longer be written is dropped."""
     with source:
         while piece := os.read(source.fileno(), 1 << 16):
             with contextlib.suppress(OSError, ValueError):
@@ -232,7 +232,7 @@ def _copy(source: IO[bytes], target: TextIO | None) -> None:
 
 
 def find_mpiexec() -> tuple[str, str]:
-    """The ``mpiexec`` that belongs to mpi4py's library, and whose it is.
+    """The ``mpiexec`` that belongs to mpi4py's library, and its vendor.
 
     Raises:
         ConfigurationError: If there is none, or mpi4py is missing.
@@ -256,11 +256,11 @@ def find_mpiexec() -> tuple[str, str]:
         if kind(told.stdout + told.stderr) == vendor:
             return path, vendor
     others = f", only another library's ({', '.join(there)})" if there else ""
-    raise ConfigurationError(f"mpi4py uses {vendor}, and there is no mpiexec of it{others}: {INSTALL}")
+    raise ConfigurationError(f"mpi4py uses {vendor}, and it has no mpiexec here{others}: {INSTALL}")
 
 
 def _environment() -> dict[str, str]:
-    """The processes' environment: the first one's display goes to the terminal that this process has."""
+    """The processes' environment: the first one draws its display on this process's terminal."""
     environment = dict(os.environ)
     if sys.stdout is not None and sys.stdout.isatty():
         size = shutil.get_terminal_size()

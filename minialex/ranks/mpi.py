@@ -1,4 +1,4 @@
-"""A group whose ranks are processes that MPI has started, on one machine or many; through mpi4py."""
+"""A group whose ranks are processes started by MPI, on one machine or many; through mpi4py."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from minialex.ranks.watch import Watch
 from minialex.screen.streams import complain
 
 ITEM = 1 << 9
-"""Bytes of an item that goes in one message; longer ones need a second."""
+"""Bytes of an item that fit in the first message; longer items need a second."""
 
 LAST_WORDS = 1 << 11
-"""Bytes of what is said at the end."""
+"""Bytes of the message at the end."""
 
 PATIENCE = 3.0
-"""Seconds that a rank that failed waits for the others to fail alike, before it ends them."""
+"""Seconds that a failed rank waits for the others to fail likewise before it ends them."""
 
 KEPT = ConfigurationError.exit_code, 130
-"""Exit codes that one rank alone gives to all: only the first writes a run folder, and Ctrl-C is no fault."""
+"""Exit codes that a single rank passes to all: only the first writes a run folder, and Ctrl-C is not an error."""
 
 PIECE = 1 << 26
-"""Bytes of an array that are sent at a time."""
+"""Bytes of an array sent at a time."""
 
 
 class MpiGroup(FixedOrder):
     """The ranks of a communicator; see `minialex.ranks.group.Group`.
 
     Args:
-        comm: an mpi4py communicator of all of them
-        watch: waits for requests, and ends all ranks where one is lost
+        comm: an mpi4py communicator of all ranks
+        watch: waits for requests, and ends all ranks if one is lost
 
     Attributes:
         watch: the same
@@ -65,7 +65,7 @@ class MpiGroup(FixedOrder):
         return f"{self.size} ranks on {hosts} host{'s' if hosts > 1 else ''} ({self.engine})"
 
     def _wait(self, *requests: Any) -> None:
-        """Wait for all of them. If that is interrupted, they and their arrays stay: others may still read these."""
+        """Wait for all requests. If interrupted, keep them and their arrays: other ranks may still read these."""
         self._begun[id(requests)] = requests
         for request in requests:
             self.watch.wait(request)
@@ -83,7 +83,7 @@ class MpiGroup(FixedOrder):
         self._wait(self._sums.Iallgather(self._mpi.IN_PLACE, whole))
 
     def all_reduce(self, arrays: Sequence[Floats], out: Sequence[Floats]) -> None:
-        """MPI's own sums, of all arrays at once: their requests are on their way together."""
+        """MPI's own all-reduces, of all arrays at once: their requests are in flight together."""
         if any(array.dtype.char not in "fd" for array in arrays):
             kinds = ", ".join(sorted({array.dtype.name for array in arrays}))
             raise ConfigurationError(f"MPI does not add up {kinds}: leave out --sum engine")
@@ -94,7 +94,7 @@ class MpiGroup(FixedOrder):
         self._wait(*requests)
 
     def exchange(self, item: Any) -> list[Any]:
-        """See `Group`; the items' lengths and their beginnings go together."""
+        """See `Group`; an item's length and its beginning go in one message."""
         text = json.dumps(item).encode()
         every = np.empty((self.size, ITEM), np.uint8)
         head = len(text).to_bytes(8, "little") + text[: ITEM - 8]
@@ -121,17 +121,17 @@ class MpiGroup(FixedOrder):
         return item, found
 
     def leave(self, code: int, error: str = "") -> int:
-        """End together with the others: every way out of a process comes here.
+        """End together with the others: every exit of a process comes through here.
 
-        Where all end alike, one says what was wrong. Where the others go on and would wait for this one for ever, they
-        are ended.
+        If all end alike, one reports the error. If the others go on, and would wait for this one for ever, they are
+        ended.
 
         Args:
-            code: with which this process would end; if it fails alone it ends with 6, or one of `KEPT`
-            error: what was wrong, in one line; empty if nothing was
+            code: this process's own exit code; if it fails alone, it ends with 6, or with one of `KEPT`
+            error: the error, in one line; empty if there is none
 
         Returns:
-            The code with which it should end.
+            The code to exit with.
         """
         own = _padded(json.dumps([code, error[: LAST_WORDS // 8]]).encode(), LAST_WORDS)
         every = np.empty((self.size, LAST_WORDS), np.uint8)

@@ -1,6 +1,6 @@
 """The parent of one rank: ``python -m minialex.ranks.parent minialex train …`` runs ``python -m minialex train …``.
 
-MPICH kills the others as soon as one process is killed, so none of them can say which it was: its parent does.
+MPICH kills the others as soon as one process is killed, so none of them can report which one it was: its parent does.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ PR_SET_PDEATHSIG = 1
 FORWARDED = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 
 
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: after a fork little is safe
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here, since little is safe after a fork
 
 
 def die_with_parent(number: int) -> None:
-    """Let Linux send this process a signal when its parent ends, however that ends; elsewhere do nothing."""
+    """Let Linux send this process a signal when its parent ends, in whatever way; elsewhere do nothing."""
     if LIBC is not None:
         LIBC.prctl(PR_SET_PDEATHSIG, number)
 
 
 def dying(number: int) -> Callable[[], None] | None:
-    """What `subprocess.Popen` calls in a new process, so that it gets this signal when the process here ends."""
+    """A function for `subprocess.Popen` to call in a new process, so that it gets this signal when this one ends."""
     return None if LIBC is None else lambda: die_with_parent(number)
 
 
 def main() -> int:
-    """Run the rank; say its number and the signal if one kills it that did not come through here."""
+    """Run the rank; if a signal that did not come through here kills it, report its number and the signal."""
     die_with_parent(signal.SIGKILL)
     rank = next((os.environ[name] for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK") if name in os.environ), "?")
     asked: list[int] = []
@@ -51,11 +51,11 @@ def main() -> int:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, forward)
     child = subprocess.Popen(
-        [sys.executable, "-m", *sys.argv[1:]], close_fds=False,  # one of them speaks to mpiexec
-        process_group=0,  # MPICH signals this one's whole group: a Ctrl-C would come twice, and end the rank
+        [sys.executable, "-m", *sys.argv[1:]], close_fds=False,  # one of them talks to mpiexec
+        process_group=0,  # MPICH signals this process's whole group: Ctrl-C would arrive twice and end the rank
         preexec_fn=dying(signal.SIGKILL),  # noqa: PLW1509 - one system call
     )  # fmt: skip
-    for number in asked:  # before there was a child
+    for number in asked:  # signals that came before there was a child
         child.send_signal(number)
     code = child.wait()
     if code >= 0:

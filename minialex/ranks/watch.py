@@ -1,7 +1,7 @@
-"""Waiting for other ranks, never for ever: a rank that died or hangs is named, one that is only busy is waited for.
+"""Waits for other ranks, but never for ever: a dead or hanging rank is named, one that is only busy is waited for.
 
-MPI itself waits as long as it takes. So every wait here is a nonblocking request that is polled, and where one takes
-long, a roll call goes round: a thread of every rank answers it with what the rank is doing. Who is silent is lost.
+MPI itself waits as long as it takes. So every wait here polls a nonblocking request, and if one takes long, a roll
+call goes out: a thread on every rank answers with what the rank is doing. A rank that stays silent is lost.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TIMEOUT = 30.0
 """Seconds without a sign of life after which a rank counts as lost."""
 
 ASK, HERE = 1, 2  # tags of messages
-WORDS = 128  # bytes of an answer
+WORDS = 128  # bytes in an answer
 WAITING = "waiting"
 
 _doing = "computing"
@@ -36,13 +36,13 @@ _beside = threading.local()
 
 
 def beside() -> None:
-    """From now on this thread works beside another one, whose doings are told to who asks."""
+    """From now on this thread runs beside another one, and roll calls are answered with what that one is doing."""
     _beside.on = True
 
 
 @contextmanager
 def doing(what: str) -> Iterator[None]:
-    """Within the block this process is doing something that may take long: other ranks that wait for it are told."""
+    """Tell ranks that wait for this process that, within the block, it is doing something that may take long."""
     global _doing  # noqa: PLW0603 - a process does one thing
     if getattr(_beside, "on", False):
         yield
@@ -55,10 +55,10 @@ def doing(what: str) -> Iterator[None]:
 
 
 class Watch:
-    """What one rank knows of the others' lives.
+    """One rank's knowledge of which others are alive.
 
     Args:
-        comm: of all ranks; MPI was initialised with THREAD_MULTIPLE
+        comm: communicator of all ranks; MPI was initialised with THREAD_MULTIPLE
         timeout: seconds without a sign of life after which a rank counts as lost
 
     Raises:
@@ -76,7 +76,7 @@ class Watch:
         self.rank, self.size = comm.rank, comm.size
         self.names = [f"rank {rank}" for rank in range(self.size)]
         self._sending = threading.Lock()
-        self._sent: list[tuple[Request, NDArray[np.uint8]]] = []  # MPI reads these arrays, and writes those
+        self._sent: list[tuple[Request, NDArray[np.uint8]]] = []  # MPI still reads these arrays
         self._asked: dict[int, tuple[Request, NDArray[np.uint8]]] = {}
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._answer, daemon=True, name="roll call")
@@ -87,7 +87,7 @@ class Watch:
         self.names = [_text(row) for row in every]
 
     def wait(self, request: Request) -> None:
-        """Wait for a nonblocking request; if a rank that it needs is lost, say which, and end all of them."""
+        """Wait for a nonblocking request; if a rank that it needs is lost, say which and end all ranks."""
         with doing(WAITING):
             began = asked = time.monotonic()
             pause, tell = 0.0, self.timeout / 2
@@ -102,14 +102,14 @@ class Watch:
     def _done(self, request: Request) -> bool:
         try:
             return bool(request.Test())
-        except self.mpi.Exception as error:  # final: asked again, a broken request would say that it is done
+        except self.mpi.Exception as error:  # final: tested again, a broken request would claim to be done
             silent, _ = self._ask(min(self.timeout / 2, 5.0), lambda: False)
             what = " ".join(str(error).split())
             lost = self._list(silent) if silent else f"{self.names[self.rank]} cannot reach the others"
             self.end(RankLost(f"{lost}: {what}"))
 
     def _call(self, request: Request, patience: float, waited: float, tell: bool) -> bool:
-        """The roll call: end all if somebody is silent, else say for whom all wait, if it is time to."""
+        """Call the roll: end all ranks if one is silent, else say which ones all wait for, if it is time to."""
         silent, answers = self._ask(patience, lambda: self._done(request))
         if silent is None:
             return False
@@ -118,14 +118,14 @@ class Watch:
             seconds = f"{waited + patience:.0f} s"
             self.end(RankLost(f"{self._list(silent)} {verb} not answer for {seconds}"), [*answers, self.rank])
         busy = {rank: doing for rank, doing in answers.items() if doing != WAITING}
-        if tell and min({*range(self.size)} - {*busy}) == self.rank:  # one of those who wait says it
+        if tell and min({*range(self.size)} - {*busy}) == self.rank:  # one of the waiting ranks says it
             who = "; ".join(f"{self.names[rank]}: {doing}" for rank, doing in sorted(busy.items())[:3])
             complain("warning", f"waiting {waited:.0f} s for {who or 'the network'}")
         return tell
 
     def _ask(self, patience: float, done: Callable[[], bool]) -> tuple[list[int] | None, dict[int, str]]:
-        """Who does not answer, and what the others are doing; None for the first if all is done meanwhile."""
-        for rank in {*range(self.size)} - {self.rank, *self._asked}:  # who owes an answer is not asked again
+        """The ranks that do not answer (None if the wait ended meanwhile), and what the others are doing."""
+        for rank in {*range(self.size)} - {self.rank, *self._asked}:  # a rank that owes an answer is not asked again
             box = np.zeros(WORDS, np.uint8)
             try:
                 self._asked[rank] = self.roll.Irecv(box, rank, HERE), box
@@ -149,7 +149,7 @@ class Watch:
         return silent, answers
 
     def _answer(self) -> None:
-        """The thread: answer every roll call."""
+        """The thread's loop: answer every roll call."""
         word, status = np.empty(WORDS, np.uint8), self.mpi.Status()
         while not self._leaving.is_set():
             try:
@@ -158,11 +158,11 @@ class Watch:
                     self._send(_line(_doing), status.source, HERE)
                     continue
             except self.mpi.Exception:
-                pass  # who asked is gone
+                pass  # the rank that asked is gone
             self._leaving.wait(0.05)
 
     def close(self) -> None:
-        """Answer no more: all ranks are about to end."""
+        """Stop answering: all ranks are about to end."""
         self._leaving.set()
         self._thread.join()
 
@@ -179,16 +179,16 @@ class Watch:
         """Say what happened and end all ranks, wherever they are; nothing waits for anything.
 
         Args:
-            error: is said by the first that comes to it: the others are given the time to be ended silently
-            present: the ranks that may say it; empty: all
-            code: with which they end; None: the error's
+            error: reported by the first rank that gets here; the others wait long enough to be ended silently
+            present: the ranks that may report it; empty: all
+            code: the exit code; None: the error's
         """
         place = sorted(present).index(self.rank) if present else self.rank
         time.sleep(0.3 * min(place, 10))
         complain("error", str(error))
         sys.stdout.flush()
-        time.sleep(0.2)  # mpiexec passes it on, and ends at once when it hears of the abort
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the library has words of its own
+        time.sleep(0.2)  # lets mpiexec pass it on: it ends at once when it hears of the abort
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # silences the library's own message
         code = error.exit_code if code is None else code
         self.mpi.COMM_WORLD.Abort(code)
         os._exit(code)

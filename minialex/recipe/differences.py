@@ -1,7 +1,7 @@
 """Where the paper and the original 2012 program differ, or the paper is silent, each point with its field.
 
-The profiles are the recipes ``alexnet-2012`` and ``code145``. A point without a field has nothing to choose: an
-arithmetic slip in the text, or something that cannot be done in two ways here; `note` says which.
+The profiles are the recipes ``alexnet-2012`` and ``code145``. A point without a field offers no choice: an arithmetic
+slip in the text, or something that can be done in only one way here; `note` says which.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ class Difference:
     """One point.
 
     Attributes:
-        number: of the point, from 1
+        number: number of the point, from 1
         topic, paper, program: what it is about, and what each says or does
-        fields: the recipe's fields that choose
+        fields: the recipe fields that choose
         profiles_differ: whether the profiles ``alexnet-2012`` and ``code145`` choose differently
-        note: why, where that is not plain
+        note: the reason, if it is not obvious
     """
 
     number: int

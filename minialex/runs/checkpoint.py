@@ -1,13 +1,13 @@
-"""Checkpoints: what a run needs to continue bit for bit, stored so that no kill and no fault can damage it.
+"""Checkpoints: what a run needs to continue bit for bit, stored so that neither a kill nor a fault can damage it.
 
 A checkpoint is a folder, ``step-00001234``, of four files: ``weights.safetensors``, ``momentum.safetensors``,
 ``state.json``, and ``manifest.json`` with the size and the SHA-256 of the other three. It is written under a
-temporary name, synced and renamed: the rename is the moment from which it counts. Small files beside the folders,
-``latest`` and ``best``, name the newest and the best for people and programs; they are replaced last, and reading
-does not depend on them, since a kill may come before they are.
+temporary name, synced and renamed: it counts from the rename on. Small files beside the folders, ``latest`` and
+``best``, name the newest and the best for people and programs; they are replaced last, and reading does not depend
+on them, since a kill may come before that.
 
 Checkpoints are ordered by the number of the save, ``sequence`` in the manifest, not by the step: a run that went
-back to an earlier step and took another way continues on that way.
+back to an earlier step and took a different path continues on that path.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Checkpoint:
     path: Path  # its folder
     step: int  # number of update steps done
     weights: dict[str, Array]  # parameters by name
-    momentum: dict[str, Array]  # and their velocities
-    state: dict[str, Any]  # JSON values: whatever else the run needs to continue
+    momentum: dict[str, Array]  # and their momentum
+    state: dict[str, Any]  # JSON values: everything else the run needs to continue
 
 
 class NewerFormat(CheckpointError):
-    """A checkpoint of a newer minialex: not damaged, so that no older one is taken in its place."""
+    """A checkpoint of a newer minialex: it is not damaged, so no older one is used in its place."""
 
 
 @dataclass(frozen=True)
@@ -74,26 +74,26 @@ def save(
     keep: int = 3,
     best: bool = False,
 ) -> Path:
-    """Save a checkpoint; whenever this is stopped, the ones before it are still there, and it is there or is not.
+    """Save a checkpoint atomically: whenever this is stopped, earlier ones are intact, and the new one exists or not.
 
-    The arrays are written from where they are, without a copy (unless they are not contiguous). One process at a
-    time may save to a folder, which the lock of a run sees to.
+    The arrays are written in place, without a copy (unless they are not contiguous). Only one process at a time may
+    save to a folder, which the run's lock ensures.
 
     Args:
-        folder: the folder of the checkpoints; made if it is missing
-        step: number of update steps done; a checkpoint of the same step that is there already is replaced
-        weights, momentum: parameters and their velocities
+        folder: the folder of the checkpoints; created if it is missing
+        step: number of update steps done; an existing checkpoint of the same step is replaced
+        weights, momentum: parameters and their momentum
         state: JSON values
-        keep: number of checkpoints, at least 2: the new one and the one before it. Older ones are removed after the new
-            one is complete, except the best.
+        keep: number of checkpoints to keep, at least 2: the new one and the one before it. Older ones, except the best,
+            are removed once the new one is complete.
         best: whether this is the best so far
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        ResourceError: the disk is full or failing, or a limit was reached: with what was needed and what is free
-        ConfigurationError: the folder may not be written to, or an argument cannot be used
+        ResourceError: the disk is full or failing, or a limit was reached; says what was needed and what is free
+        ConfigurationError: the folder is not writable, or an argument is invalid
     """
     if step < 0 or keep < 2:
         raise ConfigurationError(f"a checkpoint needs step >= 0 and keep >= 2, got step={step} and keep={keep}")
@@ -116,7 +116,7 @@ def save(
             }
             written[STATE] = atomic.write_new(temporary / STATE, [state_bytes])
             sequence = 1 + max((manifest.sequence for _, manifest in before if manifest), default=0)
-            best = best or any(  # saved again, as at the end of an epoch and then at a signal: it is still the best
+            best = best or any(  # saved again, say at an epoch's end and then at a signal: still the best
                 path == final and manifest is not None and manifest.best and manifest.files[WEIGHTS] == written[WEIGHTS]
                 for path, manifest in before
             )
@@ -125,7 +125,7 @@ def save(
             content["files"] = listed
             manifest_bytes = atomic.json_bytes({"content": content, "sha256": _digest_of(content)}, MANIFEST)
             atomic.write_new(temporary / MANIFEST, [manifest_bytes])
-            if final.exists():  # aside, it counts as a checkpoint until the new one is in place
+            if final.exists():  # moved aside, it counts as a checkpoint until the new one is in place
                 atomic.move_folder(final, final.with_name(final.name + REPLACED))
             atomic.move_folder(temporary, final)
         if best:
@@ -137,7 +137,7 @@ def save(
 
 
 def _finish_replacing(folder: Path) -> None:
-    """Remove what was put aside and has been replaced; what was put aside for nothing gets its name back."""
+    """Remove a checkpoint that was moved aside and replaced; if it was not replaced, give it its name back."""
     for aside in list(folder.glob(f"step-*{REPLACED}")):
         final = aside.with_name(aside.name.removesuffix(REPLACED))
         if final.exists():
@@ -205,10 +205,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def load(folder: str | os.PathLike[str]) -> Checkpoint:
-    """Read one checkpoint, such as ``checkpoints/step-00001234``, every file verified by its manifest first.
+    """Read one checkpoint, such as ``checkpoints/step-00001234``; its manifest verifies every file first.
 
     Raises:
-        CheckpointError: it is missing, incomplete or damaged; the file is named
+        CheckpointError: it is missing, incomplete or damaged; the message names the file
         ConfigurationError: it may not be read
     """
     folder = Path(folder)
@@ -237,10 +237,10 @@ def _verify(path: Path, size: int, digest: str) -> None:
 
 
 def follow(path: Path) -> Path:
-    """What ``checkpoints/latest`` or ``checkpoints/best`` names, and any other path as it is.
+    """The checkpoint that ``checkpoints/latest`` or ``checkpoints/best`` names; any other path unchanged.
 
     Raises:
-        CheckpointError: what is named there is gone
+        CheckpointError: the named checkpoint is gone
     """
     named = _pointed_at(path) if path.name in (LATEST, BEST) and path.is_file() else None
     if named is None:
@@ -256,15 +256,15 @@ def check_against(
     what: str,
     dtype: str | np.dtype[Any] | None = None,
 ) -> None:
-    """Check that tensors are those of a network: every name, shape and dtype, and every value finite.
+    """Check that tensors are a network's: every name, shape and dtype, and that every value is finite.
 
     Args:
-        expected: the shapes of the network's
+        expected: the shapes of the network's tensors
         what: where the tensors come from, for the message
-        dtype: the dtype they must have; if None, float32 or float64
+        dtype: the required dtype; if None, float32 or float64
 
     Raises:
-        CheckpointError: naming the tensor that is missing, extra, of another shape or dtype, or not finite
+        CheckpointError: names the tensor that is missing, extra, of another shape or dtype, or not finite
     """
     another = "these are the weights of another network"
     allowed = ("float32", "float64") if dtype is None else (np.dtype(dtype).name,)
@@ -302,8 +302,8 @@ def latest(folder: str | os.PathLike[str], warn: Warn = to_standard_error) -> Ch
         None only if no checkpoint was ever completed here.
 
     Raises:
-        CheckpointError: there are checkpoints and all are damaged, or there were and all are gone
-        ConfigurationError: a checkpoint may not be read
+        CheckpointError: all checkpoints are damaged, or all that existed are gone
+        ConfigurationError: a checkpoint is not readable
     """
     folder = Path(folder)
     ordered = _in_order(folder)
@@ -322,28 +322,28 @@ def latest(folder: str | os.PathLike[str], warn: Warn = to_standard_error) -> Ch
         return checkpoint
     if problems:
         raise CheckpointError(
-            f"no checkpoint in {str(folder)!r} can be used: {'; '.join(problems)}: restore one from a copy, or begin "
-            "anew in another folder"
+            f"no checkpoint in {str(folder)!r} can be used: {'; '.join(problems)}: restore one from a copy, or start "
+            "over in another folder"
         )
     return None
 
 
 def best(folder: str | os.PathLike[str], warn: Warn = to_standard_error) -> Checkpoint:
-    """Read the checkpoint that was saved as the best, else the newest that verifies.
+    """Read the checkpoint that was saved as the best, else the newest one that verifies.
 
     Args:
-        warn: told about one that is damaged; not about a best one that was never saved
+        warn: called for a damaged one, not for a best one that was never saved
 
     Raises:
-        CheckpointError: there is none that can be used
-        ConfigurationError: a checkpoint may not be read
+        CheckpointError: there is no usable one
+        ConfigurationError: a checkpoint is not readable
     """
     folder = Path(folder)
     ordered = _in_order(folder)
     named = _pointed_at(folder / BEST)
     chosen = next((path for path, manifest in ordered if manifest and manifest.best), None)
     if named and not any(_step_of(path) == _step_of(folder / named) and manifest for path, manifest in ordered):
-        chosen = folder / named  # gone, or its manifest cannot be read: only the pointer still knows about it
+        chosen = folder / named  # gone, or with an unreadable manifest: only the pointer still names it
     problem = None
     if chosen:
         try:
@@ -359,13 +359,13 @@ def best(folder: str | os.PathLike[str], warn: Warn = to_standard_error) -> Chec
 
 
 def _in_order(folder: Path) -> list[tuple[Path, _Manifest | None]]:
-    """Checkpoints, the one saved last first; with its manifest, or None if that cannot be read."""
+    """Checkpoints, last saved first, each with its manifest, or None if that is unreadable."""
     entries: list[tuple[Path, _Manifest | None]] = []
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    except OSError as error:  # not the same as an empty folder: a run would begin anew
+    except OSError as error:  # not the same as an empty folder, in which a run would start over
         raise atomic.unreadable(folder, error) from error
     for path in (folder / name for name in names if _NAME.fullmatch(name)):
         if path.is_dir():
@@ -380,7 +380,7 @@ def _in_order(folder: Path) -> list[tuple[Path, _Manifest | None]]:
         path, manifest = entry
         if manifest:
             return manifest.sequence, manifest.step
-        step = _step_of(path)  # a place by its step, for want of a better one: after the last that is not later
+        step = _step_of(path)  # for want of better, placed by its step: after the last one that is not later
         earlier = (other.sequence for _, other in entries if other and other.step <= step)
         return max(earlier, default=0) + 0.5, step
 

@@ -1,13 +1,12 @@
 """A run is a folder: recipe, facts about its data, metrics, checkpoints, a log, pictures and a report.
 
 The data's name, its classes, the mean image and the colour covariance are in ``data.json`` and ``data.safetensors``:
-evaluation and prediction need them long after the data itself may have gone. ``data.json`` also says by which version
-the run was made and, by their SHA-256, on which images and with which network of one's own, so that resuming can
-compare them.
+evaluation and prediction need them even after the data itself is gone. ``data.json`` also records the version that
+made the run and the SHA-256 of its images and of a user-defined network, so that resuming can compare them.
 
-What decides a run's numbers carries checksums: these two files, ``recipe.toml`` and ``init.json`` in ``SHA256SUMS``
-(`minialex.storage.sums`), a checkpoint's files in its manifest. Metrics and log carry none: nothing is computed from
-them.
+Everything that determines a run's numbers has checksums: these two files, ``recipe.toml`` and ``init.json`` in
+``SHA256SUMS`` (`minialex.storage.sums`), a checkpoint's files in its manifest. Metrics and log have none, since nothing
+is computed from them.
 """
 
 from __future__ import annotations
@@ -32,21 +31,21 @@ from minialex.storage import atomic, locks, safetensors, sums
 RECIPE, METRICS, LOG, LOCK = "recipe.toml", "metrics.jsonl", "log.txt", "run.lock"
 DATA, ARRAYS = "data.json", "data.safetensors"
 BEGUN = "training begins at step"  # in the log, after the first checkpoint
-FORMAT = 2  # of the folder; runs of format 1 do not say it, nor what their images were
+FORMAT = 2  # of the folder; runs of format 1 record neither it nor their images
 
 Record = dict[str, Any]
 
 
 class Run:
-    """A run folder that this process alone writes to, from `create` or `resume` until `close`.
+    """A run folder that only this process writes to, from `create` or `resume` until `close`.
 
-    It is a run from the moment when ``recipe.toml`` is there. Use it in a ``with`` block; a process that is killed
-    releases its lock too. To read the run of someone else, take `RunPaths` and `read_metrics`: they need no lock.
+    It is a run as soon as ``recipe.toml`` exists. Use it in a ``with`` block; a killed process releases its lock, too.
+    To read another process's run, use `RunPaths` and `read_metrics`, which need no lock.
 
-    Whatever writes raises ResourceError where the disk is full or failing; the file is then as it was before.
+    Every method that writes raises ResourceError if the disk is full or failing; the file is then unchanged.
 
     Attributes:
-        paths: where everything is
+        paths: the paths of its files
     """
 
     def __init__(self, path: str | os.PathLike[str], recipe: str | None) -> None:
@@ -55,7 +54,7 @@ class Run:
         with contextlib.ExitStack() as stack:
             stack.enter_context(locks.locked_by_file(folder, LOCK))
             if recipe is not None:
-                if is_run(folder):  # someone was quicker, and has ended already
+                if is_run(folder):  # another process was faster, and has already ended
                     raise ConfigurationError(f"{str(folder)!r} already holds a run: choose another folder")
                 sums.write(folder, {RECIPE: recipe.encode()})
             for written in (folder, self.paths.pictures):
@@ -77,15 +76,15 @@ class Run:
             recipe: the resolved recipe as TOML text
 
         Raises:
-            ConfigurationError: the folder holds a run or other files, is locked by another process, or may not be
-                written to
+            ConfigurationError: the folder contains a run or other files, is locked by another process, or is not
+                writable
         """
         path = Path(path)
         if is_run(path):
             raise ConfigurationError(f"{str(path)!r} already holds a run: resume it, or choose another folder")
         is_new = not path.exists()
         atomic.make_folder(path)
-        # a process killed before the recipe was there leaves its lock and temporary files: no reason to refuse
+        # a process killed before it wrote the recipe leaves its lock and temporary files: no reason to refuse
         ours = (LOCK, sums.SUMS)
         others = sorted(name for name in os.listdir(path) if name not in ours and not name.startswith(atomic.TEMPORARY))
         if others:
@@ -101,8 +100,8 @@ class Run:
         """Open an existing run to continue it. Call `drop_metrics_after` before the first new record.
 
         Raises:
-            ConfigurationError: there is no run, or another process works on it (it is named), or it may not be written
-                to
+            ConfigurationError: there is no run, another process works on it (the message names it), or it is not
+                writable
         """
         if not is_run(path):
             raise ConfigurationError(
@@ -111,30 +110,30 @@ class Run:
         return cls(path, None)
 
     def write_recipe(self, recipe: str) -> None:
-        """Replace the run's recipe by another one, as TOML text."""
+        """Replace the run's recipe with another one, as TOML text."""
         sums.write(self.paths.folder, {RECIPE: recipe.encode()})
 
     def append(self, record: Mapping[str, object]) -> None:
-        """Append a record to the metrics; numbers that are not finite are written as null.
+        """Append a record to the metrics; non-finite numbers are written as null.
 
-        A record of step n belongs before the checkpoint of step n: what comes after it and before a kill is lost.
+        Write a record of step n before the checkpoint of step n: one between a checkpoint and a kill is lost.
         """
         self._metrics.append(atomic.json_line(record))
 
     def had_checkpoints(self) -> bool:
-        """Whether metrics or log say that training began, which it does after its first checkpoint."""
+        """Whether metrics or log show that training began, which it does after its first checkpoint."""
         with atomic.translate_os_errors(self.paths.metrics):
             return self.has_records() or BEGUN.encode() in self.paths.log.read_bytes()
 
     def has_records(self) -> bool:
-        """Whether the metrics have any of steps or of a validation."""
+        """Whether the metrics have any records of steps or of a validation."""
         records = [_parsed(line) for line in self.paths.metrics.read_bytes().splitlines(keepends=True)]
         return any(record is not None and record.get("kind") in ("train", "validation") for record in records)
 
     def remove_if_empty(self) -> None:
-        """After a failure: remove all of a new run that has come to nothing, so that the same command works again.
+        """After a failure, remove all of a new run that has no results, so that the same command works again.
 
-        A run that has records or a checkpoint of a later step than 0 stays.
+        A run with records, or with a checkpoint of a step after 0, stays.
         """
         with contextlib.suppress(OSError):
             saved = {path.name for path in self.paths.checkpoints.glob("step-*")}
@@ -149,9 +148,9 @@ class Run:
                 self.paths.folder.rmdir()
 
     def drop_metrics_after(self, step: int) -> None:
-        """Remove the records of later steps than `step`, which the resumed run is about to write again.
+        """Remove the records of steps after `step`, which the resumed run is about to write again.
 
-        Lines that cannot be read are removed too, and the log says so.
+        Unreadable lines are removed too, and the log says so.
         """
         kept: list[bytes] = []
         damaged = 0
@@ -177,22 +176,22 @@ class Run:
         self._log.append(f"{locks.now()} {message}")
 
     def sync(self) -> None:
-        """Wait until metrics and log are on the disk: before a checkpoint that builds on them.
+        """Wait until metrics and log are on disk, before a checkpoint that relies on them.
 
         Raises:
-            ResourceError: the folder was removed or moved away, so that nothing can be saved in it any more
+            ResourceError: the folder was removed or moved, so that nothing can be saved in it any more
         """
         folder = self.paths.folder
         if not (folder.is_dir() and os.path.samestat(self._folder, folder.stat())):
             raise ResourceError(
                 f"the run folder {str(folder)!r} is gone: it was removed or moved while the run wrote to it, and what "
-                "was trained since the last checkpoint is lost; restore it and resume, or begin anew"
+                "was trained since the last checkpoint is lost; restore it and resume, or start over"
             )
         self._metrics.sync()
         self._log.sync()
 
     def close(self) -> None:
-        """Close the files and let others work on the run; a second call does nothing."""
+        """Close the files and release the run's lock; a second call does nothing."""
         self._stack.close()
 
     def __enter__(self) -> Run:
@@ -203,23 +202,23 @@ class Run:
 
 
 class Follower:
-    """In the place of a `Run`, for a rank that is not the first: it writes nothing.
+    """Takes the place of a `Run` on ranks other than the first: it writes nothing.
 
     Attributes:
-        paths: where rank 0's run is
+        paths: the paths of rank 0's run
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.paths = RunPaths(path)
 
     def append(self, record: Mapping[str, object]) -> None:
-        """Rank 0 does it."""
+        """Do nothing: rank 0 does it."""
 
     def log(self, message: str) -> None:
-        """Rank 0 does it."""
+        """Do nothing: rank 0 does it."""
 
     def remove_if_empty(self) -> None:
-        """Rank 0 does it."""
+        """Do nothing: rank 0 does it."""
 
     def __enter__(self) -> Follower:
         return self
@@ -242,7 +241,7 @@ class RunPaths:
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
-    """Say whether a folder holds a run; ConfigurationError if it may not be read."""
+    """Whether a folder holds a run; ConfigurationError if it is not readable."""
     try:
         return RunPaths(path).recipe.is_file()
     except PermissionError as error:
@@ -250,10 +249,10 @@ def is_run(path: str | os.PathLike[str]) -> bool:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
-    """Read ``metrics.jsonl``, also while a run writes it: a last line that is cut short is left out.
+    """Read ``metrics.jsonl``, even while a run writes it: an incomplete last line is ignored.
 
     Raises:
-        DataError: the file is missing, or a line before the last is damaged; its number is named
+        DataError: the file is missing, or a line before the last is damaged; the message gives its number
     """
     try:
         lines = Path(path).read_bytes().splitlines(keepends=True)
@@ -280,18 +279,18 @@ class RunData:
     name: str
     class_names: tuple[str, ...]
     statistics: Statistics  # of the training set
-    words: tuple[str, ...] = ()  # what a person calls each class; empty if that is its name
-    # what decides the numbers besides the recipe, as text by its name; empty in a run of format 1
+    words: tuple[str, ...] = ()  # readable names of the classes; empty if they are the class names
+    # what determines the numbers besides the recipe, as text by name; empty in a run of format 1
     decides: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """What to show for each class: its words where they are known, else its name."""
+        """The text to show for each class: its words if known, else its name."""
         return self.words or self.class_names
 
 
 def write_data(folder: Path, data: RunData) -> None:
-    """Write both files; what names the classes comes last and makes them complete."""
+    """Write both files; the one that names the classes comes last and completes them."""
     arrays: dict[str, NDArray[Any]] = {"mean": data.statistics.mean, "covariance": data.statistics.covariance}
     names = {
         "format": FORMAT, "minialex": __version__, "name": data.name, "class_names": list(data.class_names),
@@ -302,7 +301,7 @@ def write_data(folder: Path, data: RunData) -> None:
 
 
 def has_data(folder: Path) -> bool:
-    """Whether both files were written."""
+    """Whether both files exist."""
     return (folder / DATA).is_file()
 
 
@@ -318,7 +317,7 @@ def read_data(folder: Path) -> RunData:
         words = tuple(str(item) for item in names.get("words", ()))
         decides = {str(what): str(value) for what, value in names.get("decides", {}).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({error}): this is no complete run folder") from None
+        raise CheckpointError(f"{path} is missing or damaged ({error}): this is not a complete run folder") from None
     arrays = safetensors.read(folder / ARRAYS)
     expected = {"mean": arrays["mean"].shape, "covariance": (3, 3)} if "mean" in arrays else {}
     check_against(arrays, expected, str(path))
@@ -326,8 +325,8 @@ def read_data(folder: Path) -> RunData:
 
 
 def check_format(folder: Path) -> None:
-    """Refuse a run of a newer minialex, before anything else of it is read; CheckpointError."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # damaged: `read_data` says it better
+    """Refuse a run of a newer minialex before anything else of it is read; raises CheckpointError."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # damaged: `read_data` gives a better message
         about = json.loads((folder / DATA).read_bytes())
         if isinstance(about.get("format", 1), int) and about.get("format", 1) > FORMAT:
             raise CheckpointError(

@@ -1,9 +1,9 @@
 """Weights files: one safetensors file with everything that evaluation and fine-tuning need.
 
-A weights file holds the whole layers' arrays, ``conv1.weight`` and so on, the mean image ``data.mean`` and the colour
-covariance ``data.covariance`` of the training set, and in its metadata the recipe as TOML, the names of the classes
-and where the weights come from. It is written by ``minialex export`` and ``minialex import``; any program that reads
-safetensors can read it. `find` takes the same from a run folder or a checkpoint.
+A weights file holds the arrays of whole layers, ``conv1.weight`` and so on, the mean image ``data.mean`` and the colour
+covariance ``data.covariance`` of the training set, and in its metadata the recipe as TOML, the class names and the
+origin of the weights. ``minialex export`` and ``minialex import`` write it; any program that reads safetensors can read
+it. `find` gets the same from a run folder or a checkpoint.
 """
 
 from __future__ import annotations
@@ -44,27 +44,27 @@ class Weights:
     """A trained network."""
 
     recipe: Recipe  # with `classes` set
-    class_names: tuple[str, ...]  # one a class; empty if nobody said what they are
+    class_names: tuple[str, ...]  # one per class; empty if unknown
     statistics: Statistics  # of the training set
-    tensors: Arrays  # whole layers' (see `minialex.network.parameters.join_columns`), float32 or float64
+    tensors: Arrays  # of whole layers (see `minialex.network.parameters.join_columns`), float32 or float64
     data: str  # name of the data set
-    # where they come from, as JSON values: "from" in words, and as far as they are known "step", "epochs",
-    # "top1_error", "top5_error" (fractions of 1), "views", "begun_with", "network_sha256" (of one's own network)
+    # where they come from, as JSON values: "from" as text, and as far as known "step", "epochs", "top1_error",
+    # "top5_error" (fractions of 1), "views", "begun_with", "network_sha256" (of a user-defined network)
     origin: Mapping[str, Any] = field(default_factory=dict)
-    words: tuple[str, ...] = ()  # what people call the classes, where that is something else than their names
+    words: tuple[str, ...] = ()  # readable names of the classes, if different from their names
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The class names, or ``"class 0"``, … where nobody said what they are."""
+        """The class names, or ``"class 0"``, … if they are unknown."""
         return self.class_names or tuple(f"class {i}" for i in range(self.recipe.classes))
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """What to show for each class: its words where they are known, else its label."""
+        """The text to show for each class: its words if known, else its label."""
         return self.words or self.labels
 
     def digest(self) -> str:
-        """SHA-256 of names and values of the arrays, in hexadecimal: the same for the same network in any file."""
+        """SHA-256 of the arrays' names and values, in hexadecimal: the same for the same network in any file."""
         sum_ = hashlib.sha256()
         for name, array in sorted(self.tensors.items()):
             sum_.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
@@ -73,7 +73,7 @@ class Weights:
 
 
 def write(path: Path, weights: Weights) -> None:
-    """Write a weights file, whole or not at all; ResourceError or ConfigurationError if it cannot be written."""
+    """Write a weights file, completely or not at all; ResourceError or ConfigurationError if it cannot be written."""
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -91,8 +91,8 @@ def read(path: Path) -> Weights:
     """Read a weights file, even from an untrusted source.
 
     Raises:
-        CheckpointError: If it is missing, damaged, of another kind, or its arrays are not those of its recipe; the
-            array is named.
+        CheckpointError: If it is missing, damaged or of another type, or its arrays do not match its recipe; the
+            message names the array.
     """
     metadata = safetensors.read_metadata(path)
     recipe = _recipe_in(metadata, path)
@@ -130,9 +130,9 @@ def _recipe_in(metadata: Mapping[str, str], path: Path) -> Recipe:
 
 
 def check(tensors: Arrays, recipe: Recipe, what: str) -> None:
-    """Check that arrays are those of a recipe's network; CheckpointError names the first that is not."""
+    """Check that arrays match a recipe's network; CheckpointError names the first that does not."""
     first = tensors.get("conv1.weight")
-    if first is not None and recipe.columns > len(first):  # before anything is done for each column
+    if first is not None and recipe.columns > len(first):  # before any work per column
         raise CheckpointError(f"{what}: {len(first)} kernels of conv1 cannot be divided into {recipe.columns} columns")
     try:
         shapes = whole_shapes(variants.build(recipe), recipe.columns)
@@ -161,14 +161,14 @@ def recipe_at(path: Path) -> Recipe:
 
 
 def _meant(path: Path) -> Path:
-    """A path with the files that name a checkpoint followed; for a run's ``checkpoints`` it is the run."""
+    """A path after following files that name a checkpoint; for a run's ``checkpoints``, the run."""
     if path.name == "checkpoints" and is_run(path.parent):
         return path.parent
     return checkpoint.follow(path)
 
 
 def find(path: Path) -> Weights:
-    """The weights of a weights file, the best ones of a run folder, or those of a checkpoint inside one.
+    """The weights in a weights file, the best ones in a run folder, or those in a checkpoint inside one.
 
     Args:
         path: a checkpoint may also be named by the files ``latest`` and ``best`` beside it
@@ -189,7 +189,7 @@ def find(path: Path) -> Weights:
     recipe, data = recipe_of(home), read_data(home)
     recipe = recipe if recipe.classes else recipe.replace(classes=len(data.class_names))
     begun_with = Path(recipe.init_from).name
-    # what holds of this machine alone stays here
+    # drop what applies only to this machine
     recipe = recipe.replace(init_from="", init_layers=(), backend="", devices="")
     check(saved.weights, recipe, f"weights of {saved.path}")
     origin = {"from": f"a run of minialex, {home.resolve().name}, step {saved.step}", **_facts(home, saved, recipe)}
@@ -201,13 +201,13 @@ def find(path: Path) -> Weights:
 
 
 def _facts(home: Path, saved: checkpoint.Checkpoint, recipe: Recipe) -> dict[str, Any]:
-    """What a run knows about a checkpoint of its own."""
+    """A run's facts about one of its checkpoints."""
     facts: dict[str, Any] = {"step": saved.step, "seed": recipe.seed}
     errors = saved.state.get("errors")
     if isinstance(errors, list):
         facts["epochs"] = len(errors)
     records: list[Record] = []
-    with contextlib.suppress(DataError):  # the weights are sound without them
+    with contextlib.suppress(DataError):  # the weights are usable without them
         records = read_metrics(RunPaths(home).metrics)
     for record in records:
         if record.get("kind") == "validation" and record.get("step") == saved.step:
@@ -217,7 +217,7 @@ def _facts(home: Path, saved: checkpoint.Checkpoint, recipe: Recipe) -> dict[str
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Say what to do with a file of another program."""
+    """Refuse another program's file, and say what to do with it."""
     kind = kind_of(path)
     if kind != "safetensors":
         raise CheckpointError(
@@ -234,7 +234,7 @@ KINDS = {
 
 
 def kind_of(path: Path) -> str:
-    """What a file seems to be: a key of `KINDS`. PyTorch files are known by their first bytes."""
+    """The apparent type of a file: a key of `KINDS`. PyTorch files are recognised by their first bytes."""
     try:
         with open(path, "rb") as file:
             start = file.read(9)

@@ -1,4 +1,4 @@
-"""Rich's console, so that nothing that came from outside can command the terminal: names, texts of errors, metadata."""
+"""Rich's console, hardened so that no outside text (names, error messages, metadata) can control the terminal."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from minialex.screen.formats import LIKENESS, plain
 
 
 class Console(rich.console.Console):
-    """A console that escapes what a terminal would obey, and replaces what its encoding lacks.
+    """A console that escapes control characters, and replaces characters that its encoding lacks.
 
-    A text that is printed is one line: print several, or a `Text`, for more.
+    Each printed text is one line: print several, or a `Text`, for more.
     """
 
     def print(self, *objects: Any, **how: Any) -> None:
-        """Print texts, each as one line, and whatever else Rich prints."""
+        """Print texts, each as one line, and anything else that Rich prints."""
         super().print(*(plain(item) if isinstance(item, str) else item for item in objects), **how)
 
     def render_str(self, text: str, **how: Any) -> Text:
-        """A text with its measure: what is escaped is longer."""
+        """Escape a text before it is measured, since escaping makes it longer."""
         return super().render_str(plain(text, keep="\n"), **how)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """The pieces of whatever is printed; Rich's own commands are marked as such, all else is text."""
+        """Render segments; Rich's own control codes are marked as such, all else is text."""
         narrow = not self.encoding.startswith("utf")
         for segment in super().render(renderable, options):
             if segment.control:

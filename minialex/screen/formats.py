@@ -1,4 +1,4 @@
-"""Numbers and texts as people read them."""
+"""Numbers and texts in readable form."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import subprocess
 import unicodedata
 
 TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-"""Characters that turn the direction of writing: what follows them may look like something else."""
+"""Characters that change the writing direction: text after them may look like something else."""
 
 
 def readable_size(count: int) -> str:
-    """Return a number of bytes as people write it: ``readable_size(243_860_896) == '243.9 MB'``."""
+    """Return a number of bytes in readable form: ``readable_size(243_860_896) == '243.9 MB'``."""
     size = float(count)
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
@@ -24,7 +24,7 @@ def readable_size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: ``8 s``, ``1 min 20 s``, ``3 h 05 min``, ``4 days``."""
+    """Seconds as text: ``8 s``, ``1 min 20 s``, ``3 h 05 min``, ``4 days``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -36,7 +36,7 @@ def duration(seconds: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A short time, in three digits of the unit that fits it: µs, ms or s."""
+    """A short time, to three digits in a suitable unit: µs, ms or s."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if value >= 0.9995 * size:
             return f"{three_digits(value / size)} {unit}"
@@ -44,7 +44,7 @@ def seconds(value: float) -> str:
 
 
 def long_time(value: float) -> str:
-    """A long time in three digits of minutes, hours or days."""
+    """A long time, to three digits in minutes, hours or days."""
     unit, size = next((pair for pair in (("days", 86400.0), ("h", 3600.0)) if value >= 2 * pair[1]), ("min", 60.0))
     return f"{three_digits(value / size)} {unit}"
 
@@ -64,7 +64,7 @@ def amount(value: float, unit: str) -> str:
 
 
 def three_digits(value: float) -> str:
-    """Three digits, or all there are before the point."""
+    """At least three digits, and all before the decimal point."""
     if value >= 99.95 or value == 0:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
@@ -81,20 +81,20 @@ def plural(count: float, word: str) -> str:
 
 
 def clip(text: str, longest: int) -> str:
-    """Return a text, its end replaced by … where it is too long."""
+    """Return a text; if it is too long, its end is replaced by …."""
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
 def plain(text: str, keep: str = "") -> str:
-    """Return a text that can be shown, drawn and encoded anywhere, whatever a stranger put into it.
+    """Return a text that is safe to show, draw and encode anywhere, whatever its source.
 
-    Class names come from folders and archives, messages from files: a control character in them could move a
-    terminal's cursor, change its title or begin a line of its own. Control characters, line ends, marks that turn the
-    direction of writing and halves of characters are written as Python writes them: ``\\x1b``, ``\\n``, ``\\u202e``.
-    Done twice it is as done once.
+    Class names come from folders and archives, messages from files: a control character in them could move the
+    terminal's cursor, change its title or start a new line. Control characters, line ends, marks that change the
+    writing direction and lone surrogates are written as Python escapes: ``\\x1b``, ``\\n``, ``\\u202e``. Applying this
+    twice changes nothing more.
 
     Args:
-        text: from outside
+        text: any text
         keep: control characters that may stay, such as ``"\\n"``
     """
     if text.isprintable():
@@ -103,7 +103,7 @@ def plain(text: str, keep: str = "") -> str:
 
 
 def _obeyed(character: str) -> bool:
-    """Whether a terminal would do something, or could not show it."""
+    """Whether a terminal would act on a character, or could not show it."""
     kind = unicodedata.category(character)
     nothing = kind == "Cn" and ord(character) & 0xFFFE == 0xFFFE
     return kind in ("Cc", "Cs", "Zl", "Zp") or nothing or character in TURNING
@@ -116,10 +116,10 @@ def _escape(character: str) -> str:
 
 
 def shell(*words: object) -> str:
-    """Return a command for a person to type or copy, every word quoted where the shell needs it.
+    """Return a command for users to type or copy, with every word quoted if the shell needs it.
 
     Args:
-        words: texts; a path that begins with ``-`` is written as ``./-…``, which is no option
+        words: texts; a path that begins with ``-`` is written as ``./-…``, which is not an option
     """
     texts = [
         f"./{word}" if isinstance(word, os.PathLike) and str(word).startswith("-") else str(word) for word in words
@@ -140,7 +140,7 @@ def _ansi_c(text: str) -> str:
 
 LIKE = {"×": "x", "–": "-", "—": "-", "−": "-", "→": "->", "·": "*", "µ": "u", "α": "alpha", "ε": "epsilon", "η": "eta",
         "√": "sqrt", "≤": "<=", "≥": ">=", "’": "'", "“": '"', "”": '"'}  # fmt: skip
-"""What stands for our own signs where a terminal or file has only some of Unicode's."""
+"""Replacements for our own symbols where a terminal or file does not support all of Unicode."""
 
 
 def _replacement(error: UnicodeError) -> tuple[str, int]:
@@ -154,6 +154,6 @@ def _replacement(error: UnicodeError) -> tuple[str, int]:
 
 
 LIKENESS = "minialex.likeness"
-"""The name of a handler of encoding errors: what cannot be encoded is replaced by what looks like it, or by ``?``."""
+"""The name of an encoding error handler: unencodable characters become similar ones, or ``?``."""
 
 codecs.register_error(LIKENESS, _replacement)

@@ -7,6 +7,6 @@ import warnings
 
 
 def quiet_decoders() -> None:
-    """Let Pillow warn and log nothing in this process: `minialex.data.images` says in one line what is wrong."""
+    """Silence Pillow's warnings and logs in this process: `minialex.data.images` reports errors in one line."""
     warnings.filterwarnings("ignore", module=r"PIL\b")
-    logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what nobody handles
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints unhandled records

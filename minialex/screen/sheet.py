@@ -1,4 +1,4 @@
-"""Tables that are shown on a screen, written into a document, or both: one list of rows, two ways to set them."""
+"""Tables for the screen, a document, or both: one list of rows, two renderings."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Sheet:
     """A table of texts.
 
     Attributes:
-        title: said above it; may be empty
+        title: heading above the table; may be empty
         header: names of the columns
-        rows: texts, as many in each as there are columns
-        align: a letter a column, l for words and r for numbers; the last one is for all columns that follow, too
+        rows: texts, one per column in each row
+        align: one letter per column, l for text and r for numbers; the last one also applies to all further columns
         total: rows below a line
     """
 
@@ -31,7 +31,7 @@ class Sheet:
     total: Sequence[Sequence[str]] = ()
 
     def rich(self, *, frame: bool = True, lines: bool = False) -> Table:
-        """For a screen; `frame` draws lines around it, `lines` between its rows. No cell is markup, or has lines."""
+        """For the screen; `frame` draws lines around the table, `lines` between rows. No cell is markup or wraps."""
         from rich.box import HEAVY_HEAD
         from rich.table import Table
         from rich.text import Text
@@ -52,7 +52,7 @@ class Sheet:
         return table
 
     def markdown(self) -> str:
-        """For a document; the title is a line above."""
+        """For a document; the title is a line above the table."""
         rule = ["---" if side == "l" else "---:" for side in self._sides()]
         rows = (self.header, rule, *self.rows, *self.total)
         cells = [[plain(cell.strip()).replace("|", r"\|") for cell in row] for row in rows]

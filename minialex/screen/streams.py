@@ -1,4 +1,4 @@
-"""The streams behind standard output and standard error, whatever is written and whoever reads."""
+"""Robust streams behind standard output and standard error, whatever is written and whatever reads them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from minialex.screen.formats import LIKENESS, plain
 
 
 class Outlet(io.FileIO):
-    """A standard stream that may end before the program does: its reader has gone, or its disk is full.
+    """A standard stream that may end before the program does: its reader is gone, or its disk is full.
 
-    What is written after that is dropped, so that no work is lost with the lines that told of it.
+    Later output is dropped, so that losing the output does not lose the work.
 
     Attributes:
         lost: why lines were dropped; None if none were
-        needed: whether lines are what the command is for; if not, their loss is said at once, and no failure
+        needed: whether the output is the command's purpose; if not, its loss is reported at once and is no failure
     """
 
     lost: OSError | None = None
@@ -36,15 +36,15 @@ class Outlet(io.FileIO):
                 self.lost = error
                 if not self.needed:
                     what = "nothing can be shown any more"
-                    complain("warning", f"{what} ({error.strerror}); the work goes on without")
+                    complain("warning", f"{what} ({error.strerror}); work continues without it")
         return memoryview(data).nbytes  # type: ignore[arg-type]
 
 
 def take_over() -> None:
-    """Put `Outlet` below standard output and standard error, and say warnings, and what is logged, in lines of our own.
+    """Put `Outlet` below standard output and standard error, and print warnings and log records in our own format.
 
-    What the terminal's or the file's encoding lacks is replaced. A stream that was closed from the beginning stays
-    silent: its number is taken, or the next file that is opened would get it, and what libraries write there.
+    Characters that the terminal's or file's encoding lacks are replaced. A stream that was closed from the start stays
+    silent: its descriptor is occupied, lest the next file opened get it, and with it what libraries print.
     """
     for number in range(3):
         try:
@@ -53,10 +53,10 @@ def take_over() -> None:
             os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if not isinstance(stream, io.TextIOWrapper):  # closed from the beginning, or somebody's own
+        if not isinstance(stream, io.TextIOWrapper):  # closed from the start, or replaced by a caller
             continue
         stream.reconfigure(errors=LIKENESS)
-        if type(getattr(stream.buffer, "raw", stream.buffer)) is io.FileIO:  # a console of Windows is no file
+        if type(getattr(stream.buffer, "raw", stream.buffer)) is io.FileIO:  # a Windows console is not a file
             outlet = Outlet(stream.fileno(), "wb", closefd=False)
             ours = io.TextIOWrapper(
                 outlet if type(stream.buffer) is io.FileIO else io.BufferedWriter(outlet),  # python -u has no buffer
@@ -68,7 +68,7 @@ def take_over() -> None:
 
 
 def lost_output() -> OSError | None:
-    """Why lines on standard output were lost; None if none were, or if their reader has gone, who wants no more."""
+    """Why lines on standard output were lost; None if none were, or if the reader has gone and wants no more."""
     if sys.stdout is None:
         return None
     with contextlib.suppress(ValueError):  # it was closed
@@ -79,7 +79,7 @@ def lost_output() -> OSError | None:
 
 
 def go_on_without_output() -> None:
-    """What the program does from now on is worth more than its lines: that they are lost is no failure."""
+    """From now on, the work matters more than its output: losing lines is no failure."""
     outlet = _outlet()
     if outlet is not None:
         outlet.needed = False
@@ -92,15 +92,15 @@ def _outlet() -> Outlet | None:
 
 
 def complain(kind: str, message: str) -> None:
-    """One line on standard error, such as ``error: …`` or ``warning: …``."""
+    """Print one line on standard error, such as ``error: …`` or ``warning: …``."""
     if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):  # nobody is there to be told
-            sys.stderr.write(f"{kind}: {plain(message)}\n")  # at once: a process that is killed next says all of it
+        with contextlib.suppress(OSError, ValueError):  # nothing reads it any more
+            sys.stderr.write(f"{kind}: {plain(message)}\n")  # in one write: even a process killed next prints all of it
             sys.stderr.flush()
 
 
 class _Lines(logging.Handler):
-    """What is logged and nobody listens to: a line each."""
+    """Prints log records without another handler, one line each."""
 
     def emit(self, record: logging.LogRecord) -> None:
         complain("warning", record.getMessage())

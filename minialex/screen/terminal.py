@@ -1,4 +1,4 @@
-"""The console that all commands print to, and how far long work is: one bar for all of them."""
+"""The console that all commands print to, and the progress of long work: one bar for all of them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 QUIET_SECONDS = 20.0
-"""Between plain lines where there is no terminal."""
+"""Seconds between plain progress lines if there is no terminal."""
 
 
 def console(least: int | None = None, *, fold: bool = False, stderr: bool = False) -> Console:
-    """Standard output, or standard error; made when it is needed, so that it follows a redirection.
+    """A console on standard output or standard error, created on demand so that it follows redirection.
 
-    What is printed is never markup, and what a terminal would obey is escaped: see `minialex.screen.escaping`.
+    Printed text is never markup, and control characters are escaped: see `minialex.screen.escaping`.
 
     Args:
-        least: characters that a line has at least, for wide tables; None: lines are not broken
-        fold: on a terminal that is narrower, tables of words are folded to its width
-        stderr: standard error is meant
+        least: minimum line length in characters, for wide tables; None: lines are not broken
+        fold: whether to fold tables of text to the width of a narrower terminal
+        stderr: whether to use standard error
     """
     from minialex.screen import escaping
 
@@ -33,18 +33,18 @@ def console(least: int | None = None, *, fold: bool = False, stderr: bool = Fals
     width = None if least is None or (fold and own.is_terminal) else max(own.width, least)
     return escaping.Console(
         width=width, stderr=stderr, soft_wrap=least is None, highlight=False, markup=False, emoji=False,
-        force_jupyter=False,  # plain text in a notebook, too, which needs no widgets there
+        force_jupyter=False,  # plain text in notebooks, too: no widgets needed
     )  # fmt: skip
 
 
 def document(text: str) -> None:
-    """Print lines as they are, for a file or another program: a recipe, JSON, Markdown."""
+    """Print lines unchanged, for a file or another program: a recipe, JSON, Markdown."""
     print(plain(text, keep="\n\t"))
 
 
 @contextmanager
 def waiting(screen: Console, what: str) -> Iterator[Callable[[str], None]]:
-    """A sign of life while something takes long, on a terminal only; the function that is given changes the words."""
+    """Show activity during long work, on a terminal only; the yielded function changes the text."""
     from rich.text import Text
 
     with screen.status(Text(plain(what))) as status:
@@ -52,16 +52,16 @@ def waiting(screen: Console, what: str) -> Iterator[Callable[[str], None]]:
 
 
 def say(screen: Console, text: str, style: str | None = None) -> None:
-    """Print a sentence: on a terminal it is broken between words, elsewhere it is one line."""
+    """Print a sentence: wrapped between words on a terminal, a single line elsewhere."""
     screen.print(text, style=style, soft_wrap=not screen.is_terminal, highlight=False, markup=False)
 
 
 class Meter:
-    """How far long work is: a bar on a terminal, which goes when the next begins; a plain line now and then elsewhere.
+    """The progress of long work: a bar on a terminal, removed when the next begins; occasional plain lines elsewhere.
 
     Args:
-        screen: where it is shown; bars fit 80 columns
-        unit: of what is counted
+        screen: where to show it; bars fit in 80 columns
+        unit: the unit of what is counted
     """
 
     def __init__(self, screen: Console, unit: str = "images") -> None:
@@ -81,7 +81,7 @@ class Meter:
         self.printed = time.monotonic()
 
     def tell(self, what: str, done: int, total: int | None = None, note: str = "", unit: str = "") -> None:
-        """So many units of some work are done, of so many if that is known; without a note, speed and time left."""
+        """Report units done, of a total if known; without a note, speed and time left are shown."""
         unit = unit or self.unit
         short = bool(note) and self.screen.width < 100
         now = time.monotonic()
@@ -118,6 +118,6 @@ def metered(screen: Console, unit: str = "images") -> Iterator[Meter]:
 
 @contextmanager
 def counting(screen: Console, what: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
-    """A meter of one piece of work; the function that is given is told how much is done."""
+    """A meter for one piece of work; call the yielded function with the amount done."""
     with metered(screen, unit) as meter:
         yield lambda done: meter.tell(what, done, total)

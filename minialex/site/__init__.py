@@ -3,4 +3,4 @@
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The source tree, where pages and records lie; for an installed package a folder without them."""
+"""The source tree, which contains pages and records; for an installed package, a folder without them."""

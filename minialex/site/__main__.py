@@ -1,6 +1,6 @@
 """``python -m minialex.site``: writes all generated parts of the site into ``docs/made`` of the source tree.
 
-With ``--build FOLDER`` the whole site goes into that folder (what ``minialex docs`` calls).
+With ``--build FOLDER`` it builds the whole site into that folder (as ``minialex docs`` does).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from minialex.site import build
 
 
 def main() -> int:
-    """Write the pages; returns the exit code."""
+    """Write the pages; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m minialex.site", description="Write the site's generated parts.")
     parser.add_argument("--build", type=Path, metavar="FOLDER", help="write the whole site into this folder instead")
     folder = parser.parse_args().build

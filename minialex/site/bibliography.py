@@ -1,6 +1,6 @@
 """The page of works cited, from ``bibliography.toml``, and how a page cites one.
 
-A citation is a link to the work's anchor whose text is the work's label, everywhere the same:
+A citation is a link to the work's anchor with the work's label as text, the same everywhere:
 ``[He and others 2015](../made/bibliography.md#he-2015)``.
 """
 
@@ -20,7 +20,7 @@ CITATION = re.compile(r"\[([^][]+)\]\([^)\s]*\bbibliography\.md#([^)\s]+)\)", re
 
 @dataclass(frozen=True)
 class Work:
-    """A work: its anchor, label, authors, title, year, place and link, as the page shows them."""
+    """A work: its anchor, label, authors, title, year, place and link, as shown on the page."""
 
     key: str
     label: str
@@ -31,7 +31,7 @@ class Work:
     link: str
 
     def cited(self, page: str = "../made/bibliography.md") -> str:
-        """The link to it, as a page writes it."""
+        """A link to the work, as written in a page."""
         return f"[{self.label}]({page}#{self.key})"
 
 

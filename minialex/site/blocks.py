@@ -1,11 +1,10 @@
-"""The programs in a page: everything that a reader can run is run, in order, and its output is compared.
+"""Runs the programs in a page: everything that a reader can run, in order, with the output compared.
 
-In a page of Markdown, blocks of ``bash`` and ``python`` are run one after another in an empty folder: Python keeps its
-names from block to block, as in a session. A block of ``text`` directly after one of them is what it prints; ``…``
-in it stands for anything. Listings are blocks of ``py`` and are not run; nor is what follows
-``<!-- not run: why -->``.
+In a Markdown page, ``bash`` and ``python`` blocks are run one after another in an empty folder; Python keeps its names
+from block to block, as in a session. A ``text`` block directly after one of them is its output; ``…`` in it stands for
+anything. Listings are ``py`` blocks and are not run; neither is anything after ``<!-- not run: why -->``.
 
-``python -m minialex.site.blocks [--write] PAGE…`` runs pages; with ``--write`` what was printed is put into them.
+``python -m minialex.site.blocks [--write] PAGE…`` runs pages; ``--write`` puts the outputs into them.
 """
 
 from __future__ import annotations
@@ -54,9 +53,9 @@ class Block:
     Attributes:
         language: ``"bash"`` or ``"python"``
         source: its text
-        line: of the page, from 1, where it begins
-        output: what the page says it prints; None where it does not say
-        place: where that text is in the page (begin, end)
+        line: the line of the page where it begins, from 1
+        output: its output according to the page; None if the page shows none
+        place: where that output is in the page (begin, end)
     """
 
     language: str
@@ -68,7 +67,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Run:
-    """A block and what came of it; `code` is 0 where it ran to its end."""
+    """A block and its result; `code` is 0 if it ran to its end."""
 
     block: Block
     code: int
@@ -95,7 +94,7 @@ def blocks(page: str) -> list[Block]:
 
 
 def run(page: str, name: str = "page", timeout: float = 300) -> list[Run]:
-    """Run a page's blocks in an empty folder; ends with the first that fails."""
+    """Run a page's blocks in an empty folder; stop at the first failure."""
     found = blocks(page)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "COLUMNS": "100", "MPLBACKEND": "agg", "NO_COLOR": "1", "PATH": path}
@@ -110,13 +109,13 @@ def run(page: str, name: str = "page", timeout: float = 300) -> list[Run]:
 
 
 def agrees(said: str, printed: str) -> bool:
-    """Whether a page's output is what was printed; ``…`` stands for anything, spaces at ends of lines do not count."""
+    """Whether a page's output matches what was printed; ``…`` stands for anything, trailing spaces are ignored."""
     a, b = ("\n".join(line.rstrip() for line in text.strip("\n").splitlines()) for text in (said, printed))
     return re.fullmatch(".*".join(map(re.escape, a.split("…"))), b, flags=re.DOTALL) is not None
 
 
 def faults(results: Sequence[Run], name: str = "page") -> list[str]:
-    """What is wrong with a page's programs, one text each."""
+    """The faults of a page's programs, one text each."""
     wrong = []
     for ran in results:
         where = f"{name}:{ran.block.line}"
@@ -128,7 +127,7 @@ def faults(results: Sequence[Run], name: str = "page") -> list[str]:
 
 
 def with_outputs(page: str, results: Sequence[Run]) -> str:
-    """The page with what its programs printed; an output that agrees stays as it is."""
+    """The page with its programs' actual outputs; matching ones stay unchanged."""
     for ran in reversed(results):
         said, (begin, end) = ran.block.output, ran.block.place
         if said is not None and not ran.code and not agrees(said, ran.printed):

@@ -1,4 +1,4 @@
-"""Building the site: the generated pages, then mkdocs."""
+"""Builds the site: the generated pages, then mkdocs."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def _root() -> Path:
 
 
 def make() -> Iterator[str]:
-    """Write ``docs/made``; yields what was done, in words.
+    """Write ``docs/made``; yield a text on each thing done.
 
     Raises:
-        ConfigurationError: Outside a source tree, or where mkdocs or nbconvert is missing.
+        ConfigurationError: Outside a source tree, or if mkdocs or nbconvert is missing.
         ResourceError: If the recorded GPU results cannot be made into a page.
     """
     root = _root()
@@ -55,7 +55,7 @@ def make() -> Iterator[str]:
 
 
 def _measured(root: Path, program: str, folder: Path) -> None:
-    """The page that a program of the benchmarks makes of recorded results (GPUs, several processes).
+    """Write the page that a benchmark program makes from recorded results (GPUs, several processes).
 
     Raises:
         ResourceError: If it fails; the message has its output.
@@ -69,7 +69,7 @@ def _measured(root: Path, program: str, folder: Path) -> None:
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """Wait until nobody else builds from this source tree: all write the same generated pages."""
+    """Wait until no other process builds from this source tree, since all write the same generated pages."""
     with (root / "docs" / ".building").open("a") as file:
         while try_lock(file.fileno()) is False:
             time.sleep(0.2)
@@ -77,10 +77,10 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 def build(out: Path) -> None:
-    """Build the whole site into a folder, which is replaced only by a whole one.
+    """Build the whole site into a folder, which is replaced only by a complete one.
 
     Raises:
-        ConfigurationError: Outside a source tree, or where mkdocs is missing.
+        ConfigurationError: Outside a source tree, or if mkdocs is missing.
         ResourceError: If mkdocs fails; the message has its output.
     """
     root = _root()

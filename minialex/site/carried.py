@@ -1,7 +1,7 @@
-"""The small trained network that the site carries: its file, what it has learned, and how it came to be.
+"""The small trained network that the site includes: its file, what it has learned, and how it was made.
 
 ``docs/assets/live/classify.safetensors`` is a network of the recipe ``figure3``, with its errors; ``classify.json``
-beside it says which command made it, when, where, and in what time.
+beside it records which command made it, when, where, and how long that took.
 """
 
 from __future__ import annotations

@@ -19,14 +19,14 @@ NONE = ("not recorded", "Here: not recorded.")
 
 
 def listed() -> list[Mapping[str, Any]]:
-    """The claims in the order of the paper, as ``claims.toml`` has them."""
+    """The claims from ``claims.toml``, in the order of the paper."""
     text = (resources.files("minialex.site") / "claims.toml").read_text(encoding="utf-8")
     found: list[Mapping[str, Any]] = tomllib.loads(text)["claim"]
     return found
 
 
 def page() -> str:
-    """The page: a table of all, then a section each."""
+    """The page: a table of all claims, then a section for each."""
     rows, sections = [], []
     for number, claim in enumerate(listed(), 1):
         short, long = _ours(claim)
@@ -79,7 +79,7 @@ def _ours(claim: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _energy() -> tuple[str, str]:
-    """The paper's cards at their stated watts."""
+    """The energy of the paper's GPUs at their stated watts."""
     least, most = (f"{value:.0f}" for value in paper_kilowatt_hours())
     card = KNOWN["gtx580"]
     return f"{least} to {most} kWh for the two cards, by stated watts", (
@@ -90,7 +90,7 @@ def _energy() -> tuple[str, str]:
 
 
 def _bench(recorded: Mapping[str, Any]) -> tuple[str, str]:
-    """The full network's training step on the processor that it was recorded on."""
+    """The full network's training step on the processor where it was recorded."""
     found = recorded["train"]
     seconds, where = found["train-128"]["minialex"]["median"], found["recorded"]
     cores = where["machine"]["cores"]
@@ -103,7 +103,7 @@ def _bench(recorded: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _source(found: Mapping[str, Any]) -> str:
-    """Which networks were looked at, and by which command."""
+    """Which networks were examined, and with which command."""
     where = found["recorded"]
     return (
         f"({len(found['runs'])} small networks, those of the study of columns; `{found['command']}`; "
@@ -121,7 +121,7 @@ def _kernels(found: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _moved(found: Mapping[str, Any]) -> tuple[str, str]:
-    """How often a class is still recognised when the image stands off the centre."""
+    """How often a class is still recognised when the image is off-centre."""
     runs = found["runs"]
     shares = {
         shift: sum(run["right_when_moved"][shift] for run in runs) / len(runs) for shift in runs[0]["right_when_moved"]
@@ -136,7 +136,7 @@ def _moved(found: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _alike(found: Mapping[str, Any]) -> tuple[str, str]:
-    """Whether neighbours in the features are of one class, and near as pixels."""
+    """Whether neighbours in feature space have the same class, and are close in pixels."""
     same, chance, nearer = (
         found["intervals"][key] for key in ("same_class", "same_class_by_chance", "nearer_in_pixels")
     )
@@ -167,4 +167,4 @@ RECORDED: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], tuple[str, str]]
     "alike": ("looked.json", _alike),
     "within": ("looked.json", _within),
 }
-"""Results that stand in ``benchmarks/results``: the file (of several the first), and what is said, short and long."""
+"""Results in ``benchmarks/results``: the file (of several, the first), and functions for a short and a long text."""

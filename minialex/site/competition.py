@@ -1,4 +1,4 @@
-"""The entries of the ImageNet competition, ``competition.toml``: what is drawn, and the table of a page."""
+"""The entries of the ImageNet competition, ``competition.toml``: the drawing's data, and the table of a page."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from minialex.site import bibliography
 from minialex.studies.words import markdown
 
 HUMAN = 5.1
-"""Top-5 error, in per cent, of one person who had practised, on 1,500 pictures (Russakovsky and others 2015)."""
+"""Top-5 error, in per cent, of one trained person on 1,500 pictures (Russakovsky and others 2015)."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry: its year and team, top-5 test error in per cent, what it was, and where the number stands."""
+    """An entry: its year and team, top-5 test error in per cent, what it was, and the number's source."""
 
     year: int
     team: str

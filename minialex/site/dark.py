@@ -1,8 +1,8 @@
 """Chart pictures for dark pages: transparent background, light ink in its own hue, photographs unchanged.
 
-Charts of notebooks and studies are PNG on white. In a dark page each is replaced with its twin ``NAME.dark.png``, which
-is made here: what is not white becomes opaque in proportion, and its lightness is turned over. What is drawn densely, a
-photograph or a map of kernels, is found as rectangles and stays.
+Charts of notebooks and studies are PNG on white. In a dark page each is replaced with its twin ``NAME.dark.png``, made
+here: anything not white becomes opaque in proportion, with inverted lightness. Dense regions, photographs or maps of
+kernels, are detected as rectangles and stay unchanged.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from PIL import Image
 from minialex.storage.atomic import write_bytes
 
 CELL = 4  # pixels
-LEAST = 6  # cells that a dense square has at least, on a side
+LEAST = 6  # the fewest cells on a side of a dense square
 WHITE = 250
 
 
 def write(folder: Path) -> list[Path]:
-    """Write the twins of all PNG in a folder and below; returns their paths."""
+    """Write the twins of all PNG files in a folder and below; return their paths."""
     twins = []
     for path in sorted(folder.rglob("*.png")):
         if not path.name.endswith(".dark.png"):
@@ -48,7 +48,7 @@ def darkened(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def dense(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Rectangles around what is marked nearly without gaps, as a mask of the same shape."""
+    """Rectangles around regions that are marked nearly without gaps, as a mask of the same shape."""
     H, W = marked.shape
     padded = np.pad(marked, ((0, -H % CELL), (0, -W % CELL)))
     cells = padded.reshape(padded.shape[0] // CELL, CELL, -1, CELL).mean(axis=(1, 3)) > 0.9

@@ -15,9 +15,9 @@ WANTED = ("katex.min.js", "katex.min.css", "fonts/")
 
 
 def fetch(folder: Path) -> bool:
-    """Put KaTeX's script, style and fonts into a folder; returns whether it could (it needs npm and a registry).
+    """Put KaTeX's script, style and fonts into a folder; return whether that succeeded (it needs npm and a registry).
 
-    Pages read without it too: formulas then stay TeX.
+    Pages are readable without it, too: formulas then stay TeX.
     """
     if (folder / "katex.min.js").is_file():
         return True
@@ -33,7 +33,7 @@ def fetch(folder: Path) -> bool:
         with tarfile.open(packs[0]) as archive:
             for member in archive:
                 name = member.name.removeprefix("package/dist/")
-                old = name.endswith((".ttf", ".woff"))  # every browser of today takes woff2
+                old = name.endswith((".ttf", ".woff"))  # every current browser supports woff2
                 file = archive.extractfile(member) if name != member.name and name.startswith(WANTED) else None
                 if file is not None and not old:
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)

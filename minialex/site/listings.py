@@ -1,4 +1,4 @@
-"""Source code that pages show: cut out of the library as it is, never pasted.
+"""Source code that pages show: extracted from the library, never pasted.
 
 A page includes ``docs/made/code/minialex_numpy.relu.relu.py`` and gets the text of that function, class or constant;
 ``python -m minialex.site.listings FOLDER PAGE…`` writes what pages ask for.
@@ -18,12 +18,12 @@ _ASKED = re.compile(r"docs/made/code/([\w.]+)\.py")
 
 
 def asked(pages: Iterable[Path]) -> list[str]:
-    """Names whose source pages include."""
+    """The names whose source pages include."""
     return sorted({name for page in pages for name in _ASKED.findall(page.read_text(encoding="utf-8"))})
 
 
 def write(folder: Path, pages: Iterable[Path]) -> list[Path]:
-    """Write the listings that pages ask for into a folder, which is made if need be."""
+    """Write the listings that pages ask for into a folder, which is created if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name in asked(pages):

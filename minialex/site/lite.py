@@ -1,8 +1,8 @@
 """The course in the reader's browser: ``python -m minialex.site.lite [OUT]`` builds a JupyterLite with its notebooks.
 
-minialex comes with it as a wheel of pure Python; NumPy, matplotlib and Pillow come from Pyodide. Cells that a browser
-cannot run (tagged ``not-in-browser``: they need Numba, or train for minutes) and those that need their results become
-text: their code, and what they gave when the notebook was made. Needs the extra ``lite``.
+minialex is included as a pure Python wheel; NumPy, matplotlib and Pillow come from Pyodide. Cells that a browser cannot
+run (tagged ``not-in-browser``: they need Numba, or train for minutes), and those that need their results, become text:
+their code, and their output when the notebook was built. Needs the extra ``lite``.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from minialex.storage import atomic
 
 TAG = "not-in-browser"
 LEFT_OUT = ("14_your_own_backend",)
-"""Notebooks about what a browser has not: other processes."""
+"""Notebooks about what a browser lacks: other processes."""
 
 REQUIRES = ("numpy", "matplotlib", "pillow")
 KERNEL = "@jupyterlite/pyodide-kernel-extension:kernel"
 LINKS = Path("made") / "live" / "lite.js"
-"""Of a built site: the script that shows the links to the notebooks; it is empty where they were not built."""
+"""In a built site, the script that shows the links to the notebooks; it is empty if they were not built."""
 
 _WELCOME = (
     "**In your browser.** Run the next cell first: it fetches Python's packages, some megabytes. Everything is "
@@ -82,7 +82,7 @@ def edition(path: Path) -> dict[str, Any]:
 
 
 def _as_text(cell: Mapping[str, Any], source: str, why: str) -> dict[str, Any]:
-    """A code cell as Markdown: why it does not run, its code, what it gave."""
+    """A code cell as Markdown: why it does not run, its code, its output."""
     parts, pictures = [], {}
     for number, output in enumerate(cell["outputs"]):
         data = output.get("data", {})
@@ -99,7 +99,7 @@ def _as_text(cell: Mapping[str, Any], source: str, why: str) -> dict[str, Any]:
 
 
 def _names(source: str) -> tuple[set[str], set[str]]:
-    """The names that a cell gives the cells after it, and those that it needs of the cells before it."""
+    """The names that a cell defines for later cells, and those that it needs from earlier ones."""
     tree = ast.parse(source)
     bound, inner = set(_bound(tree.body)), set[str]()
     for node in ast.walk(tree):
@@ -114,7 +114,7 @@ def _names(source: str) -> tuple[set[str], set[str]]:
 
 
 def _bound(body: Iterable[ast.AST]) -> Iterator[str]:
-    """Names bound by statements, not by what is inside functions, classes and comprehensions."""
+    """Names bound by statements, not inside functions, classes and comprehensions."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
@@ -127,7 +127,7 @@ def _bound(body: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def installed_wheel(name: str) -> tuple[str, bytes]:
-    """An installed package of pure Python as a wheel again: its file name and its bytes.
+    """An installed pure Python package repacked as a wheel: its file name and its bytes.
 
     Raises:
         ConfigurationError: If it is not installed.
@@ -150,13 +150,13 @@ def build(out: Path, pyodide: str = "") -> None:
     """Build the JupyterLite into a folder; beside a built site, its page of notebooks gets links.
 
     Args:
-        out: is replaced only by a whole one
-        pyodide: where the page takes Pyodide from: an address; or a folder with a whole distribution of 0.27, which is
-            copied; if empty, what MINIALEX_PYODIDE says, else the public one
+        out: the folder, replaced only by a complete build
+        pyodide: where the page gets Pyodide from: an address, or a folder with a full distribution of 0.27, which is
+            copied; if empty, MINIALEX_PYODIDE, else the public address
 
     Raises:
-        ConfigurationError: Where JupyterLite is not installed, or the folder has no Pyodide.
-        ResourceError: If JupyterLite fails; what it said comes with it.
+        ConfigurationError: If JupyterLite is not installed, or the folder has no Pyodide.
+        ResourceError: If JupyterLite fails; the message has its output.
     """
     for package in ("jupyterlite_core", "jupyterlite_pyodide_kernel", "jupyter_server"):
         if find_spec(package) is None:

@@ -1,8 +1,8 @@
-"""What the site's live parts call in the reader's browser: the reference, on plain numbers, with NumPy alone.
+"""The functions that the site's live parts call in the reader's browser: the reference backend, on plain numbers.
 
 Every function takes numbers as they come from JavaScript (flat sequences and integers) and returns a dict of numbers
-and flat float32 arrays with their shapes. Nothing here computes by itself: each calls the operations of
-``minialex_numpy`` as a network does.
+and flat float32 arrays with their shapes. Only NumPy is needed. Nothing here computes by itself: each function calls
+the operations of ``minialex_numpy``, as a network does.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _out(x: NDArray[Any]) -> dict[str, Any]:
 
 
 def convolution(image: Numbers, height: int, width: int, kernel: Numbers, stride: int, padding: int) -> dict[str, Any]:
-    """One grey picture, one square kernel: `conv2d` with as much padding on all sides."""
+    """One grey picture, one square kernel: `conv2d` with equal padding on all sides."""
     x = _picture(image, 1, height, width)
     side = round(len(kernel) ** 0.5)
     w = np.asarray(kernel, np.float32).reshape(1, 1, side, side)
@@ -74,7 +74,7 @@ def convolution(image: Numbers, height: int, width: int, kernel: Numbers, stride
 
 
 def relu(image: Numbers, height: int, width: int, kernel: Numbers, bias: float) -> dict[str, Any]:
-    """A grey picture through `conv2d` with a bias, then `relu`; and the share of neurons that are silent."""
+    """A grey picture through `conv2d` with a bias, then `relu`; and the share of neurons whose output is 0."""
     x = _picture(image, 1, height, width)
     side = round(len(kernel) ** 0.5)
     w = np.asarray(kernel, np.float32).reshape(1, 1, side, side)
@@ -97,7 +97,7 @@ def pooling(image: Numbers, height: int, width: int, size: int, stride: int) -> 
 
 
 def colour(image: Numbers, height: int, width: int, draws: Numbers) -> dict[str, Any]:
-    """Section 4.1's shift of colour: the picture's own principal components, times given draws; then `augment`.
+    """Section 4.1's colour shift: the picture's own principal components, times given draws; then `augment`.
 
     `draws` are the three numbers that training draws from N(0, 0.1²). The result is on the scale of the pixels.
     """
@@ -117,7 +117,7 @@ def colour(image: Numbers, height: int, width: int, draws: Numbers) -> dict[str,
 
 
 class Arrays(Mapping[ArrayName, Any]):
-    """A network's arrays as the reference's own, each drawn or read when a layer asks for it; counts the seconds."""
+    """A network's arrays on the reference backend, each drawn or read when a layer asks for it; counts the seconds."""
 
     def __init__(self, network: Network, columns: int, piece: Callable[[ArrayName], Floats]) -> None:
         self.names, self.piece, self.seconds = tuple(network.parameters(columns)), piece, 0.0
@@ -136,12 +136,12 @@ class Arrays(Mapping[ArrayName, Any]):
 
 
 def initial(network: Network, seed: int) -> Arrays:
-    """A network's initial weights; a layer's are forgotten at the next layer."""
+    """A network's initial weights; a layer's are freed at the next layer."""
     held: dict[ArrayName, Any] = {}
 
     def piece(name: ArrayName) -> Any:
         if name not in held:
-            held.clear()  # the old ones go before the new ones come
+            held.clear()  # frees the old ones before the new ones are made
             held.update(initial_parameters(network, COLUMNS, seed, layers={name.layer}))
         return held[name]
 
@@ -149,10 +149,10 @@ def initial(network: Network, seed: int) -> Arrays:
 
 
 class WeightsFile:
-    """A minialex weights file, of which pieces are read as layers ask for them; NumPy alone.
+    """A minialex weights file whose pieces are read as layers ask for them; needs only NumPy.
 
     Raises:
-        CheckpointError: If the file is no safetensors file with a minialex recipe, or its arrays are not the recipe's.
+        CheckpointError: If it is not a safetensors file with a minialex recipe, or its arrays do not match the recipe.
     """
 
     def __init__(self, path: Path) -> None:
@@ -235,22 +235,22 @@ def _mosaic(piece: Floats) -> dict[str, Any]:
 def network(
     image: Numbers, size: int, tell: Tell, seed: int = 0, weights: str | None = None, whole: bool = True
 ) -> dict[str, Any]:
-    """A square RGB picture through a network in two columns, walked layer by layer.
+    """Run a square RGB picture through a network in two columns, layer by layer.
 
     Args:
         image: flat [3,size,size], 0 … 255
         size: the network's image size (see `wanted`)
-        tell: told of every layer as soon as its numbers are there: name, shape, seconds, a mosaic of each column
-        seed: of the initial weights, where no file is given
+        tell: called for every layer as soon as its output exists: name, shape, seconds, a mosaic of each column
+        seed: seed of the initial weights, if no file is given
         weights: a minialex weights file; None draws the weights of the paper's network
-        whole: False: nothing is drawn
+        whole: whether to make the mosaics
 
     Returns:
-        ``top``, the five likeliest classes with their probabilities; ``seconds`` altogether, ``weights_seconds`` of
-        them for drawing or reading weights; ``parameters``, how many the network has; ``logits``.
+        ``top``, the five most probable classes with their probabilities; ``seconds`` in total, ``weights_seconds`` of
+        them for drawing or reading weights; ``parameters``, their number; ``logits``.
 
     Raises:
-        CheckpointError, ConfigurationError: If the file, or the picture's size, is not what is needed.
+        CheckpointError, ConfigurationError: If the file or the picture's size is unsuitable.
     """
     begin = time.perf_counter()
     if weights is None:
@@ -309,7 +309,7 @@ def network(
 
 
 def layers(recipe: Recipe) -> list[dict[str, Any]]:
-    """A recipe's network, layer by layer: its columns, what each reads, its parameters and how many values cross."""
+    """A recipe's network, layer by layer: its columns, what each reads, its parameters and the values exchanged."""
     return [
         {
             "layer": row.layer, "kind": row.kind, "columns": row.columns, "output": list(row.output),
@@ -321,7 +321,7 @@ def layers(recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def wanted(weights: str | None = None) -> dict[str, Any]:
-    """What the network of a file (None: the paper's) wants to be given, its image size, and its `layers`."""
+    """The image size that a file's network (None: the paper's) needs, and its `layers`."""
     recipe = load("alexnet-2012") if weights is None else WeightsFile(Path(weights)).recipe
     return {"size": recipe.image_size, "layers": layers(recipe)}
 
@@ -333,12 +333,12 @@ CALLS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def _plain(value: Any) -> Any:
-    """JavaScript's typed arrays as Python's buffers (Pyodide wraps them); everything else as it is."""
+    """JavaScript's typed arrays as Python buffers (Pyodide wraps them); everything else unchanged."""
     return value.to_py() if hasattr(value, "to_py") and not callable(value) else value
 
 
 def call(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """One of `CALLS`; what goes wrong comes back as ``{"error": one line}``."""
+    """Call one of `CALLS`; errors are returned as ``{"error": one line}``."""
     try:
         return CALLS[name](**{key: _plain(value) for key, value in arguments.items()})
     except MinialexError as error:

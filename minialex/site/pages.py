@@ -20,11 +20,11 @@ from minialex.storage.atomic import write_bytes, write_text
 from minialex.studies.words import markdown
 
 WIDE = "---\nhide: [toc]\n---\n\n"
-"""Begins a page whose table needs the whole width."""
+"""Front matter of a page whose table needs the full width."""
 
 
 LATER = "{ loading=lazy }"
-"""Behind a picture: it is fetched when a reader comes near."""
+"""After a picture: it is fetched only when the reader scrolls near it."""
 
 
 def cell(text: str) -> str:
@@ -122,7 +122,7 @@ def differences() -> str:
 
 
 def notebook_pages(folder: Path) -> list[str]:
-    """Every executed notebook as a page with its pictures as files; returns the names of the pages.
+    """Write every executed notebook as a page with its pictures as files; return the names of the pages.
 
     Raises:
         ConfigurationError: If nbconvert is not installed.
@@ -159,7 +159,7 @@ def notebook_pages(folder: Path) -> list[str]:
 
 
 def _images(text: str, name: str, cells: Sequence[Mapping[str, Any]]) -> str:
-    """Pictures by their new places, with the words that the notebook has for those who do not see them."""
+    """Replace pictures by links to their new places, with the notebook's alternative texts."""
 
     def replaced(match: re.Match[str]) -> str:
         alt = cells[int(match[2])]["outputs"][int(match[3])]["metadata"]["image/png"]["alt"]
@@ -170,7 +170,7 @@ def _images(text: str, name: str, cells: Sequence[Mapping[str, Any]]) -> str:
 
 
 def study_pages(folder: Path) -> None:
-    """Each study's table and words, to be included in pages, and its picture."""
+    """Write each study's table and text, to be included in pages, and its picture."""
     for name in studies.names():
         outcome = studies.recorded(name)
         if outcome is None:
@@ -185,7 +185,7 @@ def study_pages(folder: Path) -> None:
 
 
 def films() -> str:
-    """The results of the two ways to show a film, from the recorded run of ``python -m minialex.course.video``."""
+    """The results of the two ways to show a video, from the recorded run of ``python -m minialex.course.video``."""
     found = json.loads((ROOT / "benchmarks" / "results" / "video.json").read_text(encoding="utf-8"))
     seeds, clips = len(found["seeds"]), f"{found['train_clips']:,} training clips, {found['test_clips']:,} test clips"
     said = f"(Errors, mean and range of {seeds} seeds; {clips}, {found['steps']} steps of 32 pictures.)"
@@ -206,7 +206,7 @@ def studies_page() -> str:
 
 
 def write(folder: Path) -> Sequence[Path]:
-    """Write all generated pages into a folder (``docs/made``); returns the files."""
+    """Write all generated pages into a folder (``docs/made``); return the files."""
     parts = ("ablations", "learned", "tables", "notebooks", *(f"notebooks/{path.stem}" for path in notebooks.paths()))
     for part in parts:
         (folder / part).mkdir(parents=True, exist_ok=True)

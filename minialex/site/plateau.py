@@ -1,6 +1,6 @@
 """The loss at the beginning of training, recorded: which initial weights leave the plateau at log(classes).
 
-``python -m minialex.site.plateau`` trains the three runs anew (about half a minute on two cores) and writes the file
+``python -m minialex.site.plateau`` repeats the three runs (about half a minute on two cores) and writes the file
 that the tutorial's diagram is drawn from. Sources: section 5 of the paper for N(0, 0.01²) and biases of 1; He et al.
 2015 for √(2 / inputs).
 """
@@ -25,12 +25,12 @@ ARMS = {
     "N(0, 0.01²), biases 0": ("--init", "gaussian", "--std", "0.01", "--bias", "0"),
     "He: N(0, 2 / inputs)": ("--init", "he"),
 }
-"""What each run is called, and its options beside `RECIPE`."""
+"""Each run's name, and its options besides `RECIPE`."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean losses of some steps each, two lines of a run's metrics together; `steps` are their last ones."""
+    """Mean losses over some steps each, from two records of a run's metrics; `steps` are the last steps of each."""
 
     name: str
     command: str

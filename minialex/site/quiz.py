@@ -1,4 +1,4 @@
-"""The questions of ``quiz.toml`` as a page with the answers folded away, chapter by chapter."""
+"""The questions of ``quiz.toml`` as a page with collapsed answers, chapter by chapter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minialex.site import ROOT
 
 @dataclass(frozen=True)
 class Question:
-    """A question: its chapter, and either choices of which the first is right, or an answer that can be computed."""
+    """A question: its chapter, and either choices, the first of which is right, or an answer that can be computed."""
 
     chapter: str
     text: str
@@ -23,7 +23,7 @@ class Question:
 
     @property
     def right(self) -> str:
-        """The right answer, in words."""
+        """The right answer, as text."""
         return self.choices[0] if self.choices else self.answer
 
 

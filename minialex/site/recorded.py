@@ -1,11 +1,11 @@
-"""What the site shows that was computed in advance: it takes long, or needs photographs that the site does not have.
+"""What the site shows from a computation in advance, since it takes long or needs photographs that the site lacks.
 
-``python -m minialex.site.recorded`` computes it anew, in some ten seconds and with a gigabyte of memory:
+``python -m minialex.site.recorded`` recomputes it, in some ten seconds and with a gigabyte of memory:
 
-- ``docs/assets/live/recorded.json``, a run of the paper's network, which the home page's live part shows until somebody
-  presses the button: for each layer a picture of each column's numbers, as small JPEGs;
-- ``docs/assets/live/map.webp``, where CIFAR-10 is at hand: a map of photographs, by the trained network that the site
-  carries.
+- ``docs/assets/live/recorded.json``, a run of the paper's network, which the home page's live part shows until the
+  button is pressed: for each layer a picture of each column's numbers, as small JPEGs;
+- ``docs/assets/live/map.webp``, if CIFAR-10 is available: a map of photographs, by the trained network that the site
+  includes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from minialex.storage.atomic import write_bytes, write_json
 PATH = ROOT / "docs" / "assets" / "live" / "recorded.json"
 MAP = PATH.with_name("map.webp")
 MAPPED = 500  # photographs
-ACROSS = 160  # pixels; what is wider is reduced
+ACROSS = 160  # pixels; anything wider is reduced
 QUALITY = 45
-BEGIN = ("Conv2d", "MaxPool2d", "Linear")  # layers of these kinds begin a block, as in network.js
+BEGIN = ("Conv2d", "MaxPool2d", "Linear")  # layers of these types begin a block, as in network.js
 
 
 def sample(size: int) -> NDArray[np.float32]:
@@ -43,7 +43,7 @@ def sample(size: int) -> NDArray[np.float32]:
 
 
 def record() -> dict[str, Any]:
-    """Run the network; the pictures of its blocks of layers as addresses of data, by the name of the block's last."""
+    """Run the network; return pictures of its blocks of layers as data URLs, by the name of each block's last layer."""
     told: list[Mapping[str, Any]] = []
     wanted = live.wanted()
     result = live.network(sample(wanted["size"]).ravel(), wanted["size"], told.append)
@@ -54,7 +54,7 @@ def record() -> dict[str, Any]:
         "layers": [
             {"layer": told[n]["layer"], "shape": told[n]["shape"], "pieces": [_address(p) for p in told[n]["pieces"]]}
             for n in last
-            if maps[n] or not maps[max(0, n - 1)] or first[n]  # what was only laid flat stays a map
+            if maps[n] or not maps[max(0, n - 1)] or first[n]  # flattened output stays a map
         ],
         "parameters": result["parameters"],
     }
@@ -71,7 +71,7 @@ def _address(piece: Mapping[str, Any]) -> str:
 
 
 def draw_map() -> bytes:
-    """The map of photographs as WebP, on a transparent ground, so that it fits light and dark pages.
+    """The map of photographs as WebP, on a transparent background, so that it fits light and dark pages.
 
     Raises:
         DataNotFound: Without CIFAR-10.

@@ -1,6 +1,6 @@
-"""What tells pictures apart on its way through an untrained network, recorded: the paper's weights need raw pixels.
+"""How far differences between pictures get through an untrained network: the paper's weights need raw pixels.
 
-``python -m minialex.site.signal`` measures anew (about ten seconds on two cores) and writes the file that the
+``python -m minialex.site.signal`` repeats the measurement (about ten seconds on two cores) and writes the file that the
 tutorial's diagram is drawn from. Sources: section 5 of the paper for N(0, 0.01²) and biases of 1; He et al. 2015.
 """
 
@@ -30,12 +30,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "σ = 0.01, pixels scaled to ±2": {"pixel_scale": SCALED},
     "He, pixels scaled to ±2": {"pixel_scale": SCALED, "init": "he", "bias": 0.0},
 }
-"""What each network is called, and what it changes in the paper's recipe."""
+"""Each network's name, and its changes to the paper's recipe."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A network, and for each of `LAYERS` the mean over its neurons of their standard deviation over the images."""
+    """A network and, for each of `LAYERS`, the mean over its neurons of their standard deviation over the images."""
 
     name: str
     spread: list[float]

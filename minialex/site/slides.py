@@ -1,7 +1,7 @@
 """A deck of slides for each chapter, made from its sections, drawings and programs, as one HTML file.
 
 ``python -m minialex.site.slides FOLDER [--only 04-relu,12-depth]`` writes ``FOLDER/04-relu.html`` and so on. A file
-needs nothing beside it but the folder ``katex``, for formulas. Arrow keys turn the slides, ``n`` shows the text of the
+needs nothing else but the folder ``katex``, for formulas. Arrow keys turn the slides, ``n`` shows the text of the
 chapter as the speaker's notes, and printed it is a handout.
 
 A slide is made of what a class should see: a heading, the first sentence of each paragraph (or those that are bold),
@@ -27,16 +27,16 @@ from minialex.site import ROOT, competition, diagrams, listings, pages
 from minialex.storage.atomic import write_text
 
 KATEX = ROOT / "docs" / "made" / "katex"
-"""The formulas' script, where ``python -m minialex.site`` has fetched it; without it formulas stay TeX."""
+"""The script for formulas, if ``python -m minialex.site`` has fetched it; without it formulas stay TeX."""
 LINES = 17
-"""Lines of a program on one slide; what is longer goes on on the next."""
+"""Lines of a program per slide; longer ones continue on the next."""
 
 _BLOCK = re.compile(
     r"(?P<fence>^```\w+[^\n]*\n(?P<code>.*?)^```$)|(?P<figure><figure.*?</figure>)|(?P<math>\$\$.*?\$\$)",
     re.DOTALL | re.MULTILINE,
 )
 _FRAMES = re.compile(r"</?(?:div|details)[^>]*>|<(?P<tag>summary|noscript)>.*?</(?P=tag)>", re.DOTALL)
-"""Frames of live parts and folded boxes: what is in them is shown, the frames are not."""
+"""Frames of live parts and collapsed boxes: their contents are shown, the frames are not."""
 _INCLUDED = re.compile(r'--8<-- "([^"]+)"')
 
 
@@ -55,7 +55,7 @@ def chapters() -> list[str]:
 
 
 def inline(text: str) -> str:
-    """A line of Markdown as HTML: code, formulas, bold, italics; links become their words."""
+    """A line of Markdown as HTML: code, formulas, bold, italics; links become their text."""
     text = re.sub(r"!?\[([^]]*)\]\([^)]*\)(\{[^}]*\})?", r"\1", text)
     parts = []
     for part in re.split(r"(`[^`]+`|\$[^$]+\$)", text):
@@ -70,7 +70,7 @@ def inline(text: str) -> str:
 
 
 def sentences(paragraph: str) -> list[str]:
-    """The sentences of a paragraph; formulas, code and brackets are not cut."""
+    """The sentences of a paragraph; formulas, code and brackets are not split."""
     found, depth, closed, begin = [], 0, "", 0
     for place, sign in enumerate(paragraph):
         if sign in "$`":
@@ -95,7 +95,7 @@ def slides(name: str, made: Path) -> list[Slide]:
 
 
 def _section(heading: str, body: str, made: Path) -> Iterator[Slide]:
-    """The slides of one section: what no longer fits begins a new one."""
+    """The slides of one section: anything that no longer fits begins a new one."""
     slide, place = Slide(heading), 0
     for match in [*_BLOCK.finditer(body), None]:
         prose = body[place : match.start() if match else len(body)]
@@ -136,7 +136,7 @@ def _paragraph(text: str, made: Path) -> tuple[str, str]:
 
 
 def _included(path: Path, made: Path) -> tuple[str, str]:
-    """What a page includes: a study's table, with its verdict as notes; another table; or a drawing."""
+    """An included part of a page: a study's table, with its verdict as notes; another table; or a drawing."""
     if path.parent.name == "ablations":
         outcome = studies.recorded(path.stem)
         return (_table(studies.table(outcome)), " ".join(studies.verdict(outcome))) if outcome else ("", "")
@@ -147,7 +147,7 @@ def _included(path: Path, made: Path) -> tuple[str, str]:
 
 
 def _shown(match: re.Match[str], made: Path) -> Iterator[str]:
-    """What a block shows, in pieces that fit on a slide."""
+    """A block's content, in pieces that fit on a slide."""
     if match["figure"]:
         for path in _INCLUDED.findall(match["figure"]):
             yield _included(Path(path), made)[0]
@@ -244,7 +244,7 @@ show(Number(location.hash.slice(2)) - 1 || 0);
 
 
 def write(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Write decks into a folder, which is made if need be; returns the files.
+    """Write decks into a folder, which is created if needed; return the files.
 
     Raises:
         ConfigurationError: If there is no such chapter.
@@ -271,7 +271,7 @@ def write(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the decks; returns the exit code."""
+    """Write the decks; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m minialex.site.slides", description="A deck of slides a chapter.")
     parser.add_argument("folder", type=Path, help="where the decks go")
     parser.add_argument("--only", help="chapters, with commas: 04-relu,12-depth (default: all)")

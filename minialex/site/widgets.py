@@ -17,8 +17,8 @@ from minialex.site import ROOT, live
 from minialex.storage.atomic import write_bytes, write_json, write_text
 
 PYODIDE = "https://cdn.jsdelivr.net/pyodide/v0.27.7/full/"
-"""Where the page takes Pyodide from: in the built site ``made/live/settings.json`` says it, and may say another
-address; ``minialex docs --pyodide`` answers with another one without changing the site."""
+"""Where the page gets Pyodide from: ``made/live/settings.json`` in the built site has this address, and may have
+another one; ``minialex docs --pyodide`` serves a different one without changing the site."""
 
 WHEEL = f"minialex-{__version__}-py3-none-any.whl"
 
@@ -26,11 +26,11 @@ _NOT_LIVE = (
     "api", "cli", "conformance", "course", "doctor", "evaluation", "exchange", "figures", "look", "runs",
     "site", "speed", "studies", "training",
 )  # fmt: skip
-"""Rooms of minialex that a live part does not enter; `minialex.site.live` itself stays."""
+"""Packages of minialex that live parts do not use; `minialex.site.live` itself stays."""
 
 
 def calculator() -> dict[str, Any]:
-    """Where the calculator begins: the paper's conv1."""
+    """The calculator's initial values: the paper's conv1."""
     network = ALEXNET
     first = next(layer for layer in network.layers if isinstance(layer, Conv2d))
     channels, size, _ = network.input_shape
@@ -40,11 +40,11 @@ def calculator() -> dict[str, Any]:
 
 
 def wheel(without: Sequence[str] = _NOT_LIVE, requires: Sequence[str] = ()) -> bytes:
-    """minialex and its reference as a wheel of pure Python. The same sources give the same bytes.
+    """minialex and its reference backend as a pure Python wheel. The same sources give the same bytes.
 
     Args:
-        without: rooms of minialex that are left out; those that a live part does not enter, if not said
-        requires: what is to be installed with it
+        without: packages of minialex to leave out; by default those that live parts do not use
+        requires: what to install with it
     """
     files: dict[str, bytes] = {}
     for package, top in (("minialex", ROOT / "minialex"), ("minialex_numpy", ROOT / "backends" / "minialex_numpy")):

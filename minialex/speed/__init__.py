@@ -1,1 +1,1 @@
-"""How long things take, and the least time that they can take."""
+"""How long things take, and the least time that they could take."""

@@ -1,8 +1,8 @@
-"""Where the time of a step goes: the whole step, every layer in every phase, and the floor of each.
+"""Measures where the time of a step goes: the whole step, every layer in every phase, and the floor of each.
 
 This module only measures. `minialex.speed.roofline` has the floors' arithmetic, `minialex.speed.peaks` the machine's
-peak, `minialex.figures.bench` the table and the picture. Images and labels are random numbers; the learning rate is
-so small that the weights stay what they are, however many steps are timed.
+peak, `minialex.figures.bench` the table and the picture. Images and labels are random numbers; the learning rate is so
+small that the weights stay unchanged, however many steps are timed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from minialex.speed import peaks
 from minialex.speed.roofline import Key, Peaks, Work, works
 
 FEED: Key = ("feed", "input")
-"""The part before the step: crops, reflections and colours drawn, and the batch copied to its devices."""
+"""The part before the step: drawing crops, reflections and colours, and copying the batch to its devices."""
 
 TINY_RATE = 1e-9
 
@@ -42,11 +42,11 @@ class Part:
     """A layer in one phase, all columns together.
 
     Attributes:
-        layer, phase: which (phases are those of `minialex.backend.program.Call`)
-        seconds: median of the repetitions that were watched
-        floor: seconds that it takes at least (see `minialex.speed.roofline`), None where floors were not asked for
-        includes: parts that the backend does in the same sweep, so that they have no time of their own; `floor` is the
-            sum with theirs
+        layer, phase: names (phases are those of `minialex.backend.program.Call`)
+        seconds: median of the instrumented repetitions
+        floor: the least seconds that it can take (see `minialex.speed.roofline`); None if floors were not requested
+        includes: parts that the backend does in the same sweep, which have no time of their own; `floor` includes
+            theirs
     """
 
     layer: str
@@ -58,15 +58,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Timings:
-    """What was measured of one step.
+    """The measurements of one step.
 
     Attributes:
-        first: seconds of the first step, with whatever the backend prepares or compiles
-        seconds: of every repetition of the whole step, not watched: feed, step, and its results back on the host
-        parts: in the order in which they begin
-        memory: bytes that the process grew by at most, from before the network was built to the end of a step, weights
-            and momentum included; None where the system does not tell
-        peaks: of the machine, None where floors were not asked for
+        first: seconds of the first step, including anything that the backend prepares or compiles
+        seconds: seconds of every uninstrumented repetition of the whole step: feed, step, and results back on the host
+        parts: the parts, in the order in which they begin
+        memory: the most bytes that the process grew by, from before the network was built to the end of a step,
+            including weights and momentum; None if the system does not report it
+        peaks: the machine's peaks; None if floors were not requested
     """
 
     model: str
@@ -90,11 +90,11 @@ class Timings:
 
     @property
     def images_per_second(self) -> float:
-        """At the median."""
+        """Images per second at the median."""
         return self.batch_size / self.median
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as JSON has it."""
+        """Everything, as JSON values."""
         return {**dataclasses.asdict(self), "median": self.median, "images_per_second": self.images_per_second}
 
 
@@ -111,17 +111,17 @@ def measure(
 ) -> Timings:
     """Time a step of a recipe's network, in total and part by part.
 
-    Repetitions that are watched and that are not alternate, so that both see the same machine.
+    Instrumented and uninstrumented repetitions alternate, so that both see the same machine.
 
     Args:
-        recipe: with `classes` set; its `batch_size` images are one step
+        recipe: a recipe with `classes` set; a step has its `batch_size` images
         kind: ``"train"``, or ``"infer"`` (one view)
-        repeats: of each, after two steps that do not count
-        threads: that the backend was given; the peak is measured with as many
-        progress: called with what is being done and how many of its 2 · repeats + 2 steps are done
+        repeats: number of repetitions of each kind, after two that do not count
+        threads: the backend's number of threads; the peak is measured with as many
+        progress: called with the current task and the number of its 2 · repeats + 2 steps done
 
     Raises:
-        ResourceError: If the batch does not fit into memory.
+        ResourceError: If the batch does not fit in memory.
     """
     before = memory_now(reset=True)
     subject = Subject(random_session(recipe, backend, placement), kind, recipe.batch_size)
@@ -148,13 +148,13 @@ def measure(
 
 
 def random_session(recipe: Recipe, backend: Backend, placement: Placement) -> Session:
-    """A session for random images, whose mean is grey."""
+    """A session for random images, with a grey mean."""
     mean = np.full((3, recipe.image_size, recipe.image_size), 127.5, np.float32)
     return Session(recipe, backend, placement, Statistics(mean, np.eye(3) * 5000.0))
 
 
 class Subject:
-    """A step of a session with a batch of random images, ready to be run again and again."""
+    """A step of a session with a batch of random images, which can be run repeatedly."""
 
     def __init__(self, session: Session, kind: Kind, batch_size: int) -> None:
         self.session = session
@@ -165,7 +165,7 @@ class Subject:
         self.works = works(record(session.plan, kind, batch_size, session.backend.devices))
 
     def run(self) -> float:
-        """Seconds of one whole step, as a user of `Session` waits for it."""
+        """Seconds of one whole step, as seen by a user of `Session`."""
         began = time.perf_counter()
         if self.kind == "train":
             self.session.train(self.images, self.labels, self.done, self.now)
@@ -196,7 +196,7 @@ class Subject:
 
 
 def random_batch(recipe: Recipe, batch_size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images uint8 [N,3,S,S] and labels int64 [N] that fit a recipe, the same every time."""
+    """Images uint8 [N,3,S,S] and labels int64 [N] for a recipe, the same every time."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (batch_size, 3, recipe.image_size, recipe.image_size), np.uint8)
     return images, random.integers(0, recipe.classes, batch_size, np.int64)
@@ -208,9 +208,9 @@ def medians(watched: Sequence[Mapping[Key, float]]) -> dict[Key, float]:
 
 
 def parts(seconds: Mapping[Key, float], work: Mapping[Key, Work], peak: Peaks | None) -> list[Part]:
-    """Parts with their floors; what was not told apart belongs to the part that it was done with.
+    """Parts with their floors; work that was not timed separately belongs to the part that it was done with.
 
-    That is the same layer's backward part for an update, else the part that began before it.
+    For an update that is the same layer's backward part, otherwise the part that began before it.
     """
     holders: dict[Key, Key] = {}
     latest = next(iter(seconds))
@@ -229,7 +229,7 @@ def parts(seconds: Mapping[Key, float], work: Mapping[Key, Work], peak: Peaks | 
 
 
 def memory_now(*, reset: bool = False) -> int | None:
-    """Bytes of memory that this process holds, and with `reset` its peak begins anew here; None if not known."""
+    """Bytes of memory that this process holds; `reset` restarts its peak from here. None if unknown."""
     if reset:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -237,12 +237,12 @@ def memory_now(*, reset: bool = False) -> int | None:
 
 
 def memory_peak() -> int | None:
-    """Bytes of memory that this process held at most; None if not known."""
+    """The most bytes of memory that this process has held; None if unknown."""
     return _memory("VmHWM")
 
 
 def _memory(name: str) -> int | None:
-    """A figure that Linux keeps of the process; elsewhere its peak since it began, None on Windows."""
+    """One of Linux's memory figures of the process; elsewhere its peak since it began, None on Windows."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith(name + ":"):

@@ -1,7 +1,7 @@
-"""The energy of a training: the makers' watts times hours, and what the machine counts, if it does.
+"""The energy of a training run: the manufacturers' watts times hours, and the machine's counters, if it has any.
 
-Counted is what whole processors and cards take, whatever else runs on them: by Linux for processors (RAPL, in
-``/sys/class/powercap``, which many systems let only root read), by a backend for its devices, if it can.
+The counters include everything that runs on whole processors and GPUs: Linux counts for processors (RAPL, in
+``/sys/class/powercap``, which on many systems only root can read), a backend for its devices, if it can.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from minialex.speed.rates import KNOWN
 
 POWERCAP = Path("/sys/class/powercap")
 JOULES = 3600
-"""Of a watt-hour."""
+"""Joules in a watt-hour."""
 OFTEN = 30
-"""Seconds between readings; a processor's counter wraps after some minutes."""
+"""Seconds between readings; a processor's counter wraps around after some minutes."""
 DAY = 86_400
 PAPER_DAYS = (5, 6)
-"""What the paper's training took on two GTX 580 (section 5)."""
+"""Days that the paper's training took on two GTX 580 GPUs (section 5)."""
 
 
 def kilowatt_hours(watts: float, seconds: float) -> float:
-    """The energy of so many watts for so long."""
+    """The energy of some watts for some seconds."""
     return watts * seconds / JOULES / 1000
 
 
 def paper_kilowatt_hours() -> tuple[float, float]:
-    """The energy of the paper's two cards for the five and for the six days that it names."""
+    """The energy of the paper's two GPUs for the five and for the six days that it names."""
     watts = 2 * (KNOWN["gtx580"].watts or 0)
     return kilowatt_hours(watts, PAPER_DAYS[0] * DAY), kilowatt_hours(watts, PAPER_DAYS[1] * DAY)
 
 
 class Meter:
-    """Watt-hours since the meter was made, by part of the machine; nothing where nothing is counted.
+    """Watt-hours since the meter was created, by part of the machine; parts without counters are missing.
 
-    A processor's counter begins again at zero after some minutes of full power, so `tick` must be called more often.
+    A processor's counter wraps around to zero after some minutes at full power, so `tick` must be called more often.
 
     Args:
-        backend: asked for ``joules(device)`` of each device, if it has such a method
-        devices: those of the training
-        before: what earlier parts of the same training took
+        backend: its method ``joules(device)``, if it has one, is called for each device
+        devices: the devices used for training
+        before: the energy of earlier parts of the same training run
         counters: folder of the processors' counters
     """
 
@@ -57,12 +57,12 @@ class Meter:
         self.read()
 
     def tick(self) -> None:
-        """Read, if that was long ago: to be called between steps."""
+        """Read the counters if the last time was long ago; call it between steps."""
         if time.monotonic() - self._read > OFTEN:
             self.read()
 
     def read(self) -> dict[str, float]:
-        """Watt-hours until now, by part: ``processor``, and devices by their names."""
+        """Watt-hours so far, by part: ``processor``, and devices by their names."""
         self._read = time.monotonic()
         for path, limit in self._packages.items():
             with suppress(OSError, ValueError):
@@ -74,14 +74,14 @@ class Meter:
 
     def _add(self, counter: str, part: str, now: float, limit: float | None) -> None:
         more = now - self._last.get(counter, now)
-        if more < 0:  # it began again; of a card, since its driver was loaded anew
+        if more < 0:  # it restarted; a GPU's does when its driver is reloaded
             more = more + limit if limit else now
         self._last[counter] = now
         self._joules[part] = self._joules.get(part, 0.0) + more
 
 
 def _is_package(energy: Path) -> bool:
-    """Whether a counter is that of a whole processor: its parts (cores, memory) have counters of their own."""
+    """Whether a counter is a whole processor's: its parts (cores, memory) have counters of their own."""
     try:
         return (energy.parent / "name").read_text(encoding="ascii").startswith("package")
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""How fast a data set can feed training: the loader alone, as training uses it, with nothing done to the images."""
+"""How fast a data set can feed training: only the loader, as training uses it, without processing the images."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def bench_data(
     most: int | None = None,
     progress: Callable[[int], None] = lambda images: None,
 ) -> dict[str, Any]:
-    """Read shuffled training batches for some seconds, epoch after epoch, and count.
+    """Read shuffled training batches for some seconds, epoch after epoch, and measure the rate.
 
     Args:
-        source: a data set as `minialex.data.load` takes it: a store, a folder of images, a name
-        batch_size: images of a batch
+        source: a data set for `minialex.data.load`: a store, a folder of images, a name
+        batch_size: images per batch
         seconds: when to stop, at the end of a batch
-        threads: that read ahead, as the recipe's ``loader_threads``
-        seed: of the order
-        most: stop after so many images, if that is sooner
-        progress: called with the images read so far
+        threads: number of threads that read ahead, like the recipe's ``loader_threads``
+        seed: seed of the order
+        most: stop after this many images, if that is sooner
+        progress: called with the number of images read so far
 
     Returns:
         dict, ready for JSON:
@@ -47,8 +47,8 @@ def bench_data(
             first image could be asked for
 
     Raises:
-        ConfigurationError: fewer images than a batch has, or a number that cannot be used
-        DataError: as `minialex.data.load`, or an image that cannot be read
+        ConfigurationError: fewer images than in a batch, or an invalid number
+        DataError: as in `minialex.data.load`, or an unreadable image
     """
     if not seconds > 0:
         raise ConfigurationError(f"seconds = {seconds}; use more than 0.")

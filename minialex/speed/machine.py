@@ -1,4 +1,4 @@
-"""The machine and the versions with which figures were recorded."""
+"""Describes the machine and the versions with which figures were recorded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = (
 
 
 def processor() -> str:
-    """The processor's name, where the system tells."""
+    """The processor's name, if the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -26,7 +26,7 @@ def processor() -> str:
 
 
 def cards(told: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
-    """Names of NVIDIA's cards, where its driver on Linux tells: a folder for each, with a file ``information``."""
+    """Names of NVIDIA GPUs, if the driver on Linux reports them: a folder for each, with a file ``information``."""
     found = []
     for path in sorted(told.glob("*/information")):
         with contextlib.suppress(OSError):
@@ -36,7 +36,7 @@ def cards(told: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that compute, as far as they are installed."""
+    """Versions of Python and of the installed numerical libraries."""
     installed = {"python": platform.python_version()}
     for name in ("minialex", *PACKAGES):
         with contextlib.suppress(PackageNotFoundError):
@@ -45,7 +45,7 @@ def versions() -> dict[str, str]:
 
 
 def describe() -> dict[str, object]:
-    """Processor, cores, memory, system, cards if there are any, versions and date, as JSON has them."""
+    """Processor, cores, memory, system, GPUs if any, versions and date, as JSON values."""
     about: dict[str, object] = {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -59,10 +59,10 @@ def describe() -> dict[str, object]:
 
 
 def anywhere(command: str) -> str:
-    """A recorded command as another machine would be given it.
+    """A recorded command in a form that works on another machine.
 
-    Files in that machine's own folders are named without the folders, and where results were written (``--out``) is
-    left out. Programs, options and relative paths stay.
+    Absolute paths are shortened to the file's name, and the place of the results (``--out``) is left out. Programs,
+    options and relative paths stay.
     """
     words, shown = shlex.split(command), []
     while words:

@@ -1,12 +1,11 @@
-"""The machine's own peak, measured: how fast it multiplies matrices and how fast it copies memory.
+"""Measures the machine's peak: how fast it multiplies matrices and how fast it copies memory.
 
-Two rates are the scale of every floor (`minialex.speed.roofline`). Each is the best that was seen of several ways and
-tries:
+Every floor (`minialex.speed.roofline`) is computed from two rates. Each is the best of several methods and tries:
 
-- multiply-adds a second: a matrix product by NumPy's BLAS, and one by the backend's own `linear`;
-- bytes a second, read plus written: a copy by as many threads as are used, and the backend's own `scale`.
+- multiply-adds per second: a matrix product by NumPy's BLAS, and one by the backend's own `linear`;
+- bytes per second, read plus written: a copy by as many threads as are used, and the backend's own `scale`.
 
-The host's part runs in a process of its own, because BLAS takes its number of threads when it is loaded.
+The host's part runs in a process of its own, because BLAS fixes its number of threads when it is loaded.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from minialex.errors import ResourceError
 from minialex.speed.roofline import Peaks
 
 TRIES = 5
-SIDE = 2048  # rows and columns of the factors
+SIDE = 2048  # rows and columns of the operands
 COPIED = 1 << 28  # bytes, more than most caches hold
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -37,7 +36,7 @@ def cores() -> int:
 
 
 def best(run: Callable[[], object], tries: int = TRIES) -> float:
-    """Seconds of the quickest of several tries, after one that does not count."""
+    """Seconds of the fastest of several tries, after one that does not count."""
     seconds = []
     for _ in range(1 + tries):
         began = time.perf_counter()
@@ -50,8 +49,8 @@ def measure(backend: Backend, device: str, threads: int | None, dtype: str) -> P
     """The best rates of the host and of a backend's own operations.
 
     Args:
-        device: of the backend
-        threads: that are used; None: every core
+        device: the backend's device
+        threads: number of threads to use; None: one per core
         dtype: ``"float32"`` or ``"float64"``
 
     Raises:
@@ -88,12 +87,12 @@ def _host_in_a_process(threads: int | None, dtype: str) -> Peaks:
 
 
 def of_host(threads: int, dtype: str) -> Peaks:
-    """The host's rates, by NumPy: BLAS with the threads that it was loaded with, copies with so many threads."""
+    """The host's rates with NumPy: BLAS with the threads that it was loaded with, copies with `threads` threads."""
     a = np.ones((SIDE, SIDE), dtype)
     source = np.ones(COPIED, np.uint8)
     target = np.zeros_like(source)
     pieces = [slice(i * COPIED // threads, (i + 1) * COPIED // threads) for i in range(threads)]
-    with ThreadPoolExecutor(threads) as pool:  # NumPy copies without Python's lock
+    with ThreadPoolExecutor(threads) as pool:  # NumPy releases the GIL while it copies
 
         def copy() -> None:
             for _ in pool.map(lambda piece: np.copyto(target[piece], source[piece]), pieces):

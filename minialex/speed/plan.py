@@ -1,12 +1,12 @@
-"""The least time of a training step on GPUs, and what the two columns must exchange, from shapes and rates.
+"""The least time of a training step on GPUs, and what two columns must exchange, computed from shapes and rates.
 
-The floor of a layer is the longer of two times: its multiply-adds at the rate of the machine's matrix product, and
-the bytes that must move once through its memory (`minialex.speed.roofline` counts both, and says what it supposes).
-Multiply-adds are those of the definition: kernels that multiply less (Winograd's) may go below the floor where
-arithmetic is the limit.
+The floor of a layer is the longer of two times: its multiply-adds at the rate of the machine's matrix product, and the
+bytes that must move once through its memory (`minialex.speed.roofline` counts both, and states its assumptions).
+Multiply-adds are those of the definition: kernels that need fewer (Winograd's) may go below the floor if arithmetic is
+the limit.
 
-An exchange is timed by its busier direction, forward and backward: links work in both directions at once, the two
-passes do not.
+An exchange is timed by its busier direction, forward and backward: links work in both directions at once, but the two
+passes run one after the other.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Pass:
         name: ``"forward"``, ``"backward"`` (of the input), ``"weights"`` (their gradient) or ``"update"``
         flops: floating-point operations for one image
         values: activations and gradients moved for one image, in values of the precision
-        weights: weights moved, whatever the batch, in values of the precision
-        fixed: bytes moved whatever the batch and the precision
+        weights: weights moved, whatever the batch size, in values of the precision
+        fixed: bytes moved, whatever the batch size and the precision
     """
 
     name: str
@@ -48,7 +48,7 @@ class Pass:
     fixed: int = 0
 
     def bytes(self, batch: int, precision: str) -> int:
-        """Bytes through memory for a batch."""
+        """Bytes moved through memory for a batch."""
         return (self.values * batch + self.weights) * PRECISIONS[precision] + self.fixed
 
     def seconds(self, batch: int, precision: str, rates: Rates) -> float:
@@ -58,13 +58,13 @@ class Pass:
 
 @dataclass(frozen=True)
 class Exchange:
-    """What crosses before a layer that reads all columns; its gradient takes the same way back.
+    """The exchange before a layer that reads all columns; its gradient takes the same path back.
 
     Attributes:
         reader: the layer that reads
-        source: the layer whose output crosses
-        values: for one image, in the busier direction of one pass
-        both: for one image, both directions of one pass together
+        source: the layer whose output is exchanged
+        values: values for one image, in the busier direction of one pass
+        both: values for one image, in both directions of one pass
     """
 
     reader: str
@@ -78,9 +78,9 @@ class Layout:
     """A network's work on its devices.
 
     Attributes:
-        work: for each device, passes by the name of the layer (or of layers that are one pass)
-        exchanges: in the order of the forward pass
-        parameters: of the whole network
+        work: for each device, passes by name of the layer (or of layers fused into one pass)
+        exchanges: the exchanges, in the order of the forward pass
+        parameters: number of parameters of the whole network
     """
 
     work: tuple[Mapping[str, tuple[Pass, ...]], ...]
@@ -89,7 +89,7 @@ class Layout:
 
     @property
     def exchanged(self) -> int:
-        """Values for one image that cross in the busier direction, forward and backward."""
+        """Values exchanged for one image in the busier direction, forward and backward."""
         return 2 * sum(exchange.values for exchange in self.exchanges)
 
     @property
@@ -97,20 +97,20 @@ class Layout:
         """The global batch below which the columns' exchange sends fewer values than averaging two replicas' gradients.
 
         Each of two replicas sends as many values as there are parameters (half of the sums, half of the results).
-        Infinite where nothing is exchanged.
+        Infinite if nothing is exchanged.
         """
         return self.parameters / self.exchanged if self.exchanges else math.inf
 
     @property
     def crossover_both(self) -> float:
-        """As `crossover`, counting every value that crosses in either direction, whether or not at the same time."""
+        """Like `crossover`, but counts values in both directions, whether or not they move at the same time."""
         both = 2 * sum(exchange.both for exchange in self.exchanges)
         return 2 * self.parameters / both if both else math.inf
 
 
 @lru_cache(maxsize=64)
 def lay_out(network: Network, placement: tuple[int, ...]) -> Layout:
-    """A network's work and exchanges, for columns on devices that are numbered from 0 (one number a column)."""
+    """A network's work and exchanges, for columns on devices numbered from 0 (one number per column)."""
     devices = tuple(f"device:{n}" for n in range(max(placement) + 1))
     plan = Plan(network, tuple(devices[n] for n in placement))
     program = record(plan, "train", 1, devices)
@@ -141,7 +141,7 @@ def _work(program: Program, device: str) -> dict[str, tuple[Pass, ...]]:
 
 
 def _exchanges(program: Program) -> tuple[Exchange, ...]:
-    """What crosses in the forward pass."""
+    """The exchanges of the forward pass."""
     moves: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
     source = ""
     for call in program.calls:
@@ -168,7 +168,7 @@ class Line:
 
     @property
     def seconds(self) -> float:
-        """Both ways (and, for the update, its one)."""
+        """Seconds of both passes (the update has only one)."""
         return self.forward + self.backward
 
 
@@ -187,10 +187,10 @@ class Floor:
     """The floor of one training step.
 
     Attributes:
-        precision, batch: of the step; the batch is that of all devices together
-        lines: by layer, and the update
-        crossings: what the columns exchange in one pass
-        computing: seconds on the device that has most to do
+        precision, batch: of the step; the batch size is over all devices
+        lines: the layers, and the update
+        crossings: the columns' exchanges in one pass
+        computing: seconds on the device with the most work
         exchanging: seconds on the link, forward and backward
     """
 
@@ -203,7 +203,7 @@ class Floor:
 
     @property
     def hidden(self) -> float:
-        """Seconds of the step if every exchange hides behind computation."""
+        """Seconds of the step if every exchange overlaps with computation."""
         return max(self.computing, self.exchanging)
 
     @property
@@ -213,19 +213,19 @@ class Floor:
 
     @property
     def exchanged(self) -> int:
-        """Bytes of a step in the busier direction, forward and backward."""
+        """Bytes exchanged in a step in the busier direction, forward and backward."""
         return 2 * sum(crossing.bytes for crossing in self.crossings)
 
     def images_per_second(self) -> float:
-        """At the floor, exchanges not hidden."""
+        """Images per second at the floor, without overlapping exchanges."""
         return self.batch / self.seconds
 
     def training_seconds(self, images: int = IMAGENET, epochs: int = 90) -> float:
-        """Seconds of a whole training at the floor, exchanges not hidden."""
+        """Seconds of a whole training run at the floor, without overlapping exchanges."""
         return epochs * images / self.images_per_second()
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, as JSON takes it; seconds and bytes."""
+        """Everything as JSON values, in seconds and bytes."""
         return {
             "precision": self.precision,
             "batch_size": self.batch,
@@ -244,12 +244,12 @@ def floor(layout: Layout, devices: Sequence[Rates], precision: str, batch: int, 
     """The floor of a training step.
 
     Args:
-        devices: one for each device of the layout
-        batch: images of the step
-        link: bytes a second between devices in one direction; None takes the slower of the devices' own
+        devices: rates of each device of the layout
+        batch: images per step
+        link: bytes per second between devices in one direction; None: the slower of the devices' own
 
     Raises:
-        ConfigurationError: If a device lacks the precision, or no link is known where columns exchange.
+        ConfigurationError: If a device lacks the precision, or columns exchange over an unknown link.
     """
     for rates in devices:
         if precision not in rates.matrix:
@@ -269,7 +269,7 @@ def floor(layout: Layout, devices: Sequence[Rates], precision: str, batch: int, 
 
 
 def _line(name: str, layout: Layout, devices: Sequence[Rates], precision: str, batch: int) -> Line:
-    """One layer on the device where it takes longest."""
+    """The floor of a layer on the device where it takes longest."""
     lines = []
     for work, rates in zip(layout.work, devices, strict=True):
         times = [(p, p.seconds(batch, precision, rates)) for p in work.get(name, ())]
@@ -285,10 +285,9 @@ def _line(name: str, layout: Layout, devices: Sequence[Rates], precision: str, b
 def averaged(
     network: Network, columns: int, devices: Sequence[Rates], precision: str, batch: int, link: float | None = None
 ) -> Floor:
-    """The floor of the other way: each device has the whole network and its share of the batch; gradients are averaged.
+    """The floor of data parallelism: each device has the whole network and part of the batch; gradients are averaged.
 
-    Every device sends 2·(n − 1)/n of the gradients' bytes, n being the number of devices: its part of the sums, then
-    its part of the results.
+    Each of n devices sends 2·(n − 1)/n of the gradients' bytes: its part of the sums, then its part of the results.
     """
     layout = lay_out(network, (0,) * columns)
     share = -(-batch // len(devices))
@@ -299,7 +298,7 @@ def averaged(
 
 
 def _speed(devices: Sequence[Rates], link: float | None) -> float:
-    """Bytes a second between devices: as given, else that of the slowest device."""
+    """Bytes per second between devices: as given, else the slowest device's."""
     unknown = [rates.name for rates in devices if rates.link is None]
     if link is None and unknown:
         raise ConfigurationError(

@@ -1,7 +1,7 @@
 """How fast machines are: matrix products, memory, and the link between two devices, known or measured.
 
-The table holds what makers state (dense, without sparsity) and, where somebody measured, what was measured; each
-entry says which. A user's own machine is measured by ``minialex doctor --report FILE``, which `read` takes.
+The table has the manufacturers' figures (dense, without sparsity) or, where available, measurements; each entry says
+which. ``minialex doctor --report FILE`` measures a user's own machine, and `read` reads its report.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from minialex.errors import ConfigurationError
 from minialex.screen.formats import shell
 
 PRECISIONS = {"float32": 4, "tf32": 4, "bfloat16": 2}
-"""Precisions of a recipe, and the bytes of an activation (and of a gradient that crosses) in each."""
+"""A recipe's precisions, and the bytes of an activation (and of an exchanged gradient) in each."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Rates:
     """One device.
 
     Attributes:
-        name: what it calls itself
-        matrix: floating-point operations a second of a matrix product, by precision; one that it lacks is absent
-        copy: bytes a second through its memory, read and written together
-        link: bytes a second to another such device, in one direction; None where there is no other
-        memory: bytes; None if unknown
-        source: where the numbers are from
-        watts: the most that it takes, as stated (board or package power); None if unknown
-        watts_source: where that is from
+        name: the device's name
+        matrix: floating-point operations per second of a matrix product, by precision; missing ones are not supported
+        copy: bytes per second through its memory, reads plus writes
+        link: bytes per second to another such device, in one direction; None if there is no other
+        memory: bytes of memory; None if unknown
+        source: the source of the numbers
+        watts: the stated maximum power (board or package); None if unknown
+        watts_source: the source of that
     """
 
     name: str
@@ -45,12 +45,12 @@ class Rates:
     watts_source: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as JSON takes them."""
+        """The fields as JSON values."""
         return asdict(self)
 
 
 LINKS = {"nvlink4": 450e9, "nvlink3": 300e9, "pcie5": 55e9, "pcie4": 25e9, "pcie3": 12.5e9, "pcie2": 6e9}
-"""Bytes a second in one direction: NVLink as the maker states it, PCIe x16 at some 80 to 90 % of its raw rate."""
+"""Bytes per second in one direction: NVLink as stated by NVIDIA, PCIe x16 at some 80 to 90 % of its raw rate."""
 
 _HOPPER = "https://glennklockwood.com/garden/processors/h100 (from NVIDIA's data sheet)"
 _AMPERE = "https://glennklockwood.com/garden/processors/A100 (from NVIDIA's data sheet)"
@@ -96,11 +96,11 @@ KNOWN: dict[str, Rates] = {
         244, "https://www.game-debate.com/hardware/index.php?gid=448&graphics=GeForce%20GTX%20580",
     ),
 }  # fmt: skip
-"""Devices by the short name that ``minialex plan --devices`` takes."""
+"""Devices by their short names for ``minialex plan --devices``."""
 
 
 def link(text: str) -> float:
-    """A link from its name, or from a number of gigabytes (10⁹) a second in one direction.
+    """A link from its name, or from a number of gigabytes (10⁹) per second in one direction.
 
     Raises:
         ConfigurationError: If it is neither.
@@ -119,9 +119,9 @@ def link(text: str) -> float:
 
 
 def network(text: str) -> float:
-    """Bytes a second from a node to others, from the ports that it has: ``400g``, or ``8x400g`` for eight of them.
+    """Bytes per second from a node to others, from its ports: ``400g``, or ``8x400g`` for eight of them.
 
-    A port carries some 90 % of its gigabits a second.
+    A port carries some 90 % of its nominal rate.
 
     Raises:
         ConfigurationError: If it is something else.
@@ -136,8 +136,7 @@ def read(path: Path) -> dict[str, Rates]:
     """Measured rates by device name (``"cpu"``, ``"cuda:0"``, …) from a report of ``minialex doctor --report``.
 
     Raises:
-        ConfigurationError: If the file cannot be read, is not such a report, or holds a rate that is not a positive
-            number.
+        ConfigurationError: If the file is unreadable, is not such a report, or has a rate that is not positive.
     """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))

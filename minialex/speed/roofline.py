@@ -1,25 +1,24 @@
-"""The roofline: the least time of each part of a step, counted from the recorded step.
+"""The roofline model: the least time of each part of a step, computed from the recorded step.
 
-A part is a layer in one phase (forward, backward, update, …), all its columns together. Its floor is the larger of two
-times, since a processor computes while memory moves:
+A part is a layer in one phase (forward, backward, update, …), over all its columns. Its floor is the larger of two
+times, since a processor computes while memory is transferred:
 
-- its multiply-adds at the rate of the machine's fastest matrix product, counted as the definition has them. A
-  convolution by Winograd's method does fewer, and may go below the floor;
-- the bytes that must move at the rate at which memory is copied. `sweeps` says which arrays an operation reads and
-  writes, each once: forward reads the layer's input and its weights and writes its output; backward reads the gradient
-  of the output, the weights, and the input where the gradient depends on it, and writes the gradient of the input,
-  where somebody needs it, once for all columns on a device that read one array; the update reads and writes weights
-  and momentum.
+- its multiply-adds, counted by the definition, at the rate of the machine's fastest matrix product. A Winograd
+  convolution does fewer, and may go below the floor;
+- the bytes that must move, at the rate at which memory is copied. `sweeps` says which arrays an operation reads and
+  writes, each once: forward reads the layer's input and weights and writes its output; backward reads the output's
+  gradient, the weights, and the input if the gradient depends on it, and writes the input's gradient, if it is needed,
+  once for all columns on a device that read one array; the update reads and writes weights and momentum.
 
-What one part can pass on to the next without a way through memory counts nothing: ReLU, tanh, dropout and scaling
-(done while the layer before them writes), laying columns side by side on one device, the normalisation's scale
-(computed again from the input).
+Anything that one part can pass to the next without going through memory is free: ReLU, tanh, dropout and scaling (done
+while the layer before them writes), concatenating columns on one device, the normalisation's scale (recomputed from the
+input).
 
-`works` is for processors: both gradients of a product are one sweep, and the update takes those of the weights as they
-come; pooling keeps its winners, which take little room. `minialex.speed.plan` is for GPUs, whose kernels are larger:
-there the two gradients are a sweep each, those of the weights are written and read again, pooling finds its winners
-again, and normalisation and pooling that follow one another are one sweep (see `chains`). So parts that a backend for
-processors does in one sweep may go below the sum of their floors, and so may arrays that stay in a cache.
+`works` is for processors: both gradients of a product are one sweep, and the update uses the weights' gradient as it is
+computed; pooling keeps its winners, which take little memory. `minialex.speed.plan` is for GPUs, whose kernels are
+larger: there the two gradients are a sweep each, the weights' gradient is written and read again, pooling finds its
+winners again, and consecutive normalisation and pooling are one sweep (see `chains`). So parts that a backend for
+processors fuses into one sweep may go below the sum of their floors, and so may arrays that stay in a cache.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from typing import Any
 from minialex.backend.program import Call, Program, Value, values
 
 Key = tuple[str, str]
-"""A part of a step: layer and phase, as `minialex.backend.program.Call` names them."""
+"""A part of a step: layer and phase, named as in `minialex.backend.program.Call`."""
 
 CHAINED = ("local_response_norm", "spatial_response_norm", "max_pool2d")
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a part has to do: multiply-adds, and bytes to and from memory."""
+    """The work of a part: multiply-adds, and bytes to and from memory."""
 
     multiply_adds: int
     bytes: int
@@ -47,29 +46,29 @@ class Work:
 
 @dataclass(frozen=True)
 class Peaks:
-    """What the machine reaches at best, measured (see `minialex.speed.peaks`).
+    """The machine's measured peak rates (see `minialex.speed.peaks`).
 
     Attributes:
-        multiply_adds: a second, in matrix products
-        bytes: a second, read and written, in copies
+        multiply_adds: multiply-adds per second in matrix products
+        bytes: bytes per second, read and written, in copies
     """
 
     multiply_adds: float
     bytes: float
 
     def floor(self, work: Work) -> float:
-        """Seconds that some work takes at least."""
+        """The least seconds that some work can take."""
         return max(work.multiply_adds / self.multiply_adds, work.bytes / self.bytes)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One pass over memory of an operation.
+    """One pass of an operation over memory.
 
     Attributes:
-        phase: of the call, or ``"weights"`` for the gradient of a product's weights
-        multiply_adds: multiplications with addition; those outside products are not counted
-        arrays: bytes of what is moved for each image, by array
+        phase: the call's phase, or ``"weights"`` for the gradient of a product's weights
+        multiply_adds: multiply-adds; those outside products are not counted
+        arrays: bytes moved for each image, by array
         weights: bytes of weights and momentum
         gradients: bytes of the weights' gradients
         inputs: bytes of the input in which a GPU's pooling finds its winners again, by array
@@ -98,7 +97,7 @@ def works(program: Program) -> dict[Key, Work]:
 
 
 def sweeps(call: Call) -> Iterator[Sweep]:
-    """An operation as passes over memory: two for the gradients of a product, one for any other."""
+    """An operation as passes over memory: two for the gradients of a product, one for anything else."""
     args, results = call.args, call.results
     match call.operation:
         case "conv2d" | "linear":
@@ -138,7 +137,7 @@ def sweeps(call: Call) -> Iterator[Sweep]:
 
 
 def _products(y: Value | None, w: Value) -> int:
-    """Multiply-adds of a product, or of one of its gradients: as many for each output as a kernel has weights."""
+    """Multiply-adds of a product, or of one of its gradients: per output, as many as a kernel has weights."""
     assert y is not None
     return math.prod(y.shape) * math.prod(w.shape[1:])
 
@@ -148,15 +147,15 @@ def _bytes(*arrays: Value | None) -> dict[Any, int]:
 
 
 def chains(program: Program) -> tuple[dict[str, str], set[Value]]:
-    """Normalisation and pooling that follow one another, as one sweep each way.
+    """Consecutive normalisation and pooling, as one sweep each way.
 
     Returns:
-        The name of the chain, ``"norm1 + pool1"``, for every such layer, also where it is one layer alone; and the
-        arrays between layers of a chain, which never are in memory.
+        The name of the chain, ``"norm1 + pool1"``, for every such layer, even a single one; and the arrays between
+        layers of a chain, which are never in memory.
     """
-    members: dict[str, list[str]] = {}  # of the chain of each layer
+    members: dict[str, list[str]] = {}  # of each layer's chain
     makers: dict[Any, str] = {}
-    wholes: dict[Any, Value] = {}  # what ReLU, or the cutting of one column's piece, made an array of
+    wholes: dict[Any, Value] = {}  # the array that a ReLU's output, or one column's slice, was made from
     between: set[Value] = set()
     for call in program.calls:
         if call.operation.removesuffix("_backward") in CHAINED:

@@ -1,14 +1,14 @@
-"""How long a step takes on many devices: computing, sums over links and network, what hides behind what, the update.
+"""Models how long a step takes on many devices: computing, all-reduces over links and network, overlap, the update.
 
-A step of ``B`` images on ``P`` devices, each with ``B/P`` of them:
+For a step of ``B`` images on ``P`` devices, each with ``B/P`` of them:
 
-- computing is the floor of `minialex.speed.plan` at a part of its speed, `SHARE`;
-- a sum of ``S`` bytes over ``n`` places sends ``2(n − 1)/n · S`` from each: its part of the sums, then its part of the
-  results; in two levels, within every node and then between the nodes with what is left for each device;
-- gradients of the fully connected layers come first and hide behind the backward pass of what lies below them; those
+- computing is the floor of `minialex.speed.plan` at a fraction of its speed, `SHARE`;
+- an all-reduce of ``S`` bytes over ``n`` places sends ``2(n − 1)/n · S`` from each: its part of the sums, then its part
+  of the results; it has two levels, within every node and then between the nodes with each device's remaining part;
+- gradients of the fully connected layers come first and overlap with the backward pass of the layers below them; those
   of the convolutions come last and are waited for.
 
-Arithmetic, not measured. Tests hold the same functions to five published runs.
+This is arithmetic, not measurement. Tests compare the same functions with five published runs.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from minialex.speed.plan import floor, lay_out
 from minialex.speed.rates import Rates
 
 SHARE = 0.4
-"""Of the floor's speed, at which devices are taken to compute; docs/performance.md has what was reached on one."""
+"""The assumed fraction of the floor's speed; docs/performance.md has what one device reached."""
 
 MOST = 1024
-"""Devices: what the published runs reach, doubled."""
+"""The most devices: twice as many as the largest published run."""
 
 GRADIENT = 4
-"""Bytes of a number in a sum: gradients are float32 in every precision."""
+"""Bytes per number in a sum: gradients are float32 in every precision."""
 
 SCHEMES = (
     "data parallel", "columns and data", "full layers divided (a)", "full layers divided (b)", "full layers divided (c)"
 )  # fmt: skip
-"""Krizhevsky's of 2014 differ in when images' values come to the full layers: (a) those of all devices at once, (b) one
-device's after the other, (c) in as many turns a part of every device's; (b) and (c) compute while the next come."""
+"""Krizhevsky's schemes of 2014 differ in when activations reach the fully connected layers: (a) all devices' at once,
+(b) one device's after another, (c) a part of every device's in each of as many turns; (b) and (c) overlap computation
+with the next transfer."""
 
 KEPT = 3
-"""Numbers for each parameter: its weight, momentum and gradient."""
+"""Numbers stored per parameter: its weight, momentum and gradient."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ class Cluster:
     """Devices in nodes.
 
     Attributes:
-        nodes: machines
-        each: devices of one
-        inner: bytes a second from a device to others of its node, in one direction
-        outer: bytes a second from a node to others, in one direction
-        inner_delay: seconds until a message within a node begins to arrive
-        outer_delay: between nodes
+        nodes: number of machines
+        each: devices per machine
+        inner: bytes per second from a device to others in its node, in one direction
+        outer: bytes per second from a node to others, in one direction
+        inner_delay: latency of a message within a node, in seconds
+        outer_delay: latency between nodes, in seconds
     """
 
     nodes: int
@@ -68,25 +69,25 @@ class Cluster:
         return self.nodes * self.each
 
     def used(self, devices: int) -> tuple[int, int]:
-        """Devices of a node and nodes that so many devices are: whole nodes where one is not enough."""
+        """Devices per node, and nodes, for `devices` devices: whole nodes if one is not enough."""
         return min(devices, self.each), max(1, -(-devices // self.each))
 
     def all_reduce(self, size: float, devices: int) -> tuple[float, float]:
-        """Seconds of a sum of so many bytes: within nodes, between them."""
+        """Seconds of an all-reduce of `size` bytes: within nodes, and between them."""
         own, nodes = self.used(devices)
         inner = 2 * (own - 1) / own * size / self.inner + 2 * self.inner_delay * math.log2(own)
         outer = 2 * (nodes - 1) / nodes * size / self.outer + 2 * self.outer_delay * math.log2(nodes)
         return inner, outer
 
     def gather(self, size: float, devices: int) -> float:
-        """Seconds until every device has the bytes of all, `size` of each; the way back takes as long."""
+        """Seconds of an all-gather of `size` bytes from each device; the reverse takes as long."""
         own, nodes = self.used(devices)
         inner = (own - 1) * size / self.inner + self.inner_delay * own if own > 1 else 0.0
         outer = (nodes - 1) * own * size / self.outer + self.outer_delay * nodes if nodes > 1 else 0.0
         return max(inner, outer)
 
     def tell(self, size: float, devices: int) -> float:
-        """Seconds until all devices have so many bytes of one of them, which sends them to each node or neighbour."""
+        """Seconds of a broadcast of `size` bytes from one device, which sends them to each node or neighbour."""
         own, nodes = self.used(devices)
         inner = (own - 1) * size / self.inner + self.inner_delay * own if own > 1 else 0.0
         outer = (nodes - 1) * size / self.outer + self.outer_delay * nodes if nodes > 1 else 0.0
@@ -95,19 +96,19 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Work:
-    """What one device does in a step, and sends.
+    """What one device computes and sends in a step.
 
     Attributes:
         computing: seconds, without the update
         update: seconds
-        behind: seconds of the backward pass after the first gradients: as long they may travel
+        behind: seconds of the backward pass after the first gradients, with which their transfer may overlap
         early: bytes of the gradients that come first
         late: bytes of those that come last
-        full: seconds of the fully connected layers, both ways
-        crossing: seconds in which layers' values go to other devices
-        covered: of them those in which layers compute
-        sent: bytes of such values that it sends
-        arrived: bytes of such values that it holds at once
+        full: seconds of the fully connected layers, both passes
+        crossing: seconds of transferring activations to other devices
+        covered: the part of these that overlaps with computation
+        sent: bytes of such activations that it sends
+        arrived: bytes of such activations that it holds at once
     """
 
     computing: float
@@ -128,16 +129,16 @@ class Step:
 
     Attributes:
         scheme: one of `SCHEMES`
-        devices: how many
-        images: of all devices
-        computing: forward and backward
-        update: of the weights
-        crossing: values of other devices between layers
-        inner: sums within nodes
-        outer: sums between nodes
-        hidden: of these three behind computing
+        devices: number of devices
+        images: images of all devices together
+        computing: forward and backward pass
+        update: update of the weights
+        crossing: transfer of activations between devices
+        inner: all-reduces within nodes
+        outer: all-reduces between nodes
+        hidden: the part of these three that overlaps with computing
         sent: bytes that each device sends
-        memory: bytes that each holds: weights, momentum, gradients, and values that came from others
+        memory: bytes that each holds: weights, momentum, gradients, and activations of others
     """
 
     scheme: str
@@ -159,12 +160,12 @@ class Step:
 
     @property
     def images_per_second(self) -> float:
-        """Of all devices."""
+        """Images per second of all devices."""
         return self.images / self.seconds
 
 
 def step(scheme: str, work: Work, cluster: Cluster, devices: int, images: int) -> Step:
-    """The step of so many devices that do the same work and sum over all of them."""
+    """The step of `devices` devices that do the same work and all-reduce over all of them."""
     early, late = cluster.all_reduce(work.early, devices), cluster.all_reduce(work.late, devices)
     gradients = work.early + work.late
     return Step(
@@ -177,17 +178,17 @@ def step(scheme: str, work: Work, cluster: Cluster, devices: int, images: int) -
 def turns(
     cluster: Cluster, devices: int, share: float, first: int, others: int, full: float, scheme: str
 ) -> tuple[float, float]:
-    """How long divided full layers' values travel in all, and for how much of that layers compute meanwhile.
+    """Total transfer time of the activations of divided fully connected layers, and how much overlaps with computing.
 
-    At once (a) nothing is computed meanwhile. In turns (b, c) a turn's values come, and the gradients of the one before
-    go back, while the full layers compute; only the first must be waited for, and the last. Within a turn the layers
-    wait for each other's units.
+    In scheme (a) nothing overlaps. In turns (b, c), one turn's activations arrive, and the previous one's gradients
+    return, while the fully connected layers compute; only the first and the last transfer must be waited for. Within
+    a turn the layers wait for each other's units.
 
     Args:
-        share: bytes of one value of each of a device's images
-        first: values of an image that the first full layer reads
-        others: that the others read
-        full: seconds for which a device computes them
+        share: bytes of one value for each of a device's images
+        first: values per image that the first fully connected layer reads
+        others: values per image that the other ones read
+        full: seconds that a device takes to compute them
         scheme: see `SCHEMES`
     """
     if scheme == "a":
@@ -195,7 +196,7 @@ def turns(
     units = 2 * cluster.gather(share * others / devices, devices)
     if scheme == "b":
         one = cluster.tell(share * first, devices)
-        busy = one * devices / (devices - 1)  # who sends its images' values sends gradients of another's, too
+        busy = one * devices / (devices - 1)  # a device that sends activations also sends another's gradients
     else:
         one = cluster.gather(share * first / devices, devices)
         busy = 2 * one
@@ -207,14 +208,14 @@ def turns(
 
 @dataclass(frozen=True)
 class Subject:
-    """A network on devices of one kind.
+    """A network on identical devices.
 
     Attributes:
-        network: what is trained
-        columns: of it
-        device: of each, its rates
-        precision: of the products
-        share: of the floor's speed
+        network: the network to train
+        columns: its number of columns
+        device: the rates of each device
+        precision: precision of the products
+        share: fraction of the floor's speed
     """
 
     network: Network
@@ -224,7 +225,7 @@ class Subject:
     share: float = SHARE
 
     def full(self) -> tuple[int, int]:
-        """Parameters of the fully connected layers, and the values of an image that they read."""
+        """Parameters of the fully connected layers, and the values per image that they read."""
         shapes = [(name, p.shape) for name, p in self.network.parameters(self.columns).items()]
         layers = {name.layer for name, shape in shapes if len(shape) == 2}
         inputs = {name.layer: shape[1] for name, shape in shapes if len(shape) == 2}
@@ -232,17 +233,17 @@ class Subject:
 
     @property
     def crossover(self) -> float:
-        """The batch up to which divided full layers send less than their gradients: 2(P − 1) B/P · inputs each, not
-        2(P − 1)/P · parameters."""
+        """The batch size up to which divided fully connected layers send less than their gradients would:
+        2(P − 1) B/P · inputs each, instead of 2(P − 1)/P · parameters."""
         parameters, inputs = self.full()
         return parameters / inputs
 
     def first(self) -> int:
-        """The values of an image that the first fully connected layer reads."""
+        """The values per image that the first fully connected layer reads."""
         return next(p.shape[1] for p in self.network.parameters(self.columns).values() if len(p.shape) == 2)
 
     def work(self, images: int, columns: int = 1) -> Work:
-        """Of a device that has a whole network (`columns` 1) or one of its columns, for so many images of a step."""
+        """The work of a device with a whole network (`columns` 1) or one of its columns, for `images` images a step."""
         layout = lay_out(self.network, (0,) * self.columns if columns == 1 else tuple(range(self.columns)))
         found = floor(layout, [self.device] * len(layout.work), self.precision, images, link=math.inf)
         full = {name.layer for name, p in self.network.parameters(self.columns).items() if len(p.shape) == 2}
@@ -261,7 +262,7 @@ class Subject:
     def with_columns(self, cluster: Cluster, devices: int, images: int) -> Step:
         """Every group of devices has the network's columns, one each; the groups share the batch.
 
-        The sums of the columns share a node's way out.
+        The columns' sums share a node's network.
         """
         columns, groups = self.columns, devices // self.columns
         share = -(-images // groups)
@@ -276,10 +277,10 @@ class Subject:
         return replace(found, devices=devices)
 
     def divided(self, cluster: Cluster, devices: int, images: int, scheme: str = "a") -> Step:
-        """Krizhevsky's of 2014: convolutions share the batch, units of full layers are divided.
+        """Krizhevsky's scheme of 2014: convolutions are data parallel, fully connected layers are divided by units.
 
-        Each device sends its images' values to all before every full layer, and takes their gradients back; of the
-        full layers' weights nothing is sent, and every device updates its own. What the cost's outputs are is left out.
+        Before every fully connected layer each device sends its images' activations to all, and gets their gradients
+        back; weights of these layers are not sent, and every device updates its own. The loss's outputs are neglected.
 
         Args:
             scheme: ``"a"``, ``"b"`` or ``"c"`` of `SCHEMES`
@@ -288,7 +289,7 @@ class Subject:
         work, (_, inputs), first = self.work(share), self.full(), self.first()
         total, covered = turns(cluster, devices, share * GRADIENT, first, inputs - first, work.full, scheme)
         part = (work.late + work.early / devices) / (work.late + work.early)
-        at_once = images if scheme == "a" else 2 * share  # one turn's are worked on while the next ones come
+        at_once = images if scheme == "a" else 2 * share  # one turn's are processed while the next arrive
         own = replace(
             work, update=work.update * part, behind=0.0, early=0.0, crossing=total, covered=covered,
             sent=2 * (devices - 1) * share * inputs * GRADIENT,
@@ -297,7 +298,7 @@ class Subject:
         return step(SCHEMES["abc".index(scheme) + 2], own, cluster, devices, images)
 
     def ways(self, cluster: Cluster, devices: int, images: int) -> list[Step]:
-        """The schemes that so many devices allow."""
+        """The steps of all schemes that `devices` devices allow."""
         found = [self.data_parallel(cluster, devices, images)]
         if 1 < self.columns <= cluster.each and devices % self.columns == 0:
             found.append(self.with_columns(cluster, devices, images))
@@ -307,10 +308,10 @@ class Subject:
 
 
 def counts(cluster: Cluster, images: int) -> list[int]:
-    """Numbers of devices to look at: powers of two within a node, then powers of two of whole nodes, and all.
+    """Numbers of devices to consider: powers of two within a node, then powers of two of whole nodes, and all.
 
     Raises:
-        ConfigurationError: If there are more than the model was checked for, or fewer images than devices.
+        ConfigurationError: If there are more devices than the model was checked for, or fewer images than devices.
     """
     if cluster.devices > MOST:
         raise ConfigurationError(f"{cluster.devices:,} devices are more than {MOST:,}, for which this arithmetic holds")
@@ -322,5 +323,5 @@ def counts(cluster: Cluster, images: int) -> list[int]:
 
 
 def as_json(steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """Steps, as JSON takes them; seconds."""
+    """Steps as JSON values, in seconds."""
     return [{**one.__dict__, "seconds": one.seconds, "images_per_second": one.images_per_second} for one in steps]

@@ -1,1 +1,1 @@
-"""Writing files so that no kill and no fault leaves them half written."""
+"""Writes files so that neither a kill nor a fault leaves them half written."""

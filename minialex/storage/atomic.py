@@ -1,15 +1,15 @@
 """The only place that writes the files of a run, so that no file with a final name is ever half written.
 
-A file is written under a temporary name in its own folder, synced to the disk, closed and renamed; then the
-folder is synced, since a rename that is not synced can be lost with the power. A folder that holds several files
-(a checkpoint) goes the same way as a whole. Temporary names begin with ``.tmp-``; while a process writes one it
-holds a lock on it, so that what a killed process left behind can be told from what is being written.
+A file is written under a temporary name in its own folder, synced to disk, closed and renamed; then the folder is
+synced, since a rename that is not synced can be lost in a power failure. A folder of several files (a checkpoint) is
+written the same way as a whole. Temporary names begin with ``.tmp-``; while a process writes one, it holds a lock on
+it, so that leftovers of killed processes can be told from files that are being written.
 
-Files are written unbuffered: a buffered file reports a full disk only when it is closed, and Python drops that
-error where nobody closes it.
+Files are written unbuffered: a buffered file reports a full disk only when it is closed, and Python drops that error
+if nothing closes it.
 
-What takes a final name raises as `translate_os_errors` says, and what was at that name is then as it was before;
-functions on folders raise the operating system's own OSError, unless they say more.
+Functions that write a final name raise as described in `translate_os_errors`, and leave an existing file of that name
+unchanged; functions on folders raise the operating system's own OSError unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from minialex.errors import CheckpointError, ConfigurationError, MinialexError, 
 from minialex.screen.formats import readable_size
 
 TEMPORARY = ".tmp-"
-BLOCK = 8 * 1024 * 1024  # bytes handed to one write
+BLOCK = 8 * 1024 * 1024  # bytes per write
 
 T = TypeVar("T")
 
@@ -40,16 +40,16 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def translate_os_errors(path: str | os.PathLike[str], needed: int | None = None) -> Iterator[None]:
-    """Turn what the operating system refuses while `path` is written into an error that a user can act on.
+    """Turn operating system errors while `path` is written into errors that a user can act on.
 
     Args:
         path: the final name of what is being written: the name that the user knows
         needed: bytes that are being written
 
     Raises:
-        ResourceError: a full disk, a quota, a file-size limit, an input or output error (also from sync, rename and
-            close); says what was needed and what is free, measured after temporary files were removed
-        ConfigurationError: a folder that is missing or may not be written to
+        ResourceError: a full disk, a quota, a file-size limit, an I/O error (also from sync, rename and close); says
+            what was needed and what is free, measured after temporary files were removed
+        ConfigurationError: the folder is missing or not writable
     """
     try:
         yield
@@ -84,7 +84,7 @@ def _explanation(error: OSError, path: Path, needed: int | None) -> MinialexErro
 
 
 def on_disk(sizes: Iterable[int], folder: Path) -> int:
-    """Bytes that files of some sizes take in a new folder, each of them whole blocks of the file system."""
+    """Bytes that files of some sizes take in a new folder, rounded up to whole file system blocks."""
     block = os.statvfs(folder).f_frsize if hasattr(os, "statvfs") else 4096
     return sum(-(-size // block) * block for size in (*sizes, block))
 
@@ -122,7 +122,7 @@ def _file_size_limit() -> str:
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError | ConfigurationError:
-    """The error for a file of a run that the operating system does not give."""
+    """The error for a run's file that the operating system refuses to read."""
     if isinstance(error, PermissionError):
         return ConfigurationError(f"cannot read {str(path)!r}: {error.strerror}: ask its owner for the permission")
     if isinstance(error, FileNotFoundError):
@@ -134,7 +134,7 @@ def try_lock(descriptor: int) -> bool | None:
     """Lock an open file or folder for this process until it is closed or the process ends, without waiting.
 
     Returns:
-        True if it is locked now, False if another process holds it, None where there are no such locks (Windows, some
+        True if it is locked now, False if another process holds it, None if there are no such locks (Windows, some
         network file systems).
     """
     try:
@@ -152,7 +152,7 @@ def try_lock(descriptor: int) -> bool | None:
 
 @contextlib.contextmanager
 def open_folder(path: Path) -> Iterator[int | None]:
-    """A descriptor of a folder (or file), to be synced or locked; None where folders have none (Windows)."""
+    """A descriptor of a folder (or file), for syncing or locking; None if folders have none (Windows)."""
     descriptor = os.open(path, os.O_RDONLY) if os.name == "posix" else None
     try:
         yield descriptor
@@ -162,24 +162,24 @@ def open_folder(path: Path) -> Iterator[int | None]:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that, whenever the process or the machine stops, it is there as before or as a whole."""
+    """Write a file atomically: whenever the process or the machine stops, the old or the complete new file exists."""
     write_stream(path, [data], needed=len(data))
 
 
 def write_stream(path: str | os.PathLike[str], chunks: Iterable[Any], *, needed: int | None = None) -> tuple[int, str]:
-    """Write a file as `write_bytes` does from one contiguous buffer after the other, none of which is kept.
+    """Write a file like `write_bytes`, from a sequence of contiguous buffers, none of which is kept.
 
     Args:
-        chunks: where it raises an OSError, that counts as one of the file
-        needed: bytes that will be written, if known, for the message of an error
+        chunks: the buffers; an OSError that it raises counts as the file's
+        needed: number of bytes that will be written, if known, for error messages
 
     Returns:
-        Its length in bytes and its SHA-256 in hexadecimal, that of the memory (see `write_new`).
+        Its length in bytes and its SHA-256 in hexadecimal, computed from memory (see `write_new`).
     """
     path = Path(path)
-    with contextlib.suppress(OSError):  # what is wrong with the path is said below
+    with contextlib.suppress(OSError):  # errors of the path are reported below
         mode = os.stat(path).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a rename would put a file in the place of /dev/null
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a rename would replace /dev/null by a file
             raise ConfigurationError(f"cannot write {str(path)!r}: it is a device or a pipe; name a file")
     with translate_os_errors(path, needed=needed):
         temporary, file = _at_temporary_name(path, lambda name: open(name, "xb", buffering=0))  # noqa: SIM115 - closed below
@@ -197,17 +197,17 @@ def write_stream(path: str | os.PathLike[str], chunks: Iterable[Any], *, needed:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a UTF-8 text file as `write_bytes` does, newlines as they are."""
+    """Write a UTF-8 text file like `write_bytes`, with newlines unchanged."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: str | os.PathLike[str], value: object) -> None:
-    """Write a JSON file as `write_bytes` does; ConfigurationError for what JSON has no word for, such as NaN."""
+    """Write a JSON file like `write_bytes`; ConfigurationError for values that JSON lacks, such as NaN."""
     write_bytes(path, json_bytes(value, path))
 
 
 def json_bytes(value: object, path: str | os.PathLike[str]) -> bytes:
-    """Return `value` as the bytes of a JSON file; `path` is for the message of the error."""
+    """Return `value` as the bytes of a JSON file; `path` is for error messages."""
     try:
         return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:
@@ -215,21 +215,21 @@ def json_bytes(value: object, path: str | os.PathLike[str]) -> bytes:
 
 
 def write_new(path: Path, chunks: Iterable[Any]) -> tuple[int, str]:
-    """Write and sync a file that does not exist yet, inside a folder that `new_folder` gave.
+    """Write and sync a file that does not exist yet, inside a folder from `new_folder`.
 
     Args:
-        chunks: its contents, one contiguous buffer after the other; none is copied
+        chunks: its contents, a sequence of contiguous buffers; none is copied
 
     Returns:
-        Its length in bytes and its SHA-256 in hexadecimal. The sum is that of the memory, not of what a disk gives
-        back, so that it also shows a fault on the way there.
+        Its length in bytes and its SHA-256 in hexadecimal, computed from memory, not from what the disk returns, so
+        that it also reveals faults on the way to the disk.
     """
     with open(path, "xb", buffering=0) as file:
         return _write_and_sync(file, chunks)
 
 
 def _at_temporary_name(path: Path, make: Callable[[Path], T]) -> tuple[Path, T]:
-    """The first temporary name beside `path` that is free, and what `make` makes there."""
+    """The first free temporary name beside `path`, and what `make` creates there."""
     number = 0
     while True:
         temporary = path.with_name(f"{TEMPORARY}{number}-{path.name}")
@@ -245,7 +245,7 @@ def _write_and_sync(file: IO[bytes], chunks: Iterable[Any]) -> tuple[int, str]:
         rest = memoryview(chunk)
         size += len(rest)
         while rest:
-            block = rest[: file.write(rest[:BLOCK])]  # may be cut short; the next round tells why
+            block = rest[: file.write(rest[:BLOCK])]  # may be partial; the next round tells why
             digest.update(block)
             rest = rest[len(block) :]
     os.fsync(file.fileno())
@@ -253,7 +253,7 @@ def _write_and_sync(file: IO[bytes], chunks: Iterable[Any]) -> tuple[int, str]:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk; that a file system cannot sync folders is no error."""
+    """Wait until the names in a folder are on disk; it is no error if a file system cannot sync folders."""
     with open_folder(path) as descriptor:
         try:
             if descriptor is not None:
@@ -264,7 +264,7 @@ def sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it that are missing; one that exists is left alone; errors are translated."""
+    """Create a folder and its missing parents; an existing one is left alone; errors are translated."""
     with translate_os_errors(path):
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         for folder in reversed(missing):
@@ -276,7 +276,7 @@ def make_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
-    """Give an empty folder under a temporary name beside `final`, to be filled and then given to `move_folder`.
+    """Create an empty folder under a temporary name beside `final`, to be filled and then passed to `move_folder`.
 
     If the block fails, the temporary folder is removed.
     """
@@ -292,18 +292,18 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 
 def move_folder(source: Path, target: Path) -> None:
-    """Sync a folder whose files are synced, give it another name beside its own, and sync that."""
+    """Sync a folder whose files are synced, rename it within its parent, and sync the parent."""
     sync_folder(source)
     os.rename(source, target)
     sync_folder(target.parent)
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Put a folder in the place of another, which is removed only then; a folder that is not there is no error.
+    """Put a folder in the place of another, which is removed only afterwards; a missing folder is no error.
 
-    At no time is neither of the two there: what was at `target` has a temporary name beside it until `source` is in its
-    place, and gets its own back where that fails. A process that is killed in between leaves it there; the next call
-    removes it once `target` is whole.
+    At any time one of the two exists: the old `target` has a temporary name beside it until `source` is in place, and
+    gets its own name back if that fails. A process killed in between leaves it there; the next call removes it once
+    `target` is complete.
     """
     old = target.with_name(f"{TEMPORARY}removed-{target.name}")
     if target.exists():
@@ -321,7 +321,7 @@ def replace_folder(source: Path, target: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder so that it is never seen half removed: first it takes a temporary name."""
+    """Remove a folder so that it is never seen half removed: it first gets a temporary name."""
     temporary = path.with_name(f"{TEMPORARY}removed-{path.name}")
     if temporary.exists():
         shutil.rmtree(temporary)
@@ -330,7 +330,7 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the temporary files and folders that killed processes left; what a living one writes stays."""
+    """Remove temporary files and folders of killed processes; those that a running process writes stay."""
     for path in list(folder.glob(f"{TEMPORARY}*")):
         with contextlib.suppress(OSError):
             if _is_being_written(path):
@@ -349,10 +349,10 @@ def _is_being_written(path: Path) -> bool:
 
 
 class LineFile:
-    """A text file to which whole lines are appended; all methods translate errors.
+    """A text file to which complete lines are appended; all methods translate errors.
 
-    A line is handed over in one write. If the disk takes only a part of it, that part is cut off again; if the
-    process is killed within it, the next one that opens the file cuts it off.
+    A line is written at once. If the disk takes only a part of it, that part is truncated again; if the process is
+    killed meanwhile, the next one that opens the file truncates it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -370,7 +370,7 @@ class LineFile:
             self._file.truncate(contents.rfind(b"\n") + 1)
 
     def append(self, line: str) -> None:
-        """Append one line; what it holds of newlines becomes spaces."""
+        """Append one line; newlines in it become spaces."""
         data = " ".join(line.splitlines()).encode(errors="replace") + b"\n"
         with translate_os_errors(self.path, needed=len(data)):
             before = os.fstat(self._file.fileno()).st_size
@@ -384,7 +384,7 @@ class LineFile:
                 raise
 
     def sync(self) -> None:
-        """Wait until all lines are on the disk. A file that somebody has removed or replaced is begun anew."""
+        """Wait until all lines are on disk. A file that was removed or replaced is started anew."""
         with translate_os_errors(self.path):
             if not (self.path.exists() and os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())):
                 self._file.close()
@@ -398,7 +398,7 @@ class LineFile:
 
 
 def json_line(record: Mapping[str, object]) -> str:
-    """Return a record as one line of strict JSON; numbers that are not finite become null, which JSON has."""
+    """Return a record as one line of strict JSON; non-finite numbers become null."""
     return json.dumps(_finite(record), allow_nan=False)
 
 

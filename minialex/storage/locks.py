@@ -1,4 +1,4 @@
-"""One writer at a time: locks that the operating system releases when a process ends in any way."""
+"""One writer at a time: locks that the operating system releases when a process ends, in whatever way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minialex.storage import atomic
 
 @contextlib.contextmanager
 def locked_folder(folder: Path, refusal: str) -> Iterator[None]:
-    """Hold the lock of a folder itself, without a file in it; where folders have no locks (Windows) nothing is held.
+    """Lock a folder itself, without a file in it; if folders have no locks (Windows), do nothing.
 
     Raises:
         ConfigurationError: another process holds it; `refusal` is the message
@@ -29,13 +29,13 @@ def locked_folder(folder: Path, refusal: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked_by_file(folder: Path, name: str) -> Iterator[None]:
-    """Hold the lock of a folder by a file in it that tells others the process, the host and the time.
+    """Lock a folder by a file in it that names the process, the host and the time.
 
-    The file stays: what it says counts only while it is locked. Where files have no locks, the process that it names
-    is looked for instead.
+    The file stays: its contents count only while it is locked. If files have no locks, the process that it names is
+    looked up instead.
 
     Raises:
-        ConfigurationError: another process holds it; the message names that
+        ConfigurationError: another process holds it; the message names the process
         ResourceError: the disk is full or failing
     """
     path = folder / name
@@ -77,18 +77,18 @@ def _holder(descriptor: int) -> Mapping[str, object]:
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
         holder = json.loads(os.read(descriptor, 4096))
-    except (OSError, ValueError):  # empty, or being written just now
+    except (OSError, ValueError):  # empty, or just being written
         return {}
     return holder if isinstance(holder, dict) else {}
 
 
 def _runs_here(holder: Mapping[str, object]) -> bool:
-    """Whether a process lives, for file systems without locks; on Windows unknown, hence False."""
+    """Whether a process is running, for file systems without locks; on Windows unknown, hence False."""
     pid = holder.get("pid")
     if os.name != "posix" or holder.get("host") != platform.node() or not isinstance(pid, int) or pid <= 0:
         return False
     try:
-        os.kill(pid, 0)  # signal 0: only asks
+        os.kill(pid, 0)  # signal 0 only checks
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -101,7 +101,7 @@ def _forget_all() -> None:
         os.close(_held.pop())
 
 
-# A forked worker inherits the open files, and with them the locks would outlive the trainer.
+# A forked worker inherits the open files, and through them the locks would outlive the trainer.
 _held: set[int] = set()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)

@@ -1,8 +1,8 @@
 """The only reader and the only writer of safetensors files.
 
-The writer is not the library's: safetensors.numpy.save_file (0.8) writes arrays that are not contiguous wrongly without
-a word, does not sync, ignores errors of close, and gives the file to its owner alone (mode 0600). This one writes the
-arrays from where they are, in one pass, and the same arrays give the same bytes.
+The writer is not the library's: safetensors.numpy.save_file (0.8) silently writes non-contiguous arrays wrongly, does
+not sync, ignores errors of close, and makes the file private to its owner (mode 0600). This one writes the arrays in
+place, in one pass, and equal arrays give equal bytes.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ DTYPES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL", "int64": "I64", "int32": "I32",
     "int16": "I16", "int8": "I8", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8",
 }  # fmt: skip
-"""Names of the types that files may hold, by NumPy's names."""
+"""Names of the types that files may contain, by NumPy's names."""
 
 Array = np.ndarray[Any, Any]
 
 
 def header(tensors: Mapping[str, Array], what: str, metadata: Mapping[str, str] | None = None) -> bytes:
-    """The beginning of a file with some tensors, for `chunks`; `what` is for the message of the error.
+    """The header of a file with some tensors, for `chunks`; `what` is for error messages.
 
     Raises:
-        ConfigurationError: a tensor or metadata that the format cannot hold
+        ConfigurationError: a tensor or metadata that the format cannot represent
     """
     entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     start = 0
@@ -44,7 +44,7 @@ def header(tensors: Mapping[str, Array], what: str, metadata: Mapping[str, str] 
         entries[name] = {"dtype": DTYPES[tensor.dtype.name], "shape": list(tensor.shape), "data_offsets": offsets}
         start += tensor.nbytes
     text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % 8)  # so that the numbers begin at a multiple of 8 bytes
+    text += b" " * (-len(text) % 8)  # aligns the numbers to 8 bytes
     if len(text) > HEADER_LIMIT:
         raise ConfigurationError(
             f"cannot save {what}: its metadata and the names and shapes of its tensors exceed {HEADER_LIMIT} bytes"
@@ -53,7 +53,7 @@ def header(tensors: Mapping[str, Array], what: str, metadata: Mapping[str, str] 
 
 
 def chunks(beginning: bytes, tensors: Mapping[str, Array]) -> Iterator[Any]:
-    """The contents of a file, one contiguous buffer after the other; no contiguous array is copied."""
+    """The contents of a file as a sequence of contiguous buffers; contiguous arrays are not copied."""
     yield beginning
     for tensor in tensors.values():
         little_endian = np.ascontiguousarray(tensor, dtype=tensor.dtype.newbyteorder("<"))
@@ -61,18 +61,18 @@ def chunks(beginning: bytes, tensors: Mapping[str, Array]) -> Iterator[Any]:
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> str:
-    """Write a file, whole or not at all.
+    """Write a file, completely or not at all.
 
     Args:
-        tensors: what it holds; written from where they are
-        metadata: what the format calls ``__metadata__``
+        tensors: the contents; written in place
+        metadata: the format's ``__metadata__``
 
     Returns:
         Its SHA-256 in hexadecimal.
 
     Raises:
-        ResourceError, ConfigurationError: as `atomic.translate_os_errors` says; or a tensor or metadata that the format
-            cannot hold
+        ResourceError, ConfigurationError: as in `atomic.translate_os_errors`; or a tensor or metadata that the format
+            cannot represent
     """
     beginning = header(tensors, str(path), metadata)
     needed = len(beginning) + sum(tensor.nbytes for tensor in tensors.values())
@@ -80,14 +80,14 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: 
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """Read a file, from whomever: its contents are data and cannot make anything run.
+    """Read a file from any source: its contents are only data, and nothing in it is executed.
 
     Returns:
-        The tensors; they may be written to. bfloat16, which NumPy does not have, is float32, exactly.
+        The tensors, writable. bfloat16, which NumPy lacks, becomes float32, exactly.
 
     Raises:
-        CheckpointError: missing, cut short, or not what the format allows; a header beyond `HEADER_LIMIT` is not parsed
-        ConfigurationError: it may not be read
+        CheckpointError: missing, truncated, or invalid; a header beyond `HEADER_LIMIT` is not parsed
+        ConfigurationError: it is not readable
     """
     from safetensors.numpy import load_file
 
@@ -102,7 +102,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Array]:
 
 
 def _widened(data: bytes) -> dict[str, Array]:
-    """The tensors of a file that has some in bfloat16, the upper half of a float32."""
+    """The tensors of a file that contains bfloat16, the upper half of float32."""
     from safetensors import deserialize
 
     types = {short: name for name, short in DTYPES.items()} | {"BF16": "uint16"}
@@ -117,7 +117,7 @@ def _widened(data: bytes) -> dict[str, Array]:
 
 
 def parse(data: bytes) -> dict[str, Array]:
-    """The tensors in the bytes of a file of our own. Raises ValueError: not what the format allows."""
+    """The tensors in the bytes of one of our own files. Raises ValueError: invalid."""
     from safetensors.numpy import load
 
     return _tensors(lambda: load(data))
@@ -128,16 +128,16 @@ def _tensors(load: Callable[[], dict[str, Array]]) -> dict[str, Array]:
         tensors = load()
     except OSError:
         raise
-    except Exception as error:  # the library raises its own kind and, for types that NumPy has not, four others
+    except Exception as error:  # the library raises its own type and, for types that NumPy lacks, four others
         raise ValueError(" ".join(str(error).split())) from error
     for name, tensor in tensors.items():
-        if tensor.dtype.name not in DTYPES:  # bfloat16, where some other package has taught it to NumPy
+        if tensor.dtype.name not in DTYPES:  # bfloat16, if another package has added it to NumPy
             raise ValueError(f"{name!r} is {tensor.dtype.name}")
     return tensors
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read what a file says of itself, ``__metadata__``, and none of its tensors.
+    """Read a file's ``__metadata__``, and none of its tensors.
 
     Raises:
         CheckpointError, ConfigurationError: as `read`
@@ -153,7 +153,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _read_header(path: Path) -> bytes:
-    """The header's JSON text, once its length is plausible."""
+    """The header's JSON text, after a check that its length is plausible."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size

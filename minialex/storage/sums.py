@@ -1,6 +1,6 @@
-"""SHA-256 of a folder's own files, in a file ``SHA256SUMS`` beside them, in the format of the program ``sha256sum``.
+"""SHA-256 of a folder's own files, in a file ``SHA256SUMS`` beside them, in the format of ``sha256sum``.
 
-A file that it does not list is not checked. So whoever changes a listed file on purpose deletes its line.
+A file that is not listed is not checked: to change a listed file on purpose, delete its line.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files and their sums; at whatever moment this is stopped, what is there passes `check`.
+    """Write files and their sums; whenever this is stopped, the files that exist pass `check`.
 
     Args:
         folder: must exist
         files: contents by name, written in this order
 
     Raises:
-        ResourceError, ConfigurationError: as `atomic.translate_os_errors` says
+        ResourceError, ConfigurationError: as in `atomic.translate_os_errors`
     """
     known = _listed(folder)
     with atomic.translate_os_errors(folder / SUMS):
@@ -39,11 +39,11 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def check(path: Path) -> None:
-    """See to it that a file is as it was written, if it is listed.
+    """Verify that a file is unchanged, if it is listed.
 
     Raises:
         CheckpointError: it is missing or has changed
-        ConfigurationError: it may not be read
+        ConfigurationError: it is not readable
     """
     listed = _listed(path.parent).get(path.name)
     if listed is None:
@@ -78,7 +78,7 @@ def _listed(folder: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _found(path: Path) -> tuple[str, ...]:
-    """The sum of a file that is there though nobody has listed it."""
+    """The sum of a file that exists but is not listed."""
     return (hashlib.sha256(path.read_bytes()).hexdigest(),) if path.is_file() else ()
 
 

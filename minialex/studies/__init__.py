@@ -1,7 +1,7 @@
 """Ablations: what each innovation of the paper is worth, measured with several seeds and stated honestly.
 
 A study is a small TOML file (`minialex.studies.study`); its runs are ordinary run folders; its outcome is a short
-JSON file from which the table, the words and the picture are made, here, in the notebooks and on the site.
+JSON file from which the table, the text and the picture are made, here, in the notebooks and on the site.
 """
 
 from __future__ import annotations

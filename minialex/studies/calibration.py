@@ -1,4 +1,4 @@
-"""Running the search for learning rates: which runs it still needs, and what it found (`minialex.studies.search`)."""
+"""Runs the search for learning rates: which runs it still needs, and what it found (see `minialex.studies.search`)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from minialex.studies.study import GOAL, Arm, Study, key
 
 
 def explore(study: Study, arm: Arm, out: Path) -> tuple[dict[float, list[float]], list[Job]]:
-    """What finished runs say of an arm's learning rates, and the runs that the search needs next.
+    """The results of finished runs for an arm's learning rates, and the runs that the search needs next.
 
     Returns:
-        The tuning curve, a value a seed by rate; and jobs, none once the best rate is inside of what was tried.
+        The tuning curve, one value per seed by rate; and jobs, none once the best rate is inside the range tried.
 
     Raises:
-        ConfigurationError: If the study says nothing of a search, or it came to no end.
+        ConfigurationError: If the study defines no search, or the search did not converge.
     """
     if not study.calibration:
         raise ConfigurationError(f"study '{study.name}' has no [calibration]: nothing to look for")
@@ -53,7 +53,7 @@ def needed(studies: Sequence[Study], out: Path) -> list[Job]:
 
 
 def chosen(study: Study, out: Path) -> dict[str, Any]:
-    """What a finished search found, as ``NAME.rates.toml`` keeps it: ``rates`` by arm, and all its ``evidence``."""
+    """The result of a finished search, as stored in ``NAME.rates.toml``: ``rates`` by arm, and all its ``evidence``."""
     rates, evidence = {}, []
     for arm in study.arms:
         if not arm.rate_of:
@@ -69,13 +69,13 @@ def chosen(study: Study, out: Path) -> dict[str, Any]:
 
 
 def value(study: Study, folder: Path) -> float:
-    """What the search minimises: the last validation error, or what the study is about where that is another thing.
+    """What the search minimises: the last validation error, or the study's own measure if that is different.
 
-    That is the training error of the last epoch, epochs to the goal for figure 1, or the steps until the loss has left
-    chance. A failure is infinite.
+    That may be the training error of the last epoch, the epochs to the goal (figure 1), or the steps until the loss has
+    left chance. A failure is infinite.
 
-    Beyond the last epoch the training error that is left above the goal counts on, in points, and beyond the last step
-    the loss that is left, so that rates that do not arrive have an order, too.
+    For rates that do not reach the goal, the remaining training error above it, in points, is added to the number of
+    epochs, or the remaining loss to the number of steps, so that they are ordered, too.
     """
     if measures.diverged(folder):
         return math.inf

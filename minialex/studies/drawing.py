@@ -31,8 +31,9 @@ SEARCHED = {
 def picture(outcome: Outcome) -> Figure:
     """Draw an outcome.
 
-    Left a row an arm: what its runs gave, their mean and its 95% interval. Right the differences from the first arm,
-    with their intervals and, as a diamond, the paper's. A study of training curves is drawn as figure 1 of the paper.
+    On the left, one row per arm: its runs' values, their mean and its 95% interval. On the right, the differences
+    from the first arm, with their intervals and, as a diamond, the paper's. A study of training curves is drawn like
+    figure 1 of the paper.
     """
     if all(arm.curves for arm in outcome.arms):
         return _curves(outcome)
@@ -58,9 +59,9 @@ def picture(outcome: Outcome) -> Figure:
 
 
 def tuning(outcome: Outcome) -> Figure | None:
-    """Draw what the search for learning rates measured: a point a seed, a line an arm, a ring at the chosen rate.
+    """Draw what the search for learning rates measured: a point per seed, a line per arm, a ring at the chosen rate.
 
-    None where nothing was searched with the study as it stands now.
+    None if nothing was searched with the study as it is now.
     """
     study = outcome.study
     curves = {arm.name: search.tuning(study, arm) for arm in study.arms if not arm.rate_of}
@@ -151,7 +152,7 @@ def _curves(outcome: Outcome) -> Figure:
                 highest = max(highest, float(100 * y.max()))
             last = float(np.mean([100 * curve[-1][1] for curve in arm.curves]))
             ends.append((last, arm.curves[0][-1][0], outcome.study.arm(arm.name).name, hue))
-        for n, (last, x, name, hue) in enumerate(sorted(ends)):  # names of lines that end together stand apart
+        for n, (last, x, name, hue) in enumerate(sorted(ends)):  # labels of lines that end together are spread out
             close = n > 0 and last - sorted(ends)[n - 1][0] < highest / 20
             axes.annotate(name, (x, last), (6, 7 if close else -3), textcoords="offset points", color=hue)
         axes.axhline(GOAL, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))

@@ -1,4 +1,4 @@
-"""What is measured in a finished run."""
+"""Measures of a finished run."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from minialex.studies.study import GOAL
 EASIER_GOALS = (0.4, 0.5)  # on the way there
 LEFT_CHANCE = 0.9  # of ln K, the loss of a guess among K classes
 DIVERGED = "diverged.json"
-TRAINING_IMAGES = 4000  # at most so many are looked at for the training error without dropout and augmentation
+TRAINING_IMAGES = 4000  # at most so many are used for the training error without dropout and augmentation
 
 Metrics = Sequence[Mapping[str, Any]]
 
 
 def finished(folder: Path, recipe: Recipe, goal: float | None = None) -> bool:
-    """Whether a run folder holds a training of the recipe that came to its end, or to its goal, a training error."""
+    """Whether a run folder holds a training run of the recipe that has reached its end or its goal."""
     path = RunPaths(folder).metrics
     if not path.is_file():
         return False
@@ -48,7 +48,7 @@ def finished(folder: Path, recipe: Recipe, goal: float | None = None) -> bool:
 
 
 def diverged(folder: Path) -> bool:
-    """Whether a run's numbers ceased to be finite: a rate of a search that was too high."""
+    """Whether a run's numbers became non-finite: in a search, the rate was too high."""
     return (folder / DIVERGED).is_file()
 
 
@@ -66,7 +66,7 @@ def last_error(metrics: Metrics) -> float:
 
 
 def training_curve(metrics: Metrics) -> list[tuple[float, float]]:
-    """Training error against epochs, both as numbers: at each record the mean over the epoch before it."""
+    """Training error against epochs, as pairs (epochs, error): at each record, the mean over the epoch before it."""
     records = [r for r in metrics if r["kind"] == "train"]
     if not records:
         return []
@@ -83,23 +83,23 @@ def training_curve(metrics: Metrics) -> list[tuple[float, float]]:
 
 
 def epochs_to_goal(metrics: Metrics, goal: float = GOAL) -> float | None:
-    """Epochs until the training error, averaged over the epoch before, first is at most the goal; None if never."""
+    """Epochs until the training error, averaged over the epoch before, is first at most the goal; None if never."""
     return next((epoch for epoch, error in training_curve(metrics) if error <= goal), None)
 
 
 def chance(classes: int) -> float:
-    """The loss below which a network has left chance: well below ln K, that of a guess among K classes."""
+    """The loss below which a network has left chance: well below ln K, the loss of a guess among K classes."""
     return LEFT_CHANCE * math.log(classes)
 
 
 def steps_to_leave_chance(metrics: Metrics, classes: int) -> int | None:
-    """Steps until the training loss, averaged over a record of some steps, first is well below a guess's; or None."""
+    """Steps until the training loss, averaged over a record of some steps, is first below `chance`; or None."""
     below = chance(classes)
     return next((int(r["step"]) for r in metrics if r["kind"] == "train" and r["loss"] < below), None)
 
 
 class Networks:
-    """Finished runs as networks that can be evaluated, on data that is read once."""
+    """Evaluates the networks of finished runs, on data that is read once."""
 
     def __init__(self, backend: Backend, devices: str | None, place: str) -> None:
         self.backend, self.devices, self.place = backend, devices, place
@@ -118,11 +118,11 @@ class Networks:
         return Session(found.recipe, self.backend, placement, found.statistics, found.tensors)
 
     def validation(self, folders: Sequence[Path], recipe: Recipe, views: int = 1) -> Evaluation:
-        """The average of some runs' networks on the validation images."""
+        """Evaluate the average of some runs' networks on the validation images."""
         return evaluate([self.session(folder) for folder in folders], self.data(recipe).validation, views=views)
 
     def training_error(self, folder: Path, recipe: Recipe) -> float:
-        """Top-1 error on training images as the network is used: no dropout, no augmentation; per cent."""
+        """Top-1 error on training images in inference mode: without dropout and augmentation; per cent."""
 
         def compute() -> float:
             split = labelled(recipe, self.data(recipe)).train
@@ -132,12 +132,12 @@ class Networks:
         return _remembered(folder / "training-error.json", compute)
 
     def error(self, folder: Path, recipe: Recipe, views: int) -> float:
-        """Validation top-1 error with so many views, per cent."""
+        """Validation top-1 error with `views` views, per cent."""
         path = folder / f"views-{views}.json"
         return _remembered(path, lambda: 100 * self.validation([folder], recipe, views).error(1))
 
     def average(self, folders: Sequence[Path], recipe: Recipe) -> tuple[float, Estimate]:
-        """Error of the networks' average, and how much less than one of them alone, image by image (points)."""
+        """The error of the networks' average, and how far it is below that of one alone, image by image (points)."""
         together = self.validation(folders, recipe)
         alone = np.mean([~self.validation([folder], recipe).right(1) for folder in folders], axis=0)
         differences = 100 * (~together.right(1) - alone)
@@ -145,7 +145,7 @@ class Networks:
 
 
 def data_of(recipe: Recipe, place: str) -> DataSet:
-    """The data set of a run, read once in a process; every seed has the same images."""
+    """The data set of a run, read once per process; every seed has the same images."""
     name = f"{recipe.data}:{place}" if place else recipe.data
     return _loaded(name, recipe.image_size, recipe.train_images or None, recipe.validation_images or None)
 
@@ -156,7 +156,7 @@ def _loaded(data: str, size: int, train: int | None, validation: int | None) -> 
 
 
 def _remembered(path: Path, compute: Callable[[], float]) -> float:
-    """A number that is kept beside the run that it was computed from."""
+    """A number that is cached beside the run that it was computed from."""
     if path.is_file():
         return float(json.loads(path.read_text(encoding="utf-8")))
     value = compute()

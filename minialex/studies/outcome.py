@@ -26,8 +26,8 @@ class ArmResult:
     """One arm's numbers.
 
     Attributes:
-        values: one per seed in the order of `Outcome.seeds`, or only one for an average of networks; None: the goal was
-            not reached
+        values: one per seed in the order of `Outcome.seeds`, or a single one for an average of networks; None: the goal
+            was not reached
         keys: keys of the runs from which they were measured
         errors: validation top-1 errors, %, if `values` are something else
         curves: [(epochs, training error)] per seed, if the study is about them
@@ -47,12 +47,12 @@ class Outcome:
     """A study's results; the statistics are computed from the values, unless they were recorded with them.
 
     Attributes:
-        seeds: with a finished run of every arm
+        seeds: seeds with a finished run of every arm
         images: for an average of networks: its difference from one network alone over the validation images, points
-        limits: epochs after which an arm's runs ended, for values that are None
+        limits: number of epochs after which an arm's runs ended, for values that are None
         facts: command, machine, versions, date, data, seconds of training
-        quick: made by ``--quick``: mechanics, no claim
-        recorded_means, recorded_differences: of `means` and `differences`, what need not be computed again
+        quick: whether it was made with ``--quick``: it shows the mechanics, and supports no claim
+        recorded_means, recorded_differences: the parts of `means` and `differences` that need not be recomputed
     """
 
     study: Study
@@ -67,7 +67,7 @@ class Outcome:
 
     @property
     def base(self) -> ArmResult:
-        """The arm that the others are compared with, unless they name another one."""
+        """The arm that the others are compared with, unless they name a different one."""
         return self.arms[0]
 
     def compared_with(self, arm: ArmResult) -> ArmResult:
@@ -81,7 +81,7 @@ class Outcome:
         return frozenset(arm.name for arm in self.arms if None in arm.values)
 
     def numbers(self, arm: ArmResult) -> list[float]:
-        """An arm's values; for a goal not reached the epochs that there were, a lower bound."""
+        """An arm's values; if the goal was not reached, the number of epochs run, a lower bound."""
         return [self.limits[arm.name] if value is None else value for value in arm.values]
 
     @cached_property
@@ -136,12 +136,12 @@ def _rounded(values: Iterable[float | None]) -> list[float | None]:
 
 
 def _numbers(estimates: Mapping[str, Estimate]) -> dict[str, list[float]]:
-    """Estimates as JSON values; one value alone has no interval, and needs none to be recorded."""
+    """Estimates as JSON values; a single value has no interval to record."""
     return {name: list(astuple(found)) for name, found in estimates.items() if found.count > 1}
 
 
 def from_json(value: Mapping[str, Any], of: Study) -> Outcome:
-    """The outcome from the result of `Outcome.to_json`.
+    """The inverse of `Outcome.to_json`.
 
     Raises:
         DataError: If something is missing or of another kind, or the statistics are not those of the values.
@@ -285,6 +285,6 @@ def missing(of: Study, seeds: Sequence[int], out: Path) -> list[tuple[Arm, int]]
 
 
 def thinned(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most some points of a curve, the last one among them, in few digits."""
+    """A limited number of points of a curve, including the last one, in few digits."""
     step = max(1, -(-len(curve) // CURVE_POINTS))
     return [(round(x, 3), round(y, 4)) for x, y in curve[::-1][::step][::-1]]

@@ -1,4 +1,4 @@
-"""Training what a study lacks: runs in separate processes, several at once, stopped and resumed at will."""
+"""Trains the runs that a study lacks, in separate processes, several at once; they can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Place:
     Attributes:
         out: folder of the runs
         data: path of the data set (``cifar10:PATH`` without the name), or empty
-        devices: a placement for each of several runs at once; empty: the backend's first device
+        devices: a placement for each of several concurrent runs; empty: the backend's first device
     """
 
     out: Path
@@ -55,10 +55,10 @@ class Job:
     """One run.
 
     Attributes:
-        recipe: what is trained
-        words: what it is, for readers
-        may_diverge: whether numbers that are not finite are an answer, too
-        goal: the training error at which it has given its answer
+        recipe: the recipe to train
+        words: a description for readers
+        may_diverge: whether non-finite numbers are an answer, too
+        goal: the training error at which the run has given its answer
     """
 
     recipe: Recipe
@@ -74,10 +74,10 @@ class Job:
 
 @dataclass
 class State:
-    """How far all jobs are, for a display.
+    """The progress of all jobs, for a display.
 
     Attributes:
-        epochs, total: done and wanted, of all jobs that were to be done
+        epochs, total: epochs done and epochs wanted, over all jobs to do
         seconds_left: None before the first epoch is done
     """
 
@@ -110,7 +110,7 @@ class _Worker:
 
 
 def unfinished(jobs: Sequence[Job], out: Path) -> list[Job]:
-    """Jobs that are not done, each run once however many studies want it."""
+    """Jobs that are not done; each run appears once, however many studies want it."""
     found: dict[str, Job] = {}
     for job in jobs:
         if not job.done(out):
@@ -123,10 +123,10 @@ def run(jobs: Sequence[Job], place: Place, at_once: int, told: Callable[[State],
 
     Returns:
         ``""`` if all are done, else what stopped them: ``"Ctrl-C"``, ``"SIGTERM"``, …. Runs that were begun have then
-        saved and go on there the next time, to the same bits.
+        saved, and continue from there the next time, to the same bits.
 
     Raises:
-        MinialexError: What a run raised; the others are stopped first, and go on the next time too.
+        MinialexError: What a run raised; the others are stopped first, and continue the next time, too.
         ResourceError: If a run's process was killed.
     """
     waiting = list(jobs)
@@ -176,7 +176,7 @@ def _start(
 
 
 def _failure(worker: _Worker, stopping: bool) -> MinialexError | None:
-    """What went wrong in a process that ended, None if nothing did or it was asked to stop, if only at its start."""
+    """The error of a process that ended; None without one, or if it was asked to stop, even before it began."""
     code = worker.process.exitcode or 0
     with contextlib.suppress(EOFError):
         if worker.messages.poll():
@@ -207,7 +207,7 @@ class Goal(Listener):
         self.run, self.goal = run, goal
 
     def recorded(self, record: Mapping[str, Any]) -> None:
-        """The metrics hold the record already."""
+        """Called when the metrics already hold the record."""
         if record["kind"] != "validation":
             return
         if measures.epochs_to_goal(read_metrics(self.run.paths.metrics), self.goal) is not None:
@@ -215,9 +215,9 @@ class Goal(Listener):
 
 
 def train_one(job: Job, place: Place, devices: str | None, messages: Connection) -> None:
-    """The work of one process: train a run, or go on with it."""
+    """The work of one process: train a run, or continue it."""
     if hasattr(os, "setsid"):
-        os.setsid()  # a terminal's Ctrl-C reaches the process that started this one, which asks all to stop
+        os.setsid()  # a terminal's Ctrl-C then reaches only the parent, which asks all to stop
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
         code = _train(job, place, devices)
@@ -233,7 +233,7 @@ def train_one(job: Job, place: Place, devices: str | None, messages: Connection)
 
 
 def _stop_with_parent() -> None:
-    """Ask this process to save and end when the one that started it has ended in any way, SIGKILL among them."""
+    """Ask this process to save and end when its parent has ended, in whatever way, SIGKILL included."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
@@ -250,7 +250,7 @@ def _train(job: Job, place: Place, devices: str | None) -> int:
         full = full.replace(data=f"{recipe.data}:{place.data}")
     folder = run_folder(place.out, key(recipe))
     resume = is_run(folder)
-    if not resume and folder.is_dir():  # killed before it was a run
+    if not resume and folder.is_dir():  # killed before the folder was a run
         atomic.remove_folder(folder)
     with Run.resume(folder) if resume else Run.create(folder, full.to_toml()) as run:
         if not resume:

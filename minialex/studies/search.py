@@ -18,14 +18,14 @@ from minialex.studies.study import Arm, Study, key
 STEP = 2.0
 """The factor between neighbouring rates."""
 MOST = 12
-"""Rates after which a search is given up."""
+"""The number of rates after which a search gives up."""
 
 Curve = Mapping[float, Sequence[float]]
-"""What was measured by learning rate, a value a seed; infinite where training failed."""
+"""The measurements by learning rate, one value per seed; infinite if training failed."""
 
 
 def tuning(study: Study, arm: Arm) -> dict[float, list[float]]:
-    """An arm's tuning curve, from what the search kept of runs of the study as it stands now; rates in order."""
+    """An arm's tuning curve, from the search's recorded runs of the study as it is now, in order of rates."""
     searched = searched_arm(study, arm)
     curve: dict[float, dict[int, float]] = {}
     for line in sorted(study.evidence, key=lambda line: (line["rate"], line["seed"])):
@@ -42,7 +42,7 @@ def searched_arm(study: Study, arm: Arm) -> Arm:
 
 
 def searched(study: Study) -> bool:
-    """Whether anything was searched with the study as it stands now."""
+    """Whether anything was searched with the study as it is now."""
     return any(tuning(study, arm) for arm in study.arms)
 
 
@@ -94,7 +94,7 @@ def too_far(below: float, above: float) -> bool:
 
 
 def rounded(rate: float) -> float:
-    """A rate in four digits, so that doubling and halving meet."""
+    """A rate in four digits, so that doubling and halving give equal rates."""
     return float(f"{rate:.4g}")
 
 

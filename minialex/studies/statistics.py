@@ -1,8 +1,8 @@
 """The statistics of few seeds: means, Student's intervals, paired differences, Holm's correction.
 
-Exact for normal errors; with three to ten seeds nobody can check that they are normal, which is why the intervals are
-given beside every verdict. Student's distribution is SciPy's, which is imported when an interval is computed; recorded
-outcomes have their intervals with them.
+Exact for normal errors; with three to ten seeds normality cannot be checked, which is why every verdict comes with its
+interval. Student's distribution is SciPy's, which is imported only when an interval is computed; recorded outcomes
+include their intervals.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Estimate:
     """A mean with its 95% interval.
 
     Attributes:
-        low, high: infinite where there is only one value
-        count: values that it was made of
+        low, high: infinite if there is only one value
+        count: number of values
         p: two-sided probability of a mean as far from 0 or farther, if the true one were 0
     """
 
@@ -35,7 +35,7 @@ class Estimate:
 
     @property
     def includes_zero(self) -> bool:
-        """Whether a true mean of 0 agrees with the values."""
+        """Whether the values are consistent with a true mean of 0."""
         return self.low <= 0 <= self.high
 
 
@@ -61,12 +61,12 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def paired(arm: Sequence[float], base: Sequence[float]) -> Estimate:
-    """The mean difference of values that belong together, seed by seed (the paired t-test)."""
+    """The mean difference of values paired by seed (the paired t-test)."""
     return estimate([a - b for a, b in zip(arm, base, strict=True)])
 
 
 def holm(probabilities: Mapping[str, float]) -> dict[str, float]:
-    """Each p adjusted for all that were tested together (Holm 1979)."""
+    """Each p, adjusted for all tests in the family (Holm 1979)."""
     adjusted: dict[str, float] = {}
     largest = 0.0
     ordered = sorted(probabilities, key=lambda name: probabilities[name])
@@ -77,7 +77,7 @@ def holm(probabilities: Mapping[str, float]) -> dict[str, float]:
 
 
 def student(freedom: int) -> Any:
-    """Student's distribution with so many degrees of freedom.
+    """Student's distribution with `freedom` degrees of freedom.
 
     Raises:
         ConfigurationError: If SciPy is not installed.

@@ -30,11 +30,11 @@ ORDER = (
     "relu", "columns", "columns-equal", "norm", "norm-cifar", "norm-constants", "pooling", "augmentation", "dropout",
     "depth", "decay", "momentum", "bias", "views", "ensemble", "data", "random-labels",
 )  # fmt: skip
-"""The studies in course order."""
+"""The studies, in the order of the course."""
 
 RATES = ".rates.toml"
 INDIFFERENT = ("loader_threads", "keep_checkpoints", "checkpoint_steps")
-"""Fields outside [place] that do not change a run's numbers either."""
+"""Fields outside [place] that do not change a run's numbers, either."""
 MEASURES = {
     "error": "validation top-1 error, %",
     "gap": "validation minus training top-1 error, points",
@@ -120,12 +120,12 @@ class Arm:
         name: a short name
         words: its description for readers
         fields: the recipe fields that it changes in the base recipe and regime
-        expect: what the paper says of its measure, compared with the first arm's: ``"worse"``, ``"better"``, ``"none"``
+        expect: what the paper says of its measure, relative to the first arm's: ``"worse"``, ``"better"`` or ``"none"``
             (nothing)
-        learning_rate: the one found for it; None if none was searched
+        learning_rate: the rate found for it; None if none was searched
         rate_of: the arm whose learning rate it uses; empty for its own
         against: the arm that it is compared with; the first one if empty
-        effect: the paper's difference from that arm in points of top-1 error, if it gives one
+        effect: the paper's difference from that arm, in points of top-1 error, if it gives one
     """
 
     name: str
@@ -156,7 +156,7 @@ class FullScale:
 
 @dataclass(frozen=True)
 class Published:
-    """What others measured for an arm's innovation: their top-1 errors in per cent, without and with it."""
+    """Others' measurements of an arm's innovation: their top-1 errors in per cent, without and with it."""
 
     arm: str
     source: str
@@ -169,12 +169,12 @@ class Study:
     """The checked content of a study's file.
 
     Attributes:
-        claim: what the paper says
-        section: where it says so
+        claim: the paper's claim
+        section: its section in the paper
         measure: see `MEASURES`
         regime: recipe fields of all arms
         calibration: the search begins with the learning rates of ``grid`` (of ``grids`` for some arms), with ``seeds``
-        evidence: what the search found: tables of arm, rate, seed, value and the key of the run
+        evidence: the search's results: tables of arm, rate, seed, value and the key of the run
         published: others' figures
     """
 
@@ -195,7 +195,7 @@ class Study:
 
     @property
     def goal(self) -> float | None:
-        """The training error at which a run may stop; None if every run goes to its end."""
+        """The training error at which a run may stop; None if every run trains to its end."""
         return GOAL if self.measure == "epochs" else None
 
     def arm(self, name: str) -> Arm:
@@ -226,12 +226,12 @@ class Study:
 
 
 def key(recipe: Recipe) -> str:
-    """The key of a run: a hash of all fields that determine its numbers, but not of where it is computed."""
+    """The key of a run: a hash of all fields that determine its numbers, not of where it is computed."""
     return hashlib.sha256(json.dumps(deciding_fields(recipe), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def deciding_fields(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's fields as JSON values, without those that change no number; only the name of the data.
+    """The recipe's fields as JSON values, without those that change no number; of the data, only the name.
 
     Fields with their default value are left out, so that a field added to recipes later changes no run's key.
     """
@@ -252,7 +252,7 @@ def names() -> tuple[str, ...]:
 
 
 def study(name: str) -> Study:
-    """A built-in study by name, or a study from a TOML file by path.
+    """Load a built-in study by name, or a study from a TOML file by path.
 
     Raises:
         ConfigurationError: If there is none, it is not TOML, or something in it is unknown or wrong.
@@ -279,11 +279,10 @@ def rates_file(name: str) -> Path:
 
 @lru_cache(maxsize=64)
 def parse(text: str, name: str, rates: str = "") -> Study:
-    """A study from the text of its file, and of the file of its learning rates.
+    """Parse a study from the text of its file and of its file of learning rates.
 
     Raises:
-        ConfigurationError: If something in it is unknown or wrong; arms are built far enough to know that their fields
-            are.
+        ConfigurationError: If something in it is unknown or wrong; arms are built far enough to check their fields.
     """
     where = f"study '{name}'"
     table, search = _toml(text, where), _toml(rates, f"rates of {where}")
@@ -404,5 +403,5 @@ def _preset(name: str) -> Recipe:
 
 
 def _changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """A recipe with fields as TOML has them: its lists are tuples here."""
+    """Change fields of a recipe to values from TOML; its lists become tuples."""
     return recipe.replace(**{name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()})

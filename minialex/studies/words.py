@@ -1,6 +1,7 @@
-"""An outcome in words and as a table. Nothing is written by hand for a single study: verdicts follow from the numbers.
+"""An outcome as text and as a table. Nothing is written by hand for a single study: verdicts follow from the numbers.
 
-The rules, for an arm whose measure the paper says is worse (or better) than that of the arm it is compared with:
+The rules, for an arm whose measure is, according to the paper, worse (or better) than that of the arm it is compared
+with:
 
 - *not comparable yet*: the outcome was recorded with another design than the study has now, or a learning rate was not
   searched as `minialex.studies.search` asks;
@@ -15,7 +16,7 @@ The rules, for an arm whose measure the paper says is worse (or better) than tha
   sign at the two best rates of both arms (which it cannot have of a gap: the search is for the lowest error);
 - *not shown*: the interval includes zero and excludes a difference as large as the paper's (or, if the
   paper gives no number, as one point) in the paper's direction;
-- *undecided*: everything else: the seeds are too few, or the effect too small, to tell.
+- *undecided*: everything else: there are too few seeds, or the effect is too small, to tell.
 
 If the interval includes zero, the words are "no difference shown", whatever the verdict. If the paper claims
 nothing, the verdict says whether there is a difference.
@@ -59,7 +60,7 @@ UNITS = {
     "start": "steps",
 }  # fmt: skip
 DIGITS = {"error": 1, "gap": 1, "training": 1, "epochs": 2, "start": 0}
-"""For each measure: the head of its column, the unit in a sentence, the digits after the point."""
+"""HEADS, UNITS and DIGITS by measure: the column heading, the unit in a sentence, the digits after the point."""
 
 
 def judge(found: Estimate, adjusted: float, expect: str, effect: float | None) -> str:
@@ -229,7 +230,7 @@ def one_base(outcome: Outcome) -> bool:
 
 
 def _goal(outcome: Outcome, arm: ArmResult, goal: str) -> str:
-    """The mean of the epochs to an easier goal, a lower bound where some seed did not reach it."""
+    """The mean number of epochs to an easier goal; a lower bound if some seed did not reach it."""
     if goal not in arm.goals:
         return ""
     values = [outcome.limits[arm.name] if value is None else value for value in arm.goals[goal]]
@@ -255,7 +256,7 @@ def cells(line: str) -> list[str]:
 
 
 def picture_text(outcome: Outcome) -> str:
-    """What the picture of an outcome shows (`minialex.studies.drawing`), for those who do not see it."""
+    """Alternative text for the picture of an outcome (`minialex.studies.drawing`)."""
     study = outcome.study
     whom = "the first arm" if one_base(outcome) else "the arm that each is compared with"
     shown = f"left a point for every run, with means and 95% intervals; right the differences from {whom}"
@@ -270,7 +271,7 @@ def picture_text(outcome: Outcome) -> str:
 
 
 def tuning_text(outcome: Outcome) -> str:
-    """What the picture of the tuning curves shows (`minialex.studies.drawing.tuning`)."""
+    """Alternative text for the picture of the tuning curves (`minialex.studies.drawing.tuning`)."""
     study, parts = outcome.study, []
     for arm in study.arms:
         if curve := {} if arm.rate_of else search.tuning(study, arm):
@@ -285,7 +286,7 @@ def _tried(values: Sequence[float]) -> str:
 
 
 def shared(outcome: Outcome, others: Sequence[Outcome]) -> str:
-    """A sentence that says with which other studies this one shares its base's runs, or an empty text."""
+    """A sentence that names the other studies with which this one shares its base runs, or an empty text."""
     keys = set(outcome.base.keys)
     names = [
         each.study.title for each in others if each.study.name != outcome.study.name and keys & set(each.base.keys)
@@ -298,7 +299,7 @@ def shared(outcome: Outcome, others: Sequence[Outcome]) -> str:
 
 
 def provenance(outcome: Outcome) -> str:
-    """Where the figures come from, in one line."""
+    """The origin of the figures, in one line."""
     facts, seeds = outcome.facts, ", ".join(map(str, outcome.seeds))
     where, versions = facts.get("machine", {}), facts.get("versions", {})
     differ = any({"train_images", "epochs"} & set(arm.fields) for arm in outcome.study.arms)
@@ -350,7 +351,7 @@ def signed(value: float, digits: int = 1) -> str:
 
 
 def interval(found: Estimate, digits: int = 1) -> str:
-    """A 95% interval in words."""
+    """A 95% interval as text."""
     if math.isinf(found.low):
         return "none: one value"
     return f"{found.low:.{digits}f} to {found.high:.{digits}f}".replace("-", "−")

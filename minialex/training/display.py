@@ -1,4 +1,4 @@
-"""What a person sees during a run: a bar on a terminal, plain lines elsewhere (a notebook has its own display)."""
+"""What users see during a run: a bar on a terminal, plain lines elsewhere (notebooks have their own display)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from minialex.screen.formats import duration, plural
 from minialex.screen.terminal import Meter, say
 from minialex.training.listening import Listener
 
-LONG_SECONDS = 1800.0  # a run that would take longer than this is told so after its first steps
+LONG_SECONDS = 1800.0  # for a longer run, an estimate is shown after its first steps
 MEASURED_SECONDS, MEASURED_STEPS = 5.0, 20  # the first steps end when either is reached
 
 
 class TrainingDisplay(Listener):
-    """Shows loss, error, images per second and the time left; one line per epoch remains."""
+    """Shows loss, error, images per second and time left; one line per epoch remains."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -46,7 +46,7 @@ class TrainingDisplay(Listener):
         recipe = session.recipe
         self.batch_size, self.steps_per_epoch, self.epochs = recipe.batch_size, steps_per_epoch, recipe.epochs
         self.classes = len(data.class_names)
-        self.after_first: float | None = None  # when the first step ended, which may have compiled something
+        self.after_first: float | None = None  # when the first step, which may have compiled something, ended
         self.estimated = False
         columns, where = plural(recipe.columns, "column"), ", ".join(session.plan.placement)
         self.say(f"network  {recipe.model}, {columns}, on {session.backend.name} ({where})")
@@ -71,13 +71,13 @@ class TrainingDisplay(Listener):
         epoch, done = divmod(step - 1, self.steps_per_epoch)
         words = f"loss {self.loss:.3f}, error {self.error:.1%}"
         if self.seen > 1 and self.after_first is not None:
-            pace = (time.monotonic() - self.after_first) / (self.seen - 1)  # seconds a step
+            pace = (time.monotonic() - self.after_first) / (self.seen - 1)  # seconds per step
             left = (self.epochs * self.steps_per_epoch - step) * pace
             words += f", {self.batch_size / pace:,.0f} images/s, {duration(left)} left"
         self.tell(f"epoch {epoch + 1}/{self.epochs}", done + 1, self.steps_per_epoch, words)
 
     def estimate(self, step: int) -> None:
-        """Estimate once how long a long run will take, from its first steps without the very first."""
+        """Estimate once how long a long run will take, from its first steps except the very first."""
         now = time.monotonic()
         if self.after_first is None:
             self.after_first = now

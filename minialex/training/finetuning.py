@@ -1,9 +1,9 @@
-"""Starting from another network's weights: what is copied from it, what is drawn again, and why (paper, section 6).
+"""Starting from another network's weights: what is copied, what is initialised anew, and why (paper, section 6).
 
-The paper's best networks were trained on 22,000 classes first and then "fine-tuned" on ILSVRC-2012. Taken are whole
-layers, by name, where every array has the same shape; the last layer only if the classes are the same too. What
-happened is written to the run's ``init.json``, once; checkpoints hold everything else, so a run that is resumed does
-not need the other network any more.
+The paper's best networks were first trained on 22,000 classes and then "fine-tuned" on ILSVRC-2012. Whole layers are
+copied by name if every array has the same shape; the last layer only if the classes are the same, too. What was done is
+written once to the run's ``init.json``; checkpoints hold everything else, so resuming a run does not need the other
+network.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SAME_FUNCTION = (
     "norm_layers", "norm_scope", "norm_size", "norm_k", "norm_alpha", "norm_alpha_over_n", "norm_beta", "norm_place",
     "spatial_norm", "pool_size", "pool_stride", "pool_ceil", "image_size", "mean", "pixel_scale",
 )  # fmt: skip
-"""Fields in which a network differs from the one that its weights were trained in, though the arrays fit."""
+"""Fields in which a network may differ from the one that its weights come from, although the arrays fit."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Start:
 
     Attributes:
         weights: whole layers' arrays, complete
-        mean: the other network's mean image [3,S,S], which its first layer expects; None where conv1 is drawn anew or
-            images have another size: then the new data's own is taken
-        source, digest: where from, and the SHA-256 of all weights there
-        taken: layers that were taken
-        drawn: layers that were drawn anew, each with the reason
-        different: recipe fields that differ, with the values there and here, as words
+        mean: the other network's mean image [3,S,S], which its first layer expects; None if conv1 is initialised anew
+            or images have another size: the new data's mean is then used
+        source, digest: the source, and the SHA-256 of all weights there
+        taken: layers that were copied
+        drawn: layers that were initialised anew, each with the reason
+        different: recipe fields that differ, with the values there and here, as text
         same_seed: whether the same random numbers would be drawn again (see `recipe_for`)
     """
 
@@ -77,10 +77,10 @@ class Start:
 
 
 def recipe_for(source: Path) -> Recipe:
-    """The recipe of another network, for training on: what belongs to its own data is left out, and the seed is next.
+    """Another network's recipe, for further training: without what belongs to its own data, and with the next seed.
 
-    With the same seed the same images would meet the same crops and dropout masks again, by which a network that
-    remembers them knows the images.
+    With the same seed, the same images would get the same crops and dropout masks again, by which a network that has
+    memorised them could recognise the images.
     """
     other = weights.recipe_at(source)
     left_out = {"classes": 0, "train_images": 0, "validation_images": 0, "init_from": "", "init_layers": ()}
@@ -88,16 +88,16 @@ def recipe_for(source: Path) -> Recipe:
 
 
 def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
-    """What a recipe with ``init_from`` begins with.
+    """The starting point of a recipe with ``init_from``.
 
     Args:
         recipe: with `classes` set
-        class_names: of the data
+        class_names: the data's class names
 
     Raises:
-        CheckpointError: If the other network is missing or damaged, no layer of it fits, or one of ``init_layers`` does
-            not.
-        ConfigurationError: If this network has not all of ``init_layers``.
+        CheckpointError: If the other network is missing or damaged, or none of its layers, or not all of
+            ``init_layers``, fit.
+        ConfigurationError: If this network lacks one of ``init_layers``.
     """
     found = weights.find(Path(recipe.init_from))
     network = variants.build(recipe)
@@ -118,7 +118,7 @@ def begin(recipe: Recipe, class_names: tuple[str, ...]) -> Start:
                 raise CheckpointError(f"layer '{layer}' cannot be taken from {recipe.init_from}: {reason}")
             reason = reason or ("" if layer in recipe.init_layers else "not named in init_layers")
         elif layer == last and not reason and found.class_names != class_names:
-            reason = "other classes" if found.class_names else "nobody said what its classes are"
+            reason = "other classes" if found.class_names else "its classes are unknown"
         if reason:
             drawn[layer] = reason
         else:
@@ -159,7 +159,7 @@ def _misfit(layer: str, shapes: Mapping[str, tuple[int, ...]], tensors: weights.
 
 
 def remember(folder: Path, start: Start) -> None:
-    """Write a run's ``init.json``; if it is there, see to it that nothing has changed.
+    """Write a run's ``init.json``; if it exists, check that nothing has changed.
 
     Raises:
         CheckpointError: If the run began with other weights, and was stopped before its first checkpoint.
@@ -188,5 +188,5 @@ def facts(folder: Path) -> dict[str, Any] | None:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}): delete it to go on without it") from None
+        raise CheckpointError(f"{path} is damaged ({error}): delete it to continue without it") from None
     return known if isinstance(known, dict) else None

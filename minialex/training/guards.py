@@ -20,13 +20,13 @@ from minialex.engine.step import Plan
 from minialex.ranks.group import ALONE, apart
 from minialex.recipe.fields import Recipe
 
-PATIENCE = 400  # steps that a loss may stay at chance before it is called stuck
+PATIENCE = 400  # steps at chance after which a loss counts as stuck
 WINDOW = 50  # steps that are averaged
 
 
 @dataclass
 class LossGuard:
-    """Watches the training loss; `see` returns a warning the first time there is reason for one."""
+    """Watches the training loss; `see` returns a warning the first time that there is reason for one."""
 
     recipe: Recipe
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -35,7 +35,7 @@ class LossGuard:
     warned: set[str] = field(default_factory=set)
 
     def see(self, loss: float) -> str | None:
-        """Take the loss of one more training step."""
+        """Take the loss of the next training step."""
         self.steps += 1
         self.recent.append(loss)
         if len(self.recent) < WINDOW:
@@ -70,7 +70,7 @@ class LossGuard:
 
 
 class Probe:
-    """A backend that shows every operation's results to a function on their way; updates are not carried out."""
+    """A backend that passes every operation's results to a function; updates are not carried out."""
 
     def __init__(self, backend: Backend, show: Callable[[str, list[Any]], None]) -> None:
         self._backend = backend
@@ -78,7 +78,7 @@ class Probe:
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._backend, name)
-        if not callable(member) or name in ("to_numpy", "to_device"):  # by these sums over ranks go
+        if not callable(member) or name in ("to_numpy", "to_device"):  # sums over ranks go through these
             return member
         if name == "sgd_update":
 
@@ -96,7 +96,7 @@ class Probe:
 def _walk(
     session: Session, plan: Plan, feed: Mapping[ArrayName, Any], see: Callable[[str, str, str, Any], None]
 ) -> None:
-    """Walk one training step without updating; `see` gets (layer, phase, operation, array) of every result."""
+    """Run one training step, operation by operation, without updates; `see` gets (layer, phase, operation, array)."""
     where = ["", ""]
 
     def watch(layer: str, column: int, phase: str) -> None:
@@ -114,9 +114,9 @@ UPDATE = "the update itself (the rate is too large for these gradients)"
 
 
 def first_not_finite(session: Session, feed: Mapping[ArrayName, Any]) -> str:
-    """Where values first are not finite in a step: the parameters as given, or a layer's forward or backward pass.
+    """Where non-finite values first occur in a step: in the given parameters, or a layer's forward or backward pass.
 
-    Of a batch that ranks share each looks at its own images, and all are told what the first of them found.
+    If ranks share a batch, each checks its own images, and all get the finding of the first that has one.
     """
     session.collect()
     found = session.plan.group.exchange(_own_not_finite(session, feed))
@@ -138,15 +138,15 @@ def _own_not_finite(session: Session, feed: Mapping[ArrayName, Any]) -> str:
 
 
 def as_one(session: Session) -> Plan:
-    """The plan of a session for images that are in one piece, and no other rank's."""
+    """A session's plan for a batch in one piece, without other ranks."""
     return replace(session.plan, recipe=session.recipe.replace(shards=0), group=ALONE)
 
 
 def dead_units(session: Session, feed: Mapping[ArrayName, Any]) -> dict[str, float]:
-    """For each ReLU layer, the fraction of its channels that are zero for every image and place of a batch.
+    """For each ReLU layer, the fraction of channels that are zero for every image and position of a batch.
 
     Args:
-        feed: of the plan `as_one`
+        feed: a feed for the plan `as_one`
     """
     alive: dict[str, list[Any]] = {}
 

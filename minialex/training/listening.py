@@ -1,4 +1,4 @@
-"""Output to readers that may be gone: a pipe's reader that ended, a closed terminal, a log on a full disk."""
+"""Output to readers that may disappear: a pipe whose reader ended, a closed terminal, a log on a full disk."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from minialex.errors import MinialexError
 
 
 class Listener:
-    """The events that training reports; every method may be overridden, and does nothing here."""
+    """The events that training reports; every method does nothing here, and may be overridden."""
 
     def __enter__(self) -> Listener:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Training has ended, or has failed."""
+        """Training has ended or failed."""
 
     def begin(self, session: Session, data: DataSet, steps_per_epoch: int, step: int) -> None:
         """Training starts or continues at `step`."""
@@ -29,13 +29,13 @@ class Listener:
         """The backend prepares something before it can compute: see `minialex.backend.hearing.Tell`."""
 
     def stepped(self, step: int, loss: float, top1: float, rate: float) -> None:
-        """A step is done: its loss and the fraction of its batch that was right."""
+        """A step is done: its loss, and the fraction of its batch that was classified correctly."""
 
     def validating(self, done: int, images: int) -> None:
         """The number of validation images done so far."""
 
     def recorded(self, record: Mapping[str, Any]) -> None:
-        """A new record in the metrics, of some steps or of an epoch's validation."""
+        """The metrics have a new record, of some steps or of an epoch's validation."""
 
     def note(self, message: str) -> None:
         """What the run starts from, if not from random weights."""
@@ -45,10 +45,10 @@ class Listener:
 
 
 class Unfailing(Listener):
-    """A listener whose output may break off: training then goes on without it, and says so on standard error.
+    """A listener whose output may fail: training then continues without it, and says so on standard error.
 
     Args:
-        listener: who is told until then
+        listener: receives the events until then
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -88,16 +88,16 @@ class Unfailing(Listener):
 
 
 def reached(tell: Callable[[], object]) -> bool:
-    """Report something, and return whether that was possible; if not, standard output is discarded from now on."""
+    """Report something, and return whether that succeeded; if not, standard output is discarded from now on."""
     try:
         tell()
     except MinialexError:
         raise
-    except (OSError, SystemExit) as error:  # rich ends the process where it finds a pipe broken
+    except (OSError, SystemExit) as error:  # rich ends the process if it finds a broken pipe
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             raise
         reason = getattr(error, "strerror", None) or "its reader has gone"
-        message = f"warning: nothing can be shown any more ({reason}); the work goes on without"
+        message = f"warning: nothing can be shown any more ({reason}); work continues without it"
         with contextlib.suppress(OSError, ValueError):
             if isinstance(error, SystemExit) or not _prints(message):
                 print(message, file=_itself(sys.stderr), flush=True)
@@ -106,12 +106,12 @@ def reached(tell: Callable[[], object]) -> bool:
 
 
 def _itself(stream: Any) -> Any:
-    """A stream, where rich has put one of its own in its place while it shows a bar."""
+    """The original stream, which rich replaces while it shows a bar."""
     return getattr(stream, "rich_proxied_file", stream)
 
 
 def _prints(message: str) -> bool:
-    """Print on standard output; if that is broken let it go nowhere, since what is in its buffer would fail again."""
+    """Print on standard output; if it is broken, redirect it to nowhere, since its buffer would fail again."""
     stream = _itself(sys.stdout)
     try:
         print(message, file=stream, flush=True)

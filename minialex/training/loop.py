@@ -45,15 +45,15 @@ from minialex.training.signals import EXIT_CODES, StopRequest
 from minialex.training.together import Pulse, check_alike, check_weights
 
 RECORD_STEPS = 10  # steps that one training record averages
-PROBE_IMAGES = 32  # images that are looked at for dead units
+PROBE_IMAGES = 32  # images used to look for dead units
 MOST_READERS = 16  # threads that read images beside a GPU, unless a recipe asks for more
 
 
-ENERGY = "energy.json"  # in a run's folder: watt-hours by part of the machine, where it counts them
+ENERGY = "energy.json"  # in a run's folder: watt-hours by part of the machine, if it counts them
 
 
 def energy_of(folder: Path) -> dict[str, float]:
-    """The energy of a run's training until its last checkpoint, watt-hours by part of the machine; empty if unknown."""
+    """The energy of a run up to its last checkpoint, in watt-hours by part of the machine; empty if unknown."""
     try:
         found = json.loads((folder / ENERGY).read_text(encoding="utf-8"))
         return {str(part): float(value) for part, value in found.items()}
@@ -65,7 +65,7 @@ class StepResult(NamedTuple):
     """A finished training step.
 
     Attributes:
-        number: the run's steps so far, including this one
+        number: number of the run's steps so far, including this one
         images: uint8 [N,3,S,S]
         labels: int64 [N]
         outcome: loss, probabilities before the update, and what was not updated
@@ -112,11 +112,11 @@ def epoch_steps(
         group: the session's group; each rank reads only its own share of every batch
 
     Yields:
-        What each step did.
+        The result of each step.
 
     Raises:
-        ResourceError: If the batch does not fit into memory.
-        DataError: If an image cannot be read.
+        ResourceError: If the batch does not fit in memory.
+        DataError: If an image is unreadable.
     """
     recipe = session.recipe
     per_epoch = len(split) // recipe.batch_size
@@ -130,7 +130,7 @@ def epoch_steps(
         feed = None if batch is None else session.upload(*batch[1:], step, now)
         while batch is not None and feed is not None:
             pending = session.start(feed)
-            del feed  # or three batches would lie on the devices
+            del feed  # else three batches would be on the devices
             with doing("reading images"):
                 following = next(source, None)
             feed = None if following is None else session.upload(*following[1:], step + 1, now)
@@ -145,16 +145,16 @@ def epoch_steps(
 def read_ahead(
     session: Session, split: Split, order: NDArray[np.int64], batch_size: int, start: int = 0
 ) -> Generator[Batch, None, None]:
-    """The batches of training images, read ahead as suits where the session computes; see `minialex.data.batches`."""
+    """The batches of training images, read ahead to suit the session's devices; see `minialex.data.batches`."""
     empty, workers = session.host_bytes, session.recipe.loader_threads
-    if empty is not None:  # the network is computed elsewhere: the processors are free
+    if empty is not None:  # the network runs elsewhere: the processors are free
         workers = max(workers, min(cores(), MOST_READERS))
     return batches(split, order, batch_size, start=start, workers=workers, empty=empty)
 
 
 @dataclass
 class Progress:
-    """How far a run has come: the state of a checkpoint, besides weights and momentum."""
+    """A run's progress: a checkpoint's state, besides weights and momentum."""
 
     step: int = 0
     errors: list[float] = field(default_factory=list)
@@ -167,10 +167,10 @@ class Result:
     """How a run ended.
 
     Attributes:
-        progress: how far it came
+        progress: its progress
         stopped: ``""`` if training is complete, otherwise what stopped it: ``"SIGTERM"``, ``"Ctrl-C"``, …
         exit_code: 0, 75 or 130
-        evaluation: that of the last weights on the validation set; None if training was stopped
+        evaluation: the last weights' evaluation on the validation set; None if training was stopped
     """
 
     progress: Progress
@@ -195,14 +195,13 @@ def train(
 
     Args:
         recipe: the prepared recipe (see `minialex.engine.opening.prepare`)
-        run: open and locked; new, or with `resume` one that holds checkpoints; of a rank that is not the first a
-            `Follower`
-        start: what `finetuning.begin` made of a recipe with ``init_from``; None: it is made here
+        run: open and locked; new or, with `resume`, with checkpoints; on ranks other than the first, a `Follower`
+        start: the result of `finetuning.begin` for a recipe with ``init_from``; None: computed here
         group: the ranks that train it together, which all call this; see `minialex.ranks.group`
 
     Raises:
-        CheckpointError: If there is no sound checkpoint to resume, or the run began with another network, other images
-            or other numbers.
+        CheckpointError: If there is no intact checkpoint to resume from, or the run began with another network, other
+            images or other numbers.
         NumericalError: If values are not finite; the last checkpoint stays.
         ResourceError: If memory or disk run out.
     """
@@ -231,13 +230,13 @@ class Begun:
     """The state with which training begins or continues.
 
     Attributes:
-        progress: how far the run is
-        warnings: to be remembered
-        told: how many of them were told already
-        words: what a network begins with, where that is not random weights
+        progress: the run's progress
+        warnings: warnings to be recorded
+        told: how many of them were already reported
+        words: what the network starts from, if not from random weights
         is_new: whether there is no checkpoint yet
-        weights, momentum: to begin with; empty: initial ones
-        statistics: of the training images
+        weights, momentum: the starting values; empty: the initial ones
+        statistics: statistics of the training images
     """
 
     progress: Progress
@@ -253,7 +252,7 @@ class Begun:
 def _begin(
     recipe: Recipe, data: DataSet, run: Run, resume: bool, start: Start | None, decides: Mapping[str, str]
 ) -> Begun:
-    """See what is in the run's folder, compare it, and write what belongs there before the first step."""
+    """Check the contents of the run's folder, and write what belongs there before the first step."""
     warnings: list[str] = []
     saved = checkpoint.latest(run.paths.checkpoints, warnings.append) if resume else None
     for warning in warnings:
@@ -262,14 +261,14 @@ def _begin(
         if run.had_checkpoints():
             raise CheckpointError(
                 f"the checkpoints in {run.paths.checkpoints} are gone, though metrics and log say that there were "
-                "some: restore them from a copy, or begin anew in another folder"
+                "some: restore them from a copy, or start over in another folder"
             )
         warnings.append("the run was stopped before its first checkpoint: it begins again at step 0")
         checkpoint.to_standard_error(warnings[-1])
     progress = Progress() if saved is None else restored(saved, recipe)
     told = len(warnings)
     if resume:
-        if saved is not None and not has_data(run.paths.folder):  # it is written before the first checkpoint
+        if saved is not None and not has_data(run.paths.folder):  # written before the first checkpoint
             raise CheckpointError(
                 f"{str(run.paths.folder / DATA)!r} is missing, so the images cannot be compared with those that the "
                 "run began with: restore it from a copy, or begin a new run with these weights: minialex train --init "
@@ -296,7 +295,7 @@ def _begin(
 
 
 def _shared(group: Group, begun: Begun | None) -> Begun:
-    """What rank 0 found in the run's folder, for all ranks."""
+    """Rank 0's findings in the run's folder, for all ranks."""
     if group.size == 1 and begun is not None:
         return begun
     item: Any = None
@@ -316,10 +315,10 @@ def _shared(group: Group, begun: Begun | None) -> Begun:
 
 
 def restored(saved: checkpoint.Checkpoint, recipe: Recipe) -> Progress:
-    """How far a run had come at a checkpoint.
+    """A run's progress at a checkpoint.
 
     Raises:
-        CheckpointError: If it is of another network.
+        CheckpointError: If it belongs to another network.
     """
     shapes = whole_shapes(variants.build(recipe), recipe.columns)
     checkpoint.check_against(saved.weights, shapes, f"weights of {saved.path}")
@@ -328,13 +327,13 @@ def restored(saved: checkpoint.Checkpoint, recipe: Recipe) -> Progress:
 
 
 def compare(run: Run, recipe: Recipe, data: DataSet, decides: Mapping[str, str]) -> list[str]:
-    """Compare what a run began with; only then is its recipe replaced by that with which it goes on.
+    """Compare a run with what it began with; only then replace its recipe with the one that it continues with.
 
     Returns:
         Warnings.
 
     Raises:
-        CheckpointError: If something differs that decides its numbers; nothing is written then.
+        CheckpointError: If something that determines its numbers differs; nothing is then written.
     """
     folder = run.paths.folder
     before = recipe_of(folder)
@@ -356,14 +355,14 @@ def compare(run: Run, recipe: Recipe, data: DataSet, decides: Mapping[str, str])
 
 
 def data_of_run(run: Run, data: DataSet, decides: Mapping[str, str], start: Start | None = None) -> RunData:
-    """What the run remembers of its data, computed and written the first time, with the mean image of its start.
+    """The run's record of its data, computed and written the first time, with the mean image of its start.
 
     Args:
         decides: see `resuming.deciding`
     """
     folder = run.paths.folder
     if not has_data(folder):
-        found = data.statistics or statistics_of(data.train)  # a store knows them
+        found = data.statistics or statistics_of(data.train)  # a store has them
         found = found if start is None or start.mean is None else replace(found, mean=start.mean)
         write_data(folder, RunData(data.name, data.class_names, found, data.words, decides))
     return read_data(folder)
@@ -382,7 +381,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.recipe = self.session.recipe
-        self.stopped = ""  # what all ranks agree that they were asked to stop by
+        self.stopped = ""  # the request to stop that all ranks agree on
         self.steps_per_epoch: int = len(self.data.train) // self.recipe.batch_size
         self.guard = LossGuard(self.recipe)
         before = energy_of(self.run.paths.folder)
@@ -395,7 +394,7 @@ class Training:
         return self.progress.step // self.steps_per_epoch + 1
 
     def until_done(self) -> Result:
-        """Train and validate, epoch by epoch, until all is done or a stop is requested."""
+        """Train and validate, epoch by epoch, until done or until a stop is requested."""
         session, progress = self.session, self.progress
         signals = ["SIGUSR1"] if self.group.size > 1 else []  # SLURM's, for whole jobs
         with StopRequest(*signals) as stop, hearing(self.listener.preparing):
@@ -415,21 +414,21 @@ class Training:
                 self.record_steps()
                 self.save()
                 self.event(f"stopped by {self.stopped}")
-                # only rank 0 ends with the code of a stop: launchers kill all others when they see one
+                # only rank 0 exits with the code of a stop: launchers kill all others when they see one
                 return Result(progress, self.stopped, 0 if self.group.rank else EXIT_CODES[self.stopped], None)
-        return Result(progress, "", 0, evaluation or self.evaluate(lambda: False))  # resumed when all was done
+        return Result(progress, "", 0, evaluation or self.evaluate(lambda: False))  # resumed when everything was done
 
     def stops(self, stop: StopRequest) -> bool:
-        """Whether any rank was asked to stop; all ask this at the same moment, and get the same answer."""
+        """Whether any rank was asked to stop; all ranks call this together, and get the same answer."""
         self.heard(self.group.exchange(stop.requested or ""))
         return bool(self.stopped)
 
     def heard(self, requests: Iterable[str]) -> None:
-        """What the ranks were asked to stop by: the first of them counts for all."""
+        """Take the ranks' requests to stop: the first one counts for all."""
         self.stopped = self.stopped or next(filter(None, requests), "")
 
     def train_epoch(self, now: EpochRates, stop: StopRequest) -> None:
-        """Steps to the end of the epoch, or until a stop is requested."""
+        """Run steps to the end of the epoch, or until a stop is requested."""
         progress, every = self.progress, self.recipe.checkpoint_steps
         with closing(epoch_steps(self.session, self.data.train, progress.step, now, self.group)) as results:
             for result in results:
@@ -457,7 +456,7 @@ class Training:
                     break
 
     def validate(self, stop: StopRequest) -> Evaluation | None:
-        """Validation at the end of an epoch, and its checkpoint; None, and neither, if a stop is requested."""
+        """Validate at the end of an epoch, and save a checkpoint; None, with neither, if a stop is requested."""
         found = self.evaluate(lambda: self.stops(stop))
         if self.stopped:
             return None
@@ -475,11 +474,11 @@ class Training:
         if epoch == 1:
             self.look_for_dead_units()
         self.save(best=best)
-        self.listener.recorded(record)  # saved first: whoever listens may be gone
+        self.listener.recorded(record)  # saved first: the listener may be gone
         return found
 
     def evaluate(self, stop: Callable[[], bool]) -> Evaluation:
-        """The validation set, with the recipe's views."""
+        """Evaluate on the validation set, with the recipe's views."""
         self.session.collect()
         split, views = self.data.validation, self.recipe.views
 
@@ -493,8 +492,8 @@ class Training:
                     [self.session], split, views=views, batch_size=batch_size, progress=progress, stop=stop,
                     group=self.group,
                 )  # fmt: skip
-            except ResourceError:  # memory that is enough for training need not be enough for this
-                if batch_size == 1 or self.group.size > 1:  # the others would go on with whole batches
+            except ResourceError:  # memory that suffices for training may not suffice for this
+                if batch_size == 1 or self.group.size > 1:  # the other ranks would continue with whole batches
                     raise
                 batch_size //= 2
 
@@ -507,14 +506,14 @@ class Training:
         try:
             feed = self.session.training_feed(images, labels, self.progress.step, now, as_one(self.session))
             warning = dead_units_warning(dead_units(self.session, feed), self.recipe)
-        except MemoryError:  # it walks the layers beside the compiled steps' memory: no reason to end a training
+        except MemoryError:  # it needs memory besides the compiled steps': no reason to end training
             self.event("no memory to look for dead units")
             return
         if warning:
             self.warn(warning)
 
     def fail(self, result: StepResult, now: EpochRates) -> None:
-        """Report where values first were not finite, and end."""
+        """Report where non-finite values first occurred, and end."""
         skipped = [str(name) for name in result.outcome.skipped]
         feed = self.session.training_feed(result.images, result.labels, result.number - 1, now)
         where = first_not_finite(self.session, feed)
@@ -527,7 +526,7 @@ class Training:
         raise NumericalError(message)
 
     def save(self, *, best: bool = False) -> None:
-        """Write a checkpoint of the current state, after the metrics and the log that belong to it."""
+        """Write a checkpoint of the current state, after its metrics and log."""
         self.session.collect()
         check_weights(self.group, self.session, self.progress.step)
         if isinstance(self.run, Follower):
@@ -571,7 +570,7 @@ class Training:
         self.run.log(message)
 
     def warn(self, message: str, tell: bool = True) -> None:
-        """Record a warning, and report it if that has not been done."""
+        """Record a warning, and report it unless that has been done."""
         self.progress.warnings.append(message)
         self.event(message)
         if tell:

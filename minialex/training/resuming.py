@@ -1,7 +1,7 @@
-"""Resuming a run: what must be as it was when it began, and what may change.
+"""Resuming a run: what must be unchanged since it began, and what may change.
 
-A run goes on to the same bits only with the same images, network and numbers. So its recipe, its images and a network
-of somebody's own are compared with what it began with; where any of them differs nothing is written.
+A run continues to the same bits only with the same images, network and numbers. So its recipe, its images and a
+user-defined network are compared with those that it began with; if any of them differs, nothing is written.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from minialex.recipe.fields import Recipe
 from minialex.runs.run_folder import RunData
 
 SAFE = ("epochs", "checkpoint_steps", "keep_checkpoints", "loader_threads", "backend", "devices")
-"""Recipe fields that may change while a run goes on: none of them changes what the next step computes, but for the
-roundings of another backend, and ``epochs`` where the schedule is a cosine over all of them."""
+"""Recipe fields that may change when a run is resumed: none of them changes what the next step computes, except for
+another backend's rounding, and ``epochs`` if the schedule depends on their number."""
 
 
 def deciding(recipe: Recipe, data: DataSet) -> dict[str, str]:
-    """What decides a run's numbers besides its recipe, by name: for `minialex.runs.run_folder.RunData`."""
+    """What determines a run's numbers besides its recipe, by name, for `minialex.runs.run_folder.RunData`."""
     found: dict[str, str] = {}
     for part, split in (("training", data.train), ("validation", data.validation)):
         found |= {f"{part} images": str(len(split)), f"{part} sha256": digest(split)}
@@ -35,7 +35,7 @@ def deciding(recipe: Recipe, data: DataSet) -> dict[str, str]:
 
 
 def compare_recipes(folder: Path, before: Recipe, now: Recipe) -> None:
-    """Refuse another recipe, but for the fields that are `SAFE` and the place of the data, whose images are compared.
+    """Refuse another recipe, except for `SAFE` fields and the data's location, since its images are compared.
 
     Raises:
         CheckpointError: With a list of the differences.
@@ -46,10 +46,10 @@ def compare_recipes(folder: Path, before: Recipe, now: Recipe) -> None:
 
 
 def compare(folder: Path, known: RunData, recipe: Recipe, data: DataSet, now: Mapping[str, str]) -> str:
-    """Refuse different images, or a network that was edited.
+    """Refuse different images, or an edited network.
 
     Args:
-        known: what the run remembers
+        known: the run's record
         now: see `deciding`
 
     Returns:
@@ -76,7 +76,7 @@ def compare(folder: Path, known: RunData, recipe: Recipe, data: DataSet, now: Ma
 
 
 def _compare_old(folder: Path, known: RunData, data: DataSet) -> str:
-    """The same for a run that does not say what its images were: their covariance is known."""
+    """The same for a run that does not record its images: their covariance is known."""
     found = (data.statistics or statistics_of(data.train)).covariance
     if not np.allclose(found, known.statistics.covariance, rtol=1e-5):
         _refuse(
@@ -91,14 +91,14 @@ def _compare_old(folder: Path, known: RunData, data: DataSet) -> str:
 
 
 def remembered(known: RunData, now: Mapping[str, str]) -> RunData:
-    """What a run remembers, with what decides its numbers."""
+    """The run's record, extended by what determines its numbers."""
     return replace(known, decides=dict(now))
 
 
 def _refuse(folder: Path, lines: Iterable[str]) -> None:
     if found := "; ".join(lines):
         raise CheckpointError(
-            f"{folder} cannot go on with something else than it began with: {found}. Safe to change on resume are "
+            f"{folder} cannot continue with anything but what it began with: {found}. Safe to change on resume are "
             f"{', '.join(SAFE)}, threads, and the place of the same images. For the rest begin a new run with these "
             f"weights: minialex train --init {folder}, or init={str(folder)!r} in Python"
         )

@@ -1,4 +1,4 @@
-"""Stopping a run gracefully: at the first signal the trainer finishes its step, saves and ends."""
+"""Stopping a run gracefully: at the first signal, the trainer finishes its step, saves and ends."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ EXIT_CODES = {"SIGTERM": 75, "SIGHUP": 75, "SIGXCPU": 75, "SIGUSR1": 75, "Ctrl-C
 class StopRequest:
     """Within its block, SIGTERM and Ctrl-C set `requested` instead of ending the process.
 
-    So do SIGHUP (the terminal was closed, a connection broke) and SIGXCPU (a limit of processor time), where there are
-    such signals; one that is ignored stays so, as SIGHUP under ``nohup``. A Ctrl-C after any request raises
-    `KeyboardInterrupt` at once; another of the other signals changes nothing. The handlers that were there before are
-    put back at the end of the block. Python lets only the main thread handle signals: in another one (a notebook's
-    worker) the block does nothing.
+    So do SIGHUP (the terminal was closed, a connection broke) and SIGXCPU (a limit on processor time), where they
+    exist; an ignored one stays ignored, like SIGHUP under ``nohup``. A Ctrl-C after any request raises
+    `KeyboardInterrupt` at once; further other signals change nothing. The previous handlers are restored at the end of
+    the block. Python lets only the main thread handle signals: in another one (a notebook's worker) the block does
+    nothing.
 
     Args:
-        more: names of other signals that should ask, too
+        more: names of other signals that should request a stop, too
 
     Attributes:
         requested: str or None
@@ -46,11 +46,11 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """The code with which the process should end: 130 after Ctrl-C, 75 after another signal, else 0."""
+        """The code with which the process should exit: 130 after Ctrl-C, 75 after another signal, else 0."""
         return EXIT_CODES[self.requested] if self.requested else 0
 
     def among(self, group: Group) -> str | None:
-        """What this rank or another was asked by: all ranks of a group call this equally often."""
+        """The request that this rank or another got: all ranks of a group call this equally often."""
         first = next(filter(None, group.exchange(self.requested)), None)
         self.requested = self.requested or first
         return first
@@ -58,7 +58,7 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for name in self._names:
-                number = getattr(signal, name, None)  # Windows has not all
+                number = getattr(signal, name, None)  # Windows lacks some
                 if number is not None and (number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN):
                     self._before[number] = signal.signal(number, self._handle)
         return self
@@ -69,7 +69,7 @@ class StopRequest:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a forked worker: it should end, as if this class were not there
+        if os.getpid() != self._process:  # a forked worker should end, as if this class did not exist
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         elif number == signal.SIGINT and self.requested:

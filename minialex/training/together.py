@@ -1,4 +1,4 @@
-"""What several ranks say to each other, so that they train one run: that they begin alike, go on alike, stop alike."""
+"""Keeps several ranks in agreement while they train one run: they begin alike, continue alike and stop alike."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from minialex.ranks.group import Group
 from minialex.recipe.fields import Recipe, fields
 
 OWN = ("devices", "loader_threads", "data", "init_from")
-"""Recipe fields that may be another on every rank: where something is, and not what it is."""
+"""Recipe fields that may differ between ranks: where something is, not what it is."""
 
 
 class Pulse(NamedTuple):
     """What a rank tells the others after a step.
 
     Attributes:
-        losses: of its shards
-        right: how many of its images
+        losses: its shards' losses
+        right: how many of its images were classified correctly
         finite: whether its losses and all updates were finite numbers
-        stop: what it was asked to stop by; empty if it was not
+        stop: the request to stop that it got; empty if none
     """
 
     losses: tuple[float, ...]
@@ -36,13 +36,13 @@ class Pulse(NamedTuple):
 
 
 def check_alike(group: Group, recipe: Recipe, decides: Mapping[str, str]) -> None:
-    """Refuse ranks that would not train the same: of other versions, machines, recipes or images.
+    """Refuse ranks that would not train alike: with other versions, machines, recipes or images.
 
     Args:
         decides: see `minialex.training.resuming.deciding`
 
     Raises:
-        ConfigurationError, DataError: On all ranks alike; the first rank is named that differs from rank 0.
+        ConfigurationError, DataError: On all ranks alike; the message names the first rank that differs from rank 0.
     """
     chosen = {name: str(getattr(recipe, name)) for name in fields() if name not in OWN}
     told = group.exchange([__version__, sys.byteorder, chosen, dict(decides)])
@@ -62,7 +62,7 @@ def check_alike(group: Group, recipe: Recipe, decides: Mapping[str, str]) -> Non
         for name in sorted({*images, *other_images}):
             if other_images.get(name) != images.get(name):
                 raise DataError(
-                    f"rank {rank} has other data than rank 0 ({name} differs): give all the same, or copy it anew"
+                    f"rank {rank} has other data than rank 0 ({name} differs): give all the same, or copy it again"
                 )
 
 
@@ -70,7 +70,7 @@ def check_weights(group: Group, session: Session, step: int) -> None:
     """Refuse to save weights that are not the same on all ranks, which they are by construction.
 
     Raises:
-        NumericalError: On all ranks alike; the first that differs from rank 0 is named.
+        NumericalError: On all ranks alike; the message names the first rank that differs from rank 0.
     """
     if group.size == 1:
         return
@@ -80,5 +80,5 @@ def check_weights(group: Group, session: Session, step: int) -> None:
         if found != told[0]:
             raise NumericalError(
                 f"rank {rank} ({group.places[rank]}) has other weights than rank 0 after step {step} (a fault of its "
-                "memory, its device or its libraries?): go on from the last checkpoint without it"
+                "memory, its device or its libraries?): continue from the last checkpoint without it"
             )

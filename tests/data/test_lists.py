@@ -180,8 +180,8 @@ def test_comments_are_said_and_nothing_else_is_lost(folder):
         ("cats/1.jpg,0\ndogs/3.jpg,2\n", "class 1 has no image .*number the classes from 0 or from 1 without gaps"),
         ("cats/1.jpg,5\ndogs/3.jpg,6\n", "class 1 has no image"),
         ("cats/1.jpg,-1\ndogs/3.jpg,0\n", "class -1 is below 0"),
-        ("cats/1.jpg,0\ndogs/3.jpg,0.5\n", "line 2: class '0.5' is no whole number, where others are"),
-        ("cats/1.jpg,nan\ndogs/3.jpg,1\n", "line 1: class 'nan' is no whole number, where others are"),
+        ("cats/1.jpg,0\ndogs/3.jpg,0.5\n", "line 2: class '0.5' is not a whole number, but others are"),
+        ("cats/1.jpg,nan\ndogs/3.jpg,1\n", "line 1: class 'nan' is not a whole number, but others are"),
         ("cats/1.jpg,a\ndogs/3.jpg,\n", "line 2: expected a path and a class, got 'dogs/3.jpg'"),
         (
             "cats/1.jpg,a\ncats/1.jpg,b\n",

@@ -143,7 +143,7 @@ def test_an_mpiexec_of_another_library_is_named(monkeypatch: pytest.MonkeyPatch,
     assert launch.find_mpiexec() == (str(path / "mpiexec"), "Open MPI")
     (path / "mpiexec").unlink()
     monkeypatch.setenv("PATH", str(path))
-    with pytest.raises(ConfigurationError, match="no mpiexec of it, only another library's"):
+    with pytest.raises(ConfigurationError, match="no mpiexec here, only another library's"):
         launch.find_mpiexec()
 
 

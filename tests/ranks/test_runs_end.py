@@ -143,7 +143,7 @@ def test_training_goes_on_when_nobody_reads_its_output(train: Callable[..., Trai
     one.process.stdout = None
     code, _, err = one.end()
     assert code == 0
-    assert re.fullmatch(r"warning: nothing can be shown any more .*; the work goes on without\n", err), err
+    assert re.fullmatch(r"warning: nothing can be shown any more .*; work continues without it\n", err), err
     assert (one.run / "report.html").is_file()
 
 

@@ -243,7 +243,7 @@ def test_all_damaged(tmp_path: Path) -> None:
         checkpoint.latest(tmp_path, no_warning)
     message = str(caught.value)
     assert message.index("checkpoint step-00000020 cannot be used") < message.index("checkpoint step-00000010 cannot")
-    assert message.endswith("restore one from a copy, or begin anew in another folder")
+    assert message.endswith("restore one from a copy, or start over in another folder")
     assert "\n" not in message
 
 

@@ -153,7 +153,7 @@ def test_only_what_hinders_showing_is_passed_over(capfd: pytest.CaptureFixture[s
     unfailing.note("")
     unfailing.note("")
     assert failing.calls == 1
-    said = "warning: nothing can be shown any more (Broken pipe); the work goes on without\n"
+    said = "warning: nothing can be shown any more (Broken pipe); work continues without it\n"
     assert capfd.readouterr() == (said, "")  # standard output itself was sound
     print("still here")
     assert capfd.readouterr().out == "still here\n"

@@ -1,8 +1,8 @@
 """`compile_step`: a recorded step with planned memory, a stream for each column, and fused kernels.
 
-On one device the whole step is captured as a CUDA graph at its second call, and replayed from then on. What changes
-from step to step lies on the device: batches are copied to where the graph reads them, learning rates and the step's
-number are written into two small arrays.
+On one device the whole step is captured as a CUDA graph on its second call, and replayed from then on. What changes
+from step to step is on the device: batches are copied to where the graph reads them, and the learning rates and the
+step's number are written to two small arrays.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from minialex_cuda.runtime.protocol import Event, Runtime
 
 
 class OutOfMemory(MemoryError):
-    """A step that does not fit into memory.
+    """A step that does not fit in memory.
 
     Attributes:
-        fits: how many images would fit, as far as that is known; 0 if not even one would
+        fits: how many images would fit, as far as known; 0 if not even one would
     """
 
     def __init__(self, message: str, fits: int) -> None:
@@ -46,11 +46,11 @@ class Step:
         places: the backend's place on each device: batches come from its stream, and results are ready on it
         workspace: memory for everything but the outputs
         program: the recorded step
-        bindings: arrays that live longer than a step
+        bindings: arrays that outlive a step
         graphs: whether to capture the step if all of it is on one device
 
     Raises:
-        OutOfMemory: If it does not fit; a call raises it too, if a larger step has taken the workspace meanwhile.
+        OutOfMemory: If it does not fit; a call raises it, too, if a larger step has taken the workspace meanwhile.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Step:
         return recorded
 
     def _find(self, value: Value) -> CudaArray:
-        """The array of a value; a view, if the value is another's numbers under another shape."""
+        """The array of a value; a view, if the value is another one reshaped."""
         if value not in self._arrays:
             self._arrays[value] = without_memory(value.shape, value.dtype)
             self._views.append((self._arrays[value], self._arrays[self.schedule.aliases[value]]))
@@ -138,7 +138,7 @@ class Step:
         array.flat = self.runtime.flat(memory, offset, array.size, array.dtype)
 
     def _give_results_memory(self) -> None:
-        """Give outputs memory that is theirs for as long as the step lives."""
+        """Give outputs their own memory for as long as the step lives."""
         arenas = self._arenas(RESULT).items()
         results = {name: self.places[name[0]].empty((size,), np.uint8).flat.memory for name, size in arenas}
         self._results = list(results.values())
@@ -147,7 +147,7 @@ class Step:
                 self._give(self._arrays[value], results[slot.stream], slot.offset)
 
     def _borrowed(self) -> list[CudaArray]:
-        """Arrays that lie in the workspace or hold addresses within it."""
+        """Arrays that are in the workspace or hold addresses within it."""
         slots = self.schedule.slots.items()
         return [
             *(self._arrays[value] for value, slot in slots if slot.stream[2] != RESULT),
@@ -157,7 +157,7 @@ class Step:
         ]
 
     def release(self) -> None:
-        """Forget all addresses within the workspace; they are asked for again before they are used."""
+        """Forget all addresses within the workspace; they are assigned again before use."""
         for array in self._borrowed():
             array.flat = NOWHERE
         for view, whole in self._views:
@@ -211,8 +211,8 @@ class Step:
     def _too_large(self, available: Mapping[str, int], error: MemoryError) -> OutOfMemory:
         """The error: how much is needed in all, and which batch would fit.
 
-        All shrinks with the batch but the gradients of parameters, and scratch memory that is so large that batches are
-        convolved in pieces (see `minialex_cuda.runtime.place.SCRATCH`).
+        Everything shrinks with the batch except the gradients of parameters, and scratch memory so large that batches
+        are convolved in pieces (see `minialex_cuda.runtime.place.SCRATCH`).
         """
         batch = next((value.shape[0] for name, value in self.program.fed.items() if name == LABELS), 1)
         learned = {value.shape for value in self.program.bound.values()}
@@ -243,7 +243,7 @@ class Step:
             copied = runtime.record(self.places[device].stream)
             for name, target in fed.items():
                 if target.device == device:
-                    feed[name].flat.memory.read = copied  # the next batch may come while this step computes
+                    feed[name].flat.memory.read = copied  # the next batch may arrive while this step computes
         for device in self.devices:
             stream = self.places[device].stream
             if STEP in self.program.symbols:
@@ -271,7 +271,7 @@ class Step:
         return dict(self._outputs)
 
     def _run(self, watch: Watch | None) -> None:
-        """Launch all tasks: streams start after the devices' own, which continue when all are done."""
+        """Launch all tasks: streams start after the devices' own streams, which continue when all are done."""
         runtime = self.runtime
         begun = [runtime.record(self.places[device].stream) for device in self.devices]
         for stream in self._streams.values():

@@ -1,12 +1,12 @@
-"""Fuses neighbouring operations of a recorded step where nothing else needs the values between them.
+"""Fuses adjacent operations of a recorded step if nothing else needs the values between them.
 
-`fuse` looks at who reads what, not at layers: a convolution or full layer whose only reader is a ReLU; a normalisation
-that is only pooled, together with both gradients and the ReLU's before them; a ReLU's gradient that only a convolution
-or a pooling passes on; the updates of all parameters of a column. What they become is in
+`fuse` looks at what reads what, not at layers: a convolution or fully connected layer whose only reader is a ReLU; a
+normalisation that is only pooled, together with both gradients and that of the ReLU before them; a ReLU's gradient that
+only a convolution or a pooling passes on; the updates of all parameters of a column. The fused operations are in
 `minialex_cuda.compiler.recording`.
 
-One operation becomes two: where the gradient of a layer's input goes to other columns, it is computed and on its way
-before the gradients of the weights are begun, so that the exchange and they go on at the same time.
+One operation becomes two: if the gradient of a layer's input goes to other columns, it is computed and sent before the
+gradients of the weights begin, so that the exchange overlaps with them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from minialex_cuda.ops.norm_pool_words import SIZE, STRIDE, WINDOWS
 
 
 def fuse(program: Program, dtype: Any = np.float32) -> Program:
-    """A program in which fused calls replace groups of calls; `dtype` is that in which maps will be kept.
+    """A program in which fused calls replace groups of calls; `dtype` is the one in which maps will be stored.
 
-    Normalised maps and their scales, the largest arrays of AlexNet, are then never in memory: the way back computes
-    them again, from the ReLU's output and one byte a window that says where its maximum was.
+    Normalised maps and their scales, the largest arrays of AlexNet, are then never in memory: the backward pass
+    recomputes them from the ReLU's output and one byte per window that says where its maximum was.
     """
     step = Rewrite(program)
     for norm in step.of("local_response_norm"):
@@ -74,7 +74,7 @@ def _sum_whole(step: Rewrite) -> None:
 
 
 def _fuse_updates(step: Rewrite) -> None:
-    """The updates of a column's parameters as one (see `minialex_cuda.compiler.updates`)."""
+    """Fuse the updates of a column's parameters into one (see `minialex_cuda.compiler.updates`)."""
     groups: dict[Any, list[Call]] = defaultdict(list)
     for call in step.of("sgd_update"):
         w = call.args[0]
@@ -92,7 +92,7 @@ def _fuse_updates(step: Rewrite) -> None:
 def _send_first(step: Rewrite, call: Call) -> None:
     """Put a gradient that other columns wait for first; those of the weights follow once it has been split for them.
 
-    If something reads one of those of the weights before that, nothing is moved.
+    If something reads a weight gradient before that, nothing is moved.
     """
     dx, *rest = call.results
     cut = step.sole_reader(dx, "split", 0)
@@ -113,7 +113,7 @@ def _send_first(step: Rewrite, call: Call) -> None:
 
 
 def _fuse_norm_pool(step: Rewrite, norm: Call, dtype: np.dtype[Any]) -> None:
-    """Normalisation, pooling and, in training, both gradients: fused if nobody else reads y or scale, in words."""
+    """Fuse normalisation, pooling and, in training, both gradients, in words, if nothing else reads y or scale."""
     (x,), (y, scale) = norm.args, norm.results
     assert y is not None
     assert scale is not None

@@ -1,6 +1,6 @@
-"""GPUs of several processes, joined by NCCL: a program whose sums over ranks are done on the devices.
+"""Joins the GPUs of several processes with NCCL: a program's sums over ranks then run on the devices.
 
-The processes are those of MPI, by which they agree that all have NCCL and the first one sends each communicator's id.
+The processes are MPI's. Through MPI they agree that all have NCCL, and the first sends each communicator's id.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from minialex_cuda.runtime.nccl import INSTALL
 from minialex_cuda.runtime.protocol import Event, Runtime
 
 SHORT, PAUSE = 1.0, 5e-5
-"""Seconds for which the host waits for a step by itself, and between two looks; then it asks whether all are alive."""
+"""Seconds that the host waits for a step before it asks whether all ranks are alive, and seconds between polls."""
 
 
 class Nccl:
     """The communicators of a backend, one for each of its devices that takes part in sums.
 
     Args:
-        runtime: of the devices
+        runtime: the runtime of the devices
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -37,7 +37,7 @@ class Nccl:
         self._joined: dict[str, Joined] = {}
 
     def joined(self, program: Program) -> Program | None:
-        """The program with communicators in the place of groups; None if its sums must go through the host.
+        """The program with communicators in place of groups; None if its sums must go through the host.
 
         All ranks call this together, with equal programs.
 
@@ -77,7 +77,7 @@ class Nccl:
         return self._joined[device]
 
     def wait(self, event: Event) -> None:
-        """Let the host wait until sums are done, which never happens if a rank is lost: then the error names it.
+        """Make the host wait until sums are done; if a rank is lost, they never are, and the error names it.
 
         Raises:
             ResourceError: If NCCL reports an error.
@@ -105,7 +105,7 @@ class Nccl:
         """Free the communicators."""
         while self._joined:
             _, joined = self._joined.popitem()
-            with contextlib.suppress(MinialexError):  # the program is at its end
+            with contextlib.suppress(MinialexError):  # the program is ending
                 joined.communicator.close()
 
 

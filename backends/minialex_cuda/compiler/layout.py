@@ -1,10 +1,10 @@
-"""Keeps maps with the channels last throughout a step: `channels_last` rewrites a program after `fusion`.
+"""Keeps maps channels last throughout a step: `channels_last` rewrites a program after `fusion`.
 
-Operations that have a form in words of four channels (`minialex_cuda.ops.words`) get it; where others read or make
-maps, they are brought there and back. The rows of full layers [N,D] are maps of one place, [N,1,1,D]. In bfloat16 both
-are kept in that format, two bytes a number, from the first convolution to what the last full layer reads; weights and
-their gradients are float32. A network whose channels or features do not come in fours (in bfloat16 in eights) keeps
-the flat kernels, layer by layer.
+Operations with a form in words of four channels (`minialex_cuda.ops.words`) use it; maps are converted for the others
+and back. The rows [N,D] of fully connected layers are maps of one place, [N,1,1,D]. In bfloat16 both are stored in that
+format, two bytes per number, from the first convolution to the input of the last fully connected layer; weights and
+their gradients are float32. Layers whose channels or features are not a multiple of four (in bfloat16, of eight) keep
+the flat kernels.
 """
 
 from __future__ import annotations
@@ -55,29 +55,29 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "dropout_last": full_last.dropout,
     "dropout_backward_last": full_last.dropout_backward,
 }
-"""What this module puts into a program."""
+"""The operations that this module puts into a program."""
 
 MOST_WORDS = 1 << 31
-"""Of a map: words are counted in 32 bits."""
+"""The most words in a map: they are counted in 32 bits."""
 
 
 def channels_last(program: Program, dtype: np.dtype[Any]) -> Program:
-    """A program whose maps have the channels last where they can.
+    """Rewrite a program so that its maps are channels last wherever possible.
 
     Args:
-        program: what `minialex_cuda.compiler.fusion.fuse` made; its maps are [N,C,H,W]
-        dtype: what maps are kept in, float32 or, for bfloat16, uint16
+        program: the result of `minialex_cuda.compiler.fusion.fuse`; its maps are [N,C,H,W]
+        dtype: dtype in which maps are stored: float32 or, for bfloat16, uint16
     """
     return _Layout(program, dtype).program
 
 
 def fits(dtype: np.dtype[Any], *maps: Value | None) -> bool:
-    """Whether all of these maps (or rows) can be kept with the channels last, in `dtype`."""
+    """Whether all of these maps (or rows) can be stored channels last in `dtype`."""
     for value in maps:
         if value is None or len(value.shape) not in (2, 4) or value.dtype != np.float32:
             return False
         N, C, H, W = (*value.shape, 1, 1)[:4]
-        together = 8 if dtype == np.uint16 else 4  # matrix units want multiples of eight in two bytes
+        together = 8 if dtype == np.uint16 else 4  # tensor cores need multiples of eight two-byte numbers
         if (
             C % together
             or not 0 < C <= (MOST_CHANNELS if len(value.shape) == 4 else MOST_WORDS)
@@ -94,12 +94,12 @@ class _Layout:
     def __init__(self, program: Program, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
         self._made: list[Call] = []
-        self._last: dict[Value, Value] = {}  # those that there are with the channels last
-        self._elsewhere: set[Value] = set()  # those of them that there are not with the channels first
-        self._deep: dict[Any, Value] = {}  # images as the first convolution takes them
-        self._augmented: dict[Value, Call] = {}  # images that are not made yet, and by which call they would be
-        self._narrow: dict[Value, Value] = {}  # weights of full layers, rounded
-        self._where: dict[Value, Value] = {}  # of pooled maps: where in each window its maximum was
+        self._last: dict[Value, Value] = {}  # maps that exist channels last
+        self._elsewhere: set[Value] = set()  # those of them that do not exist channels first
+        self._deep: dict[Any, Value] = {}  # images in the layout of the first convolution
+        self._augmented: dict[Value, Call] = {}  # images not made yet, and the call that would make them
+        self._narrow: dict[Value, Value] = {}  # weights of fully connected layers, rounded
+        self._where: dict[Value, Value] = {}  # for pooled maps: where in each window its maximum was
         self._now: Call
         for self._now in program.calls:
             if not self._done(self._now):
@@ -117,7 +117,7 @@ class _Layout:
         return fits(self._dtype, *maps)
 
     def _to(self, value: Value) -> Value:
-        """A result of the program as one with the channels last."""
+        """The channels-last form of a result of the program."""
         N, C, H, W = (*value.shape, 1, 1)[:4]
         made = self._value((N, H, W, C), self._dtype if value.dtype == np.float32 else value.dtype, value.device)
         self._last[value] = made
@@ -125,7 +125,7 @@ class _Layout:
         return made
 
     def _at(self, value: Value) -> Value:
-        """A map with the channels last, converted if it is not."""
+        """The channels-last form of a map, converted if needed."""
         if value not in self._last:
             self._first(value)
             made = self._to(value)
@@ -137,7 +137,7 @@ class _Layout:
         return self._last[value]
 
     def _first(self, value: Value) -> None:
-        """Make sure that there is a map with the channels first."""
+        """Make sure that the channels-first form of a map exists."""
         if value in self._augmented:
             self._made.append(self._augmented.pop(value))
         if value in self._elsewhere:
@@ -156,7 +156,7 @@ class _Layout:
         self._add("reshape", (value, made.shape), {}, (made,))
 
     def _weights(self, w: Value) -> Value:
-        """Weights of a full layer as products take them."""
+        """Weights of a fully connected layer in the form that products take."""
         if self._dtype == w.dtype:
             return w
         if w not in self._narrow:
@@ -182,7 +182,7 @@ class _Layout:
         """Add the channels-last form of a call; returns False if it has none."""
         name = call.operation
         if name == "augment" and call.results[0] is not None and call.results[0].dtype == np.float32:
-            self._augmented[call.results[0]] = call  # the first convolution may want them in another order
+            self._augmented[call.results[0]] = call  # the first convolution may need another order
             return True
         if name in ("conv2d", "conv2d_relu"):
             return self._convolve(call)
@@ -255,7 +255,7 @@ class _Layout:
         return True
 
     def _reshape(self, call: Call) -> bool:
-        """Maps as rows, and rows as maps."""
+        """Reshape maps to rows, and rows to maps."""
         (x, _), (y,) = call.args, call.results
         if x not in self._last or y is None or not self._fits(x, y) or {len(x.shape), len(y.shape)} != {2, 4}:
             return False
@@ -266,7 +266,7 @@ class _Layout:
         return True
 
     def _multiply(self, call: Call) -> bool:
-        """Full layers; the output of one without a ReLU (mostly the last) is float32."""
+        """Fully connected layers; the output of one without a ReLU (usually the last) is float32."""
         name, results = call.operation, list(call.results)
         x: Any
         args: tuple[Value, ...]
@@ -287,7 +287,7 @@ class _Layout:
         return True
 
     def _drop(self, call: Call) -> bool:
-        """Dropout of rows, and its gradient; the mask is the same."""
+        """Dropout of rows, and its gradient; the mask is unchanged."""
         (x, *mask), (y, *drawn) = call.args, call.results
         if x not in self._last or len(x.shape) != 2 or y is None:
             return False

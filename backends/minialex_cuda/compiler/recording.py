@@ -1,7 +1,7 @@
-"""Operations as recorded for a compiled step: the calls of the runtime, and the arrays that they need.
+"""Operations recorded for a compiled step: the calls of the runtime, and the arrays that they need.
 
-A recorded array is an object without memory. A compiled step gives it its memory later, and other memory when its
-workspace moves; the work, which knows the object, follows.
+A recorded array is an object without memory. A compiled step gives it memory later, and different memory when its
+workspace moves; the work refers to the object, and so follows.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Recorded:
 
 
 class RecordingPlace(Place):
-    """A place that does nothing: calls are recorded, and `take` returns them."""
+    """A place that executes nothing: calls are recorded, and `take` returns them."""
 
     def __init__(self, like: Place, stream: Any) -> None:
         super().__init__(like.runtime, like.device, stream, like.precision)
@@ -55,7 +55,7 @@ class RecordingPlace(Place):
         self._views: list[tuple[CudaArray, CudaArray]] = []
 
     def take(self, results: list[CudaArray | None]) -> Recorded:
-        """What was recorded since the last time, and what came of it."""
+        """What was recorded since the last call of this method, with its results."""
         taken = Recorded(self._works, results, self._scratched, self._views)
         self._works, self._scratched, self._views = [], [], []
         return taken
@@ -72,7 +72,7 @@ class RecordingPlace(Place):
         return self._views[-1][0]
 
     def library(self, convolution: Convolution, x: CudaArray) -> CudaArray | None:
-        """Of arrays in float32 or bfloat16, if the runtime's library can do it."""
+        """Scratch memory for float32 or bfloat16 arrays, if the runtime's library can do the convolution."""
         if x.dtype not in (np.float32, np.uint16) or not x.size:
             return None
         nbytes = self.runtime.convolution_bytes(self.device, convolution)
@@ -100,7 +100,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     **ops.OPERATIONS, **layout.OPERATIONS, "copy_to": copy_to, "zeros": zeros,
     "dropout": dropout_at, "sgd_updates": sgd_updates,
     "sum_over_ranks": sum_over_ranks,
-    # what fusion puts into a program; a ReLU's result is the last argument
+    # operations that fusion puts into a program; a ReLU's output is the last argument
     "conv2d_relu": partial(conv2d, rectify=True), "linear_relu": partial(linear, rectify=True),
     "relu_conv2d_backward": conv2d_backward, "relu_conv2d_dx": conv2d_dx, "relu_conv2d_dw": conv2d_dw,
     "conv2d_dx": conv2d_dx, "conv2d_dw": conv2d_dw, "linear_dx": linear_dx, "linear_dw": linear_dw,

@@ -1,12 +1,12 @@
 """A step's schedule as data: which operation runs on which stream, what waits for what, and where results are stored.
 
-Every column has a stream of its own on its device, and another for what is copied to it from other devices. Within a
-stream work is done in order; between streams the order is kept by events, and this module finds out which are needed:
-from who writes and who reads which bytes, not from rules about networks. Memory is planned here too, once: results
-that one stream alone uses share its arena by their lifetimes, and whatever another stream reads or writes has a place
-of its own, which nothing else ever uses.
+Every column has its own stream on its device, and a second one for copies to it from other devices. Within a stream
+work runs in order; between streams events keep the order. This module determines which events are needed, from which
+operations write and read which bytes, not from rules about networks. Memory is planned here too, once: results that
+only one stream uses share its arena by their lifetimes; whatever another stream reads or writes has memory of its own,
+which nothing else ever uses.
 
-Nothing here knows a device. `tests/cuda/test_schedule.py` runs schedules on streams that work in random legal orders.
+Nothing here depends on a device. `tests/cuda/test_schedule.py` runs schedules on streams in random legal orders.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from minialex.backend.program import Call, Program, Value, values
 
 StreamName = tuple[str, int, str]
-"""(device, column, ``"compute"``, ``"copy"`` or ``"reduce"``); a device's arena of outputs is named with `RESULT`, no
-stream is."""
+"""(device, column, ``"compute"``, ``"copy"`` or ``"reduce"``); `RESULT` names a device's arena of outputs, never a
+stream."""
 
 RESULT = "result"
 
 ALIGNMENT = 256
-"""Bytes that every result's address is a multiple of."""
+"""Alignment of every result's address, in bytes."""
 
 IN_PLACE = {"sgd_update": (0, 1), "sgd_updates": (0, 1)}
 """Positions of the arguments that an operation writes."""
@@ -37,7 +37,7 @@ class Task:
     Attributes:
         call: the operation
         stream: the stream on which it runs
-        waits: indices of tasks on other streams that must be done before
+        waits: indices of tasks on other streams that must finish first
     """
 
     call: Call
@@ -47,7 +47,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a result lies: an offset (bytes) into its stream's arena, or that of outputs."""
+    """Where a result is stored: an offset (bytes) in its stream's arena, or in the arena of outputs."""
 
     stream: StreamName
     offset: int
@@ -58,9 +58,9 @@ class Schedule:
     """A step that is ready to run.
 
     Attributes:
-        tasks: in an order in which they may be launched
-        slots: place of every result
-        aliases: values that are another's numbers under another shape
+        tasks: in a valid order of launches
+        slots: where every result is stored
+        aliases: values that are another value reshaped
         arenas: bytes of each stream's arena
     """
 
@@ -83,7 +83,7 @@ class Schedule:
 def stream_of(call: Call) -> StreamName:
     """The stream of a call: its column's, on the device of its result.
 
-    Sums over ranks have one for all columns of a device: their order must be the same on all ranks.
+    Sums over ranks share one stream for all columns of a device: their order must be the same on all ranks.
     """
     found = next((value for value in call.results if value is not None), None) or values((call.args, call.kwargs))[0]
     if call.operation == "sum_over_ranks":
@@ -122,7 +122,7 @@ def plan(program: Program) -> Schedule:
 def _check_order(
     work: Sequence[Call], reads: Sequence[Sequence[Value]], writes: Sequence[Sequence[Value]], given: set[Value]
 ) -> None:
-    """Check that whatever an operation reads is an input or was written by an earlier one.
+    """Check that everything an operation reads is an input or was written by an earlier one.
 
     Raises:
         AssertionError: If an operation reads too early; the message names it.
@@ -181,7 +181,7 @@ def _place(
     outputs: set[Value],
     given: set[Value],
 ) -> tuple[dict[Value, Slot], dict[StreamName, int]]:
-    """A slot for every result. Outputs, and whatever several streams touch, keep theirs for the whole step."""
+    """A slot for every result. Outputs, and results that several streams touch, keep theirs for the whole step."""
     last: dict[Value, int] = {}
     users: dict[Value, set[StreamName]] = defaultdict(set)
     for index, (stream, ins, outs) in enumerate(zip(streams, reads, writes, strict=True)):
@@ -216,12 +216,12 @@ def _order(
 ) -> list[tuple[int, ...]]:
     """For each task, the smallest set of others that it must wait for.
 
-    Two tasks that touch the same bytes, one of them writing, are done in the given order. What a stream has waited for
-    it need not wait for again, nor for what that had waited for (vector clocks).
+    Two tasks that touch the same bytes, at least one of them writing, run in the given order. A stream need not wait
+    again for what it has already waited for, directly or transitively (vector clocks).
     """
     touched: list[tuple[int, Value, bool]] = []  # (task, value, whether it was written)
     position: dict[StreamName, int] = defaultdict(int)
-    clocks: list[dict[StreamName, int]] = []  # of each task: how far each stream is done when it is
+    clocks: list[dict[StreamName, int]] = []  # per task: how far each stream has come when it is done
     now: dict[StreamName, dict[StreamName, int]] = defaultdict(dict)
     result = []
     for index, (stream, ins, outs) in enumerate(zip(streams, reads, writes, strict=True)):

@@ -1,7 +1,7 @@
-"""The update of all parameters of a column in one launch: `sgd_update` for each of them.
+"""Updates all parameters of a column in one launch: `sgd_update` for each of them.
 
-Weights and momentum are brought into one block of memory, and gradients lie in a step's workspace. So a parameter is
-three offsets, and a table of them, written once, tells every thread where its numbers are.
+Weights and momentum are moved into one block of memory, and gradients are in a step's workspace. So a parameter is
+three offsets, and a table of these, written once, tells every thread where its numbers are.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -21,19 +21,19 @@ from minialex_cuda.runtime.place import Place
 
 LANES = 256
 EACH = 64
-"""A parameter is cut into chunks of `LANES` threads that take `EACH` elements at most, `LANES` apart."""
+"""A parameter is split into chunks of `LANES` threads, each with at most `EACH` elements at stride `LANES`."""
 
 CHUNK = LANES * EACH
 FIELDS = 7
-"""Of a parameter in the table: its first chunk, its elements, where (in elements) its weights, momentum and gradient
-begin, which rate it has, and where (in int64) its count goes."""
+"""Fields of a parameter in the table: its first chunk, its number of elements, the offsets (in elements) of its
+weights, momentum and gradient, the number of its rate, and the offset (in int64) of its count."""
 
 _CHUNK, _SIZE, _WEIGHT, _MOMENTUM, _GRADIENT, _RATE, _SKIPPED = range(FIELDS)
 
 
 @kernel("parameters", "counts")
 def sgd_updates_kernel(i, parameters, gradients, counts, owners, table, rates, decays, momentum):
-    """Elements of one chunk, `LANES` apart: as `sgd_update_kernel`; counts[i] = how many were skipped."""
+    """Update elements of one chunk, at stride `LANES`, like `sgd_update_kernel`; counts[i] = how many were skipped."""
     chunk = i // LANES
     lane = i - chunk * LANES
     row = owners[chunk] * FIELDS
@@ -58,10 +58,10 @@ def sgd_updates_kernel(i, parameters, gradients, counts, owners, table, rates, d
 
 
 WARP, TOGETHER = 32, 8
-"""Threads that add up the counts of a chunk, and chunks of a block."""
+"""Threads that sum the counts of a chunk, and chunks per block."""
 
 MANY = 128
-"""Threads that add up those of a parameter's chunks."""
+"""Threads that sum the counts of a parameter's chunks."""
 
 
 def _chunk_sums(tile, _, __, lane, place, shared, counts, sums, chunks):
@@ -71,7 +71,7 @@ def _chunk_sums(tile, _, __, lane, place, shared, counts, sums, chunks):
     if chunk < chunks:
         for j in range(lane, LANES, WARP):
             total = np.int32(total + counts[chunk * LANES + j])
-    shared[place * WARP + lane] = np.float32(total)  # exact: there are fewer than 2²⁴
+    shared[place * WARP + lane] = np.float32(total)  # exact: fewer than 2²⁴
     return chunk
 
 
@@ -84,13 +84,13 @@ def _chunk_sums_ended(tile, _, __, lane, place, shared, chunk, counts, sums, chu
 
 
 def _skipped(parameter, _, __, lane, ___, shared, sums, skipped, table, chunks):
-    """The sum over a parameter's chunks, to where its count goes."""
+    """Write the sum over a parameter's chunks to its count."""
     row = parameter * FIELDS
     last = chunks if parameter == table.size // FIELDS - 1 else table[row + FIELDS + _CHUNK]
     total = np.int32(0)
     for j in range(table[row + _CHUNK] + lane, last, MANY):
         total = np.int32(total + sums[j])
-    shared[lane] = np.float32(total)  # exact up to 2²⁴, of a parameter up to 2³¹
+    shared[lane] = np.float32(total)  # exact up to 2²⁴, for parameters up to 2³¹
     return row
 
 
@@ -107,12 +107,12 @@ SKIPPED = GridKernel("skipped_sums", ("skipped",), _skipped, _skipped_ended)
 
 
 def chunks_of(ws: Sequence[CudaArray]) -> list[int]:
-    """How many chunks each parameter has."""
+    """The number of chunks of each parameter."""
     return [-(-w.size // CHUNK) for w in ws]
 
 
 def together(on: Place, arrays: Sequence[CudaArray]) -> bool:
-    """Bring arrays into one block of memory, if they do not share one; True if they have other addresses now."""
+    """Move arrays into one block of memory, unless they share one; return whether their addresses changed."""
     if len({id(array.flat.memory) for array in arrays}) == 1:
         return False
     sizes = [aligned(array.flat.nbytes) for array in arrays]
@@ -132,16 +132,16 @@ def _later() -> CudaArray:
 
 @dataclass
 class Tables:
-    """What the kernels are given of a column's parameters, beside sizes; `fill` gives the arrays their memory.
+    """The kernels' arguments on a column's parameters, besides sizes; `fill` gives the arrays their memory.
 
     Attributes:
         rates: learning rates, which change from step to step
-        which: every parameter's number among them
-        weight_decays: of every parameter
-        parameters: the block of memory that weights and momentum lie in
-        gradients: that of the gradients
-        skipped: that of the counts
-        owners: of every chunk the parameter's number, int32
+        which: every parameter's index in `rates`
+        weight_decays: weight decay of every parameter
+        parameters: the block of memory with weights and momentum
+        gradients: the block with the gradients
+        skipped: the block with the counts
+        owners: every chunk's parameter number, int32
         table: [parameters, `FIELDS`], int64
         decays: `weight_decays` on the device
     """
@@ -158,7 +158,7 @@ class Tables:
 
     @property
     def arrays(self) -> tuple[CudaArray, ...]:
-        """Those that `fill` gives memory."""
+        """The arrays that `fill` gives memory."""
         return self.parameters, self.gradients, self.skipped, self.owners, self.table, self.decays
 
     def fill(
@@ -169,7 +169,7 @@ class Tables:
         dws: Sequence[CudaArray],
         skipped: Sequence[CudaArray],
     ) -> None:
-        """The tables of parameters whose addresses are known by now."""
+        """Fill the tables, once the addresses of the parameters are known."""
         kind = ws[0].dtype
         counts = chunks_of(ws)
         columns: list[Any] = [np.cumsum([0, *counts[:-1]]), [w.size for w in ws]]
@@ -196,7 +196,7 @@ def sgd_updates(
     *,
     momentum: float,
 ) -> list[CudaArray]:
-    """`sgd_update` of many parameters."""
+    """`sgd_update` for many parameters."""
     skipped = [on.empty((), np.int64) for _ in ws]
     chunks = sum(chunks_of(ws))
     threads = chunks * LANES

@@ -1,4 +1,4 @@
-"""What all compiled steps of a backend share: only one runs at a time, so each may use all memory and all streams."""
+"""Shared by all compiled steps of a backend: only one runs at a time, so each may use all memory and all streams."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Workspace:
     """One block of memory per device, as large as the largest step needs, and the streams of all columns.
 
-    A step lays its results there at addresses that never change, until a larger step comes: then all that are there
-    give up their addresses, and are laid out again in the larger block when they run next.
+    A step places its results there at fixed addresses, until a larger step comes: then all steps give up their
+    addresses, and are placed again in the larger block when they next run.
     """
 
     def __init__(self, places: Mapping[str, EagerPlace]) -> None:
@@ -29,13 +29,13 @@ class Workspace:
         self._streams: dict[StreamName, Stream] = {}
 
     def stream(self, name: StreamName) -> Stream:
-        """A column's stream. It lives as long as the backend: each has a cuBLAS and a workspace for it of its own."""
+        """A column's stream. It lives as long as the backend, since each has its own cuBLAS handle and workspace."""
         if name not in self._streams:
             self._streams[name] = self._places[name[0]].runtime.stream(name[0])
         return self._streams[name]
 
     def available(self, device: str) -> int:
-        """Bytes available to a step: those that are free, and the present block."""
+        """Bytes available to a step: free memory plus the current block."""
         held = self._blocks[device].nbytes if device in self._blocks else 0
         return self._places[device].runtime.free(device) + held
 
@@ -49,7 +49,7 @@ class Workspace:
         """The block of each device, of at least the given number of bytes.
 
         Raises:
-            MemoryError: If a larger one is needed and cannot be allocated; then there is none until the next call.
+            MemoryError: If a larger one is needed and cannot be allocated; there is then no block until the next call.
         """
         small = [d for d, size in sizes.items() if d not in self._blocks or self._blocks[d].nbytes < size]
         if small:

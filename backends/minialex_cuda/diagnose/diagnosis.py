@@ -1,4 +1,4 @@
-"""What driver, GPUs and packages there are, for ``minialex doctor`` and for the backend itself."""
+"""Finds the driver, GPUs and packages, for ``minialex doctor`` and for the backend itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OLDEST_CAPABILITY = (7, 5)
 """Compute capability below which CUDA 13 has no compiler: cards before Turing (2018)."""
 
 ROOM = 3 * 2**30
-"""Bytes that the full network needs on a device with a small batch, and some."""
+"""Bytes that the full network needs on a device with a small batch, with a margin."""
 
 
 def open_device() -> Runtime:
@@ -40,7 +40,7 @@ def open_device() -> Runtime:
 
 
 def reason() -> str | None:
-    """Why the backend cannot run here and what to do, one line, or None if it can."""
+    """Why the backend cannot run here and what to do, in one line; None if it can."""
     driver, _, checks = look(drivers.load)
     packages = wheels.installed()
     needed = wheels.checks(packages, driver.cuda() if driver else None) + checks + wheels.libraries(packages)
@@ -48,7 +48,7 @@ def reason() -> str | None:
 
 
 def look(load: Callable[[], Driver]) -> tuple[Driver | None, list[Device], list[Check]]:
-    """The driver, if there is one that works, its devices, and whether both will do."""
+    """The driver, if a working one exists, its devices, and checks of both."""
     try:
         driver = load()
         cuda = driver.cuda()
@@ -75,14 +75,14 @@ def look(load: Callable[[], Driver]) -> tuple[Driver | None, list[Device], list[
 
 
 class Diagnosis:
-    """See `minialex.backend.findings.Diagnosis`; the arguments after the first are where findings come from.
+    """See `minialex.backend.findings.Diagnosis`; the arguments after the first are the sources of findings.
 
     Args:
-        asked: whether somebody wants to use the backend
-        load_driver: gives the driver, or raises `DriverError`
-        packages: gives versions by name
+        asked: whether the user asked for the backend
+        load_driver: returns the driver, or raises `DriverError`
+        packages: returns versions by name
         libraries: loads the CUDA libraries
-        load_meter: gives what measures GPUs; called only where a driver shows a device and CuPy is sound
+        load_meter: returns the meter for GPUs; called only if the driver shows a device and CuPy works
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Diagnosis:
 
     @property
     def measurable(self) -> bool:
-        """Whether there are devices, and CuPy can use them."""
+        """Whether there are devices that CuPy can use."""
         return self._meter is not None
 
     @property
@@ -120,11 +120,11 @@ class Diagnosis:
         return self._meter
 
     def measure(self, device: int) -> Measured:
-        """Matrix products in every precision that the device has, copies within its memory and from the host's."""
+        """Measure matrix products in every precision of the device, and copies within its memory and from the host."""
         return self._measuring.measure(self.devices[device])
 
     def copies(self, first: int, second: int) -> list[Copy]:
-        """Both ways, through the host and, where the driver allows it, directly."""
+        """Copy both ways, through the host and, if the driver allows it, directly."""
         assert self._driver is not None
         if first == second:
             return [self._measuring.copy(first, first, False)]
@@ -133,7 +133,7 @@ class Diagnosis:
         return [self._measuring.copy(*pair, direct) for direct in ways for pair in pairs]
 
     def disturbed(self, devices: Sequence[int], seed: int) -> AbstractContextManager[None]:
-        """Devices kept busy at random moments, for random times."""
+        """Keep devices busy at random moments, for random times."""
         return self._measuring.disturbed(devices, seed)
 
 

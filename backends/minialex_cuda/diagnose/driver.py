@@ -1,7 +1,7 @@
-"""NVIDIA's driver, queried through its own C library, which CuPy and Numba load too: its answer is the one that counts.
+"""NVIDIA's driver, queried through its own C library, which CuPy and Numba load too: its answers are authoritative.
 
-Nothing need be installed for this (no CuPy, no bindings), no context is made on a device, and ``CUDA_VISIBLE_DEVICES``
-holds, so that device 0 here is device 0 of the backend.
+This needs nothing installed (neither CuPy nor bindings), creates no context on a device, and respects
+``CUDA_VISIBLE_DEVICES``, so device 0 here is device 0 of the backend.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ REASONS = {
     803: ("the driver's library and its kernel module have different versions", "reboot the machine"),
     804: ("the driver is too old for this library", "update the NVIDIA driver, then reboot"),
 }
-"""What ``cuInit`` may answer, in words, and what mends it."""
+"""The errors that ``cuInit`` may return, in words, and their remedies."""
 
 MULTIPROCESSORS, MAJOR, MINOR = 16, 75, 76
-"""Numbers of attributes of a device (``CUdevice_attribute``)."""
+"""Attribute numbers (``CUdevice_attribute``)."""
 
 
 class DriverError(Exception):
-    """No driver that works: what is wrong, and what to do."""
+    """No working driver: what is wrong, and what to do."""
 
     def __init__(self, found: str, mend: str = "see the output of `nvidia-smi`") -> None:
         super().__init__(found)
@@ -74,7 +74,7 @@ class Driver:
         return value.value
 
     def cuda(self) -> tuple[int, int]:
-        """The newest CUDA that it runs: (13, 0)."""
+        """The newest CUDA version that it supports: (13, 0)."""
         number = self._number("cuDriverGetVersion")
         return number // 1000, number % 1000 // 10
 
@@ -99,10 +99,10 @@ class Driver:
 
 
 def load(open_library: Callable[[str], Any] = ctypes.CDLL) -> Driver:
-    """The driver of this machine.
+    """Load this machine's driver.
 
     Raises:
-        DriverError: If there is none, or none that works.
+        DriverError: If there is none, or it does not work.
     """
     if sys.platform == "darwin":
         raise DriverError("there are no NVIDIA drivers for macOS", "use the numba backend: minialex train")
@@ -121,7 +121,7 @@ def load(open_library: Callable[[str], Any] = ctypes.CDLL) -> Driver:
 
 
 def release() -> str | None:
-    """The driver's own version (``"580.95.05"``), where the kernel tells."""
+    """The driver's own version (``"580.95.05"``), if the kernel reports it."""
     try:
         words = KERNEL_MODULE.read_text(encoding="utf-8", errors="replace").split()
     except OSError:

@@ -1,4 +1,4 @@
-"""The energy that a card has used, from NVIDIA's management library, which comes with the driver."""
+"""The energy that a GPU has used, from NVIDIA's management library, which comes with the driver."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def joules(device: int, nvml: Any = None, driver: Any = None) -> float | None:
-    """Joules that a card, as CUDA numbers it, has taken since its driver was loaded.
+    """Joules that a GPU, by its CUDA number, has used since its driver was loaded.
 
-    None where the libraries are missing or the card does not count (those before Volta).
+    None if the libraries are missing or the GPU does not count them (those before Volta).
     """
     handle, number, counted = ctypes.c_void_p(), ctypes.c_int(), ctypes.c_ulonglong()
-    place = ctypes.create_string_buffer(32)  # CUDA and the management library number cards differently
+    place = ctypes.create_string_buffer(32)  # CUDA and the management library number GPUs differently
     try:
         nvml = nvml or ctypes.CDLL("libnvidia-ml.so.1")
         driver = driver or ctypes.CDLL("libcuda.so.1")

@@ -1,6 +1,6 @@
-"""A GPU's rates, measured by CuPy: matrix products, copies within it, from the host, and to another one.
+"""Measures a GPU's rates with CuPy: matrix products, and copies within it, from the host and to another GPU.
 
-`CupyMeter` is given the module ``cupy`` and nothing else, so that tests hand it a module that computes on the host.
+`CupyMeter` takes only the module ``cupy``, so that tests can pass a module that computes on the host.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import numpy as np
 from minialex.backend.findings import Copy, Device, Measured
 from minialex.errors import ResourceError
 
-SIDE = 8192  # rows and columns of the factors
-COPIED = 1 << 29  # bytes, more than any card's cache
+SIDE = 8192  # rows and columns of the operands
+COPIED = 1 << 29  # bytes, more than any GPU's cache
 FROM_HOST = 1 << 28
 TRIES = 5
 SIZES = (1, 4097, 1 << 26)
-"""Bytes of the copies between devices: one, an odd number, and enough to time."""
+"""Bytes copied between devices: one, an odd number, and enough to time."""
 
 FLOAT32, BFLOAT16 = 0, 14  # cudaDataType
 NEWEST_WITHOUT_TENSOR = (7, 5)
-"""Compute capability up to which there is neither tf32 nor bfloat16."""
+"""The newest compute capability without tf32 and bfloat16."""
 
 REFUSED = "update the NVIDIA driver; see `nvidia-smi topo -p2p r`"
 CHANGED = "switch the IOMMU off in the BIOS: CUDA's programming guide names it as a cause of corrupt direct copies"
@@ -40,11 +40,11 @@ extern "C" __global__ void minialex_sleep(long long cycles) {
 
 
 class CupyMeter:
-    """What is measured on GPUs.
+    """Measurements on GPUs.
 
     Args:
         cupy: the module
-        scale: divides the sizes that are measured with
+        scale: divides the sizes used for measuring
     """
 
     def __init__(self, cupy: Any, scale: int = 1) -> None:
@@ -52,15 +52,15 @@ class CupyMeter:
         self._scale = scale
 
     def free(self, device: int) -> int:
-        """Bytes of memory that are free."""
+        """Bytes of free memory."""
         with self._cupy.cuda.Device(device):
             return int(self._cupy.cuda.runtime.memGetInfo()[0])
 
     def measure(self, device: Device) -> Measured:
-        """Matrix products in every precision that the device has, copies within its memory and from the host's.
+        """Measure matrix products in every precision of the device, and copies within its memory and from the host.
 
         Raises:
-            ResourceError: If the device has too little memory free, or fails.
+            ResourceError: If the device has too little free memory, or fails.
         """
         names = ["float32"] if device.capability <= NEWEST_WITHOUT_TENSOR else ["float32", "tf32", "bfloat16"]
         with self._device(device.index) as stream:
@@ -69,19 +69,19 @@ class CupyMeter:
 
     @contextmanager
     def _device(self, index: int) -> Iterator[Any]:
-        """A device and a stream of its own, both current; what fails there is an error that a user can read."""
+        """Make a device and a new stream current; failures become errors that a user can read."""
         try:
             with self._cupy.cuda.Device(index):
                 stream = self._cupy.cuda.Stream(non_blocking=True)
                 with stream:
                     yield stream
-        except (MemoryError, RuntimeError) as error:  # CuPy's errors are kinds of these
+        except (MemoryError, RuntimeError) as error:  # CuPy's errors are subclasses of these
             raise ResourceError(f"cuda:{index}: {' '.join(str(error).split())}") from None
         finally:
             self._cupy.get_default_memory_pool().free_all_blocks()
 
     def _best(self, work: Any, stream: Any) -> float:
-        """Seconds of the quickest of several tries, by events on a stream."""
+        """Seconds of the fastest of several tries, by events on a stream."""
         cupy = self._cupy
         found = []
         for _ in range(1 + TRIES):
@@ -94,9 +94,9 @@ class CupyMeter:
         return float(min(found[1:]))
 
     def _product(self, precision: str, stream: Any) -> float:
-        """Floating-point operations a second of a square matrix product by cuBLAS (two bytes a value in bfloat16).
+        """Floating-point operations per second of a square matrix product by cuBLAS (two-byte values in bfloat16).
 
-        Of random numbers: zeros take less power, and a card that is short of it multiplies them faster.
+        Uses random numbers: zeros draw less power, and a power-limited GPU multiplies them faster.
         """
         cupy = self._cupy
         from_library = cupy.cuda.cublas
@@ -123,25 +123,25 @@ class CupyMeter:
             from_library.destroy(handle)
 
     def _within(self, stream: Any) -> float:
-        """Bytes a second from its memory to its memory, read and written together."""
+        """Bytes per second within its memory, counting reads and writes."""
         size = max(1, COPIED // self._scale)
         source = self._cupy.zeros(size, np.uint8)
         return 2 * size / self._copied(source.data.ptr, size, self._cupy.cuda.runtime.memcpyDeviceToDevice, stream)
 
     def _from_host(self, stream: Any) -> float:
-        """Bytes a second from pinned memory of the host."""
+        """Bytes per second from pinned host memory."""
         size = max(1, FROM_HOST // self._scale)
         pinned = self._cupy.cuda.alloc_pinned_memory(size)
         return size / self._copied(pinned.ptr, size, self._cupy.cuda.runtime.memcpyHostToDevice, stream)
 
     def _copied(self, source: int, size: int, kind: int, stream: Any) -> float:
-        """Seconds that bytes at an address take to memory of the device."""
+        """Seconds to copy bytes at an address to device memory."""
         target = self._cupy.zeros(size, np.uint8)
         copy = self._cupy.cuda.runtime.memcpyAsync
         return self._best(lambda on: copy(target.data.ptr, source, size, kind, on.ptr), stream)
 
     def copy(self, source: int, target: int, direct: bool) -> Copy:
-        """Bytes copied from one device to another by ``cudaMemcpyPeerAsync`` and compared.
+        """Copy bytes from one device to another with ``cudaMemcpyPeerAsync``, and compare them.
 
         Without `direct` peer access is switched off, and the driver goes through the host.
         """
@@ -157,7 +157,7 @@ class CupyMeter:
             return Copy(source, target, direct, False, 0.0, " ".join(str(error).split()), REFUSED)
 
     def _access(self, source: int, target: int, direct: bool) -> None:
-        """Switch peer access on or off, both ways; that it is so already is no error."""
+        """Switch peer access on or off, both ways; it is no error if it already is."""
         runtime = self._cupy.cuda.runtime
         change = runtime.deviceEnablePeerAccess if direct else runtime.deviceDisablePeerAccess
         for device, peer in ((source, target), (target, source)):
@@ -189,8 +189,8 @@ class CupyMeter:
     def disturbed(self, devices: Sequence[int], seed: int) -> Iterator[None]:
         """Keep each device busy at random moments, for random times, from a thread of its own.
 
-        A kernel that waits on every multiprocessor holds up whatever the device's other streams have in hand, graphs
-        too, while copies go on: what was ordered by luck alone comes in another order.
+        A kernel that waits on every multiprocessor holds up the work of the device's other streams, graphs included,
+        while copies go on: anything ordered only by luck then runs in a different order.
 
         Raises:
             ResourceError: If the kernel cannot be compiled, or fails.
@@ -216,7 +216,7 @@ class CupyMeter:
                 kernel = self._cupy.RawKernel(SLEEP, "minialex_sleep")
                 kernel.compile()
                 return kernel
-        except Exception as error:  # NVRTC has kinds of its own
+        except Exception as error:  # NVRTC has exceptions of its own
             raise ResourceError(f"cuda:{device}: no kernel can be compiled: {' '.join(str(error).split())}") from None
 
     def _disturb(self, device: int, kernel: Any, seed: int, done: threading.Event) -> None:

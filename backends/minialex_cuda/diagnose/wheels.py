@@ -1,7 +1,7 @@
 """The CUDA backend's packages: which are installed, in which versions, and whether they work together.
 
-The rules are few and each has a reason: what was tried, or what a package's maintainers say. Versions come from package
-metadata; `libraries` then loads what the backend calls, which needs no GPU.
+There are few rules, each with a reason: our own tests, or statements of a package's maintainers. Versions come from
+package metadata; `libraries` then loads what the backend calls, which needs no GPU.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ OTHERS = (
 Version = tuple[int, ...]
 
 OLDEST_CUDA: Version = (13, 0)
-"""CUDA that a driver must run at least, for the wheels of the extra ``cuda``: 13.0 came with driver 580."""
+"""The oldest CUDA that a driver may support, for the wheels of the extra ``cuda``: 13.0 came with driver 580."""
 
 OLDEST_CUPY: Version = (14,)
 NUMBA_CUDA: tuple[Version, Version] = (0, 30), (0, 31)
 CUDNN_FRONTEND: tuple[Version, Version] = (1, 18), (1, 30)
-"""Versions that were tried, from the first on and before the second."""
+"""Tested versions, from the first up to but excluding the second."""
 
 NEWER_DRIVER = "install driver 580 or newer: https://www.nvidia.com/drivers, then reboot"
 
 INSTALL = 'pip install "minialex[cuda]"'
-"""What brings everything that the backend needs but the driver, in versions that work together."""
+"""Installs everything that the backend needs except the driver, in compatible versions."""
 
 CUDNN = 'pip install "nvidia-cudnn-frontend>=1.18,<1.30" nvidia-cudnn-cu{major}'
 
@@ -41,7 +41,7 @@ finding = partial(Check, "cuda")
 
 
 def installed() -> dict[str, str]:
-    """Versions of the packages that are installed, by name."""
+    """Versions of the installed packages, by name."""
     found = {}
     for name in (*CUPY, *OTHERS):
         try:
@@ -58,11 +58,11 @@ def number(text: str) -> Version:
 
 
 def checks(found: Mapping[str, str], cuda: Version | None) -> list[Check]:
-    """Whether the packages suit each other and the driver.
+    """Check whether the packages fit each other and the driver.
 
     Args:
-        found: as `installed` gives
-        cuda: what the driver runs, None where there is no driver
+        found: as returned by `installed`
+        cuda: the CUDA version that the driver supports; None if there is no driver
     """
     return [_cupy(found, cuda), _numba(found), *_toolkit(found, cuda), _cudnn(found)]
 
@@ -132,7 +132,7 @@ def _load(name: str) -> None:
 
 
 def libraries(found: Mapping[str, str], load: Callable[[str], None] | None = None) -> list[Check]:
-    """Load what the backend calls; an import that fails says what is missing. Needs no GPU."""
+    """Load the libraries that the backend calls; a failed import says what is missing. Needs no GPU."""
     if not any(name in found for name in CUPY):
         return []
     made = []
@@ -141,7 +141,7 @@ def libraries(found: Mapping[str, str], load: Callable[[str], None] | None = Non
     ):  # fmt: skip
         try:
             (load or _load)(name)
-        except Exception as error:  # ImportError, OSError, or what the loader of NVIDIA's libraries raises
+        except Exception as error:  # ImportError, OSError, or an exception of NVIDIA's loader
             reason = " ".join(str(error).split())
             made.append(finding(topic, "problem", f"cannot be loaded: {reason[:160]}", INSTALL))
         else:

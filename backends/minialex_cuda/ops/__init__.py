@@ -1,4 +1,4 @@
-"""The protocol's operations, each a plain function ``(place, arrays …, numbers …)`` in the file of its name."""
+"""The protocol's operations, each a plain function ``(place, arrays …, numbers …)`` in the file named after it."""
 
 from __future__ import annotations
 

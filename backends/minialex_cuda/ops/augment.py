@@ -1,4 +1,4 @@
-"""Data augmentation, section 4.1: crop, reflect, shift the colour and subtract the mean, from bytes to numbers."""
+"""Data augmentation, section 4.1: crop, reflect, shift the colour and subtract the mean, from bytes to floats."""
 
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Concatenating and splitting channels, which columns need to read each other."""
+"""Concatenates and splits channels, which columns need in order to read each other's."""
 
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
@@ -12,20 +12,20 @@ from minialex_cuda.runtime.place import Place
 
 
 def reshape(on: Place, x: CudaArray, shape: tuple[int, ...]) -> CudaArray:
-    """The same numbers under another shape; nothing is copied."""
+    """The same numbers in another shape; nothing is copied."""
     return CudaArray(x.flat, shape, x.dtype)
 
 
 @kernel("y")
 def block_kernel(i, x, y, width, from_row, from_first, to_row, to_first):
-    """Copy rows of `width` numbers, `from_row` apart from `from_first` on, to others `to_row` apart."""
+    """Copy rows of `width` numbers, at stride `from_row` from `from_first` on, to rows at stride `to_row`."""
     row = i // width
     column = i - row * width
     y[row * to_row + to_first + column] = x[row * from_row + from_first + column]
 
 
 def concat(on: Place, xs: Sequence[CudaArray]) -> CudaArray:
-    """Arrays [N, C_i, …] side by side on axis 1."""
+    """Concatenate arrays [N, C_i, …] along axis 1."""
     N, rest = xs[0].shape[0], xs[0].shape[2:]
     y = on.empty((N, sum(x.shape[1] for x in xs), *rest), xs[0].dtype)
     row, first = math.prod(y.shape[1:]), 0

@@ -1,6 +1,6 @@
 """Maps with the channels last, [N,H,W,C], in words of four channels: conversions, and the simple operations.
 
-For each form of storage (see `words`) the same bodies make two kernels.
+The same bodies make one kernel for each form of storage (see `words`).
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -38,7 +38,7 @@ def _to_last(source: Storage, storage: Storage) -> GridKernel:
     one, store = source.one, storage.store
 
     def body(tile, word, n, lane, __, x, y, places, words, lanes):
-        """y[n, place, c] = x[n, c, place]: a thread's neighbours read neighbouring places."""
+        """y[n, place, c] = x[n, c, place]: adjacent threads read adjacent places."""
         place = np.int32(tile * lanes + lane)
         if place < places:
             image = image_at(n, places, 1, words)
@@ -76,7 +76,7 @@ TO_FIRST = {(b.name, a.name): _to_first(b, a) for a, b in PAIRS}
 
 
 def to_last(on: Place, x: CudaArray, shape: Sequence[int] = ()) -> CudaArray:
-    """[N,C,H,W] (of that shape, where it lies as rows) as [N,H,W,C] in the place's storage."""
+    """Convert [N,C,H,W] (`shape`, if x is stored as rows) to [N,H,W,C] in the place's storage."""
     N, C, H, W = shape or x.shape
     source, storage = storage_of(x), storage_for(on.precision)
     y = on.empty((N, H, W, C), storage.dtype)
@@ -88,7 +88,7 @@ def to_last(on: Place, x: CudaArray, shape: Sequence[int] = ()) -> CudaArray:
 
 
 def to_first(on: Place, x: CudaArray, rows: bool = False) -> CudaArray:
-    """The inverse, in float32; or as rows [N,1,1,C·H·W], stored as they are."""
+    """The inverse, in float32; or as rows [N,1,1,C·H·W] in the same storage."""
     (N, H, W, C), storage = x.shape, storage_of(x)
     target = storage if rows else FLOAT32
     y = on.empty((N, 1, 1, C * H * W) if rows else (N, C, H, W), target.dtype)
@@ -101,7 +101,7 @@ def _convert(source: Storage, target: Storage) -> GridKernel:
     load, store = source.load, target.store
 
     def body(block, _, __, lane, ___, x, y, first, words, lanes):
-        """Words of x, from one on, in another storage."""
+        """Convert words of x, from `first` on, to another storage."""
         j = np.uint64(block) * np.uint64(lanes) + np.uint64(lane)
         if j < np.uint64(words):
             store(y, j, *load(x, np.uint64(first) + j))
@@ -113,7 +113,7 @@ CONVERT = {(a.name, b.name): _convert(a, b) for a in STORAGES for b in STORAGES 
 
 
 def convert(on: Place, x: CudaArray, y: CudaArray, first: int = 0) -> None:
-    """y = x, from a number on, in y's storage."""
+    """y = x, from number `first` on, in y's storage."""
     source, target, words = storage_of(x), storage_of(y), y.size // 4
     grid = in_rows(words)
     arrays = source.words(on, x), target.words(on, y)
@@ -121,7 +121,7 @@ def convert(on: Place, x: CudaArray, y: CudaArray, first: int = 0) -> None:
 
 
 def converted(on: Place, x: CudaArray, *, dtype: Any) -> CudaArray:
-    """An array of any shape in another storage."""
+    """Convert an array of any shape to another storage."""
     y = on.empty(x.shape, dtype)
     convert(on, x, y)
     return y
@@ -131,7 +131,7 @@ def converted(on: Place, x: CudaArray, *, dtype: Any) -> CudaArray:
 
 
 def _pairs(name: str, storage: Storage, rule) -> GridKernel:
-    """A kernel of two arrays: y = rule(a, b), word by word."""
+    """Make a kernel of two arrays: y = rule(a, b), word by word."""
     load, store = storage.load, storage.store
 
     def body(block, _, __, lane, ___, a, b, y, words, lanes):
@@ -185,7 +185,7 @@ def _each(on: Place, kernels: dict[str, GridKernel], *xs: CudaArray) -> CudaArra
 
 
 def _block(tile, chunk, _, lane, place, x, y, places, many, across, words, from_row, from_first, to_row, to_first):
-    """Copy `words` of each place, `from_row` apart from `from_first` on, to others `to_row` apart."""
+    """Copy `words` words of each place, at stride `from_row` from `from_first` on, to others at stride `to_row`."""
     p = np.uint64(tile) * np.uint64(many) + np.uint64(place)
     c = np.int32(chunk * across + lane)
     if p < np.uint64(places) and c < words:
@@ -196,7 +196,7 @@ BLOCK_WORDS = GridKernel("block_words", ("y",), _block)
 
 
 def _copied(on: Place, x: CudaArray, y: CudaArray, C: int, from_first: int, to_first: int) -> None:
-    """C channels of x, from one on, to those of y from one on."""
+    """Copy C channels of x, from `from_first` on, to those of y from `to_first` on."""
     places, wide = math.prod(x.shape[:3]), 8 // x.dtype.itemsize
     a, b = (on.view(array, np.uint64, (array.size // wide,)) for array in (x, y))
     words, *rest = (n // wide for n in (C, x.shape[3], from_first, y.shape[3], to_first))
@@ -207,7 +207,7 @@ def _copied(on: Place, x: CudaArray, y: CudaArray, C: int, from_first: int, to_f
 
 
 def concat(on: Place, xs: Sequence[CudaArray]) -> CudaArray:
-    """Channels side by side."""
+    """Concatenate channels."""
     y = on.empty((*xs[0].shape[:3], sum(x.shape[3] for x in xs)), xs[0].dtype)
     first = 0
     for x in xs:

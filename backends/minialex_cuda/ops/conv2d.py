@@ -1,7 +1,7 @@
-"""Convolution, section 3.5, by im2col: patches become columns of a matrix, and one matrix product does the rest.
+"""Convolution, section 3.5, by im2col: patches become the columns of a matrix, and a matrix product does the rest.
 
-Letters: N images, C channels, H W size in, K kernels, R S kernel size, P Q size out. The matrix of patches is
-[C·R·S, N·P·Q]; a batch whose matrix would be too large is done in pieces of some images.
+Letters: N images, C channels, H W input size, K kernels, R S kernel size, P Q output size. The matrix of patches is
+[C·R·S, N·P·Q]; a batch whose matrix would be too large is split into pieces of several images.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -18,7 +18,7 @@ from minialex_cuda.runtime.place import Place
 
 @kernel("patches")
 def patches_kernel(i, x, patches, first, images, C, H, W, R, S, P, Q, stride, above, left):
-    """patches[c,r,s, n,p,q] = x̄[first + n, c, p·stride + r, q·stride + s], x̄ = x with zeros around it."""
+    """patches[c,r,s, n,p,q] = x̄[first + n, c, p·stride + r, q·stride + s], x̄ = x with zero padding."""
     q = i % Q
     rest = i // Q
     p = rest % P
@@ -39,7 +39,7 @@ def patches_kernel(i, x, patches, first, images, C, H, W, R, S, P, Q, stride, ab
 
 @kernel("y")
 def to_images_kernel(i, flat, b, y, first, images, K, places, rectify):
-    """y[first + n, k, place] = flat[k, n, place] + b[k]: kernels as rows become maps of images; at least 0 if asked."""
+    """y[first + n, k, place] = flat[k, n, place] + b[k]: kernels' rows become images' maps; optionally rectified."""
     place = i % places
     rest = i // places
     k = rest % K
@@ -51,7 +51,7 @@ def to_images_kernel(i, flat, b, y, first, images, K, places, rectify):
 
 @kernel("flat")
 def to_rows_kernel(i, dy, y, flat, first, images, K, places, rectify):
-    """flat[k, n, place] = dy[first + n, k, place]: the inverse; 0 where y is not positive, if asked."""
+    """flat[k, n, place] = dy[first + n, k, place]: the inverse; with `rectify`, 0 where y is not positive."""
     place = i % places
     rest = i // places
     n = rest % images
@@ -63,7 +63,7 @@ def to_rows_kernel(i, dy, y, flat, first, images, K, places, rectify):
 
 @kernel("dx")
 def from_patches_kernel(i, back, dx, first, images, C, H, W, R, S, P, Q, stride, above, left):
-    """dx[first + n, c, h, w] = Σ over the patches that hold it of back[c,r,s, n,p,q]."""
+    """dx[first + n, c, h, w] = Σ of back[c,r,s, n,p,q] over the patches that contain it."""
     w = i % W
     rest = i // W
     h = rest % H
@@ -82,7 +82,7 @@ def from_patches_kernel(i, back, dx, first, images, C, H, W, R, S, P, Q, stride,
 
 
 def pieces(N: int, bytes_each: int) -> list[tuple[int, int]]:
-    """(first image, how many) of pieces whose matrices of patches are small enough."""
+    """(first image, count) of pieces whose matrices of patches are small enough."""
     most = max(1, place.SCRATCH // max(bytes_each, 1))
     return [(first, min(most, N - first)) for first in range(0, N, most)]
 
@@ -90,7 +90,7 @@ def pieces(N: int, bytes_each: int) -> list[tuple[int, int]]:
 def conv2d(
     on: Place, x: CudaArray, w: CudaArray, b: CudaArray, *, stride: int, padding: Padding, rectify: bool = False
 ) -> CudaArray:
-    """y[k] = b[k] + w[k] · patches; with `rectify` what is negative is cut as the bias is added."""
+    """y[k] = b[k] + w[k] · patches; with `rectify`, the ReLU is applied as the bias is added."""
     (N, C, H, W), (K, _, R, S) = x.shape, w.shape
     P, Q = library.output_size(x.shape, w.shape, stride, padding)
     y = on.empty((N, K, P, Q), x.dtype)
@@ -111,9 +111,9 @@ def conv2d_backward(
     on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, relu: CudaArray | None = None, *,
     stride: int, padding: Padding, need_dx: bool,
 ) -> tuple[CudaArray | None, CudaArray, CudaArray]:  # fmt: skip
-    """dw = dy · patchesᵀ;  db = dy · 1;  the patches' gradient is wᵀ · dy, which every place of x gathers from.
+    """dw = dy · patchesᵀ;  db = dy · 1;  dx is gathered, place by place, from the patches' gradient wᵀ · dy.
 
-    With `relu` the gradient of the ReLU whose result that is comes first.
+    With `relu`, the output of a ReLU, that ReLU's gradient is applied first.
     """
     dx = conv2d_dx(on, dy, x, w, relu, stride=stride, padding=padding) if need_dx else None
     return dx, *conv2d_dw(on, dy, x, w, relu, stride=stride, padding=padding)
@@ -123,7 +123,7 @@ def conv2d_dx(
     on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, relu: CudaArray | None = None, *,
     stride: int, padding: Padding,
 ) -> CudaArray:  # fmt: skip
-    """The first of the gradients; of x only the shape counts."""
+    """The gradient dx; only the shape of x is used."""
     (N, C, H, W), (K, _, R, S), (P, Q) = x.shape, w.shape, dy.shape[2:]
     dx = on.empty(x.shape, x.dtype)
     if library.images_gradient(on, dy, relu, w, dx, stride, padding):
@@ -144,7 +144,7 @@ def conv2d_dw(
     on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, relu: CudaArray | None = None, *,
     stride: int, padding: Padding,
 ) -> tuple[CudaArray, CudaArray]:  # fmt: skip
-    """The gradients of the weights and of the bias; of w only the shape counts."""
+    """The gradients of the weights and the bias; only the shape of w is used."""
     (N, C, H, W), (K, _, R, S), (P, Q) = x.shape, w.shape, dy.shape[2:]
     dw, db = on.empty(w.shape, w.dtype), on.empty((K,), w.dtype)
     if library.kernels_gradient(on, dy, relu, x, dw, db, stride, padding):

@@ -1,9 +1,9 @@
-"""Convolution of maps with the channels last, as compiled steps do it: by a library, or by a matrix of patches.
+"""Convolution of channels-last maps, as compiled steps do it: by a library, or through a matrix of patches.
 
-The matrix of patches is [N·P·Q, R·S·C], and what a product with it gives are maps with the channels last already. A
-convolution whose images have few channels, the first one of a network, is done over blocks of its stride: s × s places
-become the channels of one (`space_to_depth`), and 11 × 11 kernels four apart become 3 × 3 ones next to each other,
-of 48 channels instead of 3. Weights and their gradients are float32 in the protocol's order everywhere else.
+The matrix of patches is [N·P·Q, R·S·C], and a product with it is already channels last. A convolution whose images have
+few channels, the first one of a network, works on blocks of its stride: s × s places become the channels of one
+(`space_to_depth`), and 11 × 11 kernels at stride 4 with 3 channels become 3 × 3 kernels at stride 1 with 48 channels.
+Everywhere else weights and their gradients are float32 in the protocol's order.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -43,18 +43,18 @@ NONE: Padding = ((0, 0), (0, 0))
 _ZERO = np.float32(0)
 
 FUSED = ("bfloat16", "tf32")
-"""Precisions in which a library is asked to add the bias: in float32 cuDNN has but plans for it that are slow."""
+"""Precisions in which the library adds the bias: in float32 cuDNN has only slow plans for that."""
 
 # ---- images and weights as the library takes them -------------------------------------------------------------
 
 
 def deep(C: int, stride: int) -> int:
-    """Channels of a place after `space_to_depth`: a multiple of eight, which matrix units want."""
+    """Channels of a place after `space_to_depth`: a multiple of eight, as tensor cores require."""
     return -(-C * stride * stride // 8) * 8
 
 
 def _in_blocks(value):
-    """A function of a word of a place that is a block of stride × stride: its four numbers.
+    """Make a function that returns the four numbers of a word of a place that is a block of stride × stride pixels.
 
     Channel (i·stride + j)·C + c of such a place is ``value(given, c, i, j)``; beyond the block it is zero.
     """
@@ -77,7 +77,7 @@ def _in_blocks(value):
 
     def four(given, word, C, stride):
         c, i, j = np.int32(4 * word), np.int32(0), np.int32(0)
-        if np.int32(c + 3) >= C:  # else it is one pixel of one block
+        if np.int32(c + 3) >= C:  # else all four belong to one pixel
             block = np.int32(c // C)
             c = np.int32(c - block * C)
             i = np.int32(block // stride)
@@ -107,7 +107,7 @@ def _space_to_depth(storage: Storage) -> GridKernel:
     store = storage.store
 
     def body(tile, u, n, word, place, x, y, C, H, W, U, V, words, many, stride, above, left):
-        """y[n, u, v, (i·stride + j)·C + c] = x̄[n, c, u·stride + i − above, v·stride + j − left], x̄ = x and zeros."""
+        """y[n, u, v, (i·stride + j)·C + c] = x̄[n, c, u·stride + i − above, v·stride + j − left], x̄ = padded x."""
         v = np.int32(tile * many + place)
         if v < V:
             image = np.uint64(n) * np.uint64(np.uint32(np.int32(C * H) * W))
@@ -124,14 +124,14 @@ SPACE_TO_DEPTH = {storage.name: _space_to_depth(storage) for storage in STORAGES
 def deep_shape(
     x: tuple[int, ...], *, stride: int, padding: Padding, kernel: tuple[int, ...]
 ) -> tuple[int, int, int, int]:
-    """What becomes of images of such a shape."""
+    """The shape that `space_to_depth` gives images of a shape."""
     P, Q = output_size(x, (1, x[1], *kernel), stride, padding)
     U, V = (n + -(-size // stride) - 1 for n, size in zip((P, Q), kernel, strict=True))
     return x[0], U, V, deep(x[1], stride)
 
 
 def space_to_depth(on: Place, x: CudaArray, *, stride: int, padding: Padding, kernel: tuple[int, ...]) -> CudaArray:
-    """Images [N,C,H,W] as the first convolution takes them; zeros around them included."""
+    """Images [N,C,H,W] in the layout of the first convolution, with their zero padding."""
     (_, C, H, W), storage = x.shape, storage_for(on.precision)
     y = on.empty(deep_shape(x.shape, stride=stride, padding=padding, kernel=kernel), storage.dtype)
     _, U, V, _ = y.shape
@@ -148,10 +148,10 @@ def _augmented(
     tile, u, n, j, place, shared, images, mean, shift, top, left, mirrored, H, W, words, many, pitch, above, before,
     crop, factor, follows, C, stride,
 ):  # fmt: skip
-    """A column of pixels of a place, to the block's shared memory."""
+    """Write a column of a place's pixels to the block's shared memory."""
     at = np.uint32(place * words)
     number = np.int32(np.int32(np.int32(C * stride) * stride) + j)
-    while number < np.int32(4 * words):  # channels that fill up a multiple of eight
+    while number < np.int32(4 * words):  # padding channels up to a multiple of eight
         shared[np.uint32(np.uint32(np.int32(number & 3) * pitch) + at + np.uint32(number >> 2))] = _ZERO
         number = np.int32(number + stride)
     column = np.int32(np.int32(np.int32(tile * many) + place) * stride + j - before)
@@ -173,7 +173,9 @@ def _augmented(
         slot = np.uint32(np.uint32(np.int32(number & 3) * pitch) + at + np.uint32(number >> 2))
         while i < stride:
             kept = inside & (np.uint32(row + i) < np.uint32(crop))
-            pixel = np.float32(images[image + np.uint64(np.uint32(here if kept else 0))])  # never waits for a test
+            pixel = np.float32(
+                images[image + np.uint64(np.uint32(here if kept else 0))]
+            )  # loads without waiting for the test
             value = factor * (pixel + moved - mean[np.uint32(there if kept else 0)])
             shared[slot] = value if kept else _ZERO
             here, there = np.int32(here + W), np.int32(there + taken_row)
@@ -192,12 +194,12 @@ def _augment_deep(storage: Storage) -> GridKernel:
         tile, u, n, j, place, shared, images, mean, shift, top, left, flip, y, C, H, W, U, V, words, many, pitch,
         stride, above, before, crop, factor, follows,
     ):  # fmt: skip
-        """`augment` (section 4.1) and `space_to_depth` in one, from bytes to what conv1 reads.
+        """`augment` (section 4.1) and `space_to_depth` fused, from bytes to the input of conv1.
 
-        A thread has a column of pixels of the block's places; number e of a place is shared at e mod 4, e div 4.
+        A thread does one column of pixels of the block's places; number e of a place is shared at e mod 4, e div 4.
         """
         down, right, mirrored = top[n], left[n], flip[n] == 1
-        if C == 3 and stride == 4:  # the paper's: the compiler knows all loops
+        if C == 3 and stride == 4:  # the paper's: the compiler unrolls all loops
             _augmented(
                 tile, u, n, j, place, shared, images, mean, shift, down, right, mirrored, H, W, words, many, pitch,
                 above, before, crop, factor, follows, np.int32(3), np.int32(4),
@@ -227,7 +229,7 @@ def _augment_deep(storage: Storage) -> GridKernel:
 
 
 SHARED = 1 << 13
-"""Numbers that a block of `augment_deep` shares at most."""
+"""The most numbers that a block of `augment_deep` shares."""
 
 AUGMENT_DEEP = {storage.name: _augment_deep(storage) for storage in STORAGES}
 
@@ -236,14 +238,14 @@ def augment_deep(
     on: Place, images: CudaArray, mean: CudaArray, shift: CudaArray, top: CudaArray, left: CudaArray, flip: CudaArray,
     *, crop: int, factor: float, mean_follows: bool, stride: int, padding: Padding, kernel: tuple[int, ...],
 ) -> CudaArray:  # fmt: skip
-    """`minialex_cuda.ops.augment.augment`, and `space_to_depth` of what it gives."""
+    """`minialex_cuda.ops.augment.augment`, then `space_to_depth`."""
     (N, C, H, W), storage = images.shape, storage_for(on.precision)
     y = on.empty(deep_shape((N, C, crop, crop), stride=stride, padding=padding, kernel=kernel), storage.dtype)
     _, U, V, _ = y.shape
     words = y.shape[3] // 4
     tiles = -(-V // max(1, min(BLOCK // stride, SHARED // (4 * words))))
     many = -(-V // max(tiles, 1))
-    pitch = many * words + 2  # two more: fewer threads of a warp meet in a bank of the shared memory
+    pitch = many * words + 2  # padded by two: fewer bank conflicts in shared memory
     on.launch(
         AUGMENT_DEEP[storage.name], Grid((tiles, U, N), (stride, many, 1), 4 * pitch), images, mean, shift, top, left,
         flip, storage.words(on, y), C, H, W, U, V, words, many, pitch, stride, padding[0][0], padding[1][0], crop,
@@ -282,7 +284,7 @@ def _kernels_first(storage: Storage) -> GridKernel:
     one = storage.one
 
     def body(tile, r, k, lane, first, y, dw, C, R, S, across, taps, channels, stride, lanes, many):
-        """The inverse of `kernels_last`: dw[k, c, r, s], float32; a block has some channels of a row of a kernel."""
+        """The inverse of `kernels_last`: dw[k, c, r, s], float32; a block does some channels of a row of a kernel."""
         c = np.int32(tile * lanes + lane)
         if c >= C:
             return
@@ -314,7 +316,7 @@ def _shape_last(w: tuple[int, ...], stride: int, deepened: bool) -> tuple[int, i
 
 
 def kernels_last(on: Place, w: CudaArray, storage: Storage, stride: int, deepened: bool) -> CudaArray:
-    """Weights [K,C,R,S] as [K,R,S,C], or as `space_to_depth` orders them."""
+    """Weights [K,C,R,S] as [K,R,S,C], or in the order of `space_to_depth`."""
     K, C, R, S = w.shape
     y = on.scratch(_shape_last(w.shape, stride, deepened), storage.dtype)
     down, across, words = y.shape[1], y.shape[2], y.shape[3] // 4
@@ -342,17 +344,17 @@ def kernels_first(on: Place, y: CudaArray, dw: CudaArray, stride: int, deepened:
 # ---- bias, ReLU, and their gradients --------------------------------------------------------------------------
 
 EACH, AT_ONCE = 32, 4
-"""Places of a block that one of its threads has at most, and those of them that it has under way at once."""
+"""The most places per thread of a block, and how many of them it has in flight at once."""
 
 ENOUGH = 528
-"""Blocks that fill a device: with fewer, threads add up fewer places each."""
+"""Blocks that fill a device: if there are fewer, each thread sums fewer places."""
 
 WIDE, THREADS = 96, 384
-"""Words of a place that one block has, more of them are cut into pieces of a warp's 32; and threads of a block."""
+"""Words of a place per block (more are split into pieces of a warp's 32), and threads per block."""
 
 
 def _rows_grid(places: int, K: int, each: int) -> Grid:
-    """Blocks (places, words) of threads (word, place), each with so many places."""
+    """Blocks (places, words) of threads (word, place), each thread with `each` places."""
     words = K // 4
     wide = words if words <= WIDE else 32
     many = max(min(THREADS // max(wide, 1), places), 1)
@@ -365,7 +367,7 @@ def _bias(source: Storage, storage: Storage) -> GridKernel:
     rectified = function(lambda found, rectify: larger(found, ZEROS) if rectify else found)
 
     def body(tile, chunk, _, lane, place, x, b, y, first, places, wide, many, words, rectify):
-        """y[first + place, k] = x[place, k] + b[k]; at least 0 if asked."""
+        """y[first + place, k] = x[place, k] + b[k], optionally rectified."""
         c = np.int32(chunk * wide + lane)
         if c >= words:
             return
@@ -375,7 +377,7 @@ def _bias(source: Storage, storage: Storage) -> GridKernel:
         j = np.uint64(np.uint32(p * np.uint32(words) + np.uint32(c)))
         to = np.uint64(first) * np.uint64(words) + j
         step = np.uint64(np.uint32(many * words))
-        if np.uint32(p + 3 * many) < np.uint32(places):  # all four are asked for before any of them is kept
+        if np.uint32(p + 3 * many) < np.uint32(places):  # all four loads are issued before any store
             e, f = load(x, j), load(x, j + step)
             g, h = load(x, j + step + step), load(x, j + step + step + step)
             store(y, to, *rectified(plus(e, shift), rectify))
@@ -397,7 +399,7 @@ BIAS = {(source.name, storage.name): _bias(source, storage) for source, storage 
 
 
 def add_bias(on: Place, x: CudaArray, b: CudaArray, y: CudaArray, first: int, places: int, rectify: bool) -> None:
-    """Places of y from one on, from products [places, K]; x may be y."""
+    """Add the bias to products x [places, K] and write them to y from place `first` on; x may be y."""
     source, storage, K = storage_of(x), storage_of(y), b.size
     grid = replace(_rows_grid(places, K, AT_ONCE), shared=0)
     on.launch(
@@ -414,7 +416,7 @@ def _mask_sums(storage: Storage, masks: bool) -> GridKernel:
         return masked(load(dy, j), load(y, j)) if masks else load(dy, j)
 
     def first(tile, chunk, _, lane, place, shared, dy, y, out, sums, places, each, wide, many, words):
-        """out = dy where y > 0, else 0 (where there is a ReLU), and of it the sums over a block's places."""
+        """out = dy where y > 0, else 0 (if there is a ReLU), and its sums over the block's places."""
         total = ZEROS
         c = np.int32(chunk * wide + lane)
         if c < words:
@@ -426,7 +428,7 @@ def _mask_sums(storage: Storage, masks: bool) -> GridKernel:
                 k = np.uint32(j + step)
                 m = np.uint32(k + step)
                 n = np.uint32(m + step)
-                if s < end:  # all four are asked for before any of them is used
+                if s < end:  # all four loads are issued before any use
                     a, b, d, e = at(j, dy, y), at(k, dy, y), at(m, dy, y), at(n, dy, y)
                     if masks:
                         store(out, j, *a)
@@ -460,18 +462,18 @@ def _mask_sums(storage: Storage, masks: bool) -> GridKernel:
 
 
 COLUMNS, DEEP = 8, 64
-"""A block of `column_sums`: so many columns, a sector of memory, of so many threads each."""
+"""A block of `column_sums`: COLUMNS columns, one memory sector, of DEEP threads each."""
 
 
 def _column_sums(tile, _, __, lane, row, shared, sums, total, rows, K):
-    """total[k] = Σ of a column: first every `DEEP`th row of it, then of those the sums of four neighbours."""
+    """total[k] = Σ of a column: first of every `DEEP`th row, then of these sums, four adjacent ones at a time."""
     k = np.int32(tile * COLUMNS + lane)
     a, b, c, d = ZEROS
     if k < K:
         step = np.uint32(DEEP * K)
         j = np.uint32(row * K + k)
         r = np.int32(row)
-        while r + np.int32(3 * DEEP) < rows:  # four that do not wait for each other
+        while r + np.int32(3 * DEEP) < rows:  # four independent loads
             a += sums[j]
             b += sums[np.uint32(j + step)]
             c += sums[np.uint32(j + np.uint32(2) * step)]
@@ -503,7 +505,7 @@ COLUMN_SUMS = GridKernel("column_sums", ("total",), _column_sums, _column_sums_e
 
 
 def bias_gradient(on: Place, dy: CudaArray, relu: CudaArray | None, db: CudaArray | None) -> CudaArray:
-    """dy, or the gradient of the ReLU whose result is `relu`, and in db its sums over all places, if asked for."""
+    """dy, or its gradient through the ReLU with output `relu`; if given, db gets its sums over all places."""
     storage, K, places = storage_of(dy), dy.shape[3], math.prod(dy.shape[:3])
     if relu is None and db is None:
         return dy
@@ -555,7 +557,7 @@ def _from_patches(storage: Storage) -> GridKernel:
     store, widely = storage.store, FLOAT32.load
 
     def body(tile, h, n, c, place, back, dx, first, H, W, P, Q, words, many, R, S, stride, above, left):
-        """dx[first + n, h, w, c] = Σ over the patches that hold it of back[n, p, q, r, s, c]."""
+        """dx[first + n, h, w, c] = Σ of back[n, p, q, r, s, c] over the patches that contain it."""
         w = np.int32(tile * many + place)
         if w >= W:
             return
@@ -581,7 +583,7 @@ FROM_PATCHES = {storage.name: _from_patches(storage) for storage in STORAGES}
 
 
 def _rows(on: Place, dy: CudaArray, first: int, images: int) -> CudaArray:
-    """Some images of dy as the rows of a matrix [places, K] in float32."""
+    """Some images of dy as rows of a float32 matrix [places, K]."""
     _, P, Q, K = dy.shape
     rows = on.scratch((images * P * Q, K), np.float32)
     convert(on, dy, rows, first * P * Q * K)
@@ -589,7 +591,7 @@ def _rows(on: Place, dy: CudaArray, first: int, images: int) -> CudaArray:
 
 
 class _Layer:
-    """The numbers of a convolution of maps with the channels last: of x, of w in that order, of y."""
+    """The sizes of a convolution of channels-last maps: of x, of w in that order, of y."""
 
     def __init__(self, x: tuple[int, ...], w: tuple[int, ...], stride: int, padding: Padding, deepened: bool) -> None:
         self.N, self.H, self.W, self.C = x
@@ -601,14 +603,14 @@ class _Layer:
         self.places = self.P * self.Q
 
     def asked(self, on: Place, kind: Kind) -> Convolution:
-        """It, as a library is asked."""
+        """Describe the convolution for the library."""
         return Convolution(
             kind, self.N, self.C, self.H, self.W, self.K, self.R, self.S, self.P, self.Q, self.stride, self.padding,
             on.precision, last=True,
         )  # fmt: skip
 
     def pieces(self) -> list[tuple[int, int]]:
-        """As `minialex_cuda.ops.conv2d.pieces`."""
+        """See `minialex_cuda.ops.conv2d.pieces`."""
         return pieces(self.N, 4 * self.depth * self.places)
 
     def launch(
@@ -621,7 +623,7 @@ class _Layer:
         back: bool,
         piece: tuple[int, int],
     ) -> None:
-        """Patches of some images, or back from them."""
+        """Write the patches of some images, or with `back` gather from them."""
         first, images = piece
         storage = storage_of(x)
         grid = over_places(images, *((self.H, self.W) if back else (self.P, self.Q)), self.C)
@@ -636,10 +638,10 @@ def conv2d(
     on: Place, x: CudaArray, w: CudaArray, b: CudaArray, *,
     stride: int, padding: Padding, deepened: bool = False, rectify: bool = False,
 ) -> CudaArray:  # fmt: skip
-    """y[k] = b[k] + w[k] · patches; with `rectify` what is negative is cut as the bias is added.
+    """y[k] = b[k] + w[k] · patches; with `rectify`, the ReLU is applied as the bias is added.
 
-    A library that can adds the bias, in x's format, to sums that are not rounded yet. `deepened`: x is what
-    `space_to_depth` gave.
+    The library adds the bias, in x's format, before the sums are rounded, if it can. `deepened`: x comes from
+    `space_to_depth`.
     """
     it = _Layer(x.shape, w.shape, stride, padding, deepened)
     y = on.empty((it.N, it.P, it.Q, it.K), x.dtype)
@@ -671,7 +673,7 @@ def conv2d_backward(
     on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, relu: CudaArray | None = None, *,
     stride: int, padding: Padding, need_dx: bool, deepened: bool = False,
 ) -> tuple[CudaArray | None, CudaArray, CudaArray]:  # fmt: skip
-    """dx, dw and db; with `relu` the gradient of the ReLU whose result that is comes first."""
+    """dx, dw and db; with `relu`, the output of a ReLU, that ReLU's gradient is applied first."""
     db = on.empty((w.shape[0],), w.dtype)
     dy = bias_gradient(on, dy, relu, db)
     dx = _dx(on, dy, x, w, stride, padding) if need_dx else None
@@ -682,7 +684,7 @@ def conv2d_dx(
     on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, relu: CudaArray | None = None, *,
     stride: int, padding: Padding,
 ) -> CudaArray:  # fmt: skip
-    """The first of the gradients; of x only the shape counts."""
+    """The gradient dx; only the shape of x is used."""
     return _dx(on, bias_gradient(on, dy, relu, None), x, w, stride, padding)
 
 
@@ -690,7 +692,7 @@ def conv2d_dw(
     on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, relu: CudaArray | None = None, *,
     stride: int, padding: Padding, deepened: bool = False,
 ) -> tuple[CudaArray, CudaArray]:  # fmt: skip
-    """The gradients of the weights and of the bias; of w only the shape counts."""
+    """The gradients of the weights and the bias; only the shape of w is used."""
     db = on.empty((w.shape[0],), w.dtype)
     dy = bias_gradient(on, dy, relu, db)
     return _dw(on, dy, x, w, stride, padding, deepened), db

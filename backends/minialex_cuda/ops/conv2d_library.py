@@ -1,8 +1,8 @@
-"""Convolution by a library (cuDNN) of maps with the channels first: what lies around its calls. Without a library
+"""Convolution of channels-first maps by a library (cuDNN): the code around its calls. Without a library,
 `minialex_cuda.ops.conv2d` does it all.
 
-Compiled steps have such maps only where channels do not come in fours (in bfloat16 in eights). They are float32, and
-where products are asked for in bfloat16, this rounds operands to tf32, which is finer.
+Compiled steps have such maps only if channels are not a multiple of four (in bfloat16, of eight). The maps are float32;
+if products are to be in bfloat16, operands are rounded to tf32 here, which is finer.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -20,14 +20,14 @@ from minialex_cuda.runtime.protocol import Convolution, Kind, Precision
 
 @kernel("y")
 def channel_bias_kernel(i, x, b, y, K, places, rectify):
-    """y[n, k, place] = x[n, k, place] + b[k], at least 0 if asked."""
+    """y[n, k, place] = x[n, k, place] + b[k], optionally rectified."""
     value = x[i] + b[(i // places) % K]
     zero = b.dtype.type(0)
     y[i] = zero if rectify and value <= zero else value
 
 
 def output_size(x: tuple[int, ...], w: tuple[int, ...], stride: int, padding: Padding) -> tuple[int, int]:
-    """P and Q: how many rows and columns of places a kernel fits at."""
+    """P and Q: the rows and columns of positions at which a kernel fits."""
     (above, below), (left, right) = padding
     return (x[2] + above + below - w[2]) // stride + 1, (x[3] + left + right - w[3]) // stride + 1
 
@@ -35,7 +35,7 @@ def output_size(x: tuple[int, ...], w: tuple[int, ...], stride: int, padding: Pa
 def described(
     on: Place, kind: Kind, x: tuple[int, ...], w: tuple[int, ...], stride: int, padding: Padding
 ) -> Convolution:
-    """A convolution of images and kernels of those shapes, as the library is asked for it."""
+    """Describe a convolution of images and kernels of those shapes for the library."""
     (N, C, H, W), (K, _, R, S) = x, w
     P, Q = output_size(x, w, stride, padding)
     precision: Precision = "tf32" if on.precision == "bfloat16" else on.precision
@@ -45,7 +45,7 @@ def described(
 def forward(
     on: Place, x: CudaArray, w: CudaArray, b: CudaArray, y: CudaArray, stride: int, padding: Padding, rectify: bool
 ) -> bool:
-    """y = conv2d(x, w, b), and the ReLU after it if asked; False if there is no library for it."""
+    """y = conv2d(x, w, b), with `rectify` followed by the ReLU; False if no library can do it."""
     asked = described(on, "fprop", x.shape, w.shape, stride, padding)
     workspace = on.library(asked, x)
     if workspace is None:
@@ -56,7 +56,7 @@ def forward(
 
 
 def masked(on: Place, dy: CudaArray, relu: CudaArray | None) -> CudaArray:
-    """dy, or the gradient of the ReLU whose result is `relu`."""
+    """dy, or its gradient through the ReLU with output `relu`."""
     if relu is None:
         return dy
     found = on.scratch(dy.shape, dy.dtype)
@@ -67,7 +67,7 @@ def masked(on: Place, dy: CudaArray, relu: CudaArray | None) -> CudaArray:
 def images_gradient(
     on: Place, dy: CudaArray, relu: CudaArray | None, w: CudaArray, dx: CudaArray, stride: int, padding: Padding
 ) -> bool:
-    """dx of `conv2d_backward`, the ReLU's gradient before it if there is one; False if there is no library for it."""
+    """dx of `conv2d_backward`, through the ReLU's gradient first if there is one; False if no library can do it."""
     asked = described(on, "dgrad", dx.shape, w.shape, stride, padding)
     workspace = on.library(asked, dy)
     if workspace is None:
@@ -80,7 +80,7 @@ def kernels_gradient(
     on: Place, dy: CudaArray, relu: CudaArray | None, x: CudaArray, dw: CudaArray, db: CudaArray, stride: int,
     padding: Padding,
 ) -> bool:  # fmt: skip
-    """dw and db of `conv2d_backward`, likewise."""
+    """dw and db of `conv2d_backward`; see `images_gradient`."""
     asked = described(on, "wgrad", x.shape, dw.shape, stride, padding)
     workspace = on.library(asked, dy)
     if workspace is None:

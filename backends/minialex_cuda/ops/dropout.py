@@ -1,4 +1,4 @@
-"""Dropout, section 4.2: each unit is silent with probability `rate`, by a mask drawn from a counter."""
+"""Dropout, section 4.2: each unit is dropped with probability `rate`, by a mask drawn from a counter."""
 
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
@@ -20,7 +20,7 @@ _W0, _W1 = np.uint64(WEYL_0), np.uint64(WEYL_1)
 
 @function
 def philox(c0, c1, c2, c3, key):
-    """Philox4x32-10, the same words as `minialex.philox`: four of 32 bits, held in 64, of such a counter and a key."""
+    """Philox4x32-10, the same as `minialex.philox`: four 32-bit words, in 64-bit integers, from a counter and a key."""
     k0 = key & LOW
     k1 = key >> HALF
     for _ in range(ROUNDS):
@@ -69,7 +69,7 @@ def step_kernel(i, step, value):
 def dropout_at(
     on: Place, x: CudaArray, step: CudaArray, *, rate: float, factor: float, stream: Stream
 ) -> tuple[CudaArray, CudaArray]:
-    """`dropout`, with the stream's step on the device: a captured graph cannot change the arguments of a kernel."""
+    """`dropout` with the stream's step on the device, since a captured graph cannot change a kernel's arguments."""
     N, E = x.shape[0], math.prod(x.shape[1:])
     y, mask = on.empty(x.shape, x.dtype), on.empty(x.shape, np.uint8)
     lead = stream.first_element % 4
@@ -88,7 +88,7 @@ def dropout_backward_kernel(i, dy, mask, dx, factor):
 
 
 def dropout_backward(on: Place, dy: CudaArray, mask: CudaArray, *, factor: float) -> CudaArray:
-    """dx = factor · dy where the unit spoke, else 0."""
+    """dx = factor · dy where the unit was kept, else 0."""
     dx = on.empty(dy.shape, dy.dtype)
     on.launch(dropout_backward_kernel, dy.size, dy, mask, dx, dy.dtype.type(factor))
     return dx

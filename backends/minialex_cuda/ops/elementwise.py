@@ -41,7 +41,7 @@ def scale(on: Place, x: CudaArray, factor: float) -> CudaArray:
 
 @kernel("y")
 def relu_kernel(i, x, y):
-    """y = x unless it is negative: not a number stays so."""
+    """y = max(x, 0); NaN stays NaN."""
     zero = x.dtype.type(0)
     y[i] = zero if x[i] <= zero else x[i]
 

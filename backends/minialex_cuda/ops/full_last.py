@@ -1,7 +1,7 @@
 """Fully connected layers and dropout in compiled steps: rows [N,1,1,D], maps of one position, in words of four numbers.
 
-In bfloat16 a product takes rows and weights in that format, and gives sums in float32, which are rounded as they are
-kept. Weights are rounded once a step (`converted`); their gradients, and what the last layer gives, are float32.
+In bfloat16 a product takes rows and weights in that format and returns sums in float32, which are rounded when they are
+stored. Weights are rounded once per step (`converted`); their gradients and the last layer's output are float32.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -21,7 +21,7 @@ _ZERO = np.float32(0)
 
 
 def linear(on: Place, x: CudaArray, w: CudaArray, b: CudaArray, *, rectify: bool) -> CudaArray:
-    """y = x wᵀ + b [N,K] in float32; with `rectify` as rows, and what is negative is cut as the bias is added."""
+    """y = x wᵀ + b [N,K] in float32; with `rectify`, as rows, with the ReLU applied as the bias is added."""
     N, D, K = x.shape[0], x.shape[3], b.size
     y = on.empty((N, 1, 1, K), x.dtype) if rectify else on.empty((N, K), np.float32)
     sums = y if y.dtype == np.float32 else on.scratch((N, K), np.float32)
@@ -50,7 +50,7 @@ def linear_dw(on: Place, dy: CudaArray, x: CudaArray) -> tuple[CudaArray, CudaAr
 def linear_backward(
     on: Place, dy: CudaArray, x: CudaArray, w: CudaArray, *, need_dx: bool
 ) -> tuple[CudaArray | None, CudaArray, CudaArray]:
-    """All three."""
+    """The gradients dx, dw and db."""
     return linear_dx(on, dy, w) if need_dx else None, *linear_dw(on, dy, x)
 
 
@@ -63,7 +63,7 @@ def _dropout(storage: Storage) -> GridKernel:
     def body(
         tile, n, _, lane, __, x, y, mask, words, lanes, threshold, factor, key, first_block, first_sample, step, purpose
     ):  # fmt: skip
-        """As `dropout_kernel`, of rows that begin where a block of four elements does."""
+        """Like `dropout_kernel`, for rows that begin at a block of four elements."""
         word = np.int32(tile * lanes + lane)
         if word < words:
             drawn = philox(
@@ -87,7 +87,7 @@ def _dropout_backward(storage: Storage) -> GridKernel:
     load, store = storage.load, storage.store
 
     def body(tile, _, __, lane, ___, dy, mask, dx, words, lanes, factor):
-        """dx = factor · dy where the unit spoke, else 0."""
+        """dx = factor · dy where the unit was kept, else 0."""
         j = np.uint64(tile) * np.uint64(lanes) + np.uint64(lane)
         if j < np.uint64(words):
             a, b, c, d = load(dy, j)
@@ -108,7 +108,7 @@ DROPOUT_BACKWARD = {storage.name: _dropout_backward(storage) for storage in STOR
 def dropout(
     on: Place, x: CudaArray, step: CudaArray, *, rate: float, factor: float, stream: Stream
 ) -> tuple[CudaArray, CudaArray]:
-    """`minialex_cuda.ops.dropout.dropout_at` of rows; the mask is [N,D]."""
+    """`minialex_cuda.ops.dropout.dropout_at` for rows; the mask is [N,D]."""
     (N, _, _, D), storage = x.shape, storage_of(x)
     y, mask = on.empty(x.shape, x.dtype), on.empty((N, D), np.uint8)
     grid = in_rows(D // 4, N)
@@ -122,7 +122,7 @@ def dropout(
 
 
 def dropout_backward(on: Place, dy: CudaArray, mask: CudaArray, *, factor: float) -> CudaArray:
-    """dx = factor · dy where the unit spoke, else 0."""
+    """dx = factor · dy where the unit was kept, else 0."""
     storage, dx = storage_of(dy), on.empty(dy.shape, dy.dtype)
     grid = in_rows(dy.size // 4)
     on.launch(

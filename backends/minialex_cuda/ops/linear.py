@@ -1,4 +1,4 @@
-"""The fully connected layer, section 3.5: a matrix product and a bias. N images, D features in, K out."""
+"""The fully connected layer, section 3.5: a matrix product and a bias. N images, D inputs, K outputs."""
 
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
@@ -11,14 +11,14 @@ from minialex_cuda.runtime.place import Place
 
 @kernel("y")
 def bias_kernel(i, y, b, K, rectify):
-    """y[n,k] += b[k]; at least 0 if asked."""
+    """y[n,k] += b[k], optionally rectified."""
     value = y[i] + b[i % K]
     zero = b.dtype.type(0)
     y[i] = zero if rectify and value <= zero else value
 
 
 def linear(on: Place, x: CudaArray, w: CudaArray, b: CudaArray, *, rectify: bool = False) -> CudaArray:
-    """y = x wᵀ + b; with `rectify` what is negative is cut as the bias is added."""
+    """y = x wᵀ + b; with `rectify`, the ReLU is applied as the bias is added."""
     (N, D), K = x.shape, w.shape[0]
     y = on.empty((N, K), x.dtype)
     on.multiply(x, w, y, N, K, D, transpose_b=True)
@@ -35,7 +35,7 @@ def linear_backward(
 
 
 def linear_dx(on: Place, dy: CudaArray, w: CudaArray) -> CudaArray:
-    """The first of the gradients."""
+    """The gradient dx."""
     (N, K), D = dy.shape, w.shape[1]
     dx = on.empty((N, D), dy.dtype)
     on.multiply(dy, w, dx, N, D, K)
@@ -43,7 +43,7 @@ def linear_dx(on: Place, dy: CudaArray, w: CudaArray) -> CudaArray:
 
 
 def linear_dw(on: Place, dy: CudaArray, x: CudaArray) -> tuple[CudaArray, CudaArray]:
-    """The gradients of the weights and of the bias."""
+    """The gradients of the weights and the bias."""
     (N, K), D = dy.shape, x.shape[1]
     dw, db = on.empty((K, D), dy.dtype), on.empty((K,), dy.dtype)
     on.multiply(dy, x, dw, K, D, N, transpose_a=True)

@@ -1,4 +1,4 @@
-"""Max-pooling, section 3.4: windows of size z, s apart; with s < z they overlap, and the paper's do (z=3, s=2)."""
+"""Max pooling, section 3.4: windows of size z at stride s; with s < z they overlap, as the paper's do (z=3, s=2)."""
 
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
@@ -11,7 +11,7 @@ from minialex_cuda.runtime.place import Place
 
 @kernel("y")
 def max_pool2d_kernel(i, x, y, H, W, P, Q, size, stride):
-    """y[plane, p, q] = the largest of its window; not a number wins."""
+    """y[plane, p, q] = the largest of its window; NaN wins."""
     q = i % Q
     rest = i // Q
     p = rest % P
@@ -36,13 +36,13 @@ def max_pool2d(on: Place, x: CudaArray, *, size: int, stride: int, ceil: bool) -
 
 @function
 def first_window(place, size, stride):
-    """The first window that holds a row (or column): windows before it end above."""
+    """The first window that contains a row (or column); earlier windows end before it."""
     return max(0, (place - size + stride) // stride)
 
 
 @function
 def met_before(x, value, first, W, h, w, top, left, right):
-    """Whether a window holds a value at a place before (h, w) in row order."""
+    """Whether a window contains a value at a place before (h, w) in row order."""
     for row in range(top, h + 1):
         for column in range(left, w if row == h else right):
             if x[first + row * W + column] == value:
@@ -52,7 +52,7 @@ def met_before(x, value, first, W, h, w, top, left, right):
 
 @kernel("dx")
 def max_pool2d_backward_kernel(i, dy, x, y, dx, H, W, P, Q, size, stride, every, rectify):
-    """dx[plane,h,w] = Σ dy over the windows whose maximum is here: the first in row order, or with `every` each."""
+    """dx[plane,h,w] = Σ dy over the windows whose maximum is here: the first in row order or, with `every`, any."""
     w = i % W
     rest = i // W
     h = rest % H
@@ -74,9 +74,9 @@ def max_pool2d_backward(
     on: Place, dy: CudaArray, x: CudaArray, y: CudaArray, *, size: int, stride: int, ceil: bool, ties: str,
     rectify: bool = False,
 ) -> CudaArray:  # fmt: skip
-    """Each window gives its dy to its maximum; every place gathers from the windows that hold it.
+    """Each window passes its dy to its maximum; every place gathers from the windows that contain it.
 
-    With `rectify` the gradient of the ReLU whose result is x comes after it. The size of y says what `ceil` was.
+    With `rectify`, the gradient of the ReLU with output x is applied afterwards. The size of y shows what `ceil` was.
     """
     (H, W), (P, Q) = x.shape[2:], y.shape[2:]
     dx = on.empty(x.shape, x.dtype)

@@ -1,11 +1,11 @@
-"""Pooling of maps with the channels last, with or without local response normalisation before it; and the gradients.
+"""Pooling of channels-last maps, with or without local response normalisation before it, and the gradients.
 
-A thread has four channels of a place, a word. Normalisation looks two channels to both sides, so the words beside it
-are loaded too, and the way back asks the threads beside it for what they computed, through shared memory. Windows of
-five or three channels, pooling by 3 × 3 windows two apart, as in the paper's section 3: for these the compiler knows
-every loop, and divides by nothing. Forward a thread goes down a column of windows, and keeps the row that two of them
-share; on the way back it has two by two places, which four windows reach, each place by the same ones at the same
-place within them.
+A thread does four channels of a place, a word. Normalisation reaches two channels to either side, so the adjacent words
+are loaded too, and the backward pass reads its neighbours' results through shared memory. Supported are windows of five
+or three channels, and pooling by 3 × 3 windows at stride 2, as in the paper's section 3: for these the compiler unrolls
+every loop and needs no division. In the forward pass a thread goes down a column of windows and keeps the row that two
+of them share; in the backward pass it does 2 × 2 places, which four windows reach, each place always at the same
+positions within them.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -35,13 +35,13 @@ from minialex_cuda.runtime.kernel import GridKernel, function
 from minialex_cuda.runtime.place import Place
 
 SIZE, STRIDE = 3, 2
-"""Of pooling windows."""
+"""The pooling windows' size and stride."""
 
 WINDOWS = (3, 5)
-"""Of normalisation: how many channels."""
+"""The supported widths of normalisation windows, in channels."""
 
 DOWN, ENOUGH = 9, 512
-"""Windows that a thread goes down at most, and how many blocks fill a device: with fewer it goes down fewer."""
+"""The most windows that a thread goes down, and how many blocks fill a device: if there are fewer, it does fewer."""
 
 _ZERO = np.float32(0)
 _LEAST = (np.float32(-math.inf),) * 4
@@ -52,7 +52,7 @@ _NONE, _SIX = np.uint32(0xFFFFFFFF), np.uint32(6)
 
 
 def _sums(wide: bool):
-    """A function of a word's four numbers and the two on either side: the sum over the window of each of the four."""
+    """Make a function from a word's four numbers and two on either side to the window sum of each of the four."""
     if wide:
 
         def sums(a, b, c, d, e, f, g, h):
@@ -67,7 +67,7 @@ def _sums(wide: bool):
 
 
 def _scales(storage: Storage, wide: bool):
-    """A function of a word's place: its four numbers, and their four scales."""
+    """Make a function from a word's place to its four numbers and their four scales."""
     load, sums = storage.load, _sums(wide)
 
     def scales(x, j, c, words, k, alpha):
@@ -97,7 +97,7 @@ def _larger(best, where, value, here):
 
 @function
 def _largest(best, where, values, here):
-    """Of two words, number by number, the larger and where it was: the first of equals; not a number wins, anywhere."""
+    """The elementwise larger of two words and where it was: the first of equals; NaN always wins."""
     a, i = _larger(best[0], where[0], values[0], here[0])
     b, j = _larger(best[1], where[1], values[1], here[1])
     c, k = _larger(best[2], where[2], values[2], here[2])
@@ -124,7 +124,7 @@ def _forward(storage: Storage, window: int) -> GridKernel:
     value = function(normalised if window else lambda x, j, c, words, k, alpha, beta: load(x, j))
 
     def in_row(x, image, h, q, c, H, W, words, k, alpha, beta, first):
-        """The largest of a row of a window, and where it was."""
+        """The largest in a row of a window, and where it was."""
         best = _LEAST
         where = _all(np.uint32(first))
         if h < H:
@@ -164,7 +164,7 @@ def _forward(storage: Storage, window: int) -> GridKernel:
 
 
 def _gathered(storage: Storage):
-    """A function of two by two places: for each the sums of dy over the windows whose maximum is there."""
+    """Make a function of 2 × 2 places: for each, the sum of dy over the windows whose maximum is there."""
     load = storage.load
 
     @function
@@ -213,7 +213,7 @@ def _max_pool2d_backward(storage: Storage) -> GridKernel:
             store(dx, j, *d)
 
     def body(tile, i, n, c, place, dy, x, where, dx, H, W, P, Q, words, many, rectify):
-        """dx = Σ dy over the windows whose maximum is here; 0 where x is not positive, if asked."""
+        """dx = Σ dy over the windows whose maximum is here; with `rectify`, 0 where x is not positive."""
         v = np.int32(tile * many + place)
         d = gathered(dy, where, n, i, v, P, Q, c, words)
         image = image_at(n, H, W, words)
@@ -242,7 +242,7 @@ def _backward(storage: Storage, wide: bool) -> GridKernel:
 
     @function
     def begun(shared, t, size, x, image, h, w, c, H, W, words, d, k, alpha, beta):
-        """Of one place d · scale^(−β), and x; d · x · scale^(−β) / scale is shared."""
+        """Return d · scale^(−β) and x of one place; share d · x · scale^(−β) / scale."""
         if h >= H or w >= W:
             return ZEROS, ZEROS
         own, scale = scales(x, image + word_at(h, w, c, W, words), c, words, k, alpha)
@@ -286,7 +286,7 @@ def _backward(storage: Storage, wide: bool) -> GridKernel:
     def first(
         tile, i, n, c, place, shared, dy, x, where, dx, H, W, P, Q, words, many, k, alpha, beta, rectify
     ):  # fmt: skip
-        """dx of pooling, then of normalisation, then of the ReLU that made x; scales are computed again."""
+        """dx of pooling, then of normalisation, then of the ReLU that made x; scales are recomputed."""
         v = np.int32(tile * many + place)
         d = gathered(dy, where, n, i, v, P, Q, c, words)
         image = image_at(n, H, W, words)
@@ -325,7 +325,7 @@ def norm_pool(
 ) -> tuple[CudaArray, CudaArray]:  # fmt: skip
     """max_pool2d(local_response_norm(x)), and where in each window its maximum was; x is [N,H,W,C].
 
-    Without a window of normalisation there is none: pooling alone.
+    With `window` = 0 there is no normalisation, only pooling.
     """
     (N, H, W, C), storage = x.shape, storage_of(x)
     P, Q = (pool_size(n, size, stride, ceil) for n in (H, W))
@@ -343,14 +343,14 @@ def norm_pool_backward(
     on: Place, dy: CudaArray, x: CudaArray, where: CudaArray, *,
     window: int, k: float, alpha: float, beta: float, size: int, stride: int, rectify: bool,
 ) -> CudaArray:  # fmt: skip
-    """The gradient of x in `norm_pool`, and with `rectify` that of the ReLU's argument where x is its result."""
+    """The gradient of x in `norm_pool`; with `rectify`, that of the input of the ReLU that made x."""
     return _back(
         on, BACKWARD[storage_of(x).name, window], 16, dy, x, where, *map(np.float32, (k, alpha, beta)), rectify
     )
 
 
 def max_pool2d_backward(on: Place, dy: CudaArray, x: CudaArray, where: CudaArray, *, rectify: bool) -> CudaArray:
-    """Each window gives its dy to its first maximum; with `rectify` the gradient of the ReLU that made x after it."""
+    """Each window passes its dy to its first maximum; with `rectify`, then through the ReLU that made x."""
     return _back(on, MAX_POOL2D_BACKWARD[storage_of(x).name], 0, dy, x, where, rectify)
 
 
@@ -368,5 +368,5 @@ def _back(
 
 
 def in_words(on: Place, where: CudaArray) -> CudaArray:
-    """Four places within windows in a word."""
+    """View positions within windows as words of four."""
     return on.view(where, np.uint32, (where.size // 4,))

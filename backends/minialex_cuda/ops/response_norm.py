@@ -1,6 +1,6 @@
 """Response normalisation: over adjacent channels at one position (section 3.3), or neighbouring positions of a map.
 
-Both are one kernel. An array is looked at as [others, A, M, B]; the window goes along A and B. For channels A = C,
+Both are one kernel. An array is viewed as [others, A, M, B], and the window extends along A and B. For channels A = C,
 M = H·W and B = 1; for places A = H, M = 1 and B = W.
 """
 
@@ -32,7 +32,7 @@ def response_norm_kernel(i, x, y, scale, A, M, B, a_before, a_after, b_before, b
 
 @kernel("dx")
 def response_norm_backward_kernel(i, dy, x, y, scale, dx, A, M, B, a_before, a_after, b_before, b_after, alpha, beta):
-    """dx = dy · scale^(−β) − 2αβ · x · Σ dy·y/scale over the places whose window holds this one."""
+    """dx = dy · scale^(−β) − 2αβ · x · Σ dy·y/scale over the places whose window contains this one."""
     b = i % B
     a = (i // (B * M)) % A
     total = x.dtype.type(0)
@@ -45,7 +45,7 @@ def response_norm_backward_kernel(i, dy, x, y, scale, dx, A, M, B, a_before, a_a
 
 
 def _window(x: CudaArray, size: int, over: str) -> tuple[int, ...]:
-    """A, M, B, and how far the window goes before and after along A and along B."""
+    """A, M, B, and how far the window extends before and after, along A and along B."""
     before = size // 2
     after = size - 1 - before
     if over == "channels":
@@ -56,7 +56,7 @@ def _window(x: CudaArray, size: int, over: str) -> tuple[int, ...]:
 def _forward(
     on: Place, x: CudaArray, *, size: int, k: float, alpha: float, beta: float, over: str
 ) -> tuple[CudaArray, CudaArray]:
-    """y = x · scale^(−β), the window over channels or over places of a map; returns y and scale."""
+    """y = x · scale^(−β), with a window over channels or over places of a map; returns y and scale."""
     y, scale = on.empty(x.shape, x.dtype), on.empty(x.shape, x.dtype)
     numbers = map(x.dtype.type, (k, alpha, beta))
     on.launch(response_norm_kernel, x.size, x, y, scale, *_window(x, size, over), *numbers)

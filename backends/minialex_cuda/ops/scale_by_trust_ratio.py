@@ -10,10 +10,10 @@ from minialex_cuda.runtime.kernel import kernel
 from minialex_cuda.runtime.place import Place
 
 LANES = 1 << 14
-"""Threads that add up squares, at most; each takes every so-manyth element."""
+"""The most threads that sum squares; each takes elements at a stride of their number."""
 
 SHARE = 128
-"""Sums that one thread adds up."""
+"""Partial sums that one thread adds."""
 
 
 @kernel("sums")
@@ -30,7 +30,7 @@ def squares_kernel(i, w, dw, sums, size, lanes):
 
 @kernel("sums")
 def square_sums_kernel(i, parts, sums, lanes, share, pieces):
-    """Of both rows of `parts` [2, lanes] the sums of `share` neighbours; `sums` is [2, pieces]."""
+    """Sum `share` adjacent numbers in both rows of `parts` [2, lanes]; `sums` is [2, pieces]."""
     row = i // pieces
     first = (i - row * pieces) * share
     total = parts.dtype.type(0)
@@ -41,7 +41,7 @@ def square_sums_kernel(i, parts, sums, lanes, share, pieces):
 
 @kernel("ratio")
 def trust_ratio_kernel(i, sums, ratio, pieces, coefficient, decay):
-    """λ = η·‖w‖ / (‖dw‖ + decay·‖w‖), or 1 where one of the norms is 0."""
+    """λ = η·‖w‖ / (‖dw‖ + decay·‖w‖), or 1 if one of the norms is 0."""
     kind = sums.dtype.type
     of_w = kind(0)
     of_dw = kind(0)
@@ -64,7 +64,7 @@ def trust_scaled_kernel(i, w, dw, ratio, scaled, decay):
 def scale_by_trust_ratio(
     on: Place, w: CudaArray, dw: CudaArray, *, trust_coefficient: float, weight_decay: float
 ) -> CudaArray:
-    """λ·(dw + decay·w) with λ = η·‖w‖ / (‖dw‖ + decay·‖w‖), or 1 where one of the norms is 0; η: the coefficient."""
+    """λ·(dw + decay·w) with λ = η·‖w‖ / (‖dw‖ + decay·‖w‖), or 1 if one of the norms is 0; η is the coefficient."""
     kind = w.dtype
     scaled = on.empty(w.shape, kind)
     lanes = max(1, min(w.size, LANES))

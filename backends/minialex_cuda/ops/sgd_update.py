@@ -10,24 +10,24 @@ from minialex_cuda.runtime.kernel import function, kernel
 from minialex_cuda.runtime.place import Place
 
 LANES = 1 << 14
-"""Threads of one update at most; each takes every so-manyth element and counts those that are skipped."""
+"""The most threads of one update; each takes elements at a stride of their number, and counts skipped ones."""
 
 SHARE = 128
-"""Counts that one thread adds up."""
+"""Counts that one thread adds."""
 
 
 @function
 def updated(w, v, dw, epsilon, momentum, decay):
-    """The new w and v of one element, and whether they are finite: a v that is not makes w so."""
+    """The new w and v of one element, and whether they are finite: a non-finite v makes w non-finite."""
     new_v = momentum * v - decay * epsilon * w - epsilon * dw
     new_w = w + new_v
-    rest = new_w - new_w  # 0, or not a number
+    rest = new_w - new_w  # 0, or NaN
     return new_w, new_v, rest == rest
 
 
 @kernel("w", "v", "skipped")
 def sgd_update_kernel(i, w, v, dw, skipped, size, lanes, epsilon, momentum, decay):
-    """Elements i, i + lanes, …: v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v;  skipped[i] counts others."""
+    """Elements i, i + lanes, …: v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v;  skipped[i] counts those not updated."""
     count = 0
     for e in range(i, size, lanes):
         new_w, new_v, finite = updated(w[e], v[e], dw[e], epsilon, momentum, decay)
@@ -58,7 +58,7 @@ def sgd_update(
     momentum: float,
     weight_decay: float,
 ) -> CudaArray:
-    """v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v, in place; returns how many elements were skipped: not finite."""
+    """v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v, in place; returns how many non-finite elements were skipped."""
     skipped = on.empty((), np.int64)
     lanes = min(w.size, LANES)
     counts, parts = on.scratch((lanes,), np.int64), on.scratch((-(-lanes // SHARE),), np.int64)

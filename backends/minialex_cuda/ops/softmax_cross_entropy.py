@@ -1,4 +1,4 @@
-"""The cost, section 3.5: the mean over the batch of −log of the probability of the true class. N images, K classes."""
+"""The loss, section 3.5: the batch mean of −log of the true class's probability. N images, K classes."""
 
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
@@ -10,12 +10,12 @@ from minialex_cuda.runtime.kernel import function, kernel
 from minialex_cuda.runtime.place import Place
 
 LANES = 32
-"""Threads of one image: neighbours read neighbouring logits."""
+"""Threads per image: adjacent threads read adjacent logits."""
 
 
 @kernel("largest")
 def lane_largest_kernel(i, logits, largest, K):
-    """The largest of one image's logits lane, lane + `LANES`, …; −∞ where there are none; not a number wins."""
+    """The largest of one image's logits lane, lane + `LANES`, …; −∞ if there are none; NaN wins."""
     n = i // LANES
     most = -logits.dtype.type(math.inf)
     for k in range(i - n * LANES, K, LANES):
@@ -27,7 +27,7 @@ def lane_largest_kernel(i, logits, largest, K):
 
 @function
 def row_largest(lanes, first):
-    """The largest logit of an image, from its lanes'."""
+    """The largest logit of an image, from its lanes' largest."""
     most = lanes[first]
     for lane in range(1, LANES):
         value = lanes[first + lane]
@@ -49,7 +49,7 @@ def lane_total_kernel(i, logits, lanes, total, K):
 
 @kernel("largest", "total", "cost")
 def row_kernel(i, logits, labels, lanes, totals, largest, total, cost, K):
-    """Of one image: its largest logit, Σ exp(logit − largest), and log of that less the label's logit."""
+    """One image's largest logit, Σ exp(logit − largest), and the log of that minus the label's logit."""
     most = row_largest(lanes, i * LANES)
     added = logits.dtype.type(0)
     for lane in range(LANES):
@@ -71,7 +71,7 @@ def probs_kernel(i, logits, largest, total, probs, K):
 
 @kernel("parts")
 def cost_kernel(i, cost, parts, N):
-    """The sum of every `LANES`th image's cost."""
+    """The sum of every `LANES`th image's loss."""
     added = cost.dtype.type(0)
     for n in range(i, N, LANES):
         added += cost[n]
@@ -80,7 +80,7 @@ def cost_kernel(i, cost, parts, N):
 
 @kernel("loss")
 def mean_kernel(i, parts, loss, N):
-    """The mean, of the sums of costs added in order: there are few."""
+    """The mean, from the partial sums added in order: there are few."""
     added = parts.dtype.type(0)
     for lane in range(LANES):
         added += parts[lane]
@@ -88,7 +88,7 @@ def mean_kernel(i, parts, loss, N):
 
 
 def softmax_cross_entropy(on: Place, logits: CudaArray, labels: CudaArray) -> tuple[CudaArray, CudaArray]:
-    """loss = −(1/N) Σ_n log probs[n, label n]; the largest logit is taken off first, so that nothing overflows."""
+    """loss = −(1/N) Σ_n log probs[n, label n]; the largest logit is subtracted first, so that nothing overflows."""
     N, K = logits.shape
     loss, probs = on.empty((), logits.dtype), on.empty((N, K), logits.dtype)
     largest, total, cost = (on.scratch((N,), logits.dtype) for _ in range(3))

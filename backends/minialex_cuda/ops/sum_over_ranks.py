@@ -1,4 +1,4 @@
-"""Sums over the ranks that share a batch, by NCCL: in the fixed order of `minialex.ranks.group`, or in NCCL's own."""
+"""All-reduces over the ranks that share a batch, by NCCL: in the order of `minialex.ranks.group`, or in NCCL's own."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from minialex_cuda.runtime.place import Place
 
 @dataclass(frozen=True)
 class Joined:
-    """One device of every rank.
+    """A communicator of one device of every rank.
 
     Attributes:
-        rank, size: this one's number, and how many there are
-        communicator: the runtime's
+        rank, size: number of this rank, and number of ranks
+        communicator: the runtime's communicator
     """
 
     rank: int
@@ -29,8 +29,8 @@ class Joined:
 def sum_over_ranks(on: Place, xs: Sequence[CudaArray], *, group: Joined, how: str) -> list[CudaArray]:
     """See `minialex.backend.operations.sum_over_ranks`.
 
-    In the fixed order every rank is sent its part of all ranks' numbers, adds them up, and sends the sum to all. Parts
-    are equal but for the last; of few numbers some ranks have none.
+    In the fixed order every rank receives its part of all ranks' numbers, sums it, and sends the sum to all. Parts are
+    equal except for the last; if there are few numbers, some ranks have none.
     """
     runtime, stream = on.runtime, on.stream
     sums = [on.empty(x.shape, x.dtype) for x in xs]
@@ -51,7 +51,7 @@ def sum_over_ranks(on: Place, xs: Sequence[CudaArray], *, group: Joined, how: st
 
     def work() -> None:
         sends, receives, back, forth = [], [], [], []
-        own: list[tuple[list[Flat], Flat]] = []  # of each array: all ranks' numbers of this one's part, and their sum's
+        own: list[tuple[list[Flat], Flat]] = []  # per array: all ranks' numbers in this rank's part, and their sum
         for x, y, room, length in zip(xs, sums, rooms, lengths, strict=True):
             parts = [(r * length, max(0, min(length, x.size - r * length))) for r in range(group.size)]
             begin, count = parts[group.rank]
@@ -69,7 +69,7 @@ def sum_over_ranks(on: Place, xs: Sequence[CudaArray], *, group: Joined, how: st
             mine = there[group.rank]
 
             def add(a: Flat, b: Flat, mine: Flat = mine) -> Flat:
-                target = b if a is mine else a  # the gradient itself stays as it is
+                target = b if a is mine else a  # the gradient itself is not overwritten
                 runtime.launch(stream, add_kernel, int(a.raw.size), [a, b, target])
                 return target
 

@@ -1,7 +1,7 @@
-"""Numbers with the channels last, in words of four channels: how compiled steps keep maps.
+"""Channels-last maps in words of four channels: how compiled steps store them.
 
-A map [N,C,H,W] lies as [N,H,W,C], and a thread takes four channels of a place at once. Two forms of storage: float32,
-and bfloat16, the upper half of float32, four of them in one word of 64 bits. Arithmetic is float32 in both.
+A map [N,C,H,W] is stored as [N,H,W,C], and a thread takes four channels of a place at once. There are two forms of
+storage: float32; and bfloat16, the upper half of float32, four to a 64-bit word. Arithmetic is float32 in both.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -30,7 +30,7 @@ _16 = np.uint32(16)
 
 @function
 def _load_bfloat16(x, j):
-    """Four numbers, from word j."""
+    """Load four numbers from word j."""
     word = x[j]
     low = np.uint32(word & LOW)
     high = np.uint32(word >> HALF)
@@ -44,20 +44,20 @@ def _load_bfloat16(x, j):
 
 @function
 def to_bfloat16(value):
-    """The upper half of a float32, rounded to nearest, ties to even; not a number stays so."""
+    """The upper half of a float32, rounded to nearest, ties to even; NaN stays NaN."""
     bits = np.float32(value).view(np.uint32)
     up = np.uint32(np.uint32(bits + np.uint32(np.uint32(0x7FFF) + ((bits >> _16) & np.uint32(1)))) >> _16)
     return up if value == value else QUIET
 
 
 def _pair(a, b):
-    """Two numbers as bfloat16 in 32 bits; a device has an instruction for it."""
+    """Two numbers as bfloat16 in 32 bits; devices have an instruction for it."""
     return np.uint32(to_bfloat16(a) | np.uint32(to_bfloat16(b) << _16))
 
 
 @function
 def _store_bfloat16(y, j, a, b, c, d):
-    """Four numbers to word j."""
+    """Store four numbers to word j."""
     y[j] = np.uint64(_pair(a, b)) | (np.uint64(_pair(c, d)) << HALF)
 
 
@@ -98,14 +98,14 @@ def _put_float32(y, i, value):
 
 @dataclass(frozen=True)
 class Storage:
-    """How numbers are kept.
+    """How numbers are stored.
 
     Attributes:
-        name: of the format
-        dtype: of arrays; bfloat16 is kept as its bits
-        load: ``load(x, j)``, four float32 numbers of word j
-        store: ``store(y, j, a, b, c, d)``, rounded to the format
-        one, put: the same of one number of an array that is not taken in words
+        name: name of the format
+        dtype: dtype of arrays; bfloat16 is stored as its bits
+        load: ``load(x, j)``: the four float32 numbers of word j
+        store: ``store(y, j, a, b, c, d)``: stores them, rounded to the format
+        one, put: the same for a single number of an array not viewed as words
     """
 
     name: str
@@ -116,7 +116,7 @@ class Storage:
     put: Callable[..., Any]
 
     def words(self, on: Place, x: CudaArray) -> CudaArray:
-        """An array as its kernels take it."""
+        """An array as the kernels take it."""
         return on.view(x, np.uint64, (x.size // 4,)) if self.dtype == np.uint16 else x
 
 
@@ -124,36 +124,36 @@ BFLOAT16 = Storage("bfloat16", np.dtype(np.uint16), _load_bfloat16, _store_bfloa
 FLOAT32 = Storage("float32", np.dtype(np.float32), _load_float32, _store_float32, _one_float32, _put_float32)
 STORAGES = (FLOAT32, BFLOAT16)
 PAIRS = ((FLOAT32, FLOAT32), (FLOAT32, BFLOAT16), (BFLOAT16, BFLOAT16))
-"""Of what there is and what becomes of it."""
+"""The supported pairs of source and target storage."""
 
 
 def storage_of(x: CudaArray) -> Storage:
-    """That of an array with the channels last."""
+    """The storage of a channels-last array."""
     return BFLOAT16 if x.dtype == np.uint16 else FLOAT32
 
 
 def storage_for(precision: str) -> Storage:
-    """What compiled steps of a precision keep maps in."""
+    """The storage that compiled steps of a precision use for maps."""
     return BFLOAT16 if precision == "bfloat16" else FLOAT32
 
 
 # ---- the grid -------------------------------------------------------------------------------------------------
 
 BLOCK = 256
-"""Threads of a block in a row."""
+"""Threads per block in a row."""
 
 MOST = 416
-"""Threads of a block of places at most, if one place has no more: 13 of 128 channels, a row that is pooled second."""
+"""The most threads in a block of places, unless one place has more: 13 places of 128 channels, a row of pool2."""
 
 MOST_CHANNELS = 4 * 1024
-"""All channels of a place are one block's, and no block has more threads."""
+"""The most channels: all channels of a place are in one block, and no block has more threads."""
 
 MOST_BLOCKS = 65535
-"""Of a grid in its second and third direction: rows, and images."""
+"""The most blocks along a grid's second and third axis: rows, and images."""
 
 
 def over_places(N: int, H: int, W: int, C: int, shared: int = 0) -> Grid:
-    """Blocks (some places of a row, row, image), threads (word of channels, place); `shared` float32 a thread."""
+    """Blocks (places of a row, row, image) of threads (word of channels, place); `shared` float32 values per thread."""
     words = C // 4
     many = _places_of_a_block(words, W)
     return Grid((-(-W // many), H, N), (words, many, 1), shared * words * many)
@@ -161,7 +161,7 @@ def over_places(N: int, H: int, W: int, C: int, shared: int = 0) -> Grid:
 
 @lru_cache
 def _places_of_a_block(words: int, W: int) -> int:
-    """So many that a row's warps are fewest: the last of a block, and the last block of a row, may be partly idle."""
+    """The number that minimises warps per row: a block's last warp, and a row's last block, may be partly idle."""
 
     def warps(many: int) -> int:
         return -(-W // many) * -(-words * many // 32)
@@ -170,7 +170,7 @@ def _places_of_a_block(words: int, W: int) -> int:
 
 
 def in_rows(size: int, *rows: int, most: int = BLOCK) -> Grid:
-    """Blocks of at most so many threads in a row for `size` things, and (rows, images) of them."""
+    """Blocks of at most `most` threads in a row for `size` items, and (rows, images) of them."""
     threads = max(1, min(most, size))
     y, z = (*rows, 1, 1)[:2]
     return Grid((-(-size // threads), y, z), (threads, 1, 1))
@@ -178,13 +178,13 @@ def in_rows(size: int, *rows: int, most: int = BLOCK) -> Grid:
 
 @function
 def word_at(h, w, c, W, words):
-    """Which word of an image [H,W,4·words] that of channel word c at (h, w) is; every step stays within 32 bits."""
+    """The index, within an image [H,W,4·words], of channel word c at (h, w); every step stays within 32 bits."""
     return np.uint64(np.uint32(np.int32(np.int32(np.int32(h * W) + w) * words) + c))
 
 
 @function
 def image_at(n, H, W, words):
-    """The first word of image n."""
+    """The index of the first word of image n."""
     return np.uint64(n) * np.uint64(np.uint32(np.int32(H * W) * words))
 
 
@@ -195,21 +195,21 @@ ZEROS = (np.float32(0),) * 4
 
 
 def each(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of two words from one of two numbers."""
+    """Make a function of two words from a function of two numbers."""
     rule = function(rule)
     return function(lambda x, y: (rule(x[0], y[0]), rule(x[1], y[1]), rule(x[2], y[2]), rule(x[3], y[3])))
 
 
 plus = each(lambda x, y: x + y)
 masked = each(lambda d, y: d if y > np.float32(0) else np.float32(0))
-"""The gradient d of a ReLU whose result is y."""
+"""The gradient d through a ReLU with output y."""
 larger = each(lambda x, least: least if x <= least else x)
-"""x unless it is less: not a number stays so."""
+"""max(x, least); NaN stays NaN."""
 
 
 @function
 def power(scale, beta):
-    """scale^(−β) to float32's last places; β = 3/4, the paper's, by two square roots."""
+    """scale^(−β) to float32 accuracy; β = 3/4, the paper's, by two square roots."""
     if beta == np.float32(0.75):
         root = np.float32(1) / np.float32(math.sqrt(scale))
         return root * np.float32(math.sqrt(root))
@@ -217,23 +217,23 @@ def power(scale, beta):
 
 
 def _approximate_power(a, b):
-    """a^(−b), on a device by its approximate logarithm and exponential (see `CudaBackend.unit_roundoff`)."""
+    """a^(−b), on a device with its approximate logarithm and exponential (see `CudaBackend.unit_roundoff`)."""
     return a**-b
 
 
 def _maximum(a, b):
-    """The larger; not a number wins, and stays."""
+    """The larger; NaN wins."""
     return b if b > a or b != b else a
 
 
 def _overloaded() -> None:
-    """On a device one instruction, or three; Numba chooses as it compiles."""
+    """Register device versions of one or three instructions; Numba selects them when it compiles."""
     from llvmlite import ir  # type: ignore[import-untyped]
     from numba import types
     from numba.cuda.extending import intrinsic, overload
 
     def instruction(text: str, result: Any, many: int) -> Any:
-        """A function of so many float32 that is an instruction of PTX."""
+        """A function of `many` float32 numbers that is a single PTX instruction."""
         kinds = (ir.FloatType() if result is types.float32 else ir.IntType(32)), [ir.FloatType()] * many
         places = ("=f" if result is types.float32 else "=r") + many * ",f"
 
@@ -252,7 +252,7 @@ def _overloaded() -> None:
     larger_of = instruction("max.NaN.f32 $0, $1, $2;", types.float32, 2)
     logarithm = instruction("lg2.approx.ftz.f32 $0, $1;", types.float32, 1)
     exponential = instruction("ex2.approx.ftz.f32 $0, $1;", types.float32, 1)
-    # Numba compiles the inner functions: an intrinsic itself is none
+    # Numba compiles the inner functions; an intrinsic itself is not one
     overload(_pair, target="cuda")(lambda a, b: lambda a, b: pair(a, b))  # noqa: PLW0108
     overload(_maximum, target="cuda")(lambda a, b: lambda a, b: larger_of(a, b))  # noqa: PLW0108
     overload(_approximate_power, target="cuda")(lambda a, b: lambda a, b: exponential(-b * logarithm(a)))
@@ -267,11 +267,11 @@ if not config.ENABLE_CUDASIM:
 
 @function
 def maximum(best, value):
-    """The larger; not a number wins, and stays."""
+    """The larger; NaN wins."""
     return _maximum(best, value)
 
 
 @function
 def approximate_power(scale, beta):
-    """scale^(−β) with errors of some 2⁻²²: where what comes of it is rounded to eight bits."""
+    """scale^(−β) with errors of some 2⁻²², for results that are rounded to eight bits."""
     return _approximate_power(scale, beta)

@@ -1,4 +1,4 @@
-"""Arrays on a device: a shape over flat memory, whoever owns the memory."""
+"""Arrays on a device: a shape over flat memory, whatever owns that memory."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 
 class Memory:
-    """A block of bytes on a device. It is counted as in use for as long as somebody holds it.
+    """A block of bytes on a device. It counts as in use for as long as it is referenced.
 
     Attributes:
         raw, nbytes, device: the runtime's own block, its size and its device
-        read: an event that its last reader is done at; None: whatever was asked of the device until now may read it
-        fetched: all of its bytes on the host, if whoever wants some is to be given them from there, and where those
-            begin that somebody was given; "later": at the first time
+        read: an event after its last reader; None: any work submitted to the device so far may read it
+        fetched: a copy of all its bytes on the host, from which requests are served, and the offsets already handed
+            out; "later": make the copy on the first request
     """
 
     __slots__ = ("_count", "device", "fetched", "nbytes", "raw", "read")
@@ -35,14 +35,14 @@ class Memory:
 
 
 class Flat:
-    """Some numbers in a row within a block of memory: what kernels take.
+    """A contiguous run of numbers within a block of memory: what kernels take.
 
     Attributes:
         memory: the block
-        offset: where in it they begin (bytes)
+        offset: where in it the numbers begin (bytes)
         raw: the runtime's own one-dimensional array
-        view: the same as Numba's kernels take it, made once: making one costs more than a launch
-        arrives: an event that they are there after, for what is still on its way from the host
+        view: the same as Numba's kernels take it, made once, since making one costs more than a launch
+        arrives: the event after which the numbers have arrived, if they are still being copied from the host
     """
 
     __slots__ = ("arrives", "memory", "offset", "raw", "view")

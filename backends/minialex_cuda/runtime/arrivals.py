@@ -1,8 +1,8 @@
-"""Batches from the host, copied on a stream of their own while the device still computes the step before.
+"""Batches from the host, copied on a separate stream while the device still computes the previous step.
 
-An array whose size has come before is taken for a batch's. Its memory is one of a few blocks that are used again and
-again: the copy waits until whoever read the block last has done so, and work on the array waits for the copy. The first
-array of a size (weights, mostly) is copied on the device's own stream.
+An array is taken for a batch if its size has come before. Its memory is one of a few blocks that are reused: the copy
+waits until the block's last reader is done, and work on the array waits for the copy. The first array of a size
+(mostly weights) is copied on the device's own stream.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from minialex_cuda.runtime.place import EagerPlace
 from minialex_cuda.runtime.protocol import Event
 
 IDLE = 2
-"""Blocks of a size that are kept for later batches."""
+"""Blocks of each size that are kept for later batches."""
 
 
 class Lease(Memory):
-    """A block that goes back to `Arrivals` when nobody holds it."""
+    """A block that returns to `Arrivals` when it is no longer referenced."""
 
     __slots__ = ("owner",)
 
@@ -37,19 +37,19 @@ class Lease(Memory):
 
 
 class Arrivals:
-    """What comes from the host to one device."""
+    """Copies from the host to one device."""
 
     def __init__(self, on: EagerPlace) -> None:
         self.on = on
         self.stream = on.runtime.stream(on.device)
-        self.count: Counter[str] = Counter()  # the blocks themselves are counted by the runtime
+        self.count: Counter[str] = Counter()  # the runtime counts the blocks themselves
         self.seen: Counter[int] = Counter()
         self.lent: dict[int, Memory] = {}
         self.returned: deque[tuple[Memory, Event | None]] = deque()
         self.idle: dict[int, list[tuple[Memory, Event]]] = defaultdict(list)
 
     def bring(self, source: NDArray[Any]) -> CudaArray:
-        """A contiguous array of the host, on the device."""
+        """Copy a contiguous host array to the device."""
         on, runtime = self.on, self.on.runtime
         self.seen[source.nbytes] += 1
         if self.seen[source.nbytes] == 1 or not source.nbytes:
@@ -70,15 +70,15 @@ class Arrivals:
         return CudaArray(flat, source.shape, np.dtype(source.dtype))
 
     def give_back(self, lease: Lease) -> None:
-        """A block that nobody holds any more.
+        """Take back a block that is no longer referenced.
 
-        Nothing is asked of the device here: Python may collect an array at any moment, also while a step is captured,
-        and then an event would become part of the graph, which nothing outside may wait for.
+        This calls nothing on the device: Python may collect an array at any moment, even while a step is captured, and
+        an event would then become part of the graph, where nothing outside may wait for it.
         """
         self.returned.append((self.lent.pop(id(lease)), lease.read))
 
     def _settle(self) -> None:
-        """Sort what came back by size, with an event of its last reader, and keep some of each size."""
+        """Sort returned blocks by size, with an event after each one's last reader, and keep some of each size."""
         on, runtime = self.on, self.on.runtime
         while self.returned:
             block, read = self.returned.popleft()
@@ -86,12 +86,12 @@ class Arrivals:
             idle = self.idle[block.nbytes]
             if len(idle) < IDLE:
                 idle.append((block, read))
-            else:  # its memory may go to other work of the stream that it was allocated for
+            else:  # its memory may be reused by the stream that it was allocated for
                 runtime.wait(self.stream, read)
 
     @property
     def idle_bytes(self) -> int:
-        """Bytes of the blocks that wait for later batches."""
+        """Bytes in the blocks that wait for later batches."""
         returned = [block for block, _ in list(self.returned)]
         return sum(block.nbytes for blocks in self.idle.values() for block, _ in blocks) + sum(
             block.nbytes for block in returned

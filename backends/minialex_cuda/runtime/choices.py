@@ -1,13 +1,13 @@
 """Which cuDNN plan a convolution uses on this machine: chosen once, by timing, and kept on disk for later runs.
 
-A plan decides the order in which a sum is added up, so which one is taken decides the last bits of the result. The
-first choice for a convolution, a card and a version of cuDNN therefore stays: whoever comes later, another run or
-another process of this one, takes it, quicker or not. Each is a small JSON file of its own, under its final name from
-one moment to the next, which only one process can take; the others read what that one wrote. A file that cannot be read
-stays, since another process may have used it, and is said; the choice is then made anew, under the next name.
+A plan fixes the order of summation, so the choice of plan decides the last bits of the result. The first choice for a
+convolution, a GPU model and a cuDNN version is therefore permanent: later runs, and other processes of this run, use
+it, faster or not. Each choice is a small JSON file, which appears under its final name atomically. Only one process can
+create it; the others read what that one wrote. An unreadable file stays, since another process may have used it, and a
+notice reports it; a new choice is then made under the next name.
 
-``MINIALEX_CUDA_PLANS`` names another folder than the user's cache folder (one that several machines share, say), or is
-``off``: then nothing is timed, and cuDNN's own first choice is taken.
+``MINIALEX_CUDA_PLANS`` names a folder other than the user's cache folder (one that several machines share, say), or is
+``off``: then nothing is timed, and cuDNN's own first choice is used.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from typing import Any
 
 VARIABLE, OFF = "MINIALEX_CUDA_PLANS", "off"
 MOST_BYTES = 1 << 20
-"""Of a file that is read: a choice has some hundred."""
+"""The largest file that is read, in bytes; a choice takes a few hundred."""
 
 logger = logging.getLogger("minialex.cuda")
 
 
 def folder() -> Path | None:
-    """Where choices are kept; None where the user wants none.
+    """Where choices are kept; None if the user wants none.
 
     Raises:
-        RuntimeError: If there is no home folder, and nothing else is named.
+        RuntimeError: If there is no home directory and no other folder is named.
     """
     named = os.environ.get(VARIABLE)
     if named:
@@ -50,13 +50,13 @@ def folder() -> Path | None:
 
 
 def opened() -> Path | None:
-    """That folder, made if need be; None, which is said, if it cannot be written."""
+    """That folder, created if needed; None, with a notice, if it is not writable."""
     try:
         found = folder()
         if found is not None:
             found.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".tmp-", dir=found) as place:
-                _publish(Path(place) / "tried", {})  # some file systems cannot give a file two names
+                _publish(Path(place) / "tried", {})  # some file systems have no hard links
     except (OSError, RuntimeError) as error:
         logger.warning(
             "the choice of cuDNN's fastest plans cannot be kept on disk (%s), so none is timed: each convolution"
@@ -68,7 +68,7 @@ def opened() -> Path | None:
 
 
 def finding() -> str:
-    """What is kept and where, in words, for ``minialex doctor``."""
+    """A text on what is kept and where, for ``minialex doctor``."""
     try:
         found = folder()
         if found is None:
@@ -87,12 +87,12 @@ def settled(where: Path, asked: Mapping[str, Any], choose: Callable[[], dict[str
 
     Args:
         where: the folder
-        asked: what it is for: plain numbers and texts
-        choose: makes it where there is none yet; what it gives is kept with what was asked, unless another process was
-            quicker, whose choice then is the answer
+        asked: what the choice is for, as plain numbers and texts
+        choose: makes the choice if there is none yet; its result is stored along with `asked`, unless another process
+            was faster, whose choice is then returned
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the choice cannot be written.
     """
     asked = json.loads(json.dumps(asked))
     name = re.sub(r"[^a-z0-9]+", "-", f"{asked.get('device', '')}-{asked.get('kind', '')}".lower()).strip("-")
@@ -112,7 +112,7 @@ def settled(where: Path, asked: Mapping[str, Any], choose: Callable[[], dict[str
 def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         known = path.stat()
-        if not stat.S_ISREG(known.st_mode) or known.st_size > MOST_BYTES:  # a pipe would be waited for
+        if not stat.S_ISREG(known.st_mode) or known.st_size > MOST_BYTES:  # reading a pipe would block
             raise ValueError(f"no file of at most {MOST_BYTES:,} bytes")
         found = json.loads(path.read_text(encoding="utf-8"))
         note = found.get("note", "") if isinstance(found["plan"], str) else found["note"]
@@ -126,7 +126,7 @@ def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _publish(path: Path, choice: Mapping[str, Any]) -> None:
-    """Put a file under its name, whole, unless there is one by now; others may read it, where the user lets them."""
+    """Publish a complete file under its name, unless one exists by now; others may read it if the umask permits."""
     temporary = path.with_name(f".tmp-{secrets.token_hex(8)}")
     try:
         with temporary.open("x", encoding="utf-8") as file:

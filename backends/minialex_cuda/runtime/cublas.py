@@ -1,8 +1,8 @@
 """Matrix products by cuBLAS, called directly: CuPy refuses them while a graph is captured.
 
-Every stream has a handle and a workspace of its own, so that results are the same bits every time and a captured
-product needs no memory. A handle is never given back, since that makes the host wait for the device, which nothing may
-while a graph is captured; there are as many as a backend has streams.
+Every stream has its own handle and workspace, so that results are bitwise reproducible and a captured product allocates
+no memory. Handles are never destroyed, since that makes the host wait for the device, which is forbidden while a graph
+is captured; there are as many as a backend has streams.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from minialex.errors import ResourceError
 from minialex_cuda.runtime.protocol import Product
 
 WORKSPACE = 32 << 20
-"""Bytes, as NVIDIA advises for Hopper; more than older devices ask for."""
+"""Bytes, as NVIDIA recommends for Hopper; older devices need less."""
 
 OP_N, OP_T = 0, 1
 KINDS = {np.dtype(np.float32): 0, np.dtype(np.float64): 1, np.dtype(np.uint16): 14}
-"""cudaDataType_t; numbers of two bytes are bfloat16."""
+"""cudaDataType_t; two-byte numbers are bfloat16."""
 
 COMPUTE = {"float32": 68, "tf32": 77, "bfloat16": 75}
 """cublasComputeType_t: 32F, 32F_FAST_TF32, 32F_FAST_16BF. Operands are rounded as named, sums are in float32."""
-COMPUTE_64F = 70  # that of bfloat16 operands is float32's: they are rounded already
+COMPUTE_64F = 70  # bfloat16 operands use float32's: they are already rounded
 DEFAULT_ALGORITHM = -1
 
 
 def library() -> ctypes.CDLL:
-    """The cuBLAS that CuPy's wheels brought, or the system's."""
+    """The cuBLAS from CuPy's wheels, or the system's."""
     from cuda.pathfinder import load_nvidia_dynamic_lib
 
     return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
 
 
 class Multiplier:
-    """cuBLAS for one stream. Made while the stream's device is the current one.
+    """cuBLAS for one stream. Must be created while the stream's device is current.
 
     Args:
         stream: address of the stream
@@ -58,10 +58,10 @@ class Multiplier:
     def multiply(
         self, a: int, b: int, out: int, dtype: np.dtype[Any], out_dtype: np.dtype[Any], product: Product
     ) -> None:
-        """out = a · b at these addresses, the factors of one dtype.
+        """out = a · b at these addresses; both factors have the same dtype.
 
-        cuBLAS counts in columns. What lies in memory as out [m,n] in rows is outᵀ in columns, and outᵀ = bᵀ aᵀ: so b
-        comes first, and nothing is transposed that was not before.
+        cuBLAS is column-major. A row-major out [m,n] in memory is a column-major outᵀ, and outᵀ = bᵀ aᵀ: so b comes
+        first, and no additional transposition is needed.
         """
         m, n, k = product.m, product.n, product.k
         double = dtype == np.float64

@@ -1,14 +1,14 @@
-"""Convolutions by cuDNN, through its Python frontend: no patches in memory. Optional.
+"""Convolutions by cuDNN, through its Python frontend, without patches in memory. Optional.
 
-float32 and tf32 convolve N C H W as it is; bfloat16 takes operands with the channels last (N H W C, and K R S C for
-kernels), which its matrix units want, and gives bfloat16 in that order: cuDNN 9.19 has next to no plans that give
-float32. Sums are in float32 before. Plans that are not deterministic are never taken; nor, in float32, those that round
-operands or trade accuracy for speed. That every layer of the paper has such a plan is tested without a device
-(`tests/cuda/runtime/test_cudnn.py`). A convolution that has none is said, once, with the reason: it then goes by
-patches, which takes many times as long. In bfloat16 and tf32 the bias is added and the ReLU done before a sum is
-rounded; where no plan does that, which is said too, a kernel does it after.
+float32 and tf32 convolve N C H W as it is; bfloat16 takes operands channels last (N H W C, and K R S C for kernels), as
+its tensor cores require, and returns bfloat16 in that order: cuDNN 9.19 has almost no plans that return float32. Sums
+are float32 until then. Plans that are not deterministic are never used; nor, in float32, those that round operands or
+trade accuracy for speed. A test without a device checks that every layer of the paper has such a plan
+(`tests/cuda/runtime/test_cudnn.py`). If a convolution has none, a notice gives the reason, once: it then goes through
+patches, which takes many times as long. In bfloat16 and tf32, the bias and the ReLU are applied before a sum is
+rounded; if no plan does that, again with a notice, a kernel applies them afterwards.
 
-Of the plans that fit, up to `PLANS` are timed when a convolution is first met on a machine, and the choice is kept on
+Of the suitable plans, up to `PLANS` are timed when a convolution first occurs on a machine, and the choice is stored on
 disk (`minialex_cuda.runtime.choices`).
 """
 
@@ -26,17 +26,17 @@ from minialex_cuda.runtime.protocol import Convolution
 INSTALL = "pip install 'minialex[cudnn]'"
 
 PLANS = 12
-"""Plans of one convolution that are timed, at most."""
+"""The most plans that are timed for one convolution."""
 MARGIN = 0.03
-"""By how much another plan must be quicker than cuDNN's own choice to be taken: two timings of one differ by less."""
+"""How much faster than cuDNN's own choice another plan must be to be used: timings of one plan vary by less."""
 ROOM = 256 << 20
-"""Bytes of scratch memory that another plan than cuDNN's own choice may ask for."""
+"""The most bytes of scratch memory for a plan other than cuDNN's own choice."""
 
 logger = logging.getLogger("minialex.cuda")
 
 
 def frontend() -> Any | None:
-    """The module ``cudnn``, or None, with a notice, where it is not installed."""
+    """The module ``cudnn``; None, with a notice, if it is not installed."""
     try:
         import cudnn
     except (ImportError, OSError) as error:
@@ -46,7 +46,7 @@ def frontend() -> Any | None:
 
 
 def said(error: Exception) -> None:
-    """The notice that there is no cuDNN to be used, and why."""
+    """Give notice that cuDNN cannot be used, and why."""
     logging.getLogger("minialex").warning(
         "cuDNN cannot be used (%s): convolutions are computed with im2col, which is slower; install cuDNN with: %s",
         " ".join(str(error).split()),
@@ -57,8 +57,8 @@ def said(error: Exception) -> None:
 def handle(cudnn: Any) -> Any:
     """A handle on the current device.
 
-    cuDNN looks for NVRTC and cuBLAS by their names alone, and finds neither where they lie in Python's packages unless
-    somebody has loaded them: then plans that it compiles at run time are missing.
+    cuDNN looks for NVRTC and cuBLAS by name only, and does not find them inside Python packages unless they are
+    already loaded: plans that it compiles at run time would then be missing.
 
     Raises:
         RuntimeError: If a library is missing (`cuda.pathfinder`'s own error is one) or cannot be initialised.
@@ -71,18 +71,18 @@ def handle(cudnn: Any) -> Any:
 
 
 def strides(dims: tuple[int, ...], last: bool) -> list[int]:
-    """Distances between numbers of [N,C,H,W] in memory, with the channels last or in that order."""
+    """Strides of [N,C,H,W] in memory, with the channels last or in that order."""
     _, C, H, W = dims
     return [C * H * W, 1, W * C, C] if last else [C * H * W, H * W, W, 1]
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A plan that can be executed.
+    """A plan that is ready to execute.
 
     Attributes:
-        index: among all of the convolution's plans
-        name: what tells it from others, in every process: cuDNN's engine and the values of its knobs
+        index: its index among all of the convolution's plans
+        name: identifies it across processes: cuDNN's engine and the values of its knobs
         workspace: bytes of scratch memory
     """
 
@@ -93,22 +93,22 @@ class Ready:
 
 @dataclass(frozen=True)
 class Timed:
-    """What a call of a plan took."""
+    """How long a call of a plan took."""
 
     ready: Ready
     microseconds: float
 
 
 class Plans:
-    """What cuDNN can do for a convolution.
+    """cuDNN's plans for a convolution.
 
     Args:
         cudnn: the module
         convolution: what is computed
-        where: ``handle=…`` of a device, or ``device_property=…`` to plan for one that is not here
+        where: ``handle=…`` of a device, or ``device_property=…`` to plan for a device that is not present
 
     Raises:
-        cudnn.cudnnGraphNotSupportedError, RuntimeError: If no plan fits.
+        cudnn.cudnnGraphNotSupportedError, RuntimeError: If no plan is suitable.
     """
 
     def __init__(self, cudnn: Any, convolution: Convolution, **where: Any) -> None:
@@ -155,18 +155,18 @@ class Plans:
         self._refused = (cudnn.cudnnGraphNotSupportedError, RuntimeError)
 
     def ready(self) -> Iterator[Ready]:
-        """Plans that fit, cuDNN's own choice first; each is made ready as it is asked for."""
+        """Yield suitable plans, cuDNN's own choice first; each is built when it is requested."""
         graph = self.graph
         for index in range(graph.get_execution_plan_count()):
             try:
                 graph.build_plan_at_index(index)
                 nbytes = int(graph.get_workspace_size_plan_at_index(index))
-            except self._refused:  # it was deselected, or does not fit after all
+            except self._refused:  # it was deselected, or is unsuitable after all
                 continue
             yield Ready(index, str(graph.get_plan_name_at_index(index)), nbytes)
 
     def named(self, name: str) -> Ready | None:
-        """The plan of that name, made ready, if there still is one."""
+        """Build the plan of that name, if it still exists."""
         graph = self.graph
         for index in range(graph.get_execution_plan_count()):
             if str(graph.get_plan_name_at_index(index)) == name:
@@ -188,7 +188,7 @@ class Plans:
         raise RuntimeError("no engine fits")
 
     def execute(self, handle: Any, ready: Ready, a: int, b: int, out: int, workspace: int, bias: int = 0) -> None:
-        """Ask for a call of a plan that was made ready, with these addresses, on a handle's stream."""
+        """Enqueue a call of a built plan, with these addresses, on a handle's stream."""
         operands = {self.first: a, self.second: b, self.out: out}
         if self.convolution.bias:
             operands[self.bias] = bias
@@ -196,17 +196,17 @@ class Plans:
 
 
 Time = Callable[[Plans, int], list[Timed]]
-"""Times plans that are ready, at most so many, cuDNN's own choice first; those that add a bias only if one that is no
-number comes out as one. Raises MemoryError if there is no room."""
+"""Times built plans, at most so many, cuDNN's own choice first; those that add a bias only if a NaN in it comes out as
+NaN. Raises MemoryError if memory runs out."""
 
 
 class Convolutions:
-    """cuDNN on one device: its plans, each made once. Made while the device is the current one.
+    """cuDNN on one device: its plans, each built once. Must be created while the device is current.
 
     Args:
-        device: the device's name, by which choices are kept
-        where: the folder of choices; None: cuDNN's own are taken
-        timer: gives what times plans, for the module ``cudnn``; asked once, when the first is to be timed
+        device: the device's name, under which choices are stored
+        where: the folder of choices; None: cuDNN's own are used
+        timer: makes a function that times plans, from the module ``cudnn``; called once, before the first timing
     """
 
     def __init__(self, device: str = "", where: Path | None = None, timer: Callable[[Any], Time] | None = None) -> None:
@@ -218,12 +218,12 @@ class Convolutions:
         if self._cudnn is not None:
             try:
                 self._handle = handle(self._cudnn)
-            except RuntimeError as error:  # the frontend alone, say, without cuDNN's own library
+            except RuntimeError as error:  # for example only the frontend, without cuDNN's library
                 said(error)
                 self._cudnn = None
 
     def workspace(self, convolution: Convolution) -> int | None:
-        """Bytes of scratch memory of the plan, or None where there is no cuDNN or, which is said, no plan that fits."""
+        """Bytes of scratch memory of the plan; None without cuDNN or, with a notice, without a suitable plan."""
         if self._cudnn is None:
             return None
         if convolution not in self._plans:
@@ -243,7 +243,7 @@ class Convolutions:
         return None if found is None else found[1].workspace
 
     def _planned(self, convolution: Convolution) -> tuple[Plans, Ready]:
-        """The plan to be taken, made ready; of those that were only timed nothing is kept."""
+        """Build the plan to use; nothing is kept of those that were only timed."""
 
         def plans() -> Plans:
             return Plans(self._cudnn, convolution, handle=self._handle)
@@ -263,7 +263,7 @@ class Convolutions:
         return made, found
 
     def _chosen(self, convolution: Convolution, plans: Callable[[], Plans]) -> dict[str, Any]:
-        """The name of a plan, or None, and a note: on disk, or made now."""
+        """The choice, from disk or made now: the name of a plan, or None, and a note."""
         if self._where is None or self._timer is None:
             return self._untimed(plans())
         versions = {"cudnn": str(self._cudnn.backend_version()), "frontend": str(self._cudnn.__version__)}
@@ -275,11 +275,11 @@ class Convolutions:
             return self._untimed(plans())
 
     def _untimed(self, plans: Plans) -> dict[str, Any]:
-        """cuDNN's own choice; with a bias it must be tried."""
+        """cuDNN's own choice; with a bias, it must be tried out."""
         return self._timed(plans, 1) if plans.convolution.bias else {"plan": plans.first_ready().name}
 
     def _timed(self, plans: Plans, most: int = PLANS) -> dict[str, Any]:
-        """cuDNN's own choice, or another plan that is quicker by more than `MARGIN`, and what each took."""
+        """cuDNN's own choice, or another plan that is faster by more than `MARGIN`, and the time of each."""
         if self._timer is None:
             return {"plan": None, "note": "it was not tried"}
         try:
@@ -301,9 +301,9 @@ class Convolutions:
         return {"plan": taken.ready.name, "microseconds": {one.ready.name: one.microseconds for one in timed}}
 
     def handle(self, stream: int) -> Any:
-        """A handle for one stream, which all its convolutions are asked of: work of another stream never goes there.
+        """A handle for one stream, used for all of its convolutions and for no other stream's.
 
-        It is never given back, as cuBLAS's are not: that makes the host wait for the device.
+        Like cuBLAS's, it is never destroyed, since that makes the host wait for the device.
         """
         assert self._cudnn is not None
         made = handle(self._cudnn)
@@ -311,7 +311,7 @@ class Convolutions:
         return made
 
     def run(self, handle: Any, convolution: Convolution, *addresses: int) -> None:
-        """A convolution that `workspace` has been asked for, on a handle's stream; see `Plans.execute`."""
+        """Run a convolution on a handle's stream, after a call of `workspace` for it; see `Plans.execute`."""
         found = self._plans[convolution]
         assert found is not None
         plans, ready = found

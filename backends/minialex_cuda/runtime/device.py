@@ -1,8 +1,8 @@
 """The runtime of GPUs: memory, streams, events and graphs by CuPy, kernels by Numba CUDA, products by cuBLAS.
 
-Its rules: one non-blocking stream a queue, copies between devices on a stream and ordered by events, memory that is
-given back to its own stream alone, and no call that waits unless it says so. On every change they are held on a pretend
-driver (`tests/cuda/pretend`); what has run on a device is recorded in ``benchmarks/results/device``.
+Its rules: one non-blocking stream per queue; copies between devices run on a stream and are ordered by events; memory
+returns only to its own stream; and no call waits unless it says so. Every change is tested against them on a pretend
+driver (`tests/cuda/pretend`); results from real devices are recorded in ``benchmarks/results/device``.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ from minialex_cuda.runtime.timing import Timer
 
 THREADS = 256
 BLOCKS = 1 << 16
-"""Of one launch at most; the loops in kernels do the rest."""
+"""The most blocks in one launch; the loops in the kernels do the rest."""
 
 ALIGNED = 256
-"""No block is smaller: even an array without numbers has an address."""
+"""No block of memory is smaller: even an empty array has an address."""
 
 numba_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small networks have small layers
 
 
 def view(flat: Flat) -> Any:
-    """Numbers as Numba's kernels take them; asked for while their device is the current one."""
+    """Numbers as Numba's kernels take them; must be called while their device is current."""
     if flat.view is None:
         flat.view = numba_cuda.as_cuda_array(flat.raw, sync=False)
     return flat.view
 
 
 def address(flat: Flat) -> int:
-    """Where numbers begin."""
+    """The address at which numbers begin."""
     return int(flat.raw.data.ptr)
 
 
 @dataclass
 class Staging:
-    """Pinned host memory that uploads of one size go through; the second one of a size is the first to use it."""
+    """Pinned host memory that uploads of one size go through, from the second upload of that size on."""
 
     seen: Counter[int] = field(default_factory=Counter)
     blocks: dict[int, list[tuple[Any, NDArray[np.uint8]]]] = field(default_factory=dict)
 
     def block(self, nbytes: int) -> tuple[Any, NDArray[np.uint8]] | None:
-        """(event, memory) whose last copy is done; None for a size that has not come before."""
+        """Get (event, memory) whose last copy is done; None for a size that has not come before."""
         self.seen[nbytes] += 1
         if self.seen[nbytes] == 1:
             return None
@@ -74,13 +74,13 @@ class Staging:
         return cupy.cuda.Event(disable_timing=True), np.frombuffer(pointer, np.uint8, nbytes)
 
     def give_back(self, nbytes: int, block: tuple[Any, NDArray[np.uint8]]) -> None:
-        """To be used again once its event is done."""
+        """Return a block for reuse once its event is done."""
         self.blocks[nbytes].append(block)
 
 
 @dataclass
 class DeviceStream:
-    """A stream with what works on it: CuPy's and Numba's view of it, cuBLAS, a handle of cuDNN, pinned memory."""
+    """A stream and its tools: CuPy's and Numba's view of it, cuBLAS, a cuDNN handle, pinned memory."""
 
     index: int
     stream: Any
@@ -90,7 +90,7 @@ class DeviceStream:
     convolver: Any = None
     staging: Staging = field(default_factory=Staging)
     sent: deque[tuple[Any, NDArray[Any]]] = field(default_factory=deque)
-    """(event, array) of uploads from page-locked memory, which is held until it is read."""
+    """(event, array) of uploads from pinned memory, which is held until it has been read."""
 
 
 class DeviceRuntime(Runtime):
@@ -129,7 +129,7 @@ class DeviceRuntime(Runtime):
                 stream.sent.append((self.record(stream), source))
                 return
             block = stream.staging.block(nbytes)
-            if block is None:  # from pageable memory: the host waits until the numbers are taken
+            if block is None:  # from pageable memory: the host waits until the numbers are read
                 target.raw.set(source.reshape(-1), stream=stream.stream)
                 return
             event, pinned = block
@@ -140,14 +140,14 @@ class DeviceRuntime(Runtime):
 
     def host_bytes(self, nbytes: int) -> NDArray[np.uint8]:
         try:
-            pointer = cupy.cuda.alloc_pinned_memory(max(nbytes, 1))  # from a pool, where it goes back to
-        except cuda_runtime.CUDARuntimeError:  # the system locks no more pages
+            pointer = cupy.cuda.alloc_pinned_memory(max(nbytes, 1))  # from a pool, to which it returns
+        except cuda_runtime.CUDARuntimeError:  # the system cannot lock more pages
             return np.empty(nbytes, np.uint8)
         return np.frombuffer(pointer, np.uint8, nbytes)
 
     def download(self, stream: DeviceStream, source: Flat, target: NDArray[Any] | None = None) -> NDArray[Any]:
         with cupy.cuda.Device(stream.index), stream.stream:
-            found: NDArray[Any] = source.raw.get(stream=stream.stream, out=target)  # waits for it
+            found: NDArray[Any] = source.raw.get(stream=stream.stream, out=target)  # waits for the stream
         return found
 
     def clear(self, stream: DeviceStream, target: Flat) -> None:
@@ -167,7 +167,7 @@ class DeviceRuntime(Runtime):
                 )
 
     def _reach(self, *pair: int) -> None:
-        """Let two devices reach each other's memory, if they can: else the driver copies through the host's."""
+        """Enable peer access between two devices, if possible; otherwise the driver copies through the host."""
         for device, peer in (pair, pair[::-1]):
             if (device, peer) in self._reached:
                 continue
@@ -220,7 +220,7 @@ class DeviceRuntime(Runtime):
 
     @cached_property
     def _choices(self) -> Path | None:
-        """Where it is kept which plans are taken."""
+        """The folder of the chosen plans."""
         return choices.opened()
 
     def convolve(

@@ -1,8 +1,8 @@
-"""A runtime without a device: arrays in the host's memory, kernels compiled for the processor or simulated.
+"""A runtime without a device: arrays in host memory, kernels compiled for the processor or simulated.
 
-With ``NUMBA_ENABLE_CUDASIM=1`` in the environment kernels run under Numba's CUDA simulator, which checks every index;
-else they are compiled for the processor. ``cuda:0`` and ``cuda:1`` are pretend devices: the same memory under two
-names. This is how the backend is tested, and how it can be looked into on a laptop; it is no quick way to compute.
+With ``NUMBA_ENABLE_CUDASIM=1`` in the environment, kernels run under Numba's CUDA simulator, which checks every index;
+otherwise they are compiled for the processor. ``cuda:0`` and ``cuda:1`` are pretend devices: the same memory under two
+names. The backend is tested this way, and can be explored on a laptop; it is not a fast way to compute.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from minialex_cuda.runtime.kernel import Grid, Kernel
 from minialex_cuda.runtime.protocol import Convolution, Precision, Product, Runtime, Touched, owner
 
 BLOCKS, THREADS = 2, 3
-"""Of a simulated launch: few, since every simulated thread is a thread of Python; enough that indices interleave."""
+"""Of a simulated launch: few, since every simulated thread is a Python thread, but enough to interleave indices."""
 
 MANTISSA = {"tf32": 10, "bfloat16": 7}
-"""Bits of the fraction that operands keep; float32 has 23."""
+"""Fraction bits that operands keep; float32 has 23."""
 
 
 def rounded(x: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
-    """x with its fraction rounded to nearest, ties to even, as matrix units round operands."""
+    """x with its fraction rounded to nearest, ties to even, as tensor cores round operands."""
     if precision == "float32" or x.dtype != np.float32:
         return x
     drop = np.uint32(23 - MANTISSA[precision])
@@ -40,28 +40,28 @@ def rounded(x: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]
 
 
 def widened(x: NDArray[Any], precision: Precision) -> NDArray[Any]:
-    """The numbers that a matrix unit multiplies: of bfloat16's bits, or rounded."""
+    """The numbers that a tensor core multiplies: decoded from bfloat16 bits, or rounded."""
     return (x.astype(np.uint32) << 16).view(np.float32) if x.dtype == np.uint16 else rounded(x, precision)
 
 
 def narrowed(x: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Bits of bfloat16."""
+    """The bfloat16 bits of numbers."""
     return (rounded(x, "bfloat16").view(np.uint32) >> 16).astype(np.uint16)
 
 
 class Locked(bytearray):
-    """Memory that uploads are not done with when they return."""
+    """Memory that an upload may still read after it has returned."""
 
 
 class FakeStream:
-    """A stream whose work is done at once. A test's runtime may put it off: everything goes through `do`."""
+    """A stream whose work is done at once. A test's runtime may defer it: everything goes through `do`."""
 
     def __init__(self, runtime: FakeRuntime, device: str) -> None:
         self.runtime = runtime
         self.device = device
 
     def do(self, name: str, work: Callable[[], None], reads: Sequence[Flat], writes: Sequence[Flat]) -> None:
-        """Do some work that reads and writes memory; while a graph is captured, write it down instead."""
+        """Do some work that reads and writes memory; while a graph is captured, record it instead."""
         if self.runtime.captured is None:
             work()
         elif name == "upload":
@@ -70,7 +70,7 @@ class FakeStream:
             self.runtime.captured.append(work)
 
     def record(self) -> Any:
-        """A moment."""
+        """An event."""
         return None
 
     def wait(self, event: Any) -> None:
@@ -86,8 +86,8 @@ class FakeRuntime(Runtime):
     """Pretend devices.
 
     Args:
-        devices: how many
-        memory: bytes that each of them has
+        devices: number of devices
+        memory: bytes of memory of each
     """
 
     def __init__(self, devices: int = 2, memory: int = 1 << 40) -> None:
@@ -104,7 +104,7 @@ class FakeRuntime(Runtime):
         free = self.free(device)
         if nbytes > free:
             raise MemoryError(f"{device}: needed {nbytes:,} bytes more, {free:,} of {self._memory:,} are free")
-        raw = np.full(nbytes, 0xA5, np.uint8)  # what nobody wrote must not look like zero
+        raw = np.full(nbytes, 0xA5, np.uint8)  # uninitialised memory must not look like zeros
         return Memory(raw, nbytes, device, self._in_use)
 
     def upload(self, stream: FakeStream, source: NDArray[Any], target: Flat) -> None:
@@ -142,7 +142,7 @@ class FakeRuntime(Runtime):
 
         def work() -> None:
             if config.ENABLE_CUDASIM:
-                with warnings.catch_warnings():  # NumPy's of overflow, in the simulator's own threads
+                with warnings.catch_warnings():  # NumPy's overflow warnings, in the simulator's own threads
                     warnings.simplefilter("ignore", RuntimeWarning)
                     if isinstance(count, Grid):
                         kernel.device[count.blocks, count.threads, 0, 4 * count.shared](*plain)

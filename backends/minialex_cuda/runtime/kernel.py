@@ -1,21 +1,20 @@
-"""`kernel`: a kernel is written once, as a plain function of one flat output index; `GridKernel`: as one of a thread's
-place in a grid of blocks.
+"""`kernel` makes a kernel of a plain function of one flat output index; `GridKernel`, of a function of a thread's place
+in a grid of blocks. A kernel is written once.
 
-The same body is run three ways: compiled by Numba for a CUDA device, run by Numba's CUDA simulator
-(``NUMBA_ENABLE_CUDASIM=1``), and compiled by Numba for the processor, where a laptop and the tests run it. A flat
-kernel is a grid-stride loop over its index, so that the size of the grid is a detail of the launch: it is the easiest
-to read, and what walked operations use. But an index that means a place in four dimensions must be divided to find
-it, and what two threads both need each must compute. Compiled steps use kernels whose grid has a meaning: a block is
-some places of a row of an image, a thread four channels at one of them, and what neighbours need goes through the
+The same body runs in three ways: compiled by Numba for a CUDA device, in Numba's CUDA simulator
+(``NUMBA_ENABLE_CUDASIM=1``), and compiled by Numba for the processor, for laptops and tests. A flat kernel is a
+grid-stride loop over its index, so the size of the grid is a detail of the launch: it is the easiest to read, and
+operations called one by one use it. But an index into four dimensions must be divided to find the position, and each
+thread must compute what its neighbours compute too. Compiled steps use kernels whose grid has a meaning: a block is
+some positions in a row of an image, a thread is four channels at one of them, and neighbours share values through the
 block's shared memory (docs/how-to/one-kernel.md counts what that saves).
 
-Bodies take flat arrays and numbers, gather, and write each output once: no atomics, so results are the same bits
-every time. A number literal takes the arrays' dtype (``kind = x.dtype.type; kind(0)``): in single precision nothing
+Bodies take flat arrays and numbers, gather, and write each output once: without atomics, so results are bitwise
+reproducible. A number literal takes the arrays' dtype (``kind = x.dtype.type; kind(0)``): in single precision nothing
 may become double precision, which is slow on a device and which ``tests/cuda/test_compile.py`` looks for. That test
-looks at the machine code too: no kernel may put registers into memory. Indices are 64 bits wide, since Numba widens
-whatever is given; the compiler divides them in 32 bits where both numbers are small enough, and the test sees that it
-does. Kernels of a grid get their numbers as int32, keep what they compute within an image in 32 bits (`int32`), and
-divide by nothing.
+also checks the machine code: no kernel may spill registers to memory. Indices are 64 bits wide, since Numba widens all
+integers; the compiler divides them in 32 bits if both numbers are small enough, and the test checks that it does. Grid
+kernels get their numbers as int32, keep offsets within an image in 32 bits (`int32`), and never divide.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ from typing import Any
 import numpy as np
 from numba import config, float32, njit
 
-if not hasattr(np, "row_stack"):  # gone from NumPy 2.5; numba-cuda 0.30 asks for it whenever it compiles
+if not hasattr(np, "row_stack"):  # removed in NumPy 2.5; numba-cuda 0.30 uses it for every compilation
     np.row_stack = np.vstack  # noqa: NPY201 - the very name
 
 Body = Callable[..., None]
 
 KERNELS: dict[str, Kernel] = {}
-"""Every kernel by its name."""
+"""All kernels by name."""
 
 BEFORE_DEVICE: list[Callable[[], None]] = []
-"""What is done, once, before anything is compiled for a device: numba-cuda is not imported for less, since that looks
-for a driver."""
+"""Called once before anything is compiled for a device: numba-cuda is not imported earlier, since its import looks for
+a driver."""
 
 _LOOPS = """
 def host(count, {names}):
@@ -53,11 +52,11 @@ def device(count, {names}):
 
 
 _INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""Making what nobody calls took half of the time of a kernel with many functions."""
+"""Compiling wrappers that nothing calls took half of the time for a kernel with many functions."""
 
 
 def function(body: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that kernels call: compiled with them, or plain Python in the simulator. Python itself calls none."""
+    """A function that kernels call: compiled with them, or plain Python in the simulator. Python never calls it."""
     if config.ENABLE_CUDASIM:
         return body
     compiled: Callable[..., Any] = njit(error_model="numpy", **_INNER)(body)
@@ -65,7 +64,7 @@ def function(body: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _call(loop: Any, name: str) -> None:
-    """What a profile calls a kernel, ``minialex_cuda::name``, comes of these: Numba mangles them into its entry."""
+    """Set the names from which Numba mangles a kernel's entry: profilers then show ``minialex_cuda::name``."""
     loop.__name__ = loop.__qualname__ = name
     loop.__module__ = "minialex_cuda"
 
@@ -74,8 +73,8 @@ class Kernel:
     """A body ``(i, arguments …)`` with the loops around it.
 
     Attributes:
-        name: of its function
-        parameters: names of the arguments after the index, or what else tells a thread its place
+        name: name of its function
+        parameters: names of the arguments after the index, or after the place in a grid
         writes: positions, among the parameters, of the arrays that are written
     """
 
@@ -91,7 +90,7 @@ class Kernel:
 
     @cached_property
     def host(self) -> Callable[..., None]:
-        """``host(count, arguments …)``: all indices, one after another, compiled for the processor."""
+        """``host(count, arguments …)``: runs all indices in order, compiled for the processor."""
         loop: Callable[..., None] = njit(error_model="numpy")(self._loops["host"])
         return loop
 
@@ -104,7 +103,7 @@ class Kernel:
 
     @property
     def device_function(self) -> Callable[..., None]:
-        """What `device` compiles."""
+        """The function that `device` compiles."""
         while BEFORE_DEVICE:
             BEFORE_DEVICE.pop()()
         loop: Callable[..., None] = self._loops["device"]
@@ -115,7 +114,7 @@ class Kernel:
         from numba import cuda
 
         space: dict[str, Any] = {"body": function(self.body), "cuda": cuda}
-        # Numba compiles no *arguments in a kernel's signature, so the loops are written out with the body's own names
+        # Numba supports no *arguments in a kernel, so the loops are generated with the body's own parameter names
         exec(_LOOPS.format(names=", ".join(self.parameters)), space)
         _call(space["device"], self.name)
         return space
@@ -129,7 +128,7 @@ Three = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Grid:
-    """How many blocks of how many threads, each (x, y, z), and how many float32 numbers the threads of one share."""
+    """Blocks and threads per block, each (x, y, z), and the float32 numbers that a block's threads share."""
 
     blocks: Three
     threads: Three
@@ -160,7 +159,7 @@ _EACH_THREAD = """for thread_y in range(threads_y):
                         """
 _ONE = (f"{_EACH_THREAD}body({_AT}, {{names}})", f"body({_ON_DEVICE}, {{names}})")
 _TWO = (
-    # the host has no barrier: it does the first body once for all that threads share, and again for what each keeps
+    # the host has no barrier: it runs the first body once for the shared memory, and again for what each thread keeps
     f"""{_EACH_THREAD}body({_AT}, shared, {{names}})
                 {_EACH_THREAD}then({_AT}, shared, body({_AT}, shared, {{names}}), {{names}})""",
     f"""shared = cuda.shared.array(0, float32)
@@ -168,19 +167,18 @@ _TWO = (
     cuda.syncthreads()
     then({_ON_DEVICE}, shared, kept, {{names}})""",
 )
-"""What a block does, on the host and on a device, of one body and of two."""
+"""What a block does, on the host and on a device, with one body and with two."""
 
 
 class GridKernel(Kernel):
     """A body ``(block x, block y, block z, thread x, thread y, arguments …)``, or two with a barrier between them.
 
-    Two bodies have the block's shared memory (float32) after the places. What the first returns, numbers that its
-    thread keeps, the second gets after that: ``first(x, y, z, i, j, shared, arguments …)``, then, when all threads of
-    the block are there, ``second(x, y, z, i, j, shared, kept, arguments …)``. The first may be done twice: it writes
-    nothing that it reads.
+    Two bodies take the block's shared memory (float32) after the indices. The second also takes what the first
+    returned, numbers that its thread keeps: ``first(x, y, z, i, j, shared, arguments …)`` and, after the barrier,
+    ``second(x, y, z, i, j, shared, kept, arguments …)``. The first may run twice, so it writes nothing that it reads.
 
     Args:
-        name: how it is called in a profile
+        name: its name in a profile
         writes: names of the parameters that it writes
         first, second: the bodies
     """
@@ -192,7 +190,7 @@ class GridKernel(Kernel):
 
     @cached_property
     def host(self) -> Callable[..., None]:
-        """``host(grid's numbers …, arguments …)``: block by block, compiled for the processor."""
+        """``host(grid's numbers …, arguments …)``: runs block by block, compiled for the processor."""
         loop: Callable[..., None] = njit(error_model="numpy")(self._loops["host"])
         return loop
 
@@ -211,5 +209,5 @@ class GridKernel(Kernel):
 
 
 def kernel(*writes: str) -> Callable[[Body], Kernel]:
-    """Decorator of a body: the names of the parameters that it writes."""
+    """Decorator that makes a kernel of a body; takes the names of the parameters that it writes."""
     return lambda body: Kernel(body, writes)

@@ -1,7 +1,7 @@
-"""NCCL, through CuPy: it carries numbers between GPUs of several processes, on a stream, and no host waits. Optional.
+"""NCCL, through CuPy: moves numbers between the GPUs of several processes, on a stream; no host waits. Optional.
 
-A communicator belongs to one device of each process. Its calls must come in one order on all of them. Nothing of this
-has run on a device yet: it is held on a pretend library (`tests/cuda/pretend`), under CuPy's own module.
+A communicator belongs to one device of each process. All of them must make its calls in the same order. None of this
+has run on a device yet: it is tested on a pretend library (`tests/cuda/pretend`), below CuPy's own module.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from minialex.errors import ResourceError
 INSTALL = "pip install 'minialex[nccl]'"
 
 Part = tuple[int, int, Any, int]
-"""Address, how many numbers, their dtype, and the rank that they go to or come from."""
+"""Address, count and dtype of numbers, and the rank that they go to or come from."""
 
 
 def library() -> Any | None:
-    """The module ``cupy.cuda.nccl``; None where NCCL is not installed."""
+    """The module ``cupy.cuda.nccl``; None if NCCL is not installed."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # CuPy's, where it cannot be loaded
+        warnings.simplefilter("ignore")  # CuPy's, if NCCL cannot be loaded
         try:
             from cupy.cuda import nccl
         except ImportError:
@@ -32,13 +32,13 @@ def library() -> Any | None:
 
 
 class Communicator:
-    """What joins one device of every process. Made while the device is the current one; all processes make it at once.
+    """Joins one device of every process. All processes create it together, while the device is current.
 
     Args:
         nccl: the module
-        size: processes
+        size: number of processes
         ident: the first process's `get_unique_id`, the same for all
-        rank: which of them this is
+        rank: number of this process
     """
 
     def __init__(self, nccl: Any, size: int, ident: Sequence[int], rank: int) -> None:
@@ -56,7 +56,7 @@ class Communicator:
             ) from None
 
     def exchange(self, sends: Sequence[Part], receives: Sequence[Part], stream: int) -> None:
-        """All of these at once; what one sends another receives, in the same order."""
+        """Do all sends and receives at once; every send matches another rank's receive, in the same order."""
         comm, nccl = self._comm, self._nccl
 
         def call() -> None:
@@ -72,7 +72,7 @@ class Communicator:
         self._asked(call)
 
     def all_reduce(self, arrays: Sequence[tuple[int, int, int, Any]], stream: int) -> None:
-        """NCCL's own sums, of all at once: each from an address to another, so many numbers of a dtype."""
+        """NCCL's own all-reduces, of all arrays at once: each is (source address, target address, count, dtype)."""
         comm, nccl = self._comm, self._nccl
 
         def call() -> None:
@@ -86,16 +86,16 @@ class Communicator:
         self._asked(call)
 
     def check(self) -> None:
-        """Raise what has gone wrong meanwhile.
+        """Raise the error of any call so far.
 
         Raises:
-            ResourceError: If something has: a process that is gone, a cable.
+            ResourceError: If a call has failed: a process is gone, or a link is down.
         """
         if self._comm is not None:
             self._asked(self._comm.check_async_error)
 
     def close(self) -> None:
-        """Free it; all processes do."""
+        """Free the communicator; all processes do."""
         comm, self._comm = self._comm, None
         if comm is not None:
             self._asked(comm.destroy)

@@ -1,7 +1,7 @@
-"""`Place`: where an operation works - a device, one of its streams, and where results and scratch memory come from.
+"""`Place`: where an operation runs: a device, one of its streams, and the source of memory for results and scratch.
 
-An operation is a function of a place and arrays. At an `EagerPlace` it is done; at a
-`minialex_cuda.compiler.recording.RecordingPlace` it is written down, once, for a compiled step.
+An operation is a function of a place and arrays. At an `EagerPlace` it is executed; at a
+`minialex_cuda.compiler.recording.RecordingPlace` it is recorded, once, for a compiled step.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from minialex_cuda.runtime.kernel import Grid, Kernel
 from minialex_cuda.runtime.protocol import Convolution, Precision, Product, Runtime, Stream
 
 Touched = tuple[Sequence[CudaArray], Sequence[CudaArray]]
-"""Arrays that are read, arrays that are written."""
+"""Arrays that are read, and arrays that are written."""
 
 Work = Callable[[], None]
-"""Something asked of the runtime; arrays have their memory when it is called, and need not have it before."""
+"""A call of the runtime; arrays must have their memory when it runs, but not before."""
 
 SCRATCH = 256 << 20
-"""Bytes of a matrix of patches at most, where one image's own are fewer: larger batches are cut into pieces."""
+"""The most bytes in a matrix of patches, unless one image needs more: larger batches are split into pieces."""
 
 
 class Place(ABC):
-    """What operations are given first.
+    """The first argument of every operation.
 
     Attributes:
-        runtime: what work is asked of
-        device: where
-        stream: in which queue
-        precision: of matrix products
+        runtime: the runtime that does the work
+        device: name of the device
+        stream: the stream on it
+        precision: precision of matrix products
     """
 
     def __init__(self, runtime: Runtime, device: str, stream: Stream, precision: Precision) -> None:
@@ -45,23 +45,23 @@ class Place(ABC):
 
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: Any) -> CudaArray:
-        """An array for a result, whatever is in it."""
+        """An uninitialised array for a result."""
 
     @abstractmethod
     def scratch(self, shape: tuple[int, ...], dtype: Any) -> CudaArray:
-        """An array that is not needed beyond the operation."""
+        """An uninitialised array that is not needed after the operation."""
 
     @abstractmethod
     def view(self, x: CudaArray, dtype: Any, shape: tuple[int, ...] | None = None) -> CudaArray:
-        """The bits of an array as numbers of another dtype, of that size or as many as the shape tells."""
+        """The bits of an array as numbers of another dtype of the same size, or as many numbers as `shape` has."""
 
     @abstractmethod
     def library(self, convolution: Convolution, x: CudaArray) -> CudaArray | None:
-        """Scratch memory for a convolution of such an array by a library, or None where there is none to be used."""
+        """Scratch memory for a convolution of such an array by a library; None if no library can do it."""
 
     @abstractmethod
     def do(self, work: Work, *arguments: Any) -> None:
-        """Some work that these arrays (or numbers) go into."""
+        """Do some work that uses these arrays (or numbers)."""
 
     def convolve(
         self,
@@ -72,7 +72,7 @@ class Place(ABC):
         workspace: CudaArray,
         bias: CudaArray | None = None,
     ) -> None:
-        """A convolution that `library` gave scratch memory for."""
+        """Run a convolution for which `library` returned scratch memory."""
 
         def work() -> None:
             more = () if bias is None else (bias.flat,)
@@ -81,9 +81,9 @@ class Place(ABC):
         self.do(work, *(array for array in (a, b, bias) if array is not None))
 
     def launch(self, kernel: Kernel, count: int | Grid, *arguments: Any, touched: Touched | None = None) -> None:
-        """Run a kernel over so many indices, or over a grid, whose kernels take whole numbers as int32.
+        """Run a kernel over `count` indices, or over a grid; grid kernels take integers as int32.
 
-        `touched` tells which arrays are read and which written where the arguments are blocks that hold more.
+        If the arguments are blocks that hold more, `touched` names the arrays that are read and written.
         """
 
         def work() -> None:
@@ -120,7 +120,7 @@ class Place(ABC):
         accumulate: bool = False,
         exact: bool = False,
     ) -> None:
-        """out [m,n] = a · b (see `Product`); with `exact` in float32 whatever the precision."""
+        """out [m,n] = a · b (see `Product`); with `exact`, in float32 whatever the precision."""
         if not m or not n:
             return
         if not k:
@@ -132,7 +132,7 @@ class Place(ABC):
 
 
 class EagerPlace(Place):
-    """Work is asked of the runtime at once, and every array has memory of its own."""
+    """Work is submitted to the runtime at once, and every array has its own memory."""
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> CudaArray:
         count, kind = math.prod(shape), np.dtype(dtype)
@@ -147,7 +147,7 @@ class EagerPlace(Place):
         return CudaArray(self.runtime.flat(x.flat.memory, x.flat.offset, math.prod(shape), dtype), shape, dtype)
 
     def library(self, convolution: Convolution, x: CudaArray) -> CudaArray | None:
-        """None: patches are easier to read, and take any array."""
+        """None: patches are easier to read, and work for any array."""
         return None
 
     def do(self, work: Work, *arguments: Any) -> None:
@@ -155,7 +155,7 @@ class EagerPlace(Place):
         work()
 
     def arrive(self, *arrays: Any) -> None:
-        """Let this stream wait for what is still on its way from the host."""
+        """Make this stream wait for arrays that are still being copied from the host."""
         for array in arrays:
             if isinstance(array, CudaArray):
                 array.flat.memory.read = None

@@ -1,8 +1,8 @@
-"""The runtime protocol: the few things that a device must do. Everything else in this package is built on them.
+"""The runtime protocol: the few things that a device must do. Everything else in this package builds on them.
 
-There are two: `minialex_cuda.runtime.device` (CuPy and Numba, for a GPU) and `minialex_cuda.runtime.fake` (NumPy and
-Numba, or Numba's CUDA simulator, on any machine). The backend's own code, its schedule and its kernels are the same on
-both.
+There are two runtimes: `minialex_cuda.runtime.device` (CuPy and Numba, for a GPU) and `minialex_cuda.runtime.fake`
+(NumPy and Numba, or Numba's CUDA simulator, on any machine). The backend's own code, its schedule and its kernels are
+the same on both.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
 
 Stream = Any
-"""A queue of work on one device: done in order, beside that of other streams."""
+"""A queue of work on one device: executed in order, concurrently with other streams."""
 
 Event = Any
-"""A moment in a stream, that another stream can wait for."""
+"""A point in a stream that another stream can wait for."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Product:
 
     Attributes:
         m, n, k: sizes
-        transpose_a, transpose_b: whether a lies as [k,m], b as [n,k]
-        accumulate: whether it is added to what `out` holds
-        precision: what float32 operands are rounded to first; bfloat16 ones (uint16) are as they are. Sums are in
-            float32, and what comes out is that or, from bfloat16 operands and not accumulated, bfloat16 too
+        transpose_a, transpose_b: whether a is stored as [k,m], b as [n,k]
+        accumulate: whether to add the product to `out`
+        precision: what float32 operands are rounded to first; bfloat16 ones (uint16) are used as they are. Sums are
+            float32, and so is the result; it may also be bfloat16, from bfloat16 operands without accumulation
     """
 
     m: int
@@ -53,11 +53,11 @@ class Product:
 
 
 Touched = tuple[Sequence[Flat], Sequence[Flat]]
-"""What is read, what is written."""
+"""What is read, and what is written."""
 
 
 def owner(array: NDArray[Any]) -> Any:
-    """What an array's memory belongs to, of whatever part of it the array is a view."""
+    """The object that owns an array's memory, however small a view of it the array is."""
     found: Any = array
     while isinstance(found, np.ndarray) and found.base is not None:
         found = found.base
@@ -74,11 +74,11 @@ class Convolution:
     Attributes:
         kind: what is computed: ``"fprop"`` y from x and w, ``"dgrad"`` dx from dy and w, ``"wgrad"`` dw from dy and x
         N, C, H, W, K, R, S, P, Q, stride, padding: as in `Backend.conv2d`
-        precision: float32 and tf32 take and give float32 in N C H W; bfloat16 takes and gives that format, as uint16,
-            with the channels last
-        last: whether float32 and tf32 have the channels last, too
-        bias: whether ``"fprop"`` adds one number a channel, in the operands' format, to sums that are not rounded yet
-        rectify: whether what is negative then is cut; what is no number stays
+        precision: float32 and tf32 take and return float32 in N C H W; bfloat16 takes and returns that format, as
+            uint16, with the channels last
+        last: whether the channels are last in float32 and tf32, too
+        bias: whether ``"fprop"`` adds one number per channel, in the operands' format, to the sums before rounding
+        rectify: whether negative results become 0 after that; NaN stays
     """
 
     kind: Kind
@@ -100,7 +100,7 @@ class Convolution:
 
 
 class Runtime(ABC):
-    """What is asked of devices. Work on a stream is done later, in order; only what says so waits.
+    """What devices must do. Work on a stream runs later, in order; no method waits unless it says so.
 
     Attributes:
         devices: names of the devices, ``"cuda:0"`` first
@@ -111,15 +111,15 @@ class Runtime(ABC):
         self._in_use: Counter[str] = Counter()
 
     def in_use(self, device: str) -> int:
-        """Bytes of memory that somebody holds."""
+        """Bytes of memory that are referenced."""
         return self._in_use[device]
 
     def has_bfloat16(self, device: str) -> bool:
-        """Whether a device has instructions for it."""
+        """Whether a device has instructions for bfloat16."""
         return True
 
     def flat(self, memory: Memory, offset: int, count: int, dtype: Any) -> Flat:
-        """Numbers within a block, from a byte on."""
+        """Numbers within a block, from a byte offset on."""
         kind = np.dtype(dtype)
         return Flat(memory, offset, memory.raw[offset : offset + count * kind.itemsize].view(kind))
 
@@ -129,38 +129,38 @@ class Runtime(ABC):
 
     @abstractmethod
     def allocate(self, nbytes: int, device: str, stream: Stream) -> Memory:
-        """Memory for work on a stream; given back for other work of that stream when nobody holds it.
+        """Memory for work on a stream; when no longer referenced, it is reused for other work of that stream.
 
         Raises:
-            MemoryError: With what was needed and what is free.
+            MemoryError: With the bytes needed and the bytes free.
         """
 
     @abstractmethod
     def free(self, device: str) -> int:
-        """Bytes of memory that could still be had."""
+        """Bytes of memory that can still be allocated."""
 
     @abstractmethod
     def upload(self, stream: Stream, source: NDArray[Any], target: Flat) -> None:
-        """From the host; `source` is contiguous, and may be changed as soon as this returns.
+        """Copy from the host; `source` is contiguous, and may be changed as soon as this returns.
 
-        Memory of `host_bytes` is sent from where it is, later: it must not be changed any more.
+        Memory from `host_bytes` is sent later, in place: it must not be changed any more.
         """
 
     @abstractmethod
     def host_bytes(self, nbytes: int) -> NDArray[np.uint8]:
-        """Page-locked memory of the host, whatever is in it. What nobody holds any more is given again."""
+        """Uninitialised pinned host memory. Memory that is no longer referenced is reused."""
 
     @abstractmethod
     def download(self, stream: Stream, source: Flat, target: NDArray[Any] | None = None) -> NDArray[Any]:
-        """To the host, flat, to `target` if that is given; waits for the stream."""
+        """Copy to the host, flat, into `target` if given; waits for the stream."""
 
     @abstractmethod
     def clear(self, stream: Stream, target: Flat) -> None:
-        """Zeros."""
+        """Fill with zeros."""
 
     @abstractmethod
     def copy(self, stream: Stream, source: Flat, target: Flat) -> None:
-        """From one place to another, on one device or from device to device."""
+        """Copy within a device or from device to device."""
 
     @abstractmethod
     def launch(
@@ -171,18 +171,18 @@ class Runtime(ABC):
         arguments: Sequence[Any],
         touched: Touched | None = None,
     ) -> None:
-        """A kernel over ``count`` > 0 indices, or a `GridKernel` over a grid; arguments are `Flat` or numbers.
+        """Run a kernel over ``count`` > 0 indices, or a `GridKernel` over a grid; arguments are `Flat` or numbers.
 
-        What is read and written are the arguments, unless `touched` tells that it is parts of them.
+        It reads and writes its arguments, or only the parts of them that `touched` names.
         """
 
     @abstractmethod
     def multiply(self, stream: Stream, a: Flat, b: Flat, out: Flat, product: Product) -> None:
-        """A matrix product with m, n, k > 0."""
+        """Compute a matrix product with m, n, k > 0."""
 
     @abstractmethod
     def convolution_bytes(self, device: str, convolution: Convolution) -> int | None:
-        """Bytes of scratch memory for a convolution by a library, or None where there is none that can do it."""
+        """Bytes of scratch memory for a convolution by a library; None if no library can do it."""
 
     @abstractmethod
     def convolve(
@@ -195,11 +195,11 @@ class Runtime(ABC):
         workspace: Flat,
         bias: Flat | None = None,
     ) -> None:
-        """A convolution by the library; operands in the order that `Convolution.kind` names them."""
+        """Run a convolution by the library; operands in the order in which `Convolution.kind` names them."""
 
     @property
     def has_nccl(self) -> bool:
-        """Whether there is NCCL, which `communicator` and what takes one need."""
+        """Whether NCCL is available, which `communicator` and all that take one need."""
         return False
 
     def nccl_id(self) -> tuple[int, ...]:
@@ -207,12 +207,12 @@ class Runtime(ABC):
         raise NotImplementedError
 
     def communicator(self, device: str, size: int, ident: Sequence[int], rank: int) -> Any:
-        """What joins a device of every process; all make it at once.
+        """Create a communicator of one device of every process; all processes call this together.
 
         Args:
-            device: this process's
-            size, rank: processes, and which of them this is
-            ident: `nccl_id` of the first
+            device: this process's device
+            size, rank: number of processes, and number of this one
+            ident: the first process's `nccl_id`
 
         Raises:
             ResourceError: If it fails.
@@ -223,24 +223,24 @@ class Runtime(ABC):
         self, stream: Stream, communicator: Any, sends: Sequence[tuple[Flat, int]],
         receives: Sequence[tuple[Flat, int]],
     ) -> None:  # fmt: skip
-        """Send numbers to other processes' devices and receive others from them, all at once; each with the rank."""
+        """Send numbers to other processes' devices and receive others from them, all at once; each with its rank."""
         raise NotImplementedError
 
     def all_reduce(self, stream: Stream, communicator: Any, pairs: Sequence[tuple[Flat, Flat]]) -> None:
-        """The library's own sums over the processes' devices, each from some numbers to others."""
+        """The library's own all-reduce over the processes' devices, of pairs (source, target)."""
         raise NotImplementedError
 
     @abstractmethod
     def record(self, stream: Stream) -> Event:
-        """This moment of a stream."""
+        """Record an event on a stream."""
 
     @abstractmethod
     def wait(self, stream: Stream, event: Event) -> None:
-        """Let a stream's later work wait for an event; the host does not."""
+        """Make a stream's later work wait for an event; the host does not wait."""
 
     @abstractmethod
     def synchronize(self, stream: Stream) -> None:
-        """Let the host wait until all of a stream's work is done."""
+        """Make the host wait until all of a stream's work is done."""
 
     @abstractmethod
     def namespace(self, stream: Stream) -> AbstractContextManager[Any]:
@@ -248,15 +248,15 @@ class Runtime(ABC):
 
     @abstractmethod
     def begin_capture(self, stream: Stream) -> bool:
-        """Begin to write down what is asked of a stream, and of those that wait for it, instead of doing it.
+        """Begin to capture the work of a stream, and of those that wait for it, instead of running it.
 
-        Nothing may be allocated, uploaded or waited for by the host meanwhile. False if there are no graphs.
+        Meanwhile the host must not allocate, upload or wait. False if graphs are not supported.
         """
 
     @abstractmethod
     def end_capture(self, stream: Stream) -> Any:
-        """What was written down, as a graph."""
+        """End the capture and return it as a graph."""
 
     @abstractmethod
     def replay(self, stream: Stream, graph: Any) -> None:
-        """Do all of a graph's work."""
+        """Run all of a graph's work."""

@@ -1,8 +1,8 @@
-"""How long each of cuDNN's plans takes, on a stream and in memory that nobody else has.
+"""Times each of cuDNN's plans, on a stream and in memory of its own.
 
-Plans are captured in CUDA graphs of some calls, since a call's own time on the host is longer than that of a small
-convolution, and timed by events. One plan after another is made ready, called once, and timed while it may still be
-the quickest.
+Plans are captured in CUDA graphs of several calls, since a call takes longer on the host than a small convolution on
+the device, and are timed by events. Plans are built one after another, called once, and timed for as long as they may
+still be the fastest.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from minialex_cuda.runtime.cudnn import ROOM, Plans, Ready, Timed, handle
 from minialex_cuda.runtime.protocol import Convolution
 
 CALLS, TRIES, ENOUGH = 5, 3, 10_000
-"""Calls of one graph; replays, of which the quickest counts; microseconds after which there is no further replay."""
+"""Calls per graph; replays, of which the fastest counts; microseconds after which no further replay begins."""
 SECONDS = 2.0
-"""After so long no other plan of a convolution is begun: some take a second, or as long to build."""
+"""After this long no further plan of a convolution is tried: some take a second, or as long to build."""
 HOPELESS = 1.25
-"""Times the quickest plan so far: one that took longer is not tried again."""
+"""A plan that took longer than this factor times the fastest so far is not tried again."""
 
 
 def sizes(it: Convolution) -> tuple[int, int, int]:
-    """How many numbers the operands and the result have, in the order that the kind names them."""
+    """Counts of numbers in the operands and the result, in the order in which the kind names them."""
     x, w, y = it.N * it.C * it.H * it.W, it.K * it.C * it.R * it.S, it.N * it.K * it.P * it.Q
     return {"fprop": (x, w, y), "dgrad": (y, w, x), "wgrad": (y, x, w)}[it.kind]
 
 
 class Timer:
-    """Times plans on the device that is the current one. Waits for what it asks for; never used during a capture."""
+    """Times plans on the current device. Waits for its work, so it is never used during a capture."""
 
     def __init__(self, cudnn: Any) -> None:
         self._refused = (cudnn.cudnnGraphNotSupportedError, RuntimeError)
@@ -42,7 +42,7 @@ class Timer:
 
     def __call__(self, plans: Plans, most: int) -> list[Timed]:
         """See `minialex_cuda.runtime.cudnn.Time`."""
-        cupy.cuda.runtime.deviceSynchronize()  # what runs beside would be timed, too
+        cupy.cuda.runtime.deviceSynchronize()  # concurrent work would be timed, too
         try:
             with self._stream:
                 return self._timed(plans, most)
@@ -65,7 +65,7 @@ class Timer:
             workspace = cupy.empty(max(ready.workspace, 1), cupy.uint8)
             try:
                 taken = self._microseconds(plans, ready, [*operands, workspace, *bias], quickest)
-            except self._refused:  # it fits, and does not run
+            except self._refused:  # suitable, but does not run
                 continue
             if it.bias and not self._kept(operands[2]):
                 continue
@@ -80,12 +80,12 @@ class Timer:
         return made
 
     def _kept(self, out: Any) -> bool:
-        """Whether a bias that is no number has come out as one: what went wrong in a training must not be lost."""
+        """Whether a NaN in the bias has come out as NaN: an error in training must not be hidden."""
         found = out[:64].get(stream=self._stream)
         return bool(np.all((found & 0x7FFF) > 0x7F80 if found.dtype == np.uint16 else np.isnan(found)))
 
     def _random(self, size: int, kind: Any) -> Any:
-        """Random numbers, since with zeros a device takes less power and is quicker: some, copied over and over."""
+        """Random numbers, since with zeros a device draws less power and is faster: a few, copied repeatedly."""
         runtime = cupy.cuda.runtime
         numbers = np.random.default_rng(0).standard_normal(min(size, 1 << 16), np.float32)
         numbers = (numbers.view(np.uint32) >> 16).astype(np.uint16) if kind is np.uint16 else numbers
@@ -100,14 +100,14 @@ class Timer:
         return made
 
     def _microseconds(self, plans: Plans, ready: Ready, arrays: list[Any], quickest: float) -> float:
-        """Of one call."""
+        """Microseconds of one call."""
         stream = self._stream
         addresses = [array.data.ptr for array in arrays]
 
         def call() -> None:
             plans.execute(self._handle, ready, *addresses)
 
-        first = self._between(call)  # with whatever is loaded for it
+        first = self._between(call)  # includes loading code for it
         if first > 4 * HOPELESS * quickest:
             return round(first, 2)
         stream.begin_capture()
@@ -125,7 +125,7 @@ class Timer:
         return round(best, 2)
 
     def _between(self, work: Callable[[], object]) -> float:
-        """Microseconds of some work of the stream."""
+        """Microseconds that some work takes on the stream."""
         begin, end = cupy.cuda.Event(), cupy.cuda.Event()
         begin.record(self._stream)
         work()

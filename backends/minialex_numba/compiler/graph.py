@@ -1,6 +1,6 @@
-"""A fused program with its slices: which values are parts of others.
+"""A fused program and its slices: which values are parts of others.
 
-A column's channels are a slice of all channels, so `concat` and `split` cost nothing; only what cannot be a slice is copied.
+A column's channels are a slice of all channels, so `concat` and `split` are free; what cannot be a slice is copied.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from minialex_numba.compiler.passes import fuse
 from minialex_numba.runtime.buffers import Slices, Unsupported, row_width
 
 KEEP_ORDER = ("add", "scale", "scale_by_trust_ratio")
-"""Operations of the protocol whose results lie as their arguments do, number by number."""
+"""Elementwise operations of the protocol: their results have the memory layout of their arguments."""
 
 SUMS = ("sum_over_ranks", "await_sums")
 
 
 def build(program: Program) -> tuple[Program, Slices]:
-    """The fused program without `concat` and `split`, and the slices.
+    """Fuse a program, replace its `concat` and `split` by slices, and return both.
 
     Raises:
-        Unsupported: if the program has something that the kernels of compiled steps do not do
+        Unsupported: if the kernels of compiled steps cannot do something in the program
     """
     rewrite = Rewrite(fuse(program))
     for call in rewrite.of("sum_over_ranks"):
@@ -52,10 +52,10 @@ def build(program: Program) -> tuple[Program, Slices]:
 
 
 def _plain(calls: Sequence[Call], bound: set[Value]) -> set[Value]:
-    """The values that lie in the protocol's order: gradients of parameters, and what is made of them.
+    """The values stored in the protocol's order: gradients of parameters, and what is computed from them.
 
     Raises:
-        Unsupported: if an operation would take such a gradient for maps, which lie as rows
+        Unsupported: if an operation would treat such a gradient as feature maps, which are stored as rows
     """
     plain: set[Value] = set()
     for call in calls:
@@ -64,7 +64,7 @@ def _plain(calls: Sequence[Call], bound: set[Value]) -> set[Value]:
         if call.operation in ("conv2d_backward", "linear_backward"):
             plain.update(value for value in call.results[1:] if value)
             continue
-        if own and call.operation.endswith("_backward"):  # a gradient lies as what it is the gradient of
+        if own and call.operation.endswith("_backward"):  # a gradient has the layout of what it belongs to
             likes = zip(call.results, read[1:], strict=False)
             plain.update(value for value, like in likes if value and (like in bound or like in plain))
         if call.operation in ("sgd_update", *SUMS) or plain.isdisjoint(read):
@@ -78,10 +78,10 @@ def _plain(calls: Sequence[Call], bound: set[Value]) -> set[Value]:
 
 
 def _begin_and_wait(rewrite: Rewrite, call: Call) -> None:
-    """A sum over ranks takes its summands' place; it begins where it stood, and is waited for when somebody reads it.
+    """Make a sum over ranks in place: it begins where it stood, and its first reader waits for it.
 
     Raises:
-        Unsupported: if somebody else wants the summands, or nobody the sums
+        Unsupported: if something else reads the summands, or nothing reads the sums
     """
     (xs,) = call.args
     readers = [reader for total in values(call.results) for reader in rewrite.readers(total)]
@@ -98,7 +98,7 @@ def _begin_and_wait(rewrite: Rewrite, call: Call) -> None:
 
 
 def _concatenate(rewrite: Rewrite, slices: Slices, call: Call) -> None:
-    """Parts become slices of the whole, or are copied there."""
+    """Make the parts slices of the whole, or copy them into it."""
     (parts,), (whole,) = call.args, call.results
     assert whole is not None
     offset = 0
@@ -114,7 +114,7 @@ def _concatenate(rewrite: Rewrite, slices: Slices, call: Call) -> None:
 
 
 def _side_by_side(rewrite: Rewrite, slices: Slices, call: Call) -> None:
-    """Make the gradients that a joined convolution reads slices of one; copies where they are slices of others."""
+    """Make the gradients that a joined convolution reads slices of one array; copy those that are slices of others."""
     parts, *others = call.args
     if slices.are_adjacent(parts):
         return

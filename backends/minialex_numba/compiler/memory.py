@@ -1,4 +1,4 @@
-"""Positions for all arrays of a step in one block of memory: two share one if never needed at the same time."""
+"""Offsets of all arrays of a step in one block of memory; arrays that are never needed at the same time may overlap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from minialex_numba.runtime.tiles import up
 
 
 def touched(call: Call) -> list[Value]:
-    """All that a call reads or writes."""
+    """All values that a call reads or writes."""
     return [*values((call.args, call.kwargs)), *values(call.results)]
 
 
@@ -24,10 +24,10 @@ def lifetimes(
     """The first and the last segment in which each array is needed.
 
     Args:
-        program: its calls are named by their positions
-        slices: of its values; what is bound or fed needs no place
-        segments: calls that may run at the same time
-        scratches: arrays of each call that are needed while it runs
+        program: its calls are identified by their positions
+        slices: of its values; bound and fed values need no memory here
+        segments: groups of calls that may run at the same time
+        scratches: the arrays that each call needs while it runs
     """
     lives: dict[Value, tuple[int, int]] = {}
     for number, segment in enumerate(segments):
@@ -43,7 +43,11 @@ def lifetimes(
 
 
 def allocate(lives: Mapping[Value, tuple[int, int]]) -> tuple[dict[Value, NDArray[np.generic]], int]:
-    """Flat arrays in one block, the largest first, each as low as it fits beside those that live with it; and its bytes."""
+    """Place flat arrays in one block, largest first, each at the lowest offset that is free for its whole lifetime.
+
+    Returns:
+        the arrays, and the bytes of the block
+    """
     size = {value: up(value.nbytes + ALIGNMENT, ALIGNMENT) for value in lives}
     placed: list[tuple[int, int, Value]] = []
     for value in sorted(lives, key=lambda value: (-size[value], lives[value])):

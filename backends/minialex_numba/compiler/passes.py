@@ -1,12 +1,12 @@
-"""A recorded step with fewer, larger operations.
+"""Rewrites a recorded step into fewer, larger operations.
 
-All devices of this backend are one memory, so copies between them vanish, and what is fed to each device
-(``NAME@DEVICE``) is one array. What columns do alike becomes one: the same concatenation, convolutions that read the
-same input, sums of their input's gradients. Then neighbours are fused: a ReLU into what is before it, both ways;
-normalisation and pooling; the update of a fully connected layer's weights into the making of their gradient.
+All devices of this backend share one memory, so copies between them vanish, and what is fed to each device
+(``NAME@DEVICE``) is one array. Work that columns repeat is done once: equal concatenations, convolutions that read the
+same input, sums of their input's gradients. Then neighbours are fused: a ReLU into the operation before it, forward and
+backward; normalisation and pooling; the update of a fully connected layer's weights into the kernel of their gradient.
 
-Calls keep the protocol's names; what is fused shows in their arguments. Weights, biases and what is made of them are lists,
-an entry a column that is served; see the node functions for all arguments.
+Calls keep the protocol's names; their arguments show what is fused. Weights, biases and their gradients are lists with
+one entry per column; see the node functions for all arguments.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from minialex_numba.ops.sgd_update import Rates
 from minialex_numba.runtime.buffers import Unsupported
 
 ONCE = ("concat", "split", "augment", "zeros", "local_response_norm", "spatial_response_norm", "reshape")
-"""Operations that columns ask for alike: computed once."""
+"""Operations that several columns call with equal arguments: they are computed once."""
 
 
 def fuse(program: Program) -> Program:
-    """The program with fused operations in it.
+    """Return the program with its operations fused.
 
     Raises:
-        Unsupported: if the program has something that the kernels of compiled steps do not do
+        Unsupported: if the kernels of compiled steps cannot do something in the program
     """
     rewrite = Rewrite(program)
     _compute_once(rewrite)
@@ -50,7 +50,7 @@ def fuse(program: Program) -> Program:
 
 
 def _compute_once(rewrite: Rewrite) -> None:
-    """What is the same array is one value."""
+    """Merge values that are the same array."""
     shared: dict[ArrayName, Value] = {}
     for name, value in (rewrite.program.bound | rewrite.program.fed).items():
         first = shared.setdefault(name._replace(device=""), value)
@@ -71,7 +71,7 @@ def _compute_once(rewrite: Rewrite) -> None:
 
 
 def _existing(call: Call, results: dict[Any, tuple[Value | None, ...]]) -> tuple[Value | None, ...] | None:
-    """The values that a call would make, if there are such already."""
+    """The values that a call would make, if they exist already."""
     read = values(call.args)
     if call.operation == "copy_to" or (call.operation == "concat" and len(read) == 1):
         return tuple(read)
@@ -91,7 +91,7 @@ def _hashable(argument: Any) -> Any:
 
 
 def _alike(calls: list[Call], read: int, weights: int) -> list[list[Call]]:
-    """Calls by what they read in one argument, by their kernels' size, and by their options, in order."""
+    """Group calls that agree in the input they read, in kernel size and in options, in program order."""
     groups: dict[Any, list[Call]] = defaultdict(list)
     for call in calls:
         groups[call.args[read], call.args[weights].shape[2:], tuple(sorted(call.kwargs.items()))].append(call)
@@ -99,7 +99,7 @@ def _alike(calls: list[Call], read: int, weights: int) -> list[list[Call]]:
 
 
 def _join_backward(rewrite: Rewrite, operation: str) -> None:
-    """Gradients of one input, from all that read it: one call whose dx is the sum."""
+    """Join the gradient calls of all readers of one input into one call, whose dx is the sum."""
     while single := [call for call in rewrite.of(operation) if isinstance(call.args[2], Value)]:
         group = _alike(single, 1, 2)[0]
         joins = _unread_before_last(rewrite, group) and (
@@ -117,14 +117,14 @@ def _join_backward(rewrite: Rewrite, operation: str) -> None:
 
 
 def _unread_before_last(rewrite: Rewrite, group: list[Call]) -> bool:
-    """Whether nobody reads a weight's or bias's gradient of a group before its last call, where the joined one stands."""
+    """Whether no weight or bias gradient of a group is read before its last call, which the joined call replaces."""
     last = max(rewrite.position(call) for call in group)
     read = [reader for call in group for result in call.results[1:] if result for reader in rewrite.readers(result)]
     return all(rewrite.position(reader) > last for reader in read)
 
 
 def _take_sum(rewrite: Rewrite, group: list[Call]) -> bool:
-    """If the gradients dx of a group are only ever added up, let the first stand for the sum of all."""
+    """If the gradients dx of a group are only added up, let the first stand for the sum of all; else return False."""
     gradients = [call.results[0] for call in group]
     splits = [split for dx in gradients if (split := rewrite.sole_reader(dx, "split"))]
     summands = list(zip(*(split.results for split in splits), strict=True)) if splits else [tuple(gradients)]
@@ -147,7 +147,7 @@ def _take_sum(rewrite: Rewrite, group: list[Call]) -> bool:
 
 
 def _chain(rewrite: Rewrite, terms: list[Value]) -> tuple[list[Call], Value] | None:
-    """The calls that add the terms one after another, and the sum; None if that is not all that is done to them."""
+    """The calls that add the terms one after another, and the sum; None if the terms are also used otherwise."""
     total, adds = terms[0], []
     for term in terms[1:]:
         add = rewrite.sole_reader(total, "add", 0)
@@ -161,7 +161,7 @@ def _chain(rewrite: Rewrite, terms: list[Value]) -> tuple[list[Call], Value] | N
 
 
 def _join_forward(rewrite: Rewrite) -> None:
-    """Convolutions that read one input: one call."""
+    """Join the convolutions that read one input into one call."""
     for group in _alike(rewrite.of("conv2d"), 0, 1):
         xs, ws, bs = zip(*(call.args for call in group), strict=True)
         results = [call.results[0] for call in group]
@@ -169,7 +169,7 @@ def _join_forward(rewrite: Rewrite) -> None:
 
 
 def _fuse_relu(rewrite: Rewrite, operation: str) -> None:
-    """A ReLU alone reads each output."""
+    """Fuse the ReLU into an operation if each output is read by nothing but a ReLU."""
     for call in rewrite.of(operation):
         relus = [relu for y in call.results if (relu := rewrite.sole_reader(y, "relu"))]
         if len(relus) == len(call.results):
@@ -179,7 +179,7 @@ def _fuse_relu(rewrite: Rewrite, operation: str) -> None:
 
 
 def _fuse_normalisation(rewrite: Rewrite, norm: Call) -> None:
-    """The scale is computed anew on the way back; pooling, if nothing else needs the normalised maps, with them."""
+    """Recompute the scale in the backward pass; fuse pooling in if nothing else reads the normalised maps."""
     y, scale = norm.results
     assert y is not None
     assert scale is not None
@@ -203,12 +203,12 @@ def _fuse_normalisation(rewrite: Rewrite, norm: Call) -> None:
 
 
 def _needs_winner_alone(reader: Call, y: Value) -> bool:
-    """Whether a reader of what is pooled is the gradient of a pooling that asks for it only to find the winners."""
+    """Whether a reader of the normalised maps y is a pooling gradient that needs them only to find the winners."""
     return reader.operation == "max_pool2d_backward" and reader.kwargs["ties"] == "first" and reader.args[0] is not y
 
 
 def _keep_winner(rewrite: Rewrite, pool: Call) -> None:
-    """What a backward pass with ties = "first" reads instead of x and y: which place of each window won."""
+    """Keep the position of each window's winner, which a backward pass with ties = "first" reads instead of x and y."""
     (y,) = pool.results
     assert y is not None
     winner: Value | None = None
@@ -238,7 +238,7 @@ def _fuse_backward(rewrite: Rewrite) -> None:
 
 
 def _fuse_relu_backward(rewrite: Rewrite, call: Call) -> None:
-    """The gradient of a ReLU that alone reads dx; it is made where dx was, before anything that reads it."""
+    """Fuse the gradient of a ReLU that is the only reader of dx; it is computed where dx was, before any reader."""
     relu = rewrite.sole_reader(call.results[0], "relu_backward", 0)
     if relu is None:
         return
@@ -255,7 +255,7 @@ def _fuse_relu_backward(rewrite: Rewrite, call: Call) -> None:
 
 
 def _fuse_update(rewrite: Rewrite, call: Call) -> None:
-    """The updates of all columns' weights, if nobody reads the gradients, or the weights later on."""
+    """Fuse the updates of all columns' weights, if nothing reads the gradients, nor the weights after the update."""
     dys, x, ws = call.args
     dx, *gradients = call.results
     dws, dbs = gradients[: len(ws)], gradients[len(ws) :]

@@ -23,11 +23,11 @@ from minialex_numba.runtime.layout import Rows, channels_first_kernel, items
 from minialex_numba.runtime.threads import Threads
 
 LITTLE = 1 << 31
-"""Multiply-adds of a step below which each thread computes a column of its own."""
+"""In steps with fewer multiply-adds than this, each thread computes a column of its own."""
 
 
 def compile_step(threads: Threads, program: Program, bindings: Mapping[ArrayName, Array]) -> Step | None:
-    """The step that a program stands for, or None if it has something that kernels of compiled steps do not do."""
+    """Compile a program to a step; None if the kernels of compiled steps cannot do something in it."""
     try:
         return Step(threads, program, bindings)
     except Unsupported:
@@ -38,10 +38,10 @@ class Step:
     """A step of training or inference; see `minialex.backend.program.CompiledStep`.
 
     Attributes:
-        program: what it does, fused
+        program: the fused program
         slices: of the program's values
         buffers: its arrays
-        nbytes: bytes of the buffers that it holds
+        nbytes: bytes of its buffers
     """
 
     def __init__(self, threads: Threads, program: Program, bindings: Mapping[ArrayName, Array]) -> None:
@@ -54,7 +54,7 @@ class Step:
         self.written = [bindings[name] for name in sorted(written)]
         self.buffers = buffers = Buffers(threads, dtypes.pop(), self.slices, bindings, constant_weights=not written)
         binds: list[Bind] = []
-        kernels: list[Bind] = []  # those that call our kernels
+        kernels: list[Bind] = []  # nodes that call our own kernels
         self.scratches: dict[int, list[Value]] = {}
         for position, call in enumerate(calls):
             if call.operation not in NODES and call.operation not in FUNCTIONS:
@@ -78,7 +78,7 @@ class Step:
             self._return(name, value)
 
     def __call__(self, feed: Feed, watch: Watch | None = None) -> dict[ArrayName, Array]:
-        """Run all tasks; before the first time, what they need is compiled."""
+        """Run all tasks; the first call compiles their kernels before it runs them."""
         if self.unprepared is not None:
             prepare(self.buffers.threads, partial(self._rehearse, self.unprepared, feed))
             self.unprepared = None
@@ -95,7 +95,7 @@ class Step:
         return dict(self.outputs)
 
     def _rehearse(self, kernels: Sequence[Bind], feed: Feed) -> None:
-        """Tasks of its own, since some remember what they have done; one after another, since they have memory."""
+        """Rehearse on tasks of its own, since some keep state; one at a time, since each allocates memory."""
         for bind in kernels:
             bind()(feed)
         for task in self.fetch:
@@ -111,7 +111,7 @@ class Step:
             task(feed)
 
     def _together(self, segment: Sequence[int]) -> Task:
-        """The calls of a segment as one task: each column's on a thread of its own."""
+        """Make one task of a segment's calls, with each column on a thread of its own."""
         columns: dict[int, list[Task]] = {}
         for position in segment:
             columns.setdefault(self.program.calls[position].column, []).append(self.tasks[position])
@@ -122,7 +122,7 @@ class Step:
         return lambda feed: run(_run_branches, len(branches), branches, feed, pieces=len(branches))
 
     def _return(self, name: ArrayName, value: Value) -> None:
-        """An output, and what brings it into its form after every step."""
+        """Register an output, and the task that converts it to the protocol's form after every step."""
         if value in self.slices.names:
             raise Unsupported("an output that is given")
         rows = flat, _, distance = self.buffers.rows(value)
@@ -162,7 +162,7 @@ def _written_in_place(call: Call, slices: Slices) -> list[ArrayName]:
 
 
 def _multiply_adds(calls: Sequence[Call]) -> int:
-    """Multiply-adds of convolutions and full layers."""
+    """Multiply-adds of the convolutions and fully connected layers."""
     count = 0
     for call in calls:
         if call.operation in ("conv2d", "linear"):
@@ -173,10 +173,10 @@ def _multiply_adds(calls: Sequence[Call]) -> int:
 
 
 def _segments(calls: Sequence[Call], slices: Slices) -> list[list[int]]:
-    """Positions of calls in segments within which no column touches what another one makes.
+    """Positions of calls, cut into segments within which no column touches what another one writes.
 
-    Where kernels are over so soon that waking the other threads costs as much, each thread works on a column of its
-    own, and they meet only where columns read each other.
+    Where kernels are so short that waking the other threads costs as much as the work, each thread works on a column
+    of its own, and they synchronise only where columns read each other.
     """
     segments: list[list[int]] = []
     alone = True
@@ -193,7 +193,7 @@ def _segments(calls: Sequence[Call], slices: Slices) -> list[list[int]]:
 
 
 def _meets(call: Call, segment: Sequence[Call], slices: Slices) -> bool:
-    """Whether a call touches what another column's calls of a segment write, or they what it writes."""
+    """Whether a call conflicts with a segment: one writes what the other, in another column, reads or writes."""
     others = [other for other in segment if other.column != call.column]
     written = [value for other in others for value in values(other.results)]
     reached = [value for other in others for value in memory.touched(other)]

@@ -1,8 +1,8 @@
-"""Convolution as matrix products whose patches are never copied: the tiles read them where they lie.
+"""Convolution as matrix products without im2col: the tiles read the patches in place.
 
-An image, with its zeros around it, is copied into scratch memory of the thread, channels last. There a patch is R runs
-of S·C contiguous numbers, which is just what `tiles.tile_along` reads; and for the gradient of the weights a run's
-numbers at one place are contiguous, which is what `tiles.tile_across` reads.
+An image and its zero padding are copied into the thread's scratch memory, channels last. There a patch is R runs of
+S·C contiguous numbers, which is what `tiles.tile_along` reads; for the gradient of the weights, a run's numbers at one
+position are contiguous, which is what `tiles.tile_across` reads.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -32,18 +32,18 @@ from minialex_numba.runtime.vector import WHOLE, load, spread, store
 from minialex_numba.runtime.vector import lanes as vector_lanes
 
 FAR = 8
-"""Rows of places whose products are summed up at a time for the gradient of the weights: they stay in the cache."""
+"""Rows of positions summed at a time for the gradient of the weights, so that they stay in the cache."""
 GROUPS = 16
-"""Into how many groups of images the gradient of the weights is cut; the same for any number of threads."""
+"""Number of groups of images into which the gradient of the weights is split; the same for any number of threads."""
 
 
 class Geometry(NamedTuple):
-    """The sizes of a convolution of x [N,C,H,W] by K kernels [R,S] to y [N,K,P,Q].
+    """The sizes of a convolution of x [N,C,H,W] with K kernels [R,S] to y [N,K,P,Q].
 
     Attributes:
-        top: rows of zeros above the image; below it there are as many as are read
-        left: zeros left of it
-        dilation: distance of the image's pixels, with zeros between them: in a gradient, the stride
+        top: rows of zero padding above the image; below it there are as many as are read
+        left: columns of zero padding to its left
+        dilation: distance between the image's pixels, with zeros between them: in a gradient, the stride
     """
 
     N: int
@@ -62,7 +62,7 @@ class Geometry(NamedTuple):
 
     @property
     def of_input_gradient(self) -> Geometry:
-        """The convolution of dy, spread out, by the turned kernels, which is the gradient of x."""
+        """The convolution that gives the gradient of x: dilated dy with the kernels rotated by 180°."""
         N, C, H, W, K, R, S, top, left, P, Q, stride, _ = self
         return Geometry(N, K, P, Q, C, R, S, R - 1 - top, S - 1 - left, H, W, 1, stride)
 
@@ -85,15 +85,15 @@ def clear(y, b, count):
 
 @part
 def copy_pixel(x, a, C, y, b, wide):
-    """C numbers, and zeros up to `wide`."""
+    """Copy C numbers, and fill with zeros up to `wide`."""
     for c in range(0, wide, vector_lanes(x)):
         store(y, b + c, load(x, a + c, C - c), wide - c)
 
 
 @part(literals=False)
 def gather(x, size, top, left, dilation, first, last, across, y, y0, wide):
-    """Rows first … last − 1, `across` pixels each, of an image with zeros around it (and, dilated, between its pixels),
-    `wide` ≥ C numbers a pixel; `size` is the image's (C, H, W)."""
+    """Copy rows first … last − 1, `across` pixels each, of an image padded with zeros (and dilated, if so) to y,
+    `wide` ≥ C numbers per pixel; `size` is the image's (C, H, W)."""
     (x, x0, ldx), (C, H, W) = x, size
     for i in range(first, last):
         b = y0 + (i - first) * across * wide
@@ -125,10 +125,10 @@ def gather(x, size, top, left, dilation, first, last, across, y, y0, wide):
 
 @kernel
 def pack_kernel(worker, begin, end, w, shape, turned, packed, k0, K, wide):
-    """Weights w of shape (C, R, S) each, in the order that tiles read: packed[block][r, s, c][k in block].
+    """Pack weights w, each of shape (C, R, S), in the order that tiles read: packed[block][r, s, c][k in block].
 
-    They are the kernels k0, k0 + 1, … of K. With `turned` they are those of the gradient of the input: packed[block][r,
-    s, k][c in block], r and s counted from the other end. Items are the k.
+    They are kernels k0, k0 + 1, … of K. With `turned` they are packed for the gradient of the input:
+    packed[block][r, s, k][c in block], with r and s counted from the other end. Items are the k.
     """
     C, R, S = shape
     for k in range(begin, end):
@@ -145,7 +145,7 @@ def pack_kernel(worker, begin, end, w, shape, turned, packed, k0, K, wide):
 
 
 def pack(threads: Threads, ws: Sequence[Floats], turned: bool, packed: Floats, wide: int) -> None:
-    """Weights [k,C,R,S] whose kernels stand one after another; `turned` for the gradient of the input."""
+    """Pack weights [k,C,R,S], one array's kernels after another's; `turned` for the gradient of the input."""
     shape, K, k0 = ws[0].shape[1:], sum(map(len, ws)), 0
     if (shape[0] if turned else K) % wide:
         packed[:] = 0
@@ -191,7 +191,7 @@ def forward_kernel(
 
 @kernel
 def weight_gradient_kernel(worker, begin, end, x, dy, geometry, groups, partial, size, wide, scratch, room):
-    """Items are groups of images; each has its own sums, partial[group]: [R][S·C, rounded up][K, rounded up], then db."""
+    """Items are groups of images, each with sums of its own, partial[group]: [R][S·C, padded][K, padded], then db."""
     (x, x0, ldx), (dy, dy0, lddy), g = x, dy, Geometry(*geometry)
     N, C, K, R, S, P, Q, stride = g.N, g.C, g.K, g.R, g.S, g.P, g.Q, g.stride
     Kp = (K + wide - 1) // wide * wide
@@ -227,7 +227,7 @@ def weight_gradient_kernel(worker, begin, end, x, dy, geometry, groups, partial,
 
 @kernel
 def sum_kernel(worker, begin, end, partial, size, groups, shape, Kp, run, k0, dw, db):
-    """dw [k,C,R,S] and db of the kernels k0, k0 + 1, …: the groups' sums added in order. Items are the k."""
+    """Add the groups' sums in order to dw [k,C,R,S] and db of kernels k0, k0 + 1, …. Items are the k."""
     C, R, S = shape
     for k in range(begin, end):
         for c in range(C):
@@ -246,12 +246,12 @@ def sum_kernel(worker, begin, end, partial, size, groups, shape, Kp, run, k0, dw
 
 
 class Convolution:
-    """A convolution, or one that stands for a gradient; packs its weights and runs.
+    """A convolution, or an input gradient computed as one: packs its weights, then runs.
 
     Attributes:
-        weights: numbers of the memory for packed weights
-        work: numbers of scratch memory
-        nothing: a bias of zeros, as long as a bias must be
+        weights: size of the memory for packed weights, in numbers
+        work: size of the scratch memory, in numbers
+        nothing: a bias of zeros, of the length that a bias must have
     """
 
     def __init__(self, threads: Threads, geometry: Geometry, dtype: Any) -> None:
@@ -268,7 +268,7 @@ class Convolution:
         self.nothing = np.zeros(up(K, wide), dtype)
 
     def use(self, packed: Floats, scratch: Floats) -> None:
-        """Keep packed weights in a memory of `weights` numbers, and work in one of `work` numbers."""
+        """Set the memory for packed weights (`weights` numbers) and the scratch memory (`work` numbers)."""
         self.packed, self.scratch = packed, scratch
 
     def pack(self, ws: Sequence[Floats], turned: bool) -> None:
@@ -276,7 +276,7 @@ class Convolution:
         pack(self.threads, ws, turned, self.packed, self.wide)
 
     def run(self, x: Rows, bias: Floats, relu: bool, y: Rows, mask: Rows | None = None) -> None:
-        """`bias` is as long as `nothing`; y is 0 where the `mask` is not positive."""
+        """Compute y. `bias` is as long as `nothing`; y is 0 where the `mask` is not positive."""
         self.threads.run(
             forward_kernel, self.geometry.N * self.groups, x, self.packed, bias, int(relu), mask or y,
             int(mask is not None), y, tuple(self.geometry), self.groups, self.table, self.wide, self.scratch, self.size,
@@ -287,7 +287,7 @@ class WeightGradient:
     """Gradients of a convolution's weights and biases.
 
     Attributes:
-        room: numbers of scratch memory
+        room: size of the scratch memory, in numbers
     """
 
     def __init__(self, threads: Threads, geometry: Geometry, dtype: Any) -> None:
@@ -297,18 +297,18 @@ class WeightGradient:
         self.Kp = up(K, self.wide)
         self.run_length = up(S * C, ROWS_ACROSS)
         self.size = up(R * self.run_length * self.Kp + self.Kp, 16)
-        # fewer groups where the weights are large: sums of 32 MB at most
+        # fewer groups if the weights are large: at most 32 MiB of sums
         self.groups = max(1, min(N, GROUPS, (32 << 20) // max(1, self.size * np.dtype(dtype).itemsize)))
         rows, across = (P - 1) * stride + R, (Q - 1) * stride + S
         self.scratch_size = up(rows * across * C + ROWS_ACROSS + P * Q * self.Kp, 16)
         self.room = self.groups * self.size + threads.count * self.scratch_size + lanes(dtype)
 
     def use(self, memory: Floats) -> None:
-        """Work in this memory of `room` numbers."""
+        """Set the scratch memory, of `room` numbers."""
         self.partial, self.scratch = memory[: self.groups * self.size], memory[self.groups * self.size : self.room]
 
     def run(self, dy: Rows, x: Rows, dws: Sequence[Floats], dbs: Sequence[Floats]) -> None:
-        """The kernels' gradients go to dws (flat) and dbs one after another."""
+        """Write the kernels' gradients to the (flat) dws and the dbs, one array after another."""
         g = self.geometry
         self.threads.run(
             weight_gradient_kernel, self.groups, x, dy, tuple(g), self.groups, self.partial, self.size, self.wide,

@@ -1,15 +1,15 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Winograd's convolutions: square kernels of r × r at stride 1, in tiles of m × m outputs.
+"""Winograd convolutions: square kernels of r × r at stride 1, in tiles of m × m outputs.
 
-A tile of the input and a kernel are each transformed to n × n numbers, n = m + r − 1; there the convolution is a
-product number by number, and summed over channels it is n² matrix products of ordinary size: [tiles, C] times [C, K]. In
-place of m²·r² multiplications a tile and pair of channels takes n². The gradient of the input is the convolution of
-dy by the turned kernels; that of the weights is the same with m and r in each other's place: tiles of dy are the kernels.
+An input tile and a kernel are each transformed to n × n numbers, n = m + r − 1. There the convolution is an elementwise
+product; summed over channels it becomes n² matrix products of ordinary size: [tiles, C] times [C, K]. A tile takes n²
+multiplications per pair of channels instead of m²·r². The gradient of the input is the convolution of dy with the
+kernels rotated by 180°; that of the weights is the same with m and r swapped: tiles of dy are the kernels.
 
 The rounding error is larger than a plain sum's (`minialex_numba.conv.winograd_matrices`), and a tile's largest numbers
-make it for all of the tile: so operations called one by one do without, and compiled steps use it.
+determine it for the whole tile. So only compiled steps use Winograd; operations called one by one do not.
 
-The transforms are written out as LLVM instructions for each r of `TILES`, side by side in one kernel: everything around
+The transforms are unrolled as LLVM instructions for each r in `TILES`, side by side in one kernel; everything around
 them takes m and r as numbers, and is compiled once.
 
 Sources: Winograd, "Arithmetic complexity of computations", 1980; Lavin and Gray, "Fast algorithms for convolutional
@@ -56,17 +56,17 @@ from minialex_numba.runtime.vector import (
 from minialex_numba.runtime.vector import lanes as vector_lanes
 
 TILES = {3: 5, 5: 4}
-"""For kernels of r × r, the m of the tiles (see `winograd_matrices.POINTS`)."""
+"""The m of the tiles for kernels of r × r (see `winograd_matrices.POINTS`)."""
 SWAPPED = 3
-"""From this number on, places in what `matrices` gives with m and r in each other's place."""
+"""Indices from this one on mean the matrices that `matrices` returns with m and r swapped."""
 SLOPES, GRADIENT = SWAPPED + KERNEL, SWAPPED + OUTPUT
 CACHE = 6 << 20
 """Bytes of transformed tiles that one thread works on at a time."""
 CHUNK = 20 << 20
-"""Bytes of transformed tiles that all threads work on at a time, for the gradient of the weights."""
+"""Bytes of transformed tiles that all threads together work on at a time, for the gradient of the weights."""
 SMALL, NEAR = 2 << 20, 1 << 20
-"""Bytes of transformed weights up to which tiles are that many bytes at a time instead: so both stay in a core's own
-cache, while larger weights are read less often where more tiles share them. No number depends on it."""
+"""If the transformed weights take at most SMALL bytes, NEAR bytes of tiles are processed at a time, so that both stay
+in a core's own cache; larger weights are read less often if more tiles share them. No result depends on it."""
 
 
 @intrinsic(prefer_literal=True)
@@ -74,9 +74,9 @@ def transform_tile(
     typing: Any, which: Any, r: Any, high: Any, out: Any, out0: Any, out_row: Any, out_step: Any,
     x: Any, x0: Any, x_row: Any, x_step: Any, scratch: Any, small: Any,
 ) -> Any:  # fmt: skip
-    """matrix · tile · matrixᵀ for one vector of channels; of the result of `OUTPUT` the first `high` rows.
+    """Compute matrix · tile · matrixᵀ for one vector of channels; for `OUTPUT`, only the first `high` rows.
 
-    The matrix is that of `which` for kernels of r × r: of all r there are, the loops are compiled, and r tells which run.
+    The matrix is that of `which` for kernels of r × r. The loops of every r are compiled, and r selects which run.
     """
     if not (is_floats(out) and out == x == scratch and isinstance(which, types.IntegerLiteral)):
         return None
@@ -107,7 +107,7 @@ def transform_tile(
 
 
 def _matrix(which: int, m: int, r: int) -> Matrix:
-    """The matrix of a transform; for the gradient of the weights, m and r are in each other's place."""
+    """The matrix of a transform; for the gradient of the weights, m and r are swapped."""
     return matrices(r, m)[which - SWAPPED] if which >= SWAPPED else matrices(m, r)[which]
 
 
@@ -135,8 +135,8 @@ def _transform(matrix: Matrix, out: Pointer, out0: Any, out_step: Any, x: Pointe
 
 @part(inline="always")
 def transform_row(which, m, r, x, size, top, left, first, step, broad, across, out, t, distance, wide, scratch, image):
-    """A row of `across` tiles, `step` apart and broad × broad, of an image from its row `first` on, `wide` channels each,
-    to out[t + frequency · distance + tile · wide + channel]."""
+    """Transform a row of `across` tiles of broad × broad pixels, `step` apart, from row `first` of an image on, to
+    out[t + frequency · distance + tile · wide + channel], with `wide` channels each."""
     n = m + r - 1
     pixels = (across - 1) * step + broad
     gather(x, size, top, left, 1, first, first + broad, pixels, scratch, image, wide)
@@ -150,7 +150,7 @@ def transform_row(which, m, r, x, size, top, left, first, step, broad, across, o
 
 @kernel
 def weights_kernel(worker, begin, end, m, r, packed, C, blocks, out, wide, scratch):
-    """Kernels from the order of `pack_kernel` to out[frequency][block][c][k in block]; items are (block, c)."""
+    """Transform kernels packed by `pack_kernel` to out[frequency][block][c][k in block]; items are (block, c)."""
     n = m + r - 1
     lane = vector_lanes(packed)
     small = worker * n * n * lane
@@ -167,7 +167,7 @@ def weights_kernel(worker, begin, end, m, r, packed, C, blocks, out, wide, scrat
 def forward_kernel(
     worker, begin, end, m, r, x, weights, bias, relu, like, masked, y, geometry, chunk, table, wide, scratch, room
 ):  # fmt: skip
-    """Items are rows of tiles, image after image; `chunk` of them are transformed at a time."""
+    """Items are rows of tiles, image after image, transformed `chunk` at a time."""
     (x, x0, ldx), (like, like0, ldlike), (y, y0, ldy), g = x, like, y, Geometry(*geometry)
     C, K, P, Q = g.C, g.K, g.P, g.Q
     n = m + r - 1
@@ -222,7 +222,7 @@ def forward_kernel(
 
 @kernel
 def inputs_kernel(worker, begin, end, m, r, first, x, geometry, most, Cp, out, scratch, room):
-    """Tiles of x to out[frequency][tile][c]; items are rows of tiles, counted from `first`."""
+    """Transform tiles of x to out[frequency][tile][c]; items are rows of tiles, counted from `first`."""
     (x, x0, ldx), g = x, Geometry(*geometry)
     n = m + r - 1
     down, across = (g.P + m - 1) // m, (g.Q + m - 1) // m
@@ -236,7 +236,7 @@ def inputs_kernel(worker, begin, end, m, r, first, x, geometry, most, Cp, out, s
 
 @kernel
 def slopes_kernel(worker, begin, end, m, r, first, dy, geometry, most, Kp, out, bias, scratch, room):
-    """Tiles of dy, as the kernels of F(r, m), to out[frequency][tile][k]; and their sums, for the biases, a row each."""
+    """Transform tiles of dy, the kernels of F(r, m), to out[frequency][tile][k], and sum each row for the biases."""
     (dy, dy0, lddy), g = dy, Geometry(*geometry)
     lane = vector_lanes(dy)
     down, across = (g.P + m - 1) // m, (g.Q + m - 1) // m
@@ -273,7 +273,7 @@ def multiply_kernel(
 
 @kernel
 def gradient_kernel(worker, begin, end, m, r, sums, C, Crows, Kp, dw, k0, K, scratch):
-    """dw [k,C,r,r] of the kernels k0 … k0 + K − 1 from sums[frequency][c][k]; items are the c."""
+    """Compute dw [k,C,r,r] of kernels k0 … k0 + K − 1 from sums[frequency][c][k]; items are the c."""
     n = m + r - 1
     lane = vector_lanes(sums)
     small = worker * (n + r) * n * lane
@@ -301,13 +301,13 @@ def bias_kernel(worker, begin, end, bias, rows, Kp, k0, db):
 
 
 def fits(geometry: Geometry) -> bool:
-    """Whether there are tiles for such a convolution, and enough channels for them to pay."""
+    """Whether Winograd tiles exist for such a convolution, and it has enough channels to make them worthwhile."""
     R, S, stride, dilation = geometry.R, geometry.S, geometry.stride, geometry.dilation
     return R == S and R in TILES and stride == dilation == 1 and geometry.C >= 8 and geometry.K >= 8
 
 
 class Convolution:
-    """As `direct.Convolution`, for stride 1."""
+    """Like `direct.Convolution`, for stride 1."""
 
     def __init__(self, threads: Threads, geometry: Geometry, dtype: Any) -> None:
         self.threads, self.geometry = threads, geometry
@@ -335,11 +335,11 @@ class Convolution:
         self.nothing = np.zeros(Kp, dtype)
 
     def use(self, packed: Floats, scratch: Floats) -> None:
-        """Keep transformed weights in a memory of `weights` numbers, and work in one of `work` numbers."""
+        """Set the memory for transformed weights (`weights` numbers) and the scratch memory (`work` numbers)."""
         self.memory, self.scratch = packed, scratch
 
     def pack(self, ws: Sequence[Floats], turned: bool) -> None:
-        """See `direct.pack`; the packed kernels are transformed."""
+        """Pack the kernels (see `direct.pack`) and transform them."""
         packed, scratch = self.scratch[: self.packed], self.scratch[self.packed :]
         pack(self.threads, ws, turned, packed, self.wide)
         self.threads.run(
@@ -357,7 +357,7 @@ class Convolution:
 
 
 def _chunk(most: int, across: int) -> int:
-    """Rows of tiles at a time, so that at most `most` tiles fill the products' tiles of `ROWS` rows best."""
+    """Rows of tiles at a time: at most `most` tiles, chosen to fill the products' tiles of `ROWS` rows best."""
 
     def waste(rows: int) -> float:
         return up(rows * across, ROWS) / (rows * across)
@@ -367,7 +367,7 @@ def _chunk(most: int, across: int) -> int:
 
 
 class WeightGradient:
-    """As `direct.WeightGradient`, for stride 1."""
+    """Like `direct.WeightGradient`, for stride 1."""
 
     def __init__(self, threads: Threads, geometry: Geometry, dtype: Any) -> None:
         self.threads, self.geometry = threads, geometry
@@ -397,7 +397,7 @@ class WeightGradient:
         self.room = sum(self.rooms)
 
     def use(self, memory: Floats) -> None:
-        """Work in this memory of `room` numbers."""
+        """Set the scratch memory, of `room` numbers."""
         ends = np.cumsum(self.rooms)
         self.inputs, self.slopes, self.sums, self.bias, self.scratch = (
             memory[end - size : end] for end, size in zip(ends.tolist(), self.rooms, strict=True)

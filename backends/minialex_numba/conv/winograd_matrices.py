@@ -1,9 +1,9 @@
-"""The matrices of Winograd's short convolutions: m outputs of an r-tap filter with m + r − 1 multiplications.
+"""The matrices of Winograd's minimal filtering: m outputs of an r-tap filter with m + r − 1 multiplications.
 
-y = Aᵀ[(G g) ⊙ (Bᵀ d)], for d of m + r − 1 numbers and g of r: both are polynomials known by their values at
-m + r − 2 points and at infinity, where a product of polynomials is a product of numbers. Bᵀ depends on m + r alone.
-The points are small powers of two and their negatives, so that the transforms are nearly exact; rows are scaled by
-powers of two, exactly, to keep all factors near 1.
+y = Aᵀ[(G g) ⊙ (Bᵀ d)], for d of m + r − 1 numbers and g of r. Both are polynomials, represented by their values at
+m + r − 2 points and at infinity, where a product of polynomials is a product of numbers. Bᵀ depends only on m + r.
+The points are small powers of two and their negatives, so the transforms are nearly exact; rows are scaled by powers
+of two, which is exact, to keep all factors near 1.
 
 Source: Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016; the points after Barabasz et
 al., "Error analysis and improving the accuracy of Winograd convolution for deep neural networks", ACM TOMS 2020.
@@ -23,14 +23,14 @@ POINTS = {
     7: ("0", "1", "-1", "2", "-1/2", "1/2"),
     8: ("0", "1", "-1", "2", "-2", "1/2", "-1/2"),
 }
-"""For each m + r − 1, the points beside infinity."""
+"""The points besides infinity, by m + r − 1."""
 
 INPUT, KERNEL, OUTPUT = 0, 1, 2
-"""Places of Bᵀ, G and Aᵀ in what `matrices` gives."""
+"""Indices of Bᵀ, G and Aᵀ in the result of `matrices`."""
 
 
 def _times(polynomial: list[Fraction], root: Fraction) -> list[Fraction]:
-    """The polynomial times (x − root), coefficients from the constant up."""
+    """Multiply a polynomial by (x − root); coefficients start with the constant."""
     shifted = [Fraction(0), *polynomial]
     return [high - root * low for high, low in zip(shifted, [*polynomial, Fraction(0)], strict=True)]
 

@@ -56,4 +56,4 @@ NODES: dict[str, Callable[..., Bind]] = {
     "tanh_backward": elementwise.tanh_backward,
     "zeros": reshape.zeros,
 }
-"""The node of each operation by name: those of the protocol, and those that only compiled steps have."""
+"""The node of each operation by name: the protocol's operations, and those that exist only in compiled steps."""

@@ -14,8 +14,7 @@ from minialex_numba.runtime.jit import kernel
 def augment_kernel(
     worker, begin, end, images, shape, mean, follows, shift, top, left, flip, crop, factor, y, distance
 ):  # fmt: skip
-    """Items are rows of crops; `shape` is that of the images, (C, H, W), and pixels of y, channels last, are `distance`
-    apart."""
+    """Items are rows of crops; `shape` is the images' (C, H, W); y's pixels, channels last, are `distance` apart."""
     C, H, W = shape
     kind = mean.dtype.type
     for item in range(begin, end):

@@ -1,6 +1,6 @@
-"""The convolution and its gradients: see `conv.direct` for the products, `conv.winograd` for compiled steps' quicker ones.
+"""The convolution and its gradients: `conv.direct` has the matrix products, `conv.winograd` the faster compiled steps.
 
-In compiled steps convolutions of several columns that read one input are one: their weights and biases are lists.
+In compiled steps, convolutions of several columns that read one input are joined: their weights and biases are lists.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from minialex_numba.runtime.layout import empty
 from minialex_numba.runtime.tiles import up
 
 FEW_IMAGES = 4
-"""Images from which on Winograd's convolutions pay: their weights are many times larger."""
+"""The fewest images for which Winograd convolutions pay off: their weights are many times larger."""
 
 
 def _sizes(x: Value, y: Value, ws: Sequence[Value], stride: int, padding: Padding) -> Geometry:
@@ -29,7 +29,7 @@ def _sizes(x: Value, y: Value, ws: Sequence[Value], stride: int, padding: Paddin
 
 
 def _tiled(on: Buffers, sizes: Geometry) -> bool:
-    """Whether Winograd's convolution is to be taken, which is the quicker one."""
+    """Whether to use the Winograd convolution, which is faster."""
     return on.is_step and sizes.N >= FEW_IMAGES and winograd.fits(sizes)
 
 
@@ -42,9 +42,9 @@ def conv2d(
     on: Buffers, results: Sequence[Value], x: Value, w: Value | list[Value], b: Value | list[Value], *, stride: int,
     padding: Padding, relu: bool = False,
 ) -> Bind:  # fmt: skip
-    """y[n,k,p,q] = b[k] + Σ_{c,r,s} w[k,c,r,s] · patch[n,c,p,q,r,s]; perhaps rectified.
+    """y[n,k,p,q] = b[k] + Σ_{c,r,s} w[k,c,r,s] · patch[n,c,p,q,r,s], optionally rectified.
 
-    Packed weights are kept where weights do not change from step to step.
+    Packed weights are kept if the weights do not change from step to step.
     """
     ws, bs = listed(w), listed(b)
     engine = _engine(on, _sizes(x, results[0], ws, stride, padding))
@@ -80,9 +80,9 @@ def conv2d_backward(
     on: Buffers, results: Sequence[Value | None], dy: Value | list[Value], x: Value, w: Value | list[Value], *,
     stride: int, padding: Padding, need_dx: bool, like: Value | None = None,
 ) -> Bind:  # fmt: skip
-    """dw = Σ_{n,p,q} dy · patch;  db = Σ_{n,p,q} dy;  dx: the convolution of dy, spread out, by the turned kernels.
+    """dw = Σ_{n,p,q} dy · patch;  db = Σ_{n,p,q} dy;  dx: the convolution of dilated dy with the rotated kernels.
 
-    Results are dx (or None), the dw, and the db; with `like` dx goes through the gradient of the ReLU that made x.
+    Results are dx (or None), the dw and the db; with `like`, dx goes through the gradient of the ReLU that made x.
     """
     del need_dx
     dys, ws = listed(dy), listed(w)

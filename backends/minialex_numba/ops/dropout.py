@@ -25,7 +25,7 @@ _W0, _W1 = np.uint64(WEYL_0), np.uint64(WEYL_1)
 
 @part
 def philox(c0, c1, c2, c3, k0, k1):
-    """Four words of 32 bits from a counter and a key of such words, all held in 64 bits."""
+    """Four 32-bit words from a counter and a key of 32-bit words, all held in 64-bit integers."""
     for _ in range(ROUNDS):
         product_0 = c0 * _M0
         product_1 = c2 * _M1
@@ -77,7 +77,7 @@ def apply_kernel(worker, begin, end, width, x, mask, factor, y):
 
 
 def draw(threads: Threads, mask: Rows, N: int, places: int, C: int, rate: float, stream: Stream) -> None:
-    """Fill a mask of N samples of so many places, a row of C channels each."""
+    """Fill the mask of N samples of `places` places, each a row of C channels."""
     blocks = -(-(stream.first_element % 4 + C * places) // 4)
     threads.run(
         mask_kernel, N * blocks, mask, C, places, np.uint64(int(rate * 2**32)), np.uint64(stream.seed),
@@ -86,7 +86,7 @@ def draw(threads: Threads, mask: Rows, N: int, places: int, C: int, rate: float,
 
 
 dropout_backward = node(apply_kernel)
-"""dx = factor · dy where the unit spoke, else 0."""
+"""dx = factor · dy where the unit was kept, else 0."""
 
 
 def dropout(on: Buffers, results: Sequence[Value], x: Value, *, rate: float, factor: float, stream: Stream) -> Bind:

@@ -1,6 +1,6 @@
-"""Operations on one element at a time: relu, tanh, scale, add.
+"""Elementwise operations: relu, tanh, scale, add.
 
-Every kernel works on rows of `width` numbers and counts its items in numbers, row after row.
+Every kernel works on rows of `width` numbers; its items are the numbers, row after row.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -30,13 +30,13 @@ def _lambert(levels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(c / above[0] for c in below if c), tuple(c / above[0] for c in above if c)
 
 
-N, D = _lambert(13)  # all positive, so nothing cancels: within 5.1e-8 of tanh x, relatively, up to LARGEST
+N, D = _lambert(13)  # all positive, so nothing cancels: relative error below 5.1e-8 up to LARGEST
 LARGEST = 9.2  # from 9.02 on, the float32 nearest to tanh x is 1
 
 
 @part(inline="always")
 def span(begin, end, width):
-    """The items from `begin` on that lie in one row: its number, the first number in it, and how many they are."""
+    """The items from `begin` on that lie in one row: the row, the first item's place in it, and their count."""
     row, first = divmod(begin, width)
     return row, first, min(width - first, end - begin)
 
@@ -50,7 +50,7 @@ def relu_kernel(worker, begin, end, width, x, y):
         a, b = x0 + row * ldx + first, y0 + row * ldy + first
         for i in range(count):
             value = x[a + i]
-            y[b + i] = zero if value <= zero else value  # not a number stays
+            y[b + i] = zero if value <= zero else value  # NaN stays
         begin += count
 
 
@@ -79,14 +79,14 @@ def tanh_kernel(worker, begin, end, width, x, y):
 
 @kernel
 def tanh32_kernel(worker, begin, end, width, x, y):
-    # a library's tanh is called number by number; this is straight arithmetic in float64, eight numbers at once
+    # a library's tanh is called number by number; this is plain arithmetic in float64, vectorised
     (x, x0, ldx), (y, y0, ldy) = x, y
     while begin < end:
         row, first, count = span(begin, end, width)
         a, b = x0 + row * ldx + first, y0 + row * ldy + first
         for i in range(count):
             v = np.float64(x[a + i])
-            v = np.float64(LARGEST) if v > LARGEST else v  # not a number stays
+            v = np.float64(LARGEST) if v > LARGEST else v  # NaN stays
             v = np.float64(-LARGEST) if v < -LARGEST else v
             z = v * v
             n = N[0] + z * (N[1] + z * (N[2] + z * (N[3] + z * (N[4] + z * (N[5] + z * N[6])))))
@@ -141,7 +141,7 @@ def copy_kernel(worker, begin, end, width, x, y):
 
 
 def node(kernel: Kernel) -> Callable[..., Bind]:
-    """The node of such a kernel: arrays and numbers to one array."""
+    """The node of an elementwise kernel, from arrays and numbers to one array."""
 
     def elementwise(on: Buffers, results: Sequence[Value], x: Value, *arguments: Any, **numbers: float) -> Bind:
         given = [a if isinstance(a, Value) else on.number(a) for a in (x, *arguments, *numbers.values())]

@@ -1,8 +1,8 @@
-"""The fully connected layer: three matrix products, each cut so that its weights are read once from memory.
+"""The fully connected layer: three matrix products, each blocked so that its weights are read from memory once.
 
-Weights w [K,D] are by far the largest factor. Forward, their rows are the tiles' rows and 32 images are the tiles'
-lanes; for the gradient of x, blocks of w are copied side by side into the cache; the gradient of w is made tile by
-tile, so that the update can be applied while it is there.
+The weights w [K,D] are by far the largest operand. In the forward pass, their rows are the tiles' rows and 32 images
+are the tiles' lanes; for the gradient of x, blocks of w are packed side by side into the cache; the gradient of w is
+computed tile by tile, so that the update can be applied while a tile is in the cache.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -38,20 +38,20 @@ Sizes = tuple[int, int, int]
 """N, K and D."""
 
 FEW = 4
-"""Images up to which a row of w times each of them is quicker than tiles."""
+"""The most images for which multiplying each row of w with each image is faster than tiles."""
 TILES = 4
-"""Tiles of rows that one item of the forward pass has."""
+"""Tiles of rows per item of the forward pass."""
 DEPTH = 1024
-"""Features summed up at a time: they and their weights stay in the cache."""
+"""Features summed at a time: they and their weights stay in the cache."""
 BLOCK = 256
-"""Features of w that are worked on at a time when gradients are made (a multiple of the tiles' width)."""
+"""Features of w per block of the gradients (a multiple of the tiles' width)."""
 
 
 @part
 def dots(w, a, D, x, b):
-    """Σ_d w[a + r·D + d] · x[b + d] for r = 0 … 3, in the lanes of two vectors each that are added up at the end.
+    """Σ_d w[a + r·D + d] · x[b + d] for r = 0 … 3, each in the lanes of two vectors that are summed at the end.
 
-    Four rows at a time, since a processor's prefetching reads several streams faster than one.
+    Four rows at a time, since the processor prefetches several streams faster than one.
     """
     step = lanes(w)
     r0 = r1 = r2 = r3 = s0 = s1 = s2 = s3 = spread(w, 0)
@@ -78,7 +78,7 @@ def dots(w, a, D, x, b):
 
 @kernel
 def few_kernel(worker, begin, end, w, sizes, x, bias, relu, y):
-    """Items are four rows of w; the last four may begin earlier, so that there are four (K ≥ 4)."""
+    """Items are four rows of w; the last item overlaps the one before if K is not a multiple of four (K ≥ 4)."""
     (x, x0, ldx), (y, y0, ldy), (N, K, D) = x, y, sizes
     zero = w.dtype.type(0)
     for item in range(begin, end):
@@ -92,7 +92,7 @@ def few_kernel(worker, begin, end, w, sizes, x, bias, relu, y):
 
 @kernel
 def pack_images_kernel(worker, begin, end, x, N, D, packed):
-    """packed[block][d][image in block], zeros where there is no image. Items are blocks × groups of features."""
+    """Pack x to packed[block][d][image in block], zero-padded. Items are blocks × groups of features."""
     x, x0, ldx = x
     wide = ACROSS // x.itemsize
     groups = (D + 63) // 64
@@ -107,7 +107,7 @@ def pack_images_kernel(worker, begin, end, x, N, D, packed):
 
 @kernel
 def forward_kernel(worker, begin, end, w, sizes, packed, table, bias, relu, y, scratch):
-    """Items are `TILES` tiles of rows of w; scratch has TILES · ROWS · (images, rounded up) for each thread."""
+    """Items are `TILES` tiles of rows of w; scratch has TILES · ROWS · (images, rounded up) numbers per thread."""
     (y, y0, ldy), (N, K, D) = y, sizes
     wide = ACROSS // w.itemsize
     blocks = (N + wide - 1) // wide
@@ -117,7 +117,7 @@ def forward_kernel(worker, begin, end, w, sizes, packed, table, bias, relu, y, s
         first = item * TILES * ROWS
         tiles = min(TILES, (K - first + ROWS - 1) // ROWS)
         base = worker * room
-        for d in range(0, max(D, 1), DEPTH):  # without features, zeros
+        for d in range(0, max(D, 1), DEPTH):  # without features: zeros
             depth = min(DEPTH, D - d)
             for block in range(blocks):
                 for tile in range(tiles):
@@ -137,7 +137,7 @@ def forward_kernel(worker, begin, end, w, sizes, packed, table, bias, relu, y, s
 
 @kernel
 def input_gradient_kernel(worker, begin, end, dy, sizes, table, w, nothing, accumulate, like, masked, dx, scratch):
-    """Items are `BLOCK` features; scratch has BLOCK · (BLOCK + images, rounded up) numbers for each thread."""
+    """Items are `BLOCK` features; scratch has BLOCK · (BLOCK + images, rounded up) numbers per thread."""
     (dy, dy0, _), (like, like0, ldlike), (dx, dx0, lddx), (N, K, D) = dy, like, dx, sizes
     wide = ACROSS // w.itemsize
     lane = wide // 2
@@ -175,7 +175,7 @@ def input_gradient_kernel(worker, begin, end, dy, sizes, table, w, nothing, accu
 
 @kernel
 def pack_rows_kernel(worker, begin, end, x, N, D, wide, packed):
-    """packed[panel][n][feature in panel], panels of `wide` features, zeros beyond the last. Items are panels."""
+    """Pack x to packed[panel][n][feature in panel], panels of `wide` features, zero-padded. Items are panels."""
     x, x0, ldx = x
     for panel in range(begin, end):
         for n in range(N):
@@ -226,7 +226,7 @@ def bias_gradient_kernel(worker, begin, end, dy, N, db):
 
 
 def forward(threads: Threads, sizes: Sizes, x: Rows, w: Floats, b: Floats, relu: bool, y: Rows) -> Task:
-    """y [N,K] = x [N,D] times w [K,D], flat, and the bias, perhaps rectified."""
+    """y [N,K] = x [N,D] times w [K,D] transposed, flat, plus the bias, optionally rectified."""
     N, K, D = sizes
     run = threads.run
     if N <= FEW and K >= 4:
@@ -258,7 +258,7 @@ def input_gradient(
 
 
 def packed_rows(threads: Threads, x: Rows, N: int, D: int, wide: int) -> tuple[Floats, Task]:
-    """x [N,D] as `tile_across` reads it, in panels of `wide` features, and what packs it."""
+    """Memory for x [N,D] packed as `tile_across` reads it, in panels of `wide` features, and the task that packs it."""
     packed = empty(N * up(D, wide), x[0].dtype)
     return packed, lambda feed: threads.run(pack_rows_kernel, -(-D // wide), x, N, D, wide, packed, grain=4)
 
@@ -268,7 +268,7 @@ def weight_gradient(
     updated: tuple[Floats, Floats, Rates] | None = None,
 ) -> Task:  # fmt: skip
     """The result is dw [K,D] = dyᵀ [K,N] times x [N,D], from packed x; or, with `updated` = (w, v, rates), how many
-    elements of w were skipped in its update."""
+    elements of w the update skipped."""
     N, K, D = sizes
     dtype = dy[0].dtype
     dys, pack = packed_rows(threads, dy, N, K, ROWS_ACROSS)
@@ -292,7 +292,7 @@ def weight_gradient(
 
 
 def linear(on: Buffers, results: Sequence[Value], x: Value, w: Value, b: Value, *, relu: bool = False) -> Bind:
-    """y[n,k] = b[k] + Σ_d w[k,d] · x[n,d], perhaps rectified."""
+    """y[n,k] = b[k] + Σ_d w[k,d] · x[n,d], optionally rectified."""
     (N, D), K = x.shape, w.shape[0]
     return lambda: forward(
         on.threads, (N, K, D), on.rows(x), on.array(w).data.reshape(-1), on.array(b).data, relu, on.rows(results[0])
@@ -305,9 +305,9 @@ def linear_backward(
 ) -> Bind:  # fmt: skip
     """dx = dy w;  dw = dyᵀ x;  db = Σ_n dy[n].
 
-    For all columns that read x: dx is the sum of their gradients, and with `like` goes through the gradient of the ReLU
-    that made x. Results are dx (or None), then the dw, or with momentum `vs` and their `rates`, how many elements of w
-    were skipped in the update; then the db.
+    For all columns that read x: dx is the sum of their gradients and, with `like`, goes through the gradient of the
+    ReLU that made x. Results are dx (or None); then the dw or, with momentum `vs` and their `rates`, the number of
+    elements of each w that the update skipped; then the db.
     """
     dys, ws = listed(dy), listed(w)
     del need_dx

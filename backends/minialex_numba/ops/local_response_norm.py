@@ -1,7 +1,7 @@
 """Local response normalisation over neighbouring channels, channels last.
 
-Some places at a time are worked on in scratch memory that stays in the cache: their squares, with size // 2 zeros
-between one place's channels and the next's, so that one long loop sums all windows.
+A block of places at a time is processed in scratch memory that stays in the cache: their squares, with size // 2 zeros
+between the channels of one place and the next, so that one long loop sums all windows.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -21,11 +21,11 @@ from minialex_numba.runtime.tiles import up
 from minialex_numba.runtime.vector import WHOLE, lanes, load, multiply_add, root, spread, store, where_more
 
 BLOCK = 32
-"""Places that are worked on at a time."""
+"""Places processed at a time."""
 
 
 class Norm(NamedTuple):
-    """The numbers of a normalisation."""
+    """The parameters of a normalisation."""
 
     size: int
     k: Any
@@ -33,19 +33,19 @@ class Norm(NamedTuple):
     beta: Any
 
     def of(self, dtype: Any) -> Norm:
-        """They in a dtype."""
+        """The same parameters in a dtype."""
         number = np.dtype(dtype).type
         return Norm(self.size, number(self.k), number(self.alpha), number(self.beta))
 
 
 def scratch_size(C: int, size: int, dtype: Any) -> int:
-    """Numbers of scratch memory for each thread: three rows of `BLOCK` places, and a vector more."""
+    """Numbers of scratch memory per thread: three rows of `BLOCK` places, plus one vector."""
     return 3 * up(BLOCK * (C + size // 2) + size + 2 * lanes_of(dtype), 16)
 
 
 @part
 def inverse_power(x, x0, y, y0, count, beta, invert):
-    """y[i] = x[i]^(−β); with `invert` x becomes 1 / x, too."""
+    """y[i] = x[i]^(−β); with `invert`, x also becomes 1 / x."""
     one = x.dtype.type(1)
     if beta == x.dtype.type(0.75):
         for i in range(0, count, lanes(x)):
@@ -64,7 +64,7 @@ def inverse_power(x, x0, y, y0, count, beta, invert):
 
 @part
 def spread_squares(x, C, places, squares, s0, size, before):
-    """Squares of x, after `before` zeros; size // 2 zeros follow each place's channels."""
+    """Write the squares of x after `before` zeros; size // 2 zeros follow each place's channels."""
     x, x0, ldx = x
     pitch = C + size // 2
     store(squares, s0, spread(x, 0), WHOLE)
@@ -104,7 +104,7 @@ def scales(x, C, places, norm, scratch, squares, sums):
 
 @part
 def normalise(x, C, places, norm, y, scale, scale0, keep, scratch, s0, room):
-    """y = x · scale^(−β) for at most `BLOCK` places; with `keep` the scale is written too, C numbers a place."""
+    """y = x · scale^(−β) for at most `BLOCK` places; with `keep`, the scale is written too, C numbers per place."""
     third = room // 3
     size, _, _, beta = norm
     pitch = C + size // 2
@@ -123,8 +123,8 @@ def normalise(x, C, places, norm, y, scale, scale0, keep, scratch, s0, room):
 
 @part
 def denormalise(dy, x, scale, scale0, given, C, places, norm, relu, dx, scratch, s0, room):
-    """The gradient for at most `BLOCK` places. With `given` the scale is read, else it is computed anew; with `relu`
-    the gradient is 0 where x is not positive."""
+    """The gradient for at most `BLOCK` places. With `given` the scale is read, else recomputed; with `relu` the result
+    is 0 where x is not positive."""
     size, _, alpha, beta = norm
     before = size // 2
     after = size - 1 - before
@@ -143,7 +143,7 @@ def denormalise(dy, x, scale, scale0, given, C, places, norm, relu, dx, scratch,
     else:
         scales(x, C, places, norm, scratch, s0, sums)
     inverse_power(scratch, sums, scratch, powers, places * pitch, beta, True)
-    if given or before != after:  # else the zeros between the places are where the squares' are
+    if given or before != after:  # else the zeros between places are already where the squares' were
         for i in range(0, after + places * pitch, lanes(scratch)):
             store(scratch, s0 + i, zero, WHOLE)
     (dy, dy0, lddy), (x, x0, ldx), (dx, dx0, lddx) = dy, x, dx
@@ -164,7 +164,7 @@ def denormalise(dy, x, scale, scale0, given, C, places, norm, relu, dx, scratch,
 
 @kernel
 def forward_kernel(worker, begin, end, x, C, norm, y, scale, scratch, room):
-    """Items are places; the scale is written if there is room for it."""
+    """Items are places; the scale is written if it has memory."""
     (x, x0, ldx), (y, y0, ldy) = x, y
     for first in range(begin, end, BLOCK):
         places = min(BLOCK, end - first)
@@ -176,7 +176,7 @@ def forward_kernel(worker, begin, end, x, C, norm, y, scale, scratch, room):
 
 @kernel
 def backward_kernel(worker, begin, end, dy, x, scale, C, norm, relu, dx, scratch, room):
-    """Items are places; the scale is computed anew if it is empty. See `denormalise`."""
+    """Items are places; the scale is recomputed if it is empty. See `denormalise`."""
     (dy, dy0, lddy), (x, x0, ldx), (dx, dx0, lddx) = dy, x, dx
     for first in range(begin, end, BLOCK):
         places = min(BLOCK, end - first)
@@ -191,7 +191,7 @@ def local_response_norm(
 ) -> Bind:
     """y = x · scale^(−β), scale[c] = k + α · Σ_{c' in the window of c} x[c']².
 
-    Results are y and, if it is read, the scale.
+    Results are y and, if anything reads it, the scale.
     """
     y, *scales = results
     C, room, norm = x.shape[1], scratch_size(x.shape[1], size, on.dtype), Norm(size, k, alpha, beta).of(on.dtype)
@@ -206,8 +206,8 @@ def local_response_norm_backward(
 ) -> Bind:  # fmt: skip
     """dx[c] = dy[c] · scale[c]^(−β) − 2αβ · x[c] · Σ_{c': c in the window of c'} dy[c'] · y[c'] / scale[c'].
 
-    Reads y, which is computed anew, and the scale; or neither but is given k. With `relu` the gradient of the ReLU that
-    made x is taken, too.
+    Takes y, which is recomputed, and the scale; or neither, but k. With `relu`, the gradient of the ReLU that made x is
+    applied, too.
     """
     C, room, norm = x.shape[1], scratch_size(x.shape[1], size, on.dtype), Norm(size, k, alpha, beta).of(on.dtype)
     scale = Compact(read[1]) if read else empty(0, on.dtype)

@@ -1,6 +1,6 @@
-"""Max-pooling, channels last: a forward pass that writes down which place of a window won, and a backward pass that reads it.
+"""Max pooling, channels last: the forward pass records which place of each window won, the backward pass reads it.
 
-The gradient is gathered: every place of x looks at the windows that hold it, so that each number is written once.
+The gradient is gathered: every place of x looks at the windows that contain it, so each number is written once.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -30,7 +30,7 @@ from minialex_numba.runtime.vector import (
 
 
 class Windows(NamedTuple):
-    """The windows of images [C,H,W], P × Q of size × size; `nobody` is the winner of a window that has none."""
+    """The P × Q windows, each size × size, of images [C,H,W]; `nobody` marks a window without a winner."""
 
     C: int
     H: int
@@ -43,21 +43,21 @@ class Windows(NamedTuple):
 
 
 def windows_of(x: tuple[int, ...], y: tuple[int, ...], size: int, stride: int) -> Windows:
-    """The windows of images of shape x that are pooled to shape y."""
+    """The windows that pool images of shape x to shape y."""
     (_, C, H, W), (P, Q) = x, y[2:]
     return Windows(C, H, W, size, stride, P, Q, int(np.iinfo(winner_dtype(size)).max))
 
 
 def winner_dtype(size: int) -> Any:
-    """The smallest kind of integer that counts the places of a window; its largest value says that none won."""
+    """The smallest unsigned integer type that numbers the places of a window; its largest value means that none won."""
     return next(kind for kind in (np.uint8, np.uint16, np.uint32) if size * size < np.iinfo(kind).max)
 
 
 @part
 def pool_row(x, ring, top, rows, windows, y, winner, w0):
-    """One row of windows, whose rows are top … top + rows − 1 of x; row i of x is kept in place i modulo `ring`.
+    """Pool one row of windows, over rows top … top + rows − 1 of x; row i of x is stored at row i modulo `ring`.
 
-    The winners are written down from w0 on, unless there is no room for any.
+    The winners are written from w0 on, unless they have no memory.
     """
     (x, x0, ldx), (y, y0, ldy) = x, y
     C, _, W, size, stride, _, Q, nobody = windows
@@ -80,7 +80,7 @@ def pool_row(x, ring, top, rows, windows, y, winner, w0):
                     place = place + one
                     a += ldx
             store(y, y0 + q * ldy + c, best, C - c)
-            if keep:  # not a number wins, and gets no gradient
+            if keep:  # NaN wins, and gets no gradient
                 store_counts(winner, w0 + q * C + c, where_same(best, best, won, spread(x, nobody)), C - c)
 
 
@@ -131,7 +131,7 @@ def forward_kernel(worker, begin, end, x, windows, y, winner):
 
 @kernel
 def backward_kernel(worker, begin, end, dy, winner, x, y, every, relu, windows, dx):
-    """With `every` all places that equal the maximum get its gradient, else the winner; with `relu` none where x ≤ 0.
+    """With `every`, all places equal to the maximum get its gradient, else the winner; with `relu`, none where x ≤ 0.
 
     Items are rows of x.
     """
@@ -148,9 +148,9 @@ def backward_kernel(worker, begin, end, dy, winner, x, y, every, relu, windows, 
 def max_pool2d(on: Buffers, results: Sequence[Value | None], x: Value, *, size: int, stride: int, ceil: bool) -> Bind:
     """y[n,c,p,q] = the largest x in the window that begins at (p·stride, q·stride).
 
-    Results are y and, if the way back reads them, the winners.
+    Results are y and, if the backward pass reads them, the winners.
     """
-    del ceil  # the size of y says it
+    del ceil  # the size of y shows it
     y, *winners = results
     assert y is not None
     winner = Compact(winners[0]) if winners and winners[0] else empty(0, winner_dtype(size))
@@ -162,9 +162,9 @@ def max_pool2d_backward(
     on: Buffers, results: Sequence[Value], dy: Value, *read: Value, size: int, stride: int, ceil: bool, ties: str,
     like: Value | None = None,
 ) -> Bind:  # fmt: skip
-    """Each window gives its dy to its maximum: the first in row order, or with ties = "all" to each of them.
+    """Each window passes its dy to its maximum: the first in row order or, with ties = "all", every one.
 
-    Reads x and y, or, where ties = "first", perhaps the winners; with `like` the ReLU's gradient is taken, too.
+    Reads x and y or, with ties = "first", any kept winners; with `like`, the ReLU's gradient is applied, too.
     """
     del ceil
     every, dx = ties == "all", results[0]

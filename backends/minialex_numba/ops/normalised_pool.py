@@ -1,10 +1,10 @@
-"""Local response normalisation followed by max-pooling, in one pass over memory each way: an operation of compiled steps.
+"""Local response normalisation fused with max pooling, one pass over memory each way: an operation of compiled steps.
 
-Forward, an image's normalised rows live in scratch memory for as long as a window needs them. Backward, a row's
-gradient of the pooling goes through the normalisation while it is in the cache, and through the ReLU before it.
+In the forward pass, an image's normalised rows stay in scratch memory for as long as a window needs them. In the
+backward pass, a row's pooling gradient goes through the normalisation and the ReLU before it while still in the cache.
 
-The channels of a place lie in vectors, a window's neighbours are lanes of these and of the ones beside them. Where there
-are few channels, a vector has several places side by side.
+The channels of a place lie in vectors; a window's neighbours are lanes of these and of adjacent vectors. If there are
+few channels, a vector holds several places side by side.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -39,13 +39,13 @@ from minialex_numba.runtime.vector import (
 
 
 def fits(norm: Norm) -> bool:
-    """Whether these kernels do such a normalisation: one with the paper's window and power."""
+    """Whether these kernels support a normalisation: only the paper's window and power."""
     return bool(norm.size == 5 and norm.beta == 0.75 and norm.k >= 1e-30)
 
 
 @part
 def beside(x, C):
-    """How many lanes a place of C channels takes, and how many places lie side by side in a vector."""
+    """How many lanes a place of C channels takes, and how many places a vector holds side by side."""
     room = lanes(x)
     while room // 2 >= C:
         room //= 2
@@ -54,8 +54,8 @@ def beside(x, C):
 
 @part
 def edges(x, room, places):
-    """How far each lane is from the first one of its place, and from the last; where one place has the whole vector, and
-    perhaps more, beyond any window."""
+    """Each lane's distance from the first and from the last lane of its place; if one place fills the whole vector (or
+    more), distances beyond any window."""
     if places == 1:
         return spread(x, WHOLE), spread(x, WHOLE)
     first = lane_numbers(x)
@@ -66,7 +66,7 @@ def edges(x, room, places):
 
 @part
 def load_places(x, a, ldx, n, room, places):
-    """Places side by side, `room` lanes each, the first n of them read."""
+    """Load places side by side, `room` lanes each, the first n lanes of them."""
     v = load(x, a, n)
     for g in range(1, places):
         v = load_lanes(x, a + g * (ldx - room), g * room, g * room + n, v)
@@ -75,7 +75,7 @@ def load_places(x, a, ldx, n, room, places):
 
 @part
 def store_places(y, b, v, ldy, n, room, places):
-    """The inverse."""
+    """The inverse of `load_places`."""
     store(y, b, v, n)
     for g in range(1, places):
         store_lanes(y, b + g * (ldy - room), g * room, g * room + n, v)
@@ -83,7 +83,7 @@ def store_places(y, b, v, ldy, n, room, places):
 
 @part
 def window_sum(x, before, here, after, first, last):
-    """The sum of five neighbours, added from the first to the last; `first` and `last` are those of `edges`."""
+    """The sum of five neighbours, added from first to last; `first` and `last` come from `edges`."""
     zero, next_but_one, next_one = spread(x, 0), spread(x, 1.5), spread(x, 0.5)
     return (
         where_more(first, next_but_one, near(before, here, after, -2), zero)
@@ -120,7 +120,7 @@ def normalise(x, C, places, norm, y):
 def denormalise(dy, x, C, places, norm, relu, dx):
     """The gradient for a row of places; with `relu` it is 0 where x is not positive.
 
-    The sum over a window needs the shares of the next vector of channels, and they need the squares of the next but one.
+    The sum over a window needs the terms of the next vector of channels, and these the squares of the next but one.
     """
     (dy, dy0, lddy), (x, x0, ldx), (dx, dx0, lddx), (_, k, alpha, beta) = dy, x, dx, norm
     zero, constant, factor = spread(x, 0), spread(x, k), spread(x, alpha)
@@ -158,7 +158,7 @@ def denormalise(dy, x, C, places, norm, relu, dx):
 
 @part
 def spread_slopes(dy, winner, w0, i, windows, out, o0, pitch):
-    """The gradient of row i of an image, `pitch` numbers a place: every window adds its dy where its winner is."""
+    """The gradient of row i of an image, `pitch` numbers per place: every window adds its dy where its winner is."""
     (dy, dy0, lddy), (C, _, W, size, stride, P, Q, _) = dy, windows
     zero, one = spread(dy, 0), spread(dy, 1)
     for j in range(0, W * pitch, lanes(dy)):
@@ -180,7 +180,7 @@ def spread_slopes(dy, winner, w0, i, windows, out, o0, pitch):
 
 @kernel
 def forward_kernel(worker, begin, end, parts, x, windows, norm, y, winner, scratch, room):
-    """Items are (image, part of its rows of windows); scratch has the rows of one window for each thread."""
+    """Items are (image, part of its rows of windows); scratch has the rows of one window per thread."""
     (x, x0, ldx), (y, y0, ldy), g = x, y, Windows(*windows)
     C, H, W = g.C, g.H, g.W
     rows = worker * room
@@ -202,7 +202,7 @@ def forward_kernel(worker, begin, end, parts, x, windows, norm, y, winner, scrat
 
 @kernel
 def backward_kernel(worker, begin, end, dy, winner, x, relu, windows, norm, dx, scratch, pitch):
-    """Items are rows of x; the windows' winners get their gradient. Scratch has a row for each thread."""
+    """Items are rows of x; each window's winner gets its gradient. Scratch has a row per thread."""
     (dy, dy0, lddy), (x, x0, ldx), (dx, dx0, lddx), g = dy, x, dx, Windows(*windows)
     row = worker * g.W * pitch
     for item in range(begin, end):
@@ -217,7 +217,7 @@ def backward_kernel(worker, begin, end, dy, winner, x, relu, windows, norm, dx, 
 def normalised_pool(
     on: Buffers, results: Sequence[Value | None], x: Value, *, norm: Norm, size: int, stride: int, ceil: bool
 ) -> Bind:
-    """Results are y and, if the way back reads them, the winners."""
+    """Results are y and, if the backward pass reads them, the winners."""
     del ceil
     y, *winners = results
     assert y is not None
@@ -233,7 +233,7 @@ def normalised_pool_backward(
     on: Buffers, results: Sequence[Value], dy: Value, winner: Value, x: Value, *, norm: Norm, size: int, stride: int,
     relu: bool = False,
 ) -> Bind:  # fmt: skip
-    """With `relu` the gradient of the ReLU that made x is taken, too."""
+    """With `relu`, the gradient of the ReLU that made x is applied, too."""
     N, C, H, W = x.shape
     pitch = up(C, lanes_of(on.dtype))
     windows, scratch = windows_of(x.shape, dy.shape, size, stride), on.scratch(on.threads.count * W * pitch)

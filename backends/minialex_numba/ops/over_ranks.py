@@ -1,4 +1,4 @@
-"""What ranks exchange of activations: `minialex.ranks.dividing` on views of the step's memory."""
+"""Exchange of activations between ranks: `minialex.ranks.dividing` on views of the step's memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task
 
 
 def _node(compute: Callable[..., Any], on: Buffers, results: Sequence[Value], xs: list[Value], **how: Any) -> Bind:
-    """All ranks come to it in one order, so it has no other task beside it."""
+    """A node that runs alone, since all ranks must reach their exchanges in the same order."""
 
     def bind() -> Task:
         given = [view(on, value) for value in xs]

@@ -27,12 +27,12 @@ def _node(operation: str, on: Buffers, results: Sequence[Value | None], *argumen
         given = [view(on, value, like=value) for value in arguments]
         for array in given:
             array.flags.writeable = False
-        # a gradient lies as what it is the gradient of: a parameter's in the protocol's order
+        # a gradient has the layout of what it belongs to: a parameter's is the protocol's
         likes = [*arguments[1:], *results] if operation.endswith("_backward") else results
         targets = [view(on, value, like) for value, like in zip(results, likes, strict=False) if value]
 
         def task(feed: Feed) -> None:
-            with np.errstate(all="ignore"):  # this may be a thread of its own
+            with np.errstate(all="ignore"):  # this may run on another thread
                 made = function.compute(np, "numba", *given, **{key: current(n, feed) for key, n in numbers.items()})
             for target, array in zip(targets, flatten(made), strict=True):
                 target[...] = array
@@ -43,7 +43,7 @@ def _node(operation: str, on: Buffers, results: Sequence[Value | None], *argumen
 
 
 def view(on: Buffers, value: Value, like: Value | None = None) -> NDArray[Any]:
-    """An array in the protocol's shape over the memory of a value: rows of channels, seen as N C H W."""
+    """A view of a value's memory in the protocol's shape: rows of channels, seen as N C H W."""
     if value in on.slices.bound:
         found: NDArray[Any] = on.array(value).data.view()
         return found

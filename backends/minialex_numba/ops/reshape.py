@@ -12,7 +12,7 @@ from minialex_numba.runtime.layout import channels_first_kernel, channels_last_k
 
 
 def reshape(on: Buffers, results: Sequence[Value], x: Value, shape: tuple[int, ...]) -> Bind:
-    """The same numbers: of images [N,C,H,W] as rows of features [N, C · H · W], or the other way round."""
+    """The same numbers as rows of features [N, C · H · W] instead of images [N,C,H,W], or vice versa."""
     if {len(x.shape), len(shape)} != {2, 4}:
         raise Unsupported(f"reshape {x.shape} to {shape}")
     N, C, *places = max(x.shape, shape, key=len)
@@ -21,7 +21,7 @@ def reshape(on: Buffers, results: Sequence[Value], x: Value, shape: tuple[int, .
 
 
 def zeros(on: Buffers, results: Sequence[Value], *_: Any) -> Bind:
-    """All 0."""
+    """An array of zeros."""
 
     def bind() -> Task:
         flat, first, distance = on.rows(results[0])

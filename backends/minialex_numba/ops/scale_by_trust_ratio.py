@@ -1,4 +1,4 @@
-"""Layer-wise adaptive rate scaling: one pass for both norms, one for the result."""
+"""Layer-wise adaptive rate scaling (LARS): one pass for both norms, one for the result."""
 
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
@@ -13,7 +13,7 @@ from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task
 from minialex_numba.runtime.jit import kernel
 
 PIECE = 1 << 15
-"""Elements of one item: pieces are added up in their order, so the bits do not depend on the threads."""
+"""Elements per item: the items' sums are added in order, so the bits do not depend on the threads."""
 
 
 @kernel(fastmath={"reassoc", "contract"})
@@ -38,7 +38,7 @@ def scaled_kernel(worker, begin, end, w, dw, size, ratio, decay, scaled):
 def scale_by_trust_ratio(
     on: Buffers, results: Sequence[Value], w: Value, dw: Value, *, trust_coefficient: float, weight_decay: float
 ) -> Bind:
-    """λ·(dw + decay·w) with λ = η·‖w‖ / (‖dw‖ + decay·‖w‖), or 1 where one of the norms is 0; η: the coefficient."""
+    """λ·(dw + decay·w) with λ = η·‖w‖ / (‖dw‖ + decay·‖w‖), or 1 if one of the norms is 0; η is the coefficient."""
 
     def bind() -> Task:
         arrays = on.array(w).data.reshape(-1), on.whole(dw)

@@ -14,24 +14,24 @@ from minialex_numba.runtime.jit import kernel, part
 from minialex_numba.runtime.vector import count_finite, lanes, load, multiply_add, spread, store, where_finite
 
 PIECE = 1 << 15
-"""Elements of one item."""
+"""Elements per item."""
 
 
 class Rates(NamedTuple):
-    """The numbers of the update rule; in a program they may be symbols."""
+    """The numbers in the update rule; in a program they may be symbols."""
 
     learning_rate: Any
     momentum: Any
     weight_decay: Any
 
     def current(self, dtype: np.dtype[Any], feed: Feed) -> tuple[Any, ...]:
-        """What they are in a step, in a dtype."""
+        """Their values in a step, in a dtype."""
         return tuple([dtype.type(current(rate, feed)) for rate in self])  # a list: no tuple is resized
 
 
 @part
 def update(w, v, i, dw, j, count, rates):
-    """The new v and w of `count` elements from i; returns how many would not be finite and were skipped."""
+    """Update v and w of `count` elements from i; return how many were skipped since they would not be finite."""
     rate, momentum, decay = rates
     times, step, pull = spread(w, momentum), spread(w, -rate), spread(w, -(decay * rate))
     skipped = 0
@@ -56,7 +56,7 @@ def sgd_update(
     on: Buffers, results: Sequence[Value], w: Value, v: Value, dw: Value, *, learning_rate: Any, momentum: Any,
     weight_decay: Any,
 ) -> Bind:  # fmt: skip
-    """v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v, in place; the result is how many elements were skipped, not finite."""
+    """v ← momentum·v − decay·ε·w − ε·dw;  w ← w + v, in place; the result counts the skipped, non-finite elements."""
 
     def bind() -> Task:
         arrays = [on.array(w).data.reshape(-1), on.array(v).data.reshape(-1), on.whole(dw)]

@@ -1,4 +1,4 @@
-"""The cost: one row of logits at a time."""
+"""Softmax and the cross-entropy loss, one row of logits at a time."""
 
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
@@ -14,7 +14,7 @@ from minialex_numba.runtime.jit import kernel
 
 @kernel
 def forward_kernel(worker, begin, end, logits, K, labels, losses, probs):
-    """Probabilities, and for each row log Σ exp(logits − largest) − (the label's logit − largest)."""
+    """Compute probabilities, and each row's loss log Σ exp(logits − largest) − (the label's logit − largest)."""
     (logits, l0, ldl), (probs, p0, ldp) = logits, probs
     for n in range(begin, end):
         a, b = l0 + n * ldl, p0 + n * ldp
@@ -49,7 +49,7 @@ def backward_kernel(worker, begin, end, probs, K, labels, N, dlogits):
 
 
 def softmax_cross_entropy(on: Buffers, results: Sequence[Value], logits: Value, labels: Value) -> Bind:
-    """loss = −(1/N) Σ_n log probs[n, label n]; the largest logit is taken off first, so that nothing overflows."""
+    """loss = −(1/N) Σ_n log probs[n, label n]; the largest logit is subtracted first, so that nothing overflows."""
     loss, probs = results
     (N, K), label_name = logits.shape, on.fed_name(labels)
 

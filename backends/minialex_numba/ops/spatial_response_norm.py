@@ -14,7 +14,7 @@ from minialex_numba.runtime.jit import kernel
 
 @kernel
 def forward_kernel(worker, begin, end, x, shape, norm, y, scale, scratch):
-    """Items are rows of images of `shape` = (C, H, W); scratch has C numbers for each thread."""
+    """Items are rows of images of `shape` = (C, H, W); scratch has C numbers per thread."""
     (x, x0, ldx), (y, y0, ldy), (C, H, W), (size, k, alpha, beta) = x, y, shape, norm
     before = size // 2
     s = worker * C
@@ -51,7 +51,7 @@ def share_kernel(worker, begin, end, dy, x, scale, C, beta, share):
 
 @kernel
 def backward_kernel(worker, begin, end, dy, x, scale, share, shape, norm, dx, scratch):
-    """Items are rows of images of `shape` = (C, H, W); scratch has 2C numbers for each thread."""
+    """Items are rows of images of `shape` = (C, H, W); scratch has 2C numbers per thread."""
     (dy, dy0, lddy), (x, x0, ldx), (dx, dx0, lddx), (C, H, W), (size, _, alpha, beta) = dy, x, dx, shape, norm
     after = size - 1 - size // 2
     s = 2 * worker * C
@@ -89,7 +89,7 @@ def spatial_response_norm_backward(
     beta: float,
 ) -> Bind:  # fmt: skip
     """dx = dy · scale^(−β) − 2αβ · x · Σ_{places whose window holds this one} dy · y / scale."""
-    del y  # x · scale^(−β), which is computed anew
+    del y  # x · scale^(−β), which is recomputed
     N, *shape = x.shape
     norm, scales = Norm(size, 0, alpha, beta).of(on.dtype), Compact(scale)
     share, scratch = on.scratch(math.prod(x.shape)), on.scratch(2 * on.threads.count * shape[0])

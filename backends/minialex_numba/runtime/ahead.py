@@ -1,8 +1,8 @@
-"""Kernels compiled before they run, by several processes at once.
+"""Compiles kernels before they run, in several processes at once.
 
-In one process Numba compiles one kernel after another. So before a step runs for the first time it rehearses: it says
-which kernels it will call, with which arguments. Those that are not on disk yet are compiled here and by helpers,
-processes that leave theirs in the cache on disk, where this one finds them.
+Within one process Numba compiles one kernel at a time. So before its first run a step rehearses: it reports which
+kernels it will call, with which arguments. Those that are not on disk yet are compiled here and by helpers: processes
+that write to the cache on disk, from which this one loads.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from minialex_numba.runtime.jit import cache_folder
 from minialex_numba.runtime.threads import Kernel, Threads, cores
 
 FEW = 8
-"""Kernels for which a helper is worth its start, about a second."""
+"""Kernels that make a helper worth its start-up time of about a second."""
 MOST = 3
-"""Helpers at most; each takes some 250 MB."""
+"""The most helpers; each takes some 250 MB."""
 WORDS = "compiling kernels"
 
 Job = tuple[Any, tuple[Any, ...]]
@@ -36,16 +36,16 @@ Job = tuple[Any, tuple[Any, ...]]
 
 
 def prepare(threads: Threads, work: Callable[[], None]) -> None:
-    """Compile the kernels that some work would call; whoever listens hears how far that is.
+    """Compile the kernels that some work would call, and report progress to whoever listens.
 
     Args:
-        threads: on which it runs its kernels
-        work: its other effects must not matter, since it is done once more than otherwise
+        threads: the threads on which the work runs its kernels
+        work: is called once more than otherwise, so its other effects must not matter
     """
     jobs: dict[Job, None] = {}
 
     def note(kernel: Kernel, arguments: tuple[Any, ...]) -> None:
-        if job := missing(kernel, arguments):  # types alone: the arguments are memory
+        if job := missing(kernel, arguments):  # only the types: the arguments hold memory
             jobs[job] = None
 
     threads.rehearse(work, note)
@@ -54,7 +54,7 @@ def prepare(threads: Threads, work: Callable[[], None]) -> None:
 
 
 def missing(kernel: Kernel, arguments: tuple[Any, ...]) -> Job | None:
-    """A kernel with the types of its arguments, if it is neither in this process nor on disk."""
+    """A kernel with the types of its arguments if it is compiled neither in this process nor on disk, else None."""
     if not isinstance(kernel, Dispatcher):
         return None
     kinds = tuple(kernel.typeof_pyval(argument) for argument in (0, 0, 0, *arguments))
@@ -65,13 +65,13 @@ def _is_on_disk(kernel: Any, kinds: tuple[Any, ...]) -> bool:
     try:
         cache = kernel._cache
         return cache._index_key(kinds, kernel.targetctx.codegen()) in cache._cache_file._load_index()
-    except Exception:  # no cache, a damaged one, or one of another Numba: then it is compiled, or loaded after all
+    except Exception:  # no cache, a damaged one, or another Numba's: it is compiled, or loaded after all
         return False
 
 
 def compile_all(jobs: list[Job], helpers: int) -> None:
-    """Compile kernels, with so many helpers at most."""
-    queue = deque(sorted(jobs, key=lambda job: -_length(job[0])))  # the longest first, so that all end together
+    """Compile kernels, with at most `helpers` helpers."""
+    queue = deque(sorted(jobs, key=lambda job: -_length(job[0])))  # longest first, so that all end together
     tell, helped = hearer(), [0]
     processes: list[subprocess.Popen[bytes]] = []
     with contextlib.suppress(OSError):
@@ -88,7 +88,7 @@ def compile_all(jobs: list[Job], helpers: int) -> None:
             tell(WORDS, own + helped[0], len(jobs), "kernels")
             try:
                 kernel, kinds = queue.popleft()
-            except IndexError:  # the helpers have the last ones, or one has failed and gives its back
+            except IndexError:  # helpers have the last ones, or one failed and puts its job back
                 next(waiter for waiter in waiters if waiter.is_alive()).join(0.1)
                 continue
             kernel.compile(kinds)
@@ -100,28 +100,28 @@ def compile_all(jobs: list[Job], helpers: int) -> None:
         for waiter in waiters:
             waiter.join()
         for process in processes:
-            process.communicate()  # which closes its pipes
+            process.communicate()  # closes its pipes
 
 
 def _length(function: Any) -> int:
-    """About how long a kernel takes to compile: the bytes of Python's code of it and of the parts that it names."""
+    """A proxy of a kernel's compile time: the bytes of Python bytecode in it and in the parts that it names."""
     code = function.py_func.__code__
     named = (function.py_func.__globals__.get(name) for name in code.co_names)
     return len(code.co_code) + sum(_length(each) for each in named if isinstance(each, Dispatcher))
 
 
 def _start() -> subprocess.Popen[bytes]:
-    """A helper: a process that imports what this one does."""
+    """Start a helper: a process with the same imports as this one."""
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", f"from {__name__} import serve; serve()"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        process_group=0,  # a terminal's Ctrl-C is not for it: it would end while it imports
+        process_group=0,  # keeps the terminal's Ctrl-C from it, which would end it while it imports
     )  # fmt: skip
 
 
 def _feed(process: subprocess.Popen[bytes], queue: deque[Job], helped: list[int]) -> None:
-    """Give a helper one kernel after another; one that it does not finish goes back into the row."""
+    """Give a helper one kernel after another; one that it does not finish goes back to the queue."""
     assert process.stdin is not None
     assert process.stdout is not None
     while True:
@@ -143,8 +143,8 @@ def _feed(process: subprocess.Popen[bytes], queue: deque[Job], helped: list[int]
 
 
 def serve() -> None:
-    """Compile what is asked for on standard input until it ends, and say on standard output when each is done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the other process's, which ends this one when it ends
+    """Compile the kernels requested on standard input until it ends, and report each on standard output when done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other process, whose end ends this one
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             module, name, kinds = pickle.load(sys.stdin.buffer)

@@ -1,4 +1,4 @@
-"""A single operation, as the protocol calls it: its node with buffers made for that call."""
+"""Runs a single operation, as the protocol calls it: its node with buffers made for that call."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from minialex_numba.runtime.threads import Threads
 
 @dataclass(eq=False)
 class Alone(Buffers):
-    """Buffers of one operation; what it reads as rows is brought into their layout when it is asked for.
+    """Buffers of one operation; what it reads as rows is converted to that layout on request.
 
     Attributes:
-        arrays: the arguments, and results that are no images, as the protocol has them
+        arrays: the arguments, and the results that are not images, in the protocol's layout
     """
 
     arrays: dict[Value, NDArray[Any]] = field(default_factory=dict)
 
     def argument(self, array: Any) -> Any:
-        """A value for an array; numbers are themselves."""
+        """A value that stands for an array; numbers stay as they are."""
         if not isinstance(array, np.ndarray):
             return array
         value = Value(0, array.shape, array.dtype, "")
@@ -57,7 +57,7 @@ class Alone(Buffers):
         return self.arrays.setdefault(value, np.empty(value.shape, value.dtype)).reshape(-1)
 
     def result(self, value: Value) -> NDArray[Any]:
-        """A result as the protocol has it."""
+        """A result in the protocol's layout."""
         if value in self.arrays:
             return self.arrays[value]
         if len(value.shape) == 4:
@@ -68,15 +68,15 @@ class Alone(Buffers):
 def run_alone(
     threads: Threads, node: Callable[..., Bind], rule: Callable[..., Any], flat: bool, *arguments: Any, **options: Any
 ) -> Any:
-    """The results of an operation.
+    """Run an operation and return its results.
 
     Args:
         threads: that share the work
         node: the operation's node function
         rule: its rule in `minialex.backend.rules`
-        flat: whether it does not matter to it where in an image a number is
-        arguments: arrays and numbers as the protocol has them
-        options: as the protocol has them
+        flat: whether the operation is elementwise, so that layout does not matter
+        arguments: arrays and numbers, as in the protocol
+        options: as in the protocol
     """
     specs = rule(*arguments, **options)
     floats = [array for array in arguments if isinstance(array, np.ndarray) and array.dtype.kind == "f"]

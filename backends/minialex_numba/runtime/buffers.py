@@ -1,10 +1,10 @@
-"""What an operation of a compiled step is made of, and the memory that its arrays lie in.
+"""Nodes, which operations of a compiled step are made of, and the memory of their arrays.
 
-An operation is one function of its file, its node ``NAME(on, results, *arguments, **options)``: the arguments are those of
-the protocol's operation (or of a fused one, see `minialex_numba.compiler.passes`), with a program's `Value`s in place of
-arrays, and `on` is the step's `Buffers`. It says there what scratch memory the operation needs and returns a function
-that is called once when all memory has been given out, and makes the task that runs in every step. An operation that
-is called by itself is the same node with buffers of its own (`minialex_numba.runtime.alone`).
+An operation is one function in its file, its node ``NAME(on, results, *arguments, **options)``. The arguments are
+those of the protocol's operation (or of a fused one, see `minialex_numba.compiler.passes`), with a program's `Value`s
+in place of arrays, and `on` is the step's `Buffers`. The node requests the scratch memory that it needs and returns a
+function that is called once, after all memory is allocated, to make the task that runs in every step. An operation
+called by itself is the same node with buffers of its own (`minialex_numba.runtime.alone`).
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ Bind = Callable[[], Task]
 
 
 class Unsupported(Exception):
-    """A program that is not compiled: its layers are walked."""
+    """A program that cannot be compiled: its operations run one by one instead."""
 
 
 def row_width(value: Value) -> int:
-    """Numbers of a row: channels, or features."""
+    """Numbers in a row: channels, or features."""
     return value.shape[1] if len(value.shape) > 1 else 1
 
 
 def row_count(value: Value) -> int:
-    """Rows: places of all images, or images."""
+    """Number of rows: the places of all images, or the images."""
     return math.prod(value.shape) // max(row_width(value), 1)
 
 
 class Whole(NamedTuple):
-    """An argument of a launch that is passed as a flat array, in the order that the protocol has."""
+    """An argument of a launch that is passed as a flat array, in the protocol's order."""
 
     value: Value
 
 
 class Compact(NamedTuple):
-    """An argument of a launch that is passed as the flat array of its rows, which is no slice."""
+    """An argument of a launch that is passed as the flat array of its rows; it is not a slice."""
 
     value: Value
 
 
 @dataclass(eq=False)
 class Slices:
-    """Which values are slices of others: some of their channels, side by side.
+    """Which values are slices of others: a contiguous range of their channels.
 
     Attributes:
-        names: of the values that are bound or fed
-        bound: those of them that are bound
-        parents: the value that another one is a slice of, and its first channel there
-        plain: values that lie in the protocol's order, as parameters do, and not as rows: gradients of parameters, and
-            what is made of them
+        names: names of the values that are bound or fed
+        bound: the bound ones among them
+        parents: for each slice, the value that it is a slice of, and its first channel there
+        plain: values stored in the protocol's order, like parameters, and not as rows: gradients of parameters, and
+            what is computed from them
     """
 
     names: dict[Value, ArrayName]
@@ -71,13 +71,13 @@ class Slices:
     plain: set[Value] = field(default_factory=set)
 
     def root(self, value: Value) -> Value:
-        """The value that has the memory."""
+        """The value that owns the memory."""
         while value in self.parents:
             value = self.parents[value][0]
         return value
 
     def first(self, value: Value) -> int:
-        """The first channel within the root."""
+        """Its first channel within the root."""
         first = 0
         while value in self.parents:
             value, offset = self.parents[value]
@@ -85,18 +85,18 @@ class Slices:
         return first
 
     def is_free(self, value: Value) -> bool:
-        """Whether it may still become a slice of another."""
+        """Whether the value may still become a slice of another."""
         return value not in self.names and value not in self.parents
 
     def join(self, parts: list[Value]) -> None:
-        """Make values slices of a new one, side by side."""
+        """Make values adjacent slices of a new one."""
         N, _, *places = parts[0].shape
         offsets = np.cumsum([0, *map(row_width, parts)]).tolist()
         whole = Value(0, (N, offsets.pop(), *places), parts[0].dtype, parts[0].device)
         self.parents.update((part, (whole, offset)) for part, offset in zip(parts, offsets, strict=True))
 
     def are_adjacent(self, parts: list[Value]) -> bool:
-        """Whether values are slices of one, side by side."""
+        """Whether values are adjacent slices of one value."""
         place = self.first(parts[0])
         for part in parts:
             if self.root(part) is not self.root(parts[0]) or self.first(part) != place:
@@ -114,17 +114,17 @@ class Slices:
 
 @dataclass(eq=False)
 class Buffers:
-    """What node functions ask for.
+    """What node functions request their memory from.
 
     Attributes:
-        threads: that share the work
-        dtype: of all floating numbers
+        threads: the threads that share the work
+        dtype: dtype of all floating-point numbers
         slices: of the step's values
-        bindings: the arrays that live longer than a step, by name
-        constant_weights: whether no node writes them, so that what is made of them can be kept
-        is_step: whether this is a compiled step, which is quicker and less exact (see `conv.winograd`)
-        memory: flat arrays of roots and of scratch memory, when all has been given out
-        scratches: scratch memory that was asked for since this was last emptied
+        bindings: the arrays that outlive a step, by name
+        constant_weights: whether no node writes the weights, so that their packed form can be kept
+        is_step: whether this is a compiled step, which is faster and less exact (see `conv.winograd`)
+        memory: flat arrays of roots and of scratch memory, once all is allocated
+        scratches: scratch memory requested since this was last emptied
     """
 
     threads: Threads
@@ -141,25 +141,25 @@ class Buffers:
         return self.dtype.type(value)
 
     def scratch(self, numbers: int) -> Whole:
-        """Memory for as long as the node runs."""
+        """Request memory for as long as the node runs."""
         self.scratches.append(Value(0, (max(numbers, 1),), self.dtype, ""))
         return Whole(self.scratches[-1])
 
     def array(self, value: Value) -> HostArray:
-        """The array that is bound to a value."""
+        """The array bound to a value."""
         if value not in self.slices.bound:
             raise Unsupported("a weight that is not bound")
         return self.bindings[self.slices.names[value]]
 
     def fed_name(self, value: Value) -> ArrayName:
-        """Under which name a value is in the feed."""
+        """The name of a value in the feed."""
         name = self.slices.names.get(value)
         if name is None or value in self.slices.bound:
             raise Unsupported("an input that is not fed")
         return name
 
     def rows(self, value: Value) -> Rows:
-        """Where a value's rows are."""
+        """A value's rows."""
         root = self.slices.root(value)
         if root in self.slices.bound:
             return self.array(root).data.reshape(-1), 0, row_width(root)
@@ -168,18 +168,18 @@ class Buffers:
         return self.memory[root], self.slices.first(value), row_width(root)
 
     def compact(self, value: Value) -> NDArray[Any]:
-        """The flat array of rows that are no slice."""
+        """The flat array of rows that are not a slice."""
         if value in self.slices.parents:
             raise Unsupported("a slice where a whole array is needed")
         return self.rows(value)[0]
 
     def whole(self, value: Value) -> NDArray[Any]:
-        """The flat array of a value that is no slice and no images, and so has the protocol's order."""
+        """The flat array of a value that is neither a slice nor images, and so is in the protocol's order."""
         return self.compact(value)
 
     def launch(self, kernel: Kernel, items: int, *arguments: Any, grain: int = 1, pieces: int | None = None) -> Bind:
-        """One kernel as a node: see `Threads.run`. Values are passed as their rows, unless they are `Whole` or
-        `Compact`, and named tuples as plain ones."""
+        """Make a node of one kernel: see `Threads.run`. Values are passed as their rows, unless they are `Whole` or
+        `Compact`, and named tuples as plain tuples."""
 
         def bind() -> Task:
             given = [self._argument(argument) for argument in arguments]
@@ -198,12 +198,12 @@ class Buffers:
 
 
 def current(option: Any, feed: Feed) -> Any:
-    """A number, or what a symbol stands for now."""
+    """A number, or a symbol's current value."""
     return feed[option.name] if isinstance(option, Symbol) else option
 
 
 def in_order(*tasks: Task) -> Task:
-    """Several tasks as one."""
+    """Several tasks as one, run in order."""
 
     def task(feed: Feed) -> None:
         for part in tasks:
@@ -213,5 +213,5 @@ def in_order(*tasks: Task) -> Task:
 
 
 def listed(values: Value | list[Value]) -> list[Value]:
-    """The values of all columns of a joined operation, or of one."""
+    """The values of all columns of a joined operation, or the value of one, as a list."""
     return values if isinstance(values, list) else [values]

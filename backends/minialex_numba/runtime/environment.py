@@ -1,4 +1,4 @@
-"""Checks the environment variables that Numba reads while it is imported."""
+"""Checks the environment variables that Numba reads when it is imported."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from minialex.errors import ConfigurationError
 
 
 def import_numba() -> None:
-    """Import Numba, whose errors about its variables become one line (its warnings do where backends are loaded).
+    """Import Numba; errors about its variables become one line (its warnings do so where backends are loaded).
 
     Raises:
-        ConfigurationError: If a variable has a value that kernels cannot be compiled with; it is named.
+        ConfigurationError: if kernels cannot be compiled with a variable's value; the error names the variable
     """
     try:
         import numba
-    except ValueError as error:  # of the number of threads, without its name
+    except ValueError as error:  # about the number of threads, without the variable's name
         raise _refused("NUMBA_NUM_THREADS", str(error)) from None
     if numba.config.DISABLE_JIT:
         raise _refused("NUMBA_DISABLE_JIT", "kernels must be compiled")

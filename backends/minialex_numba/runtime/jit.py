@@ -1,9 +1,9 @@
-"""`kernel`: Numba's compiler with a cache on disk that never causes a failure.
+"""`kernel`: Numba's compiler, with a cache on disk whose failures never stop a run.
 
-Kernels run without Python's lock, so that threads can share the work (`minialex_numba.runtime.threads`). They are
-compiled at their first call for each dtype and kept on disk: under ``NUMBA_CACHE_DIR`` if that is set, else in the
-user's cache folder, in a folder named after the sources of this package, so that no kernel of another version is ever
-loaded. Where no folder can be written, kernels are compiled anew in each process, and a notice says so.
+Kernels release the GIL, so that threads can share the work (`minialex_numba.runtime.threads`). They are compiled on the
+first call for each dtype and cached on disk: under ``NUMBA_CACHE_DIR`` if that is set, else in the user's cache folder,
+in a folder named after a digest of this package's sources, so that another version's kernel is never loaded. If no
+folder is writable, each process compiles its kernels itself, and a notice says so.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ logger = logging.getLogger("minialex.numba")
 
 
 def candidates() -> list[Path]:
-    """Folders that may hold compiled kernels, the preferred first."""
-    if os.environ.get("NUMBA_CACHE_DIR"):  # empty is not set, as for Numba: not the folder that one happens to be in
+    """Folders that may hold compiled kernels, most preferred first."""
+    if os.environ.get("NUMBA_CACHE_DIR"):  # empty means unset, as for Numba, not the working directory
         return [Path(os.environ["NUMBA_CACHE_DIR"])]
     if os.name == "nt":
         return [Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "minialex" / "numba"]
@@ -37,7 +37,7 @@ def candidates() -> list[Path]:
 
 @lru_cache(maxsize=1)
 def cache_folder() -> str | None:
-    """The folder of this version's kernels, made if need be; None, with one notice, if none can be written."""
+    """The folder of this version's kernels, created if needed; None, with one notice, if none is writable."""
     digest = hashlib.sha256(numba.__version__.encode())
     for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(source.read_bytes())
@@ -47,7 +47,7 @@ def cache_folder() -> str | None:
             mine.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=mine):
                 return str(mine)
-        except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
+        except (OSError, RuntimeError) as error:  # RuntimeError: no home directory
             logger.warning(
                 "compiled kernels cannot be kept in %s (%s), so they are compiled again in each run. Set NUMBA_CACHE_DIR to a"
                 " writable folder.",
@@ -58,15 +58,15 @@ def cache_folder() -> str | None:
 
 
 LEAN: dict[str, Any] = {"nogil": True, "no_cfunc_wrapper": True, "_nrt": False}
-"""No wrapper for C, and no counting of references: whoever calls a kernel holds its arrays."""
+"""No C wrapper and no reference counting: a kernel's caller holds its arrays."""
 
 
 def kernel(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Compile a function at its first call for each kind of arguments, without Python's lock, cached on disk.
+    """Compile a function on its first call for each set of argument types, without the GIL, cached on disk.
 
     Args:
-        function: what is compiled
-        options: Numba's
+        function: the function to compile
+        options: passed to Numba
     """
     if function is None:
         return lambda function: kernel(function, **options)
@@ -84,13 +84,13 @@ def kernel(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
 
 
 def part(function: Callable[..., Any] | None = None, /, *, literals: bool = True, inline: str = "never") -> Any:
-    """What kernels call and Python does not: it is compiled with each of them, and never alone.
+    """A function that kernels call and Python does not: it is compiled into each of them, never alone.
 
     Args:
-        function: what is compiled
-        literals: whether numbers that stand in a kernel's call of this one are kinds of arguments, too: each such call
-            has code made for it, which is quicker where they decide what an inner loop does, and is compiled once more
-        inline: Numba's
+        function: the function to compile
+        literals: whether to specialise the function for literal numbers in a kernel's call of it: faster if they
+            decide what an inner loop does, but compiled once per such call
+        inline: passed to Numba
     """
     if function is None:
         return lambda function: part(function, literals=literals, inline=inline)
@@ -111,17 +111,17 @@ def _take_literals_as_numbers(compiled: Any) -> None:
 
 
 def _forgive(compiled: Any) -> None:
-    """A cache that is full, damaged or gone costs time, not the run."""
+    """Let a cache that is full, damaged or gone cost time, not the run."""
     cache = compiled._cache
     load, save = cache.load_overload, cache.save_overload
 
     def load_overload(*args: Any) -> Any:
         try:
             return load(*args)
-        except Exception as error:  # a damaged file may raise anything while it is unpickled
+        except Exception as error:  # unpickling a damaged file may raise anything
             _notice("read", error)
             with contextlib.suppress(Exception):
-                cache.flush()  # else a damaged index could not be written either, and would stay
+                cache.flush()  # else a damaged index could not be overwritten either
             return None
 
     def save_overload(*args: Any) -> None:

@@ -1,8 +1,8 @@
-"""Memory layouts, and the kernels that change them.
+"""Memory layouts, and the kernels that convert between them.
 
-Between operations images lie N C H W, as the protocol says. Kernels that look at neighbouring channels or places
-work on N H W C ("channels last"): there the channels of a place are contiguous, so that every loop over them runs at
-the width of the processor's vectors. Such an array is given to a kernel as `Rows`.
+Between operations images are stored N C H W, as the protocol says. Kernels that look at neighbouring channels or places
+work on N H W C ("channels last"): there the channels of a place are contiguous, so every loop over them vectorises
+fully. Such an array is passed to a kernel as `Rows`.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -20,16 +20,16 @@ Floats = NDArray[np.floating[Any]]
 """float32 or float64; results have the dtype of the arguments."""
 
 ALIGNMENT = 64
-PLACES = 64  # that are moved at a time
+PLACES = 64  # moved at a time
 
 
 Rows = tuple[NDArray[Any], int, int]
 """Rows of numbers in a flat array, the channels of each place or the features of each image: the array, the index of the
-first number, and the distance from row to row, which is more than a row's numbers where it is a slice of a wider one."""
+first number, and the stride from row to row, which exceeds a row's length if the row is a slice of a wider one."""
 
 
 def empty(size: int, dtype: Any) -> NDArray[Any]:
-    """A flat array that begins at a cache line."""
+    """A flat, uninitialised array aligned to a cache line."""
     itemsize = np.dtype(dtype).itemsize
     room = np.empty(size * itemsize + ALIGNMENT, np.uint8)
     begin = -room.ctypes.data % ALIGNMENT
@@ -38,7 +38,7 @@ def empty(size: int, dtype: Any) -> NDArray[Any]:
 
 @kernel
 def channels_last_kernel(worker, begin, end, x, y, C, places):
-    """From rows of images [N, C · places] to rows of places [N · places, C]; see `items`."""
+    """Convert rows of images [N, C · places] to rows of places [N · places, C]; see `items`."""
     (x, x0, ldx), (y, y0, ldy) = x, y
     blocks = (places + PLACES - 1) // PLACES
     for item in range(begin, end):
@@ -69,7 +69,7 @@ def channels_first_kernel(worker, begin, end, x, y, C, places):
 
 
 def items(N: int, places: int) -> int:
-    """Pieces of work that changing the layout of N images of so many places has."""
+    """Number of items in converting the layout of N images of `places` places each."""
     return N * -(-places // PLACES)
 
 

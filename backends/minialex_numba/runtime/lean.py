@@ -1,8 +1,8 @@
-"""What of Numba's compiler the kernels do without, since it takes more time than all they need.
+"""Leaves out stages of Numba's compiler that kernels do not need and that take longer than all the rest.
 
-A function that kernels call (`minialex_numba.runtime.jit.part`) becomes a library of LLVM's instructions and nothing
-else: it is optimised and made machine code where a kernel has taken it in, and not alone before. Of a kernel every
-function is optimised once, together with those, and not by itself before.
+A function that kernels call (`minialex_numba.runtime.jit.part`) becomes a library of LLVM IR and nothing else: it is
+optimised and compiled to machine code as part of a kernel, not by itself first. A kernel's functions are optimised
+once, together with those, not one by one first.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -29,7 +29,7 @@ class KernelLibrary(JITCodeLibrary):
 
 
 class PartLibrary(KernelLibrary):
-    """What kernels take in; there is no machine code of it, and Python cannot call it."""
+    """A part that kernels link in; it has no machine code of its own, and Python cannot call it."""
 
     def _optimize_final_module(self) -> None:
         pass
@@ -42,11 +42,11 @@ class PartLibrary(KernelLibrary):
         return 0
 
     @property
-    def codegen(self) -> Any:  # is told the address of an environment, which is there in a kernel only
+    def codegen(self) -> Any:  # gets the address of an environment, which only a kernel has
         return self
 
     def set_env(self, name: str, env: Any) -> None:
-        """Nothing: see `codegen`."""
+        """Do nothing: see `codegen`."""
 
 
 def _compiler(library: type[JITCodeLibrary]) -> type[CompilerBase]:

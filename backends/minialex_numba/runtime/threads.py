@@ -1,9 +1,9 @@
 """Threads that share the work of a kernel.
 
-A kernel takes ``(worker, begin, end, *arguments)`` and does the items begin … end − 1 of its work; which thread does
-an item never changes its result, so results are the same bits for any number of threads. `worker` numbers the
-threads, for scratch memory of their own. What belongs together is one argument, a plain tuple: Numba takes those from
-Python as quickly as their numbers one by one, and named ones several times more slowly; kernels give them names.
+A kernel takes ``(worker, begin, end, *arguments)`` and does items begin … end − 1 of its work. An item's result never
+depends on the thread that does it, so results are bitwise the same for any number of threads. `worker` is the thread's
+number, which selects its scratch memory. Numbers that belong together are passed as one plain tuple: Numba unpacks it
+as fast as separate numbers, but a named tuple several times more slowly; kernels name the fields again.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from minialex.errors import ConfigurationError
 Kernel = Callable[..., Any]
 
 ALONE, SHORT = 1e-4, 4e-3
-"""Seconds of work below which one thread does it alone, and below which each thread does one piece."""
+"""Seconds of work below which one thread does all of it, and below which each thread does a single piece."""
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -39,15 +39,15 @@ class _Work:
 
     def __init__(self, kernel: Kernel, items: int, pieces: int, arguments: tuple[Any, ...]) -> None:
         self.kernel, self.items, self.pieces, self.arguments = kernel, items, pieces, arguments
-        self.next = itertools.count().__next__  # handing out is one operation under Python's lock
-        self.limit = pieces  # from which piece on none is handed out
+        self.next = itertools.count().__next__  # a single operation, so atomic under the GIL
+        self.limit = pieces  # pieces from this one on are not handed out
         self.errors: list[BaseException] = []
         self.begun: list[int] = []
         self.ended: list[int] = []
         self.wake: SimpleQueue[int] = SimpleQueue()
 
     def take_part(self, worker: int) -> None:
-        """Do pieces until none is left."""
+        """Do pieces until none are left."""
         kernel, items, pieces, arguments = self.kernel, self.items, self.pieces, self.arguments
         try:
             while (piece := self.next()) < self.limit:
@@ -56,7 +56,7 @@ class _Work:
             self.errors.append(error)
 
     def help(self, worker: int) -> None:
-        """Take part, and say so: before the first piece, and after the last."""
+        """Take part, and signal so before the first piece and after the last."""
         self.begun.append(worker)
         self.take_part(worker)
         self.ended.append(worker)
@@ -64,33 +64,33 @@ class _Work:
 
 
 class Threads:
-    """A number of threads, the caller's among them; the others wait for work and end with the process."""
+    """A fixed number of threads, including the caller's; the others wait for work and end with the process."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self._process = 0
-        # by process: the work that the threads share; a reference that goes with it, however Ctrl-C ends it
+        # by process: the work that the threads share; the weak reference vanishes with it, even after Ctrl-C
         self._shared: weakref.WeakValueDictionary[int, _Work] = weakref.WeakValueDictionary()
         self._seconds: dict[tuple[int, int], float] = {}
-        # by Python thread: what a rehearsal tells
+        # by Python thread: what a rehearsal reports to
         self._rehearsals: dict[int, Callable[[Kernel, tuple[Any, ...]], None]] = {}
 
     def run(self, kernel: Kernel, items: int, *arguments: Any, grain: int = 1, pieces: int | None = None) -> None:
         """Do all items of a kernel.
 
         Args:
-            kernel: a compiled kernel, or any function of the same parameters
-            items: how many there are
-            arguments: the kernel's, after the first three; tuples among them are plain ones
+            kernel: a compiled kernel, or any function with the same parameters
+            items: number of items
+            arguments: the kernel's, after the first three; tuples among them are plain tuples
             grain: the smallest number of items worth a piece of its own
-            pieces: how many pieces to cut them into, instead of some for each thread
+            pieces: number of pieces to split the items into, instead of a few per thread
         """
         if items <= 0:
             return
         if self._rehearsals and (note := self._rehearsals.get(threading.get_ident())) is not None:
             note(kernel, arguments)
             return
-        if self.count == 1:  # nothing is shared, and handing out takes 3 µs: a small network has 200 kernels a step
+        if self.count == 1:  # no sharing, which takes 3 µs: a small network has 200 kernels per step
             for piece in range(pieces or 1):
                 kernel(0, piece * items // (pieces or 1), (piece + 1) * items // (pieces or 1), *arguments)
             return
@@ -100,12 +100,12 @@ class Threads:
         work = _Work(kernel, items, pieces, arguments)
         process = os.getpid()
         try:
-            # another Python thread may be computing: then this one works alone
+            # if another Python thread is computing, this one works alone
             if pieces == 1 or self._shared.setdefault(process, work) is not work:
                 work.take_part(0)
             else:
                 self._share(work, min(self.count, pieces) - 1)
-        finally:  # Ctrl-C may come between any two steps, so what was done is looked up
+        finally:  # Ctrl-C may come between any two steps, so look up what was done
             if self._shared.get(process) is work:
                 del self._shared[process]
         seconds = time.perf_counter() - began
@@ -114,23 +114,23 @@ class Threads:
             raise work.errors[0]
 
     def rehearse(self, work: Callable[[], None], note: Callable[[Kernel, tuple[Any, ...]], None]) -> None:
-        """Do some work of this Python thread without its kernels.
+        """Do some work on this Python thread without running its kernels.
 
         Args:
-            note: told each kernel, and its arguments after the first three, instead
+            note: called instead with each kernel and its arguments after the first three
         """
         me = threading.get_ident()
         self._rehearsals[me] = note
         try:
-            with np.errstate(all="ignore"):  # what is around the kernels meets memory that none of them wrote
+            with np.errstate(all="ignore"):  # the code around kernels reads memory that none has written
                 work()
         finally:
             del self._rehearsals[me]
 
     def _pieces(self, kernel: Kernel, items: int) -> int:
-        """Into how many pieces to cut work, by how long it took last time.
+        """Number of pieces to split work into, by how long it took last time.
 
-        Handing a piece to a thread takes some microseconds, waking a thread some tens of them.
+        Handing a piece to a thread takes a few microseconds, waking a thread a few tens.
         """
         seconds = self._seconds.get((id(kernel), items), math.inf)
         return 1 if seconds < ALONE else self.count if seconds < SHORT else 4 * self.count
@@ -143,7 +143,7 @@ class Threads:
             work.take_part(self.count - 1)
         except KeyboardInterrupt as error:
             work.errors.append(error)
-        # Whoever begins from now on finds nothing to do; those that have begun may still write into the arrays.
+        # Threads that begin from now on find nothing to do; those that have begun may still write to the arrays.
         while True:
             try:
                 work.limit = 0
@@ -154,7 +154,7 @@ class Threads:
                 work.errors.append(error)
 
     def _start(self) -> None:
-        if self._process == os.getpid():  # the threads of a process do not follow it through a fork
+        if self._process == os.getpid():  # threads do not survive a fork
             return
         self._orders: list[SimpleQueue[_Work]] = [SimpleQueue() for _ in range(self.count - 1)]
         for worker, orders in enumerate(self._orders):
@@ -171,7 +171,7 @@ def _serve(worker: int, orders: SimpleQueue[_Work]) -> None:
 
 @lru_cache(maxsize=16)
 def threads(count: int | None) -> Threads:
-    """So many threads, by default one a core; the same ones for all who ask for as many."""
+    """Get `count` threads, by default one per core; callers that ask for the same number share them."""
     if count is not None and count < 1:
         raise ConfigurationError(f"--threads must be at least 1, got {count}")
     return Threads(count or cores())

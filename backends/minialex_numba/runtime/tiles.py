@@ -1,11 +1,11 @@
 """Tiles: small matrix products summed in the processor's registers.
 
-Numba compiles loops over arrays well, but it does not keep a whole tile of a matrix product in registers. So these
-two loops are written as LLVM instructions; everything above them is ordinary Numba.
+Numba compiles loops over arrays well, but it does not keep a whole tile of a matrix product in registers. So the two
+innermost loops are written as LLVM instructions; everything above them is ordinary Numba.
 
-A tile of a product is `ROWS` (or `ROWS_ACROSS`) rows of two vectors: as many as fit into the registers, beside two
-vectors of the one factor and one number of the other, spread out. Where a factor is narrow, a row is one vector
-(`narrowest`); both loops are compiled, and which one runs is an argument.
+A tile of a product is `ROWS` (or `ROWS_ACROSS`) rows of two vectors: as many as fit in the registers beside two vectors
+of one operand and one broadcast number of the other. If an operand is narrow, a row is one vector (`narrowest`); both
+loops are compiled, and an argument selects which runs.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -38,25 +38,25 @@ from minialex_numba.runtime.vector import (
 ACROSS = 2 * BYTES
 """Bytes of a tile's widest row: two vectors."""
 ROWS = 14 if REGISTERS == 32 else 6
-"""Rows of a tile whose left factor is read along its rows."""
+"""Rows of a tile whose left operand is read along its rows."""
 ROWS_ACROSS = 12 if REGISTERS == 32 else 6
-"""Rows of a tile whose left factor is read across its rows."""
+"""Rows of a tile whose left operand is read across its rows."""
 NARROW = 7.5 / 14
-"""Time of a tile of one vector a row, over that of two; measured on a processor with AVX-512."""
+"""Time of a tile with one vector per row relative to two; measured on a processor with AVX-512."""
 
 
 def lanes(dtype: Any) -> int:
-    """Numbers of a vector."""
+    """Numbers in a vector."""
     return BYTES // int(np.dtype(dtype).itemsize)
 
 
 def width(dtype: Any) -> int:
-    """Numbers of a tile's widest row."""
+    """Numbers in a tile's widest row."""
     return ACROSS // int(np.dtype(dtype).itemsize)
 
 
 def narrowest(K: int, dtype: Any) -> int:
-    """Numbers of a tile's row for K outputs: one vector where the tiles' unused lanes would cost more than reading."""
+    """Numbers in a tile's row for K outputs: one vector if the unused lanes of two would cost more than extra reads."""
     lane, wide = lanes(dtype), width(dtype)
     return lane if -(-K // lane) * NARROW < -(-K // wide) else wide
 
@@ -67,7 +67,7 @@ def up(size: int, step: int) -> int:
 
 
 def row_table(starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where rows begin, the last repeated until whole tiles are full."""
+    """Where rows begin; the last one repeats until the last tile is full."""
     missing = up(len(starts), ROWS) - len(starts)
     return np.concatenate([starts, np.repeat(starts[-1:], missing)]) if missing else starts
 
@@ -77,7 +77,7 @@ def _constant(value: int) -> Any:
 
 
 class _Tile:
-    """Rows of one or two vectors that are summed up in registers."""
+    """Rows of one or two vectors that are summed in registers."""
 
     def __init__(self, c: Pointer, rows: int, across: int) -> None:
         self.c, self.builder = c, c.builder
@@ -85,7 +85,7 @@ class _Tile:
         self.sums = [[cgutils.alloca_once(c.builder, c.vector) for _ in range(across)] for _ in range(rows)]
 
     def begin(self, c0: Any, ldc: Any, accumulate: Any) -> None:
-        """Start at zero, or at what is there."""
+        """Start at zero, or at the numbers in memory."""
         builder = self.builder
         zero = ir.Constant(self.c.vector, None)
         with builder.if_else(builder.icmp_signed("!=", accumulate, _constant(0))) as (then, otherwise):
@@ -98,7 +98,7 @@ class _Tile:
                         builder.store(zero, register)
 
     def add(self, number: Any, row: int, right: list[Any]) -> None:
-        """Add one number, read from its address, times a row of vectors to a row."""
+        """Add one number, read from its address, times a row of vectors to a row of the tile."""
         spread_out = self.c.fill(self.builder.load(number))
         for register, vector in zip(self.sums[row], right, strict=True):
             total = fused_multiply_add(self.builder, spread_out, vector, self.builder.load(register))
@@ -116,12 +116,12 @@ class _Tile:
             place = self.builder.add(place, ldc)
 
     def shifts(self, place: Any) -> list[Any]:
-        """Where the vectors of a row begin that begins at `place`."""
+        """Where the vectors of the row at `place` begin."""
         return [place, self.builder.add(place, self.lanes)][: len(self.sums[0])]
 
 
 def _for_width(builder: Any, pointer: Pointer, wide: Any, loops: Any) -> None:
-    """The loops for rows of one vector and for rows of two; `wide` numbers tell which run."""
+    """Emit the loops for rows of one vector and of two; `wide`, a row's numbers, selects which run."""
     one = builder.icmp_signed("==", wide, _constant(pointer.vector.count))
     with builder.if_else(one) as (narrow, broad):
         with narrow:
@@ -137,8 +137,8 @@ def tile_along(
 ) -> Any:  # fmt: skip
     """c[c0 + i·ldc + l] (+)= Σ_{j < runs, k < length} a[a0 + rows[row + i] + j·run + k] · b[b0 + (j·length + k)·wide + l].
 
-    i < ROWS, l < wide = one or two vectors. The left factor's rows lie anywhere and are read along; each is `runs` pieces
-    of `length` numbers, `run` apart: a patch of an image N H W C, or a matrix's row. The right factor is packed.
+    i < ROWS, l < wide = one or two vectors. The left operand's rows lie anywhere and are read along; each is `runs`
+    pieces of `length` numbers, `run` apart: a patch of an image N H W C, or a matrix row. The right operand is packed.
     """
     if not (is_floats(a) and a == b == c):
         return None
@@ -214,12 +214,12 @@ def tile_across(
 
 @part
 def finish(y, y0, x, x0, bias, bias0, relu, like, like0, masked, n):
-    """At most n numbers, one vector, of y from x and the bias; 0 where negative (`relu`), or where `like` is not
-    positive (`masked`)."""
+    """Write at most n numbers, one vector, of y = x + bias; 0 where negative (`relu`), or where `like` is not positive
+    (`masked`)."""
     zero = spread(x, 0)
     value = load(x, x0, n) + load(bias, bias0, n)
     if relu:
-        value = where_wins(value, zero, value, zero)  # not a number stays
+        value = where_wins(value, zero, value, zero)  # NaN stays
     if masked:
         value = where_more(load(like, like0, n), zero, value, zero)
     store(y, y0, value, n)

@@ -1,9 +1,9 @@
-"""Vectors of the processor as values of kernels: `load`, arithmetic, `store`.
+"""SIMD vectors as values in kernels: `load`, arithmetic, `store`.
 
-A kernel that is written with them computes as many numbers at a time as a vector has lanes, whatever the compiler
-makes of its loops. ``load(x, i, n)`` reads x[i], x[i + 1], … for the first n lanes and 0 for the others, and
-``store(x, i, v, n)`` writes as many; n is the number of numbers that are left, and may be larger than a vector.
-Lanes beyond n compute something that nobody looks at.
+A kernel written with them computes as many numbers at a time as a vector has lanes, however the compiler vectorises
+its loops. ``load(x, i, n)`` reads x[i], x[i + 1], … into the first n lanes and 0 into the others, and
+``store(x, i, v, n)`` writes the first n lanes; n is the count of numbers left, and may exceed a vector. Lanes beyond n
+compute values that nothing reads.
 
     for c in range(0, C, lanes(x)):
         store(y, b + c, where_more(load(x, a + c, C - c), zero, one, zero), C - c)
@@ -30,13 +30,13 @@ from numba.extending import intrinsic as untyped_intrinsic
 intrinsic: Any = untyped_intrinsic
 
 WHOLE = 1 << 20
-"""As many numbers as a vector has, whatever it has: no tail."""
+"""More numbers than any vector has: no tail."""
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
 def _bytes_and_registers() -> tuple[int, int]:
-    """Bytes of a vector and number of vector registers that this processor has."""
+    """Bytes in a vector, and number of vector registers, of this processor."""
     if numba.config.CPU_FEATURES is not None:
         features = {word[1:]: word[0] == "+" for word in numba.config.CPU_FEATURES.split(",") if word}
     elif numba.config.CPU_NAME == "generic":
@@ -63,7 +63,7 @@ class Vector(types.Type):
 
     @property
     def llvm(self) -> Any:
-        """The same in LLVM's types."""
+        """Its LLVM type."""
         return ir.VectorType(ir.FloatType() if self.dtype is types.float32 else ir.DoubleType(), self.lanes)
 
 
@@ -74,7 +74,7 @@ class _VectorModel(models.PrimitiveModel):
 
 
 def is_floats(kind: Any) -> bool:
-    """Whether a type is that of a flat array of float32 or float64."""
+    """Whether a type is a flat array of float32 or float64."""
     return isinstance(kind, types.Array) and kind.dtype in (types.float32, types.float64) and kind.ndim == 1
 
 
@@ -98,7 +98,7 @@ def fused_multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def _call(builder: Any, name: str, kind: Any, result: Any, arguments: list[Any], suffix: str = "") -> Any:
-    """Call one of LLVM's functions for vectors of a kind."""
+    """Call one of LLVM's intrinsics for vectors of a kind."""
     item = kind.element
     letter = "f32" if item == ir.FloatType() else "f64" if item == ir.DoubleType() else f"i{item.width}"
     function_type = ir.FunctionType(result, [argument.type for argument in arguments])
@@ -107,7 +107,7 @@ def _call(builder: Any, name: str, kind: Any, result: Any, arguments: list[Any],
 
 
 def _first_lanes(builder: Any, n: Any, count: int) -> Any:
-    """Which of `count` lanes are below n, as a vector of bits."""
+    """A mask of the lanes below n, as a vector of `count` bits."""
     most = builder.select(builder.icmp_signed("<", n, ir.Constant(I64, count)), n, ir.Constant(I64, count))
     kind = ir.VectorType(I32, count)
     return builder.icmp_signed(
@@ -116,7 +116,7 @@ def _first_lanes(builder: Any, n: Any, count: int) -> Any:
 
 
 def _lanes_between(builder: Any, first: Any, last: Any, count: int) -> Any:
-    """Which of `count` lanes are in first … last − 1, as a vector of bits."""
+    """A mask of the lanes first … last − 1, as a vector of `count` bits."""
     kind = ir.VectorType(I32, count)
     numbers = ir.Constant(kind, list(range(count)))
     low, high = (fill(builder, builder.trunc(end, I32), kind) for end in (first, last))
@@ -124,12 +124,12 @@ def _lanes_between(builder: Any, first: Any, last: Any, count: int) -> Any:
 
 
 def _finite(builder: Any, a: Any) -> Any:
-    difference = builder.fsub(a, a)  # not a number unless finite
+    difference = builder.fsub(a, a)  # NaN unless finite
     return builder.fcmp_ordered("==", difference, ir.Constant(difference.type, None))
 
 
 class Pointer:
-    """Reads and writes of vectors and numbers of a flat array, counted in numbers from its beginning."""
+    """Reads and writes vectors and numbers of a flat array, at indices counted in numbers."""
 
     def __init__(self, context: Any, builder: Any, kind: Any, array: Any, lanes: int | None = None) -> None:
         self.builder = builder
@@ -147,13 +147,13 @@ class Pointer:
         return fill(self.builder, number, self.vector)
 
     def load(self, place: Any, n: Any = None) -> Any:
-        """A vector that begins at a place; with n, its first n numbers."""
+        """Read a vector that begins at a place; with n, its first n numbers."""
         builder, address = self.builder, self.builder.bitcast(self.at(place), self.vector.as_pointer())
         if n is None:
             return builder.load(address, align=self.size)
         if BYTES == 64:
             return self._load_masked(address, n)
-        result = cgutils.alloca_once(builder, self.vector)  # without masks in hardware, only a tail is read with one
+        result = cgutils.alloca_once(builder, self.vector)  # without masks in hardware, only a tail is read with a mask
         with self._tail(n) as (whole, tail):
             with whole:
                 builder.store(builder.load(address, align=self.size), result)
@@ -162,7 +162,7 @@ class Pointer:
         return builder.load(result)
 
     def store(self, value: Any, place: Any, n: Any = None) -> None:
-        """Write a vector from a place on; with n, its first n numbers."""
+        """Write a vector that begins at a place; with n, its first n numbers."""
         builder, address = self.builder, self.builder.bitcast(self.at(place), self.vector.as_pointer())
         if n is None:
             builder.store(value, address, align=self.size)
@@ -195,7 +195,7 @@ class Pointer:
 
 @intrinsic
 def lanes(typing: Any, x: Any) -> Any:
-    """How many numbers of x's dtype a vector has."""
+    """Number of lanes in a vector of x's dtype."""
     if not is_floats(x):
         return None
     count = Vector(x.dtype).lanes
@@ -231,7 +231,7 @@ def store(typing: Any, x: Any, i: Any, v: Any, n: Any) -> Any:
 
 @intrinsic
 def load_lanes(typing: Any, x: Any, i: Any, first: Any, last: Any, v: Any) -> Any:
-    """v, but in its lanes first … last − 1 x[i + lane]."""
+    """v with lanes first … last − 1 replaced by x[i + lane]."""
     if not (is_floats(x) and v == Vector(x.dtype)):
         return None
 
@@ -248,7 +248,7 @@ def load_lanes(typing: Any, x: Any, i: Any, first: Any, last: Any, v: Any) -> An
 
 @intrinsic
 def store_lanes(typing: Any, x: Any, i: Any, first: Any, last: Any, v: Any) -> Any:
-    """x[i + lane] = v in its lanes first … last − 1."""
+    """x[i + lane] = v[lane] for the lanes first … last − 1."""
     if not (is_floats(x) and v == Vector(x.dtype)):
         return None
 
@@ -276,7 +276,7 @@ def lane_numbers(typing: Any, x: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def near(typing: Any, before: Any, here: Any, after: Any, far: Any) -> Any:
-    """Lane by lane the number `far` lanes on, in the row of three vectors of which `here` is the middle one."""
+    """`here` shifted by `far` lanes, filled from `before` or `after`: lane l is number l + far, counted from `here`."""
     if not (isinstance(here, Vector) and before == here == after and isinstance(far, types.IntegerLiteral)):
         return None
 
@@ -290,13 +290,13 @@ def near(typing: Any, before: Any, here: Any, after: Any, far: Any) -> Any:
 
 
 def _integers(v: Vector, counts: Any) -> Any:
-    """The vector of signed integers through which small unsigned ones become numbers of v."""
+    """The vector type of signed integers through which small unsigned integers are converted to v's numbers."""
     return ir.VectorType(I64 if v.dtype is types.float64 or counts.dtype.bitwidth == 32 else I32, v.lanes)
 
 
 @intrinsic
 def load_counts(typing: Any, x: Any, i: Any, like: Any, n: Any) -> Any:
-    """As `load`, of small unsigned integers, made numbers of the kind of the vector `like`."""
+    """Like `load`, for small unsigned integers, converted to the type of the vector `like`."""
     if not (_is_counts(x) and isinstance(like, Vector)):
         return None
 
@@ -310,7 +310,7 @@ def load_counts(typing: Any, x: Any, i: Any, like: Any, n: Any) -> Any:
 
 @intrinsic
 def store_counts(typing: Any, x: Any, i: Any, v: Any, n: Any) -> Any:
-    """As `store`, of whole numbers from 0 that are made small unsigned integers."""
+    """Like `store`, for whole numbers from 0, converted to small unsigned integers."""
     if not (_is_counts(x) and isinstance(v, Vector)):
         return None
 
@@ -339,7 +339,7 @@ def spread(typing: Any, x: Any, number: Any) -> Any:
 
 
 def _lane_by_lane(name: str, operands: int, generate: Callable[..., Any]) -> Any:
-    """An operation on so many vectors of one kind, which makes another one; `generate` takes the builder and them."""
+    """An operation from `operands` vectors of a type to another one; `generate` takes the builder and the vectors."""
 
     def template(typing: Any, *vectors: Any) -> Any:
         first = vectors[0]
@@ -348,7 +348,7 @@ def _lane_by_lane(name: str, operands: int, generate: Callable[..., Any]) -> Any
         return first(*vectors), lambda context, builder, signature, arguments: generate(builder, *arguments)
 
     template.__name__ = template.__qualname__ = name
-    names = ["typing", *"abcd"[:operands]]  # Numba wants to know how many there are
+    names = ["typing", *"abcd"[:operands]]  # Numba needs their number
     template.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names])
     return intrinsic(template)
 
@@ -368,7 +368,7 @@ where_more = _lane_by_lane(
 where_same = _lane_by_lane(
     "where_same", 4, lambda builder, a, b, yes, no: builder.select(builder.fcmp_ordered("==", a, b), yes, no)
 )
-"""`yes` in the lanes where a = b, else `no` (also where one is not a number)."""
+"""`yes` in the lanes where a = b, else `no` (also where one is NaN)."""
 
 
 def _where_wins(builder: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
@@ -377,12 +377,12 @@ def _where_wins(builder: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
 
 
 where_wins = _lane_by_lane("where_wins", 4, _where_wins)
-"""`yes` in the lanes where a > b or a is not a number, else `no`."""
+"""`yes` in the lanes where a > b or a is NaN, else `no`."""
 
 
 @intrinsic
 def total(typing: Any, a: Any) -> Any:
-    """The sum of the lanes, added from the first to the last."""
+    """The sum of the lanes, added from first to last."""
     if not isinstance(a, Vector):
         return None
 
@@ -396,7 +396,7 @@ def total(typing: Any, a: Any) -> Any:
 
 @intrinsic
 def count_finite(typing: Any, a: Any, n: Any) -> Any:
-    """In how many of the first n lanes a is finite."""
+    """The number of finite lanes among the first n of a."""
     if not isinstance(a, Vector):
         return None
 
@@ -410,16 +410,16 @@ def count_finite(typing: Any, a: Any, n: Any) -> Any:
 
 
 GUESS = 0x4F581890
-"""Less a quarter of the bits of x, the bits of a float32 within 3.3 % of x^(−1/4)."""
+"""GUESS minus a quarter of the bits of x: the bits of a float32 within 3.3 % of x^(−1/4)."""
 FOURTH = (0.999997199, 0.249997618, 0.157716827, 0.118434962)
-"""Coefficients in h of (1 − h)^(−1/4), within 3.1e-6 where |h| ≤ 0.124."""
+"""Coefficients of a polynomial in h for (1 − h)^(−1/4), within 3.1e-6 for |h| ≤ 0.124."""
 
 
 def _powers(builder: Any, x: Any) -> tuple[Any, Any]:
-    """x^(−3/4) and 1/x; of float32 without roots and divisions, which take several times as long.
+    """x^(−3/4) and 1/x; in float32 without roots and divisions, which take several times as long.
 
-    From a guess y of x^(−1/4), with h = 1 − x · y⁴: x^(−1/4) = y · (1 − h)^(−1/4), and once h is below 1.3e-5,
-    x^(−3/4) = y³ · (1 + 3/4 · h) and 1/x = y⁴ · (1 + h), to three and one units of roundoff.
+    For a guess y of x^(−1/4) and h = 1 − x · y⁴: x^(−1/4) = y · (1 − h)^(−1/4). Once h is below 1.3e-5,
+    x^(−3/4) = y³ · (1 + 3/4 · h) and 1/x = y⁴ · (1 + h), within three and one units of roundoff.
     """
 
     def number(value: float) -> Any:

@@ -1,4 +1,4 @@
-"""``minialex look …``: look inside a trained network; one file a command."""
+"""``minialex look …``: look inside a trained network; one file per command."""
 
 from __future__ import annotations
 

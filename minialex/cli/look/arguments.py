@@ -1,4 +1,4 @@
-"""Arguments and options that commands of ``minialex look`` share."""
+"""Arguments and options shared by the commands of ``minialex look``."""
 
 from __future__ import annotations
 

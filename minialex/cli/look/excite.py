@@ -12,7 +12,7 @@ from minialex.cli.look.arguments import PictureOption, Run
 from minialex.cli.options import BatchOption, DataOption, Machine
 from minialex.errors import ConfigurationError
 
-UNITS = 4  # of a column that are shown if none are named
+UNITS = 4  # units per column that are shown if none are named
 
 
 def excite(

@@ -15,15 +15,15 @@ BATCH = 100
 
 def map_(
     run: Run,
-    layer: Annotated[str | None, typer.Option(help="a layer's name; else the last hidden layer")] = None,
-    count: Annotated[int, typer.Option(min=10, max=5000, help="validation images, spread over the set")] = 500,
-    steps: Annotated[int, typer.Option(min=1, help="steps of the descent that lays them out")] = 400,
+    layer: Annotated[str | None, typer.Option(help="name of a layer; default the last hidden layer")] = None,
+    count: Annotated[int, typer.Option(min=10, max=5000, help="validation images to show, spread over the set")] = 500,
+    steps: Annotated[int, typer.Option(min=1, help="steps of the gradient descent that lays them out")] = 400,
     picture: PictureOption = Path("map.png"),
     data: DataOption = None,
     *,
     machine: Machine,
 ) -> None:
-    """A map of images: those that a layer finds alike lie near each other (t-SNE)."""
+    """Draw a map of images: those that a layer finds similar are close together (t-SNE)."""
     import numpy as np
 
     from minialex.cli.look.subject import open_run, save

@@ -13,7 +13,7 @@ from minialex.cli.options import BatchOption, DataOption, Machine
 from minialex.errors import CheckpointError, ConfigurationError, nearest
 
 SEARCHES = ("exact", "faiss")
-SHOWN = 8  # images of the picture
+SHOWN = 8  # images in the picture
 OTHERS = 100  # training images that neighbours are compared with in pixels
 
 

@@ -114,7 +114,7 @@ def split_of(data: DataSet, name: str) -> Split:
 
 def save(screen: Console, figure: Figure, path: Path, note: str = "") -> None:
     """Write a picture, and print its path."""
-    check_writable(path, "--picture", ".png")  # another file, a photograph say, is not written over
+    check_writable(path, "--picture", ".png")  # never overwrites another file, say a photograph
     pictures.save(figure, path)
     screen.print(f"picture: {path}{note}")
 

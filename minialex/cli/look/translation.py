@@ -27,7 +27,7 @@ def translation(
     machine: Machine,
     batch_size: BatchOption = 100,
 ) -> None:
-    """Shift images to test whether an object off the centre still has its class in the top five (figure 4)."""
+    """Shift images to test whether the class of an off-centre object stays in the top five (figure 4)."""
     import numpy as np
 
     from minialex.cli.look.subject import open_run, save

@@ -61,7 +61,7 @@ def column_parameters(answer: Any) -> str:
     two, one = count(2), count(1)
     mistakes = [
         (one, "that is conv4 in one column: here a kernel sees only the 192 channels of its own column."),
-        (two - 384, "the biases are missing, one a kernel."),
+        (two - 384, "the biases are missing, one per kernel."),
         (two // 2, "that is one column's half."),
     ]
     hint = "384 kernels of 3 × 3 over the 192 channels of their own column, and a bias each."

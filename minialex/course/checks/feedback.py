@@ -1,7 +1,7 @@
-"""What a check says, and the comparisons that checks are made of.
+"""The feedback of checks, and the comparisons that checks are made of.
 
-A check is a function of one answer. It computes the truth with the library, says what differs by raising `NotYet`, and
-returns a sentence when the answer is right. The decorator `exercise` turns all that into a `Feedback`, which a notebook
+A check is a function of one answer. It computes the truth with the library, raises `NotYet` to say what differs, and
+returns a sentence if the answer is right. The decorator `exercise` turns that into a `Feedback`, which a notebook
 shows; it never raises, so that a notebook with unanswered exercises runs from top to bottom.
 """
 
@@ -28,7 +28,7 @@ _MARKS = {"right": ("✓", "#2e8b57"), "not yet": ("✗", "#c2571a"), "not answe
 
 @dataclass(frozen=True)
 class Feedback:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         state: ``"right"``, ``"not yet"`` or ``"not answered"``
@@ -51,7 +51,7 @@ class Feedback:
 
 
 class NotYet(Exception):
-    """What differs between an answer and the truth, in a sentence."""
+    """An answer differs from the truth; the message says how, in a sentence."""
 
 
 class NotAnswered(Exception):
@@ -59,7 +59,7 @@ class NotAnswered(Exception):
 
 
 def exercise(check: Callable[[Any], str]) -> Callable[[Any], Feedback]:
-    """Make a check of a function that returns praise or raises `NotYet`.
+    """Make a check from a function that returns praise or raises `NotYet`.
 
     `...` and None are placeholders, alone, inside a tuple, list or dictionary, or returned by a function.
     """
@@ -73,7 +73,7 @@ def exercise(check: Callable[[Any], str]) -> Callable[[Any], Feedback]:
             return Feedback("not yet", str(difference))
         except NotAnswered:
             return Feedback("not answered", "replace the ... in the cell above, run it, and run this cell again.")
-        except Exception as error:  # an answer of a kind that nobody thought of must not end the notebook
+        except Exception as error:  # an unforeseen type of answer must not end the notebook
             return Feedback("not yet", f"this answer cannot be checked ({type(error).__name__}: {error}).")
 
     return checked
@@ -94,7 +94,7 @@ def number(answer: Any, what: str = "the answer") -> float:
     """An answer as one finite number.
 
     Raises:
-        NotYet: If it is none.
+        NotYet: If it is not.
     """
     if isinstance(answer, np.ndarray) and answer.size == 1:
         answer = answer.reshape(-1)[0]
@@ -107,7 +107,7 @@ def number(answer: Any, what: str = "the answer") -> float:
 
 
 def near(value: float, truth: float, tolerance: float = 1e-6) -> bool:
-    """Whether two numbers agree up to a fraction of the greater one."""
+    """Whether two numbers agree within a fraction of the larger one."""
     return math.isclose(value, truth, rel_tol=tolerance, abs_tol=tolerance * 1e-3)
 
 
@@ -123,8 +123,8 @@ def same_number(
     """Compare a number with the truth.
 
     Args:
-        mistakes: (number that a typical mistake gives, what that mistake is); computed, as the truth is
-        hint: what to think of, whatever the mistake
+        mistakes: (number that a typical mistake gives, what that mistake is); computed, like the truth
+        hint: a hint for any mistake
 
     Raises:
         NotYet: If they differ: the mistake, or whether the answer is too small or too large.
@@ -153,15 +153,15 @@ def same_array(
     axes: Sequence[str] = (),
     tolerance: float = TOLERANCE,
 ) -> None:
-    """Compare an array with the truth: kind, shape, then every number.
+    """Compare an array with the truth: type, shape, then every number.
 
     Args:
         mistakes: (array that a typical mistake gives, what that mistake is)
-        axes: their letters, for naming a place
-        tolerance: of a number, as a fraction of the largest magnitude of the truth
+        axes: letters of the axes, for naming a position
+        tolerance: for each number, as a fraction of the truth's largest magnitude
 
     Raises:
-        NotYet: If they differ: the mistake, or the shapes, or the first place that differs with both numbers.
+        NotYet: If they differ: the mistake, or the shapes, or the first position that differs, with both numbers.
     """
     array = as_array(answer, what)
     close = np.asarray(array.shape == truth.shape and _close(array, truth, tolerance))
@@ -185,7 +185,7 @@ def as_array(answer: Any, what: str = "the result") -> NDArray[Any]:
     """An answer as an array of finite numbers.
 
     Raises:
-        NotYet: If it is none.
+        NotYet: If it is not.
     """
     try:
         array = np.asarray(answer)
@@ -199,7 +199,7 @@ def as_array(answer: Any, what: str = "the result") -> NDArray[Any]:
 
 
 def reference(operation: str, *arguments: Any, **named: Any) -> Any:
-    """An operation of the reference backend on NumPy arrays; gives NumPy arrays, or a tuple of them."""
+    """An operation of the reference backend on NumPy arrays; returns NumPy arrays, or a tuple of them."""
     backend = _backend()
     sent = [backend.to_device(a, backend.devices[0]) if isinstance(a, np.ndarray) else a for a in arguments]
     result = getattr(backend, operation)(*sent, **named)
@@ -214,7 +214,7 @@ def _backend() -> Backend:
 
 
 def random(name: str, *shape: int) -> NDArray[np.float64]:
-    """Normal random numbers, the same for a name every time."""
+    """Normal random numbers, always the same for a name."""
     stream = philox.Stream(0, philox.purpose(f"check/{name}"))
     return philox.normal(stream, 1, math.prod(shape)).reshape(shape)
 
@@ -225,11 +225,11 @@ def _close(array: NDArray[Any], other: NDArray[Any], tolerance: float) -> NDArra
 
 
 def call(function: Any, *arguments: Any, what: str = "your function", **named: Any) -> Any:
-    """What the reader's function returns; copies of the arguments are passed.
+    """Call the reader's function with copies of the arguments.
 
     Raises:
         NotAnswered: If it returns a placeholder or raises NotImplementedError.
-        NotYet: If it is no function, raises, or writes into its arguments.
+        NotYet: If it is not a function, raises, or writes to its arguments.
     """
     if not callable(function):
         raise NotYet(f"{what} should be a function, and yours is of type {type(function).__name__}.")

@@ -10,10 +10,10 @@ from minialex.course.checks.feedback import NotAnswered, NotYet, exercise, refus
 
 
 def _conforms(operation: str, answer: Any, *arguments: Any, **named: Any) -> None:
-    """Hold a function to the reference; the kit's words are the hint. With the arguments it is called once before.
+    """Compare a function with the reference; the kit's message is the hint. It is first called once with the arguments.
 
     Raises:
-        NotAnswered: If it gives a placeholder.
+        NotAnswered: If it returns a placeholder.
         NotYet: With what is wrong and the smallest call that shows it.
     """
     try:
@@ -42,12 +42,12 @@ def _conforms(operation: str, answer: Any, *arguments: Any, **named: Any) -> Non
 
 
 def _is_placeholder(answer: Any, *arguments: Any, **named: Any) -> bool:
-    """Whether a function gives nothing yet."""
+    """Whether a function is still a placeholder."""
     try:
         refuse_placeholder(answer(*arguments, **named))
     except (NotAnswered, NotImplementedError):
         return True
-    except Exception:  # the kit will say better what is wrong, and where
+    except Exception:  # the kit explains better what is wrong, and where
         return False
     return False
 

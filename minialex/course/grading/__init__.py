@@ -5,17 +5,17 @@
 ``.py`` file, a folder of them, an importable name, ``module:Class``, or an installed backend's name.
 
 A submission defines operations of `minialex.backend.protocol.Backend` under their own names, all or a few, as plain
-functions on NumPy arrays or as methods of one class. What it leaves out is filled in by the reference (`complete`),
-which is said; a class with its own ``to_device`` brings its own arrays, and nothing is filled in.
+functions on NumPy arrays or as methods of one class. The reference fills in what is missing (`complete`), with a
+remark; a class with its own ``to_device`` brings its own arrays, and nothing is filled in.
 
-Where each part lives: `submission` finds what a student wrote and where; `worker` imports and calls it; `student` says
-what is asked of a student and not of a backend's author; `keeper` is the warm process that forks one for a submission,
-listens to it, and ends it when its time is up; `process` asks the keeper; `folder` does so for a class; `result` is
-what is known of one operation; `table` shows it; `formats` writes it for other programs; `skeleton` writes empty ones.
+The modules: `submission` finds what a student wrote and where; `worker` imports and calls it; `student` has the rules
+for students, as opposed to authors of backends; `keeper` is the warm process that forks one per submission, listens to
+it, and ends it when its time is up; `process` talks to the keeper; `folder` does so for a class; `result` is the result
+for one operation; `table` shows it; `formats` writes it for other programs; `skeleton` writes empty submissions.
 
-A submission runs with the rights of whoever grades it, and in the process of its own checks. Where the system allows
-PID namespaces it can neither hang nor end the grader; but whoever means harm, or means to cheat, can. Grade what you do
-not trust in a container.
+A submission runs with the rights of the person who grades it, and in the same process as its checks. If the system
+allows PID namespaces, it can neither hang nor end the grader; but malicious code can do harm, or cheat. Grade what you
+do not trust in a container.
 """
 
 from minialex.course.grading.complete import complete as complete

@@ -35,8 +35,8 @@ class Student:
     """A submission of a class.
 
     Attributes:
-        name: of the file without its ending, or of the folder
-        grade: of the submission
+        name: name of the file without its extension, or of the folder
+        grade: the submission's grade
         reused: whether it was graded before and has not changed
     """
 
@@ -46,10 +46,10 @@ class Student:
 
 
 def submissions(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """The submissions in a folder by name, in order, and the names of the files that are none.
+    """The submissions in a folder by name, in order, and the names of files that are not submissions.
 
-    A ``.py`` file is a submission, and so is a folder that has one anywhere; what begins with a dot or an underscore
-    is nobody's.
+    A ``.py`` file is a submission, and so is a folder that contains one anywhere; names that begin with a dot or an
+    underscore are ignored.
 
     Raises:
         ConfigurationError: If there is no such folder, or nothing in it, or two submissions have one name.
@@ -78,7 +78,7 @@ def submissions(folder: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def seed_of(name: str, seed: int | None) -> int:
-    """A student's own seed: the same every time, another for every name."""
+    """A student's own seed: always the same, and different for every name."""
     text = f"{'' if seed is None else seed}/{name}"
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:4], "big")
 
@@ -129,9 +129,9 @@ def grade_each(
                 running.append(keeper)
             try:
                 grade = keeper.grade(str(path), Source("path", str(path.resolve())), wanted, own)
-            except MinialexError as error:  # several classes, say: this student's matter
+            except MinialexError as error:  # for example several classes: this student's problem
                 grade = Grade(str(path), own, faults=[str(error)])
-            if stopping.is_set():  # it did not end, it was ended
+            if stopping.is_set():  # it did not end by itself
                 raise ConfigurationError("grading was stopped")
             if into is not None:
                 atomic.write_json(into / f"{name}.json", {**about, **grade.as_json(points)})
@@ -193,7 +193,7 @@ def points_of(grade: Grade, points: float | None) -> tuple[float, float]:
 
 
 def as_csv(students: Sequence[Student], only: Sequence[str] | None, points: float | None) -> str:
-    """The table of points: `COLUMNS`, and the result of each operation that was asked for, or that there is."""
+    """The table of points: `COLUMNS`, and the result of each requested or existing operation."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     operations = [name for name in OPERATIONS if only is None or name in only]
@@ -216,7 +216,7 @@ def plain(text: str) -> str:
 
 
 def common_failures(students: Sequence[Student]) -> list[tuple[int, str, str, list[str]]]:
-    """What went wrong most often: how many students, the operation, what it was, and who."""
+    """The most frequent failures: number of students, operation, failure, and names."""
     seen: dict[tuple[str, str], list[str]] = {}
     for student in students:
         for fault in student.grade.faults:

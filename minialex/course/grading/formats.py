@@ -9,7 +9,7 @@ from minialex.course.grading.result import PASSED, Result
 
 
 def as_json(grade: Grade, points: float | None) -> dict[str, Any]:
-    """Everything that is known, in minialex's own format."""
+    """Everything known, in minialex's own format."""
     return grade.as_json(points)
 
 
@@ -43,7 +43,7 @@ def gradescope(grade: Grade, points: float | None) -> dict[str, Any]:
 
 
 def classroom(grade: Grade, points: float | None) -> dict[str, Any]:
-    """The result of a runner as GitHub Classroom's ``autograding-grading-reporter`` takes it (there in base64)."""
+    """A runner's result in the form of GitHub Classroom's ``autograding-grading-reporter`` (there in base64)."""
     most, each = worth(grade, points)
     tests = []
     for result in grade.counted:
@@ -71,7 +71,7 @@ def classroom(grade: Grade, points: float | None) -> dict[str, Any]:
 
 
 WRITERS = {"minialex": as_json, "gradescope": gradescope, "classroom": classroom}
-"""By the name of a format, what makes a JSON value of a grade and of the points that there are."""
+"""For each format, a function from a grade and the maximum of points to a JSON value."""
 
 
 def worth(grade: Grade, points: float | None) -> tuple[float, float]:

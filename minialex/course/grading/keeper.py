@@ -1,10 +1,10 @@
-"""The warm process between the grader and what students wrote: it imports everything once and forks for a submission.
+"""The warm process between the grader and submissions: it imports everything once, and forks for each submission.
 
-It reads one task a line from its standard input and writes its messages, a JSON object a line, to its standard
-output: ``busy`` while it goes on, a ``result`` an operation, and one ``graded`` at the end. Submissions run in
-children of children (`guard`), from which three pipes lead back: what they say, how they ended, and what they print.
-Whatever a submission starts is below this process, and ends with it: in a PID namespace of its own where the system
-allows one, else as descendants that are looked for (Linux).
+It reads one task per line from its standard input and writes its messages, one JSON object per line, to its standard
+output: ``busy`` while it works, a ``result`` per operation, and one ``graded`` at the end. Submissions run in
+grandchildren (`guard`), from which three pipes lead back: their messages, how they ended, and what they print.
+Everything that a submission starts is below this process, and ends with it: in a PID namespace of its own if the system
+allows one, else as descendants that are searched for (Linux).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from minialex.conformance.strategies import STRATEGIES
 from minialex.course.grading import worker
 from minialex.course.grading.result import BUDGET, UNFINISHED, WAITING, Result, read
 
-LINE = 1 << 24  # bytes of a message; a longer one is rubbish
-PATIENCE = 600.0  # seconds by the clock for what is ours: drawing examples, the reference
-BETWEEN = 0.1  # seconds between two messages that all goes on
+LINE = 1 << 24  # bytes of a message; a longer one is garbage
+PATIENCE = 600.0  # wall-clock seconds for our own work: drawing examples, the reference
+BETWEEN = 0.1  # seconds between two messages that work continues
 LINUX = sys.platform == "linux"
 NEW_USER, NEW_PID, DIE_WITH_PARENT, ADOPT = 0x10000000, 0x20000000, 1, 36  # of sched.h and prctl.h
 
@@ -46,8 +46,8 @@ def control(option: int, value: int) -> None:
 
 
 def own_processes() -> None:
-    """Let the next child be the first process of a namespace, if the system allows it: nothing in it can outlive it,
-    and nothing in it can see or signal what is outside."""
+    """Make the next child the first process of a namespace, if the system allows it: nothing in it can outlive it, or
+    see or signal anything outside."""
     libc = ctypes.CDLL(None)
     if not LINUX or libc.unshare(NEW_PID) == 0:
         return
@@ -78,7 +78,7 @@ def end_all(child: int, seconds: float = 30.0) -> None:
     until = time.monotonic() + seconds
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
-    while time.monotonic() < until:  # something that forks faster than it is found would keep us for ever
+    while time.monotonic() < until:  # something that forks faster than it is found would keep us busy for ever
         for pid in below(os.getpid()):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -91,7 +91,7 @@ def end_all(child: int, seconds: float = 30.0) -> None:
 
 
 def guard(run: Callable[[], None], status: int) -> NoReturn:
-    """In a child: run something in a child of a child, and write how that ended to a pipe.
+    """In a child: run something in a grandchild, and write to a pipe how that ended.
 
     The submission's parent is a process that only waits: a signal to it ends the submission, and nothing else.
     """
@@ -120,7 +120,7 @@ def guard(run: Callable[[], None], status: int) -> NoReturn:
     try:
         run()
     finally:
-        os._exit(1)  # nothing of ours or of theirs runs on the way out
+        os._exit(1)  # no exit handlers run, neither ours nor theirs
 
 
 # ---- a submission in a process --------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class Child:
     """A running submission; its messages are read, and it is ended when its time is up.
 
     Attributes:
-        rubbish: how many bytes that are no messages of ours came through its pipe
+        rubbish: number of bytes in its pipe that were not messages of ours
     """
 
     def __init__(self, task: dict[str, Any]) -> None:
@@ -144,13 +144,13 @@ class Child:
             try:
                 guard(lambda: self._run(say), tell)
             finally:
-                os._exit(1)  # whatever happens: there is one of us
+                os._exit(1)  # whatever happens, only one process continues
         os.close(say)
         os.close(tell)
         os.set_blocking(self.hears, False)
 
     def _run(self, say: int) -> None:
-        """In the child: only its pipe is left of what this process had open, under a number that nobody guesses."""
+        """In the child: of this process's open files only the pipe is left, under an unpredictable number."""
         kept = os.dup2(say, random.SystemRandom().randrange(100, 200), inheritable=False)
         os.closerange(3, kept)
         os.closerange(kept + 1, 1 << 12)
@@ -161,26 +161,26 @@ class Child:
 
         def send(**message: Any) -> None:
             data = f"\n{token}{dumps(message)}\n".encode()
-            if number() != owner:  # a submission forked, and both go on: one of them must not speak
+            if number() != owner:  # a submission forked, and both continue: only one may send
                 leave(0)
             try:
                 while data:
                     data = data[write(kept, data) :]
-            except OSError:  # it was closed: what has no way to say anything has nothing to say
+            except OSError:  # it was closed: nothing can be sent
                 leave(CLOSED)
 
         worker.serve(self.task, send)
         os._exit(0)
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """What it says, and as the last one how it ended: ``done``, ``ended`` with a code, or ``timeout``."""
+        """Yield its messages, and as the last one how it ended: ``done``, ``ended`` with a code, or ``timeout``."""
         code: str | None = None
         until = 0.0
         while True:
             wait = [self.hears, self.status] if code is None else []
             ready = select.select([*wait, sys.stdin], [], [], 0.0 if code is not None else 0.05)[0]
             if sys.stdin in ready:
-                raise EOFError  # the grader has gone
+                raise EOFError  # the grader is gone
             if self.status in ready:
                 code, until = os.read(self.status, 16).decode(errors="replace"), time.monotonic() + 1
             heard = self._heard()
@@ -190,7 +190,7 @@ class Child:
                     return
                 self._follow(message)
                 yield message
-            # a process that stays may go on writing
+            # a process left behind may continue to write
             if code is not None and (heard is None or time.monotonic() > until):
                 yield {"kind": "ended", "code": int(code) if code.lstrip("-").isdigit() else None}
                 return
@@ -199,13 +199,13 @@ class Child:
                 return
 
     def _heard(self) -> list[dict[str, Any]] | None:
-        """What has arrived, or None if nothing has: lines with the token; the rest is somebody else's, and counted."""
+        """The messages that have arrived, or None: lines with the token; anything else is foreign, and counted."""
         try:
             chunk = os.read(self.hears, 1 << 20)
         except BlockingIOError:
             return None
         if not chunk:
-            time.sleep(0.01)  # it has closed its end: how it ends is still to come
+            time.sleep(0.01)  # it has closed its end, but has not exited yet
             return None
         *lines, self.read = (self.read + chunk).split(b"\n")
         if len(self.read) > LINE:
@@ -224,7 +224,7 @@ class Child:
         return found
 
     def _follow(self, message: dict[str, Any]) -> None:
-        """Note whose time it is: the student's within a call and while importing, ours between."""
+        """Note whose time is running: the student's within a call and while importing, otherwise ours."""
         kind = message["kind"]
         if kind == "hello" and isinstance(message.get("pid"), int):
             self.inside = message["pid"]
@@ -248,7 +248,7 @@ class Child:
         return 0.0
 
     def _over(self) -> str:
-        """Which limit is exceeded, in words, if any is."""
+        """The limit that is exceeded, as text, if any."""
         clock = time.monotonic() - self.since - (self._queued() - self.queued)
         most = 2 * BUDGET * WAITING * self.task["timeout"] + PATIENCE
         if (
@@ -265,7 +265,7 @@ class Child:
         return ""
 
     def end(self) -> None:
-        """End it and what it started."""
+        """End the process and everything that it started."""
         end_all(self.pid)
         os.close(self.hears)
         os.close(self.status)
@@ -284,7 +284,7 @@ def grade(task: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> dict[s
 
     Args:
         task: ``source``, ``only`` (names or None), ``examples``, ``seed``, ``strict``, ``timeout``, ``memory``
-        say: is given messages ``busy`` and ``result``
+        say: called with messages ``busy`` and ``result``
 
     Returns:
         ``usage``, or ``names`` that the submission has, ``faults``, ``completed``, ``remarks`` and ``results``.
@@ -318,7 +318,7 @@ def grade(task: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> dict[s
 def _follow(
     child: Child, found: dict[str, Any], results: dict[str, Result], say: Callable[[dict[str, Any]], None]
 ) -> tuple[Result | None, dict[str, Any]]:
-    """Listen until a child ends: the result of the operation that it ended in, if it did, and its last message."""
+    """Listen until a child ends: the result of the operation in which it ended, if any, and its last message."""
     name, examples, call, failing = "", 0, "", None
     began, told, rubbish = time.monotonic(), 0.0, 0
     message: dict[str, Any] = {}
@@ -358,7 +358,7 @@ def _follow(
     else:
         status = "out of time" if message["kind"] == "timeout" else "crashed"
     seconds = round(time.monotonic() - began, 3)
-    if failing is not None and failing.operation == name:  # something wrong was found, then making it smaller failed
+    if failing is not None and failing.operation == name:  # a fault was found, but shrinking it failed
         remark = f"the example could be smaller: looking for one {ended(message)}"
         return replace(failing, seconds=seconds, remarks=[*failing.remarks, remark]), message
     text = f"{ended(message)} in example {examples}" + (f": {call}" if call else "")
@@ -367,7 +367,7 @@ def _follow(
 
 
 def _found(message: dict[str, Any]) -> dict[str, Any]:
-    """What was found on import, if it is well formed.
+    """The result of the import, if it is well formed.
 
     Raises:
         ValueError, KeyError: If it is not.
@@ -384,7 +384,7 @@ def _found(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def ended(message: dict[str, Any]) -> str:
-    """How a child that had not finished ended, in words."""
+    """How an unfinished child ended, as text."""
     if message["kind"] == "timeout":
         return str(message["text"])
     code = message["code"]
@@ -407,6 +407,6 @@ def main() -> None:
         answers.flush()
 
     with contextlib.suppress(EOFError, BrokenPipeError):
-        questions = os.fdopen(0, "rb", buffering=0)  # nothing is read ahead: `select` must see what is there
+        questions = os.fdopen(0, "rb", buffering=0)  # no read-ahead: `select` must see what is there
         while task := questions.readline():
             say({"kind": "graded", **grade(json.loads(task), say)})

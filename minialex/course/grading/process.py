@@ -1,4 +1,4 @@
-"""The grader's side: a process (`minialex.course.grading.keeper`) is asked for the grade of a submission."""
+"""The grader's side: it requests the grade of a submission from a process (`minialex.course.grading.keeper`)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from minialex.errors import ConfigurationError, nearest
 
 @dataclass(frozen=True)
 class Limits:
-    """How thoroughly to look, and how long to wait.
+    """How thoroughly to check, and how long to wait.
 
     Attributes:
         examples: number of calls drawn for an operation in each dtype
-        seed: of the examples; None draws the same ones for everybody, every time
+        seed: seed of the examples; None always draws the same ones, for everyone
         timeout: processor seconds for one call; all calls of an operation may take six times as many
         memory: gibibytes that the child may allocate (Linux); 0 for no limit
         strict: whether the rules for backends apply (`minialex.course.grading.student`)
@@ -42,7 +42,7 @@ class Grade:
     """The grade of a submission.
 
     Attributes:
-        submission: what was graded, as it was given
+        submission: what was graded, as given
         results: one for each operation, including those that were left out
         faults: what could not be imported, with file and line
         completed: whether the NumPy reference fills in what is left out
@@ -72,7 +72,7 @@ class Grade:
         return bool(self.counted) and not self.faults and self.passed == len(self.counted)
 
     def as_json(self, points: float | None = None) -> dict[str, Any]:
-        """A JSON value; with `points`, how many of them."""
+        """The grade as a JSON value; with `points`, the number of points."""
         from minialex import __version__
 
         value = {
@@ -90,7 +90,7 @@ class Grade:
         return value if points is None else {**value, "points": self.points(points), "of_points": points}
 
     def points(self, most: float) -> float:
-        """The share of `most` points that the passed operations are worth, all operations alike."""
+        """The share of `most` points for the passed operations, with equal weights."""
         return round(most * self.passed / len(self.counted), 2) if self.counted else 0.0
 
 
@@ -98,7 +98,7 @@ def operations_asked(only: Iterable[str] | None) -> list[str] | None:
     """The operations to grade, each once.
 
     Raises:
-        ConfigurationError: If there is no operation of a name.
+        ConfigurationError: If a name is not an operation's.
     """
     wanted = None if only is None else list(dict.fromkeys(only))
     for name in wanted or ():
@@ -117,8 +117,8 @@ def grade(
 
     Args:
         text: a file, a folder, an importable name, ``module:Class`` or an installed backend's name
-        only: the operations to grade; one that is not there is missing. None: all that the submission has
-        limits: how thoroughly to look and how long to wait
+        only: the operations to grade, of which absent ones count as missing; None: all that the submission has
+        limits: how thoroughly to check and how long to wait
         tell: called with an operation's name and the number of its examples tried so far
 
     Raises:
@@ -130,7 +130,7 @@ def grade(
 
 
 class Keeper:
-    """A process of `minialex.course.grading.keeper`, which grades one submission after the other."""
+    """A process of `minialex.course.grading.keeper`, which grades one submission after another."""
 
     COMMAND = (sys.executable, "-P", "-c", "from minialex.course.grading.keeper import main; main()")
 
@@ -148,7 +148,7 @@ class Keeper:
             text=True,
             encoding="utf-8",
             start_new_session=True,
-            env={**os.environ, **one},  # processor time is counted, and there may be as many processes as cores
+            env={**os.environ, **one},  # processor time counts, and there may be as many processes as cores
         )
 
     def __enter__(self) -> Keeper:
@@ -165,7 +165,7 @@ class Keeper:
         limits: Limits,
         tell: Callable[[str, int], None] = lambda name, examples: None,
     ) -> Grade:
-        """Grade a submission (see `grade`), which was found at a place."""
+        """Grade a submission (see `grade`) that was found at `where`."""
         graded, results = Grade(text, limits), {}
         task = {"source": asdict(where), "only": only, **asdict(limits)}
         found: dict[str, Any] = {"names": [], "faults": ["it ended the grader's own process"]}
@@ -184,10 +184,10 @@ class Keeper:
                 else:
                     found = message
                     break
-        except (BrokenPipeError, ValueError):  # it was killed, while it wrote a line perhaps
+        except (BrokenPipeError, ValueError):  # it was killed, perhaps while writing a line
             pass
         if "results" not in found:
-            self.end()  # so that it is known not to be alive, and all it started is gone
+            self.end()  # mark it as dead, and end everything it started
         if found.get("usage"):
             raise ConfigurationError(found["usage"])
         if "results" not in found and running:
@@ -204,7 +204,7 @@ class Keeper:
 
     @property
     def stream(self) -> IO[str]:
-        """What it reads."""
+        """The stream that it reads."""
         assert self.process.stdin is not None
         return self.process.stdin
 
@@ -214,7 +214,7 @@ class Keeper:
         return self.process.poll() is None
 
     def end(self) -> None:
-        """Tell it to end what it has started and then itself."""
+        """Tell it to end what it has started, and then itself."""
         with contextlib.suppress(OSError):
             self.stream.close()
         try:

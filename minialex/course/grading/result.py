@@ -11,12 +11,12 @@ import numpy as np
 from minialex.conformance.case import Array, listed
 from minialex.conformance.compare import Disagreement
 
-SHOWN = 48  # elements of an array that are written out; larger ones are described
+SHOWN = 48  # the most elements of an array that are written out; larger arrays are described
 BUDGET = 6.0
-"""How many times the processor time that one call may take all calls of an operation may take together."""
+"""All calls of an operation together may take this many times the processor time of one call."""
 WAITING = 5.0
-"""How many times longer a call may take by the clock than by the processor: it sleeps, or the machine is busy."""
-TEXT = 800  # characters of a message that are kept
+"""A call's wall-clock time may be this many times its processor time: it sleeps, or the machine is busy."""
+TEXT = 800  # the most characters kept of a message
 PASSED, NOT_THEIRS, UNFINISHED = "passed", "not theirs", "unfinished"
 MEANINGS = {
     PASSED: "agrees with the reference on every example",
@@ -29,7 +29,7 @@ MEANINGS = {
     UNFINISHED: "the grader did not finish, which is not the student's fault: grade it again",
     NOT_THEIRS: "missing, and not asked for",
 }
-"""The words for results, and what they mean."""
+"""The statuses of results, and their meanings."""
 
 
 @dataclass
@@ -73,7 +73,7 @@ def short(text: str) -> str:
 
 
 def read(value: Any) -> Result:
-    """A result from its JSON value (`dataclasses.asdict`), which may come from anybody.
+    """A result from its JSON value (`dataclasses.asdict`), which may be untrusted.
 
     Raises:
         ValueError: If it is not a result.
@@ -90,7 +90,7 @@ def read(value: Any) -> Result:
 
 
 def describe(error: Disagreement) -> dict[str, Any] | None:
-    """The failing call as a JSON value: its arguments, what came, what was expected, where they differ."""
+    """The failing call as a JSON value: its arguments, the result, what was expected, where they differ."""
     case = error.case
     if case is None:
         return None
@@ -128,7 +128,7 @@ def describe(error: Disagreement) -> dict[str, Any] | None:
 
 
 def _array(array: Array) -> dict[str, Any]:
-    """Shape, dtype, and unless it is large its elements: as text for people and as (nested) lists."""
+    """Shape, dtype and, unless it is large, elements, as text for people and as (nested) lists."""
     small = array.size <= SHOWN
     text = np.array2string(array, max_line_width=88, precision=8, threshold=SHOWN + 1, edgeitems=2)
     return {
@@ -140,7 +140,7 @@ def _array(array: Array) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A number for JSON, which has no infinities and no NaN: they become words."""
+    """A number for JSON, which lacks infinities and NaN: they become text."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

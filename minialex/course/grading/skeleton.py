@@ -15,16 +15,16 @@ from minialex.storage.atomic import make_folder, translate_os_errors, write_text
 FLOATS, BYTES, LABELS, PLACES = "Floats", "NDArray[np.uint8]", "NDArray[np.int64]", "NDArray[np.int32]"
 LINE = 120
 KINDS = {"mask": BYTES, "images": BYTES, "flip": BYTES, "labels": LABELS, "top": PLACES, "left": PLACES}
-"""What an array parameter is a NumPy array of, by its name; the others are floats."""
+"""Types of array parameters by name; the others are floats."""
 RESULTS = {"sgd_update": LABELS, "dropout": f"tuple[{FLOATS}, {BYTES}]"}
-"""What operations give where it is not floats alone."""
+"""Result types of operations that return more than floats."""
 
 
 def families(names: Sequence[str]) -> dict[str, list[str]]:
-    """Operations by the file to which they belong: a gradient is beside its operation.
+    """Operations by file: a gradient is in the same file as its operation.
 
     Raises:
-        ConfigurationError: If there is no operation of a name.
+        ConfigurationError: If a name is not an operation's.
     """
     found: dict[str, list[str]] = {}
     for name in names:
@@ -41,7 +41,7 @@ def write(folder: Path, names: Sequence[str] = OPERATIONS) -> list[Path]:
         The files written.
 
     Raises:
-        ConfigurationError: If a name is no operation's, or the folder is there already and is not empty.
+        ConfigurationError: If a name is not an operation's, or the folder exists and is not empty.
     """
     groups = families(names)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -87,7 +87,7 @@ def function(name: str) -> str:
     result = RESULTS.get(name, signature.return_annotation.replace("Array", FLOATS))
     text = re.sub(r"'([^']*)'", r"\1", str(signature.replace(parameters=parameters, return_annotation="RESULT")))
     head = f"def {name}{text}:".replace("RESULT", result)
-    if len(head) > LINE:  # one parameter a line
+    if len(head) > LINE:  # one parameter per line
         texts = re.sub(r"'([^']*)'", r"\1", ",\n    ".join(str(parameter) for parameter in parameters))
         keyword = next((p.name for p in parameters if p.kind is p.KEYWORD_ONLY), None)
         texts = re.sub(rf"^    {keyword}:", f"    *,\n    {keyword}:", texts, flags=re.MULTILINE) if keyword else texts

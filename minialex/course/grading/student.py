@@ -1,10 +1,10 @@
-"""The rules for students, compared with those of the conformance kit for authors of backends.
+"""The rules for students, which are more lenient than the conformance kit's rules for authors of backends.
 
-A textbook solution is right: `dy * (y > 0)` for the gradient of ReLU, a float64 accumulator that a student forgot to
-round, −log of a probability. So a student's operation is called with finite numbers, whole batches and labels in range,
-its results may have another numeric dtype than the protocol asks for, and they may be as far away as the notebooks'
-checks allow (`TOLERANCE`). Infinities, not-a-number, empty batches, the last bits, and the same bits a second time are
-for authors of backends: ``minialex grade --strict``.
+A textbook solution counts as right: `dy * (y > 0)` for the gradient of ReLU, a float64 accumulator that was not rounded
+back, −log of a probability. So a student's operation is called with finite numbers, non-empty batches and labels in
+range; its results may have another numeric dtype than the protocol requires, and may differ by as much as the
+notebooks' checks allow (`TOLERANCE`). Infinities, NaN, empty batches, the last bits and reproducible bits are for
+authors of backends: ``minialex grade --strict``.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from minialex.conformance.compare import check_value
 from minialex.course import TOLERANCE
 
 LEAST = 1e-19
-"""The least probability of which a student's logarithm must be right; float32 holds no smaller square."""
+"""The smallest probability whose logarithm must be right; float32 cannot represent a smaller square."""
 
 
 def check_student(backend: Backend, case: Case) -> None:
-    """Replaces the kit's `check_case`: checks only the calls that are asked of students.
+    """Replaces the kit's `check_case`: checks only calls that students must support.
 
     Raises:
-        Disagreement: If the operation raises, writes into its arguments, or gives something else than the reference.
+        Disagreement: If the operation raises, writes to its arguments, or differs from the reference.
     """
     if not asked(case):
         return
@@ -45,7 +45,7 @@ def check_student(backend: Backend, case: Case) -> None:
 
 
 def asked(case: Case) -> bool:
-    """Whether a textbook solution is right for a call, so that it may be asked."""
+    """Whether a textbook solution is right for a call, so that students must support it."""
     arrays = listed(case.arrays.values())
     if any(not array.size or not np.isfinite(array).all() for array in arrays):
         return False
@@ -58,7 +58,7 @@ def asked(case: Case) -> bool:
 
 
 def probable(case: Case) -> bool:
-    """Whether the labels' probabilities are such that −log of them, rounded as they are, is the loss."""
+    """Whether −log of the labels' rounded probabilities is accurate enough as the loss."""
     labels = case.arrays["labels"]
     _, probs = compute(case.wide)
     assert probs is not None
@@ -66,22 +66,22 @@ def probable(case: Case) -> bool:
 
 
 def widened(case: Case, wanted: Expected) -> Expected:
-    """A result that may be as far away as the notebooks' checks allow; what has no roundings stays exact."""
+    """Widen a bound to what the notebooks' checks allow; results without rounding stay exact."""
     if wanted.value.dtype.kind != "f" or not wanted.value.size:
         return wanted
     sizes = np.abs(wanted.value)
-    least = 1.0 if case.operation == "tanh" else 0.0  # 2·sigmoid(2x) − 1 is tanh, and loses what is small
+    least = 1.0 if case.operation == "tanh" else 0.0  # 2·sigmoid(2x) − 1 is tanh, but loses small numbers
     most = TOLERANCE * float(np.max(sizes, where=np.isfinite(sizes), initial=least))
     return replace(wanted, bound=np.where(wanted.bound > 0, np.maximum(wanted.bound, most), 0.0))
 
 
 def lenient(name: str, function: Callable[..., Any], remark: Callable[[str], None]) -> Callable[..., Any]:
-    """A student's function on NumPy arrays whose results have the protocol's kinds wherever their numbers allow it.
+    """Wrap a student's function on NumPy arrays so that its results get the protocol's dtypes if their values allow.
 
     Args:
-        name: of the operation
-        function: the student's
-        remark: told what was overlooked, in words
+        name: name of the operation
+        function: the student's function
+        remark: called with a text on what was tolerated
     """
 
     @functools.wraps(function)
@@ -95,7 +95,7 @@ def lenient(name: str, function: Callable[..., Any], remark: Callable[[str], Non
         if len(parts) != len(wanted):
             return made
         for index, (part, spec) in enumerate(zip(parts, wanted, strict=True)):
-            if spec is None:  # not asked for: need_dx=False
+            if spec is None:  # not requested: need_dx=False
                 parts[index] = None
                 continue
             array = np.asarray(part)

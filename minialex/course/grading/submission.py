@@ -1,6 +1,6 @@
-"""What a student handed in: where it is, which operations it has, and where each was written.
+"""A student's submission: where it is, which operations it has, and where each was written.
 
-`source` looks without importing; `load` imports and therefore belongs in a process of its own
+`source` finds it without importing; `load` imports it, and therefore belongs in a separate process
 (`minialex.course.grading.worker`).
 """
 
@@ -30,7 +30,7 @@ from minialex.course.grading.result import said
 from minialex.errors import ConfigurationError, nearest
 
 ORDER = (*MOVERS, *OPERATIONS)
-SKIPPED = re.compile(r"(test_.*|.*_test|conftest|setup|__main__)$")  # modules of a folder that are not looked into
+SKIPPED = re.compile(r"(test_.*|.*_test|conftest|setup|__main__)$")  # modules of a folder that are skipped
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Source:
 
 
 def source(text: str) -> Source:
-    """Where a submission is, found without importing it.
+    """Find where a submission is, without importing it.
 
     Raises:
         ConfigurationError: If there is nothing of that name.
@@ -55,7 +55,7 @@ def source(text: str) -> Source:
     if path.is_dir() or (path.is_file() and path.suffix == ".py"):
         return Source("path", str(path.resolve()))
     if looks_like_path or path.exists():
-        raise ConfigurationError(f"'{text}' is no folder and no .py file")
+        raise ConfigurationError(f"'{text}' is neither a folder nor a .py file")
     module, _, attribute = text.partition(":")
     top = module.partition(".")[0]
     _look_here()
@@ -72,7 +72,7 @@ def source(text: str) -> Source:
 
 
 def _look_here() -> None:
-    """Modules of the current folder can be imported."""
+    """Make modules in the current folder importable."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
 
@@ -82,15 +82,15 @@ class Submission:
     """Operations of a student, as a backend.
 
     Attributes:
-        backend: theirs, or theirs completed by the reference; None if nothing could be made of it
-        own: by operation, the place where it was written, ``FILE:LINE``
-        borrowed: by operation that the submission has but did not write, where it comes from
-        signatures: by operation, what is wrong with its parameters
+        backend: the student's, perhaps completed by the reference; None if none could be made
+        own: for each operation, the place where it was written, ``FILE:LINE``
+        borrowed: for each operation that the submission has but did not write, where it comes from
+        signatures: for each operation, what is wrong with its parameters
         faults: what could not be imported or built, with file and line
         completed: whether the reference fills in what is left out
         inside: files and folders that belong to the submission
-        lenient: whether results of another numeric dtype are taken (`minialex.course.grading.student`)
-        overlooked: by operation, what was overlooked for that
+        lenient: whether results of another numeric dtype are accepted (`minialex.course.grading.student`)
+        overlooked: for each operation, what was tolerated
     """
 
     backend: Backend | None = None
@@ -109,7 +109,7 @@ class Submission:
         return any(path == part or part in path.parents for part in self.inside)
 
     def place(self, file: str, line: int) -> str:
-        """A file of the submission and a line in it, for people."""
+        """A file of the submission and a line in it, as readable text."""
         path = Path(file).resolve()
         for part in self.inside:
             if part in path.parents:
@@ -117,14 +117,14 @@ class Submission:
         return f"{path.name}:{line}"
 
     def where(self, error: BaseException) -> str:
-        """The innermost place of the submission that an error passed through, or an empty string."""
+        """The innermost place in the submission that an error passed through, or an empty string."""
         if isinstance(error, SyntaxError) and error.filename and self.holds(error.filename):
             return self.place(error.filename, error.lineno or 0)
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if self.holds(frame.filename)]
         return self.place(frames[-1].filename, frames[-1].lineno or 0) if frames else ""
 
     def explain(self, error: BaseException) -> str:
-        """An error of the submission in one line: place, kind, message."""
+        """An error of the submission in one line: place, type, message."""
         text = error.msg if isinstance(error, SyntaxError) else said(error)
         return ": ".join(filter(None, (self.where(error), type(error).__name__, " ".join(str(text).split()))))
 
@@ -134,7 +134,7 @@ class Ambiguous(ConfigurationError):
 
 
 def load(where: Source, lenient: bool = False) -> Submission:
-    """Import a submission and find its operations. Whatever goes wrong in its code is among its `faults`.
+    """Import a submission and find its operations. All errors in its code are among its `faults`.
 
     Args:
         where: where the submission is
@@ -154,9 +154,9 @@ def load(where: Source, lenient: bool = False) -> Submission:
             _take_registered(submission)
     except Ambiguous:
         raise
-    except BaseException as error:  # also SystemExit: it is the student's code that runs
+    except BaseException as error:  # also SystemExit, since the student's code runs here
         submission.faults.append(submission.explain(error))
-    if submission.backend is None:  # nothing can be asked of it
+    if submission.backend is None:  # nothing in it can be called
         submission.own, submission.borrowed = {}, {}
     return submission
 
@@ -172,7 +172,7 @@ def _folder(module: ModuleType) -> tuple[Path, ...]:
 
 
 def _modules(submission: Submission, where: Source) -> Iterator[ModuleType]:
-    """The modules of a submission, imported one after the other; those that fail are among its faults."""
+    """The modules of a submission, imported one after another; failures are among its faults."""
     if where.kind == "module":
         _look_here()
         spec = importlib.util.find_spec(where.text.partition(".")[0])
@@ -201,7 +201,7 @@ def _import_path(submission: Submission, path: Path) -> ModuleType:
     """Import a file or a folder (with or without ``__init__.py``) under its own name, or one like it."""
     name = re.sub(r"\W", "_", path.stem if path.is_file() else path.name)
     if not name.isidentifier() or name in sys.modules or importlib.util.find_spec(name) is not None:
-        name = f"submission_{name}"  # never in the place of a module that something else needs
+        name = f"submission_{name}"  # never replaces a module that something else needs
     file, parts = (path, None) if path.is_file() else (path / "__init__.py", [str(path)])
     spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=parts)
     assert spec is not None
@@ -215,7 +215,7 @@ def _import_path(submission: Submission, path: Path) -> ModuleType:
         except BaseException as error:
             if path.is_file():
                 raise
-            submission.faults.append(submission.explain(error))  # its other files may be in order
+            submission.faults.append(submission.explain(error))  # its other files may be fine
     return module
 
 
@@ -245,7 +245,7 @@ def _take(submission: Submission, modules: list[ModuleType], attribute: str) -> 
 
 
 def _code(member: Any) -> Any:
-    """The code of what a member runs, or None if it is not written in Python."""
+    """The code that a member runs, or None if it is not written in Python."""
     if isinstance(member, staticmethod | classmethod):
         member = member.__func__
     member = inspect.unwrap(member)
@@ -274,7 +274,7 @@ def _take_functions(submission: Submission, modules: list[ModuleType]) -> None:
 
 
 def _take_registered(submission: Submission) -> None:
-    """Operations that the submission registered with examples, beside the protocol's."""
+    """Operations that the submission registered with examples, besides the protocol's."""
     for added in operations.OPERATIONS.values():
         for function in (added.forward, added.backward) if added.examples else ():
             code = _code(function.plain)
@@ -283,7 +283,7 @@ def _take_registered(submission: Submission) -> None:
 
 
 def _complete(submission: Submission, functions: dict[str, Any]) -> None:
-    """The backend of what is theirs; functions with wrong parameters are left out and said to be wrong."""
+    """Make the backend from the student's functions; those with wrong parameters are left out and reported."""
     for name, function in list(functions.items()):
         fault = registry.signature_fault(name, function)
         if fault:
@@ -296,7 +296,7 @@ def _complete(submission: Submission, functions: dict[str, Any]) -> None:
 
 
 def _written(kind: type) -> dict[str, type]:
-    """The protocol's names that a class has, each with the class of its bases that has it; the protocol's own not."""
+    """The protocol's names that a class has, each with the base that defines it, except the protocol itself."""
     found = {}
     for name in ORDER:
         owner = next((base for base in kind.__mro__ if name in vars(base)), None)
@@ -314,7 +314,7 @@ def _take_class(submission: Submission, kind: type) -> None:
         file = code.co_filename if code is not None else inspect.getsourcefile(owner) or ""
         home = inspect.getsourcefile(owner) or ""
         if not submission.holds(home):
-            continue  # inherited from somebody else: not theirs
+            continue  # inherited: not the student's own
         if submission.holds(file) or (name in MOVERS and file == pretend.__file__):
             line = code.co_firstlineno if code is not None else inspect.getsourcelines(owner)[1]
             submission.own[name] = submission.place(file, line)
@@ -323,7 +323,7 @@ def _take_class(submission: Submission, kind: type) -> None:
                 submission.signatures[name] = fault
         else:
             submission.borrowed[name] = f"comes from {getattr(inspect.unwrap(member), '__module__', file)}"
-    if getattr(kind, "__abstractmethods__", None):  # a few methods of Backend: what is left out is filled in below
+    if getattr(kind, "__abstractmethods__", None):  # a few methods of Backend: the rest is filled in below
         kind = type(kind.__name__, (kind,), {})
         kind.__abstractmethods__ = frozenset()  # type: ignore[attr-defined] # Python has it, typeshed has not
     theirs = registry.build(kind.__name__, kind)

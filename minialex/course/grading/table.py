@@ -1,4 +1,4 @@
-"""A grade on the screen: the table of operations, and for each that is wrong its smallest failing call."""
+"""A grade on the screen: the table of operations, and the smallest failing call of each wrong one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from minialex.course.grading.result import NOT_THEIRS, PASSED, Result
 
 STYLES = {PASSED: "green", "stub": "yellow", "missing": "yellow", "borrowed": "magenta", NOT_THEIRS: "dim"}
 
-COMMON, WHO = 10, 3  # kinds of failures that are shown of a class, and names for each
+COMMON, WHO = 10, 3  # kinds of failures shown for a class, and names for each
 
 
 def show(console: Console, grade: Grade, points: float | None = None) -> None:
-    """Print everything that is known of a submission."""
+    """Print everything known about a submission."""
     for fault in grade.faults:
         console.print(Text.assemble(("cannot be used: ", "bold red"), fault), soft_wrap=True)
     if grade.counted:
@@ -49,7 +49,7 @@ def show(console: Console, grade: Grade, points: float | None = None) -> None:
 
 
 def show_class(console: Console, students: Sequence[Student], points: float | None = None) -> None:
-    """Print the grades of a class: a line a student, then what went wrong most often."""
+    """Print the grades of a class: one line per student, then the most frequent failures."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("student", overflow="fold")
     table.add_column("points", justify="right", no_wrap=True)

@@ -1,9 +1,9 @@
-"""What runs in the child process: a submission is imported, and its operations are called and compared.
+"""The child process: it imports a submission, and calls and compares its operations.
 
-`serve` sends messages, each a JSON object, through a function of its caller's (`minialex.course.grading.keeper`):
-``hello``, ``found`` once it is imported, then for each operation ``begin``, any number of ``example``, ``call``,
-``back`` and ``failing``, and one ``result``; at the end ``done``.
-What the submission prints goes elsewhere and is counted.
+`serve` sends messages, each a JSON object, through a function of its caller (`minialex.course.grading.keeper`):
+``hello``; ``found`` after the import; for each operation ``begin``, any number of ``example``, ``call``, ``back`` and
+``failing``, and one ``result``; at the end ``done``.
+What the submission prints is diverted and counted.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ KNOWN = ("numpy", "minialex", "numba", "llvmlite", "cupy", "cupy_backends")
 """Libraries that a submission may call without a remark."""
 
 WATCHED_CALLS = 5
-"""How many calls of an operation are made once more while every Python function that they enter is looked at."""
+"""How many calls of an operation are repeated while every Python function that they enter is recorded."""
 
 FILE = 1 << 30
-"""Bytes that a file may have which a submission writes."""
+"""The most bytes in a file that a submission writes."""
 
 REMARKS = 8
-"""More remarks than this on one operation help nobody."""
+"""The most remarks on one operation."""
 
 Send = Callable[..., None]
 
@@ -61,13 +61,13 @@ class PrintedText:
         threading.Thread(target=self._drain, args=(out,), daemon=True).start()
 
     def _drain(self, out: int) -> None:
-        with contextlib.suppress(OSError):  # the submission may close what is not its own
+        with contextlib.suppress(OSError):  # the submission may close what it does not own
             while chunk := os.read(out, 1 << 16):
                 self.count += len(chunk)
                 self.first += chunk[: self.KEPT - len(self.first)]
 
     def remark(self) -> list[str]:
-        """What was printed since the last time, in words."""
+        """A text on what was printed since the last call."""
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # the submission may have closed or replaced them
                 stream.flush()
@@ -79,7 +79,7 @@ class PrintedText:
 
 
 def limit(gibibytes: float) -> None:
-    """Let files and, where the system can, memory beyond a limit fail: the student's error, not everybody's."""
+    """Limit files and, if the system can, memory: exceeding them is the student's error, not everyone's."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, resource.RLIM_INFINITY))
     if gibibytes and sys.platform == "linux":
@@ -88,9 +88,9 @@ def limit(gibibytes: float) -> None:
 
 
 def serve(task: dict[str, Any], send: Send) -> None:
-    """Import the submission of a task (see `minialex.course.grading.keeper`) and grade what is asked of it."""
+    """Import the submission of a task (see `minialex.course.grading.keeper`), and grade the requested operations."""
     printed = PrintedText()
-    pid = os.readlink("/proc/self") if sys.platform == "linux" else os.getpid()  # the number outside of a namespace
+    pid = os.readlink("/proc/self") if sys.platform == "linux" else os.getpid()  # its number outside the namespace
     send(kind="hello", pid=int(pid))
     limit(task["memory"])
     try:
@@ -132,12 +132,12 @@ def grade(
     """Check one operation.
 
     Args:
-        submission: as `minialex.course.grading.submission.load` gives it
-        name: of the operation
+        submission: from `minialex.course.grading.submission.load`
+        name: name of the operation
         profile: how many examples
-        seed: of the examples; None draws the same ones every time
-        send: told of the progress
-        strict: whether all is checked that the kit checks of a backend, or what `check_student` does
+        seed: seed of the examples; None always draws the same ones
+        send: called with the progress
+        strict: whether to check everything that the kit checks of a backend, or only what `check_student` does
         timeout: processor seconds for one call; all calls together may take `BUDGET` times as many
     """
     result = Result(name, "failed", submission.own.get(name, ""))
@@ -164,7 +164,7 @@ def grade(
         watch.failed(error)
     except Enough:
         result.remarks.append("the example could be smaller: the calls were too slow to search for one")
-    except BaseException as error:  # SystemExit and MemoryError too; and Hypothesis, if answers change
+    except BaseException as error:  # also SystemExit and MemoryError, and Hypothesis if answers change
         if result.example is None:
             result.message, result.at = short(f"raised {type(error).__name__}: {said(error)}"), submission.where(error)
     if result.status == PASSED and watch.foreign:
@@ -185,11 +185,11 @@ class Enough(BaseException):
 
 
 class Watch:
-    """Looks at every example of one operation: counts, reports, and keeps the smallest that fails.
+    """Observes every example of one operation: counts, reports, and keeps the smallest that fails.
 
     Attributes:
         budget, spent: processor seconds of the student's own calls, allowed and used; waiting counts a little
-        left_out: examples that were not tried, since the budget would not have lasted for all kinds of numbers
+        left_out: examples not tried, since the budget would not have sufficed for all kinds of numbers
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class Watch:
             self.send(kind="back")
 
     def meter(self, backend: Backend, name: str) -> None:
-        """Count the time of the operation alone, where its method can be replaced on the backend's instance."""
+        """Count only the operation's time, if its method can be replaced on the backend's instance."""
         if name in FUNCTIONS:
             return
         own = getattr(backend, name)
@@ -225,7 +225,7 @@ class Watch:
             with self.calling():
                 return own(*arrays, **numbers)
 
-        with contextlib.suppress(AttributeError):  # a class with __slots__: then whole examples are its time
+        with contextlib.suppress(AttributeError):  # a class with __slots__: whole examples are then its time
             setattr(backend, name, metered)
             self.metered = True
 

@@ -3,7 +3,7 @@
 ``minialex notebooks FOLDER`` copies them (`minialex.course.notebooks.copying`). Inside a notebook,
 `minialex.course.notebooks.show` shows images, sources and recorded studies, `minialex.course.notebooks.experiment`
 trains small networks, and `minialex.course.checks` checks the exercises. ``python -m minialex.course.notebooks`` makes
-the executed notebooks from their sources (`minialex.course.notebooks.build`). Nothing of Jupyter is imported before it
+the executed notebooks from their sources (`minialex.course.notebooks.build`). Nothing of Jupyter is imported until it
 is needed.
 """
 
@@ -15,7 +15,7 @@ from minialex.errors import ConfigurationError
 
 
 def solutions() -> Path:
-    """Where the published answers to the exercises are, one file a notebook.
+    """Where the published answers to the exercises are, one file per notebook.
 
     Raises:
         ConfigurationError: If there are none (`folder`).
@@ -37,10 +37,10 @@ def folder() -> Path:
 
 
 def trained() -> Path:
-    """Where the weights of a trained network are that comes with the library: recipe ``figure3``, on CIFAR-10.
+    """Where the weights of the library's trained network are: recipe ``figure3``, on CIFAR-10.
 
     Raises:
-        ConfigurationError: If they are not there, as in a wheel that was not made by the project's own build.
+        ConfigurationError: If they are missing, as in a wheel that was not made by the project's own build.
     """
     here = Path(__file__).parent
     for place in (here / "files", here.parents[2] / "docs" / "assets" / "live"):

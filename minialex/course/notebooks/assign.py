@@ -1,8 +1,8 @@
 """The notebooks as assignments for nbgrader and otter: exercises to fill in, checks as tests, one point each.
 
-Answers are in the teacher's copies alone: with ``minialex notebooks --format nbgrader --solutions`` between the marks
-that the two programs cut out (``nbgrader generate_assignment`` and ``otter assign`` make the students' copies of it),
-and without a format as a notebook to read.
+Only the teacher's copies contain answers: with ``minialex notebooks --format nbgrader --solutions``, between the marks
+that the two programs cut out (``nbgrader generate_assignment`` and ``otter assign`` make the students' copies), and
+without a format, as a notebook to read.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def assignment(path: Path, form: str, solutions: bool) -> str:
     """A notebook as the text of an assignment's file, or of the teacher's copy.
 
     Args:
-        path: of the executed notebook
+        path: path of the executed notebook
         form: one of `FORMATS`; empty for a notebook without a grader's marks, which also says what to expect of the
             open exercises
-        solutions: whether the answers are in it
+        solutions: whether to include the answers
     """
     notebook = json.loads(path.read_text(encoding="utf-8"))
     answers = Answers(notebooks.solutions() / f"{path.stem}.py") if solutions else None
@@ -88,7 +88,7 @@ def _nbgrader(stem: str, name: str, exercise: Cell, test: Cell, number: int) -> 
 
 
 def _otter(stem: str, name: str, exercise: Cell, test: Cell, number: int) -> list[Cell]:
-    """A question of otter's between its raw cells."""
+    """An otter question between its raw cells."""
     exercise["metadata"] = {}
     return [
         _raw(number, "# BEGIN QUESTION", f"name: {name}", "points: 1"),
@@ -139,15 +139,15 @@ class Answers:
 
     @property
     def expected(self) -> str:
-        """What to expect of the open exercises: the docstring from its second paragraph on."""
+        """What to expect of the open exercises: the docstring from the second paragraph on."""
         return (ast.get_docstring(ast.parse(self.text)) or "").partition("\n\n")[2]
 
     def source(self, node: ast.AST) -> str:
-        """Of a statement or an expression, as it is written."""
+        """The source of a statement or an expression, as written."""
         return textwrap.dedent(ast.get_source_segment(self.text, node, padded=True) or "")
 
     def helpers(self, node: ast.AST, without: str = "") -> list[str]:
-        """Sources of what an answer needs, in their order."""
+        """Sources of everything that an answer needs, in order."""
         needed: dict[str, ast.stmt] = {}
         rest = [node]
         while rest:
@@ -159,7 +159,7 @@ class Answers:
         return list(dict.fromkeys(self.source(part) for part in sorted(statements, key=lambda part: part.lineno)))
 
     def body(self, name: str, parameters: ast.arguments) -> list[str]:
-        """The lines of a function of these parameters that gives the answer."""
+        """The lines of a function of these parameters that returns the answer."""
         answer = self.right[name]
         function = self.defined.get(answer.id) if isinstance(answer, ast.Name) else answer
         same = isinstance(function, ast.FunctionDef | ast.Lambda) and ast.dump(function.args) == ast.dump(parameters)
@@ -172,7 +172,7 @@ class Answers:
         return [*self.helpers(answer), f"return {self.source(answer)}({', '.join(given)})"]
 
     def value(self, name: str, target: str) -> list[str]:
-        """The lines that give a variable the answer."""
+        """The lines that assign the answer to a variable."""
         answer = self.right[name]
         helpers = self.helpers(answer)
         text = self.source(answer).strip()

@@ -1,11 +1,11 @@
 """Make the executed notebooks ``NN_name.ipynb`` from their sources ``NN_name.py``, or run them all within a time limit.
 
-A source is a jupytext script in the percent format. It is run from top to bottom in a kernel of the present
-interpreter, in an empty folder, and written without what changes from run to run: ids, time stamps, versions. Needs
-the extra ``notebooks``.
+A source is a jupytext script in the percent format. It is run from top to bottom in a kernel of this interpreter, in an
+empty folder, and written without what changes from run to run: ids, time stamps, versions. Needs the extra
+``notebooks``.
 
-What a picture shows, for those who do not see it, stands at the head of its cell: ``# %% alt="Two curves …"``. It is
-written into the metadata of the cell and of its picture, the place that IPython has for it too.
+A picture's alternative text is at the head of its cell: ``# %% alt="Two curves …"``. It is written to the metadata of
+the cell and of its picture, where IPython keeps it, too.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class NotebookRun:
     """An executed notebook in its written form, and what it took.
 
     Attributes:
-        text: of the .ipynb file
-        seconds: from the kernel's start to its end
-        processor_seconds: of all threads of the kernel
+        text: text of the .ipynb file
+        seconds: time from the kernel's start to its end
+        processor_seconds: processor time of all threads of the kernel
     """
 
     text: str
@@ -122,7 +122,7 @@ def run(source: Path, seconds: float = SECONDS) -> NotebookRun:
             resources={"metadata": {"path": empty}},
             record_timing=False,
             coalesce_streams=True,
-            extra_arguments=["--log-level=ERROR"],  # it listens on this machine alone
+            extra_arguments=["--log-level=ERROR"],  # it listens only on this machine
         )
         try:
             asyncio.run(client.async_execute(cleanup_kc=True))
@@ -209,7 +209,7 @@ def _shown(part: show.Text | show.Picture) -> dict[str, Any]:
 
 
 def stale(folder: Path) -> list[str]:
-    """Which written notebooks of a folder do not match their sources, each in a few words."""
+    """Which executed notebooks of a folder do not match their sources, each in a few words."""
     faults = []
     for source in sources(folder):
         target = source.with_suffix(".ipynb")
@@ -232,7 +232,7 @@ _ABOUT: dict[str, Any] = {
 
 
 def _output(output: Any, cell: Any, name: str) -> dict[str, Any]:
-    """An output as it is written: text in lines, no stand-in text beside something better, pictures with words."""
+    """An output in written form: text as lines, no plain-text fallback beside richer output, pictures with alt text."""
     if output.output_type == "stream":
         if output.name == "stderr":
             raise NotebookError(f"{name}: a cell writes to standard error: {output.text.strip()[:400]}")
@@ -270,7 +270,7 @@ def _kernel() -> Any:
 
 @contextmanager
 def _environment(folder: Path, empty: Path) -> Iterator[None]:
-    """The reader's own IPython and matplotlib settings stay outside; the developers' photographs are found."""
+    """Keep the user's own IPython and matplotlib settings out; find the developers' photographs."""
     before = dict(os.environ)
     os.environ.update(IPYTHONDIR=str(empty / ".ipython"), MPLBACKEND="module://matplotlib_inline.backend_inline")
     os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")

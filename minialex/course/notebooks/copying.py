@@ -28,7 +28,7 @@ def title(path: Path) -> str:
 
 
 def list_titles() -> None:
-    """Print every notebook's name and what it is about, and how to get them."""
+    """Print every notebook's name and subject, and how to get them."""
     screen = console()
     for path in notebooks.paths():
         screen.print(f"{path.stem:<22} {title(path)}")
@@ -37,16 +37,16 @@ def list_titles() -> None:
 
 
 def copy(folder: Path, overwrite: bool, form: str = "", solutions: bool = False) -> None:
-    """Copy the notebooks into a folder. A file there that differs is kept, and named, unless `overwrite`.
+    """Copy the notebooks into a folder. Files there that differ are kept and reported, unless `overwrite`.
 
     Args:
-        folder: where to; nbgrader's notebooks get a folder each in it, as in its ``source``
+        folder: the target; nbgrader's notebooks get a folder each in it, as in nbgrader's ``source``
         overwrite: whether files there that differ are replaced
-        form: of `minialex.course.notebooks.assign.FORMATS`; empty for the executed notebooks
-        solutions: whether the answers are in them; without a format, so is what to expect of the open exercises
+        form: one of `minialex.course.notebooks.assign.FORMATS`; empty for the executed notebooks
+        solutions: whether to include the answers and, without a format, what to expect of the open exercises
 
     Raises:
-        ConfigurationError, ResourceError: If there is no such format, or the folder cannot be made or written.
+        ConfigurationError, ResourceError: If there is no such format, or the folder cannot be created or written to.
     """
     from minialex.course.notebooks import assign
 

@@ -1,4 +1,4 @@
-"""Drawings that belong to one notebook each, kept here so that its cells hold the lesson and not the plotting."""
+"""Drawings for single notebooks, kept here so that their cells contain the lesson and not the plotting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARKS = 600  # of the masks, in one panel
 
 
 def mask_answers(networks: Mapping[str, tuple[Sequence[Float], Float, Float]]) -> Picture:
-    """What dropout's networks answer, beside their geometric mean and the one network with halved neurons.
+    """The outputs of dropout's networks, beside their geometric mean and the single network with halved outputs.
 
     Args:
         networks: title -> (the probabilities [K] that each mask gives, their geometric mean [K], those of the halved
@@ -64,7 +64,7 @@ def descents(paths: Mapping[str, Float], curvatures: tuple[float, float]) -> Pic
 
 
 def columns(network: Network) -> Picture:
-    """Who reads whom in a network of two columns: layers with weights as squares, what crosses as dashed lines."""
+    """What reads what in a two-column network: layers with weights as squares, exchanges as dashed lines."""
     shown = [stage for stage in network.stages(2) if stage.layer.name.startswith(("conv", "fc"))]
     with pictures.style():
         figure = pictures.blank(7.6, 3.0)
@@ -88,7 +88,7 @@ def columns(network: Network) -> Picture:
 
 
 def views(networks: Mapping[str, Network]) -> Picture:
-    """The part of the image that one place of each convolution sees, as nested squares; a panel for each network."""
+    """The receptive field of one position of each convolution, as nested squares; one panel per network."""
     names = {
         key: [layer.name for layer in network.layers if layer.name.startswith("conv")]
         for key, network in networks.items()

@@ -20,16 +20,16 @@ from minialex.training.loop import epoch_steps
 
 
 def images(train: int, validation: int, *, seed: int = 0) -> DataSet:
-    """Photographs of CIFAR-10 where they are at hand, else the library's generated shapes; 32 × 32 pixels both.
+    """CIFAR-10's photographs if available, else the library's generated shapes; both have 32 × 32 pixels.
 
-    ``minialex download cifar10`` brings the photographs. Which of the two it is, is in the result's `name`.
+    ``minialex download cifar10`` gets the photographs. The result's `name` says which of the two it is.
 
     Args:
-        train, validation: how many images of each part, at most
+        train, validation: the most images of each part
         seed: chooses them
 
     Raises:
-        DataError: If CIFAR-10 is there but damaged.
+        DataError: If CIFAR-10 is present but damaged.
     """
     try:
         return load("cifar10", seed=seed, train_images=train, validation_images=validation)
@@ -57,8 +57,8 @@ class Trained:
         session: the network with its weights
         losses: mean cross-entropy of every step's batch
         step_errors: fraction of every step's batch that was wrong (before that step's update)
-        validation_errors: after every epoch, a fraction of 1
-        seconds: of training
+        validation_errors: validation error after every epoch, a fraction of 1
+        seconds: training time
         stopped_at: step whose values were not finite; 0 if all were
     """
 
@@ -71,25 +71,25 @@ class Trained:
 
     @property
     def steps(self) -> int:
-        """How many steps were done."""
+        """The number of steps done."""
         return len(self.losses)
 
     def training_error(self, last: int) -> float:
-        """Mean error of the last so many steps, a fraction of 1."""
+        """Mean error of the last `last` steps, a fraction of 1."""
         return float(np.mean(self.step_errors[-last:]))
 
 
 def train(
     recipe: Recipe, data: DataSet, *, backend: Backend | None = None, validate: bool = True, steps: int | None = None
 ) -> Trained:
-    """Train a network for the recipe's epochs, with nothing kept on disk. `minialex train` is the real thing.
+    """Train a network for the recipe's epochs, without storing anything. `minialex train` is the real thing.
 
     It is the same computation: the same images in the same order, the same draws and steps as a run of the recipe.
 
     Args:
-        backend: None: the fastest of this machine
-        validate: after every epoch
-        steps: stop after so many
+        backend: the backend; None: the fastest on this machine
+        validate: whether to validate after every epoch
+        steps: stop after this many steps
 
     Raises:
         ConfigurationError: If recipe and data do not fit.
@@ -114,7 +114,7 @@ def train(
 
 
 def validation(session: Session, data: DataSet, *, views: int = 1) -> Evaluation:
-    """A network's probabilities of the validation images, and the errors that follow from them."""
+    """A network's probabilities for the validation images, and the errors computed from them."""
     return evaluate([session], data.validation, views=views)
 
 
@@ -124,10 +124,10 @@ def with_validation(data: DataSet, other: Split) -> DataSet:
 
 
 def few_pairs(differences: Iterable[float], what: str) -> str:
-    """What a few paired runs say about something, in words: never more than that they are few.
+    """What a few paired runs say about something, as text: never more than that they are few.
 
     Args:
-        differences: error with it minus error without it, one a seed, in points
+        differences: error with it minus error without it, one per seed, in points
     """
     found = np.asarray(list(differences), np.float64)
     helped = int((found < 0).sum())

@@ -1,6 +1,6 @@
-"""What the notebooks often show: images, curves, tables, sources, recorded studies.
+"""What notebooks often show: images, curves, tables, sources, recorded studies.
 
-Each function returns something that Jupyter draws when it is the last line of a cell. matplotlib is imported when the
+Each function returns an object that Jupyter displays if it is the last line of a cell. matplotlib is imported when the
 first picture is drawn, IPython only by `ablation` and by Jupyter itself.
 """
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 DPI = 100
 COLOURS = (pictures.BLUE, pictures.ORANGE, "#3f8f5f", "#8a5aa8", "#8c6d1f", pictures.MUTED)
-"""Colours of curves and bars, in order; their labels say what they are too."""
+"""Colours of curves and bars, in order; labels also say what they are."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """Markdown that a notebook shows; `made_of` says what library content it was made of, so that tests find it."""
+    """Markdown that a notebook shows; `made_of` names the library content in it, for tests."""
 
     markdown: str
     made_of: Mapping[str, Any] = field(default_factory=dict)
@@ -47,10 +47,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Picture:
-    """A matplotlib figure that a notebook shows, as a PNG of about 100 dots an inch.
+    """A matplotlib figure that a notebook shows, as a PNG at about 100 dots per inch.
 
-    `alt` says what it shows, for those who do not see it; where it is empty, the cell's metadata do
-    (`minialex.course.notebooks.build`).
+    `alt` is its alternative text; if it is empty, the cell's metadata has one (`minialex.course.notebooks.build`).
     """
 
     figure: Figure
@@ -71,7 +70,7 @@ def source(*functions: Callable[..., Any] | type | str) -> Text:
     """The source of functions, classes or (by their dotted names) constants of the library, read from their files.
 
     Raises:
-        TypeError, OSError: As `inspect.getsource`: something that has no Python source.
+        TypeError, OSError: As in `inspect.getsource`, for objects without Python source.
     """
     files: dict[str, list[str]] = {}
     names = [name if isinstance(name, str) else _dotted(inspect.unwrap(name)) for name in functions]
@@ -90,7 +89,7 @@ def _dotted(whole: Any) -> str:
 
 
 def table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> Text:
-    """A table: text to the left, numbers to the right."""
+    """A table: text aligned left, numbers right."""
     texts = [[_cell(value) for value in row] for row in rows]
     right = [all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
     lines = ["| " + " | ".join(columns) + " |", "|" + "|".join("---:" if r else ":---" for r in right) + "|"]
@@ -98,7 +97,7 @@ def table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> Text:
 
 
 def rounded(value: float, digits: int = 1) -> str:
-    """A number with so many significant digits, written out: ``5,000``, ``0.07``. Times that vary need no more."""
+    """A number with `digits` significant digits, written out: ``5,000``, ``0.07``. Varying times need no more."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     places = digits - 1 - math.floor(math.log10(abs(value)))
@@ -126,15 +125,15 @@ def images(
     size: float = 1.05,
     headline: str = "",
 ) -> Picture:
-    """Images in a grid, each as it is: single pixels stay squares.
+    """Show images in a grid, without interpolation: pixels stay squares.
 
     Args:
-        pixels: images [3,H,W] (colour) or [H,W] (grey); uint8, or floats that are stretched from their least to their
-            greatest value, all images alike
+        pixels: images [3,H,W] (colour) or [H,W] (grey); uint8, or floats that are scaled from their smallest to their
+            largest value, over all images
         titles: one above each image, or none
-        columns: images in a row
-        size: inches of an image
-        headline: above all
+        columns: images per row
+        size: size of an image in inches
+        headline: title above all
     """
     prepared = [_drawable(image) for image in pixels]
     floats = [image for image in prepared if image.dtype != np.uint8]
@@ -185,14 +184,14 @@ def curves(
     width: float = 6.6,
     height: float = 3.4,
 ) -> Picture:
-    """Curves in one pair of axes, their names beside them.
+    """Draw curves in one pair of axes, with their names beside them.
 
     Args:
         lines: name -> (x values, y values)
-        x, y: what the axes are
-        level: a dashed horizontal line and what it says
+        x, y: labels of the axes
+        level: a dashed horizontal line and its label
         log_x, log_y: logarithmic axes
-        limits: of the y axis
+        limits: limits of the y axis
         ticks: names of the x values 0, 1, 2 …
     """
     with pictures.style():
@@ -247,13 +246,13 @@ def bars(values: Mapping[str, float], x: str, *, headline: str = "", form: str =
 
 
 def figure(drawn: Figure) -> Picture:
-    """A figure that `minialex.figures.pictures`, `minialex.figures.look` or the reader's own matplotlib code made."""
+    """Show a figure from `minialex.figures.pictures`, `minialex.figures.look` or the reader's own matplotlib code."""
     return Picture(drawn)
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """A recorded study as a notebook shows it: verdict, table, picture, where it comes from."""
+    """A recorded study as a notebook shows it: verdict, table, picture, origin."""
 
     name: str
 
@@ -265,15 +264,15 @@ class Ablation:
 
 
 def ablation(name: str) -> Ablation:
-    """The recorded full study of a name, its table and verdict made from the recorded results.
+    """Show a recorded study, with table and verdict made from the recorded results.
 
-    Where nothing is recorded yet, that is said, with the command that would record it.
+    If nothing is recorded yet, it says so, with the command that would record it.
     """
     return Ablation(name)
 
 
 def ablation_text(name: str) -> Text:
-    """The words and the table of what `ablation` shows; nothing is drawn for them."""
+    """The text and the table that `ablation` shows; draws nothing."""
     made_of = {"ablation": name}
     outcome = studies.recorded(name)
     if outcome is None:
@@ -284,7 +283,7 @@ def ablation_text(name: str) -> Text:
 
 
 def ablation_parts(name: str) -> list[Text | Picture]:
-    """What `ablation` shows."""
+    """The parts that `ablation` shows."""
     outcome = studies.recorded(name)
     if outcome is None:
         return [ablation_text(name)]

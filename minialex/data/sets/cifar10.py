@@ -4,8 +4,8 @@ The archive holds a folder ``cifar-10-batches-py`` with five training batches, a
 and ``batches.meta``, each a pickled dictionary. Batches may have any number of images. Source: Krizhevsky, "Learning
 multiple layers of features from tiny images", 2009; https://www.cs.toronto.edu/~kriz/cifar.html
 
-Nothing is unpacked to disk and nothing in the archive is run: members are streamed and checked one by one, and
-pickles are read by `minialex.data.sets.safe_pickle`. The gzip checksum is verified to the end.
+Nothing is unpacked to disk, and nothing in the archive is executed: members are streamed and checked one by one, and
+pickles are read by `minialex.data.sets.safe_pickle`. The gzip checksum is verified at the end.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def load(place: str | None = None) -> DataSet:
         place: the archive, the unpacked folder, or a folder with either in it; None looks in the usual folders
 
     Raises:
-        DataError: nothing found, or an archive that is damaged, cut short, hostile or not CIFAR-10
+        DataError: nothing found, or an archive that is damaged, truncated, hostile or not CIFAR-10
     """
     looked = files.candidates(place, "cifar10")
     for path in looked:
@@ -56,7 +56,7 @@ def load(place: str | None = None) -> DataSet:
 
 
 def _assemble(members: Iterator[tuple[str, bytes]], where: str) -> DataSet:
-    """Put the batches together, in their own order whatever the archive's."""
+    """Join the batches in their own order, whatever the archive's."""
     batches: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]] = {}
     class_names: tuple[str, ...] = CLASS_NAMES
     for name, content in members:
@@ -114,7 +114,7 @@ def _folder_members(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 class _Metered(io.RawIOBase):
-    """A stream that refuses to deliver more than `LARGEST_ARCHIVE` bytes, however small its file."""
+    """A stream that refuses to return more than `LARGEST_ARCHIVE` bytes, however small its file."""
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:
         self._stream, self._path = stream, path

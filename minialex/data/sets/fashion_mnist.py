@@ -1,8 +1,8 @@
 """Fashion-MNIST (or MNIST itself) in its four IDX files, compressed or not.
 
-An IDX file is a big-endian header (two zero bytes, the element type, the number of axes, the length of each) and
-then the elements. Images of 28 x 28 grey pixels get a border of two black pixels and the same value
-in all three channels. Source: Xiao, Rasul, Vollgraf, "Fashion-MNIST", arXiv 1708.07747; format: LeCun, MNIST page.
+An IDX file is a big-endian header (two zero bytes, the element type, the number of axes, the length of each) followed
+by the elements. Images of 28 x 28 grey pixels get a border of two black pixels, and the same value in all three
+channels. Source: Xiao, Rasul, Vollgraf, "Fashion-MNIST", arXiv 1708.07747; format: LeCun, MNIST page.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def load(place: str | None = None) -> DataSet:
         place: the folder with the four files; None looks in the usual folders and in Debian's
 
     Raises:
-        DataError: nothing found, or a file that is damaged, cut short or of another kind
+        DataError: nothing found, or a file that is damaged, truncated or of another type
     """
     looked = files.candidates(place, "fashion-mnist", DEBIAN)
     for folder in looked:
@@ -43,7 +43,7 @@ def load(place: str | None = None) -> DataSet:
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """The file under either of its names."""
+    """The file, under either of its names."""
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
@@ -66,10 +66,10 @@ def _part(folder: Path, part: str) -> ArraySplit:
 
 
 def read_idx(path: Path, axes: int) -> NDArray[np.uint8]:
-    """The bytes that an IDX file holds, as an array with `axes` axes.
+    """The bytes in an IDX file, as an array with `axes` axes.
 
     Raises:
-        DataError: another kind of file or number of axes, too many elements, cut short, or bytes left over
+        DataError: another type of file or number of axes, too many elements, a truncated file, or trailing bytes
     """
     with files.opened(path) as content:
         header = content.read(4 + 4 * axes)

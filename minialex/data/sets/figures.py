@@ -1,11 +1,11 @@
-"""`shapes`: ten kinds of figures, drawn by formula, that take a network to tell apart.
+"""`shapes`: ten kinds of figures, drawn by formula, that only a network can tell apart.
 
-An image shows one figure, off the centre, turned, in any two colours and any texture, on a textured ground, among
-fragments of other figures, under uneven light and noise. All ten figures cover the same area and colours do not
-depend on the class, so neither the mean image nor colour statistics give the class away.
+An image shows one figure, off-centre, rotated, in any two colours and any texture, on a textured background, among
+fragments of other figures, under uneven light and noise. All ten figures cover the same area, and colours do not
+depend on the class, so neither the mean image nor colour statistics reveal it.
 
-Every image is a pure function of (seed, part, index, size), through Philox, whatever is drawn beside it. Pixels
-use only arithmetic that IEEE 754 rounds exactly, but for a few sines and cosines an image.
+Every image is a pure function of (seed, part, index, size), through Philox, whatever else is drawn with it. Pixels
+use only arithmetic that IEEE 754 rounds correctly, except for a few sines and cosines per image.
 
 Coordinates: x to the right and y down, both from -1 to 1 across the image.
 """
@@ -22,28 +22,28 @@ from minialex import philox
 from minialex.data.dataset import ArraySplit, DataSet, Split
 from minialex.errors import ConfigurationError
 
-Float = NDArray[np.floating[Any]]  # float32, always: Python's numbers do not widen it
+Float = NDArray[np.floating[Any]]  # always float32: Python's numbers do not widen it
 
-# How hard it is. A figure at any angle would triple the error of a small network after five epochs (36 % for 12 %).
-SCALE = (0.5, 0.7)  # radius of the figure, with the image's half side as the unit
+# The difficulty. Figures at any angle would triple a small network's error after five epochs (36 % instead of 12 %).
+SCALE = (0.5, 0.7)  # radius of the figure, in units of half the image's side
 OFFSET = 0.22  # of its centre, each way, in the same unit
-TURN = 0.1  # its angle, each way, in turns
-CONTRAST = 0.65  # least distance between the colours of figure and ground, in the RGB cube of side 1
+TURN = 0.1  # its angle, each way, in full turns
+CONTRAST = 0.65  # smallest distance between the colours of figure and background, in the RGB cube of side 1
 GROUND_SHADE, FIGURE_SHADE = 0.3, 0.3  # depth of the textures
 FRAGMENTS_BEHIND, FRAGMENTS_IN_FRONT = 3, 1
 FRAGMENT_SCALE = (0.1, 0.2)
-LIGHT = 0.35  # fall of the light across half the image, at most
+LIGHT = 0.35  # largest fall-off of the light across half the image
 GRAIN = (0.01, 0.06)  # amplitude of the noise
 DRAWS = 128  # uniform numbers reserved for an image's parameters
-IN_MEMORY = 256 << 20  # bytes; a part that is larger is drawn as it is read
+IN_MEMORY = 256 << 20  # bytes; a larger part is drawn as it is read
 _CHUNK_PIXELS = 1 << 17  # pixels drawn at a time: some 20 float32 arrays of this size are alive
 
 
-# ---- the figures: negative inside, positive outside, about the distance to the edge; area 2 each ---------------
+# ---- the figures: negative inside, positive outside, roughly the distance to the edge; area 2 each -------------
 
 
 def _star(x: Float, y: Float) -> Float:
-    # Fold the plane twice on the line 36 degrees off the top point: one straight edge is left of the five points.
+    # Fold the plane twice along the line 36 degrees off the top point: one straight edge remains of the five points.
     x, up = np.abs(x), -y
     for _ in range(2):
         beyond = np.maximum(x * 0.8090 - up * 0.5878, 0) * 2
@@ -57,7 +57,7 @@ def _cross(x: Float, y: Float) -> Float:
 
 
 def _crescent(x: Float, y: Float) -> Float:
-    x = x - 0.36  # its centre of mass lies at the origin
+    x = x - 0.36  # puts its centre of mass at the origin
     bite = x - 0.728
     return np.maximum(np.sqrt(x * x + y * y) - 1.05, 0.85 - np.sqrt(bite * bite + y * y))
 
@@ -88,7 +88,7 @@ CLASS_NAMES = tuple(FIGURES)
 
 
 class _Draws:
-    """Hands out the uniform numbers of some images, one after another, shaped to broadcast over pixels."""
+    """Supplies the uniform numbers of some images in sequence, shaped to broadcast over pixels."""
 
     def __init__(self, seed: int, part: str, indices: NDArray[np.int64]) -> None:
         stream = philox.Stream(seed, philox.purpose(f"shapes/{part}"))
@@ -103,7 +103,7 @@ class _Draws:
         return self._uniform[:, self._next - count : self._next]
 
     def between(self, low: float, high: float) -> Float:
-        """One number an image, float32 [n, 1, 1]."""
+        """One number per image, float32 [n, 1, 1]."""
         return (low + (high - low) * self.numbers(1)).astype(np.float32)[:, :, None]
 
     def direction(self, turn: float = 0.5) -> tuple[Float, Float]:
@@ -116,7 +116,7 @@ class _Draws:
         return self.numbers(3).astype(np.float32)[:, :, None, None]
 
     def figure(self) -> NDArray[np.int64]:
-        """One of the ten figures an image, int64 [n]."""
+        """One of the ten figures per image, int64 [n]."""
         return (self.numbers(1)[:, 0] * len(FIGURES)).astype(np.int64)
 
 
@@ -131,7 +131,7 @@ def _distance(figures: NDArray[np.int64], x: Float, y: Float) -> Float:
 
 
 def _coverage(distance: Float, size: int) -> Float:
-    """How much of each pixel lies inside, from the distance to the edge in image coordinates."""
+    """The fraction of each pixel inside, from the distance to the edge in image coordinates."""
     return np.clip(0.5 - distance * size / 2, 0, 1)
 
 
@@ -142,7 +142,7 @@ def _wave(phase: Float) -> Float:
 
 
 def _texture(draws: _Draws, x: Float, y: Float) -> Float:
-    """Stripes, a check, dots or a ramp, [n, S, S] in [0, 1]."""
+    """Stripes, a checkerboard, dots or a ramp, [n, S, S] in [0, 1]."""
     cos, sin = draws.direction()
     along, across = x * cos + y * sin, y * cos - x * sin
     frequency, phase = draws.between(0.8, 3.0), draws.between(0.0, 1.0)
@@ -172,12 +172,12 @@ def _tint(draws: _Draws, colour: Float, pattern: Float, contrast: float) -> Floa
 
 
 def _cover(image: Float, coverage: Float, colour: Float) -> None:
-    """Paint over `image` [n, 3, S, S] where `coverage` [n, S, S] says so, in place."""
+    """Paint over `image` [n, 3, S, S] in place, by `coverage` [n, S, S]."""
     image += coverage[:, None] * (colour - image)
 
 
 def _fragment(draws: _Draws, image: Float, x: Float, y: Float) -> None:
-    """Paint a piece of any figure, cut off by a straight line: corners and arcs alone tell nothing."""
+    """Paint a piece of any figure, cut off by a straight line, so that corners and arcs alone reveal nothing."""
     cos, sin = draws.direction()
     size = draws.between(*FRAGMENT_SCALE)
     x, y = x - draws.between(-0.95, 0.95), y - draws.between(-0.95, 0.95)
@@ -221,7 +221,7 @@ def _draw(seed: int, part: str, indices: NDArray[np.int64], size: int) -> NDArra
 
 
 def labels(indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Class of the images at some indices: they take turns, so that classes are equally many."""
+    """Classes of the images at some indices: they alternate, so that all classes have equally many."""
     return np.asarray(indices, np.int64) % len(FIGURES)
 
 
@@ -235,7 +235,7 @@ def draw(seed: int, part: str, indices: NDArray[np.int64], size: int) -> NDArray
 
 
 class DrawnSplit:
-    """A part that is drawn again whenever it is read, for images that would not fit in memory."""
+    """A part that is drawn anew whenever it is read, for images that would not fit in memory."""
 
     def __init__(self, seed: int, part: str, count: int, size: int) -> None:
         self.seed, self.part, self.size = seed, part, size
@@ -250,7 +250,7 @@ class DrawnSplit:
 
 
 def split(seed: int, part: str, count: int, size: int) -> Split:
-    """A part with its images drawn now if they take at most `IN_MEMORY` bytes, else as they are read."""
+    """A part whose images are drawn now if they take at most `IN_MEMORY` bytes, else as they are read."""
     if count * 3 * size**2 > IN_MEMORY:
         return DrawnSplit(seed, part, count, size)
     indices = np.arange(count)
@@ -260,7 +260,7 @@ def split(seed: int, part: str, count: int, size: int) -> Split:
 def load(
     *, size: int | None = None, seed: int = 0, train_images: int | None = None, validation_images: int | None = None
 ) -> DataSet:
-    """The data set `shapes`: 8,000 and 2,000 images of 32 x 32, if nothing else is said.
+    """The data set `shapes`: by default 8,000 and 2,000 images of 32 x 32.
 
     Raises:
         ConfigurationError: a size below 8 or above 1024 pixels, or no images

@@ -14,14 +14,14 @@ from typing import IO
 from minialex.errors import DataError, DataNotFound
 
 CACHE = Path("~/.cache/minialex")
-"""Where downloads go when nothing else is said."""
+"""Where downloads go by default."""
 
 
 def candidates(place: str | None, name: str, *further: str) -> tuple[Path, ...]:
-    """Paths at which a data set may lie: the given place alone, or the usual folders and `further` ones.
+    """Possible paths of a data set: only the given place, or the usual folders and `further` ones.
 
-    The usual ones are $MINIALEX_DATA, ./data and ~/.cache/minialex. In each the data set's files may lie directly or in
-    a folder called `name`.
+    The usual ones are $MINIALEX_DATA, ./data and ~/.cache/minialex. In each, the data set's files may be directly there
+    or in a folder called `name`.
     """
     named = [Path(os.environ["MINIALEX_DATA"]).expanduser()] if os.environ.get("MINIALEX_DATA") else []
     usual = [*named, Path("data"), CACHE.expanduser(), *map(Path, further)]
@@ -30,7 +30,7 @@ def candidates(place: str | None, name: str, *further: str) -> tuple[Path, ...]:
 
 
 def not_found(name: str, looked: tuple[Path, ...], what: str) -> DataNotFound:
-    """The error for a data set that lies at none of the places."""
+    """The error for a data set that is at none of the places."""
     where = ", ".join(str(path) for path in looked)
     return DataNotFound(
         f"{name}: no {what} found; looked in {where}. Get it with 'minialex download {name}', "
@@ -40,10 +40,10 @@ def not_found(name: str, looked: tuple[Path, ...], what: str) -> DataNotFound:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The contents of a file, unpacked where it is a gzip file.
+    """Open a file for reading, decompressed if it is a gzip file.
 
     Raises:
-        DataError: it cannot be read, or what is read of it in the block is damaged or cut short
+        DataError: it cannot be read, or what is read of it within the block is damaged or truncated
     """
     try:
         with path.open("rb") as file:

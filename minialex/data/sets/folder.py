@@ -1,11 +1,11 @@
 """Images stored as files, in a folder or a list, decoded when they are read.
 
-`minialex.data.sets.layout` and `lists` say what is where, `minialex.data.images` what becomes of an image. Looking
-through the folder opens nothing; `checked` then reads every image once, before a run begins, names all that cannot be
-used, and takes the mean image in the same pass.
+`minialex.data.sets.layout` and `lists` describe where files are, `minialex.data.images` how an image is processed.
+Scanning the folder opens no file; `checked` then reads every image once, before a run begins, names all unusable ones,
+and computes the mean image in the same pass.
 
-Where a folder has no validation part, each image's name decides whether it is one of the tenth that is kept for it: its
-path in the folder, hashed. So images that are added, removed or renamed move no other one from one part to the other.
+If a folder has no validation part, the hash of each image's path in the folder decides whether it belongs to the tenth
+that is held out. So adding, removing or renaming images moves no other image between the parts.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from minialex.data.sets.listing import Entry, Listing, Source, counted, in_short
 from minialex.data.statistics import Sums
 from minialex.errors import ConfigurationError, DataError, nearest
 
-CACHE_BYTES = 512 << 20  # decoded images kept in memory, a part of a data set
-VALIDATION_PART = 10  # one of ten images, where a folder has no validation part of its own
+CACHE_BYTES = 512 << 20  # decoded images kept in memory, per part of a data set
+VALIDATION_PART = 10  # one of ten images, if a folder has no validation part of its own
 _BLOCK = 32  # images that a thread checks at a time
 MEASURED = {"train": "training images", "validation": "validation images", "test": "test images", "all": "images (all)"}
-"""Parts that can be measured, and what their images are called."""
+"""Parts that can be measured, and the names of their images."""
 
 
 def load(
@@ -45,20 +45,20 @@ def load(
     resize: str = "one-step",
     part: str = "",
 ) -> DataSet:
-    """A folder of images, or a list of them, as a data set; nothing is decoded yet.
+    """Load a folder of images, or a list of them, as a data set; nothing is decoded yet.
 
     Args:
         place: the folder, or the list
         size: height and width of the images; 256 if None, as in the paper
-        seed: draws another tenth for validation, where there is no validation part
-        resize: how images become squares, one of `RESIZES`
-        part: what is to be measured as ``validation``, for evaluation: "train", "validation" (drawn where there is
-            none), "test", "all", or "own": the validation part if there is one, else all. A single class then will do.
+        seed: selects a different tenth for validation, if there is no validation part
+        resize: how images are made square, one of `RESIZES`
+        part: the part to be measured as ``validation``, for evaluation: "train", "validation" (drawn if there is none),
+            "test", "all", or "own": the validation part if there is one, else all. A single class is then enough.
 
     Raises:
-        ConfigurationError: a size below 8 or above 4096 pixels, or an order of resizing that is not known
+        ConfigurationError: a size below 8 or above 4096 pixels, or an unknown way of resizing
         DataError: no such folder, no images, fewer than two classes, a class without images, or a validation class
-            that is not trained
+            that is not in the training part
     """
     root = Path(place).expanduser()
     size = 256 if size is None else size
@@ -99,7 +99,7 @@ def load(
 def _measured(
     source: Source, part: str, scan: Callable[[Listing | None], FolderSplit], seed: int, root: Path
 ) -> tuple[FolderSplit, FolderSplit]:
-    """An empty training part, and the images that are to be measured."""
+    """An empty training part, and the images to be measured."""
     if part in ("test", "train") and getattr(source, part) is None:
         raise DataError(f"{root}: has no {part} part.")
     if part == "all":
@@ -115,7 +115,7 @@ def _measured(
 
 
 def _complete(train: FolderSplit, source: Source, root: Path, left_out: list[LeftOut]) -> None:
-    """Refuse what nothing can be learnt from: one class, or a class without a training image."""
+    """Refuse data from which nothing can be learned: one class, or a class without a training image."""
     names = source.class_names
     counts = np.bincount(train.labels, minlength=len(names))
     if not len(train):
@@ -138,7 +138,7 @@ def _instead(left_out: Iterable[LeftOut]) -> str:
 def _notes(
     train: FolderSplit, validation: FolderSplit, source: Source, left_out: Sequence[LeftOut], part: str
 ) -> list[str]:
-    """What is to be said of a folder before a run."""
+    """What to report about a folder before a run."""
     notes = []
     if left_out:
         notes.append(f"left out: {counted(in_short(item.reason for item in left_out))}")
@@ -165,17 +165,17 @@ def _notes(
 
 
 def validation_part(names: Iterable[str], labels: NDArray[np.int64], seed: int, where: str) -> NDArray[np.bool_]:
-    """Which images are kept for validation, where nobody has said: those whose name's hash is in the lowest tenth.
+    """Which images are held out for validation by default: those whose name's hash is in the lowest tenth.
 
-    A name decides for its image alone, but for two exceptions. Each class keeps at least one training image, that with
-    the highest hash; and where no image is in the lowest tenth, the one with the lowest hash is kept. (Where no class
-    has two images, the first exception is not made.)
+    A name affects only its own image, with two exceptions. Each class keeps at least one training image, the one with
+    the highest hash; and if no image is in the lowest tenth, the one with the lowest hash is held out. (If no class has
+    two images, the first exception does not apply.)
 
     Args:
-        names: of the images, relative to the folder
+        names: the images' paths, relative to the folder
         labels: their classes, int64 [count]
-        seed: draws another tenth
-        where: names the folder in messages
+        seed: selects a different tenth
+        where: the folder's name in messages
 
     Returns:
         bool [count]
@@ -189,8 +189,8 @@ def validation_part(names: Iterable[str], labels: NDArray[np.int64], seed: int, 
     hashes = np.fromiter((name_hash(name, seed) for name in names), np.uint64, count)
     chosen = hashes < np.uint64(2**64 // VALIDATION_PART)
     several = np.bincount(labels) > 1
-    order = np.lexsort((hashes, labels))  # class by class, each by its hashes
-    last = order[np.append(np.flatnonzero(np.diff(labels[order])), count - 1)]  # the highest of each class
+    order = np.lexsort((hashes, labels))  # class by class, each ordered by hash
+    last = order[np.append(np.flatnonzero(np.diff(labels[order])), count - 1)]  # the highest hash of each class
     keeps = last if several.any() else last[:0]
     chosen[keeps] = False
     if not chosen.any():
@@ -202,13 +202,13 @@ def validation_part(names: Iterable[str], labels: NDArray[np.int64], seed: int, 
 
 
 def name_hash(name: str, seed: int) -> int:
-    """64 bits of a name, the same whichever system wrote it: BLAKE2b of the seed and the path in NFC with /."""
+    """64 bits of a name, the same whatever system wrote it: BLAKE2b of the seed and the path in NFC with /."""
     path = "/".join(plain_name(piece) for piece in name.replace(os.sep, "/").split("/"))
     return int.from_bytes(hashlib.blake2b(f"{seed}\0{path}".encode(), digest_size=8).digest())
 
 
 class FolderSplit:
-    """Images on disk, decoded when they are read; the first ones that fit into `cache_bytes` are kept."""
+    """Images on disk, decoded when they are read; as many as fit in `cache_bytes`, from the first on, are cached."""
 
     def __init__(
         self, entries: Sequence[Entry], size: int, resize: str = "one-step", cache_bytes: int = CACHE_BYTES
@@ -216,7 +216,7 @@ class FolderSplit:
         self.entries, self.size, self.resize = entries, size, resize
         self.labels = np.array([entry.label for entry in entries], np.int64)
         slots = min(len(entries), cache_bytes // (3 * size**2))
-        self._cache = np.empty((slots, 3, size, size), np.uint8)  # memory is taken page by page, as images are written
+        self._cache = np.empty((slots, 3, size, size), np.uint8)  # pages are allocated only as images are written
         self._cached = np.zeros(slots, np.bool_)
         self.hashes = np.zeros(
             len(entries), np.uint64
@@ -232,7 +232,7 @@ class FolderSplit:
 
     @property
     def kind(self) -> tuple[int, str]:
-        """Size and order of resizing."""
+        """Image size and way of resizing."""
         return self.size, self.resize
 
     def part(self, chosen: NDArray[np.int64]) -> FolderSplit:
@@ -241,13 +241,13 @@ class FolderSplit:
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The images at some indices, uint8 [n, 3, size, size]; `DataError` names a file that cannot be decoded."""
-        indices = np.arange(len(self))[indices]  # negative ones too, and an IndexError for those beyond the end
+        indices = np.arange(len(self))[indices]  # allows negative indices; IndexError beyond the end
         out = np.empty((len(indices), 3, self.size, self.size), np.uint8)
         self.read_into(indices, out)
         return out
 
     def read_into(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """The same, to where they are wanted; `indices` are int64 [n]."""
+        """The same, read into `out`; `indices` are int64 [n]."""
         indices = from_start(indices, len(self))
         for row, index in enumerate(indices.tolist()):
             if index < len(self._cached) and self._cached[index]:
@@ -259,18 +259,18 @@ class FolderSplit:
                 raise DataError(f"{self.entries[index].path}: {error}") from None
 
     def decode(self, index: int) -> NDArray[np.uint8]:
-        """One image from its file, kept if there is room. Raises DataError: why not, without its name."""
+        """Decode one image from its file; cache it if there is room. Raises DataError: why not, without its name."""
         entry = self.entries[index]
         data = read_bytes(entry.path)
         pixels = decode(data, self.size, entry.name, self.resize).pixels
         self.hashes[index] = _hash(data)
-        if index < len(self._cached):  # two threads may do this at once: they write the same bytes
+        if index < len(self._cached):  # two threads may do this at once, but write the same bytes
             self._cache[index] = pixels
             self._cached[index] = True
         return pixels
 
     def digest(self, chosen: NDArray[np.int64]) -> str:
-        """SHA-256 of the classes and the files' bytes of some images; files that were not read yet are read."""
+        """SHA-256 of the classes and file contents of some images; files not read yet are read."""
         found = hashlib.sha256()
         for index in chosen.tolist():
             entry = self.entries[index]
@@ -300,25 +300,25 @@ def checked(
     tell: Callable[[str], None] = lambda message: None,
     progress: Progress = lambda done, images: None,
 ) -> DataSet:
-    """Read and decode every image file of a data set once, so that none stops the work later.
+    """Read and decode every image file of a data set once, so that none fails later.
 
-    Every file is read and decoded whole, as training does it; images that fit into the cache are kept, and the mean
-    image and the covariance are summed in the same pass, so this costs no time that training would not take. Data
-    sets whose images do not lie in files of their own are returned as they are.
+    Every file is read and decoded completely, as in training; images that fit in the cache are kept, and the mean image
+    and the covariance are summed in the same pass, so this costs no time that training would not need anyway. Data sets
+    whose images are not separate files are returned unchanged.
 
     Args:
-        data: as `load` gives it, also a part of it
-        skip_broken: leave out what cannot be used, and list it in `DataSet.left_out`; or else it is an error
-        parts: which to look at
-        workers: threads; one a processor if None
-        tell: called with a line for each image that cannot be used, before the error is raised
-        progress: called now and then with the images done and all of them
+        data: a data set from `load`, or a part of it
+        skip_broken: leave out unusable images and list them in `DataSet.left_out`; otherwise they are an error
+        parts: the parts to check
+        workers: number of threads; one per processor if None
+        tell: called with a line for each unusable image, before the error is raised
+        progress: called now and then with the number of images done and their total
 
     Returns:
         The data set without them; its notes say how many are left out, and which images are in both parts.
 
     Raises:
-        DataError: images that cannot be used, or, with `skip_broken`, a part or class that has none left
+        DataError: unusable images or, with `skip_broken`, a part or class that has none left
     """
     splits = {part: _files(getattr(data, part)) for part in parts}
     todo = {part: found for part, found in splits.items() if found is not None}
@@ -329,7 +329,7 @@ def checked(
     sums: Sums | None = None
     for part, (split, chosen) in todo.items():
         summed = Sums(split.size) if part == "train" and data.statistics is None else None
-        if summed is not None or not split.hashes[chosen].all():  # not looked at before
+        if summed is not None or not split.hashes[chosen].all():  # not checked before
             tick = partial(_tick, progress, before, total)
             broken += [(part, row, reason) for row, reason in _decode_all(split, chosen, summed, workers, tick)]
         sums, before = summed or sums, before + len(chosen)
@@ -364,7 +364,7 @@ def _tick(progress: Progress, before: int, total: int, done: int) -> None:
 
 
 def _files(split: Split) -> tuple[FolderSplit, NDArray[np.int64]] | None:
-    """The files of a part and which of them it takes, if its images lie in files."""
+    """The files of a part and which of them it uses, if its images are files."""
     whole, chosen = unwrapped(split)
     return (whole, chosen) if isinstance(whole, FolderSplit) else None
 
@@ -372,7 +372,7 @@ def _files(split: Split) -> tuple[FolderSplit, NDArray[np.int64]] | None:
 def _decode_all(
     split: FolderSplit, chosen: NDArray[np.int64], sums: Sums | None, workers: int | None, tick: Callable[[int], None]
 ) -> list[tuple[int, str]]:
-    """Decode some images, and add them up; returns (row, reason) of those that cannot be used."""
+    """Decode some images and add them to the sums; return (row, reason) of the unusable ones."""
     lock = threading.Lock()
     done = 0
 
@@ -408,7 +408,7 @@ def _decode_all(
 
 
 def _some_left(data: DataSet) -> None:
-    """Refuse data of which broken images left too little. Raises DataError: a class or a part is empty."""
+    """Refuse data of which too little is left without broken images. Raises DataError: a class or a part is empty."""
     if not len(data.validation):
         raise DataError(f"{data.name}: no validation image can be used.")
     counts = np.bincount(data.train.labels, minlength=len(data.class_names))
@@ -418,7 +418,7 @@ def _some_left(data: DataSet) -> None:
 
 
 def _twice(data: DataSet) -> list[str]:
-    """What to say of images that are in both parts: files of the same bytes, which the check has read."""
+    """Notes on images that are in both parts: files with the same bytes, which the check has read."""
     of_train, of_validation = _files(data.train), _files(data.validation)
     if of_train is None or of_validation is None:
         return []

@@ -1,15 +1,15 @@
-"""How a folder of images is laid out: where its classes are, and whether some of its folders are parts of it.
+"""The layout of a folder of images: where its classes are, and whether some of its folders are parts of it.
 
-Classes are the folders that hold images; their names, as Unicode NFC, are sorted and numbered. What is understood:
+Classes are the folders that contain images; their names, in Unicode NFC, are sorted and numbered. Supported layouts:
 
-- ``CLASS/IMAGE``; folders within a class count to it;
-- ``train/CLASS/IMAGE`` with ``val/CLASS/IMAGE`` or ``test/CLASS/IMAGE`` beside it, under these or other usual names in
-  any case: ``Training``, ``valid``, ``dev``, ``test_set``, ``seg_train`` …;
-- both below folders that hold nothing else, ``photos/photos/CLASS/IMAGE``;
-- ImageNet as Kaggle gives it, from any of its upper folders.
+- ``CLASS/IMAGE``; folders within a class belong to it;
+- ``train/CLASS/IMAGE`` with ``val/CLASS/IMAGE`` or ``test/CLASS/IMAGE`` beside it, under these or other common names,
+  in any case: ``Training``, ``valid``, ``dev``, ``test_set``, ``seg_train`` …;
+- both inside folders that contain nothing else, ``photos/photos/CLASS/IMAGE``;
+- Kaggle's edition of ImageNet, from any of its upper folders.
 
-What might be understood in two ways is an error that says both: folders that hold folders of the same names look like
-parts under names of their own.
+An ambiguous layout is an error that names both readings: folders that contain folders of the same names look like parts
+with unusual names.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ _STRUCTURE = {
     "images", "image", "imgs", "img", "jpegimages", "annotations", "annotation", "labels", "masks", "mask", "trimaps",
     "segmentations", "segmentationclass", "segmentationobject", "imagesets", "bboxes", "xml", "meta", "metadata",
 }  # fmt: skip
-"""Folders, in small letters, of sets for detection and segmentation: no classes, if there is nothing else."""
+"""Folders, in lower case, of detection and segmentation sets: if there is nothing else, there are no classes."""
 
 
 class _Folder(NamedTuple):
-    """One look into a folder."""
+    """The contents of a folder."""
 
     path: Path
-    folders: list[str]  # names of those that may be classes or parts
-    images: int  # that lie in it directly
-    lists: list[str]  # files that may say what is what
-    left_out: list[LeftOut]  # folders that are not looked into
+    folders: list[str]  # names of possible classes or parts
+    images: int  # directly in it
+    lists: list[str]  # files that may list the classes
+    left_out: list[LeftOut]  # folders that are skipped
 
 
 def _look(path: Path, without: Path | None = None) -> _Folder:
-    """Look into a folder, at nothing deeper; `without` is a folder that is being made in it."""
+    """List a folder, not recursively; `without` is a folder that is being created in it."""
     looked = _Folder(path, [], 0, [], [])
     images = 0
     own = path.resolve()
@@ -73,7 +73,7 @@ def _look(path: Path, without: Path | None = None) -> _Folder:
 
 
 def _descend(looked: _Folder) -> _Folder:
-    """The folder in which the classes or parts lie: below those of which one folder alone holds images."""
+    """The folder of the classes or parts: descends while only a single folder contains images."""
     while 1 <= len(looked.folders) <= 5 and not looked.images:
         full = [name for name in looked.folders if tree.holds_images(looked.path / name)] or looked.folders
         if len(full) > 1:
@@ -87,13 +87,13 @@ def _descend(looked: _Folder) -> _Folder:
 
 
 def read(place: str | os.PathLike[str], *, without: Path | None = None) -> Source:
-    """A folder of images as a source.
+    """Read a folder of images as a source.
 
     Args:
-        without: a folder in it that is not looked at, as a full path: a store that is made of this one
+        without: full path of a folder in it to ignore: a store that is being made from it
 
     Raises:
-        DataError: no such folder, no classes in it, or a layout that is not understood or could be two
+        DataError: no such folder, no classes in it, or an unknown or ambiguous layout
     """
     root = Path(place)
     kaggle = _kaggle_root(root)
@@ -133,10 +133,10 @@ def read(place: str | os.PathLike[str], *, without: Path | None = None) -> Sourc
 
 
 def _parts(looked: _Folder) -> tuple[dict[str, _Folder], list[str]]:
-    """The parts of a folder, each as the folder of its classes, and what to say about them.
+    """The parts of a folder, each as the folder of its classes, and notes about them.
 
     Raises:
-        DataError: what could be meant in two ways
+        DataError: an ambiguous layout
     """
     roles = {name: role(name) for name in looked.folders}
     parts = [name for name, part in roles.items() if part]
@@ -147,7 +147,7 @@ def _parts(looked: _Folder) -> tuple[dict[str, _Folder], list[str]]:
     if others and not any(tree.holds_images(looked.path / name) for name in others):
         looked.left_out.extend(LeftOut(name, "a folder without images beside the parts") for name in others)
         others = []
-    if len({roles[name] for name in parts}) == 1 and others:  # one part alone may be a class: trains, tests
+    if len({roles[name] for name in parts}) == 1 and others:  # a single part may be a class: trains, tests
         _refuse_likeness(looked, looked.folders)
         return {"train": looked}, [f"{', '.join(parts)}: read as a class, not as a part of the data set"]
     names = ", ".join(parts)
@@ -183,12 +183,12 @@ def _word(part: str) -> str:
 
 
 def _some(names: Sequence[str], most: int = 4) -> str:
-    """Some of several names."""
+    """The first few of several names, as text."""
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def _refuse_likeness(looked: _Folder, names: Sequence[str]) -> None:
-    """Refuse folders that hold folders of the same names: these may be the classes.
+    """Refuse folders that contain folders of the same names, since those may be the classes.
 
     Raises:
         DataError: they do
@@ -213,7 +213,7 @@ def _refuse_likeness(looked: _Folder, names: Sequence[str]) -> None:
 
 
 def _no_classes(looked: _Folder, more: str = "") -> DataError:
-    """The error for a folder without class folders, with what may help."""
+    """The error for a folder without class folders, with a suggestion."""
     holds = f"holds {looked.images:,} images but no class folders" if looked.images else "holds no class folders"
     lists = [*looked.lists, *(_look(looked.path.parent).lists if looked.images else [])]
     beside = f" ({_some(lists)} beside them?)" if lists else ""
@@ -222,7 +222,7 @@ def _no_classes(looked: _Folder, more: str = "") -> DataError:
 
 
 def _classes(looked: _Folder) -> dict[str, list[Path]]:
-    """The class folders by the name of their class, in order; names that differ only in how they are written join."""
+    """The class folders by class name, in order; names that differ only in their Unicode form are merged."""
     found: dict[str, list[Path]] = {}
     for name in looked.folders:
         found.setdefault(plain_name(name), []).append(looked.path / name)
@@ -230,10 +230,10 @@ def _classes(looked: _Folder) -> dict[str, list[Path]]:
 
 
 def _compare(train: _Folder, other: _Folder, part: str, classes: dict[str, list[Path]], notes: list[str]) -> None:
-    """Compare a part's classes with those of training.
+    """Compare a part's classes with the training part's.
 
     Raises:
-        DataError: a class that is not trained
+        DataError: a class that is not in the training part
     """
     own = _classes(other)
     unknown = [name for name in own if name not in classes]
@@ -251,7 +251,7 @@ def _compare(train: _Folder, other: _Folder, part: str, classes: dict[str, list[
 def _class_folders(
     root: Path, classes: dict[str, list[Path]], names: tuple[str, ...], outside: Sequence[LeftOut]
 ) -> Iterator[Entry | LeftOut]:
-    """The images of class folders, and what is left out in and beside them."""
+    """List the images of class folders, and what is left out in and beside them."""
     yield from outside
     above = os.path.join(root, "")
     for label, name in enumerate(names):
@@ -262,15 +262,15 @@ def _class_folders(
 
 
 def class_folders(root: Path, place: Path, names: tuple[str, ...]) -> Iterator[Entry | LeftOut]:
-    """The images of some classes, one folder a class, that lie at a place; their names are relative to `root`."""
+    """Yield the images of some classes, one folder per class, in `place`; their names are relative to `root`."""
     return _class_folders(root, {name: [place / name] for name in names}, names, [])
 
 
 def validation_folder(place: Path, root: Path, names: tuple[str, ...]) -> Listing:
-    """The validation images of classes that are known, from a folder elsewhere.
+    """List the validation images of known classes, from a folder elsewhere.
 
     Raises:
-        DataError: no such folder, or a class that is not known
+        DataError: no such folder, or an unknown class
     """
     looked = _descend(_look(place))
     own = _classes(looked)
@@ -281,7 +281,7 @@ def validation_folder(place: Path, root: Path, names: tuple[str, ...]) -> Listin
 
 
 def _kaggle_root(place: Path) -> Path | None:
-    """The folder in which Kaggle's edition of ImageNet was unpacked, if a place is one of its upper folders."""
+    """The folder into which Kaggle's edition of ImageNet was unpacked, if a place is one of its upper folders."""
     full = place.resolve()
     for root in (full, *full.parents[: len(_KAGGLE.parts)]):
         if (root / _KAGGLE).is_dir() and (root / _KAGGLE).is_relative_to(full):
@@ -290,7 +290,7 @@ def _kaggle_root(place: Path) -> Path | None:
 
 
 def _kaggle(root: Path) -> Source:
-    """ImageNet as Kaggle gives it, unpacked."""
+    """Kaggle's edition of ImageNet, unpacked."""
     words = read_words(root / "LOC_synset_mapping.txt")
     names = tuple(sorted(words))
     labels = {name: label for label, name in enumerate(names)}

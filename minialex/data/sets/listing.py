@@ -1,4 +1,4 @@
-"""What a source of images lists, one by one: files, tar members, and what is left out with the reason."""
+"""The entries of a source of images, one by one: files, tar members, and what is left out, with the reason."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Entry(NamedTuple):
     """One image of a source."""
 
     label: int  # its class
-    name: str  # what it is called in lists: its path in the source, ARCHIVE/MEMBER in an archive
+    name: str  # its name in lists: its path in the source, ARCHIVE/MEMBER in an archive
     path: str  # the file to open
     offset: int = -1  # where its bytes begin in that file; −1 if it is the whole file
     size: int = -1
 
     def read(self) -> bytes:
-        """The image's bytes. Raises DataError: a file that is gone, cannot be read, is empty or much too large."""
+        """The image's bytes. Raises DataError: a missing, unreadable, empty or much too large file."""
         if self.offset < 0:
             return read_bytes(self.path)
         if self.size > MOST_BYTES:
@@ -56,29 +56,29 @@ Listing = Callable[[], Iterator[Entry | LeftOut]]
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from; without a validation listing a part of the training images is kept for it."""
+    """Where images come from; without a validation listing, some training images are held out for it."""
 
-    name: str  # what the data set will be called
+    name: str  # name of the data set
     class_names: tuple[str, ...]
-    words: tuple[str, ...]  # what a person calls the classes; empty if unknown
+    words: tuple[str, ...]  # readable names of the classes; empty if unknown
     train: Listing
     validation: Listing | None = None
-    test: Listing | None = None  # is never trained or chosen on
-    notes: tuple[str, ...] = ()  # what was understood otherwise than it may have been meant
+    test: Listing | None = None  # never used for training or for choices
+    notes: tuple[str, ...] = ()  # what may have been understood differently than intended
 
 
 def plain_name(name: str) -> str:
-    """A name as it is compared and hashed: Unicode NFC, no white space around it.
+    """A name in the form in which it is compared and hashed: Unicode NFC, without surrounding white space.
 
-    macOS writes an é as e and an accent, Windows drops trailing spaces, and Linux keeps bytes that are no text: one
-    folder copied there and back has still one name.
+    macOS writes é as e and an accent, Windows drops trailing spaces, and Linux keeps bytes that are not text: a folder
+    copied there and back still has the same name.
     """
     readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return unicodedata.normalize("NFC", readable).strip()
 
 
 def role(name: str) -> str:
-    """Which part of a data set a folder, or a cell of a table, names: train, validation, test; else nothing."""
+    """The part of a data set that a folder, or a cell of a table, names: train, validation, test; else empty."""
     words = [word.strip("0123456789") for word in re.split(r"[\W_]+", plain_name(name).lower())]
     said = [word for word in words if word not in _FILLERS]
     if len(said) != 1:
@@ -87,13 +87,13 @@ def role(name: str) -> str:
 
 
 def in_short(reasons: Iterable[str]) -> dict[str, int]:
-    """How many files have which reason, without what differs from one to another: in brackets or after a colon."""
+    """Count files by reason, without the details of each in brackets or after a colon."""
     counts = Counter(reason.partition(" (")[0].partition(":")[0].partition(";")[0].rstrip(".") for reason in reasons)
     return dict(counts.most_common())
 
 
 def counted(reasons: dict[str, int], most: int = 8) -> str:
-    """Counted reasons in words: ``"12 × no image by its name, .txt, 1 × empty"``."""
+    """Counted reasons as text: ``"12 × no image by its name, .txt, 1 × empty"``."""
     shown = [f"{count:,} × {reason}" for reason, count in list(reasons.items())[:most]]
     if len(reasons) > most:
         shown.append(f"{sum(list(reasons.values())[most:]):,} × something else")

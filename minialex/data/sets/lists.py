@@ -1,18 +1,19 @@
-"""Lists of images with their classes, as people, spreadsheets and other programs write them.
+"""Lists of images with their classes, as written by people, spreadsheets and other programs.
 
-One image a line: its path, relative to the list's folder, and its class, a name or a number. The grammar:
+Each line is one image: its path, relative to the list's folder, and its class, a name or a number. The grammar:
 
 - Text is UTF-8, with or without a byte-order mark, or UTF-16. Lines that begin with # are comments.
-- Cells are divided by tabs, else semicolons, commas or bars, whichever most of the first lines have; quotes are those
-  of CSV. Else a line is a path and a class with spaces between, or a class and a path, where the path may hold spaces.
-- A first line of column names is a header. It may name more columns; known are the path (``path``, ``file``, ``image``
-  …), the class (``label``, ``class`` …) and the part (``split``, ``subset`` …: train, val or test; ``is_valid``,
-  ``is_train``, ``is_test``: true or false). Where no name is that of the class, one further column is it.
-- Without a header the path is the column that ends as images do. Two columns are path and class in either order, and
-  MXNet's ``.lst`` are number, class, path. Paths alone are taken into the class that their folder is called.
-- Classes that are all numbers count from 0, or from 1, and none may be missing; 3.0 is 3, and 0.5 or nan is an error.
+- Cells are separated by tabs, else by semicolons, commas or bars, whichever most of the first lines have, with CSV's
+  quotes. Otherwise a line is a path and a class, or a class and a path, separated by spaces; the path may contain
+  spaces.
+- A first line of column names is a header. It may name further columns; known are the path (``path``, ``file``,
+  ``image`` …), the class (``label``, ``class`` …) and the part (``split``, ``subset`` …: train, val or test;
+  ``is_valid``, ``is_train``, ``is_test``: true or false). If no name means the class, a single further column is it.
+- Without a header, the path is the column with image extensions. Two columns are path and class in either order, and
+  MXNet's ``.lst`` files are number, class, path. A path alone belongs to the class named like its folder.
+- If all classes are numbers, they count from 0 or from 1 without gaps; 3.0 is 3, and 0.5 or nan is an error.
 
-What does not fit is an error with the line's number.
+Anything else is an error with the line number.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from minialex.data.sets.listing import Entry, Listing, Source, plain_name, role
 from minialex.errors import DataError
 
 ENDINGS = (".txt", ".tsv", ".csv", ".lst")
-_SAMPLE = 100  # lines that decide how a list is divided
+_SAMPLE = 100  # lines that determine the separator
 _COLUMNS = {
     "path": ("path", "file", "filename", "filepath", "filepaths", "image", "images", "imagepath", "imagefile", "img",
              "imgpath", "imageid", "id", "name", "imagename", "photo", "picture"),
@@ -50,7 +51,7 @@ _FLAGS = {
     "istest": ("test", "train"), "istrain": ("train", "validation"), "istraining": ("train", "validation"),
     "istrainingimage": ("train", "validation"),
 }  # fmt: skip
-"""Columns that say yes or no: the part of an image where they do, and where they do not."""
+"""Columns of true and false: the part of an image in either case."""
 _COLUMNS["part"] += tuple(_FLAGS)
 _YES, _NO = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
 _PATTERN = "|".join(re.escape(ending[1:]) for ending in (*IMAGES, *UNREAD))
@@ -59,7 +60,7 @@ _PATH_LAST = re.compile(rf"([^\s/\\]+)\s+(\S.*\.(?:{_PATTERN}))", re.IGNORECASE)
 
 
 class Line(NamedTuple):
-    """One image of a list, as it is written there."""
+    """One image of a list, as written there."""
 
     number: int  # of the line
     path: str
@@ -68,7 +69,7 @@ class Line(NamedTuple):
 
 
 def text_of(path: Path) -> str:
-    """A text file, without a byte-order mark. Raises DataError: it is none, or in an encoding that is not known."""
+    """The text of a file, without a byte-order mark. Raises DataError: not text, or in an unknown encoding."""
     try:
         if stat.S_ISCHR(path.stat().st_mode):  # /dev/zero has no end
             raise DataError(f"{path}: cannot be read as text (a device).")
@@ -85,27 +86,27 @@ def text_of(path: Path) -> str:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file with their numbers, empty ones and comments left out."""
+    """The lines of a text file with their numbers, without empty ones and comments."""
     for number, line in enumerate(io.StringIO(text_of(path), newline=None), 1):
         if line.strip() and not line.startswith("#"):
             yield number, line.rstrip("\n")
 
 
 def read_words(path: Path) -> dict[str, str]:
-    """What classes are called, by name: ``n01440764 tench, Tinca tinca``, one a line."""
+    """Readable names of classes by name, one per line: ``n01440764 tench, Tinca tinca``."""
     rows = (line.replace("\t", " ").partition(" ") for _, line in lines(path))
     return {plain_name(name): rest.strip() or name for name, _, rest in rows}
 
 
 def read(path: Path) -> tuple[list[Line], list[str]]:
-    """The images of a list, and what to say about how it was read.
+    """The images of a list, and notes on how it was read.
 
     Raises:
         DataError: it cannot be read, or a line is not understood
     """
     rows, dropped = [], 0
     for number, line in enumerate(io.StringIO(text_of(path), newline=None), 1):
-        if number == 1 and line.lower().startswith("sep="):  # a spreadsheet's own
+        if number == 1 and line.lower().startswith("sep="):  # written by spreadsheets
             continue
         if line.startswith("#"):
             dropped += 1
@@ -120,7 +121,7 @@ def read(path: Path) -> tuple[list[Line], list[str]]:
     cells = list(_divided(path, rows, divider))
     columns, header = _columns(path, cells)
     width = max(len(cells[0][1]), max(columns.values()) + 1)
-    where = ("validation", "train")  # what yes and no mean
+    where = ("validation", "train")  # the meanings of true and false
     if header:
         notes.append(f"{path}: the first line is read as a header: {', '.join(cells[0][1])}")
         where = _FLAGS.get(_plain(cells[0][1][columns["part"]]), where) if "part" in columns else where
@@ -144,7 +145,7 @@ def _divided(path: Path, rows: list[tuple[int, str]], divider: str) -> Iterator[
             except csv.Error as error:
                 raise DataError(f"{path}, line {number}: {error}, in {line[:80]!r}.") from None
             row = [cell.strip() for cell in row]
-            while row and not row[-1]:  # spreadsheets fill lines up
+            while row and not row[-1]:  # spreadsheets pad lines
                 row.pop()
             if row:
                 yield number, row
@@ -180,7 +181,7 @@ def _columns(path: Path, cells: list[tuple[int, list[str]]]) -> tuple[dict[str, 
         for kind, found in named.items():
             chosen = [i for i in found if kind != "path" or i in paths] or found
             if len(chosen) > 1:
-                # several columns of labels: the one in words says what the numbers mean
+                # several columns of labels: the one in words explains the numbers
                 chosen = [i for i in chosen if not all(_number(row[i]) is not None for row in rest if i < len(row))]
                 if kind == "part" and not chosen:
                     names = ", ".join(cells[0][1][i] for i in found)
@@ -217,7 +218,7 @@ def _columns(path: Path, cells: list[tuple[int, list[str]]]) -> tuple[dict[str, 
 
 
 def _plain(cell: str) -> str:
-    """The name of a column as it is compared."""
+    """The name of a column in the form in which it is compared."""
     return re.sub(r"[\W_]", "", cell.lower())
 
 
@@ -230,7 +231,7 @@ def _like_path(cell: str) -> bool:
 
 
 def _number(label: str) -> int | None:
-    """The whole number that a label is, if it is one: ``3``, ``003``, ``3.0``, ``-1``."""
+    """The integer that a label stands for, if any: ``3``, ``003``, ``3.0``, ``-1``."""
     return int(float(label)) if re.fullmatch(r"-?\d{1,9}(\.0*)?", label) else None
 
 
@@ -244,7 +245,7 @@ def _decimal(label: str) -> bool:
 
 
 def _line(path: Path, number: int, row: list[str], columns: dict[str, int], width: int) -> Line:
-    """One line of a list. Raises DataError: a cell is missing, or there are too many."""
+    """Parse one line of a list. Raises DataError: too few or too many cells."""
     where = f"{path}, line {number}"
     if any(i >= len(row) or not row[i] for i in columns.values()):
         raise DataError(f"{where}: expected a path and a class, got {' '.join(row)[:80]!r}.")
@@ -263,10 +264,10 @@ def _line(path: Path, number: int, row: list[str], columns: dict[str, int], widt
 
 
 def source(path: Path, validation: Path | None = None) -> Source:
-    """A list as a source; `validation` is another one with the validation images of the same classes.
+    """Read a list as a source; `validation` is another list with the validation images of the same classes.
 
     Raises:
-        DataError: a list that cannot be read or is not understood, or a class without an image
+        DataError: a list that cannot be read or understood, or a class without an image
     """
     found, notes = read(path)
     names, numbers = _classes(path, found)
@@ -299,15 +300,15 @@ def _classes(path: Path, found: list[Line]) -> tuple[tuple[str, ...], dict[str, 
     """The names of the classes in their order, and the number of each label.
 
     Raises:
-        DataError: numbers that are no numbering
+        DataError: numbers with gaps
     """
     labels = dict.fromkeys(line.label for line in found)
     values = {label: number for label in labels if (number := _number(label)) is not None}
     if len(values) < len(labels):
         odd = [line for line in found if line.label not in values]
-        if values and all(_decimal(line.label) for line in odd):  # a spreadsheet's: names would hide the slip
+        if values and all(_decimal(line.label) for line in odd):  # not names: that would hide a slip
             where = f"{path}, line {odd[0].number}"
-            raise DataError(f"{where}: class '{odd[0].label}' is no whole number, where others are.")
+            raise DataError(f"{where}: class '{odd[0].label}' is not a whole number, but others are.")
         names = tuple(sorted(labels))
         return names, {name: number for number, name in enumerate(names)}
     seen = sorted(set(values.values()))
@@ -322,7 +323,7 @@ def _classes(path: Path, found: list[Line]) -> tuple[tuple[str, ...], dict[str, 
 
 
 def _class(label: str, numbers: dict[str, int]) -> int | None:
-    """The number of a label of another list, which may write numbers in another way."""
+    """The number of a label in another list, which may write numbers differently."""
     if label in numbers:
         return numbers[label]
     value = _number(label)
@@ -330,10 +331,10 @@ def _class(label: str, numbers: dict[str, int]) -> int | None:
 
 
 def _listing(path: Path, found: list[Line], numbers: dict[str, int], notes: list[str]) -> Listing:
-    """The images of a list, with the files that are meant.
+    """The images of a list, with the files that they refer to.
 
     Raises:
-        DataError: an image that is listed with two classes
+        DataError: an image listed with two classes
     """
     base, ending = _base(path, found[0].path)
     names = [_file(base, line.path + ending) for line in found]
@@ -361,7 +362,7 @@ def _listing(path: Path, found: list[Line], numbers: dict[str, int], notes: list
 
 
 def _base(path: Path, first: str) -> tuple[Path, str]:
-    """The folder that a list's paths are relative to, and the ending that they lack, by its first image."""
+    """The folder that a list's paths are relative to, and the extension that they lack, from its first image."""
     for base in (path.parent, Path.cwd()):
         for ending in ("", *IMAGES, *map(str.upper, IMAGES)) if not _like_path(first) else ("",):
             if os.path.isfile(base / _file(base, first + ending)):
@@ -370,9 +371,9 @@ def _base(path: Path, first: str) -> tuple[Path, str]:
 
 
 def _file(base: Path, written: str) -> str:
-    """The file that is meant, relative to a folder: Windows divides paths by \\, and macOS takes letters apart.
+    """The file that a path refers to, relative to a folder: Windows separates by \\, and macOS decomposes letters.
 
-    The disk is asked only where a path could be written in two ways.
+    The disk is read only if a path could be written in two ways.
     """
     name = posixpath.normpath(written)
     if "\\" in name and not os.path.lexists(base / name):

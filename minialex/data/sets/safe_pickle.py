@@ -1,12 +1,12 @@
-"""Reads pickles that hold nothing but containers, numbers, text and arrays, and runs nothing.
+"""Reads pickles that contain nothing but containers, numbers, text and arrays, and executes nothing.
 
-The pickle format is a small program. Python's own reader can be told which names to admit, but it still calls
-them with arguments that the file chooses. Here the few instructions that CIFAR-10 needs are interpreted one by
-one: a name is only ever a word on the stack, and the few calls that bytes and arrays take are recognised by their
-form and done by our own hands. Nothing is imported or called, and memory stays within a small multiple of the file.
-What else a kind of file may say is its `Dialect`; that of PyTorch's files is in `minialex.exchange.pytorch_file`.
+A pickle is a small program. Python's own reader can restrict the admitted names, but it still calls them with arguments
+that the file chooses. Here the few instructions that CIFAR-10 needs are interpreted one by one: a name is only ever a
+word on the stack, and the few calls that bytes and arrays need are recognised by their form and carried out by our own
+code. Nothing is imported or called, and memory stays within a small multiple of the file's size.
+What else a type of file may contain is its `Dialect`; PyTorch's is in `minialex.exchange.pytorch_file`.
 
-`loads` admits: dict, list, tuple, text, bytes, bool, None, whole numbers of 64 bits, float; ``_codecs.encode`` of
+`loads` admits: dict, list, tuple, text, bytes, bool, None, 64-bit integers, float; ``_codecs.encode`` of
 text to latin-1 and ``bytes()`` (how Python 3 writes bytes in protocol 2); uint8 arrays as NumPy writes them, under
 either of the module's names (``numpy.core`` and ``numpy._core``). Protocol 2, as the official archive has it.
 """
@@ -25,7 +25,7 @@ from minialex.errors import DataError
 
 @dataclass(frozen=True)
 class Name:
-    """A global name that the file mentions; never looked up."""
+    """A global name that the file mentions; it is never looked up."""
 
     module: str
     name: str
@@ -33,21 +33,21 @@ class Name:
 
 @dataclass
 class _Array:
-    """An array of bytes that the file describes; `value` is there once its state has been read."""
+    """An array of bytes that the file describes; `value` exists once its state has been read."""
 
     value: np.ndarray[Any, np.dtype[np.uint8]] | None = None
 
 
 @dataclass(eq=False)
 class Foreign:
-    """A value that only running the file could make: what it names, and what it is given as a dictionary."""
+    """A value that only executing the file could create: its name, and the dictionary that it is given."""
 
     name: Name
     items: dict[Any, Any]
 
 
 class Refused(Exception):
-    """The pickle does something that data has no need of."""
+    """The pickle does something that data does not need."""
 
 
 DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, Warning)
@@ -56,14 +56,14 @@ DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowE
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a kind of file may say beyond plain values.
+    """What a type of file may contain beyond plain values.
 
     Attributes:
-        names: global names that it may mention; None where `call` makes a `Foreign` of all that it does not know, which
-            then stands in the place of the value and takes what the file gives it
-        call: what the file calls a function with arguments for; raises `Refused` for any other call
-        build: how a described object takes its state
-        persistent: what an identity that refers outside the pickle stands for; None refuses it
+        names: global names that it may mention; None if `call` makes a `Foreign` of everything that it does not know,
+            which then stands for the value and takes its state
+        call: returns the value of a call in the file; raises `Refused` for any other call
+        build: gives a described object its state
+        persistent: returns what a persistent id, which refers outside the pickle, stands for; None refuses it
     """
 
     names: frozenset[Name] | None
@@ -73,7 +73,7 @@ class Dialect:
 
 
 KEYS = (str, bytes, int)
-"""Kinds of keys of dictionaries: hashing deep tuples would be a way to exhaust the stack, so only plain ones."""
+"""Types of dictionary keys: only plain ones, since hashing deep tuples could exhaust the stack."""
 
 _MARK = object()
 _UINT8 = object()  # the element type that the file describes
@@ -91,14 +91,14 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 def loads(data: bytes, where: str) -> Any:
-    """The value that a pickle holds.
+    """Read the value in a pickle.
 
     Args:
         data: the whole pickle
-        where: what the file is, for messages
+        where: describes the file in messages
 
     Raises:
-        DataError: a pickle that is cut short or damaged, or that asks for anything else than plain values
+        DataError: a truncated or damaged pickle, or one that asks for anything but plain values
     """
     try:
         value, end = interpret(data, NUMPY)
@@ -113,7 +113,7 @@ def loads(data: bytes, where: str) -> Any:
 
 
 def interpret(data: bytes, dialect: Dialect) -> tuple[Any, int]:
-    """The value that a pickle holds, and how many bytes it takes; raises `Refused`, or one of `DAMAGE`."""
+    """The value in a pickle, and the number of bytes that it takes; raises `Refused`, or one of `DAMAGE`."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     encoded = 0
@@ -136,7 +136,7 @@ def interpret(data: bytes, dialect: Dialect) -> tuple[Any, int]:
                 raise Refused("copy one string again and again")
             stack[-2:] = [value]
         elif name in ("SHORT_BINSTRING", "BINSTRING"):
-            stack.append(argument.encode("latin-1"))  # text of Python 2: bytes
+            stack.append(argument.encode("latin-1"))  # Python 2's text: bytes
         elif name == "LONG1":
             if not -(2**63) <= argument < 2**63 and dialect.names is not None:
                 raise Refused("hold a number of more than 64 bits")
@@ -187,7 +187,7 @@ def interpret(data: bytes, dialect: Dialect) -> tuple[Any, int]:
 
 
 def _top(stack: list[Any], count: int) -> list[Any]:
-    """The last `count` values, which must be there and belong together."""
+    """The last `count` values, which must exist and belong together."""
     values = stack[-count:]
     if len(values) != count or any(value is _MARK for value in values):
         raise ValueError("a value is missing")
@@ -211,7 +211,7 @@ def _expect(value: Any, kind: type) -> Any:
 
 
 def _call(function: Any, arguments: Any) -> Any:
-    """The calls that bytes and arrays of bytes take, by our own hands."""
+    """Carry out the calls that bytes and arrays of bytes need, by our own code."""
     if type(function) is Name and type(arguments) is tuple:
         if function == _ENCODE and len(arguments) == 2 and arguments[1] == "latin1":
             return _expect(arguments[0], str).encode("latin-1")
@@ -227,7 +227,7 @@ def _call(function: Any, arguments: Any) -> Any:
 def _build(target: Any, state: Any) -> None:
     """Give a described array its state: (version, shape, dtype, Fortran order, bytes)."""
     if target is _UINT8:
-        return  # version, byte order, …: bytes have none
+        return  # version, byte order, …: irrelevant for bytes
     if type(target) is not _Array or type(state) is not tuple or len(state) != 5:
         raise Refused("change an object")
     _, shape, dtype, fortran, content = state
@@ -238,7 +238,7 @@ def _build(target: Any, state: Any) -> None:
 
 
 def _finished(value: Any) -> Any:
-    """The value with arrays for their descriptions: at the top, or in a dictionary at the top."""
+    """The value with described arrays replaced by arrays, at the top level or in a dictionary there."""
     if isinstance(value, _Array):
         return value.value
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""Walking through folders of images: what counts, what is left out and why, and nothing opened or asked for twice.
+"""Walks through folders of images: what counts, and what is left out and why; nothing is opened or queried twice.
 
-A folder is read once; whether an entry is a file or a folder comes with its name from the disk, so that a network disk
-is not asked again for every image. Only links cost a further look.
+A folder is read once; the disk returns with each name whether it is a file or a folder, so that a network disk is not
+queried again for every image. Only links cost a further query.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _SYSTEM = {
     "__macosx", "@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "$recycle.bin", "lost+found",
     "system volume information", "__pycache__",
 }  # fmt: skip
-"""Folders, in small letters, that archives, network disks and systems leave among images: with copies of them."""
+"""Folders, in lower case, that archives, network disks and systems leave among images, with copies of them."""
 MARKS = ("recipe.toml", "store.json")
-"""A folder with one of these is a run or a store of ours."""
+"""A folder with one of these files is one of our runs or stores."""
 
 
 def entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
-    """What a folder holds, in the order of names. Raises DataError: it cannot be read."""
+    """The contents of a folder, ordered by name. Raises DataError: it cannot be read."""
     try:
         with os.scandir(folder) as found:
             return sorted(found, key=lambda entry: entry.name)
@@ -31,7 +31,7 @@ def entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder, or a link to one; a link in a loop is none."""
+    """Whether an entry is a folder or a link to one; a cyclic link is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -39,7 +39,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def folder_reason(entry: os.DirEntry[str]) -> str:
-    """Why a folder is not looked into, or nothing if it is."""
+    """Why a folder is skipped; empty if it is not."""
     if entry.name.startswith("."):
         return "a hidden folder"
     if entry.name.lower() in _SYSTEM:
@@ -48,7 +48,7 @@ def folder_reason(entry: os.DirEntry[str]) -> str:
 
 
 def _is_ours(folder: str) -> bool:
-    """Whether a folder is a run, a store, also one that is begun, or holds nothing but such."""
+    """Whether a folder is a run or a store, perhaps unfinished, or contains nothing else."""
     inside = []
     try:
         with os.scandir(folder) as found:
@@ -56,7 +56,7 @@ def _is_ours(folder: str) -> bool:
                 if entry.name in MARKS:
                     return True
                 if looks_like_image(entry.name):
-                    return False  # a folder of images, however many: the rest need not be read
+                    return False  # a folder of images: the rest need not be read
                 if is_folder(entry):
                     inside.append(entry.path)
     except OSError:
@@ -67,7 +67,7 @@ def _is_ours(folder: str) -> bool:
 
 
 def file_reason(entry: os.DirEntry[str]) -> str:
-    """Why something that is no folder is not taken for an image, or nothing if it is."""
+    """Why an entry that is not a folder is not taken for an image; empty if it is."""
     if entry.name.startswith("."):
         return "a hidden file"
     if not looks_like_image(entry.name):
@@ -84,12 +84,12 @@ def file_reason(entry: os.DirEntry[str]) -> str:
 
 
 def images(folder: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
-    """All below a folder that could be meant as an image, in a fixed order: (path, why it is left out or nothing).
+    """All files below a folder that could be images, in a fixed order: (path, why it is left out, or empty).
 
-    Linked files count, linked folders are left out: so there are no loops.
+    Linked files count; linked folders are left out, so there are no loops.
 
     Raises:
-        DataError: a folder that cannot be read
+        DataError: an unreadable folder
     """
     found = entries(folder)
     folders = [entry for entry in found if is_folder(entry)]
@@ -106,5 +106,5 @@ def images(folder: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
 
 
 def holds_images(folder: str | os.PathLike[str]) -> bool:
-    """Whether there is an image anywhere below a folder; looks no further than the first."""
+    """Whether there is an image anywhere below a folder; stops at the first."""
     return any(not reason for _, reason in images(folder))

@@ -1,14 +1,14 @@
-"""Make a store from archives, a folder or a list: one parallel pass that can be stopped and goes on.
+"""Make a store from archives, a folder or a list, in one parallel pass that can be stopped and resumed.
 
-First the source is listed, one line an image, into a folder ``prepare`` inside the store; a set of 1.3 million images
-takes a minute or two. Then every shard is made by itself, by whichever process is free: read, decode, scale, cut,
+First the source is listed, one line per image, into a folder ``prepare`` inside the store; for 1.3 million images this
+takes a minute or two. Then every shard is made separately, by whichever process is free: read, decode, scale, crop,
 write, and sum for the mean image and the covariance. A process holds `_BLOCK` images at a time, however large the set.
 
-Which images are in a shard depends on the list alone, sums are whole numbers, and files get their final names when
-they are whole. So however often it is killed, and with however many processes, the store has the same bytes.
+A shard's images depend only on the list, sums are integers, and files get their final names when they are complete. So
+however often preparing is killed, and with however many processes, the store has the same bytes.
 
-An image that cannot be used is left out and listed in ``left-out.tsv``; one that was not as usual (grey, CMYK, turned,
-misnamed …) is listed in ``treated.tsv``.
+An unusable image is left out and listed in ``left-out.tsv``; an unusual one (grey, CMYK, rotated, misnamed …) is listed
+in ``treated.tsv``.
 """
 
 from __future__ import annotations
@@ -49,33 +49,33 @@ from minialex.storage.locks import locked_folder
 WORK = "prepare"
 _PLAN, _SUMS, _SKIPPED = "plan.json", "sums.safetensors", "skipped.jsonl"
 _BLOCK = 32  # images that a process holds at a time
-_SMALLEST, _LARGEST, _SHARDS = 64, 2048, 64  # images of a shard: a 64th of the part, within these bounds
+_SMALLEST, _LARGEST, _SHARDS = 64, 2048, 64  # images per shard: a 64th of the part, within these bounds
 
 Progress = Callable[[str, int, int | None], None]
-"""Told what is going on (``"listing"``, ``"preparing"``), how many images are done, and of how many, if known."""
+"""Called with the stage (``"listing"``, ``"preparing"``), the number of images done, and the total if known."""
 
 
 class Stopped(Exception):
-    """Preparing was stopped on request; the same call goes on."""
+    """Preparing was stopped on request; the same call continues it."""
 
 
 class Request(NamedTuple):
-    """What a store is made from and how: going on takes the same."""
+    """What a store is made from, and how: continuing requires the same."""
 
-    source: str  # this and the next two are full paths, or empty for none
+    source: str  # this and the next two are full paths, or empty
     validation: str
     words: str
     size: int  # height and width of the images
-    resize: str  # how images become squares
-    decoder: str  # versions of the libraries that decide which pixels an image becomes
+    resize: str  # how images are made square
+    decoder: str  # versions of the libraries that determine an image's pixels
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is being made; it is written when the source is listed."""
+    """What is being made; written once the source has been listed."""
 
     request: Request
-    name: str  # of the data set, as its classes and their words
+    name: str  # of the data set, like its classes and their words
     class_names: tuple[str, ...]
     words: tuple[str, ...]
     counts: dict[str, int]  # lines of the list, by part
@@ -86,22 +86,22 @@ class Plan:
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a source."""
+    """What was made of a source."""
 
     images: dict[str, int]  # by part
     classes: int
-    left_out: dict[str, int]  # how many files, by reason in short
+    left_out: dict[str, int]  # number of files, by short reason
     treated: dict[str, int]
     missing: tuple[str, ...]  # classes without a training image
-    decoded: int  # images that this call decoded, in `seconds` by `workers` processes
+    decoded: int  # images decoded by this call, in `seconds` by `workers` processes
     seconds: float
     workers: int
-    already: bool  # whether the store was whole before
-    notes: tuple[str, ...] = ()  # how the source was understood, or what changed in it since
+    already: bool  # whether the store was already complete
+    notes: tuple[str, ...] = ()  # how the source was understood, or what has changed in it since
 
 
 def decoder() -> str:
-    """Versions of the libraries that decide which pixels an image becomes."""
+    """Versions of the libraries that determine an image's pixels."""
     from importlib.metadata import PackageNotFoundError, version
 
     from PIL import features
@@ -126,23 +126,24 @@ def prepare(
     stop: Callable[[], bool] = lambda: False,
     group: Group = ALONE,
 ) -> Summary:
-    """Make a store, or go on making one.
+    """Make a store, or continue making one.
 
     Args:
         source, validation, words: see `minialex.data.store.sources.find`
-        place: the store's folder; new, empty, or begun by the same call
+        place: the store's folder: new, empty, or begun by the same call
         size: height and width of the images
-        resize: how images become squares, one of `minialex.data.images.RESIZES`
-        workers: processes, of each rank; one a processor if None. One works in this process.
-        stop: asked several times a second; where it says yes to a rank, work ends within an image and all ranks raise
-            `Stopped`
-        group: the ranks that share the shards; the folder, and all that the source names, are at the same paths for all
+        resize: how images are made square, one of `minialex.data.images.RESIZES`
+        workers: number of processes per rank; one per processor if None. One works in this process.
+        stop: polled several times a second; if it returns true on any rank, work ends within an image and all ranks
+            raise `Stopped`
+        group: the ranks that share the shards; the folder, and everything that the source names, must be at the same
+            paths for all
 
     Raises:
         Stopped: on request
         ConfigurationError: another store is being made there, or something else is there
-        DataError: a source that cannot be used, or a part without a usable image
-        ResourceError: a disk that is full, or a process that was killed
+        DataError: an unusable source, or a part without a usable image
+        ResourceError: the disk is full, or a process was killed
     """
     if not 8 <= size <= 4096:
         raise ConfigurationError(f"size = {size} cannot be used; use 8 to 4096 pixels.")
@@ -156,7 +157,7 @@ def prepare(
     with ExitStack() as held:
 
         def begin() -> dict[str, Any]:
-            """What the first rank does before there are shards to make: what is told to all."""
+            """What the first rank does before any shards are made, and tells all ranks."""
             nonlocal plan
             if store.is_store(folder):
                 notes = _changes(folder, request)
@@ -171,7 +172,7 @@ def prepare(
                 atomic.remove_stale(folder)
                 begun = (folder / WORK).is_dir()
                 plan = _read_plan(folder, request) if begun else _list(folder, request, progress, stop)
-                if not Path(request.source).exists():  # a store would quietly become an empty one
+                if not Path(request.source).exists():  # else a store would silently become an empty one
                     raise DataError(
                         f"{source}: is no longer there; the store has been begun and can continue once it is back."
                     )
@@ -181,7 +182,7 @@ def prepare(
                     raise
                 return {"stopped": True}
             except MinialexError:
-                if new and not any(folder.iterdir()):  # nothing was begun: leave nothing
+                if new and not any(folder.iterdir()):  # nothing was begun: leave nothing behind
                     folder.rmdir()
                 raise
 
@@ -204,14 +205,14 @@ def prepare(
 
 
 PATIENCE = 40.0
-"""Seconds in which every machine should see a new folder on a disk that they share: NFS keeps what it knows for 30."""
+"""Seconds within which every machine should see a new folder on a shared disk: NFS caches directories for 30."""
 
 
 def _plan_of_all(folder: Path, request: Request, sha256: dict[str, str], rank: int) -> Plan:
-    """The plan that the first rank made, as this rank finds it in the folder that all share.
+    """The plan that the first rank made, as this rank finds it in the shared folder.
 
     Raises:
-        ConfigurationError: It is not there, is another one, or what is asked for here is something else.
+        ConfigurationError: It is missing, is a different one, or does not match this rank's request.
     """
     until = time.monotonic() + PATIENCE
     with doing(f"looking for {folder}"):
@@ -231,12 +232,12 @@ def _plan_of_all(folder: Path, request: Request, sha256: dict[str, str], rank: i
 
 
 def _absolute(path: str | os.PathLike[str] | None) -> str:
-    """The path from wherever the command is run the next time; empty for none."""
+    """The absolute path, valid wherever the command is run next; empty for none."""
     return "" if path is None else str(Path(path).expanduser().resolve())
 
 
 def _list(folder: Path, request: Request, progress: Progress, stop: Callable[[], bool]) -> Plan:
-    """List a source into the folder ``prepare``, which gets its name when it is whole."""
+    """List a source into the folder ``prepare``, which gets its name when it is complete."""
     others = [path.name for path in folder.iterdir() if not path.name.startswith(atomic.TEMPORARY)]
     if others:
         raise ConfigurationError(f"{folder}: holds '{others[0]}' and is not an unfinished store; give a new folder.")
@@ -280,7 +281,7 @@ def _list(folder: Path, request: Request, progress: Progress, stop: Callable[[],
 
 
 def _source(folder: Path, request: Request) -> Source:
-    """What a store is made from. Raises DataError: it cannot be used, or one class alone."""
+    """The source of a store. Raises DataError: it is unusable, or has only one class."""
     source = sources.find(
         request.source, validation=request.validation or None, words=request.words or None, without=folder.resolve()
     )
@@ -291,21 +292,21 @@ def _source(folder: Path, request: Request) -> Source:
 
 
 def _identity(part: str, entry: Entry) -> bytes:
-    """An image of a list, wherever the source lies."""
+    """Identifies an image of a list, wherever the source is."""
     return f"{part}\t{entry.label}\t{entry.name}\t{entry.offset}\n".encode(errors="surrogateescape")
 
 
 def _changes(folder: Path, request: Request) -> tuple[str, ...]:
-    """Compare a whole store with what is asked for now; returns what there is to say.
+    """Compare a complete store with the current request; return notes.
 
-    The source is listed again, and its files' times are compared with the store's: files are not read.
+    The source is listed again, and its files' times are compared with the store's; files are not read.
 
     Raises:
-        ConfigurationError: it is the store of another source or of other settings, or its source has changed
+        ConfigurationError: the store has another source or other settings, or its source has changed
     """
     found = store.read_manifest(folder)
     before = Request(found.source, found.validation, found.words_file, found.size, found.resize, request.decoder)
-    if not found.source:  # of the first format, which does not say what it was made from
+    if not found.source:  # the first format, which does not record the source
         before = request._replace(size=found.size, resize=found.resize)
         name = Path(request.source).stem if Path(request.source).is_file() else Path(request.source).name
         if found.name != plain_name(name):
@@ -342,7 +343,7 @@ def _changes(folder: Path, request: Request) -> tuple[str, ...]:
 
 
 def _refuse_others(folder: Path, what: str, before: Request, now: Request) -> None:
-    """Refuse to go on with other settings. Raises ConfigurationError: they differ; the first is named."""
+    """Refuse to continue with other settings. Raises ConfigurationError: they differ; it names the first."""
     if now.source != before.source:
         raise ConfigurationError(f"{folder}: {what} of {before.source}, not of {now.source}: give a new folder.")
     options = ("--validation", "--words", "--size", "--resize", "decoder")
@@ -358,7 +359,7 @@ def _count(path: Path) -> int:
 
 
 def _keep_a_tenth(work: Path, count: int, where: str) -> tuple[dict[str, int], dict[str, str]]:
-    """Divide a list into training and validation, as `minialex.data.sets.folder` does it."""
+    """Divide a list into training and validation, like `minialex.data.sets.folder`."""
     labels = np.zeros(count, np.int64)
 
     def names() -> Iterator[str]:
@@ -382,13 +383,13 @@ def _keep_a_tenth(work: Path, count: int, where: str) -> tuple[dict[str, int], d
 
 
 def _shard_size(count: int) -> int:
-    """Images of a shard: a function of their number alone, so that the store is, too."""
+    """Images per shard: depends only on the number of images, so that the store does, too."""
     wanted = -(-count // _SHARDS)
     return min(max(-(-wanted // _SMALLEST) * _SMALLEST, _SMALLEST), _LARGEST)
 
 
 def _read_plan(folder: Path, request: Request) -> Plan:
-    """The plan of a store that was begun, if it is the one that is asked for."""
+    """The plan of an unfinished store, if it matches the request."""
     path = folder / WORK / _PLAN
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
@@ -429,29 +430,29 @@ def _tasks(folder: Path, plan: Plan, part: str) -> Iterator[Task]:
 
 
 class _Worker:
-    """What this process was given to make shards with."""
+    """What this process needs for making shards."""
 
     stop: Any = None  # an event that says to stop
-    done: Any = None  # how many images each process has done, without a lock, which a killed one would keep
+    done: Any = None  # images done by each process; without a lock, which a killed process would keep
     slot: int = 0  # this process's element of `done`
 
 
 def _begin(stop: Any, done: Any, slots: Any = None) -> None:
-    """Set a process up; with `slots`, a counter, it is one of several."""
+    """Set up a process; with `slots`, a counter, it is one of several."""
     _Worker.stop, _Worker.done, _Worker.slot = stop, done, 0
     if slots is not None:
         import signal
 
-        quiet_decoders()  # a process of our own
+        quiet_decoders()  # only in a process of our own
         with slots.get_lock():
             _Worker.slot = slots.value
             slots.value += 1
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches all; the parent decides
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
         threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed tells nobody."""
+    """End when the parent ends, since a killed parent cannot tell its children."""
     parent = parent_process()
     assert parent is not None
     parent.join()
@@ -459,11 +460,11 @@ def _end_with_parent() -> None:
 
 
 def make_shard(task: Task) -> tuple[Task, Sums | None]:
-    """Read, decode, scale, cut and write the images of one shard; returns the sums of training images.
+    """Read, decode, scale, crop and write the images of one shard; return the sums of training images.
 
     Raises:
         Stopped: on request; nothing is left behind
-        ResourceError: a disk that is full
+        ResourceError: the disk is full
     """
     folder = Path(task.folder)
     labels: list[int] = []
@@ -510,16 +511,16 @@ def _make_shards(
     folder: Path, plan: Plan, before: dict[str, list[int]], workers: int, progress: Progress, stop: Callable[[], bool],
     group: Group,
 ) -> tuple[int, int]:  # fmt: skip
-    """Make this rank's part of the shards that are not there yet, until all ranks have made theirs.
+    """Make this rank's share of the missing shards, until all ranks have made theirs.
 
     Args:
-        before: which shards are there, by part
+        before: the existing shards, by part
 
     Returns:
-        The number of images that were decoded, and by how many processes.
+        The number of images decoded, and the number of processes.
     """
     file = folder / WORK / (f"sums-{group.rank}.safetensors" if group.rank else _SUMS)
-    sums, finished = _read_sums(file, plan)  # of the others' there is none yet: see `_sums_as_one`
+    sums, finished = _read_sums(file, plan)  # the others' do not exist yet: see `_sums_as_one`
     missing = [task for part in PARTS for task in _tasks(folder, plan, part) if task.number not in before[part]]
     tasks = missing[group.rank :: group.size]
     total = sum(plan.counts.values())
@@ -528,15 +529,15 @@ def _make_shards(
     context = get_context("spawn") if workers > 1 else None
     event: Any = threading.Event() if context is None else context.Event()
     done: Any = [0] if context is None else context.RawArray("q", workers)
-    every: list[list[Any]] = []  # of each rank: images done, whether it is, whether it was asked to stop, processes
+    every: list[list[Any]] = []  # per rank: images done, whether finished, whether asked to stop, processes
 
     def tell(ended: bool = False) -> bool:
-        """Tell the others, who may wait for it, and hear of them; returns whether all are done."""
+        """Exchange progress with the other ranks, which may wait for it; return whether all are done."""
         every[:] = group.exchange([sum(done), ended, bool(stop()), workers])
         progress("preparing", already + sum(images for images, *_ in every), total)
         if any(asked for _, _, asked, _ in every):
             event.set()
-            if group.size > 1:  # those who have nothing to do any more stop, too
+            if group.size > 1:  # ranks with nothing left to do stop, too
                 raise Stopped
         return all(ended for _, ended, *_ in every)
 
@@ -564,14 +565,14 @@ def _make_shards(
         raise ResourceError("a process that prepares images was killed, perhaps for lack of memory; run the same "
                             "command again to continue, with fewer --workers.") from None  # fmt: skip
     finally:
-        event.set()  # the others, where one failed
+        event.set()  # stops the others if one failed
         pool.shutdown(wait=True, cancel_futures=True)
     return sum(images for images, *_ in every), sum(processes for *_, processes in every)
 
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Processes that are started here use one thread for arithmetic: there is one of them a processor."""
+    """Let processes started here use one thread for arithmetic, since there is one process per processor."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ[name] for name in names if name in os.environ}
     os.environ.update(dict.fromkeys(names, "1"))
@@ -584,7 +585,7 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _write_sums(path: Path, sums: Sums, finished: dict[str, set[int]]) -> None:
-    """Write what is summed and which shards are in it, together."""
+    """Write the sums together with the list of shards in them."""
     by_part = _sorted(finished)
     state = {"images": sums.images, "products": sums.products.tolist(), "finished": by_part}
     text = np.frombuffer(json.dumps(state).encode(), np.uint8)
@@ -596,9 +597,9 @@ def _sorted(finished: dict[str, set[int]]) -> dict[str, list[int]]:
 
 
 def _sums_as_one(folder: Path, plan: Plan) -> dict[str, list[int]]:
-    """Bring what all ranks have summed into the first one's file; returns which shards are finished, by part.
+    """Merge all ranks' sums into the first one's file; return the finished shards, by part.
 
-    Killed in between, some sums are there twice: those of shards that the first file has already are left out.
+    After a kill in between, some sums exist twice: those of shards that are already in the first file are skipped.
     """
     sums, finished = _read_sums(folder / WORK / _SUMS, plan)
     others = sorted((folder / WORK).glob("sums-*.safetensors"))
@@ -615,7 +616,7 @@ def _sums_as_one(folder: Path, plan: Plan) -> dict[str, list[int]]:
 
 
 def _read_sums(path: Path, plan: Plan) -> tuple[Sums, dict[str, set[int]]]:
-    """What is summed, and which shards are finished."""
+    """The sums, and the finished shards."""
     sums = Sums(plan.request.size)
     if not path.exists():
         return sums, {part: set() for part in PARTS}
@@ -630,7 +631,7 @@ def _read_sums(path: Path, plan: Plan) -> tuple[Sums, dict[str, set[int]]]:
 
 
 def _finish(folder: Path, plan: Plan) -> None:
-    """Write what is known of the whole; ``store.json`` last."""
+    """Write the files about the whole store, ``store.json`` last."""
     shards: dict[str, tuple[store.Shard, ...]] = {}
     left_out, treated = _count(folder / WORK / _SKIPPED), 0
     for part in PARTS:
@@ -660,7 +661,7 @@ def _finish(folder: Path, plan: Plan) -> None:
 
 
 def _indexes(folder: Path, plan: Plan, part: str) -> Iterator[tuple[store.Index, str]]:
-    """The indexes of a part's shards and the SHA-256 of their files."""
+    """The indexes of a part's shards, and the SHA-256 of their files."""
     for number in range(-(-plan.counts[part] // _shard_size(plan.counts[part]))):
         yield store.read_index(store.index_path(folder, part, number))
 
@@ -685,7 +686,7 @@ def _notes(folder: Path, plan: Plan, name: str) -> Iterator[bytes]:
 def _summary(
     folder: Path, decoded: int, seconds: float, workers: int, *, already: bool, notes: tuple[str, ...]
 ) -> Summary:
-    """What ``store.json`` and the two lists say."""
+    """The summary of ``store.json`` and the two lists."""
     manifest = store.read_manifest(folder)
     seen = set(store.StoreSplit(folder, "train", manifest).labels.tolist())
     missing = tuple(name for label, name in enumerate(manifest.class_names) if label not in seen)
@@ -697,7 +698,7 @@ def _summary(
 
 
 def _reasons(path: Path) -> dict[str, int]:
-    """How many lines of a list have which last cell."""
+    """Count a list's lines by their last cell."""
     with path.open(encoding="utf-8") as file:
         next(file)
         return in_short(line.rstrip("\n").rpartition("\t")[2] for line in file)

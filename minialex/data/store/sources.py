@@ -1,20 +1,20 @@
 """What `minialex prepare` reads: the official ImageNet archives, a folder of images, or a list of files.
 
-A source lists its images one by one, in a fixed order, and holds none of them: its memory does not grow with the set.
-Archives are read where they lie. Their members are looked at one by one, only the headers; nothing is unpacked to
-disk, and whatever is no plain file is listed with a reason.
+A source lists its images one by one, in a fixed order, and holds none of them, so its memory does not grow with the
+set. Archives are read in place: only the headers of their members, one by one. Nothing is unpacked to disk, and
+anything but a regular file is listed with a reason.
 
-The official archives (image-net.org, after registration) lie in one folder:
+The official archives (image-net.org, after registration) are in one folder:
 
-- ``ILSVRC2012_img_train.tar``: a tar of 1,000 tars, ``n01440764.tar`` …, one a class, named by its WordNet id;
-- ``ILSVRC2012_img_val.tar``: 50,000 images, numbered;
-- ``ILSVRC2012_devkit_t12.tar.gz``, or the folder in it: what the classes are called (``meta.mat``), and the class of
-  each validation image.
+- ``ILSVRC2012_img_train.tar``: a tar of 1,000 tars, ``n01440764.tar`` …, one per class, named by its WordNet id;
+- ``ILSVRC2012_img_val.tar``: 50,000 numbered images;
+- ``ILSVRC2012_devkit_t12.tar.gz``, or the folder in it: the names of the classes (``meta.mat``), and the class of each
+  validation image.
 
-Those of ILSVRC-2010, the paper's table 1, have the same layout. Kaggle's edition, unpacked, is known too: a folder with
-``ILSVRC/Data/CLS-LOC``, ``LOC_synset_mapping.txt`` and ``LOC_val_solution.csv``. Classes are numbered in the order of
-their WordNet ids, as in torchvision and Caffe; the kit's own numbers (1 to 1000, another order) are only used to read
-the kit.
+Those of ILSVRC-2010, the paper's table 1, have the same layout. Kaggle's edition, unpacked, is also supported: a folder
+with ``ILSVRC/Data/CLS-LOC``, ``LOC_synset_mapping.txt`` and ``LOC_val_solution.csv``. Classes are numbered in the order
+of their WordNet ids, as in torchvision and Caffe; the kit's own numbers (1 to 1000, in a different order) are only used
+to read the kit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from minialex.data.sets import layout, lists, tree
 from minialex.data.sets.listing import Entry, Source
 from minialex.errors import DataError
 
-_KIT_BYTES = 64 << 20  # the kit's files have less than one MiB
+_KIT_BYTES = 64 << 20  # the kit's files are smaller than one MiB
 WORD_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 
 
@@ -46,18 +46,18 @@ def find(
     words: str | None = None,
     without: Path | None = None,
 ) -> Source:
-    """The source at a place: archives if there are any, else a folder of images, else a list.
+    """Find the source at a place: archives if there are any, else a folder of images, else a list.
 
     Args:
-        place: a folder, the training archive, or a list, as `minialex.data.sets.lists` reads it
-        validation: the validation images, where they lie elsewhere: a folder of the same class folders, or a list
-        words: a file with what the classes are called, one a line: the class's name, a space, its words, as
-            ``synset_words.txt`` and ``LOC_synset_mapping.txt`` have it; a file of one of these names in the folder is
-            found
-        without: a folder in it that is not looked at, as a full path: the store that is being made
+        place: a folder, the training archive, or a list for `minialex.data.sets.lists`
+        validation: the validation images, if they are elsewhere: a folder of the same class folders, or a list
+        words: a file with readable names of the classes, one per line: the class's name, a space, its words, as in
+            ``synset_words.txt`` and ``LOC_synset_mapping.txt``; a file with one of these names in the folder is found
+            automatically
+        without: full path of a folder in it to ignore: the store that is being made
 
     Raises:
-        DataError: nothing there, or something that cannot be used
+        DataError: nothing there, or something unusable
     """
     path = Path(place).expanduser()
     if not path.exists():
@@ -101,7 +101,7 @@ def _one(where: Path, *patterns: str) -> Path | None:
 
 
 def _list(validation: str) -> Path:
-    """A list of validation images."""
+    """The path of a list of validation images."""
     path = Path(validation).expanduser()
     if not path.is_file():
         raise DataError(f"{path}: no such list of validation images.")
@@ -109,7 +109,7 @@ def _list(validation: str) -> Path:
 
 
 def _folder(root: Path, validation: str | None, without: Path | None) -> Source:
-    """A folder of images, laid out as `minialex.data.sets.layout` says."""
+    """A folder of images in a layout of `minialex.data.sets.layout`."""
     source = layout.read(root, without=without)
     if validation is None:
         return source
@@ -135,7 +135,7 @@ def _archives(train: Path, where: Path) -> Source:
 
 
 class _Member(NamedTuple):
-    """A plain file in a tar: its name, where its bytes lie in the outermost file, and how to open it."""
+    """A regular file in a tar: its name, the position of its bytes in the outermost file, and how to open it."""
 
     name: str
     offset: int
@@ -144,10 +144,10 @@ class _Member(NamedTuple):
 
 
 def _members(path: Path, within: _Member | None = None) -> Iterator[_Member | LeftOut]:
-    """The members of a tar, or of one within it; only headers are read.
+    """The members of a tar, or of a tar within it; only headers are read.
 
     Raises:
-        DataError: no tar, or one that is damaged or cut short: tarfile itself takes a damaged header for the end
+        DataError: not a tar, or a damaged or truncated one: tarfile itself takes a damaged header for the end
     """
     shown = f"{path.name}/{within.name}" if within else path.name
     first = within.offset if within else 0
@@ -165,7 +165,7 @@ def _members(path: Path, within: _Member | None = None) -> Iterator[_Member | Le
             file.seek(end)
             mark = file.read(512)
     except (tarfile.TarError, OSError) as error:
-        damage = f"damaged or cut short, or no tar archive ({error}); get it again."
+        damage = f"damaged or cut short, or not a tar archive ({error}); get it again."
         raise DataError(f"{path.parent / shown}: {damage}") from None
     if not mark:
         yield LeftOut(shown, "no image: the archive has no end marker; is it complete?")
@@ -210,7 +210,7 @@ def _validation(path: Path, truth: tuple[int, ...]) -> Iterator[Entry | LeftOut]
 
 
 def _read_kit(kit: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]:
-    """WordNet ids and words of the classes, and the label of each validation image, from the development kit."""
+    """WordNet ids and words of the classes, and each validation image's label, from the development kit."""
     meta, truth = _kit_files(kit)
     try:
         from scipy.io import loadmat

@@ -1,18 +1,18 @@
-"""A store: a large data set as fixed squares of pixels in a few large files, made once by `minialex prepare`.
+"""A store: a large data set as squares of pixels of one size in a few large files, made once by `minialex prepare`.
 
-A folder with, for each part (``train``, ``validation``) and shard:
+It is a folder with, for each part (``train``, ``validation``) and shard:
 
-- ``train-00000.images``: uint8 [n, 3, size, size], RGB, nothing else: ``numpy.memmap`` reads it;
-- ``train-00000.safetensors``: ``labels`` int64 [n]; ``crc32`` uint32 [n], of each image's bytes; ``about``, a JSON
-  text as uint8: the images' names, what was left out and what was done to the others;
+- ``train-00000.images``: uint8 [n, 3, size, size], RGB, and nothing else: ``numpy.memmap`` reads it;
+- ``train-00000.safetensors``: ``labels`` int64 [n]; ``crc32`` uint32 [n], of each image's bytes; ``about``, a JSON text
+  as uint8: the images' names, what was left out, and what was done to the others;
 
 and ``statistics.safetensors`` (mean image, covariance, its eigenvalues and eigenvectors), ``left-out.tsv`` and
-``treated.tsv`` (which images, and why), and ``store.json``: the classes, and the size and SHA-256 of all of these. It
-is written last: a folder without it is no store.
+``treated.tsv`` (which images, and why), and ``store.json``: the classes, and the size and SHA-256 of all these files.
+``store.json`` is written last: a folder without it is not a store.
 
-Training reads images through memory maps, so a store may be larger than memory. Every image's CRC-32 is compared when
-it is read for the first time; hashing the whole shard then would take seconds a batch, since a shuffled batch touches
-nearly as many shards as it has images. `check` compares the SHA-256 of everything.
+Training reads images through memory maps, so a store may be larger than memory. Every image's CRC-32 is verified when
+the image is first read; hashing the whole shard instead would take seconds per batch, since a shuffled batch touches
+nearly as many shards as it has images. `check` verifies the SHA-256 of everything.
 """
 
 from __future__ import annotations
@@ -45,54 +45,54 @@ LEFT_OUT, TREATED = "left-out.tsv", "treated.tsv"
 FORMAT, READ = "minialex store 2", ("minialex store 1", "minialex store 2")
 PARTS = ("train", "validation")
 _AGAIN = "prepare the store again."
-_OPEN_MAPS = 512  # shards that are mapped at a time; each keeps a file open, and 1,024 are usual
+_OPEN_MAPS = 512  # shards mapped at a time; each keeps a file open, and the usual limit is 1,024
 _BLOCK = 64  # images that `check` reads at a time
 
 
 class Shard(NamedTuple):
-    """A shard as ``store.json`` knows it."""
+    """A shard, as listed in ``store.json``."""
 
-    images: int  # how many
+    images: int  # number of images
     sha256: str  # of the images file
     index_sha256: str
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What ``store.json`` says."""
+    """The contents of ``store.json``."""
 
     name: str  # of the data set
     size: int  # height and width of the images
     class_names: tuple[str, ...]
-    words: tuple[str, ...]  # empty if nothing is known of the classes but their names
+    words: tuple[str, ...]  # empty if only the classes' names are known
     shards: Mapping[str, tuple[Shard, ...]]  # by part
     sums: Mapping[str, str]  # SHA-256 of the other files, by name
-    left_out: int  # files that are not in the store
-    treated: int  # images that were not as usual
-    made_with: str  # versions of what decoded the images
-    resize: str = "one-step"  # how images became squares, see `minialex.data.images`
-    source: str = ""  # what it was made from: a full path; empty in stores of format 1, as all that follows
+    left_out: int  # number of files that are not in the store
+    treated: int  # number of unusual images
+    made_with: str  # versions of the decoders
+    resize: str = "one-step"  # how images were made square, see `minialex.data.images`
+    source: str = ""  # full path of the source; like all that follows, empty in stores of format 1
     validation: str = ""
     words_file: str = ""
-    listed: str = ""  # SHA-256 of the list of images that the source gave
+    listed: str = ""  # SHA-256 of the source's list of images
 
     def count(self, part: str) -> int:
-        """Number of images of a part."""
+        """Number of images in a part."""
         return sum(shard.images for shard in self.shards[part])
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a folder is a whole store."""
+    """Whether a folder is a complete store."""
     return (folder / MANIFEST).is_file()
 
 
 def images_path(folder: Path, part: str, number: int) -> Path:
-    """The pixels of a shard."""
+    """The path of a shard's pixels."""
     return folder / f"{part}-{number:05d}.images"
 
 
 def index_path(folder: Path, part: str, number: int) -> Path:
-    """Labels, checksums and names of a shard."""
+    """The path of a shard's labels, checksums and names."""
     return folder / f"{part}-{number:05d}.safetensors"
 
 
@@ -127,7 +127,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 @dataclass(frozen=True)
 class Index:
-    """What a shard's safetensors file holds."""
+    """The contents of a shard's safetensors file."""
 
     labels: NDArray[np.int64]  # [n]
     crc32: NDArray[np.uint32]  # [n]
@@ -138,14 +138,14 @@ class Index:
 
 
 def write_index(path: Path, index: Index) -> None:
-    """Write it, whole or not at all; the same contents give the same bytes."""
+    """Write an index, completely or not at all; equal contents give equal bytes."""
     about = {"names": index.names, "left_out": index.left_out, "treated": index.treated, "sha256": index.sha256}
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)  # metadata has a limit
     safetensors.write(path, {"labels": index.labels, "crc32": index.crc32, "about": text})
 
 
 def read_index(path: Path) -> tuple[Index, str]:
-    """Read it, and the SHA-256 of its file. Raises DataError: it is missing or damaged."""
+    """Read an index, and the SHA-256 of its file. Raises DataError: it is missing or damaged."""
     try:
         data = path.read_bytes()
         arrays = safetensors.parse(data)
@@ -163,11 +163,11 @@ def read_index(path: Path) -> tuple[Index, str]:
 
 
 def load(place: str | os.PathLike[str], *, size: int | None = None, resize: str = "one-step") -> DataSet:
-    """A store as a data set: labels in memory, images on disk.
+    """Load a store as a data set: labels in memory, images on disk.
 
     Raises:
-        ConfigurationError: another size than the store's is asked for, or another order of resizing
-        DataError: no store, or a file of it that is missing, damaged or cut short
+        ConfigurationError: a size other than the store's is requested, or another way of resizing
+        DataError: not a store, or one of its files is missing, damaged or truncated
     """
     folder = Path(place).expanduser()
     manifest = read_manifest(folder)
@@ -183,7 +183,7 @@ def load(place: str | os.PathLike[str], *, size: int | None = None, resize: str 
 
 
 def write_statistics(folder: Path, statistics: Statistics) -> str:
-    """Write ``statistics.safetensors``: mean, covariance, eigenvalues, eigenvectors; returns its SHA-256."""
+    """Write ``statistics.safetensors``: mean, covariance, eigenvalues, eigenvectors; return its SHA-256."""
     names = ("mean", "covariance", "eigenvalues", "eigenvectors")
     return safetensors.write(folder / STATISTICS, {name: getattr(statistics, name) for name in names})
 
@@ -202,7 +202,7 @@ def read_statistics(folder: Path, manifest: Manifest) -> Statistics:
 
 
 class StoreSplit:
-    """One part of a store. Its images stay on disk; labels and checksums are in memory, 13 bytes an image."""
+    """One part of a store. Its images stay on disk; labels and checksums are in memory, 13 bytes per image."""
 
     def __init__(self, folder: Path, part: str, manifest: Manifest) -> None:
         self.folder, self.part, self.manifest, self.size = folder, part, manifest, manifest.size
@@ -225,24 +225,24 @@ class StoreSplit:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """What an image was called in its source."""
+        """An image's name in its source."""
         number, row = self._where(index)
         return read_index(index_path(self.folder, self.part, number))[0].names[row]
 
     def digest(self, chosen: NDArray[np.int64]) -> str:
-        """SHA-256 of which images of the part are chosen, by the checksums of its shards."""
+        """SHA-256 of the chosen images of the part, from the checksums of its shards."""
         found = hashlib.sha256(np.asarray(chosen, np.int64).tobytes())
         for shard in self.manifest.shards[self.part]:
             found.update(f"{shard.images} {shard.sha256} {shard.index_sha256}\n".encode())
         return found.hexdigest()
 
     def _where(self, index: int) -> tuple[int, int]:
-        """The shard of an image, and its number there."""
+        """The shard of an image, and its index there."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         return number, index - int(self._starts[number])
 
     def _open(self, number: int) -> tuple[mmap.mmap, NDArray[np.uint8]]:
-        """A shard, mapped; a file of the wrong size would end the process later, with a bus error."""
+        """Map a shard; refuse a file of the wrong size, which would later end the process with a bus error."""
         path = images_path(self.folder, self.part, number)
         count, size = self.manifest.shards[self.part][number].images, self.size
         expected = count * 3 * size**2
@@ -263,34 +263,34 @@ class StoreSplit:
         )
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The images at some indices, uint8 [n, 3, size, size]; each is compared with its checksum the first time.
+        """The images at some indices, uint8 [n, 3, size, size]; each is verified by its checksum the first time.
 
         Raises:
-            DataError: an image that is damaged, or a shard that cannot be read; file and offset are named
+            DataError: a damaged image, or an unreadable shard; the message names file and offset
         """
-        indices = np.arange(len(self))[indices]  # negative ones too, and an IndexError for those beyond the end
+        indices = np.arange(len(self))[indices]  # allows negative indices; IndexError beyond the end
         out = np.empty((len(indices), 3, self.size, self.size), np.uint8)
         self.read_into(indices, out)
         return out
 
     def read_into(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """The same, to where they are wanted; `indices` are int64 [n]."""
+        """The same, read into `out`; `indices` are int64 [n]."""
         indices = from_start(indices, len(self))
         nbytes = 3 * self.size**2
-        order = np.argsort(indices)  # the order of the disk
+        order = np.argsort(indices)  # in the order on disk
         numbers = np.searchsorted(self._starts, indices[order], side="right") - 1
         images = (indices[order] - self._starts[numbers]).tolist()
         shards = [self._map(number) for number in numbers.tolist()]
-        if hasattr(mmap.mmap, "madvise"):  # the disk may begin with all of them at once
+        if hasattr(mmap.mmap, "madvise"):  # lets the disk begin with all of them at once
             for (pages, _), image in zip(shards, images, strict=True):
                 first = image * nbytes // mmap.PAGESIZE * mmap.PAGESIZE
                 pages.madvise(mmap.MADV_WILLNEED, first, (image + 1) * nbytes - first)
         rows, new = order.tolist(), (~self._verified[indices[order]]).tolist()
         for place, (row, image, (pages, pixels)) in enumerate(zip(rows, images, shards, strict=True)):
-            if pages.size() != len(pages):  # the file was cut short since: its pages would end the process
+            if pages.size() != len(pages):  # the file was truncated since: touching its pages would end the process
                 raise self._wrong_size(int(numbers[place]), pages.size())
             out[row] = pixels[image]
-            if new[place]:  # two threads may do this at once: they find the same
+            if new[place]:  # two threads may do this at once, with the same result
                 index = int(indices[row])
                 if zlib.crc32(out[row]) != self._crc32[index]:
                     path = images_path(self.folder, self.part, int(numbers[place]))
@@ -303,7 +303,7 @@ class StoreSplit:
 
 
 class Damage(NamedTuple):
-    """Something wrong with a store: the file, the byte where it begins (−1: the file as a whole), and what."""
+    """Damage to a store: the file, the byte where it begins (−1: the whole file), and what is wrong."""
 
     file: str
     offset: int
@@ -319,14 +319,14 @@ def check(
     """Read the whole store and compare every file with its SHA-256.
 
     Args:
-        workers: threads; one a processor if None
-        progress: called with the images done and all of them
+        workers: number of threads; one per processor if None
+        progress: called with the number of images done and their total
 
     Returns:
-        What is damaged, in the order of the files; an empty list for a sound store.
+        The damage, in the order of the files; an empty list for an intact store.
 
     Raises:
-        DataError: no store, or its ``store.json`` is damaged
+        DataError: not a store, or its ``store.json`` is damaged
     """
     folder = Path(place).expanduser()
     manifest = read_manifest(folder)

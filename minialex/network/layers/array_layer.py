@@ -26,14 +26,14 @@ class ArrayLayer(Layer):
         def gradient(self, xp, dy, x, weight, …, saved, …): -> dx, or (dx, dweight, …)
 
     with its `parameters` in their order after x. `compute` may ask for the keyword ``training``. Neither may write its
-    arguments. Of an array that is not learned (``Parameter(…, learned=False)``) `gradient` returns what is taken off
-    it. Such a layer's arithmetic runs in NumPy, on one core, whatever the backend's own speed.
+    arguments. For an array that is not learned (``Parameter(…, learned=False)``) `gradient` returns what to subtract
+    from it. Such a layer's arithmetic runs in NumPy, on one core, whatever the backend's own speed.
     """
 
     operation: ClassVar[Operation]
 
     def compute(self, xp: Any, x: Any, *parameters: Any) -> Any:
-        """The output y [N,…] of x [N,…], alone or with arrays that `gradient` is given again."""
+        """The output y [N,…] of x [N,…], alone or with arrays to pass to `gradient`."""
         raise NotImplementedError
 
     def gradient(self, xp: Any, dy: Any, x: Any, *parameters_and_saved: Any) -> Any:
@@ -47,7 +47,7 @@ class ArrayLayer(Layer):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "compute" not in vars(cls):
-            return  # as the class that it derives from computes
+            return  # computes like its base class
         parameters = list(inspect.signature(cls.compute).parameters.values())[2:]
         arrays = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
         asks = any(parameter.name == "training" for parameter in parameters)
@@ -67,7 +67,7 @@ class ArrayLayer(Layer):
         for function in (forward, backward):
             function.__module__ = cls.__module__
         title = f"{cls.__module__}.{cls.__qualname__}"
-        # a class that is defined again, as in a notebook's cell, may take other arrays than those layers that there are
+        # a class defined again, as in a notebook's cell, may take other arrays than existing layers
         name = next(name for n in count(1) if (name := title if n == 1 else f"{title}-{n}") not in OPERATIONS)
         cls.operation = register(name, forward, backward, shape=shape, arrays=arrays)
 

@@ -13,7 +13,7 @@ from minialex.network.layers.layer import Context, Layer, Parameter, Parameters,
 
 
 def _is_padding(value: object) -> bool:
-    """Whether a value is a pair of pairs of whole numbers from 0, in tuples: layers are compared and hashed."""
+    """Whether a value is a pair of pairs of integers from 0, as tuples, since layers are compared and hashed."""
     return (
         isinstance(value, tuple)
         and len(value) == 2
@@ -25,7 +25,7 @@ def _is_padding(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Conv2d(Layer):
-    """`kernels` kernels of `size` × `size` over all the channels that a column sees, `stride` apart.
+    """`kernels` kernels of `size` × `size` at `stride`, over all the channels that a column sees.
 
     Weights begin as N(0, std²), biases as the constant `bias`. Input [C,H,W] -> [kernels/columns, P, Q].
     """

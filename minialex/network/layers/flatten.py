@@ -13,7 +13,7 @@ from minialex.network.layers.layer import Context, Layer, Parameters, Shape
 
 @dataclass(frozen=True)
 class Flatten(Layer):
-    """[C,H,W] -> [C·H·W], channel by channel, so that columns side by side are the whole maps flattened."""
+    """[C,H,W] -> [C·H·W], channel by channel, so that concatenated columns are the flattened whole maps."""
 
     def output_shape(self, shape: Shape, columns: int) -> Shape:
         return (math.prod(shape),)

@@ -1,4 +1,4 @@
-"""What a layer: hyper-parameters, an output shape, and the operations it calls, forward and backward."""
+"""What a layer is: hyperparameters, an output shape, and the operations that it calls, forward and backward."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Parameters = Mapping[str, Array]
 
 
 def is_whole(value: object, least: int) -> bool:
-    """Whether a value is a whole number, and at least the given minimum."""
+    """Whether a value is an integer of at least the given minimum."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
 
 
@@ -62,11 +62,10 @@ class Parameter:
     Attributes:
         shape: shape of this column's part
         std: standard deviation of its initial values (0: none are drawn)
-        constant: added to them
+        constant: added to the initial values
         first_element: index of the piece's first element in the whole layer's array (columns one after another)
-        learned: whether it follows its gradient by the recipe's rate, momentum and weight decay. State that is not
-            learned (a running mean) changes in training by what `Layer.backward` returns for it, which is taken off it
-            as it is.
+        learned: whether it follows its gradient with the recipe's rate, momentum and weight decay. In training, what
+            `Layer.backward` returns for state that is not learned (a running mean) is subtracted from it unchanged.
     """
 
     shape: Shape
@@ -78,7 +77,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Layer:
-    """A frozen dataclass of hyper-parameters. Widths are those of the whole layer; each column has its share.
+    """A frozen dataclass of hyperparameters. Widths are those of the whole layer; each column has its share.
 
     Attributes:
         name: the layer's name in its network; its random streams and parameters are named after it
@@ -89,7 +88,7 @@ class Layer:
     """
 
     divides: ClassVar[bool] = False
-    """Whether each column computes a share of the output even where all see the same input (the image)."""
+    """Whether each column computes a share of the output even if all see the same input (the image)."""
 
     name: str
     sees: Sees = field(default="own", kw_only=True)
@@ -101,7 +100,7 @@ class Layer:
         Raises:
             ConfigurationError: Naming the layer and the field.
         """
-        name = getattr(self, "name", None)  # a class of somebody's own may not even have that
+        name = getattr(self, "name", None)  # a user's own class may not even have one
         self.expect("name", isinstance(name, str) and bool(name), "a string")
         self.one_of("sees", "own", "all")
         self.one_of("on", "each", "first")
@@ -184,7 +183,7 @@ def blamed(layer: Layer, method: str) -> Iterator[None]:
         raise
     except Exception as error:
         if type(layer).__module__.startswith("minialex.network."):
-            raise  # ours: a bug
+            raise  # our own: a bug
         hint = ": a Layer only calls the backend's operations; its own arithmetic belongs in an ArrayLayer"
         raise ConfigurationError(
             f"layer '{layer.name}': its {method} failed: {type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Overlapping max-pooling (paper, section 3.4)."""
+"""Overlapping max pooling (paper, section 3.4)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from minialex.network.layers.layer import Context, Layer, Parameters, Shape
 
 @dataclass(frozen=True)
 class MaxPool2d(Layer):
-    """The largest value of each window of `size` × `size`, `stride` apart. Input [C,H,W] -> [C,P,Q].
+    """The largest value of each `size` × `size` window at `stride`. Input [C,H,W] -> [C,P,Q].
 
-    With `ceil` the last windows may extend over the edge; `ties` says which of several equal maxima gets the gradient.
+    With `ceil` the last windows may extend past the edge; `ties` says which of several equal maxima gets the gradient.
     """
 
     size: int = 3

@@ -1,8 +1,7 @@
 """The drawings of the tutorial, from the library's own numbers.
 
-``python -m minialex.site.diagrams FOLDER`` writes them all as ``NAME.svg``, in less than a second or two. A page
-includes one as it is, within ``<figure class="diagram">``, so that ``docs/assets/diagrams.css`` can colour it for the
-page's palette.
+``python -m minialex.site.diagrams FOLDER`` writes them all as ``NAME.svg``, within a second or two. A page includes one
+inline, in ``<figure class="diagram">``, so that ``docs/assets/diagrams.css`` can colour it for the page's palette.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ DRAWINGS: tuple[Callable[[], Drawing], ...] = (
 
 
 def write(folder: Path) -> list[Path]:
-    """Draw all of them into a folder, which is made if need be; returns the files."""
+    """Draw all of them into a folder, which is created if needed; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     drawings = {folder / f"{drawing.name}.svg": drawing.render() for drawing in (draw() for draw in DRAWINGS)}
     for path, text in drawings.items():

@@ -1,4 +1,4 @@
-"""What happens between the two columns: what crosses, and one training step as two devices see it."""
+"""What happens between the two columns: the exchanges, and one training step on two devices."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def exchange() -> Drawing:
 
 
 def timeline() -> Drawing:
-    """A step on two devices: time goes down, a layer is as long as its multiply-adds."""
+    """A step on two devices: time runs downwards, and a layer's length is its multiply-adds."""
     stages = [stage for stage in models.ALEXNET.stages(2) if isinstance(stage.layer, Conv2d | Linear)]
     drawing = Drawing(
         "timeline",
@@ -98,7 +98,7 @@ def timeline() -> Drawing:
 def _cross(
     drawing: Drawing, lanes: tuple[float, float], half: float, y: float, columns: int, *, forward: bool
 ) -> float:
-    """Arrows of an exchange between the lanes; returns where time goes on."""
+    """Draw the arrows of an exchange between the lanes; return where time continues."""
     left, right = lanes[0] + half + 2, lanes[1] - half - 2
     if columns == 2 or forward:
         drawing.arrow([(right, y + 4), (left, y + 11)], "two-line", 6)

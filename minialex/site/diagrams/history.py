@@ -45,7 +45,7 @@ def contest() -> Drawing:
 
 
 def tent(x: np.ndarray) -> np.ndarray:
-    """Two ReLUs that fold the line from 0 to 1 in its middle."""
+    """Two ReLUs that fold the line from 0 to 1 in the middle."""
     folded: np.ndarray = 2 * np.maximum(x, 0) - 4 * np.maximum(x - 0.5, 0)
     return folded
 

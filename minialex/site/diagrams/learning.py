@@ -14,7 +14,7 @@ START = {"w1": 0.5, "x1": 2.0, "w2": -1.5, "x2": -1.0, "b": 0.5, "t": 1.0}
 """The neuron of `wires`: two weights and their inputs, the bias, and the target."""
 RATE = 0.1
 STUDENT = 2.776
-"""Student's 97.5% point with four degrees of freedom, that of five values."""
+"""Student's 97.5% quantile with four degrees of freedom, for five values."""
 
 
 def numbers(
@@ -38,7 +38,7 @@ def numbers(
 
 
 def shown(value: float) -> str:
-    """A number as it is written on a wire: at most two digits after the point."""
+    """A number as shown on a wire: at most two digits after the decimal point."""
     return f"{round(value, 2) + 0.0:g}".replace("-", "−")
 
 
@@ -143,7 +143,7 @@ def step() -> Drawing:
 
 
 def experiments(count: int = 20, seeds: int = 5) -> list[tuple[float, float, float]]:
-    """The (mean, low, high) of so many experiments, each of so many differences around 0, a standard deviation of 1."""
+    """(mean, low, high) of `count` experiments, each with `seeds` differences around 0 with standard deviation 1."""
     found = []
     for number in range(count):
         values = philox.normal(philox.Stream(0, philox.purpose("site/intervals"), number), 1, seeds)[0]

@@ -17,7 +17,7 @@ Grid = np.ndarray
 
 
 def image() -> Drawing:
-    """One of the library's own pictures, small, as three grids of bytes, one behind the other."""
+    """One of the library's own pictures, small, as three grids of bytes, one behind another."""
     side = 6
     pixels = shapes.draw(0, "train", np.array([2]), 24)[0]
     bytes_ = pixels[:, 2::4, 2::4]
@@ -52,7 +52,7 @@ def image() -> Drawing:
 
 
 def padding() -> Drawing:
-    """Where conv1's windows lie in 224 rows: the last one hangs over the edge by three."""
+    """Where conv1's windows are in 224 rows: the last one extends past the edge by three."""
     layer = models.ALEXNET.layer("conv1")
     assert isinstance(layer, Conv2d)
     rows, size, stride = load("alexnet-2012").crop, layer.size, layer.stride
@@ -123,7 +123,7 @@ def _grid(drawing: Drawing, grid: Grid, x: float, y: float, cell: float, role: s
 
 
 def convolution() -> Drawing:
-    """One place of a convolution: the window, the kernel, the number that comes out."""
+    """One position of a convolution: the window, the kernel, the resulting number."""
     image, kernel, out = example()
     size = len(kernel)
     drawing = Drawing(
@@ -232,7 +232,7 @@ def pooling() -> Drawing:
 
 
 def crops() -> Drawing:
-    """Where the crops may lie in training, and the five places of testing."""
+    """Possible crops in training, and the five positions in testing."""
     recipe = load("alexnet-2012")
     size, crop = recipe.image_size, recipe.crop
     free = size - crop

@@ -21,7 +21,7 @@ def stages() -> dict[str, Stage]:
 
 
 def shape(numbers: tuple[int, ...]) -> str:
-    """A shape in words: 48 × 55 × 55."""
+    """A shape as text: 48 × 55 × 55."""
     return " × ".join(f"{number:,}" for number in numbers)
 
 
@@ -116,7 +116,7 @@ def shares() -> Drawing:
 
 
 def fields() -> Drawing:
-    """How much of the image one place of each layer sees: nested squares in the image."""
+    """The receptive field of one position of each layer: nested squares in the image."""
     reach = {name: field[0].size for name in SHOWN if (field := receptive_field(models.ALEXNET, name))}
     crop = stages()["conv1"].seen[1]
     drawing = Drawing(

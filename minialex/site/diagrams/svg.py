@@ -1,8 +1,8 @@
-"""SVG written by hand: marks of a few roles on a sheet as wide as a phone, for a page in light or dark.
+"""Hand-written SVG: marks with a few roles on a sheet as wide as a phone, for light and dark pages.
 
-A mark has a role, such as ``"one"`` for what belongs to the first column. The role is a CSS class, which
-``docs/assets/diagrams.css`` colours for the page's palette, and plain attributes, which hold where a drawing is seen
-alone. A drawing has no identifiers and no blank lines, so that any number of them can stand in one page of Markdown.
+A mark has a role, such as ``"one"`` for everything in the first column. The role is a CSS class, which
+``docs/assets/diagrams.css`` colours for the page's palette, and plain attributes, which apply when a drawing is viewed
+alone. A drawing has no ids and no blank lines, so that one Markdown page can include any number of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROLES: dict[str, dict[str, str]] = {
     "guide": {"fill": "none", "stroke": QUIET, "stroke-width": "1", "stroke-dasharray": "3 3"},
     "rule": {"fill": "none", "stroke": QUIET, "stroke-width": ".6", "stroke-opacity": ".6"},
 }
-"""What a mark looks like where no style sheet says otherwise."""
+"""The look of marks without a style sheet."""
 
 Point = tuple[float, float]
 
@@ -44,7 +44,7 @@ def _number(value: float) -> str:
 
 @dataclass
 class Drawing:
-    """A sheet of `WIDTH` by `height`; `says` is its text for those who do not see it."""
+    """A sheet of `WIDTH` by `height`; `says` is its alternative text."""
 
     name: str
     says: str
@@ -73,7 +73,7 @@ class Drawing:
         self._mark("polyline", role, "", points=listed, **attributes)
 
     def arrow(self, points: Sequence[Point], role: str = "line", head: float = 7) -> None:
-        """A line through points with a head at its end; `role` is that of a line."""
+        """A line through points with an arrowhead at its end; `role` is that of a line."""
         (x0, y0), (x, y) = points[-2:]
         angle = math.atan2(y - y0, x - x0)
         back = [(x - head * math.cos(angle + turn), y - head * math.sin(angle + turn)) for turn in (0.42, -0.42)]
@@ -87,14 +87,14 @@ class Drawing:
         self, x: float, y: float, words: str, role: str = "ink", size: float = 12, anchor: str = "middle",
         bold: bool = False, **data: str,
     ) -> None:  # fmt: skip
-        """Words on a base line; `anchor` is ``"start"``, ``"middle"`` or ``"end"``; live parts find them by `data`."""
+        """Text on a baseline; `anchor` is ``"start"``, ``"middle"`` or ``"end"``; live parts find it by `data`."""
         weight = "700" if bold else "400"
         self._mark(
             "text", role, escape(words), x=x, y=y, font_size=size, text_anchor=anchor, font_weight=weight, **data
         )
 
     def sideways(self, x: float, y: float, words: str) -> None:
-        """Quiet words that are read from the bottom to the top, centred on a point."""
+        """Muted vertical text, read from bottom to top, centred on a point."""
         turned = f"translate({_number(x)} {_number(y)}) rotate(-90)"
         self._mark("text", "quiet", escape(words), font_size=11, text_anchor="middle", transform=turned)
 
@@ -129,7 +129,7 @@ class Axes:
     y1: float
 
     def at(self, x: float, y: float) -> Point:
-        """The place of a pair of numbers."""
+        """The position of a pair of numbers."""
         return (
             self.left + (x - self.x0) / (self.x1 - self.x0) * self.width,
             self.top + (self.y1 - y) / (self.y1 - self.y0) * self.height,

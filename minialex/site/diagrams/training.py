@@ -14,7 +14,7 @@ from minialex.site import signal as measured
 from minialex.site.diagrams.svg import WIDTH, Axes, Drawing
 
 CURVATURE = np.array([1.0, 12.0])
-"""Of the valley that `momentum` descends: the loss is half the sum of curvature · w²."""
+"""Curvature of the valley that `descent` goes down: the loss is half the sum of curvature · w²."""
 RATE, STEPS, BEGIN = 0.02, 60, (-9.0, 2.4)
 
 
@@ -91,7 +91,7 @@ def plateau() -> Drawing:
 
 
 def signal() -> Drawing:
-    """How much of what tells pictures apart gets through an untrained network, from recorded measurements."""
+    """How much of the differences between pictures passes through an untrained network, from recorded measurements."""
     lines = measured.read()
     drawing = Drawing(
         "signal",
@@ -116,7 +116,7 @@ def signal() -> Drawing:
 
 
 def _powers(axes: Axes, powers: range) -> None:
-    """Lines at powers of ten on an axis of logarithms."""
+    """Lines at powers of ten on a logarithmic axis."""
     for power in powers:
         x, y = axes.at(axes.x0, power)
         axes.drawing.path([(x, y), (x + axes.width, y)], "rule")

@@ -12,7 +12,7 @@ from minialex.site.live import apply
 
 
 def relu() -> Drawing:
-    """ReLU and tanh, and the share of a gradient that each lets through."""
+    """ReLU and tanh, and the fraction of a gradient that each passes."""
     drawing = Drawing(
         "relu",
         "Above: the outputs of ReLU, which is 0 on the left and a straight line on the right, and of tanh, which "
@@ -103,7 +103,7 @@ def normalisation() -> Drawing:
 
 
 def dropout() -> Drawing:
-    """A dozen hidden units over some steps: which of them speak, by the library's own draws."""
+    """A dozen hidden units over some steps: which of them are kept, by the library's own draws."""
     layer = models.ALEXNET.layer("dropout6")
     assert isinstance(layer, Dropout)
     units, steps = 12, 6

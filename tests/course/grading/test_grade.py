@@ -335,7 +335,7 @@ TWO = "class A:\n    def relu(self, x): ...\n\nclass B:\n    def relu(self, x): 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("nothing.py",), "'nothing.py' is no folder and no .py file"),
+        (("nothing.py",), "'nothing.py' is neither a folder nor a .py file"),
         (("numppy",), "Did you mean 'numpy'?"),
         (("numpy", "--only", "rellu"), "the protocol has no operation 'rellu'. Did you mean 'relu'?"),
         (("minialex_numpy:Nothing",), "minialex_numpy has no class 'Nothing'"),
