@@ -22,6 +22,8 @@ from pathlib import Path
 _FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NOT_RUN = re.compile(r"<!-- not run: [^>]+ -->\s*$")
 RUNS = ("bash", "python")
+COLUMN = 84
+"""Characters of code in the column of text on a wide screen; as wide is the terminal on which a page's commands run."""
 
 _DRIVER = r"""
 import contextlib, io, json, subprocess, sys, traceback
@@ -97,7 +99,7 @@ def run(page: str, name: str = "page", timeout: float = 300) -> list[Run]:
     """Run a page's blocks in an empty folder; stop at the first failure."""
     found = blocks(page)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {**os.environ, "COLUMNS": "100", "MPLBACKEND": "agg", "NO_COLOR": "1", "PATH": path}
+    environment = {**os.environ, "COLUMNS": str(COLUMN), "MPLBACKEND": "agg", "NO_COLOR": "1", "PATH": path}
     given = json.dumps([[block.language, block.source, f"{name}:{block.line}"] for block in found])
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(

@@ -131,8 +131,9 @@ def _paragraph(text: str, made: Path) -> tuple[str, str]:
     if text.startswith(("Do it yourself:", "Next:", "Last:")) or text[0].islower():  # the end of a sentence: notes
         return "", note
     said = sentences(flat)
+    first = " ".join(said[: 1 + (len(said[0]) < 40)])  # "There is a trick." alone says nothing
     strong = [f"{a} {b}" if len(a) < 40 else a for a, b in pairwise([*said, ""]) if "**" in a]
-    return "".join(f"<p>{inline(sentence.strip())}</p>" for sentence in strong or said[:1]), note
+    return "".join(f"<p>{inline(sentence.strip())}</p>" for sentence in strong or [first]), note
 
 
 def _included(path: Path, made: Path) -> tuple[str, str]:
@@ -199,14 +200,14 @@ _PAGE = """<!doctype html>
 <link rel="stylesheet" href="katex/katex.min.css">
 <style>
 body { margin: 0; font: 1.5rem/1.4 Roboto, Helvetica, Arial, sans-serif; color: #1f2328; background: #fff; }
-section { box-sizing: border-box; min-height: 100vh; padding: 3vh 6vw 6vh; position: relative; }
+section { box-sizing: border-box; font-size: calc(1em * var(--fit, 1)); min-height: 100vh; padding: 3vh 6vw 6vh; position: relative; }
 .turned section { display: none; }
 .turned section.now { display: block; }
-h1 { font-size: 3rem; margin-top: 20vh; } h2 { color: #0069a6; font-size: 2rem; margin: 0 0 2vh; }
-pre { background: #f4f5f7; font-size: 1.05rem; line-height: 1.35; overflow-x: auto; padding: .8em; }
+h1 { font-size: 2em; margin-top: 20vh; } h2 { color: #0069a6; font-size: 1.33em; margin: 0 0 2vh; }
+pre { background: #f4f5f7; font-size: .7em; line-height: 1.35; overflow-x: auto; padding: .8em; }
 code { background: #f4f5f7; font-size: .9em; } .math { text-align: center; }
-.drawing svg { display: block; height: 66vh; margin: 0 auto; max-width: 100%; }
-table { border-collapse: collapse; font-size: .95rem; } td, th { border: 1px solid #b8bec8; padding: .2em .5em; }
+.drawing svg { display: block; height: calc(66vh * var(--fit, 1)); margin: 0 auto; max-width: 100%; }
+table { border-collapse: collapse; font-size: .63em; } td, th { border: 1px solid #b8bec8; padding: .2em .5em; }
 th { text-align: left; } li { margin: .4em 0; }
 aside { border-top: 1px solid #b8bec8; color: #40464f; display: none; font-size: 1rem; margin-top: 3vh; }
 .noted aside { display: block; }
@@ -224,9 +225,21 @@ for (const place of window.katex ? document.querySelectorAll(".math") : []) {
 }
 const all = [...document.querySelectorAll("section")];
 let now = 0;
+function wide(slide) {  // a program, table or formula that ends beyond the slide's text
+  const edge = slide.querySelector("h1, h2").getBoundingClientRect().right + 1;
+  return [...slide.querySelectorAll("pre")].some(part => part.scrollWidth > part.clientWidth + 1)
+    || [...slide.querySelectorAll("table, .base")].some(part => part.getBoundingClientRect().right > edge);
+}
+function fit(slide) {  // what is too much for the screen is made smaller, down to half
+  for (let size = 1; size > 0.49; size -= 0.04) {
+    slide.style.setProperty("--fit", size);
+    if (slide.scrollHeight <= innerHeight + 1 && !wide(slide)) return;
+  }
+}
 function show(number) {
   now = Math.max(0, Math.min(all.length - 1, number));
   all.forEach((slide, place) => slide.classList.toggle("now", place === now));
+  if (!document.body.classList.contains("noted")) fit(all[now]);
   history.replaceState(null, "", "#s" + (now + 1));
 }
 document.body.classList.add("turned");
@@ -237,6 +250,8 @@ addEventListener("keydown", event => {
   else return;
   event.preventDefault();
 });
+addEventListener("resize", () => show(now));
+document.fonts.ready.then(() => show(now));
 show(Number(location.hash.slice(2)) - 1 || 0);
 </script>
 </body></html>

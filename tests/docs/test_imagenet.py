@@ -23,7 +23,7 @@ PAGE = ROOT / "docs" / "imagenet.md"
 COMMANDS = [
     line
     for block in re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    for line in block.splitlines()
+    for line in block.replace("\\\n", " ").splitlines()
     if line.startswith("minialex ")
 ]
 

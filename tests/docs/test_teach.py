@@ -16,11 +16,13 @@ import pytest
 
 from minialex.backend.protocol import OPERATIONS
 from minialex.course.grading.result import MEANINGS
+from minialex.site.blocks import COLUMN
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "docs" / "how-to" / "teach.md"
 COMMAND = "minialex grade anna.py --points 10"
-CLASS = "minialex grade --each submissions --only relu,relu_backward --points 10 --csv points.csv --json grades"
+CLASS = """minialex grade --each submissions --only relu,relu_backward --points 10 \\
+  --csv points.csv --json grades"""
 NOT_RUN = ("pip ", "jupyter ")  # they need a network, or never end
 
 
@@ -37,9 +39,9 @@ def between(name: str) -> str:
 
 
 def run(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """A block of commands as a reader's shell runs them, on a terminal of 88 columns."""
+    """A block of commands as a reader's shell runs them, on a terminal as wide as a page."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "COLUMNS": "88", "MINIALEX_DATA": str(folder / "no-data")}
+    environment = {**os.environ, "PATH": path, "COLUMNS": str(COLUMN), "MINIALEX_DATA": str(folder / "no-data")}
     return subprocess.run(
         ["bash", "-c", text], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )

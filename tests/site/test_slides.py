@@ -51,6 +51,18 @@ def test_no_slide_holds_more_than_fits(decks: dict[str, str]) -> None:
             assert shown.count("\n") < slides.LINES, name
 
 
+def test_what_is_too_much_for_a_screen_is_made_smaller(decks: dict[str, str]) -> None:
+    """Sizes of what is on a slide follow one number, which the script lowers until the slide fits."""
+    deck = decks["04-relu"]
+    assert "if (slide.scrollHeight <= innerHeight + 1 && !wide(slide)) return;" in deck
+    styles = deck.partition("<style>")[2].partition("</style>")[0]
+    assert re.findall(r"^(?:h1|pre|code|table)\b.*?font-size: [\d.]+rem", styles, re.MULTILINE) == []
+
+
+def test_a_short_first_sentence_is_not_alone(decks: dict[str, str]) -> None:
+    assert "<p>There is a trick.</p>" not in decks["03-convolution"]
+
+
 def test_sentences_are_not_cut_within_formulas_code_and_brackets() -> None:
     text = "It is $a.b. c$ (see e.g. `x. y` there). **So it is.** Is it?"
     assert slides.sentences(text) == ["It is $a.b. c$ (see e.g. `x. y` there).", "**So it is.**", "Is it?"]

@@ -159,6 +159,6 @@ def depth() -> Drawing:
         drawing.text(62, y + 16, f"layer {place + 1}", "quiet", 11, "end")
         if place + 1 < len(learning):
             drawing.arrow([(130, y + 25), (130, y + 39)], "line", 5)
-    drawing.text(200, 8, "parameters", "quiet", 11, "start")
+    drawing.text(200, 10, "parameters", "quiet", 11, "start")
     drawing.text(130, 36 + 40 * len(learning) - 14, "orange: left out one at a time", "two", 11)
     return drawing

@@ -82,7 +82,7 @@ def plateau() -> Drawing:
     drawing.path([axes.at(0, chance), axes.at(last, chance)], "guide")
     for curve, role in zip(curves, ("two-line", "line", "one-line"), strict=True):
         axes.curve(curve.steps, curve.losses, role)
-    drawing.text(*axes.at(last, chance + 0.06), f"chance: log {recorded.CLASSES} = {chance:.3f}", "quiet", 11, "end")
+    drawing.text(*axes.at(last, chance + 0.06), f"chance: ln {recorded.CLASSES} = {chance:.3f}", "quiet", 11, "end")
     for line, (curve, role) in enumerate(zip(curves, ("two", "ink", "one"), strict=True)):
         _legend(drawing, 34, 306 + 18 * line, role, curve.name)
     drawing.text(34 + (WIDTH - 50) / 2, 288, "", "quiet")
@@ -120,7 +120,7 @@ def _powers(axes: Axes, powers: range) -> None:
     for power in powers:
         x, y = axes.at(axes.x0, power)
         axes.drawing.path([(x, y), (x + axes.width, y)], "rule")
-        axes.drawing.text(x - 5, y + 4, f"{10.0**power:g}", "quiet", 11, "end")
+        axes.drawing.text(x - 5, y + 4, f"{10.0**power:.{max(0, -power)}f}", "quiet", 11, "end")
 
 
 def _legend(drawing: Drawing, x: float, y: float, role: str, words: str) -> None:

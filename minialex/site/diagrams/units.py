@@ -34,7 +34,7 @@ def relu() -> Drawing:
     drawing.text(*above.at(2.35, 3.2), "ReLU", "one", 13, "end", bold=True)
     drawing.text(*above.at(3.9, 0.45), "tanh", "two", 13, "end", bold=True)
     below = Axes(drawing, 34, 284, WIDTH - 50, 140, -4, 4, -0.05, 1.25)
-    drawing.text(34, 266, "slope dy/dx: what a gradient is multiplied with", "ink", 13, "start", bold=True)
+    drawing.text(34, 266, "slope dy/dx: a gradient is multiplied by it", "ink", 13, "start", bold=True)
     below.frame((-4, -2, 0, 2, 4), (0, 0.5, 1))
     for role, ys in slopes:
         below.curve(xs.tolist(), ys.tolist(), f"{role}-line")
