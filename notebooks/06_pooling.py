@@ -178,7 +178,9 @@ check.pool_gradient(dx)
 #
 # 0.4 points is not much. To see a difference of 0.4 points between two networks you need either very many test images or
 # very many pairs of networks. How many? Let us train three pairs and look at how much the *pairs* differ among
-# themselves. Both networks must be of one size: with crops of 24 × 24 either window leaves maps of 24, 12, 6 and 3 rows.
+# themselves. The mean of $n$ pairs scatters $\sqrt{n}$ times less than single pairs do, and a 95% interval reaches about 1.96
+# of such standard deviations to either side. Both networks must be of one size: with crops of 24 × 24 either window leaves
+# maps of 24, 12, 6 and 3 rows.
 
 # %% tags=["not-in-browser"]
 print(experiment.about(data))

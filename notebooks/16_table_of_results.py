@@ -52,8 +52,9 @@ show.table(
 # %% [markdown]
 # ### Exercise 1: how sure is a number in the table?
 #
-# The test images are a sample. Give half the width of the 95 % interval of an error that was measured on so many images
-# (both are fractions of 1).
+# The test images are a sample. One image is a coin, wrong with probability $p$, and its variance is $p(1 - p)$; the error is
+# the mean of many coins. In 95 % of cases a mean is within 1.96 of its own standard deviations. Give that distance, half the
+# width of the 95 % interval, of an error that was measured on so many images (both are fractions of 1).
 
 
 # %% tags=["exercise"]
@@ -249,5 +250,4 @@ show.ablation("ensemble")
 #   (Recht and others).
 # - **2020.** The labels themselves are looked at again (Beyer and others): many images have several right answers.
 #
-# That was the course. What now? Train on your own images (`minialex train --data ./photos`), write a backend (notebook 14), or
-# read the library itself: README.md says where to begin.
+# Next: **notebook 17**, the first of four on what the paper ends with: more pictures.

@@ -185,7 +185,7 @@ def quick_study(study: Study) -> Study:
             few["train_images"] = max(QUICK["batch_size"], int(share * QUICK["train_images"]))
         return few
 
-    most = max(study.recipe(arm, study.seeds[0]).train_images for arm in study.arms) or math.inf
+    most = max(study.recipe(arm, study.seeds[0]).train_images or math.inf for arm in study.arms)  # 0: all
     arms = tuple(replace(arm, fields=small(arm.fields), learning_rate=None) for arm in study.arms)
     return replace(study, regime={**without(study.regime, "steps"), **QUICK}, seeds=QUICK_SEEDS, arms=arms)
 
