@@ -200,7 +200,8 @@ _PAGE = """<!doctype html>
 <link rel="stylesheet" href="katex/katex.min.css">
 <style>
 body { margin: 0; font: 1.5rem/1.4 Roboto, Helvetica, Arial, sans-serif; color: #1f2328; background: #fff; }
-section { box-sizing: border-box; font-size: calc(1em * var(--fit, 1)); min-height: 100vh; padding: 3vh 6vw 6vh; position: relative; }
+section { box-sizing: border-box; min-height: 100vh; padding: 3vh 6vw 6vh; position: relative; }
+section { font-size: calc(1em * var(--fit, 1)); }
 .turned section { display: none; }
 .turned section.now { display: block; }
 h1 { font-size: 2em; margin-top: 20vh; } h2 { color: #0069a6; font-size: 1.33em; margin: 0 0 2vh; }

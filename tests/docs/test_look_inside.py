@@ -16,7 +16,9 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    return [line.partition("#")[0].strip() for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
+    return [
+        line.partition("#")[0].strip() for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()
+    ]
 
 
 def test_the_page_shows_every_command() -> None:
