@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 GOAL = 25  # per cent, the line of figure 1
 WIDTH = 8.6
+BESIDE_LEGEND = {"left": 0.09, "right": 0.72}
+"""Where the axes are that a legend stands beside."""
+TICKS = 8
+"""Rates that have room for their numbers under a search."""
 SEARCHED = {
     "error": "validation top-1 error, %",
     "gap": "validation top-1 error, %",
@@ -67,34 +71,48 @@ def tuning(outcome: Outcome) -> Figure | None:
     curves = {arm.name: search.tuning(study, arm) for arm in study.arms if not arm.rate_of}
     if not any(curves.values()):
         return None
-    from matplotlib.ticker import FuncFormatter, LogLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator
 
     width, height = 7.2, 3.6
     with style():
         figure = blank(width, height)
-        axes = figure.subplots(gridspec_kw={"left": 0.09, "right": 0.72, "bottom": 0.15, "top": 0.87})
+        axes = figure.subplots(gridspec_kw={**BESIDE_LEGEND, "bottom": 0.15, "top": 0.87})
         for n, arm in enumerate(arm for arm in study.arms if curves.get(arm.name)):
-            hue, dashes = (BLUE, ORANGE, MUTED)[n % 3], ("-", (0, (5, 1.5)))[n // 3 % 2]
+            hue, dashes = _line(n)
             curve = {rate: np.array(values)[np.isfinite(values)] for rate, values in curves[arm.name].items()}
             curve = {rate: values for rate, values in curve.items() if len(values)}
             for rate, values in curve.items():
                 axes.plot(np.full(len(values), rate), values, ".", color=hue, alpha=0.45, markeredgewidth=0)
             means = {rate: float(values.mean()) for rate, values in curve.items()}
             axes.plot(list(means), list(means.values()), color=hue, linestyle=dashes, linewidth=1.3,
-                      label=textwrap.fill(arm.words, 22))  # fmt: skip
+                      label=_label(outcome, arm.name))  # fmt: skip
             if arm.learning_rate in means:
                 axes.plot([arm.learning_rate], [means[arm.learning_rate]], "o", color=hue, markerfacecolor="none",
                           markersize=9)  # fmt: skip
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
+        rates = sorted({rate for curve in curves.values() for rate in curve})
+        axes.xaxis.set_major_locator(FixedLocator(rates) if len(rates) <= TICKS else LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.2g}"))
         axes.minorticks_off()
         axes.set_xlabel("learning rate")
         axes.set_ylabel(SEARCHED[study.measure])
         axes.grid(color=GRID, linewidth=0.7)
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=8.5)
+        _legend(axes)
         _heading(figure, outcome, height, "the search for learning rates")
     return figure
+
+
+def _line(n: int) -> tuple[str, Any]:
+    """Colour and dashes of the n-th arm."""
+    return (BLUE, ORANGE, MUTED)[n % 3], ("-", (0, (5, 1.5)))[n // 3 % 2]
+
+
+def _label(outcome: Outcome, name: str) -> str:
+    return textwrap.fill(outcome.study.arm(name).words, 22)
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=8.5)
 
 
 def _heading(figure: Figure, outcome: Outcome, height: float, what: str = "") -> None:
@@ -142,19 +160,15 @@ def _curves(outcome: Outcome) -> Figure:
     width, height = 7.2, 4.0
     with style():
         figure = blank(width, height)
-        axes = figure.subplots(gridspec_kw={"left": 0.09, "right": 0.86, "bottom": 0.13, "top": 0.88})
-        highest, ends = 0.0, []
+        axes = figure.subplots(gridspec_kw={**BESIDE_LEGEND, "bottom": 0.13, "top": 0.88})
+        highest = 0.0
         for n, arm in enumerate(outcome.arms):
-            hue = (BLUE, ORANGE, MUTED)[n % 3]
-            for curve in arm.curves:
+            hue, dashes = _line(n)
+            for seed, curve in enumerate(arm.curves):
                 x, y = np.array(curve).T
-                axes.plot(x, 100 * y, color=hue, linewidth=1.1, alpha=0.65, linestyle="-" if n == 0 else (0, (5, 1.5)))
+                axes.plot(x, 100 * y, color=hue, linewidth=1.1, alpha=0.65, linestyle=dashes,
+                          label="" if seed else _label(outcome, arm.name))  # fmt: skip
                 highest = max(highest, float(100 * y.max()))
-            last = float(np.mean([100 * curve[-1][1] for curve in arm.curves]))
-            ends.append((last, arm.curves[0][-1][0], outcome.study.arm(arm.name).name, hue))
-        for n, (last, x, name, hue) in enumerate(sorted(ends)):  # labels of lines that end together are spread out
-            close = n > 0 and last - sorted(ends)[n - 1][0] < highest / 20
-            axes.annotate(name, (x, last), (6, 7 if close else -3), textcoords="offset points", color=hue)
         axes.axhline(GOAL, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.annotate(f"{GOAL}%", (0, GOAL), (2, 3), textcoords="offset points", color=INK, fontsize=8.5)
         axes.set_ylim(0, highest * 1.05)
@@ -162,6 +176,7 @@ def _curves(outcome: Outcome) -> Figure:
         axes.set_xlabel("epochs")
         axes.set_ylabel("training error, % (mean over the epoch before)")
         axes.grid(axis="y", color=GRID, linewidth=0.7)
+        _legend(axes)
         _heading(figure, outcome, height)
         if outcome.quick:
             figure.text(0.5, 0.5, words.QUICK, ha="center", color=MUTED)
