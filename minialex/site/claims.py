@@ -69,6 +69,8 @@ def _ours(claim: Mapping[str, Any]) -> tuple[str, str]:
     for arm, sentence in zip(found.arms[1:], studies.verdict(found), strict=True):
         if arm.name in claim["arms"] if "arms" in claim else found.study.arm(arm.name).expect != "none":
             verdict = words.judgement(found, arm)
+            if found.study.measure == "training":  # the claim is about the value, not about a difference
+                verdict = f"training error {found.means[arm.name].mean:.1f}% ({found.study.arm(arm.name).words})"
             verdicts += [verdict] if verdict not in verdicts else []
             sentences.append(f"- {sentence[0].upper()}{sentence[1:]}")
     from markdown.extensions.toc import slugify  # mkdocs has it; an installed minialex need not
