@@ -26,7 +26,7 @@ def build(names: Names = None, limit: Limit = making.SECONDS) -> None:
 
 @app.command()
 def reword(names: Names = None) -> None:
-    """Take over Markdown, words for pictures and the recorded studies without a run; the code must be the same."""
+    """Take over text, words for pictures, shown sources and recorded studies without a run; the code must be the same."""
     for path in making.reword(_folder(), names or ()):
         print(path.stem, flush=True)
 

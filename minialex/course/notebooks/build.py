@@ -172,7 +172,7 @@ def build(folder: Path, names: Sequence[str] = (), seconds: float = SECONDS) -> 
 
 
 def reword(folder: Path, names: Sequence[str] = ()) -> Iterator[Path]:
-    """Take over into written notebooks what needs no run: Markdown, words for pictures, the recorded studies.
+    """Take over into written notebooks what needs no run: Markdown, words for pictures, shown sources, recorded studies.
 
     Raises:
         NotebookError: If a notebook is missing, or its code is not that of its source.
@@ -193,8 +193,12 @@ def reword(folder: Path, names: Sequence[str] = ()) -> Iterator[Path]:
             for output in cell["outputs"]:
                 output.get("metadata", {}).pop("image/png", None)
             for place, output in enumerate(cell["outputs"]):
-                if study := output.get("metadata", {}).get("minialex", {}).get("ablation"):
-                    cell["outputs"] = cell["outputs"][:place] + [_shown(part) for part in show.ablation_parts(study)]
+                made_of = output.get("metadata", {}).get("minialex", {})
+                if "source" in made_of:
+                    output["data"] = _shown(show.source(*made_of["source"]))["data"]
+                if "ablation" in made_of:
+                    parts = [_shown(part) for part in show.ablation_parts(made_of["ablation"])]
+                    cell["outputs"] = cell["outputs"][:place] + parts
                     break
         text = written(nbformat.reads(json.dumps({**_ABOUT, "cells": now}), 4), source.name)
         if text != target.read_text(encoding="utf-8"):

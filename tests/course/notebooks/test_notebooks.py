@@ -136,10 +136,14 @@ def test_words_change_without_a_run(tmp_path):
     assert after[1]["outputs"][1]["metadata"] == {"image/png": {"alt": "A bar as long as 1."}}
 
 
-def test_a_study_that_was_recorded_anew_needs_no_run(tmp_path):
+def test_a_changed_source_or_a_study_that_was_recorded_anew_needs_no_run(tmp_path):
     source(
         tmp_path,
         """
+        # %%
+        from minialex.course.notebooks import show
+        show.source("minialex_numpy.relu.relu")
+
         # %%
         from minialex.course.notebooks import show
         print("before")
@@ -149,6 +153,9 @@ def test_a_study_that_was_recorded_anew_needs_no_run(tmp_path):
     [(made, _)] = build.build(tmp_path)
     whole = made.read_bytes()
     notebook = json.loads(whole)
+    [shown] = notebook["cells"][-2]["outputs"]
+    assert "".join(shown["data"]["text/markdown"]).startswith("`minialex_numpy/relu.py`")
+    shown["data"]["text/markdown"] = ["as it was"]
     before, words, picture, search = notebook["cells"][-1]["outputs"]
     assert before["text"] == ["before\n"]
     words["data"]["text/markdown"] = ["- an earlier verdict"]
