@@ -26,7 +26,7 @@ def build(names: Names = None, limit: Limit = making.SECONDS) -> None:
 
 @app.command()
 def reword(names: Names = None) -> None:
-    """Take over text, words for pictures, shown sources and recorded studies without a run; the code must be the same."""
+    """Take over text, words for pictures, shown sources and recorded studies without a run; code must not differ."""
     for path in making.reword(_folder(), names or ()):
         print(path.stem, flush=True)
 

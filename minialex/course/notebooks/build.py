@@ -172,7 +172,7 @@ def build(folder: Path, names: Sequence[str] = (), seconds: float = SECONDS) -> 
 
 
 def reword(folder: Path, names: Sequence[str] = ()) -> Iterator[Path]:
-    """Take over into written notebooks what needs no run: Markdown, words for pictures, shown sources, recorded studies.
+    """Take over into written notebooks what needs no run: text, words for pictures, shown sources, recorded studies.
 
     Raises:
         NotebookError: If a notebook is missing, or its code is not that of its source.
