@@ -130,6 +130,8 @@ def _paragraph(text: str, made: Path) -> tuple[str, str]:
         return "<ul>" + "".join(f"<li>{inline(sentences(item)[0])}</li>" for item in items) + "</ul>", note
     if text.startswith(("Do it yourself:", "Next:", "Last:")) or text[0].islower():  # the end of a sentence: notes
         return "", note
+    if flat.endswith(":") and len(flat) < 20:  # "And kernels:", of something that runs in the page
+        return "", note
     said = sentences(flat)
     first = " ".join(said[: 1 + (len(said[0]) < 40)])  # "There is a trick." alone says nothing
     strong = [f"{a} {b}" if len(a) < 40 else a for a, b in pairwise([*said, ""]) if "**" in a]
