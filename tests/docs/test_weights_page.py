@@ -57,7 +57,8 @@ def prepare() -> None:
 def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     prepare()
-    commands = [line for block in BLOCK.findall(PAGE.read_text(encoding="utf-8")) for line in block.splitlines()]
+    text = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")  # a command may go on in the next line
+    commands = [line for block in BLOCK.findall(text) for line in block.splitlines()]
     assert [line.split()[1] for line in commands] == ["import", "predict"] * 2
     for line in commands:
         words = shlex.split(line)[1:]
