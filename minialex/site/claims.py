@@ -69,7 +69,7 @@ def _ours(claim: Mapping[str, Any]) -> tuple[str, str]:
     for arm, sentence in zip(found.arms[1:], studies.verdict(found), strict=True):
         if arm.name in claim["arms"] if "arms" in claim else found.study.arm(arm.name).expect != "none":
             verdict = words.judgement(found, arm)
-            if found.study.measure == "training":  # the claim is about the value, not about a difference
+            if found.study.measure == "training" and not words.not_comparable(found, arm):  # a value, no difference
                 verdict = f"training error {found.means[arm.name].mean:.1f}% ({found.study.arm(arm.name).words})"
             verdicts += [verdict] if verdict not in verdicts else []
             sentences.append(f"- {sentence[0].upper()}{sentence[1:]}")

@@ -9,8 +9,8 @@ the innovation.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
+from statistics import fmean, median_low
 
 from minialex.errors import ConfigurationError
 from minialex.studies.study import Arm, Study, key
@@ -52,19 +52,14 @@ def best(curve: Curve) -> list[float]:
     Of rates that are equally good, since all learn everything, the middle one, whose neighbours do as well; of rates
     that all fail the smallest.
     """
-    means = {rate: mean(values) for rate, values in curve.items()}
+    means = {rate: fmean(values) for rate, values in curve.items()}  # infinite where a seed's training failed
 
     def place(rate: float) -> tuple[float, float, float]:
         equal = [other for other in means if means[other] == means[rate]]
-        middle = statistics.median_low(equal) if math.isfinite(means[rate]) else min(equal)
+        middle = median_low(equal) if math.isfinite(means[rate]) else min(equal)
         return means[rate], abs(math.log(rate / middle)), rate
 
     return sorted(curve, key=place)
-
-
-def mean(values: Sequence[float]) -> float:
-    """Of the seeds; infinite where one failed."""
-    return math.fsum(values) / len(values)
 
 
 def next_rates(curve: Curve, grid: Sequence[float]) -> list[float]:
@@ -107,7 +102,7 @@ def lacking(study: Study, arm: Arm) -> str:
         return f"the learning rate of {searched.words} was chosen by one seed"
     rates = list(curve)
     place = rates.index(arm.learning_rate) if arm.learning_rate in rates else -1
-    if place < 0 or mean(curve[arm.learning_rate]) > mean(curve[best(curve)[0]]):
+    if place < 0 or fmean(curve[arm.learning_rate]) > fmean(curve[best(curve)[0]]):
         return f"the learning rate of {searched.words} is not the best that was found"
     if place in (0, len(rates) - 1):
         return f"the learning rate of {searched.words} is at the edge of what was tried"
@@ -125,5 +120,5 @@ def agree(study: Study, arm: Arm, sign: float) -> bool:
     if study.measure == "gap":
         return False
     mine, others = (tuning(study, each) for each in (arm, study.compared_with(arm)))
-    ours, theirs = ([mean(curve[rate]) for rate in best(curve)[:2]] for curve in (mine, others))
+    ours, theirs = ([fmean(curve[rate]) for rate in best(curve)[:2]] for curve in (mine, others))
     return all(map(math.isfinite, (*ours, *theirs))) and all(sign * (a - b) > 0 for a in ours for b in theirs)

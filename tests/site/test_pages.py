@@ -99,6 +99,7 @@ def test_every_claim_has_a_command_that_exists_and_its_own_result() -> None:
             assert said, "a claim with a study shows what it found"
             assert all("paper's claim" in sentence for sentence in said) or "arms" in claim
         assert not re.search(r"\d", str(claim.get("ours", ""))), "results of ours are read, not typed"
+    assert f"training error {ablations.recorded('random-labels').means['random'].mean:.1f}%" in claims.page()
 
 
 def test_margins_over_earlier_results_are_what_their_numbers_give() -> None:

@@ -52,11 +52,15 @@ def test_no_slide_holds_more_than_fits(decks: dict[str, str]) -> None:
 
 
 def test_what_is_too_much_for_a_screen_is_made_smaller(decks: dict[str, str]) -> None:
-    """Sizes of what is on a slide follow one number, which the script lowers until the slide fits."""
-    deck = decks["04-relu"]
-    assert "if (slide.scrollHeight <= innerHeight + 1 && !wide(slide)) return;" in deck
-    styles = deck.partition("<style>")[2].partition("</style>")[0]
+    """All sizes on a slide follow one number; that the script lowers it is tested in a browser."""
+    styles = decks["04-relu"].partition("<style>")[2].partition("</style>")[0]
     assert re.findall(r"^(?:h1|pre|code|table)\b.*?font-size: [\d.]+rem", styles, re.MULTILINE) == []
+
+
+def test_what_leads_to_something_that_runs_in_the_page_is_left_out(decks: dict[str, str]) -> None:
+    assert "And kernels:" in (ROOT / "docs" / "tutorial" / "03-convolution.md").read_text(encoding="utf-8")
+    shown = re.sub(r"<aside.*?</aside>", "", decks["03-convolution"], flags=re.DOTALL)
+    assert "<p>And kernels:</p>" not in shown
 
 
 def test_a_short_first_sentence_is_not_alone(decks: dict[str, str]) -> None:

@@ -109,6 +109,9 @@ def test_a_curve_that_never_turns_is_given_up() -> None:
         ({0.005: (55, 54), 0.01: (53, 54), 0.02: (51, 52)}, 0.02, "edge"),
         ({0.005: (55, 54), 0.01: (51, 52), 0.04: (53, 54)}, 0.01, "more than a factor of 2"),
         (A, 0.01, ""),
+        ({0.005: (0, 0), 0.01: (0, 0), 0.02: (0, 0), 0.04: (5, 5)}, 0.02, ""),  # as good as any
+        ({0.005: (0, 0), 0.01: (0, 0), 0.02: (0, 0), 0.04: (5, 5)}, 0.005, "edge"),
+        ({0.005: (0, 0), 0.01: (0, 1), 0.02: (0, 0), 0.04: (5, 5)}, 0.01, "not the best"),
     ],
 )
 def test_what_a_comparison_may_not_rest_on(a: Curve, chosen: float, said: str) -> None:
