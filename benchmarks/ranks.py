@@ -99,7 +99,7 @@ class Rank:
         if self.how == "divided":
             several = {**several, "full_layers": "divided"}
         recipe = load_recipe("alexnet-2012").replace(classes=1000, sum=how, **several)
-        parameters = variants.build(recipe).parameters(1)
+        parameters = variants.build(recipe).parameters(recipe.columns)
         random = np.random.default_rng(0)
         weights = {
             name: 0.01 * random.standard_normal(parameter.shape, np.float32) for name, parameter in parameters.items()

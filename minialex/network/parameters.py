@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from minialex import philox
 from minialex.backend.program import ArrayName
+from minialex.errors import ConfigurationError
 from minialex.network.layers.layer import Shape
 from minialex.network.network import Network
 
@@ -72,7 +73,16 @@ def whole_shapes(network: Network, columns: int) -> dict[str, Shape]:
 
 
 def split_columns(network: Network, columns: int, arrays: Mapping[str, NDArray[Any]]) -> dict[ArrayName, NDArray[Any]]:
-    """The inverse of `join_columns`; arrays must have the shapes of `whole_shapes`."""
+    """The inverse of `join_columns`.
+
+    Raises:
+        ConfigurationError: If an array is missing or has another shape than in `whole_shapes`: compiled steps would
+            read and write memory beside it.
+    """
+    for whole, shape in whole_shapes(network, columns).items():
+        found = arrays[whole].shape if whole in arrays else None
+        if found != shape:
+            raise ConfigurationError(f"{network.name} needs {whole} of shape {shape}, and was given {found}")
     begin = dict.fromkeys(arrays, 0)
     pieces = {}
     for name, parameter in network.parameters(columns).items():

@@ -20,10 +20,14 @@ from minialex_numba.ops.own import own
 from minialex_numba.runtime.ahead import prepare
 from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Slices, Task, Unsupported, row_count, row_width
 from minialex_numba.runtime.layout import Rows, channels_first_kernel, items
-from minialex_numba.runtime.threads import Threads
+from minialex_numba.runtime.tape import Phase, Tape, split, whole
+from minialex_numba.runtime.threads import Launch, Threads
 
 LITTLE = 1 << 31
-"""In steps with fewer multiply-adds than this, each thread computes a column of its own."""
+"""Steps with fewer multiply-adds than this are replayed (`minialex_numba.runtime.tape`), each column on its thread."""
+
+IN_PYTHON = frozenset({"scale_by_trust_ratio", "zeros", *OVER_RANKS, *SUMS})
+"""Operations that do more than launch kernels and so cannot be replayed, besides the user's own (`FUNCTIONS`)."""
 
 
 def compile_step(threads: Threads, program: Program, bindings: Mapping[ArrayName, Array]) -> Step | None:
@@ -65,12 +69,17 @@ class Step:
                 kernels.append(binds[-1])
             self.scratches[position], buffers.scratches = buffers.scratches, []
         columns = max((call.column for call in calls), default=0) + 1
-        side_by_side = columns == threads.count > 1 and _multiply_adds(calls) < LITTLE
+        self.is_short = _multiply_adds(calls) < LITTLE
+        side_by_side = columns == threads.count > 1 and self.is_short
         segments = _segments(calls, self.slices) if side_by_side else [[position] for position in range(len(calls))]
         lives = memory.lifetimes(self.program, self.slices, segments, self.scratches)
         buffers.memory, self.nbytes = memory.allocate(lives)
         self.tasks = [bind() for bind in binds]
+        self.segments = segments
         self.work = [self._together(segment) for segment in segments]
+        self.replayed: list[Task] | None = None
+        self.weights = [] if written else [bindings[name] for name in program.bound]
+        self.packed = -1  # version of the weights that constant convolutions have packed
         self.outputs: dict[ArrayName, HostArray] = {}
         self.fetch: list[Task] = []
         self.unprepared: list[Bind] | None = kernels
@@ -78,16 +87,26 @@ class Step:
             self._return(name, value)
 
     def __call__(self, feed: Feed, watch: Watch | None = None) -> dict[ArrayName, Array]:
-        """Run all tasks; the first call compiles their kernels before it runs them."""
+        """Run all tasks; the first call compiles their kernels before it runs them.
+
+        A short step's tasks are recorded in the second call, and replayed from then on.
+        """
+        first = self.unprepared is not None
         if self.unprepared is not None:
             prepare(self.buffers.threads, partial(self._rehearse, self.unprepared, feed))
             self.unprepared = None
+        self.buffers.follow(feed)
+        packed, self.packed = self.packed, sum(array.version for array in self.weights)
         with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
-            if watch is None:
+            if watch is not None:
+                self._watched(feed, watch)
+            elif first or not self.is_short or packed != self.packed:
                 for work in self.work:
                     work(feed)
             else:
-                self._watched(feed, watch)
+                self.replayed = self.replayed or self._record(feed)
+                for work in self.replayed:
+                    work(feed)
             for fetch in self.fetch:
                 fetch(feed)
         for array in self.written:
@@ -100,6 +119,34 @@ class Step:
             bind()(feed)
         for task in self.fetch:
             task(feed)
+        if self.is_short:
+            Tape(self.buffers.threads, [], {}).replay({})
+
+    def _record(self, feed: Feed) -> list[Task]:
+        """The same work with as few tasks as possible: adjacent segments that only launch kernels become a tape."""
+        made: list[Task] = []
+        phases: list[Phase] = []
+        for segment, work in [*zip(self.segments, self.work, strict=True), ((), None)]:
+            operations = {self.program.calls[position].operation for position in segment}
+            if work and operations.isdisjoint(IN_PYTHON) and operations.isdisjoint(FUNCTIONS):
+                phases += self._phases(segment, feed)
+                continue
+            if phases:
+                made.append(Tape(self.buffers.threads, phases, feed).replay)
+                phases = []
+            if work:
+                made.append(work)
+        return made
+
+    def _phases(self, segment: Sequence[int], feed: Feed) -> list[Phase]:
+        """What a segment launches: columns side by side, or one launch after another, each on all threads."""
+        columns: dict[int, list[Launch]] = {}
+        for position in segment:
+            launches = columns.setdefault(self.program.calls[position].column, [])
+            self.buffers.threads.rehearse(partial(self.tasks[position], feed), launches.append)
+        if len(columns) > 1:
+            return [[[part for launch in launches for part in whole(launch)] for launches in columns.values()]]
+        return [split(launch, self.buffers.threads.count) for launches in columns.values() for launch in launches]
 
     def _watched(self, feed: Feed, watch: Watch) -> None:
         before = None

@@ -83,6 +83,12 @@ def clear(y, b, count):
         store(y, b + j, zero, count - j)
 
 
+@kernel
+def clear_kernel(worker, begin, end, y):
+    """y = 0; items are the numbers."""
+    clear(y, begin, end - begin)
+
+
 @part
 def copy_pixel(x, a, C, y, b, wide):
     """Copy C numbers, and fill with zeros up to `wide`."""
@@ -148,7 +154,7 @@ def pack(threads: Threads, ws: Sequence[Floats], turned: bool, packed: Floats, w
     """Pack weights [k,C,R,S], one array's kernels after another's; `turned` for the gradient of the input."""
     shape, K, k0 = ws[0].shape[1:], sum(map(len, ws)), 0
     if (shape[0] if turned else K) % wide:
-        packed[:] = 0
+        threads.run(clear_kernel, packed.size, packed, grain=1 << 16)
     for w in ws:
         threads.run(pack_kernel, len(w), w.reshape(-1), shape, turned, packed, k0, K, wide, grain=8)
         k0 += len(w)

@@ -13,6 +13,7 @@ from minialex.backend.arrays import Padding
 from minialex.backend.program import Value
 from minialex_numba.conv import direct, winograd
 from minialex_numba.conv.direct import Geometry, geometry
+from minialex_numba.ops.elementwise import copy_kernel
 from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, listed
 from minialex_numba.runtime.layout import empty
 from minialex_numba.runtime.tiles import up
@@ -58,7 +59,7 @@ def conv2d(
         else:
             engine.use(memory[: engine.weights], memory[engine.weights :])
         arrays, biases = [on.array(w) for w in ws], [on.array(b).data for b in bs]
-        K, bias = sum(b.size for b in biases), np.zeros_like(engine.nothing)
+        firsts, bias = np.cumsum([0, *(b.size for b in biases[:-1])]).tolist(), np.zeros_like(engine.nothing)
         source, target = on.rows(x), on.rows(results[0])
         packed_version = -1
 
@@ -68,7 +69,8 @@ def conv2d(
             if not keep or packed_version != version:
                 engine.pack([array.data for array in arrays], turned=False)
                 packed_version = version
-            np.concatenate(biases, out=bias[:K])
+            for k, part in zip(firsts, biases, strict=True):
+                on.threads.run(copy_kernel, part.size, part.size, (part, 0, part.size), (bias, k, part.size))
             engine.run(source, bias, relu, target)
 
         return task

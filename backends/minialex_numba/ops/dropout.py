@@ -5,17 +5,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from minialex.backend.program import Value
 from minialex.philox import MULTIPLIER_0, MULTIPLIER_1, ROUNDS, WEYL_0, WEYL_1, Stream
 from minialex_numba.ops.elementwise import GRAIN, node, span
-from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, current, in_order, row_width
+from minialex_numba.runtime.buffers import Bind, Buffers, in_order, row_width
 from minialex_numba.runtime.jit import kernel, part
-from minialex_numba.runtime.layout import Rows
-from minialex_numba.runtime.threads import Threads
 
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
@@ -47,14 +44,14 @@ def mask_kernel(worker, begin, end, mask, C, places, threshold, key, sample, ele
     """
     mask, mask0, ldm = mask
     k0, k1 = np.uint64(key & 0xFFFFFFFF), np.uint64(key >> np.uint64(32))
+    now = np.uint64(step[0])
     elements = C * places
     lead = element % 4
     blocks = (lead + elements + 3) // 4
     for item in range(begin, end):
         n, block = divmod(item, blocks)
         words = philox(
-            np.uint64(element // 4 + block) & _LOW, np.uint64(sample + n) & _LOW, np.uint64(step), np.uint64(purpose),
-            k0, k1,
+            np.uint64(element // 4 + block) & _LOW, np.uint64(sample + n) & _LOW, now, np.uint64(purpose), k0, k1,
         )  # fmt: skip
         for i in range(4):
             e = 4 * block + i - lead
@@ -76,15 +73,6 @@ def apply_kernel(worker, begin, end, width, x, mask, factor, y):
         begin += count
 
 
-def draw(threads: Threads, mask: Rows, N: int, places: int, C: int, rate: float, stream: Stream) -> None:
-    """Fill the mask of N samples of `places` places, each a row of C channels."""
-    blocks = -(-(stream.first_element % 4 + C * places) // 4)
-    threads.run(
-        mask_kernel, N * blocks, mask, C, places, np.uint64(int(rate * 2**32)), np.uint64(stream.seed),
-        stream.first_sample, stream.first_element, stream.step, stream.purpose, grain=GRAIN // 8,
-    )  # fmt: skip
-
-
 dropout_backward = node(apply_kernel)
 """dx = factor · dy where the unit was kept, else 0."""
 
@@ -93,14 +81,10 @@ def dropout(on: Buffers, results: Sequence[Value], x: Value, *, rate: float, fac
     """y = factor · x where the Philox word of (sample, element) is at least rate · 2³², else 0; results are y and mask."""
     y, mask = results
     apply = dropout_backward(on, [y], x, mask, factor=factor)
-
-    def bind() -> Task:
-        silent = on.rows(mask)
-        shape = x.shape[0], math.prod(x.shape[2:]), row_width(x)
-
-        def draw_mask(feed: Feed) -> None:
-            draw(on.threads, silent, *shape, rate, replace(stream, step=current(stream.step, feed)))
-
-        return in_order(draw_mask, apply())
-
-    return bind
+    N, C, places = x.shape[0], row_width(x), math.prod(x.shape[2:])
+    blocks = -(-(stream.first_element % 4 + C * places) // 4)
+    draw = on.launch(
+        mask_kernel, N * blocks, mask, C, places, np.uint64(int(rate * 2**32)), np.uint64(stream.seed),
+        stream.first_sample, stream.first_element, on.numbers([stream.step], np.int64), stream.purpose, grain=GRAIN // 8,
+    )  # fmt: skip
+    return lambda: in_order(draw(), apply())

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.backend.program import Value
-from minialex_numba.ops.sgd_update import Rates, update
+from minialex_numba.ops.sgd_update import total_kernel, update
 from minialex_numba.runtime.buffers import Bind, Buffers, Feed, Task, in_order, listed
 from minialex_numba.runtime.jit import kernel, part
 from minialex_numba.runtime.layout import Floats, Rows, empty
@@ -265,7 +265,7 @@ def packed_rows(threads: Threads, x: Rows, N: int, D: int, wide: int) -> tuple[F
 
 def weight_gradient(
     threads: Threads, sizes: Sizes, dy: Rows, xs: Floats, result: NDArray[Any],
-    updated: tuple[Floats, Floats, Rates] | None = None,
+    updated: tuple[Floats, Floats, Floats] | None = None,
 ) -> Task:  # fmt: skip
     """The result is dw [K,D] = dyᵀ [K,N] times x [N,D], from packed x; or, with `updated` = (w, v, rates), how many
     elements of w the update skipped."""
@@ -276,17 +276,17 @@ def weight_gradient(
     parts = max(1, min(-(-16 // max(blocks, 1)), -(-K // ROWS_ACROSS)))  # the same for any number of threads
     skipped = np.zeros(blocks * parts, np.int64)
     scratch = empty(threads.count * ROWS_ACROSS * width(dtype), dtype)
-    w, v, rates = updated or (result, result, Rates(0, 0, 0))
+    w, v, rates = updated or (result, result, result)
     dw = w if updated else result
 
     def task(feed: Feed) -> None:
         pack(feed)
         threads.run(
             weight_gradient_kernel, len(skipped), dys, xs, sizes, parts, dw, w, v, updated is not None,
-            rates.current(dtype, feed), skipped, scratch,
+            rates, skipped, scratch,
         )  # fmt: skip
         if updated:
-            result[0] = skipped.sum()
+            threads.run(total_kernel, 1, skipped, result)
 
     return task
 
@@ -301,7 +301,7 @@ def linear(on: Buffers, results: Sequence[Value], x: Value, w: Value, b: Value, 
 
 def linear_backward(
     on: Buffers, results: Sequence[Value | None], dy: Value | list[Value], x: Value, w: Value | list[Value],
-    vs: Sequence[Value] = (), *, need_dx: bool, like: Value | None = None, rates: Sequence[Rates] = (),
+    vs: Sequence[Value] = (), *, need_dx: bool, like: Value | None = None, rates: Sequence[Sequence[Any]] = (),
 ) -> Bind:  # fmt: skip
     """dx = dy w;  dw = dyᵀ x;  db = Σ_n dy[n].
 
@@ -312,6 +312,7 @@ def linear_backward(
     dys, ws = listed(dy), listed(w)
     del need_dx
     (dx, *gradients), (N, D), threads = results, x.shape, on.threads
+    numbers = [on.numbers(each) for each in rates]
 
     def bind() -> Task:
         sizes = [(N, w.shape[0], D) for w in ws]
@@ -325,7 +326,7 @@ def linear_backward(
         tasks.append(pack)
         wholes = [on.whole(value) for value in gradients if value]
         for i, (result, db) in enumerate(zip(wholes[: len(ws)], wholes[len(ws) :], strict=True)):
-            updated = (weights[i], on.array(vs[i]).data.reshape(-1), rates[i]) if rates else None
+            updated = (weights[i], on.array(vs[i]).data.reshape(-1), numbers[i]) if rates else None
             tasks.append(weight_gradient(threads, sizes[i], slopes[i], xs, result, updated))
             tasks.append(on.launch(bias_gradient_kernel, db.size, dys[i], N, db, grain=64)())
         return in_order(*tasks)

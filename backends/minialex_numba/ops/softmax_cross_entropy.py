@@ -36,6 +36,15 @@ def forward_kernel(worker, begin, end, logits, K, labels, losses, probs):
 
 
 @kernel
+def mean_kernel(worker, begin, end, losses, mean):
+    """mean[0] = the mean of the losses, added in order; a single item."""
+    total = losses.dtype.type(0)
+    for loss in losses:
+        total += loss
+    mean[0] = total / losses.size
+
+
+@kernel
 def backward_kernel(worker, begin, end, probs, K, labels, N, dlogits):
     (probs, p0, ldp), (dlogits, d0, ldd) = probs, dlogits
     one = probs.dtype.type(1)
@@ -59,7 +68,7 @@ def softmax_cross_entropy(on: Buffers, results: Sequence[Value], logits: Value, 
 
         def task(feed: Feed) -> None:
             on.threads.run(forward_kernel, N, source, K, feed[label_name].data, losses, target, grain=8)
-            mean[0] = losses.mean()
+            on.threads.run(mean_kernel, 1, losses, mean)
 
         return task
 

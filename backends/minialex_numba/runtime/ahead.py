@@ -23,7 +23,7 @@ from numba.core.dispatcher import Dispatcher
 
 from minialex.backend.hearing import hearer
 from minialex_numba.runtime.jit import cache_folder
-from minialex_numba.runtime.threads import Kernel, Threads, cores
+from minialex_numba.runtime.threads import Kernel, Launch, Threads, cores
 
 FEW = 8
 """Kernels that make a helper worth its start-up time of about a second."""
@@ -44,8 +44,8 @@ def prepare(threads: Threads, work: Callable[[], None]) -> None:
     """
     jobs: dict[Job, None] = {}
 
-    def note(kernel: Kernel, arguments: tuple[Any, ...]) -> None:
-        if job := missing(kernel, arguments):  # only the types: the arguments hold memory
+    def note(launch: Launch) -> None:
+        if job := missing(launch.kernel, launch.arguments):  # only the types: the arguments hold memory
             jobs[job] = None
 
     threads.rehearse(work, note)

@@ -10,7 +10,7 @@ called by itself is the same node with buffers of its own (`minialex_numba.runti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -125,6 +125,7 @@ class Buffers:
         is_step: whether this is a compiled step, which is faster and less exact (see `conv.winograd`)
         memory: flat arrays of roots and of scratch memory, once all is allocated
         scratches: scratch memory requested since this was last emptied
+        symbols: numbers that change from step to step: the array and the index at which each is kept, and its name
     """
 
     threads: Threads
@@ -135,10 +136,26 @@ class Buffers:
     is_step: bool = True
     memory: dict[Value, NDArray[Any]] = field(default_factory=dict)
     scratches: list[Value] = field(default_factory=list)
+    symbols: list[tuple[NDArray[Any], int, ArrayName]] = field(default_factory=list)
 
     def number(self, value: float) -> Any:
         """A number of the step's dtype."""
         return self.dtype.type(value)
+
+    def numbers(self, options: Sequence[Any], dtype: Any = None) -> NDArray[Any]:
+        """Numbers as an array, by default of the step's dtype; those that are symbols follow the feed (`follow`)."""
+        array = np.zeros(len(options), dtype or self.dtype)
+        for i, option in enumerate(options):
+            if isinstance(option, Symbol):
+                self.symbols.append((array, i, option.name))
+            else:
+                array[i] = option
+        return array
+
+    def follow(self, feed: Feed) -> None:
+        """Set the numbers that are symbols to their values in a feed."""
+        for array, i, name in self.symbols:
+            array[i] = feed[name]
 
     def scratch(self, numbers: int) -> Whole:
         """Request memory for as long as the node runs."""

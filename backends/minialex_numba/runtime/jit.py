@@ -57,8 +57,8 @@ def cache_folder() -> str | None:
     return None
 
 
-LEAN: dict[str, Any] = {"nogil": True, "no_cfunc_wrapper": True, "_nrt": False}
-"""No C wrapper and no reference counting: a kernel's caller holds its arrays."""
+LEAN: dict[str, Any] = {"nogil": True, "_nrt": False}
+"""No reference counting: a kernel's caller holds its arrays."""
 
 
 def kernel(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -94,7 +94,8 @@ def part(function: Callable[..., Any] | None = None, /, *, literals: bool = True
     """
     if function is None:
         return lambda function: part(function, literals=literals, inline=inline)
-    options: dict[str, Any] = {**LEAN, "no_cpython_wrapper": True, "pipeline_class": PartCompiler, "inline": inline}
+    alone: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    options: dict[str, Any] = {**LEAN, **alone, "pipeline_class": PartCompiler, "inline": inline}
     compiled = njit(**options)(function)
     if not literals:
         _take_literals_as_numbers(compiled)

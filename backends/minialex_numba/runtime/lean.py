@@ -14,6 +14,9 @@ from numba.core import typed_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
+from numba.core.lowering import Lower
+
+from minialex_numba.runtime.packed import Lower as Entry
 
 
 class KernelLibrary(JITCodeLibrary):
@@ -49,9 +52,13 @@ class PartLibrary(KernelLibrary):
         """Do nothing: see `codegen`."""
 
 
-def _compiler(library: type[JITCodeLibrary]) -> type[CompilerBase]:
+def _compiler(library: type[JITCodeLibrary], lower: type[Lower]) -> type[CompilerBase]:
     @register_pass(mutates_CFG=True, analysis_only=False)
     class Lowering(typed_passes.NativeLowering):
+        @property
+        def lowering_class(self) -> type[Lower]:
+            return lower
+
         def run_pass(self, state: Any) -> bool:
             if state.library is None:
                 state.library = library(state.targetctx.codegen(), state.func_id.func_qualname)
@@ -71,4 +78,4 @@ def _compiler(library: type[JITCodeLibrary]) -> type[CompilerBase]:
     return Compiler
 
 
-KernelCompiler, PartCompiler = _compiler(KernelLibrary), _compiler(PartLibrary)
+KernelCompiler, PartCompiler = _compiler(KernelLibrary, Entry), _compiler(PartLibrary, Lower)

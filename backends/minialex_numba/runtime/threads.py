@@ -17,13 +17,24 @@ import weakref
 from collections.abc import Callable
 from functools import lru_cache
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minialex.errors import ConfigurationError
 
 Kernel = Callable[..., Any]
+
+
+class Launch(NamedTuple):
+    """A call of `Threads.run`."""
+
+    kernel: Kernel
+    items: int
+    arguments: tuple[Any, ...]
+    grain: int
+    pieces: int | None
+
 
 ALONE, SHORT = 1e-4, 4e-3
 """Seconds of work below which one thread does all of it, and below which each thread does a single piece."""
@@ -73,7 +84,7 @@ class Threads:
         self._shared: weakref.WeakValueDictionary[int, _Work] = weakref.WeakValueDictionary()
         self._seconds: dict[tuple[int, int], float] = {}
         # by Python thread: what a rehearsal reports to
-        self._rehearsals: dict[int, Callable[[Kernel, tuple[Any, ...]], None]] = {}
+        self._rehearsals: dict[int, Callable[[Launch], None]] = {}
 
     def run(self, kernel: Kernel, items: int, *arguments: Any, grain: int = 1, pieces: int | None = None) -> None:
         """Do all items of a kernel.
@@ -88,7 +99,7 @@ class Threads:
         if items <= 0:
             return
         if self._rehearsals and (note := self._rehearsals.get(threading.get_ident())) is not None:
-            note(kernel, arguments)
+            note(Launch(kernel, items, arguments, grain, pieces))
             return
         if self.count == 1:  # no sharing, which takes 3 µs: a small network has 200 kernels per step
             for piece in range(pieces or 1):
@@ -113,11 +124,11 @@ class Threads:
         if work.errors:
             raise work.errors[0]
 
-    def rehearse(self, work: Callable[[], None], note: Callable[[Kernel, tuple[Any, ...]], None]) -> None:
+    def rehearse(self, work: Callable[[], None], note: Callable[[Launch], None]) -> None:
         """Do some work on this Python thread without running its kernels.
 
         Args:
-            note: called instead with each kernel and its arguments after the first three
+            note: called instead with each launch
         """
         me = threading.get_ident()
         self._rehearsals[me] = note

@@ -18,7 +18,7 @@ from minialex.backend.hearing import hearing
 from minialex_numba.ops import elementwise
 from minialex_numba.runtime import ahead
 from minialex_numba.runtime.ahead import Job, compile_all, missing
-from minialex_numba.runtime.threads import Threads
+from minialex_numba.runtime.threads import Launch, Threads
 
 Told = tuple[str, int, int, str]
 
@@ -116,8 +116,8 @@ def test_a_rehearsal_runs_no_kernel_and_no_other_thread_notices() -> None:
         other.join()
 
     told: list[Any] = []
-    threads.rehearse(work, lambda *call: told.append(call))
-    assert told == [(kernel, ("rehearsed",))]
+    threads.rehearse(work, told.append)
+    assert told == [Launch(kernel, 3, ("rehearsed",), 1, None)]
     assert done == [("of another thread",)]
     threads.run(kernel, 1, "afterwards")
     assert done[1:] == [("afterwards",)]
@@ -126,7 +126,7 @@ def test_a_rehearsal_runs_no_kernel_and_no_other_thread_notices() -> None:
 def test_a_rehearsal_does_not_warn_of_memory_that_nothing_has_written() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Threads(1).rehearse(lambda: np.array([np.inf, -np.inf]).mean(), lambda *call: None)
+        Threads(1).rehearse(lambda: np.array([np.inf, -np.inf]).mean(), lambda launch: None)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="groups of processes")
