@@ -36,7 +36,7 @@ Part = TypeVar("Part")
 Floats = NDArray[np.floating[Any]]
 Arrays = dict[str, NDArray[Any]]
 
-CHUNK = 1 << 22
+CHUNK = 1 << 20
 """Numbers summed at a time: three copies of so many are held, besides the arrays themselves."""
 
 
@@ -280,8 +280,7 @@ class FixedOrder(ABC):
             return
         sources, targets = ([array.reshape(-1) for array in group] for group in (arrays, out))
         length = -(-min(sum(array.size for array in sources), CHUNK) // self.size)
-        received = np.empty((self.size, length), sources[0].dtype)
-        pieces: Floats | None = None
+        received = self._room(0, length, sources[0].dtype)
         for chunk in _chunks([array.size for array in sources], received.size):
             _, index, begin, count = chunk[0]
             whole = count == received.size  # all of one array: it is sent in place
@@ -290,8 +289,7 @@ class FixedOrder(ABC):
                     group[index][begin : begin + count].reshape(received.shape) for group in (sources, targets)
                 )
             else:
-                pieces = np.zeros_like(received) if pieces is None else pieces
-                send = back = pieces
+                send = back = pieces = self._room(1, length, received.dtype)
                 for at, index, begin, count in chunk:
                     pieces.reshape(-1)[at : at + count] = sources[index][begin : begin + count]
             self.all_to_all(send, received)
@@ -300,6 +298,17 @@ class FixedOrder(ABC):
             if not whole:
                 for at, index, begin, count in chunk:
                     targets[index][begin : begin + count] = back.reshape(-1)[at : at + count]
+
+    def _room(self, number: int, length: int, dtype: np.dtype[Any]) -> Floats:
+        """Memory [size, length] that sums use again and again: to touch new memory takes as long as to add."""
+        found = self._rooms.get((number, dtype))
+        if found is None or found.size < self.size * length:
+            found = self._rooms[number, dtype] = np.zeros(self.size * length, dtype)
+        return found[: self.size * length].reshape(self.size, length)
+
+    @cached_property
+    def _rooms(self) -> dict[tuple[int, np.dtype[Any]], Floats]:
+        return {}
 
     def _add_up(self, received: Floats, own: Floats, total: Floats) -> None:
         """Sum all ranks' numbers in the fixed order, this one's `own` among them; overwrites `received`."""
