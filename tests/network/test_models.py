@@ -138,6 +138,18 @@ def test_split_is_the_inverse_of_join() -> None:
         np.testing.assert_array_equal(again[name], piece)
 
 
+def test_arrays_of_other_shapes_are_not_split() -> None:
+    """A compiled step would read and write beside them."""
+    network = models.ALEXNET_SMALL
+    whole = join_columns(initial_parameters(network, 2, 0))
+    dense = join_columns(initial_parameters(network, 1, 0))
+    with pytest.raises(ConfigurationError, match=r"needs conv2.weight of shape \(32, 8, 5, 5\), and was given \("):
+        split_columns(network, 2, {**whole, "conv2.weight": dense["conv2.weight"]})
+    del whole["fc8.bias"]
+    with pytest.raises(ConfigurationError, match=r"needs fc8.bias of shape \(10,\), and was given None"):
+        split_columns(network, 2, whole)
+
+
 def test_he_initialisation_follows_what_a_column_sees() -> None:
     network = models.ALEXNET_SMALL
     stds = {s.layer.name: s.layer.std for s in network.stages(2) if hasattr(s.layer, "std")}

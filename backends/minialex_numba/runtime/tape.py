@@ -174,10 +174,11 @@ class Tape:
         Raises:
             RuntimeError: If a kernel raised an exception.
         """
-        for name, block, i in self._fed:
-            block[i] = address_of(np.ascontiguousarray(feed[name].data))
-        self._taken.fill(0)
-        self._ended.fill(0)
+        arrays = [np.ascontiguousarray(feed[name].data) for name, _, _ in self._fed]  # held until the end
+        for array, (_, block, i) in zip(arrays, self._fed, strict=True):
+            block[i] = address_of(array)
+        for counters in (self._taken, self._ended, self._errors):
+            counters.fill(0)
         count = self._threads.count
         self._threads.run(
             replay_kernel, count, count, *self._tables, self._taken, self._ended, self._errors, GIVE_WAY, pieces=count
