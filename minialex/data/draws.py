@@ -8,6 +8,7 @@ batch), so neither splitting a batch nor resuming a run changes it. Source: sect
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,11 +71,25 @@ class Draws:
     shift: NDArray[np.float32]
 
 
-def training_draws(
+def training_draws(count: int, *, step: int, **options: Any) -> Draws:
+    """Draw random crops, reflections and colour shifts for some images of a batch.
+
+    Args:
+        count: number of images N in this piece of the batch
+        step: the training step
+        options: see `draws_ahead`
+
+    Raises:
+        ConfigurationError: an invalid crop, chunk, coefficient or option
+    """
+    return draws_ahead(count, steps=range(step, step + 1), **options)[0]
+
+
+def draws_ahead(
     count: int,
     *,
     seed: int,
-    step: int,
+    steps: range,
     size: int,
     crop: int,
     statistics: Statistics,
@@ -83,12 +98,12 @@ def training_draws(
     crop_chunk: int = 1,
     colour: float = 0.1,
     colour_scale: str = "stdev",
-) -> Draws:
-    """Draw random crops, reflections and colour shifts for some images of a batch.
+) -> list[Draws]:
+    """What `training_draws` draws for each of several steps, in one go: that takes NumPy hardly longer than one step's.
 
     Args:
         count: number of images N in this piece of the batch
-        seed, step: the run's seed, and its training step
+        seed, steps: the run's seed, and the training steps
         size, crop: height and width of the images and of the crops
         statistics: statistics of the training set, for the colour shift
         first_sample: position of the piece's first image in the whole batch
@@ -115,16 +130,15 @@ def training_draws(
     if not 0 <= colour < np.inf:
         raise ConfigurationError(f"colour = {colour}; use 0 (none) or a positive number such as 0.1.")
 
-    def stream(name: str) -> philox.Stream:
-        return philox.Stream(seed, philox.purpose(name), step=step)
-
     samples = first_sample + np.arange(count, dtype=np.int64)
     chunks = samples // crop_chunk
-    streams = stream("crop"), stream("flip"), stream("colour")
-    crops, flips, colours = philox.together(streams, (chunks, chunks, samples))
+    purposes = ("crop", chunks), ("flip", chunks), ("colour", samples)
+    streams = [philox.Stream(seed, philox.purpose(name), step=step) for name, _ in purposes for step in steps]
+    words = philox.together(streams, [indices for _, indices in purposes for _ in steps])
+    crops, flips, colours = words.reshape(3, len(steps) * count, 4)
     offsets = philox.to_below(crops[:, :2], (positions, positions)).astype(np.int32)
     flip = philox.to_below(flips[:, :1], (2,))[:, 0].astype(np.uint8)
-    shift = np.zeros((count, 3), np.float32)
+    shift = np.zeros((len(offsets), 3), np.float32)
     if colour:
         variances = statistics.eigenvalues
         scale = np.sqrt(variances) if colour_scale == "stdev" else variances / 255
@@ -133,7 +147,8 @@ def training_draws(
         parts = statistics.eigenvectors * (alpha * scale)[:, None, :]
         shift = (parts[..., 0] + parts[..., 1] + parts[..., 2]).astype(np.float32)
     top, left = np.ascontiguousarray(offsets.T)
-    return Draws(top, left, flip, shift)
+    each = [slice(number * count, (number + 1) * count) for number in range(len(steps))]
+    return [Draws(top[part], left[part], flip[part], shift[part]) for part in each]
 
 
 def _check_crop(size: int, crop: int) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from minialex.backend.arrays import Array
 from minialex.backend.program import LABELS, LOSS, PROBS, STEP, ArrayName, CompiledStep
 from minialex.backend.protocol import Backend
-from minialex.data.draws import Draws, centre_crop_offset, ten_crop_offsets, training_draws
+from minialex.data.draws import Draws, centre_crop_offset, draws_ahead, ten_crop_offsets
 from minialex.data.statistics import Statistics
 from minialex.engine import memory
 from minialex.engine.columns import Executor, Placement
@@ -95,6 +95,10 @@ def mean_loss(losses: Sequence[float]) -> float:
     return sum(losses) / len(losses)
 
 
+AHEAD = 8
+"""Steps whose crops, reflections and colours are drawn at once."""
+
+
 class Session:
     """A network on its devices, with its weights, their momentum, and the mean image.
 
@@ -132,6 +136,7 @@ class Session:
         self._divided = self.plan.divided
         """The network with fully connected layers in pieces; an error at once if that is impossible."""
         self._in_pieces = False
+        self._ahead: tuple[tuple[int, int, float] | None, dict[int, Draws]] = None, {}
         columns = len(placement)
         parameters = self.network.parameters(columns)
         self._names = tuple(parameters)
@@ -274,19 +279,7 @@ class Session:
             plan: the plan that defines the shards; None: the session's
         """
         recipe, plan = self.recipe, plan or self.plan
-        draws = training_draws(
-            len(images),
-            seed=recipe.seed,
-            step=step,
-            size=recipe.image_size,
-            crop=recipe.crop,
-            statistics=self.statistics,
-            first_sample=plan.group.rank * len(images),
-            crop_positions=recipe.crop_positions,
-            crop_chunk=recipe.crop_chunk,
-            colour=now.colour,
-            colour_scale=recipe.colour_scale,
-        )
+        draws = self._drawn(len(images), step, plan.group.rank * len(images), now.colour)
         if recipe.crops == "centre":
             centre = np.full_like(draws.top, centre_crop_offset(recipe.image_size, recipe.crop))
             draws = replace(draws, top=centre, left=centre)
@@ -303,6 +296,27 @@ class Session:
             cut = Draws(draws.top[part], draws.left[part], draws.flip[part], draws.shift[part])
             feed |= self.feed(images[part], labels[part], cut, number)
         return feed
+
+    def _drawn(self, count: int, step: int, first_sample: int, colour: float) -> Draws:
+        """A step's draws; those of the next steps are drawn with them, since they are soon asked for."""
+        recipe, wanted = self.recipe, (count, first_sample, colour)
+        if self._ahead[0] != wanted or step not in self._ahead[1]:
+            steps = range(step, min(step + AHEAD, 1 << 32))
+            draws = draws_ahead(
+                count,
+                seed=recipe.seed,
+                steps=steps,
+                size=recipe.image_size,
+                crop=recipe.crop,
+                statistics=self.statistics,
+                first_sample=first_sample,
+                crop_positions=recipe.crop_positions,
+                crop_chunk=recipe.crop_chunk,
+                colour=colour,
+                colour_scale=recipe.colour_scale,
+            )
+            self._ahead = wanted, dict(zip(steps, draws, strict=True))
+        return self._ahead[1][step]
 
     def view_feed(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64], top: int, left: int, flip: int
