@@ -74,16 +74,18 @@ def test_an_entry_takes_what_python_passes(threads: int, dtype: str) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_a_phase_begins_when_the_one_before_has_ended(threads: int) -> None:
     """A hundred phases, each of which reads all that the one before wrote; again and again."""
-    size, arrays = 24, [np.zeros(24, np.int64), np.zeros(24, np.int64)]
+    size = 20_000  # long enough for the other threads to take part
+    arrays = [np.zeros(size, np.int64), np.zeros(size, np.int64)]
     phases = [split(launched(add_kernel, size, arrays[i % 2], arrays[1 - i % 2]), threads) for i in range(100)]
     tape = Tape(Threads(threads), phases, {})
+    numbers = [1, 0]
+    for i in range(100):
+        numbers[1 - i % 2] = (numbers[1 - i % 2] + size * numbers[i % 2]) % (1 << 64)
     for _ in range(30):
         arrays[0][:], arrays[1][:] = 1, 0
-        numbers = [1, 0]
-        for i in range(100):
-            numbers[1 - i % 2] = (numbers[1 - i % 2] + size * numbers[i % 2]) % (1 << 64)
         tape.replay({})
-        assert [array.view(np.uint64).tolist() for array in arrays] == [[number] * size for number in numbers]
+        for array, number in zip(arrays, numbers, strict=True):
+            assert (array.view(np.uint64) == number).all()
 
 
 @pytest.mark.parametrize("threads", [1, 2])
