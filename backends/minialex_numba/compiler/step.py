@@ -79,7 +79,7 @@ class Step:
         self.work = [self._together(segment) for segment in segments]
         self.replayed: list[Task] | None = None
         self.weights = [] if written else [bindings[name] for name in program.bound]
-        self.packed = -1  # version of the weights that constant convolutions have packed
+        self.packed = -1  # version of the weights that constant convolutions have packed; −1 before the first call
         self.outputs: dict[ArrayName, HostArray] = {}
         self.fetch: list[Task] = []
         self.unprepared: list[Bind] | None = kernels
@@ -91,16 +91,17 @@ class Step:
 
         A short step's tasks are recorded in the second call, and replayed from then on.
         """
-        first = self.unprepared is not None
         if self.unprepared is not None:
             prepare(self.buffers.threads, partial(self._rehearse, self.unprepared, feed))
             self.unprepared = None
-        self.buffers.follow(feed)
-        packed, self.packed = self.packed, sum(array.version for array in self.weights)
+        for array in self.written:  # before they are written: Ctrl-C may come when some are
+            array.version += 1
+        version = sum(array.version for array in self.weights)
         with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
+            self.buffers.follow(feed)
             if watch is not None:
                 self._watched(feed, watch)
-            elif first or not self.is_short or packed != self.packed:
+            elif not self.is_short or version != self.packed or not self._fits(feed):
                 for work in self.work:
                     work(feed)
             else:
@@ -109,9 +110,13 @@ class Step:
                     work(feed)
             for fetch in self.fetch:
                 fetch(feed)
-        for array in self.written:
-            array.version += 1
+        self.packed = version  # only now: after Ctrl-C some convolutions may not have packed theirs
         return dict(self.outputs)
+
+    def _fits(self, feed: Feed) -> bool:
+        """Whether a feed's arrays have the shapes and dtypes that a recording has."""
+        fed = self.program.fed.items()
+        return all(feed[name].shape == value.shape and feed[name].dtype == value.dtype for name, value in fed)
 
     def _rehearse(self, kernels: Sequence[Bind], feed: Feed) -> None:
         """Rehearse on tasks of its own, since some keep state; one at a time, since each allocates memory."""
@@ -123,7 +128,12 @@ class Step:
             Tape(self.buffers.threads, [], {}).replay({})
 
     def _record(self, feed: Feed) -> list[Task]:
-        """The same work with as few tasks as possible: adjacent segments that only launch kernels become a tape."""
+        """The same work with as few tasks as possible: adjacent segments that only launch kernels become a tape.
+
+        It is recorded with other arrays than the feed's, which may be one for several names, or not contiguous.
+        """
+        fed = self.program.fed.items()
+        feed = {**feed, **{name: HostArray(np.empty(value.shape, value.dtype), value.device) for name, value in fed}}
         made: list[Task] = []
         phases: list[Phase] = []
         for segment, work in [*zip(self.segments, self.work, strict=True), ((), None)]:

@@ -13,6 +13,7 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 
 import minialex.engine.step
+from minialex.backend.pretend import HostArray
 from minialex.backend.program import LOSS, PROBS, ArrayName, Call, Value, values
 from minialex.data.statistics import Statistics
 from minialex.engine.columns import Placement
@@ -268,6 +269,104 @@ def test_watch_hears_of_the_layers_in_order_and_changes_nothing(
         assert {layer for layer in layers if layer.startswith(("conv", "fc"))} <= named
     phases = [phase for *_, phase in heard if phase != "exchange"]
     assert phases == sorted(phases, key=["input", "forward", "backward", "update"].index)
+
+
+# ---- replayed steps -----------------------------------------------------------------------------------------------
+
+
+def spread_out(x: Array) -> Array:
+    """The same numbers, not contiguous."""
+    made = np.zeros((*x.shape, 2), x.dtype)[..., 0]
+    made[...] = x
+    return made
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "images that are not contiguous": {"images": spread_out},
+    "labels that are not contiguous": {"labels": spread_out},
+    "shifts in another order": {"shift": np.asfortranarray},
+    "arrays that may not be written": {"top": lambda x: np.broadcast_to(x[:1], x.shape)},
+}
+"""What the feed's arrays become, by role, from the first step on."""
+LATER: dict[str, dict[str, Any]] = {
+    "short labels": {"labels": lambda x: x.astype(np.int32)},
+    "long offsets": {"top": lambda x: x.astype(np.int64), "left": lambda x: x.astype(np.int64)},
+    "shifts of another dtype": {"shift": lambda x: x.astype(np.float64)},
+    "images that are not contiguous later": {"images": spread_out},
+}
+"""From the fourth step on, when the step has been recorded."""
+
+
+@pytest.mark.parametrize("name", [*CHANGES, *LATER])
+def test_a_replayed_step_reads_the_feed_that_it_is_given(
+    numba_backend: NumbaBackend, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, runs = SMALL.replace(dtype="float32"), []
+    for little in (step.LITTLE, 0):
+        monkeypatch.setattr(step, "LITTLE", little)
+        at = session(recipe, numba_backend)
+        made, run = compiled(at), []
+        for number in range(5):
+            feed = at.training_feed(*batch(recipe, number), number, moment())
+            for key in [key for key in feed if key.role in (CHANGES | LATER)[name] and (name in CHANGES or number > 2)]:
+                feed[key] = HostArray((CHANGES | LATER)[name][key.role](feed[key].data), feed[key].device)
+            run.append({**fetch(made(feed)), **fetch(at.bound)})
+        assert (made.replayed is None) == (little == 0)
+        runs.append(run)
+    assert_same_bits(*runs)
+
+
+def test_arrays_of_a_feed_may_be_the_same_when_a_step_is_recorded(numba_backend: NumbaBackend) -> None:
+    recipe = SMALL.replace(dtype="float32")
+    at, other = session(recipe, numba_backend), session(recipe, numba_backend)
+    made, watched = compiled(at), compiled(other)
+    for number in range(4):
+        feed = at.training_feed(*batch(recipe, number), number, moment())
+        if number < 2:
+            feed[ArrayName(role="left", device="cpu:0")] = feed[ArrayName(role="top", device="cpu:0")]
+        assert_same_bits([fetch(made(feed))], [fetch(watched(feed, lambda *where: None))])
+    assert made.replayed
+    assert not watched.replayed
+
+
+def interrupt(feed: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_inference_that_was_interrupted_does_not_keep_old_weights(numba_backend: NumbaBackend) -> None:
+    at = session(SMALL, numba_backend)
+    for _ in range(3):
+        infer(at)
+    at.train(*batch(SMALL, 0), 0, moment())
+    made = compiled(at, "infer")
+    layers = [{made.program.calls[position].layer for position in segment} for segment in made.segments]
+    middle = next(i for i, found in enumerate(layers) if "conv3" in found)
+    made.work[middle], kept = interrupt, made.work[middle]
+    with pytest.raises(KeyboardInterrupt):
+        infer(at)
+    made.work[middle] = kept
+    found, wanted = infer(at)
+    assert_near([found], [wanted], "float64")
+
+
+def test_inference_sees_weights_of_a_training_step_that_was_interrupted(numba_backend: NumbaBackend) -> None:
+    at = session(SMALL, numba_backend)
+    for _ in range(3):
+        infer(at)
+    made = compiled(at)
+    made.work.append(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        at.train(*batch(SMALL, 0), 0, moment())
+    found, wanted = infer(at)
+    assert_near([found], [wanted], "float64")
+
+
+def test_a_rate_beyond_the_dtype_is_infinite_without_a_warning(numba_backend: NumbaBackend) -> None:
+    at = session(SMALL.replace(dtype="float32"), numba_backend)
+    before = fetch(at.bound)
+    assert at.train(*batch(at.recipe, 0), 0, EpochRates(1e300, 0.1, {})).skipped
+    for name, array in fetch(at.bound).items():
+        np.testing.assert_array_equal(array, before[name])
 
 
 # ---- memory -------------------------------------------------------------------------------------------------------
