@@ -13,6 +13,7 @@ from minialex.backend.arrays import Array
 from minialex.backend.operations import FUNCTIONS, OVER_RANKS
 from minialex.backend.pretend import HostArray
 from minialex.backend.program import ArrayName, Call, Program, Value, Watch, values
+from minialex.errors import ConfigurationError
 from minialex_numba.compiler import memory
 from minialex_numba.compiler.graph import SUMS, build
 from minialex_numba.ops import NODES
@@ -90,7 +91,11 @@ class Step:
         """Run all tasks; the first call compiles their kernels before it runs them.
 
         A short step's tasks are recorded in the second call, and replayed from then on.
+
+        Raises:
+            ConfigurationError: If an array of the feed has another shape or dtype than in the program.
         """
+        self._check(feed)
         if self.unprepared is not None:
             prepare(self.buffers.threads, partial(self._rehearse, self.unprepared, feed))
             self.unprepared = None
@@ -101,7 +106,7 @@ class Step:
             self.buffers.follow(feed)
             if watch is not None:
                 self._watched(feed, watch)
-            elif not self.is_short or version != self.packed or not self._fits(feed):
+            elif not self.is_short or version != self.packed:
                 for work in self.work:
                     work(feed)
             else:
@@ -113,10 +118,12 @@ class Step:
         self.packed = version  # only now: after Ctrl-C some convolutions may not have packed theirs
         return dict(self.outputs)
 
-    def _fits(self, feed: Feed) -> bool:
-        """Whether a feed's arrays have the shapes and dtypes that a recording has."""
-        fed = self.program.fed.items()
-        return all(feed[name].shape == value.shape and feed[name].dtype == value.dtype for name, value in fed)
+    def _check(self, feed: Feed) -> None:
+        """Refuse arrays that kernels would read beyond their ends, or as other numbers."""
+        for name, value in self.program.fed.items():
+            shape, dtype = feed[name].shape, feed[name].dtype
+            if shape != value.shape or dtype != value.dtype:
+                raise ConfigurationError(f"expected {name.role} {value.shape} {value.dtype}; got {shape} {dtype}")
 
     def _rehearse(self, kernels: Sequence[Bind], feed: Feed) -> None:
         """Rehearse on tasks of its own, since some keep state; one at a time, since each allocates memory."""

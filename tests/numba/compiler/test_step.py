@@ -20,6 +20,7 @@ from minialex.engine.columns import Placement
 from minialex.engine.schedule import EpochRates
 from minialex.engine.session import Session
 from minialex.engine.step import Plan, make_step, record, walk_step
+from minialex.errors import ConfigurationError
 from minialex.network import models
 from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load
@@ -281,39 +282,56 @@ def spread_out(x: Array) -> Array:
     return made
 
 
-CHANGES: dict[str, dict[str, Any]] = {
-    "images that are not contiguous": {"images": spread_out},
-    "labels that are not contiguous": {"labels": spread_out},
-    "shifts in another order": {"shift": np.asfortranarray},
-    "arrays that may not be written": {"top": lambda x: np.broadcast_to(x[:1], x.shape)},
+CHANGES: dict[str, tuple[str, Any]] = {
+    "images that are not contiguous": ("images", spread_out),
+    "labels that are not contiguous": ("labels", spread_out),
+    "shifts in another order": ("shift", np.asfortranarray),
+    "offsets that may not be written": ("top", lambda x: np.broadcast_to(x[:1], x.shape)),
 }
-"""What the feed's arrays become, by role, from the first step on."""
-LATER: dict[str, dict[str, Any]] = {
-    "short labels": {"labels": lambda x: x.astype(np.int32)},
-    "long offsets": {"top": lambda x: x.astype(np.int64), "left": lambda x: x.astype(np.int64)},
-    "shifts of another dtype": {"shift": lambda x: x.astype(np.float64)},
-    "images that are not contiguous later": {"images": spread_out},
-}
-"""From the fourth step on, when the step has been recorded."""
 
 
-@pytest.mark.parametrize("name", [*CHANGES, *LATER])
+@pytest.mark.parametrize("first", [0, 3])
+@pytest.mark.parametrize("name", CHANGES)
 def test_a_replayed_step_reads_the_feed_that_it_is_given(
-    numba_backend: NumbaBackend, name: str, monkeypatch: pytest.MonkeyPatch
+    numba_backend: NumbaBackend, name: str, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, runs = SMALL.replace(dtype="float32"), []
+    """Its arrays change from the first step on, or when the step has been recorded."""
+    recipe, (role, change), runs = SMALL.replace(dtype="float32"), CHANGES[name], []
     for little in (step.LITTLE, 0):
         monkeypatch.setattr(step, "LITTLE", little)
         at = session(recipe, numba_backend)
         made, run = compiled(at), []
         for number in range(5):
             feed = at.training_feed(*batch(recipe, number), number, moment())
-            for key in [key for key in feed if key.role in (CHANGES | LATER)[name] and (name in CHANGES or number > 2)]:
-                feed[key] = HostArray((CHANGES | LATER)[name][key.role](feed[key].data), feed[key].device)
+            for key in [key for key in feed if key.role == role and number >= first]:
+                feed[key] = HostArray(change(feed[key].data), feed[key].device)
             run.append({**fetch(made(feed)), **fetch(at.bound)})
         assert (made.replayed is None) == (little == 0)
         runs.append(run)
     assert_same_bits(*runs)
+
+
+REFUSED: dict[str, tuple[str, Any]] = {
+    "fewer labels": ("labels", lambda x: x[:2]),
+    "short labels": ("labels", lambda x: x.astype(np.int32)),
+    "smaller images": ("images", lambda x: x[:, :, 1:, 1:]),
+    "images of one colour": ("images", lambda x: x[:, :1]),
+    "images of other numbers": ("images", lambda x: x.astype(np.float32)),
+    "no images": ("images", lambda x: x[:0]),
+    "long offsets": ("left", lambda x: x.astype(np.int64)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_arrays_that_the_kernels_would_misread_are_refused(numba_backend: NumbaBackend, name: str) -> None:
+    at, (role, change) = session(SMALL, numba_backend), REFUSED[name]
+    made, before = compiled(at), fetch(at.bound)
+    feed = at.training_feed(*batch(SMALL, 0), 0, moment())
+    key = next(key for key in feed if key.role == role)
+    wrong = {**feed, key: HostArray(change(feed[key].data), "cpu:0")}
+    with pytest.raises(ConfigurationError, match=rf"^expected {role} \(.*\) u?int\d+; got \(.*\) \w+$"):
+        made(wrong)
+    assert_same_bits([fetch(at.bound)], [before])
 
 
 def test_arrays_of_a_feed_may_be_the_same_when_a_step_is_recorded(numba_backend: NumbaBackend) -> None:
