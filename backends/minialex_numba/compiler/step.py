@@ -25,7 +25,8 @@ from minialex_numba.runtime.tape import Phase, Tape, split, whole
 from minialex_numba.runtime.threads import Launch, Threads
 
 LITTLE = 1 << 31
-"""Steps with fewer multiply-adds than this are replayed (`minialex_numba.runtime.tape`), each column on its thread."""
+"""Steps with fewer multiply-adds than this are replayed (`minialex_numba.runtime.tape`), each column on a thread of its
+own if there are as many of both."""
 
 IN_PYTHON = frozenset({"scale_by_trust_ratio", "zeros", *OVER_RANKS, *SUMS})
 """Operations that do more than launch kernels and so cannot be replayed, besides the user's own (`FUNCTIONS`)."""
