@@ -300,7 +300,8 @@ class Session:
     def _drawn(self, count: int, step: int, first_sample: int, colour: float) -> Draws:
         """A step's draws; those of the next steps are drawn with them, since they are soon asked for."""
         recipe, wanted = self.recipe, (count, first_sample, colour)
-        if self._ahead[0] != wanted or step not in self._ahead[1]:
+        known, ahead = self._ahead  # read once: another thread may replace it
+        if known != wanted or step not in ahead:
             steps = range(step, min(step + AHEAD, 1 << 32))
             draws = draws_ahead(
                 count,
@@ -315,8 +316,9 @@ class Session:
                 colour=colour,
                 colour_scale=recipe.colour_scale,
             )
-            self._ahead = wanted, dict(zip(steps, draws, strict=True))
-        return self._ahead[1][step]
+            ahead = dict(zip(steps, draws, strict=True))
+            self._ahead = wanted, ahead
+        return ahead[step]
 
     def view_feed(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64], top: int, left: int, flip: int

@@ -80,7 +80,7 @@ def split_columns(network: Network, columns: int, arrays: Mapping[str, NDArray[A
             read and write memory beside it.
     """
     for whole, shape in whole_shapes(network, columns).items():
-        found = arrays[whole].shape if whole in arrays else None
+        found = arrays[whole].shape if whole in arrays else "none"
         if found != shape:
             raise ConfigurationError(f"{network.name} needs {whole} of shape {shape}, and was given {found}")
     begin = dict.fromkeys(arrays, 0)

@@ -43,3 +43,19 @@ def test_many_threads_get_the_answers_of_one(name: str) -> None:
     for one, other in zip(alone, together, strict=True):
         for expected, found in zip(one, other, strict=True):
             np.testing.assert_array_equal(found, expected)
+
+
+def test_draws_are_the_steps_own_while_another_thread_draws() -> None:
+    at = session("numpy", 0)
+
+    class Slow(float):
+        """A number: while it is compared, another thread asks for the same step's draws with another colour."""
+
+        def __eq__(self, other: object) -> bool:
+            at._drawn(4, 0, 0, 0.5)
+            return float(self) == other
+
+        __hash__ = float.__hash__
+
+    wanted = at._drawn(4, 0, 0, 0.1)
+    np.testing.assert_array_equal(at._drawn(4, 0, 0, Slow(0.1)).shift, wanted.shift)

@@ -146,7 +146,7 @@ def test_arrays_of_other_shapes_are_not_split() -> None:
     with pytest.raises(ConfigurationError, match=r"needs conv2.weight of shape \(32, 8, 5, 5\), and was given \("):
         split_columns(network, 2, {**whole, "conv2.weight": dense["conv2.weight"]})
     del whole["fc8.bias"]
-    with pytest.raises(ConfigurationError, match=r"needs fc8.bias of shape \(10,\), and was given None"):
+    with pytest.raises(ConfigurationError, match=r"needs fc8.bias of shape \(10,\), and was given none"):
         split_columns(network, 2, whole)
 
 

@@ -13,6 +13,7 @@ from minialex.backend.arrays import Array
 from minialex.backend.operations import FUNCTIONS, OVER_RANKS
 from minialex.backend.pretend import HostArray
 from minialex.backend.program import ArrayName, Call, Program, Value, Watch, values
+from minialex.errors import ConfigurationError
 from minialex_numba.compiler import memory
 from minialex_numba.compiler.graph import SUMS, build
 from minialex_numba.ops import NODES
@@ -24,7 +25,8 @@ from minialex_numba.runtime.tape import Phase, Tape, split, whole
 from minialex_numba.runtime.threads import Launch, Threads
 
 LITTLE = 1 << 31
-"""Steps with fewer multiply-adds than this are replayed (`minialex_numba.runtime.tape`), each column on its thread."""
+"""Steps with fewer multiply-adds than this are replayed (`minialex_numba.runtime.tape`), each column on a thread of its
+own if there are as many of both."""
 
 IN_PYTHON = frozenset({"scale_by_trust_ratio", "zeros", *OVER_RANKS, *SUMS})
 """Operations that do more than launch kernels and so cannot be replayed, besides the user's own (`FUNCTIONS`)."""
@@ -79,7 +81,7 @@ class Step:
         self.work = [self._together(segment) for segment in segments]
         self.replayed: list[Task] | None = None
         self.weights = [] if written else [bindings[name] for name in program.bound]
-        self.packed = -1  # version of the weights that constant convolutions have packed
+        self.packed = -1  # version of the weights that constant convolutions have packed; −1 before the first call
         self.outputs: dict[ArrayName, HostArray] = {}
         self.fetch: list[Task] = []
         self.unprepared: list[Bind] | None = kernels
@@ -90,17 +92,22 @@ class Step:
         """Run all tasks; the first call compiles their kernels before it runs them.
 
         A short step's tasks are recorded in the second call, and replayed from then on.
+
+        Raises:
+            ConfigurationError: If an array of the feed has another shape or dtype than in the program.
         """
-        first = self.unprepared is not None
+        self._check(feed)
         if self.unprepared is not None:
             prepare(self.buffers.threads, partial(self._rehearse, self.unprepared, feed))
             self.unprepared = None
-        self.buffers.follow(feed)
-        packed, self.packed = self.packed, sum(array.version for array in self.weights)
+        for array in self.written:  # before they are written: Ctrl-C may come when some are
+            array.version += 1
+        version = sum(array.version for array in self.weights)
         with np.errstate(all="ignore"):  # values that are not finite flow on; training's guards notice them
+            self.buffers.follow(feed)
             if watch is not None:
                 self._watched(feed, watch)
-            elif first or not self.is_short or packed != self.packed:
+            elif not self.is_short or version != self.packed:
                 for work in self.work:
                     work(feed)
             else:
@@ -109,9 +116,15 @@ class Step:
                     work(feed)
             for fetch in self.fetch:
                 fetch(feed)
-        for array in self.written:
-            array.version += 1
+        self.packed = version  # only now: after Ctrl-C some convolutions may not have packed theirs
         return dict(self.outputs)
+
+    def _check(self, feed: Feed) -> None:
+        """Refuse arrays that kernels would read beyond their ends, or as other numbers."""
+        for name, value in self.program.fed.items():
+            shape, dtype = feed[name].shape, feed[name].dtype
+            if shape != value.shape or dtype != value.dtype:
+                raise ConfigurationError(f"expected {name.role} {value.shape} {value.dtype}; got {shape} {dtype}")
 
     def _rehearse(self, kernels: Sequence[Bind], feed: Feed) -> None:
         """Rehearse on tasks of its own, since some keep state; one at a time, since each allocates memory."""
@@ -123,7 +136,12 @@ class Step:
             Tape(self.buffers.threads, [], {}).replay({})
 
     def _record(self, feed: Feed) -> list[Task]:
-        """The same work with as few tasks as possible: adjacent segments that only launch kernels become a tape."""
+        """The same work with as few tasks as possible: adjacent segments that only launch kernels become a tape.
+
+        It is recorded with other arrays than the feed's, which may be one for several names, or not contiguous.
+        """
+        fed = self.program.fed.items()
+        feed = {**feed, **{name: HostArray(np.empty(value.shape, value.dtype), value.device) for name, value in fed}}
         made: list[Task] = []
         phases: list[Phase] = []
         for segment, work in [*zip(self.segments, self.work, strict=True), ((), None)]:

@@ -38,7 +38,7 @@ Phase = Sequence[Strand]
 PIECES = 4
 """Pieces of a launch per thread, so that a thread that begins late does fewer."""
 LINE = 8
-"""Numbers in a cache line: each counter that threads share has one."""
+"""Numbers in a cache line: the counter of ended strands that threads look at has one for each phase."""
 LOOKS = 2000
 """Looks at a counter, some 20 µs, before a thread that waits lets others have its core."""
 
@@ -84,7 +84,7 @@ def _place(context, builder, signature, arguments):
 
 @intrinsic
 def count_up(typing, counters, i):
-    """Add 1 to counters[i], in a single operation of all threads; return what it was."""
+    """Add 1 to counters[i], in one step that no other thread can divide; return what it was."""
 
     def generate(context, builder, signature, arguments):
         return builder.atomic_rmw("add", _place(context, builder, signature, arguments), ir.Constant(I64, 1), "acq_rel")
@@ -94,7 +94,7 @@ def count_up(typing, counters, i):
 
 @intrinsic
 def look(typing, counters, i):
-    """counters[i], with all that the threads that counted it up had written before."""
+    """counters[i]; whoever sees it counted up also sees what was written before that."""
 
     def generate(context, builder, signature, arguments):
         return builder.load_atomic(_place(context, builder, signature, arguments), "acquire", 8)

@@ -13,12 +13,14 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 
 import minialex.engine.step
+from minialex.backend.pretend import HostArray
 from minialex.backend.program import LOSS, PROBS, ArrayName, Call, Value, values
 from minialex.data.statistics import Statistics
 from minialex.engine.columns import Placement
 from minialex.engine.schedule import EpochRates
 from minialex.engine.session import Session
 from minialex.engine.step import Plan, make_step, record, walk_step
+from minialex.errors import ConfigurationError
 from minialex.network import models
 from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load
@@ -268,6 +270,121 @@ def test_watch_hears_of_the_layers_in_order_and_changes_nothing(
         assert {layer for layer in layers if layer.startswith(("conv", "fc"))} <= named
     phases = [phase for *_, phase in heard if phase != "exchange"]
     assert phases == sorted(phases, key=["input", "forward", "backward", "update"].index)
+
+
+# ---- replayed steps -----------------------------------------------------------------------------------------------
+
+
+def spread_out(x: Array) -> Array:
+    """The same numbers, not contiguous."""
+    made = np.zeros((*x.shape, 2), x.dtype)[..., 0]
+    made[...] = x
+    return made
+
+
+CHANGES: dict[str, tuple[str, Any]] = {
+    "images that are not contiguous": ("images", spread_out),
+    "labels that are not contiguous": ("labels", spread_out),
+    "shifts in another order": ("shift", np.asfortranarray),
+    "offsets that may not be written": ("top", lambda x: np.broadcast_to(x[:1], x.shape)),
+}
+
+
+@pytest.mark.parametrize("first", [0, 3])
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_replayed_step_reads_the_feed_that_it_is_given(
+    numba_backend: NumbaBackend, name: str, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its arrays change from the first step on, or when the step has been recorded."""
+    recipe, (role, change), runs = SMALL.replace(dtype="float32"), CHANGES[name], []
+    for little in (step.LITTLE, 0):
+        monkeypatch.setattr(step, "LITTLE", little)
+        at = session(recipe, numba_backend)
+        made, run = compiled(at), []
+        for number in range(5):
+            feed = at.training_feed(*batch(recipe, number), number, moment())
+            for key in [key for key in feed if key.role == role and number >= first]:
+                feed[key] = HostArray(change(feed[key].data), feed[key].device)
+            run.append({**fetch(made(feed)), **fetch(at.bound)})
+        assert (made.replayed is None) == (little == 0)
+        runs.append(run)
+    assert_same_bits(*runs)
+
+
+REFUSED: dict[str, tuple[str, Any]] = {
+    "fewer labels": ("labels", lambda x: x[:2]),
+    "short labels": ("labels", lambda x: x.astype(np.int32)),
+    "smaller images": ("images", lambda x: x[:, :, 1:, 1:]),
+    "images of one colour": ("images", lambda x: x[:, :1]),
+    "images of other numbers": ("images", lambda x: x.astype(np.float32)),
+    "no images": ("images", lambda x: x[:0]),
+    "long offsets": ("left", lambda x: x.astype(np.int64)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_arrays_that_the_kernels_would_misread_are_refused(numba_backend: NumbaBackend, name: str) -> None:
+    at, (role, change) = session(SMALL, numba_backend), REFUSED[name]
+    made, before = compiled(at), fetch(at.bound)
+    feed = at.training_feed(*batch(SMALL, 0), 0, moment())
+    key = next(key for key in feed if key.role == role)
+    wrong = {**feed, key: HostArray(change(feed[key].data), "cpu:0")}
+    with pytest.raises(ConfigurationError, match=rf"^expected {role} \(.*\) u?int\d+; got \(.*\) \w+$"):
+        made(wrong)
+    assert_same_bits([fetch(at.bound)], [before])
+
+
+def test_arrays_of_a_feed_may_be_the_same_when_a_step_is_recorded(numba_backend: NumbaBackend) -> None:
+    recipe = SMALL.replace(dtype="float32")
+    at, other = session(recipe, numba_backend), session(recipe, numba_backend)
+    made, watched = compiled(at), compiled(other)
+    for number in range(4):
+        feed = at.training_feed(*batch(recipe, number), number, moment())
+        if number < 2:
+            feed[ArrayName(role="left", device="cpu:0")] = feed[ArrayName(role="top", device="cpu:0")]
+        assert_same_bits([fetch(made(feed))], [fetch(watched(feed, lambda *where: None))])
+    assert made.replayed
+    assert not watched.replayed
+
+
+def interrupt(feed: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_inference_that_was_interrupted_does_not_keep_old_weights(numba_backend: NumbaBackend) -> None:
+    at = session(SMALL, numba_backend)
+    for _ in range(3):
+        infer(at)
+    at.train(*batch(SMALL, 0), 0, moment())
+    made = compiled(at, "infer")
+    layers = [{made.program.calls[position].layer for position in segment} for segment in made.segments]
+    middle = next(i for i, found in enumerate(layers) if "conv3" in found)
+    made.work[middle], kept = interrupt, made.work[middle]
+    with pytest.raises(KeyboardInterrupt):
+        infer(at)
+    made.work[middle] = kept
+    found, wanted = infer(at)
+    assert_near([found], [wanted], "float64")
+
+
+def test_inference_sees_weights_of_a_training_step_that_was_interrupted(numba_backend: NumbaBackend) -> None:
+    at = session(SMALL, numba_backend)
+    for _ in range(3):
+        infer(at)
+    made = compiled(at)
+    made.work.append(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        at.train(*batch(SMALL, 0), 0, moment())
+    found, wanted = infer(at)
+    assert_near([found], [wanted], "float64")
+
+
+def test_a_rate_beyond_the_dtype_is_infinite_without_a_warning(numba_backend: NumbaBackend) -> None:
+    at = session(SMALL.replace(dtype="float32"), numba_backend)
+    before = fetch(at.bound)
+    assert at.train(*batch(at.recipe, 0), 0, EpochRates(1e300, 0.1, {})).skipped
+    for name, array in fetch(at.bound).items():
+        np.testing.assert_array_equal(array, before[name])
 
 
 # ---- memory -------------------------------------------------------------------------------------------------------
