@@ -37,8 +37,8 @@ def forward_kernel(worker, begin, end, logits, K, labels, losses, probs):
 
 @kernel
 def mean_kernel(worker, begin, end, losses, mean):
-    """mean[0] = the mean of the losses, added in order; a single item."""
-    total = losses.dtype.type(0)
+    """mean[0] = the mean of the losses, added in double precision; a single item."""
+    total = 0.0
     for loss in losses:
         total += loss
     mean[0] = total / losses.size
