@@ -55,9 +55,12 @@ class TrainingRun:
             recipe_of(self.path)  # raises at once if there is no run
 
     def __repr__(self) -> str:
-        errors = [record["top1_error"] for record in self.metrics if record["kind"] == "validation"]
-        last = f", validation top-1 error {errors[-1]:.2%}" if errors else ""
-        return f"<run {self.path}: {len(errors)} epochs{last}{', stopped by ' + self.stopped if self.stopped else ''}>"
+        validations = [record for record in self.metrics if record["kind"] == "validation"]
+        epochs, last = 0, ""
+        if validations:
+            epochs = validations[-1].get("epoch", len(validations))
+            last = f", validation top-1 error {validations[-1]['top1_error']:.2%}"
+        return f"<run {self.path}: {epochs} epochs{last}{', stopped by ' + self.stopped if self.stopped else ''}>"
 
     @property
     def stopped(self) -> str:

@@ -134,7 +134,7 @@ def tell(run: TrainingRun, result: Result, screen: Console) -> None:
     screen.print(f"error        {evaluation.words(1)}; guessing: {100 * (1 - 1 / classes):.3g}%")
     if classes > 5:
         screen.print(f"top-5 error  {evaluation.words(5)}")
-    screen.print(f"trained      {plural(len(result.progress.errors), 'epoch')} in {duration(result.progress.seconds)}")
+    screen.print(f"trained      {plural(result.progress.validated, 'epoch')} in {duration(result.progress.seconds)}")
     screen.print(f"report       {run.report()}")
     screen.print("evaluate     " + shell("minialex", "evaluate", run.path, "--views", 10))
     screen.print(f"predict      {shell('minialex', 'predict', run.path)} IMAGE…")

@@ -197,7 +197,12 @@ class TrainingFields:
     timeline: tuple[dict[str, Any], ...] = option(
         (), "for schedule = timeline: tables with an `epoch` and the values that apply from its start"
     )
-    checkpoint_steps: int = option(0, "steps between checkpoints; 0: one per epoch", minimum=0)
+    validation_epochs: int = option(
+        1,
+        "epochs from one validation, after which a checkpoint is saved, to the next; the last epoch ends with one, too",
+        minimum=1,
+    )
+    checkpoint_steps: int = option(0, "steps between checkpoints; 0: one per validation", minimum=0)
     keep_checkpoints: int = option(2, "number of latest checkpoints to keep, besides the best", minimum=2)
 
 
@@ -309,7 +314,7 @@ class Recipe(NetworkFields, TrainingFields, ImageFields, PlaceFields):
 TABLES = {"network": NetworkFields, "training": TrainingFields, "images": ImageFields, "place": PlaceFields}
 
 
-LATER = ("shards", "sum", "full_layers", "rate_scaling", "trust_coefficient")
+LATER = ("shards", "sum", "full_layers", "rate_scaling", "trust_coefficient", "validation_epochs")
 """Fields that files omit unless they are used, so that files written before these fields existed stay the same."""
 
 
@@ -414,6 +419,11 @@ def _check_together(recipe: Recipe) -> None:
         raise ConfigurationError(
             f"a batch of {recipe.batch_size} images cannot be divided into {recipe.shards} shards: "
             f"set --batch-size {fits}"
+        )
+    if recipe.validation_epochs > 1 and recipe.schedule == "plateau":
+        raise ConfigurationError(
+            "recipe field 'validation_epochs': the plateau schedule needs the validation error of every epoch: "
+            "set it to 1, or choose another schedule"
         )
     if recipe.views not in (1, 10):
         raise ConfigurationError(f"recipe field 'views': expected 1 or 10, got {recipe.views}")

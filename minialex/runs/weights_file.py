@@ -203,9 +203,9 @@ def find(path: Path) -> Weights:
 def _facts(home: Path, saved: checkpoint.Checkpoint, recipe: Recipe) -> dict[str, Any]:
     """A run's facts about one of its checkpoints."""
     facts: dict[str, Any] = {"step": saved.step, "seed": recipe.seed}
-    errors = saved.state.get("errors")
+    errors, validated = saved.state.get("errors"), saved.state.get("validated")
     if isinstance(errors, list):
-        facts["epochs"] = len(errors)
+        facts["epochs"] = validated if isinstance(validated, int) else len(errors)
     records: list[Record] = []
     with contextlib.suppress(DataError):  # the weights are usable without them
         records = read_metrics(RunPaths(home).metrics)

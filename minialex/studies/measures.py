@@ -41,9 +41,12 @@ def finished(folder: Path, recipe: Recipe, goal: float | None = None) -> bool:
     if not path.is_file():
         return False
     metrics = read_metrics(path)
-    errors = [float(r["top1_error"]) for r in metrics if r["kind"] == "validation"]
-    if errors and epoch_rates(recipe, len(errors) + 1, errors).finished:  # a plateau's last cut may come before
-        return True
+    validations = [r for r in metrics if r["kind"] == "validation"]
+    errors = [float(r["top1_error"]) for r in validations]
+    if validations:  # a plateau's last cut may come before the last epoch
+        following = int(validations[-1]["epoch"]) + 1
+        if epoch_rates(recipe, following, errors).finished:
+            return True
     return goal is not None and epochs_to_goal(metrics, goal) is not None
 
 
@@ -53,11 +56,11 @@ def diverged(folder: Path) -> bool:
 
 
 def epochs_done(folder: Path) -> int:
-    """Validated epochs of a run folder, 0 if there is none."""
+    """Trained epochs of a run folder, 0 if there is none."""
     path = RunPaths(folder).metrics
     if not path.is_file():
         return 0
-    return max((int(r["epoch"]) for r in read_metrics(path) if r["kind"] == "validation"), default=0)
+    return max((int(r["epoch"]) for r in read_metrics(path) if r["kind"] in ("train", "validation")), default=0)
 
 
 def last_error(metrics: Metrics) -> float:

@@ -33,7 +33,7 @@ ORDER = (
 """The studies, in the order of the course."""
 
 RATES = ".rates.toml"
-INDIFFERENT = ("loader_threads", "keep_checkpoints", "checkpoint_steps")
+INDIFFERENT = ("loader_threads", "keep_checkpoints", "checkpoint_steps", "validation_epochs")
 """Fields outside [place] that do not change a run's numbers, either."""
 MEASURES = {
     "error": "validation top-1 error, %",

@@ -154,12 +154,18 @@ def read_ahead(
 
 @dataclass
 class Progress:
-    """A run's progress: a checkpoint's state, besides weights and momentum."""
+    """A run's progress: a checkpoint's state, besides weights and momentum.
+
+    Attributes:
+        errors: the top-1 error of each validation
+        validated: the last epoch that ended with one
+    """
 
     step: int = 0
     errors: list[float] = field(default_factory=list)
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
+    validated: int = 0
 
 
 @dataclass(frozen=True)
@@ -323,7 +329,8 @@ def restored(saved: checkpoint.Checkpoint, recipe: Recipe) -> Progress:
     shapes = whole_shapes(variants.build(recipe), recipe.columns)
     checkpoint.check_against(saved.weights, shapes, f"weights of {saved.path}")
     checkpoint.check_against(saved.momentum, shapes, f"momentum of {saved.path}")
-    return Progress(*(saved.state[name] for name in ("step", "errors", "seconds", "warnings")))
+    step, errors, seconds, warnings = (saved.state[name] for name in ("step", "errors", "seconds", "warnings"))
+    return Progress(step, errors, seconds, warnings, saved.state.get("validated", len(errors)))  # once, every epoch was
 
 
 def compare(run: Run, recipe: Recipe, data: DataSet, decides: Mapping[str, str]) -> list[str]:
@@ -403,7 +410,7 @@ class Training:
             self.run.log(f"{BEGUN} {progress.step} on {session.backend.name} ({where})")
             evaluation: Evaluation | None = None
             while not self.stops(stop):
-                if len(progress.errors) < self.epoch - 1:
+                if self.validation_due():
                     evaluation = self.validate(stop)
                     continue
                 now = epoch_rates(self.recipe, self.epoch, progress.errors)
@@ -417,6 +424,11 @@ class Training:
                 # only rank 0 exits with the code of a stop: launchers kill all others when they see one
                 return Result(progress, self.stopped, 0 if self.group.rank else EXIT_CODES[self.stopped], None)
         return Result(progress, "", 0, evaluation or self.evaluate(lambda: False))  # resumed when everything was done
+
+    def validation_due(self) -> bool:
+        """Whether the epoch that has just ended must be validated before the next one begins."""
+        ended, recipe = self.epoch - 1, self.recipe
+        return ended > self.progress.validated and (ended % recipe.validation_epochs == 0 or ended >= recipe.epochs)
 
     def stops(self, stop: StopRequest) -> bool:
         """Whether any rank was asked to stop; all ranks call this together, and get the same answer."""
@@ -464,14 +476,14 @@ class Training:
         top1, top5 = found.error(1), found.error(5)
         best = top1 < min(progress.errors, default=math.inf)
         progress.errors.append(top1)
-        epoch = len(progress.errors)
+        epoch = progress.validated = self.epoch - 1
         record = {
             "kind": "validation", "epoch": epoch, "step": progress.step, "loss": found.loss, "top1_error": top1,
             "top5_error": top5, "seconds": progress.seconds,
         }  # fmt: skip
         self.run.append(record)
         self.run.log(f"epoch {epoch}: top-1 error {top1:.2%}, top-5 error {top5:.2%}, loss {found.loss:.4f}")
-        if epoch == 1:
+        if len(progress.errors) == 1:
             self.look_for_dead_units()
         self.save(best=best)
         self.listener.recorded(record)  # saved first: the listener may be gone

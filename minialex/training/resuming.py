@@ -20,7 +20,7 @@ from minialex.errors import CheckpointError
 from minialex.recipe.fields import Recipe
 from minialex.runs.run_folder import RunData
 
-SAFE = ("epochs", "checkpoint_steps", "keep_checkpoints", "loader_threads", "backend", "devices")
+SAFE = ("epochs", "validation_epochs", "checkpoint_steps", "keep_checkpoints", "loader_threads", "backend", "devices")
 """Recipe fields that may change when a run is resumed: none of them changes what the next step computes, except for
 another backend's rounding, and ``epochs`` if the schedule depends on their number."""
 

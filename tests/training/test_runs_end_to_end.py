@@ -10,11 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import minialex
+from minialex.errors import ConfigurationError
 from minialex.runs import checkpoint
+from minialex.runs.run_folder import read_metrics
+from minialex.runs.weights_file import find
 
 MINIALEX = [sys.executable, "-c", "from minialex.cli.app import main; main()"]
 TINY = [
@@ -242,3 +247,26 @@ def test_disk_full_leaves_a_run_that_can_be_resumed(tmp_path: Path) -> None:
     assert done.returncode == 6, done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_validating_in_some_epochs_only_changes_no_weight(tmp_path: Path) -> None:
+    tiny: dict[str, Any] = {
+        "backend": "numpy", "schedule": "constant", "train_images": 32, "validation_images": 8, "batch_size": 16,
+        "kernels": (4, 4, 4, 4, 4), "features": (8, 8), "progress": False,
+    }  # fmt: skip
+    minialex.train("shapes", epochs=7, out=tmp_path / "each", **tiny)
+    rare = minialex.train("shapes", epochs=5, validation_epochs=3, out=tmp_path / "rare", **tiny)
+    assert "5 epochs" in repr(rare)
+    assert rare.result is not None
+    assert len(rare.result.progress.errors) == 2
+    rare = rare.resume(epochs=7, progress=False)
+    each, some = (
+        {line["epoch"]: line["top1_error"] for line in found if line["kind"] == "validation"}
+        for found in (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("each", "rare"))
+    )
+    assert list(some) == [3, 5, 6, 7]
+    assert some.items() <= each.items()
+    assert_same(tmp_path / "rare", tmp_path / "each")
+    assert find(tmp_path / "rare").origin["epochs"] == min(some, key=lambda epoch: some[epoch])  # the best
+    with pytest.raises(ConfigurationError, match="the plateau schedule needs the validation error of every epoch"):
+        minialex.train("shapes", epochs=5, validation_epochs=3, out=tmp_path / "no", **{**tiny, "schedule": "plateau"})
