@@ -5,6 +5,7 @@ Each reports what was observed, the likely cause, and the recipe field to change
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -142,6 +143,10 @@ def as_one(session: Session) -> Plan:
     return replace(session.plan, recipe=session.recipe.replace(shards=0), group=ALONE)
 
 
+class _SeenEnough(Exception):
+    """Ends a walk that has shown what was asked."""
+
+
 def dead_units(session: Session, feed: Mapping[ArrayName, Any]) -> dict[str, float]:
     """For each ReLU layer, the fraction of channels that are zero for every image and position of a batch.
 
@@ -151,11 +156,14 @@ def dead_units(session: Session, feed: Mapping[ArrayName, Any]) -> dict[str, flo
     alive: dict[str, list[Any]] = {}
 
     def see(layer: str, phase: str, operation: str, array: Any) -> None:
+        if phase == "backward":
+            raise _SeenEnough
         if operation == "relu":
             on = (array > 0).any(axis=tuple(axis for axis in range(array.ndim) if axis != 1))
             alive.setdefault(layer, []).append(on)
 
-    _walk(session, as_one(session), feed, see)
+    with contextlib.suppress(_SeenEnough):
+        _walk(session, as_one(session), feed, see)
     return {layer: 1 - float(np.concatenate(parts).mean()) for layer, parts in alive.items()}
 
 

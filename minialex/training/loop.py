@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -375,6 +375,10 @@ def data_of_run(run: Run, data: DataSet, decides: Mapping[str, str], start: Star
     return read_data(folder)
 
 
+class _StoppedBeforeAStep(Exception):
+    """A stop was requested while the backend compiled: nothing of the step was computed."""
+
+
 @dataclass
 class Training:
     """A run in training: its epochs, and what is written and reported about them."""
@@ -404,19 +408,29 @@ class Training:
         """Train and validate, epoch by epoch, until done or until a stop is requested."""
         session, progress = self.session, self.progress
         signals = ["SIGUSR1"] if self.group.size > 1 else []  # SLURM's, for whole jobs
-        with StopRequest(*signals) as stop, hearing(self.listener.preparing):
+
+        def preparing(what: str, done: int, total: int, unit: str) -> None:
+            if stop.requested and self.group.size == 1:  # several ranks stop together, after a step
+                raise _StoppedBeforeAStep
+            self.listener.preparing(what, done, total, unit)
+
+        with StopRequest(*signals) as stop, hearing(preparing):
             self.listener.begin(session, self.data, self.steps_per_epoch, progress.step)
             where = ", ".join(session.plan.placement)
             self.run.log(f"{BEGUN} {progress.step} on {session.backend.name} ({where})")
             evaluation: Evaluation | None = None
             while not self.stops(stop):
                 if self.validation_due():
-                    evaluation = self.validate(stop)
+                    with suppress(_StoppedBeforeAStep):
+                        evaluation = self.validate(stop)
                     continue
                 now = epoch_rates(self.recipe, self.epoch, progress.errors)
                 if now.finished:
                     break
-                self.train_epoch(now, stop)
+                try:
+                    self.train_epoch(now, stop)
+                except _StoppedBeforeAStep:
+                    continue
             if self.stopped:
                 self.record_steps()
                 self.save()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minialex.backend.hearing import hearer
 from minialex.data import epoch_order
 from minialex.data.dataset import ArraySplit, DataSet
 from minialex.engine.schedule import EpochRates
@@ -116,17 +118,22 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     return saves
 
 
-def test_what_a_run_records_and_saves(saved: list[tuple[int, bool]]) -> None:
-    records: list[dict[str, Any]] = []
+def training(recipe: Any, records: list[dict[str, Any]], listener: Listener) -> Training:
+    """A run that computes nothing, on the training images."""
     session: Any = SimpleNamespace(
-        recipe=RECIPE, plan=SimpleNamespace(placement=("cpu:0",)), backend=SimpleNamespace(name="none"),
+        recipe=recipe, plan=SimpleNamespace(placement=("cpu:0",)), backend=SimpleNamespace(name="none"),
         weights=dict, momentum=dict, collect=lambda: None,
     )  # fmt: skip
     run: Any = SimpleNamespace(
         paths=SimpleNamespace(checkpoints=Path("checkpoints"), folder=Path()), sync=lambda: None, log=lambda text: None,
         append=records.append,
     )  # fmt: skip
-    result = Training(session, DataSet("none", TRAIN, TRAIN, ()), run, Listener(), Progress()).until_done()
+    return Training(session, DataSet("none", TRAIN, TRAIN, ()), run, listener, Progress())
+
+
+def test_what_a_run_records_and_saves(saved: list[tuple[int, bool]]) -> None:
+    records: list[dict[str, Any]] = []
+    result = training(RECIPE, records, Listener()).until_done()
     assert (result.progress.step, result.progress.errors, result.progress.seconds) == (36, ERRORS, 18.0)
     # an error as good as the best is no better one
     assert saved == [(step, step in (12, 24)) for step in (5, 10, 12, 15, 20, 24, 25, 30, 35, 36)]
@@ -143,18 +150,32 @@ def test_what_a_run_records_and_saves(saved: list[tuple[int, bool]]) -> None:
     ]  # fmt: skip
 
 
+def test_a_stop_is_heard_while_the_backend_compiles(
+    saved: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only after the step for which it does."""
+    told: list[int] = []
+
+    def steps(*_: Any) -> Any:
+        for kernel in range(3):
+            hearer()("compiling kernels", kernel, 3, "kernels")
+            if kernel == 1:
+                signal.raise_signal(signal.SIGINT)
+        yield from ()
+
+    monkeypatch.setattr(loop, "epoch_steps", steps)
+    listener = Listener()
+    monkeypatch.setattr(listener, "preparing", lambda what, done, *_: told.append(done))
+    result = training(RECIPE, [], listener).until_done()
+    assert (result.stopped, result.exit_code, result.progress.step) == ("Ctrl-C", 130, 0)
+    assert told == [0, 1]
+    assert saved == [(0, False)]
+
+
 def test_a_record_is_of_ten_steps(saved: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Uploads, "recipe", RECIPE.replace(checkpoint_steps=0, epochs=1))
     records: list[dict[str, Any]] = []
-    session: Any = SimpleNamespace(
-        recipe=Uploads.recipe, plan=SimpleNamespace(placement=()), backend=SimpleNamespace(name="none"), weights=dict,
-        momentum=dict, collect=lambda: None,
-    )  # fmt: skip
-    run: Any = SimpleNamespace(
-        paths=SimpleNamespace(checkpoints=Path(), folder=Path()), sync=lambda: None, log=lambda text: None,
-        append=records.append,
-    )  # fmt: skip
-    Training(session, DataSet("none", TRAIN, TRAIN, ()), run, Listener(), Progress()).until_done()
+    training(Uploads.recipe, records, Listener()).until_done()
     assert [record["step"] for record in records] == [10, 12, 12]
     assert [record["loss"] for record in records[:2]] == [5.5, 11.5]
 

@@ -8,6 +8,7 @@ that write to the cache on disk, from which this one loads.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import pickle
@@ -78,6 +79,8 @@ def compile_all(jobs: list[Job], helpers: int) -> None:
         for _ in range(min(helpers, MOST, len(jobs) // FEW) if cache_folder() and sys.executable else 0):
             processes.append(_start())
     waiters: list[threading.Thread] = []
+    collecting = gc.isenabled()
+    gc.disable()  # some 3 MB a kernel; to look for them would take a tenth of the time
     try:
         for process in processes:
             waiter = threading.Thread(target=_feed, args=(process, queue, helped), daemon=True)
@@ -95,6 +98,8 @@ def compile_all(jobs: list[Job], helpers: int) -> None:
             own += 1
         tell(WORDS, len(jobs), len(jobs), "kernels")
     finally:
+        if collecting:
+            gc.enable()
         for process in processes:
             process.kill()
         for waiter in waiters:
@@ -144,6 +149,7 @@ def _feed(process: subprocess.Popen[bytes], queue: deque[Job], helped: list[int]
 
 def serve() -> None:
     """Compile the kernels requested on standard input until it ends, and report each on standard output when done."""
+    gc.disable()  # see `compile_all`
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other process, whose end ends this one
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:

@@ -13,6 +13,7 @@ Coordinates: x to the right and y down, both from -1 to 1 across the image.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ FRAGMENT_SCALE = (0.1, 0.2)
 LIGHT = 0.35  # largest fall-off of the light across half the image
 GRAIN = (0.01, 0.06)  # amplitude of the noise
 DRAWS = 128  # uniform numbers reserved for an image's parameters
+THREADS = 2  # with more, Python, which one at a time runs, would take longer than the pixels
 IN_MEMORY = 256 << 20  # bytes; a larger part is drawn as it is read
 _CHUNK_PIXELS = 1 << 17  # pixels drawn at a time: some 20 float32 arrays of this size are alive
 
@@ -229,8 +231,13 @@ def draw(seed: int, part: str, indices: NDArray[np.int64], size: int) -> NDArray
     """The images of a part (``"train"``, ``"validation"``) at some indices, uint8 [n, 3, size, size]."""
     rows = max(1, _CHUNK_PIXELS // size**2)
     out = np.empty((len(indices), 3, size, size), np.uint8)
-    for start in range(0, len(indices), rows):
+
+    def fill(start: int) -> None:
         out[start : start + rows] = _draw(seed, part, indices[start : start + rows], size)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(fill, range(0, len(indices), rows)):
+            pass
     return out
 
 
