@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
 import time
 from contextlib import closing
@@ -238,7 +239,7 @@ def answer(side: Side, asked: dict[str, Any], known: dict[str, Any]) -> Any:
         return side.probabilities(recipe, asked["batch"]).tolist()
     work = recipe, asked["kind"], asked["batch"]
     if do == "run":
-        return side.run(*work)
+        return statistics.median(side.run(*work) for _ in range(asked.get("runs", 1)))
     if do == "watch":
         seconds = side.watch(*work)
         known.setdefault("watched", {}).setdefault(work[1:], []).append(seconds)

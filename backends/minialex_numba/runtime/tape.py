@@ -1,9 +1,10 @@
 """A recorded sequence of kernels, replayed on several threads without Python between them.
 
-In a small network a kernel takes some 30 µs, and Python takes 10 µs to call it; two Python threads that each call their
-own kernels wait for each other's turn, and to wake a thread takes 50 µs more. So what a step launches is recorded once
-(`Threads.rehearse`), each kernel's arguments are packed into a block (`minialex_numba.runtime.packed`), and a step is a
-single call: every thread goes through the phases, takes what is left of each, and waits for the others by looking.
+In a small network Python takes about as long to call a kernel as the kernel takes; two Python threads that each call
+their own kernels wait for each other's turn, and to wake a thread takes longer still. So what a step launches is
+recorded once (`Threads.rehearse`), each kernel's arguments are packed into a block (`minialex_numba.runtime.packed`),
+and a step is a single call: every thread goes through the phases, takes what is left of each, and waits for the others
+by looking.
 
 The arrays must stay where they are. Those of the feed may change: their addresses are set again before each replay.
 """
@@ -40,7 +41,7 @@ PIECES = 4
 LINE = 8
 """Numbers in a cache line: the counter of ended strands that threads look at has one for each phase."""
 LOOKS = 2000
-"""Looks at a counter, some 20 µs, before a thread that waits lets others have its core."""
+"""Looks at a counter, much shorter than a wake-up, before a thread that waits lets others have its core."""
 
 
 def _give_way() -> int:
@@ -103,7 +104,7 @@ def look(typing, counters, i):
 
 
 @kernel
-def replay_kernel(worker, begin, end, threads, phases, strands, calls, taken, ended, errors, yields):
+def replay_kernel(worker, begin, end, threads, phases, strands, calls, taken, ended, failed, yields):
     """Each item is a thread's part: every thread goes through all phases.
 
     In each phase it begins at a strand of its own, so that it finds in its cache what it wrote before, and then takes
@@ -117,7 +118,7 @@ def replay_kernel(worker, begin, end, threads, phases, strands, calls, taken, en
             if look(taken, strand) == 0 and count_up(taken, strand) == 0:
                 for call in range(strands[strand, 0], strands[strand, 1]):
                     if call_entry(calls[call, 0], worker, calls[call, 1], calls[call, 2], calls[call, 3]) != 0:
-                        count_up(errors, 0)
+                        failed[0] = call + 1
                 count_up(ended, phase * LINE)
         looks = 0
         while look(ended, phase * LINE) < count:
@@ -158,7 +159,8 @@ class Tape:
         self._tables = [np.array(table, np.int64).reshape(-1, width) for table, width in tables]
         self._taken = np.zeros(len(strands), np.int64)
         self._ended = np.zeros(len(spans) * LINE, np.int64)
-        self._errors = np.zeros(1, np.int64)
+        self._failed = np.zeros(1, np.int64)  # the number of a call whose kernel raised an exception, from 1
+        self._names = [launch.kernel.__name__ for phase in phases for strand in phase for launch, *_ in strand]
 
     def _block(self, launch: Launch, where: dict[int, ArrayName]) -> int:
         block = packed(launch.arguments)
@@ -177,14 +179,14 @@ class Tape:
         arrays = [np.ascontiguousarray(feed[name].data) for name, _, _ in self._fed]  # held until the end
         for array, (_, block, i) in zip(arrays, self._fed, strict=True):
             block[i] = address_of(array)
-        for counters in (self._taken, self._ended, self._errors):
+        for counters in (self._taken, self._ended, self._failed):
             counters.fill(0)
         count = self._threads.count
         self._threads.run(
-            replay_kernel, count, count, *self._tables, self._taken, self._ended, self._errors, GIVE_WAY, pieces=count
+            replay_kernel, count, count, *self._tables, self._taken, self._ended, self._failed, GIVE_WAY, pieces=count
         )
-        if self._errors[0]:
-            raise RuntimeError("a kernel of a compiled step failed")
+        if failed := int(self._failed[0]):
+            raise RuntimeError(f"{self._names[failed - 1]} failed in a compiled step")
 
 
 def split(launch: Launch, threads: int) -> Phase:
@@ -192,10 +194,13 @@ def split(launch: Launch, threads: int) -> Phase:
     pieces = launch.pieces or max(1, min(launch.items // max(launch.grain, 1), PIECES * threads))
     if threads == 1 and launch.pieces is None:
         pieces = 1
-    return [[(launch, piece * launch.items // pieces, (piece + 1) * launch.items // pieces)] for piece in range(pieces)]
+    return [[part] for part in _parts(launch, pieces)]
 
 
 def whole(launch: Launch) -> Strand:
     """A strand in which one thread does all of a launch."""
-    pieces = launch.pieces or 1
+    return _parts(launch, launch.pieces or 1)
+
+
+def _parts(launch: Launch, pieces: int) -> Strand:
     return [(launch, piece * launch.items // pieces, (piece + 1) * launch.items // pieces) for piece in range(pieces)]
