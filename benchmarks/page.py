@@ -121,7 +121,28 @@ def engines(results: Mapping[str, Any]) -> str:
             name = NAMES[OURS] if side == OURS else ENGINES[side]
             rows.append([title, name, milliseconds(theirs["median"]), spread, ratio])
     lines = [f"{ENGINES[side]} was left out: {reason}.\n" for side, reason in left_out.items()]
+    lines += [f"{text}\n" for text in out_of_reach(results)]
     return "\n".join([rows_of(["", "", "ms", "smallest to largest", "time / ours"], rows), *lines])
+
+
+def out_of_reach(results: Mapping[str, Any]) -> list[str]:
+    """Of goals that are not met, those that our work's floor is above."""
+    texts = []
+    for (kind, batch), title in ENGINE_WORKS.items():
+        sides = results.get(f"engines-{kind}-{batch}", {}).get("sides", {})
+        works = results.get("parts", {}).get("parts", {}).get(f"{kind}-{batch}")
+        if not sides or works is None:
+            continue
+        floor = sum(row["floor"] for row in part_rows(works))
+        for side, found in sides.items():
+            needed = found["median"] / ENGINE_GOAL
+            if side != OURS and needed < min(sides[OURS]["median"], floor):
+                texts.append(
+                    f"{title[0].upper()}{title[1:]}: to be {ENGINE_GOAL:g} times as fast as {ENGINES[side]} ours would "
+                    f"have to take {milliseconds(needed)} ms, and its floor is "
+                    f"[{milliseconds(floor)} ms](#where-the-time-goes)."
+                )
+    return texts
 
 
 def memory(results: Mapping[str, Any]) -> str:

@@ -238,12 +238,13 @@ def answer(side: Side, asked: dict[str, Any], known: dict[str, Any]) -> Any:
     if do == "check":
         return side.probabilities(recipe, asked["batch"]).tolist()
     work = recipe, asked["kind"], asked["batch"]
+    runs = range(asked.get("runs", 1))
     if do == "run":
-        return statistics.median(side.run(*work) for _ in range(asked.get("runs", 1)))
+        return statistics.median(side.run(*work) for _ in runs)
     if do == "watch":
-        seconds = side.watch(*work)
-        known.setdefault("watched", {}).setdefault(work[1:], []).append(seconds)
-        return sum(seconds.values())
+        watched = [side.watch(*work) for _ in runs]
+        known.setdefault("watched", {}).setdefault(work[1:], []).extend(watched)
+        return statistics.median(sum(seconds.values()) for seconds in watched)
     if do == "parts":
         middle = bench.medians(known["watched"][work[1:]])
         if isinstance(side, Ours):

@@ -129,3 +129,18 @@ def test_a_part_is_recorded_beside_the_others_of_this_processor(
     assert found["engines-infer-1"]["sides"][cpu.OURS]["median"] == 1.0
     assert found["engines-infer-1"]["recorded"]["command"] == "python benchmarks/cpu.py --only engines-infer-1"
     assert other.read_text() == "{}"
+
+
+def test_a_goal_below_our_floor_is_said_to_be_out_of_reach(cpu: ModuleType) -> None:
+    def recorded(ours: float, theirs: float, floor: float) -> list[str]:
+        sides = {side: {"median": seconds} for side, seconds in (("minialex", ours), ("openvino", theirs))}
+        works = {"minialex": [["fc6", "forward", ours, floor, []]], "pytorch": [], "pytorch-tuned": []}
+        results = {"engines-infer-1": {"sides": sides}, "parts": {"parts": {"infer-1": works}}}
+        return list(cpu.page.out_of_reach(results))
+
+    assert recorded(0.012, 0.012, floor=0.011) == [
+        "Inference, batch 1: to be 1.3 times as fast as OpenVINO ours would have to take 9.23 ms, and its floor is "
+        "[11.0 ms](#where-the-time-goes)."
+    ]
+    assert not recorded(0.012, 0.012, floor=0.009), "it could be faster"
+    assert not recorded(0.008, 0.012, floor=0.011), "it is fast enough"
