@@ -32,8 +32,8 @@ def section(name: str) -> str:
         lines += [f"Not recorded yet: `minialex ablate {name} --record`.", ""]
     else:
         lines += [ablations.table(result), *(f"- {line}" for line in ablations.verdict(result)), ""]
-        others = [each for other in ablations.names() if (each := ablations.recorded(other)) is not None]
-        lines += [line for line in (ablations.shared(result, others),) if line] + [""]
+        others = [ablations.study(other) for other in ablations.names()]
+        lines += [line for line in (ablations.shared(found, others),) if line] + [""]
         lines += [f"({ablations.provenance(result)})", ""]
         more = words.at_full_scale(result)
         if more:

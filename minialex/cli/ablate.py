@@ -233,8 +233,12 @@ def show_outcome(screen: Console, outcome: Outcome, out: Path) -> None:
     from minialex.screen.terminal import console
     from minialex.storage import atomic
     from minialex.studies import drawing, words
+    from minialex.studies.study import names
+    from minialex.studies.study import study as named
 
     study, table, verdict = outcome.study, words.table(outcome), words.verdict(outcome)
+    if not outcome.quick and (others := words.shared(study, [named(name) for name in names()])):
+        verdict = (*verdict, others)
     files = {kind: out / f"{study.name}{kind}" for kind in (".md", ".png", ".json", ".search.png")}
     text = [f"# {study.title}", "", study.question, "", f"The paper (section {study.section}): {study.claim}", ""]
     text += [table, *(f"- {line}" for line in verdict), "", words.provenance(outcome), ""]

@@ -22,6 +22,7 @@ from typing import Any
 
 from minialex.errors import ConfigurationError, nearest
 from minialex.recipe.fields import Recipe, fields
+from minialex.recipe.toml import built_in
 from minialex.recipe.toml import load as load_recipe
 from minialex.recipe.toml import read as read_toml
 from minialex.screen.formats import plain
@@ -315,6 +316,10 @@ def parse(text: str, name: str, rates: str = "") -> Study:
     full, published = table.get("full_scale", ()), table.get("published", ())
     for entry in full:
         _check(entry, FULL_SCALE, FULL_SCALE_MAY, f"[[full_scale]] of {where}")
+        if entry["recipe"] not in built_in():
+            raise ConfigurationError(
+                f"[[full_scale]] of {where}: no recipe '{entry['recipe']}'.{nearest(entry['recipe'], built_in())}"
+            )
     for entry in published:
         _check(entry, PUBLISHED, {}, f"[[published]] of {where}")
     for entry in search.get("evidence", ()):

@@ -34,7 +34,7 @@ from minialex.speed import machine
 from minialex.studies import search
 from minialex.studies.outcome import ArmResult, Outcome
 from minialex.studies.statistics import Estimate
-from minialex.studies.study import FullScale, deciding_fields, key
+from minialex.studies.study import FullScale, Study, deciding_fields, key
 
 SHOWN = "shown at this scale"
 OPPOSITE = "the opposite was shown at this scale"
@@ -285,17 +285,14 @@ def _tried(values: Sequence[float]) -> str:
     return f"{mean:.1f}" if math.isfinite(mean) else "failed"
 
 
-def shared(outcome: Outcome, others: Sequence[Outcome]) -> str:
-    """A sentence that names the other studies with which this one shares its base runs, or an empty text."""
-    keys = set(outcome.base.keys)
-    names = [
-        each.study.title for each in others if each.study.name != outcome.study.name and keys & set(each.base.keys)
-    ]
-    return (
-        f"The runs of {outcome.study.arms[0].words} are those of these studies, too: {', '.join(names)}."
-        if names
-        else ""
-    )
+def shared(study: Study, others: Sequence[Study]) -> str:
+    """A sentence that names the other studies that share the runs of this one's first arm, or an empty text."""
+
+    def keys(study: Study) -> set[str]:
+        return {key(study.recipe(study.arms[0], seed)) for seed in study.seeds}
+
+    titles = [each.title for each in others if each.name != study.name and keys(each) & keys(study)]
+    return f"The runs of {study.arms[0].words} are those of these studies, too: {', '.join(titles)}." if titles else ""
 
 
 def provenance(outcome: Outcome) -> str:

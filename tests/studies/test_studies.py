@@ -203,6 +203,11 @@ fields = { dropout = 0.3 }
         ('name = "b"', 'name = "b"\nevaluate = { views = 7 }', "'views' must be 1 or 10"),
         ('name = "b"', 'name = "b"\nevaluate = { average = 0 }', "'average' must be a whole number above 0"),
         ("[[arms]]", '[[published]]\narm = "b"\n[[arms]]', "[[published]] of study 'mine': 'source' is missing"),
+        (
+            "[[arms]]",
+            '[[full_scale]]\narm = "b"\nrecipe = "ablations/no-nrom"\n[[arms]]',
+            "Did you mean 'ablations/no-norm'",
+        ),
         ("[[arms]]", "[calibration]\nseeds = [7, 8]\n[[arms]]", "no grid of learning rates for arm 'a'"),
         ("[[arms]]", "[calibration]\nseeds = [7, 7]\ngrid = [0.1]\n[[arms]]", "seeds that differ"),
         ("[[arms]]", "[calibration]\nseeds = [7, 2]\ngrid = [0.1]\n[[arms]]", "seed 2 is compared"),

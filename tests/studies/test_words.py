@@ -200,9 +200,11 @@ def test_arms_are_compared_with_the_one_they_name() -> None:
 
 
 def test_a_shared_base_is_said() -> None:
-    mine, other = outcome((50.0, 51.0), (50.0, 52.0)), outcome((50.0, 51.0), (50.0, 52.0), name="views")
-    assert words.shared(mine, [mine, other]).endswith(f"{other.study.title}.")
-    assert words.shared(mine, [mine]) == ""
+    mine, other, apart = study("momentum"), study("views"), study("decay")
+    assert words.shared(mine, [mine, apart, other]) == (
+        "The runs of momentum 0.9 are those of these studies, too: Ten views."
+    )
+    assert words.shared(mine, [mine, apart]) == ""
 
 
 def test_quick_claims_nothing() -> None:
