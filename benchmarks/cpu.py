@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,7 +38,7 @@ import page
 
 from minialex.errors import MinialexError
 from minialex.speed import machine
-from minialex.speed.peaks import BLAS_THREADS
+from minialex.speed.peaks import BLAS_THREADS, cores
 from minialex.storage import atomic
 
 HERE = Path(__file__).resolve().parent
@@ -66,17 +66,19 @@ ALLOCATORS: dict[str, dict[str, str]] = {
 
 PLAIN = (OURS, INSTALLED, REFERENCE, OPENVINO)
 """Sides that run with the system's allocator; OpenVINO crashes with another one before it."""
+TOGETHER_STEPS = 300
+"""Steps of each run where several run at once."""
 PAUSE = 0.2
 """Seconds before each repetition."""
 
 
 class Server:
-    """A side in its process."""
+    """A side in its process, on as many cores as threads, from the core `first` on."""
 
-    def __init__(self, side: str, threads: int, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, side: str, threads: int, environment: Mapping[str, str] | None = None, first: int = 0) -> None:
         self.side = side
         variables = {**os.environ, **dict.fromkeys(BLAS_THREADS, str(threads)), **(environment or {})}
-        command = [sys.executable, str(HERE / "side.py"), PROGRAMS[side], str(threads)]
+        command = [sys.executable, str(HERE / "side.py"), PROGRAMS[side], str(threads), str(first)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
         )
@@ -84,10 +86,14 @@ class Server:
 
     def ask(self, do: str, **asked: Any) -> Any:
         """Have something done and wait for the answer."""
+        return self.begin(do, **asked)()
+
+    def begin(self, do: str, **asked: Any) -> Callable[[], Any]:
+        """Have something done; what is returned waits for the answer."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"do": do, **asked}) + "\n")
         self.process.stdin.flush()
-        return self._reply()
+        return self._reply
 
     def _reply(self) -> Any:
         assert self.process.stdout is not None
@@ -166,7 +172,7 @@ class Benchmark:
 
     def check(self, parts: Sequence[str]) -> None:
         """Say at once, before anything is measured for minutes, that the images of one of the parts are missing."""
-        if "epoch" in parts:
+        if {"epoch", "together"} & set(parts):
             count_images(self.data)
 
     def allocators(self) -> dict[str, Any]:
@@ -236,6 +242,22 @@ class Benchmark:
                 say_sides(name, found[name])
         return {**found, "recipe": SMALL, "images": count_images(self.data)}
 
+    def together(self) -> dict[str, Any]:
+        """Steps of the small network on one thread, alone and beside as many more runs as there are cores."""
+        count, asked = cores(), {"recipe": SMALL, "data": self.data, "number": 1, "steps": TOGETHER_STEPS}
+        seconds: dict[str, list[float]] = {"alone": [], "together": []}
+        with ExitStack() as stack:
+            runs = [stack.enter_context(closing(Server(OURS, 1, first=core))) for core in range(count)]
+            for run in runs:
+                run.ask("epoch", **asked)
+            for _ in range(5):
+                for run in runs:
+                    seconds["alone"].append(run.ask("epoch", **asked))
+                seconds["together"] += [reply() for reply in [run.begin("epoch", **asked) for run in runs]]
+        found = {kind: summary(values) for kind, values in seconds.items()}
+        say_sides(f"{count} runs", found)
+        return {**found, "runs": count}
+
     def reference(self) -> dict[str, Any]:
         """The training step at batch 32 beside the NumPy reference's."""
         with servers((OURS, REFERENCE), self.threads, {}) as started:
@@ -304,7 +326,7 @@ class Benchmark:
 
 
 WITH_ENGINES = {f"engines-{kind}-{batch}": (kind, batch) for kind, batch in page.ENGINE_WORKS}
-PARTS = ("allocators", "train", "infer", "epoch", "reference", "parts", *WITH_ENGINES, "starts")
+PARTS = ("allocators", "train", "infer", "epoch", "together", "reference", "parts", *WITH_ENGINES, "starts")
 TUNES = {"train", "infer", "epoch", "parts", *WITH_ENGINES}  # what needs the allocator that was chosen
 
 

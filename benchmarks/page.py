@@ -59,6 +59,7 @@ ENGINE_WORKS = {
 }
 ENGINE_GOAL = 1.3  # an engine's time over ours, everywhere
 COLD_GOAL = 6.0
+TOGETHER_GOAL = 1.1
 TWICE = 2.0
 SMALL_SHARE = 0.01  # of the step: parts below are not listed one by one
 
@@ -169,6 +170,17 @@ def allocators(results: Mapping[str, Any]) -> str:
     left_out = found["not installed"]
     rest = f"\nNot installed there, and not tried: {', '.join(left_out)}.\n" if left_out else ""
     return rows_of(["allocator", "training step, batch 128, ms", "environment"], rows) + rest
+
+
+def together(results: Mapping[str, Any]) -> str:
+    """Several runs at once beside each alone."""
+    found = results["together"]
+    alone, beside = (found[kind]["median"] for kind in ("alone", "together"))
+    met = "met" if beside / alone < TOGETHER_GOAL else "not met"
+    return (
+        f"{found['runs']} runs of the small network at once, of one thread each, as `minialex ablate` starts them, "
+        f"take {beside / alone:.2f} times as long as each alone (goal: under {TOGETHER_GOAL:g}, {met}).\n"
+    )
 
 
 def reference(results: Mapping[str, Any]) -> str:
@@ -347,6 +359,8 @@ def render(results: Mapping[str, Any], reasons: Mapping[str, Mapping[str, str]])
         texts += ["## Times\n", times(results)]
     if "epoch" in results:
         texts.append(f"The epoch has {results['epoch']['images']:,} images (recipe `{results['epoch']['recipe']}`).\n")
+    if "together" in results:
+        texts.append(together(results))
     if "reference" in results:
         texts.append(reference(results))
     if any(f"engines-{kind}-{batch}" in results for kind, batch in ENGINE_WORKS):

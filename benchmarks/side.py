@@ -262,10 +262,10 @@ def side_of(name: str, threads: int) -> Side:
     return Theirs(threads, compiled=bool(which)) if kind == "pytorch" else Engine(kind, threads)
 
 
-def main(name: str, threads: int) -> None:
+def main(name: str, threads: int, first: int = 0) -> None:
     """Answer until the input ends."""
     if hasattr(os, "sched_setaffinity"):  # as many cores as threads: JAX takes all that it may run on
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first:][:threads])
     side = side_of(name, threads)
     known: dict[str, Any] = {}
     replies = sys.stdout
@@ -276,4 +276,4 @@ def main(name: str, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))
