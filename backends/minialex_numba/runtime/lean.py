@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba.core import typed_passes
+from numba.core import config, typed_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
 from numba.core.lowering import Lower
 
 from minialex_numba.runtime.packed import Lower as Entry
+
+
+OPTIMISATION = 2
+"""LLVM's level: 3, Numba's own, takes a twelfth longer to compile a step's kernels, which are then no faster."""
 
 
 class KernelLibrary(JITCodeLibrary):
@@ -26,7 +30,7 @@ class KernelLibrary(JITCodeLibrary):
         ll_module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self) -> None:
-        made = self._codegen._module_pass_manager()
+        made = self._codegen._module_pass_manager(opt=min(int(config.OPT), OPTIMISATION))
         passes, *builder = made if isinstance(made, tuple) else (made,)  # a pair since Numba 0.62
         passes.run(self._final_module, *builder)
 
