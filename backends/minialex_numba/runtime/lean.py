@@ -18,7 +18,6 @@ from numba.core.lowering import Lower
 
 from minialex_numba.runtime.packed import Lower as Entry
 
-
 OPTIMISATION = 2
 """LLVM's level: 3, Numba's own, takes a twelfth longer to compile a step's kernels, which are then no faster."""
 
