@@ -302,20 +302,22 @@ def _line(row: Mapping[str, Any], far: bool) -> list[str]:
 
 
 def where(results: Mapping[str, Any]) -> str:
-    """Machines, versions, dates and commands of all parts, each combination once."""
-    told: dict[str, list[str]] = {}
+    """Commands, dates and versions of all parts, a table for each machine."""
+    tables: dict[str, dict[tuple[str, ...], list[str]]] = {}
     for part, found in results.items():
-        recorded = found["recorded"]
-        machine = recorded["machine"]
-        versions = ", ".join(f"{name} {text}" for name, text in recorded["versions"].items())
-        text = (
-            f"`{recorded['command']}` on {machine['processor']}, {machine['cores']} cores, "
-            f"{machine.get('memory_gib', '?')} GiB, {machine['system']}; {recorded['threads']} threads on every side; "
-            f"{versions}; {recorded['date']}"
+        recorded, machine = found["recorded"], found["recorded"]["machine"]
+        place = (
+            f"{machine['processor']}, {machine['cores']} cores, {machine.get('memory_gib', '?')} GiB, "
+            f"{machine['system']}; {recorded['threads']} threads on every side"
         )
-        told.setdefault(text, []).append(part)
-    lines = [f"{text} ({', '.join(names)})." if len(told) > 1 else f"{text}." for text, names in told.items()]
-    return "Recorded in `benchmarks/results/cpu` by " + " By ".join(lines) + "\n"
+        versions = ", ".join(f"{name} {text}" for name, text in recorded["versions"].items())
+        line = f"`{recorded['command']}`", recorded["date"], versions
+        tables.setdefault(place, {}).setdefault(line, []).append(part)
+    texts = []
+    for place, lines in tables.items():
+        rows = [[", ".join(parts), *line] for line, parts in lines.items()]
+        texts.append(f"On {place}:\n\n{rows_of(['parts', 'command', 'date', 'versions'], rows)}")
+    return "## Where these figures come from\n\nThey are kept in `benchmarks/results/cpu`.\n\n" + "\n".join(texts)
 
 
 def name_of_processor(machine: Mapping[str, Any]) -> str:
