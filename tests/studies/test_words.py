@@ -112,7 +112,7 @@ def test_no_verdict_without_a_search_or_of_another_design() -> None:
 
 
 def test_a_decay_that_could_not_act_is_called_that() -> None:
-    found = outcome((50.0, 51.0, 49.0), (53.0, 54.1, 51.9), name="decay")
+    found = outcome((53.0, 54.1, 51.9), (50.0, 51.0, 49.0), name="decay")
     few = replace(found, facts={**FACTS, "training_images": 320})  # 20 steps an epoch
     folds = words.decay_folds(few, few.arms[1])
     assert folds == pytest.approx(20 * (0.01 * 139 + 0.001 * 11) / 0.1 * 0.0005)
@@ -127,17 +127,17 @@ def test_a_decay_acts_as_long_as_what_is_measured_lasts() -> None:
     found = outcome((50.0, 51.0, 49.0), (53.0, 54.1, 51.9), name="decay")
     step = 0.01 / 0.1 * 0.0005
     start = replace(found, study=replace(found.study, measure="start"), facts={**FACTS, "training_images": 32000})
-    assert words.decay_folds(start, start.arms[1]) == pytest.approx(step * (54.1 * 0 + 51.0))
+    assert words.decay_folds(start, start.arms[1]) == pytest.approx(step * 54.1)
     epochs = replace(start, study=replace(found.study, measure="epochs"))
-    assert words.decay_folds(epochs, epochs.arms[1]) == pytest.approx(step * 2000 * 51.0)
+    assert words.decay_folds(epochs, epochs.arms[1]) == pytest.approx(step * 2000 * 54.1)
 
 
 def test_a_decay_is_counted_with_its_own_images_and_whatever_else_is_named() -> None:
     found = outcome((50.0, 51.0, 49.0), (53.0, 54.1, 51.9), name="decay")
-    first, second = found.study.arms
+    first, second = found.study.arms[:2]
     few = {"train_images": 320}
-    arms = (first, replace(first, name="few", fields=few), replace(second, fields={**second.fields, **few},
-                                                                   against="few"))  # fmt: skip
+    other_first = replace(first, name="few", fields={**first.fields, **few})
+    arms = (first, other_first, replace(second, fields={**second.fields, **few}, against="few"))
     with_few = replace(found.study, arms=arms)
     results = (found.arms[0], replace(found.arms[0], name="few"), found.arms[1])
     other = replace(found, study=with_few, arms=results, facts={**FACTS, "training_images": 5000})
