@@ -15,7 +15,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -263,6 +263,11 @@ def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
         number = records.index(None) + 1
         raise DataError(f"{os.fspath(path)!r}, line {number} is damaged: not a JSON object: delete that line")
     return [record for record in records if record is not None]
+
+
+def trained_epochs(records: Iterable[Record]) -> int:
+    """The epochs that a run's metrics show to be trained whole, validated or not."""
+    return max((int(record["epoch"]) for record in records if record.get("kind") in ("train", "validation")), default=0)
 
 
 def _parsed(line: bytes) -> Record | None:

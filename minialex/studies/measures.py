@@ -22,7 +22,7 @@ from minialex.evaluation.errors import Evaluation, evaluate
 from minialex.recipe.fields import Recipe
 from minialex.runs import checkpoint
 from minialex.runs import weights_file as weights
-from minialex.runs.run_folder import RunPaths, read_metrics
+from minialex.runs.run_folder import RunPaths, read_metrics, trained_epochs
 from minialex.storage import atomic
 from minialex.studies.statistics import Estimate, estimate
 from minialex.studies.study import GOAL
@@ -58,9 +58,7 @@ def diverged(folder: Path) -> bool:
 def epochs_done(folder: Path) -> int:
     """Trained epochs of a run folder, 0 if there is none."""
     path = RunPaths(folder).metrics
-    if not path.is_file():
-        return 0
-    return max((int(r["epoch"]) for r in read_metrics(path) if r["kind"] in ("train", "validation")), default=0)
+    return trained_epochs(read_metrics(path)) if path.is_file() else 0
 
 
 def last_error(metrics: Metrics) -> float:
