@@ -210,19 +210,19 @@ def test_a_session_goes_on_with_the_weights_and_the_momentum_that_were_saved(mon
 
     monkeypatch.setattr(loop, "Session", session)
     monkeypatch.setattr(checkpoint, "latest", lambda *_: saved)
-    monkeypatch.setattr(loop, "restored", lambda *_: Progress(step=7))
+    monkeypatch.setattr(loop, "restored", lambda *_: Progress(step=7, validated=3))
     monkeypatch.setattr(loop, "data_of_run", lambda *_: SimpleNamespace(statistics="statistics"))
     monkeypatch.setattr(loop, "has_data", lambda _: True)
     monkeypatch.setattr(loop, "compare", lambda *_: [])
     monkeypatch.setattr(Training, "until_done", lambda self: self.progress.step)
-    dropped: list[int] = []
+    dropped: list[tuple[int, int]] = []
     run: Any = SimpleNamespace(
         paths=SimpleNamespace(checkpoints=Path(), folder=Path()),
-        drop_metrics_after=dropped.append,
+        drop_metrics_after=lambda *after: dropped.append(after),
         has_records=lambda: True,
     )
     done: Any = loop.train(RECIPE, DataSet("none", TRAIN, TRAIN, ()), None, (), run, resume=True)  # type: ignore[arg-type]
-    assert (done, dropped) == (7, [7])
+    assert (done, dropped) == (7, [(7, 3)])
     ((recipe, _, _, statistics, found, moving),) = opened
     assert (recipe, statistics) == (RECIPE, "statistics")
     assert found is weights
