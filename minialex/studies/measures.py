@@ -42,12 +42,13 @@ def finished(folder: Path, recipe: Recipe, goal: float | None = None) -> bool:
         return False
     metrics = read_metrics(path)
     validations = [r for r in metrics if r["kind"] == "validation"]
-    errors = [float(r["top1_error"]) for r in validations]
-    if validations:  # a plateau's last cut may come before the last epoch
-        following = int(validations[-1]["epoch"]) + 1
-        if epoch_rates(recipe, following, errors).finished:
-            return True
-    return goal is not None and epochs_to_goal(metrics, goal) is not None
+    if not validations:
+        return False
+    errors, last = [float(r["top1_error"]) for r in validations], int(validations[-1]["epoch"])
+    if epoch_rates(recipe, last + 1, errors).finished:  # a plateau's last cut may come before the last epoch
+        return True
+    reached = None if goal is None else epochs_to_goal(metrics, goal)
+    return reached is not None and reached <= last  # a run at its goal ends with the next validation, not before
 
 
 def diverged(folder: Path) -> bool:
