@@ -281,7 +281,7 @@ def _begin(
                 f"{run.paths.folder}"
             )
         warnings += compare(run, recipe, data, decides)
-        if progress.errors and not run.has_records():
+        if progress.step and not run.has_records():
             warnings.append(f"the metrics of the {progress.step:,} steps before are gone: the report begins here")
         run.drop_metrics_after(progress.step, progress.validated)
     if start is None and recipe.init_from and saved is None:

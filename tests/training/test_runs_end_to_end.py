@@ -286,3 +286,7 @@ def test_epochs_without_validation_are_counted(tmp_path: Path) -> None:
     )
     assert repr(stopped).endswith("run: 2 epochs, stopped by Ctrl-C>")
     assert find(tmp_path / "run").origin["epochs"] == 2
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    done = stopped.resume(progress=False)
+    assert done.result is not None
+    assert done.result.progress.warnings == ["the metrics of the 4 steps before are gone: the report begins here"]
