@@ -28,7 +28,7 @@ from minialex.recipe import toml
 from minialex.recipe.fields import Recipe
 from minialex.recipe.fields import fields as recipe_fields
 from minialex.runs import checkpoint
-from minialex.runs.run_folder import Follower, Record, RunPaths, read_metrics
+from minialex.runs.run_folder import Follower, Record, RunPaths, read_metrics, trained_epochs
 from minialex.runs.run_folder import Run as RunFolder
 from minialex.runs.weights_file import recipe_of
 from minialex.screen.terminal import QUIET_SECONDS
@@ -56,10 +56,8 @@ class TrainingRun:
 
     def __repr__(self) -> str:
         validations = [record for record in self.metrics if record["kind"] == "validation"]
-        epochs, last = 0, ""
-        if validations:
-            epochs = validations[-1].get("epoch", len(validations))
-            last = f", validation top-1 error {validations[-1]['top1_error']:.2%}"
+        epochs = trained_epochs(self.metrics)
+        last = f", validation top-1 error {validations[-1]['top1_error']:.2%}" if validations else ""
         return f"<run {self.path}: {epochs} epochs{last}{', stopped by ' + self.stopped if self.stopped else ''}>"
 
     @property

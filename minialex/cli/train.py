@@ -122,6 +122,7 @@ def start(words: Sequence[str], ranks: int, hosts: str | None, folder: Path) -> 
 def tell(run: TrainingRun, result: Result, screen: Console) -> None:
     """Show the result of a finished run; for a stopped one, how to continue."""
     from minialex.ranks import joining
+    from minialex.runs.run_folder import trained_epochs
     from minialex.screen.formats import duration, plural, shell
 
     if result.evaluation is None:
@@ -134,7 +135,7 @@ def tell(run: TrainingRun, result: Result, screen: Console) -> None:
     screen.print(f"error        {evaluation.words(1)}; guessing: {100 * (1 - 1 / classes):.3g}%")
     if classes > 5:
         screen.print(f"top-5 error  {evaluation.words(5)}")
-    screen.print(f"trained      {plural(result.progress.validated, 'epoch')} in {duration(result.progress.seconds)}")
+    screen.print(f"trained      {plural(trained_epochs(run.metrics), 'epoch')} in {duration(result.progress.seconds)}")
     screen.print(f"report       {run.report()}")
     screen.print("evaluate     " + shell("minialex", "evaluate", run.path, "--views", 10))
     screen.print(f"predict      {shell('minialex', 'predict', run.path)} IMAGE…")

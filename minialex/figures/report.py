@@ -125,7 +125,7 @@ def _result(title: str, metrics: Records, confusion: NDArray[np.int64] | None, c
         error = 1 - int(np.trace(confusion)) / int(confusion.sum())
         sentence = f"The network is wrong on <strong>{percent(error)}</strong> of {int(confusion.sum()):,} images."
     else:
-        sentence = "No epoch is complete yet, so nothing has been validated."
+        sentence = "Nothing has been validated yet."
     _, speed = series(metrics, "train", "images_per_second")
     if len(speed):
         tiles.append(("images a second", f"{float(np.median(speed)):,.0f}"))

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,10 +148,15 @@ class Run:
             if self._made_folder:
                 self.paths.folder.rmdir()
 
-    def drop_metrics_after(self, step: int) -> None:
-        """Remove the records of steps after `step`, which the resumed run is about to write again.
+    def drop_metrics_after(self, step: int, validated: float = math.inf) -> None:
+        """Remove the records that the resumed run is about to write again.
 
         Unreadable lines are removed too, and the log says so.
+
+        Args:
+            step: the last step whose records stay
+            validated: the last epoch whose validation stays: a kill may come between a validation at an epoch's end and
+                its checkpoint, when another one of this step is there, of a stop before the validation
         """
         kept: list[bytes] = []
         damaged = 0
@@ -160,7 +166,7 @@ class Run:
             record = _parsed(line)
             if record is None:
                 damaged += 1
-            elif not (isinstance(later := record.get("step"), int) and later > step):
+            elif not (_above(record.get("step"), step) or _above(_validation(record), validated)):
                 kept.append(line)
         if damaged:
             self.log(f"{METRICS}: removed {damaged} damaged line(s)")
@@ -263,6 +269,20 @@ def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
         number = records.index(None) + 1
         raise DataError(f"{os.fspath(path)!r}, line {number} is damaged: not a JSON object: delete that line")
     return [record for record in records if record is not None]
+
+
+def trained_epochs(records: Iterable[Record]) -> int:
+    """The epochs that a run's metrics show to be trained whole, validated or not."""
+    return max((int(record["epoch"]) for record in records if record.get("kind") in ("train", "validation")), default=0)
+
+
+def _validation(record: Record) -> object:
+    """The epoch that a record says to be validated, if it does."""
+    return record.get("epoch") if record.get("kind") == "validation" else None
+
+
+def _above(value: object, limit: float) -> bool:
+    return isinstance(value, int) and value > limit
 
 
 def _parsed(line: bytes) -> Record | None:

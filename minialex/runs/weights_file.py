@@ -203,9 +203,9 @@ def find(path: Path) -> Weights:
 def _facts(home: Path, saved: checkpoint.Checkpoint, recipe: Recipe) -> dict[str, Any]:
     """A run's facts about one of its checkpoints."""
     facts: dict[str, Any] = {"step": saved.step, "seed": recipe.seed}
-    errors, validated = saved.state.get("errors"), saved.state.get("validated")
+    errors, epoch = saved.state.get("errors"), saved.state.get("epoch")
     if isinstance(errors, list):
-        facts["epochs"] = validated if isinstance(validated, int) else len(errors)
+        facts["epochs"] = epoch - 1 if isinstance(epoch, int) else len(errors)  # that of the next step
     records: list[Record] = []
     with contextlib.suppress(DataError):  # the weights are usable without them
         records = read_metrics(RunPaths(home).metrics)

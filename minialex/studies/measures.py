@@ -22,7 +22,7 @@ from minialex.evaluation.errors import Evaluation, evaluate
 from minialex.recipe.fields import Recipe
 from minialex.runs import checkpoint
 from minialex.runs import weights_file as weights
-from minialex.runs.run_folder import RunPaths, read_metrics
+from minialex.runs.run_folder import RunPaths, read_metrics, trained_epochs
 from minialex.storage import atomic
 from minialex.studies.statistics import Estimate, estimate
 from minialex.studies.study import GOAL
@@ -42,12 +42,13 @@ def finished(folder: Path, recipe: Recipe, goal: float | None = None) -> bool:
         return False
     metrics = read_metrics(path)
     validations = [r for r in metrics if r["kind"] == "validation"]
-    errors = [float(r["top1_error"]) for r in validations]
-    if validations:  # a plateau's last cut may come before the last epoch
-        following = int(validations[-1]["epoch"]) + 1
-        if epoch_rates(recipe, following, errors).finished:
-            return True
-    return goal is not None and epochs_to_goal(metrics, goal) is not None
+    if not validations:
+        return False
+    errors, last = [float(r["top1_error"]) for r in validations], int(validations[-1]["epoch"])
+    if epoch_rates(recipe, last + 1, errors).finished:  # a plateau's last cut may come before the last epoch
+        return True
+    reached = None if goal is None else epochs_to_goal(metrics, goal)
+    return reached is not None and reached <= last  # a run at its goal ends with the next validation, not before
 
 
 def diverged(folder: Path) -> bool:
@@ -58,9 +59,7 @@ def diverged(folder: Path) -> bool:
 def epochs_done(folder: Path) -> int:
     """Trained epochs of a run folder, 0 if there is none."""
     path = RunPaths(folder).metrics
-    if not path.is_file():
-        return 0
-    return max((int(r["epoch"]) for r in read_metrics(path) if r["kind"] in ("train", "validation")), default=0)
+    return trained_epochs(read_metrics(path)) if path.is_file() else 0
 
 
 def last_error(metrics: Metrics) -> float:

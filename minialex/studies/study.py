@@ -316,7 +316,9 @@ def parse(text: str, name: str, rates: str = "") -> Study:
     full, published = table.get("full_scale", ()), table.get("published", ())
     for entry in full:
         _check(entry, FULL_SCALE, FULL_SCALE_MAY, f"[[full_scale]] of {where}")
-        if entry["recipe"] not in built_in():
+        if entry["recipe"].endswith(".toml"):  # one's own, as a base may be
+            load_recipe(entry["recipe"])
+        elif entry["recipe"] not in built_in():
             raise ConfigurationError(
                 f"[[full_scale]] of {where}: no recipe '{entry['recipe']}'.{nearest(entry['recipe'], built_in())}"
             )

@@ -281,9 +281,9 @@ def _begin(
                 f"{run.paths.folder}"
             )
         warnings += compare(run, recipe, data, decides)
-        if progress.errors and not run.has_records():
+        if progress.step and not run.has_records():
             warnings.append(f"the metrics of the {progress.step:,} steps before are gone: the report begins here")
-        run.drop_metrics_after(progress.step)
+        run.drop_metrics_after(progress.step, progress.validated)
     if start is None and recipe.init_from and saved is None:
         start = finetuning.begin(recipe, data.class_names)
     words = ""
@@ -440,9 +440,12 @@ class Training:
         return Result(progress, "", 0, evaluation or self.evaluate(lambda: False))  # resumed when everything was done
 
     def validation_due(self) -> bool:
-        """Whether the epoch that has just ended must be validated before the next one begins."""
-        ended, recipe = self.epoch - 1, self.recipe
-        return ended > self.progress.validated and (ended % recipe.validation_epochs == 0 or ended >= recipe.epochs)
+        """Whether an epoch has just ended that must be validated before the next one begins."""
+        recipe = self.recipe
+        ended, begun = divmod(self.progress.step, self.steps_per_epoch)
+        if begun or ended <= self.progress.validated:  # a run may be resumed within an epoch, to validate more often
+            return False
+        return ended % recipe.validation_epochs == 0 or ended >= recipe.epochs
 
     def stops(self, stop: StopRequest) -> bool:
         """Whether any rank was asked to stop; all ranks call this together, and get the same answer."""
@@ -473,7 +476,7 @@ class Training:
                 if warning:
                     self.warn(warning)
                 ends = progress.step % self.steps_per_epoch == 0
-                saves = every and progress.step % every == 0 and not (ends or self.stopped)
+                saves = every and progress.step % every == 0 and not (self.stopped or self.validation_due())
                 if ends or saves or len(self.steps) == RECORD_STEPS:
                     self.record_steps(now)
                 if saves:

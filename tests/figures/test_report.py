@@ -253,7 +253,7 @@ def test_a_report_with_nothing_to_show(tmp_path: Path) -> None:
     arguments = {**run(), "metrics": [], "kernels": None, "confusion": None, "facts": [], "recipe_toml": ""}
     images = np.zeros((0, 3, 32, 32), np.uint8)
     _, page = written(tmp_path, **{**arguments, "images": images, "probs": nothing, "labels": np.zeros(0, np.int64)})
-    assert "No epoch is complete yet" in page.text()
+    assert "Nothing has been validated yet" in page.text()
     assert not page.all("img")
 
 

@@ -237,6 +237,15 @@ def test_later_records_are_dropped_on_resuming(tmp_path: Path) -> None:
     assert run.paths.log.read_text() == ""
 
 
+def test_a_validation_without_its_checkpoint_is_dropped_on_resuming(tmp_path: Path) -> None:
+    Run.create(tmp_path, RECIPE).close()
+    lines = ['{"kind": "validation", "epoch": 1, "step": 5}', '{"kind": "train", "epoch": 2.0, "step": 10}']
+    path = write_lines(tmp_path / "metrics.jsonl", *lines, '{"kind": "validation", "epoch": 2, "step": 10}', "")
+    with Run.resume(tmp_path) as run:
+        run.drop_metrics_after(10, 1)
+    assert path.read_text() == "\n".join([*lines, ""])
+
+
 def test_damaged_records_are_dropped_and_logged(tmp_path: Path) -> None:
     Run.create(tmp_path, RECIPE).close()
     path = write_lines(tmp_path / "metrics.jsonl", '{"step": 1}', "{{{", "\x00\x00", '{"step": 2}', "")

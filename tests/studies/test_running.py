@@ -300,6 +300,17 @@ def fake(out: Path, of: Study, arm: str, seed: int, errors: Sequence[float]) -> 
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
+def test_a_run_stopped_at_its_goal_goes_on_to_the_next_validation(here: Path) -> None:
+    """A study's table has the last validation's error."""
+    of = study(write(here, "mine", "epochs", epochs=9))
+    for arm, errors in (("some", [0.5]), ("none", [])):
+        fake(here, of, arm, 1, errors)
+        path = run_folder(here, key(of.recipe(of.arm(arm), 1))) / "metrics.jsonl"
+        path.write_text('{"kind": "train", "step": 2, "epoch": 1.0, "loss": 0.1, "top1": 0.9}\n' + path.read_text())
+    jobs = [Job(of.recipe(arm, 1), arm.name, goal=of.goal) for arm in of.arms]
+    assert [job.words for job in unfinished(jobs, here)] == ["none"]
+
+
 def test_a_plateau_that_ended_is_not_trained_again_and_again(here: Path) -> None:
     path = Path(write(here, "mine", epochs=9))
     path.write_text(path.read_text().replace('"constant"', '"plateau"\npatience = 2\ncuts = 0'))

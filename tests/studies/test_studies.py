@@ -208,6 +208,11 @@ fields = { dropout = 0.3 }
             '[[full_scale]]\narm = "b"\nrecipe = "ablations/no-nrom"\n[[arms]]',
             "Did you mean 'ablations/no-norm'",
         ),
+        (
+            "[[arms]]",
+            '[[full_scale]]\narm = "b"\nrecipe = "gone.toml"\n[[arms]]',
+            "cannot read the recipe gone.toml",
+        ),
         ("[[arms]]", "[calibration]\nseeds = [7, 8]\n[[arms]]", "no grid of learning rates for arm 'a'"),
         ("[[arms]]", "[calibration]\nseeds = [7, 7]\ngrid = [0.1]\n[[arms]]", "seeds that differ"),
         ("[[arms]]", "[calibration]\nseeds = [7, 2]\ngrid = [0.1]\n[[arms]]", "seed 2 is compared"),
@@ -238,6 +243,13 @@ def test_rates_that_are_wrong_are_said(rates: str, said: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse(SMALL, "mine", rates)
     assert said in str(caught.value)
+
+
+def test_a_full_scale_recipe_may_be_a_file_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "large.toml"
+    path.write_text("[training]\nlearning_rate = 0.02\n")
+    full = f"[[full_scale]]\narm = 'b'\nrecipe = '{path}'\n"
+    assert parse(SMALL + full, "mine").full_scale[0].recipe == str(path)
 
 
 def test_a_file_that_is_no_text_is_said(tmp_path: Path) -> None:

@@ -150,6 +150,24 @@ def test_what_a_run_records_and_saves(saved: list[tuple[int, bool]]) -> None:
     ]  # fmt: skip
 
 
+def test_an_epoch_without_validation_is_saved_where_checkpoints_are_due(saved: list[tuple[int, bool]]) -> None:
+    records: list[dict[str, Any]] = []
+    training(RECIPE.replace(validation_epochs=3, checkpoint_steps=6), records, Listener()).until_done()
+    assert saved == [(6, False), (12, False), (18, False), (24, False), (30, False), (36, True)]
+    assert [record["epoch"] for record in records if record["kind"] == "validation"] == [3]
+
+
+def test_a_run_resumed_within_an_epoch_validates_at_its_end(saved: list[tuple[int, bool]]) -> None:
+    """Even if the epoch before would have been validated by the recipe with which it continues."""
+    records: list[dict[str, Any]] = []
+    resumed = training(RECIPE.replace(checkpoint_steps=0), records, Listener())
+    resumed.progress = Progress(step=17, seconds=8.5)
+    resumed.until_done()
+    validations = [(record["epoch"], record["step"]) for record in records if record["kind"] == "validation"]
+    assert validations == [(2, 24), (3, 36)]
+    assert [step for step, _ in saved] == [24, 36]
+
+
 def test_a_stop_is_heard_while_the_backend_compiles(
     saved: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,19 +210,19 @@ def test_a_session_goes_on_with_the_weights_and_the_momentum_that_were_saved(mon
 
     monkeypatch.setattr(loop, "Session", session)
     monkeypatch.setattr(checkpoint, "latest", lambda *_: saved)
-    monkeypatch.setattr(loop, "restored", lambda *_: Progress(step=7))
+    monkeypatch.setattr(loop, "restored", lambda *_: Progress(step=7, validated=3))
     monkeypatch.setattr(loop, "data_of_run", lambda *_: SimpleNamespace(statistics="statistics"))
     monkeypatch.setattr(loop, "has_data", lambda _: True)
     monkeypatch.setattr(loop, "compare", lambda *_: [])
     monkeypatch.setattr(Training, "until_done", lambda self: self.progress.step)
-    dropped: list[int] = []
+    dropped: list[tuple[int, int]] = []
     run: Any = SimpleNamespace(
         paths=SimpleNamespace(checkpoints=Path(), folder=Path()),
-        drop_metrics_after=dropped.append,
+        drop_metrics_after=lambda *after: dropped.append(after),
         has_records=lambda: True,
     )
     done: Any = loop.train(RECIPE, DataSet("none", TRAIN, TRAIN, ()), None, (), run, resume=True)  # type: ignore[arg-type]
-    assert (done, dropped) == (7, [7])
+    assert (done, dropped) == (7, [(7, 3)])
     ((recipe, _, _, statistics, found, moving),) = opened
     assert (recipe, statistics) == (RECIPE, "statistics")
     assert found is weights

@@ -20,6 +20,7 @@ from minialex.errors import ConfigurationError
 from minialex.runs import checkpoint
 from minialex.runs.run_folder import read_metrics
 from minialex.runs.weights_file import find
+from minialex.training.listening import Listener
 
 MINIALEX = [sys.executable, "-c", "from minialex.cli.app import main; main()"]
 TINY = [
@@ -249,13 +250,15 @@ def test_disk_full_leaves_a_run_that_can_be_resumed(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+SHORT: dict[str, Any] = {
+    "backend": "numpy", "schedule": "constant", "train_images": 32, "validation_images": 8, "batch_size": 16,
+    "kernels": (4, 4, 4, 4, 4), "features": (8, 8), "progress": False,
+}  # fmt: skip
+
+
 def test_validating_in_some_epochs_only_changes_no_weight(tmp_path: Path) -> None:
-    tiny: dict[str, Any] = {
-        "backend": "numpy", "schedule": "constant", "train_images": 32, "validation_images": 8, "batch_size": 16,
-        "kernels": (4, 4, 4, 4, 4), "features": (8, 8), "progress": False,
-    }  # fmt: skip
-    minialex.train("shapes", epochs=7, out=tmp_path / "each", **tiny)
-    rare = minialex.train("shapes", epochs=5, validation_epochs=3, out=tmp_path / "rare", **tiny)
+    minialex.train("shapes", epochs=7, out=tmp_path / "each", **SHORT)
+    rare = minialex.train("shapes", epochs=5, validation_epochs=3, out=tmp_path / "rare", **SHORT)
     assert "5 epochs" in repr(rare)
     assert rare.result is not None
     assert len(rare.result.progress.errors) == 2
@@ -269,4 +272,21 @@ def test_validating_in_some_epochs_only_changes_no_weight(tmp_path: Path) -> Non
     assert_same(tmp_path / "rare", tmp_path / "each")
     assert find(tmp_path / "rare").origin["epochs"] == min(some, key=lambda epoch: some[epoch])  # the best
     with pytest.raises(ConfigurationError, match="the plateau schedule needs the validation error of every epoch"):
-        minialex.train("shapes", epochs=5, validation_epochs=3, out=tmp_path / "no", **{**tiny, "schedule": "plateau"})
+        minialex.train("shapes", epochs=5, validation_epochs=3, out=tmp_path / "no", **{**SHORT, "schedule": "plateau"})
+
+
+def test_epochs_without_validation_are_counted(tmp_path: Path) -> None:
+    class Stop(Listener):
+        def stepped(self, step: int, *_: Any) -> None:
+            if step == 4:
+                signal.raise_signal(signal.SIGINT)
+
+    stopped = minialex.train(
+        "shapes", epochs=9, validation_epochs=9, out=tmp_path / "run", **{**SHORT, "progress": Stop()}
+    )
+    assert repr(stopped).endswith("run: 2 epochs, stopped by Ctrl-C>")
+    assert find(tmp_path / "run").origin["epochs"] == 2
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    done = stopped.resume(progress=False)
+    assert done.result is not None
+    assert done.result.progress.warnings == ["the metrics of the 4 steps before are gone: the report begins here"]
