@@ -90,7 +90,7 @@ def test_depth_leaves_the_full_layers_as_they_are() -> None:
     inputs = [
         whole_shapes(variants.build(found.recipe(arm, 1).replace(classes=10)), 1)["fc6.weight"] for arm in found.arms
     ]
-    assert set(inputs) == {(64, 216)}
+    assert set(inputs) == {(128, 324)}
 
 
 def test_more_decay_than_the_papers_has_time_to_act_at_every_rate_that_is_tried() -> None:
