@@ -203,6 +203,8 @@ class Benchmark:
     def train(self) -> dict[str, Any]:
         """The training step of the full network, and the memory of the one at batch 128."""
         found: dict[str, Any] = {"memory": {}}
+        with closing(Server(OURS, self.threads)) as first:  # compiling takes memory of its own
+            first.ask("run", **step("train", 128))
         with servers((OURS, INSTALLED, TUNED), self.threads, self.tuned) as started:
             for side, server in started.items():
                 before = server.ask("memory", reset=True)["now"]
