@@ -116,7 +116,7 @@ def test_initial_biases_are_compared_at_weights_as_small_beside_their_inputs_as_
 def test_the_data_study_differs_in_images_alone() -> None:
     found = study("data")
     recipes = [found.recipe(arm, 1) for arm in found.arms]
-    assert {recipe.train_images // recipe.batch_size * recipe.epochs for recipe in recipes} == {5000, 4992, 4960}
+    assert {recipe.train_images // recipe.batch_size * recipe.epochs for recipe in recipes} == {15000, 14976, 15004}
     assert {(recipe.steps[0] - 1) / recipe.epochs for recipe in recipes} == {0.75}, "full rate for so long"
 
 
