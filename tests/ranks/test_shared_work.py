@@ -125,7 +125,8 @@ def test_a_store_that_was_ended_goes_on_with_another_number(many: Path, tmp_path
     found, out, err = ended(process)
     assert found == code, (out, err)
     if number == signal.SIGKILL:
-        assert re.fullmatch(r"error: rank \d \(pid \d+ on \S+\) was killed by SIGKILL\n", err), err
+        lost = r"error: rank \d \(pid \d+ on \S+\)"  # now and then mpiexec leaves the other one to find out by itself
+        assert re.fullmatch(rf"{lost} was killed by SIGKILL\n({lost} does not answer for 30 s\n)?", err), err
     else:
         assert (out.strip(), err) == ("stopped by SIGTERM; run the same command again to continue.", "")
     assert not (tmp_path / "store" / "store.json").exists()
