@@ -63,6 +63,9 @@ def synthetic():
             },
         },
         "epoch": {"epoch": sides(10.0, 42.0, 19.0), "recipe": "cifar10", "images": 20000, "recorded": RECORDED},
+        "together": {
+            "alone": {"median": 2.0}, "together": {"median": 2.3}, "runs": 4, "recorded": RECORDED,
+        },
         "reference": {
             "train-32": {page.OURS: {"median": 0.5}, page.REFERENCE: {"median": 4.5}}, "recorded": RECORDED,
         },
@@ -87,6 +90,8 @@ def test_ratios_stand_beside_their_goals():
     assert "| training step, batch 32 | 500 (450 to 550)" in text
     assert "2.40 | 1.80 |" in text, "no goal, no verdict"
     assert "**4.20** (goal 4: met) | **1.90** (goal 3.5: not met)" in text
+    assert "4 runs of the small network at once" in text
+    assert "take 1.15 times as long as each alone (goal: under 1.1, not met)" in text
     assert "500 ms with Numba: 9.0 times as fast." in text, "it is there to be read, and has no goal"
     assert "| minialex (Numba) | 100 | 1,500 | 1,400 |" in text
     assert "Below PyTorch's (the goal): met." in text

@@ -36,7 +36,7 @@ FRAGMENT_SCALE = (0.1, 0.2)
 LIGHT = 0.35  # largest fall-off of the light across half the image
 GRAIN = (0.01, 0.06)  # amplitude of the noise
 DRAWS = 128  # uniform numbers reserved for an image's parameters
-THREADS = 2  # with more, Python, which one at a time runs, would take longer than the pixels
+THREADS = 2  # that draw: as many as read images ahead, unless a recipe asks for more
 IN_MEMORY = 256 << 20  # bytes; a larger part is drawn as it is read
 _CHUNK_PIXELS = 1 << 17  # pixels drawn at a time: some 20 float32 arrays of this size are alive
 

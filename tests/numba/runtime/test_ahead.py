@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -71,6 +72,20 @@ def jobs() -> list[Job]:
         job[0].compile(job[1])
     kinds = tuple(elementwise.copy_kernel.typeof_pyval(x) for x in (0, 0, 0, 4, rows, rows))
     return [(elementwise.copy_kernel, kinds)] * (2 * ahead.FEW)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_is_collected_again_after_compiling(jobs: list[Job], collects: bool) -> None:
+    seen: list[bool] = []
+    (gc.enable if collects else gc.disable)()
+    try:
+        with hearing(lambda *_: seen.append(gc.isenabled())):
+            compile_all(jobs, 0)
+        assert seen
+        assert not any(seen)
+        assert gc.isenabled() is collects
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("program", ["pass", "print(flush=True); raise SystemExit(1)"], ids=["at once", "later"])
