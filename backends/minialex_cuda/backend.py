@@ -23,6 +23,7 @@ from minialex_cuda.compiler.workspace import Workspace
 from minialex_cuda.diagnose import energy
 from minialex_cuda.diagnose.diagnosis import Diagnosis, open_device
 from minialex_cuda.ops import OPERATIONS
+from minialex_cuda.runtime import departures
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.arrivals import Arrivals
 from minialex_cuda.runtime.place import EagerPlace
@@ -145,16 +146,20 @@ class CudaBackend:
         on = self.place(x.device)
         on.arrive(x)
         self._wait_for_ranks(x.device)
-        memory, offset = x.flat.memory, x.flat.offset
-        if memory.fetched is None:
-            return self.runtime.download(on.stream, x.flat).reshape(x.shape)
-        if isinstance(memory.fetched, str) or offset in memory.fetched[1]:  # a step's outputs are fetched in one piece
-            whole = self.runtime.flat(memory, 0, memory.nbytes, np.uint8)
-            memory.fetched = self.runtime.download(on.stream, whole, self.runtime.host_bytes(memory.nbytes)), set()
-        found, given = memory.fetched
-        given.add(offset)  # a second request gets another copy
-        part: NDArray[Any] = found[offset : offset + x.nbytes]
-        return part.view(x.dtype).reshape(x.shape)
+        return self.runtime.download(on.stream, x.flat).reshape(x.shape)
+
+    def to_numpy_later(self, arrays: Sequence[CudaArray]) -> Callable[[], list[NDArray[Any]]]:
+        """Begin to copy arrays to the host; the function waits for that, not for what is asked for afterwards."""
+        events, fetched = departures.begin(self._places, arrays)
+
+        def found() -> list[NDArray[Any]]:
+            for event in events:
+                if self._nccl.is_used:
+                    self._nccl.wait(event)
+                self.runtime.wait_on_host(event)
+            return fetched
+
+        return found
 
     def copy_to(self, x: CudaArray, device: str) -> CudaArray:
         """Copy `x` to another device, directly; neither the host nor other streams wait."""

@@ -15,6 +15,7 @@ import hypothesis
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 
+from minialex.backend.fetching import fetched, runs_ahead
 from minialex.backend.operations import Example, method, rule_of
 from minialex.backend.program import flatten
 from minialex.backend.protocol import MOVERS, OPERATIONS, Backend
@@ -227,11 +228,28 @@ def check_to_device(backend: Backend, profile: settings = PROFILES["ci"]) -> Non
                 source = np.arange(np.prod(shape, dtype=int), dtype=dtype).reshape(shape)
                 for device in backend.devices:
                     _check_round_trip(backend, lay_out(source, layout), device, f"{dtype} {shape}, {layout}")
+    if runs_ahead(backend):
+        _check_promises(backend)
     try:
         backend.to_device(np.zeros(1, np.float32), "nowhere:0")
     except ConfigurationError:
         return
     raise Disagreement("to_device: accepted the device 'nowhere:0', expected ConfigurationError")
+
+
+def _check_promises(backend: Backend) -> None:
+    """`to_numpy_later` gives numbers as they were when it was called, whatever has been asked for since."""
+    for dtype in dtypes(backend):
+        wanted = [np.arange(n, n + 6, dtype=dtype).reshape(2, 3) for n in range(2 * len(backend.devices))]
+        ws = [backend.to_device(array, backend.devices[n // 2]) for n, array in enumerate(wanted)]
+        later = fetched(backend, ws)
+        for w in ws:
+            v, dw = backend.zeros((2, 3), dtype, w.device), backend.to_device(np.ones((2, 3), dtype), w.device)
+            backend.sgd_update(w, v, dw, learning_rate=1.0, momentum=0.0, weight_decay=0.0)
+        found = later()
+        expect(len(found) == len(ws), "to_numpy_later", f"{len(found)} arrays for {len(ws)}")
+        for array, numbers in zip(found, wanted, strict=True):
+            expect(same_bits(array, numbers), "to_numpy_later", f"{dtype}: other numbers than when it was called")
 
 
 def _check_round_trip(backend: Backend, source: Array, device: str, what: str) -> None:

@@ -13,10 +13,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from minialex.backend.fetching import fetched, runs_ahead
 from minialex.backend.pretend import HostArray
 from minialex.backend.program import STEP, ArrayName, CompiledStep, Program, flatten
 from minialex.backend.protocol import Backend
@@ -139,7 +141,7 @@ def program_of(kind: Kind, dtype: str, placement: tuple[str, str], devices: tupl
 
 
 def execute(backend: Backend, program: Program, given: Data, make: Make = interpret) -> Run:
-    """Run all steps and fetch everything after each."""
+    """Run all steps; what each returns is fetched when all are done, if the backend can promise it."""
 
     def initial(name: ArrayName) -> Array:
         if name.role == "mean":
@@ -150,14 +152,21 @@ def execute(backend: Backend, program: Program, given: Data, make: Make = interp
     bound = {name: backend.to_device(initial(name), value.device) for name, value in program.bound.items()}
     step = make(program, backend, bound)
     run = []
+    promised = []
     for number, batch in enumerate(given.batches):
         feed: dict[ArrayName, Any] = {name: _number(name, number) for name in program.symbols}
         for name, value in program.fed.items():
             feed[name] = backend.to_device(batch[name.role], value.device)
-        fetched = {name: backend.to_numpy(array) for name, array in step(feed).items()}
-        learned = {name: backend.to_numpy(a) for name, a in bound.items() if name.role != "mean"}
-        run.append({**fetched, **learned})
-    return run
+        outputs = step(feed)
+        later = fetched(backend, list(outputs.values()))
+        if not runs_ahead(backend):
+            later = partial(list, later())
+        promised.append((list(outputs), later))
+        run.append({name: backend.to_numpy(a) for name, a in bound.items() if name.role != "mean"})
+    return [
+        {**dict(zip(names, later(), strict=True)), **learned}
+        for (names, later), learned in zip(promised, run, strict=True)
+    ]
 
 
 def _number(name: ArrayName, step: int) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minialex.backend.arrays import Array
+from minialex.backend.fetching import fetched, runs_ahead
 from minialex.backend.program import LABELS, LOSS, PROBS, STEP, ArrayName, CompiledStep
 from minialex.backend.protocol import Backend
 from minialex.data.draws import Draws, centre_crop_offset, draws_ahead, ten_crop_offsets
@@ -180,6 +181,16 @@ class Session:
             ) from None
 
     @property
+    def runs_ahead(self) -> bool:
+        """Whether a step can be started before the result of the one before is fetched."""
+        return runs_ahead(self.backend)
+
+    def _fetched(self, outputs: Mapping[ArrayName, Array]) -> Callable[[], dict[ArrayName, NDArray[Any]]]:
+        """Begin to fetch a step's outputs, which the next step overwrites; the function waits for them."""
+        found = fetched(self.backend, list(outputs.values()))
+        return lambda: dict(zip(outputs, found(), strict=True))
+
+    @property
     def host_bytes(self) -> Callable[[tuple[int, ...]], NDArray[np.uint8]] | None:
         """A function that allocates, by shape, the best memory for reading batches; None if the backend has none."""
         return getattr(self.backend, "host_bytes", None)
@@ -342,27 +353,27 @@ class Session:
         with self._memory("train", len(images)):
             return Feed(self.training_feed(images, labels, step, now), len(images), now.frozen)
 
-    def start(self, feed: Feed) -> dict[ArrayName, Array]:
-        """Begin one training step, which changes the weights in place; on a GPU the next batch can be sent meanwhile.
+    def start(self, feed: Feed) -> Callable[[], dict[ArrayName, NDArray[Any]]]:
+        """Begin one training step, which changes the weights in place; `finish` takes what this returns.
+
+        On a GPU the next batch can be sent meanwhile and, if it `runs_ahead`, the next step begun.
 
         Raises:
             ResourceError: If the step does not fit in memory.
         """
         step = self.step("train", feed.batch_size, feed.frozen)
         with self.lock, self._memory("train", feed.batch_size):
-            return step(feed.arrays)
+            return self._fetched(step(feed.arrays))
 
-    def finish(self, pending: Mapping[ArrayName, Array]) -> StepOutcome:
+    def finish(self, pending: Callable[[], Mapping[ArrayName, NDArray[Any]]]) -> StepOutcome:
         """Wait for a training step, and fetch its result."""
-        to_numpy = self.backend.to_numpy
+        outputs = pending()
         skipped = tuple(
-            name.to("parameter")
-            for name, count in pending.items()
-            if name.role == "skipped" and int(to_numpy(count)) > 0
+            name.to("parameter") for name, count in outputs.items() if name.role == "skipped" and int(count) > 0
         )
         numbers = range(self.plan.own_shards)
-        losses = tuple(float(to_numpy(pending[LOSS.shard(number)])) for number in numbers)
-        probs = [to_numpy(pending[PROBS.shard(number)]) for number in numbers]
+        losses = tuple(float(outputs[LOSS.shard(number)]) for number in numbers)
+        probs = [outputs[PROBS.shard(number)] for number in numbers]
         return StepOutcome(mean_loss(losses), np.concatenate(probs) if len(probs) > 1 else probs[0], skipped, losses)
 
     def train(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: EpochRates) -> StepOutcome:
@@ -384,8 +395,8 @@ class Session:
         losses = []
         for view in view_offsets(self.recipe.image_size, self.recipe.crop, views):
             with self.lock, self._memory("infer", N):
-                outputs = step(self.view_feed(images, labels, *view))
-                probs, loss = (self.backend.to_numpy(outputs[name]) for name in (PROBS, LOSS))
+                outputs = self._fetched(step(self.view_feed(images, labels, *view)))()
+                probs, loss = outputs[PROBS], outputs[LOSS]
             total = probs if total is None else total + probs
             losses.append(float(loss))
         assert total is not None
@@ -410,8 +421,7 @@ class Session:
         (centre,) = view_offsets(self.recipe.image_size, self.recipe.crop, 1)
         step = self.step("infer", N, layers=wanted)
         with self.lock, self._memory("infer", N):
-            found = step(self.view_feed(images, np.zeros(N, np.int64), *centre))
-            outputs = {name: self.backend.to_numpy(array) for name, array in found.items() if name.role == "output"}
+            outputs = self._fetched(step(self.view_feed(images, np.zeros(N, np.int64), *centre)))()
         stages = {stage.layer.name: stage for stage in self.network.stages(len(self.plan.placement))}
         pieces = {layer: [outputs[output_name(layer, c)] for c in range(stages[layer].pieces)] for layer in wanted}
         return {layer: np.concatenate(p, axis=1) for layer, p in pieces.items()}

@@ -70,6 +70,7 @@ class StepResult(NamedTuple):
         labels: int64 [N]
         outcome: loss, probabilities before the update, and what was not updated
         seconds: time since the previous step
+        begun: the last step that has begun; the weights are those after it
     """
 
     number: int
@@ -77,6 +78,7 @@ class StepResult(NamedTuple):
     labels: NDArray[np.int64]
     outcome: StepOutcome
     seconds: float
+    begun: int
 
     @property
     def right(self) -> int:
@@ -100,7 +102,12 @@ class StepResult(NamedTuple):
 
 
 def epoch_steps(
-    session: Session, split: Split, step: int, now: EpochRates, group: Group = ALONE
+    session: Session,
+    split: Split,
+    step: int,
+    now: EpochRates,
+    group: Group = ALONE,
+    ahead: Callable[[int], bool] = lambda step: False,
 ) -> Generator[StepResult, None, None]:
     """Train from a step to the end of its epoch; the next batch is read and sent while the devices compute.
 
@@ -110,6 +117,9 @@ def epoch_steps(
         step: the step of the whole run, counted from 0
         now: the rates in this epoch (see `minialex.engine.schedule.epoch_rates`)
         group: the session's group; each rank reads only its own share of every batch
+        ahead: whether the step after a given one (counted from 1) may begin before that one's result is yielded, on
+            backends that can do so: devices then need not wait for the host, but the weights are a step further. All
+            ranks must answer alike
 
     Yields:
         The result of each step.
@@ -124,22 +134,24 @@ def epoch_steps(
     order = epoch_order(len(split), seed=recipe.seed, epoch=epoch + 1, shuffle=recipe.shuffle)
     share = recipe.batch_size // group.size
     order = order[: per_epoch * recipe.batch_size].reshape(per_epoch, group.size, share)[:, group.rank].reshape(-1)
+    may = all(group.exchange(session.runs_ahead))  # else ranks would not sum the same steps
     began = time.perf_counter()
     with closing(read_ahead(session, split, order, share, done)) as source:
         batch = next(source, None)
         feed = None if batch is None else session.upload(*batch[1:], step, now)
-        while batch is not None and feed is not None:
-            pending = session.start(feed)
+        pending = None if feed is None else session.start(feed)
+        while batch is not None and pending is not None:
             del feed  # else three batches would be on the devices
             with doing("reading images"):
                 following = next(source, None)
-            feed = None if following is None else session.upload(*following[1:], step + 1, now)
-            outcome = session.finish(pending)
             step += 1
+            feed = None if following is None else session.upload(*following[1:], step, now)
+            early = session.start(feed) if feed is not None and may and ahead(step) else None
+            outcome = session.finish(pending)
             seconds = time.perf_counter() - began
             began += seconds
-            yield StepResult(step, *batch[1:], outcome, seconds)
-            batch = following
+            yield StepResult(step, *batch[1:], outcome, seconds, step + (early is not None))
+            batch, pending = following, early if early or feed is None else session.start(feed)
 
 
 def read_ahead(
@@ -459,7 +471,12 @@ class Training:
     def train_epoch(self, now: EpochRates, stop: StopRequest) -> None:
         """Run steps to the end of the epoch, or until a stop is requested."""
         progress, every = self.progress, self.recipe.checkpoint_steps
-        with closing(epoch_steps(self.session, self.data.train, progress.step, now, self.group)) as results:
+
+        def ahead(step: int) -> bool:
+            return not self.stopped and not (every and step % every == 0)  # a checkpoint has the weights of its step
+
+        steps = epoch_steps(self.session, self.data.train, progress.step, now, self.group, ahead)
+        with closing(steps) as results:
             for result in results:
                 own = Pulse(result.losses, result.right, result.finite, stop.requested or "")
                 pulses = [Pulse(*told) for told in self.group.exchange(own)]
@@ -481,7 +498,7 @@ class Training:
                     self.record_steps(now)
                 if saves:
                     self.save()
-                if self.stopped:
+                if self.stopped and result.begun == result.number:
                     break
 
     def validate(self, stop: StopRequest) -> Evaluation | None:

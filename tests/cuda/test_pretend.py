@@ -264,12 +264,42 @@ for attempt in range(6):
         addresses.add(batch.ctypes.data)
         made.append(backend.reshape(backend.to_device(batch[:20], "cuda:0"), (1000,)))
         if not {held}:
-            coming.sent = deque()
-            backend.place("cuda:0").stream.sent = deque()
+            coming.held = deque()
+            backend.place("cuda:0").stream.held = deque()
         del batch
     wrong += sum(not (backend.to_numpy(x) == k).all() for k, x in enumerate(made))
 assert (wrong == 0) == {held}, wrong
 assert len(addresses) < 72, addresses  # of the pool, again and again
+assert not driver.broken, driver.broken
+""")
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_memory_that_results_come_into_is_held_until_they_have_come(held: bool) -> None:
+    """Even if nobody takes them: else they would come into what is used for something else by then."""
+    rules(f"""
+from collections import deque
+from minialex_cuda import CudaBackend
+backend = CudaBackend(runtime=runtime)
+on = backend.place("cuda:0")
+wrong = 0
+for k in range(60):
+    x = backend.scale(backend.to_device(np.full(1000, k, np.float32), "cuda:0"), 1.0)
+    waits = [number for name, number in driver.calls.items() if name.endswith("Synchronize")]
+    later = backend.to_numpy_later([x, x])
+    assert [number for name, number in driver.calls.items() if name.endswith("Synchronize")] == waits  # nobody waits
+    if k % 3:
+        backend.sgd_update(x, x, x, learning_rate=1.0, momentum=0.0, weight_decay=0.0)  # comes after the copy
+        assert all((array == k).all() for array in later())
+    del later
+    if not {held}:
+        on.stream.held = deque()
+    mine = backend.host_bytes((4000,))
+    mine[...] = 255
+    backend.synchronize("cuda:0")
+    wrong += bool((mine != 255).any())
+    del mine
+assert (wrong == 0) == {held}, wrong
 assert not driver.broken, driver.broken
 """)
 

@@ -34,6 +34,7 @@ class Uploads:
 
     recipe = RECIPE
     host_bytes: Any = None
+    runs_ahead = False
 
     def __init__(self) -> None:
         self.sent: list[tuple[int, list[int]]] = []
@@ -104,11 +105,11 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
         labels = np.arange(4)
         return Evaluation(np.eye(4)[np.where(labels < right, labels, (labels + 1) % 4)].astype(np.float32), labels)
 
-    def steps(session: Any, split: Any, step: int, now: EpochRates, group: Any) -> Any:
+    def steps(session: Any, split: Any, step: int, now: EpochRates, group: Any, ahead: Any) -> Any:
         for number in range(step + 1, step // 12 * 12 + 13):
             probs = np.eye(2)[[0, number % 2]]  # the second image is right in every other step
             outcome = StepOutcome(float(number), probs, ())
-            yield StepResult(number, np.zeros((2, 3, 8, 8), np.uint8), np.array([0, 1]), outcome, 0.5)
+            yield StepResult(number, np.zeros((2, 3, 8, 8), np.uint8), np.array([0, 1]), outcome, 0.5, number)
 
     monkeypatch.setattr(checkpoint, "save", save)
     monkeypatch.setattr(loop, "evaluate", evaluate)

@@ -251,8 +251,6 @@ class Step:
             if self._rates:
                 rates = np.array([feed[name] for name in self._rates], self._rate[device].dtype)
                 runtime.upload(stream, rates, self._rate[device].flat)
-        for memory in self._results:
-            memory.fetched = "later"
         self._calls += 1
         main = self.places[self.devices[0]].stream
         if watch is not None or not self._graphs or self._calls == 1:  # the first call compiles and loads kernels

@@ -15,18 +15,15 @@ class Memory:
     Attributes:
         raw, nbytes, device: the runtime's own block, its size and its device
         read: an event after its last reader; None: any work submitted to the device so far may read it
-        fetched: a copy of all its bytes on the host, from which requests are served, and the offsets already handed
-            out; "later": make the copy on the first request
     """
 
-    __slots__ = ("_count", "device", "fetched", "nbytes", "raw", "read")
+    __slots__ = ("_count", "device", "nbytes", "raw", "read")
 
     def __init__(self, raw: Any, nbytes: int, device: str, count: Counter[str]) -> None:
         self.raw = raw
         self.nbytes = nbytes
         self.device = device
         self.read: Any = None
-        self.fetched: Any = None
         self._count = count
         count[device] += nbytes
 

@@ -89,8 +89,8 @@ class DeviceStream:
     multiplier: Multiplier | None = None
     convolver: Any = None
     staging: Staging = field(default_factory=Staging)
-    sent: deque[tuple[Any, NDArray[Any]]] = field(default_factory=deque)
-    """(event, array) of uploads from pinned memory, which is held until it has been read."""
+    held: deque[tuple[Any, NDArray[Any]]] = field(default_factory=deque)
+    """(event, array) of copies from or to pinned memory, which is held until they are done."""
 
 
 class DeviceRuntime(Runtime):
@@ -124,9 +124,7 @@ class DeviceRuntime(Runtime):
         with cupy.cuda.Device(stream.index), stream.stream:
             if isinstance(owner(source), cupy.cuda.PinnedMemoryPointer):
                 cuda_runtime.memcpyAsync(address(target), source.ctypes.data, nbytes, host_to_device, stream.stream.ptr)
-                while stream.sent and stream.sent[0][0].done:
-                    stream.sent.popleft()
-                stream.sent.append((self.record(stream), source))
+                self._hold(stream, source)
                 return
             block = stream.staging.block(nbytes)
             if block is None:  # from pageable memory: the host waits until the numbers are read
@@ -145,10 +143,26 @@ class DeviceRuntime(Runtime):
             return np.empty(nbytes, np.uint8)
         return np.frombuffer(pointer, np.uint8, nbytes)
 
-    def download(self, stream: DeviceStream, source: Flat, target: NDArray[Any] | None = None) -> NDArray[Any]:
+    def _hold(self, stream: DeviceStream, pinned: NDArray[Any]) -> Any:
+        """Hold pinned memory until the work submitted so far is done; returns the event of that."""
+        event = self.record(stream)
+        while stream.held and stream.held[0][0].done:
+            stream.held.popleft()
+        stream.held.append((event, pinned))
+        return event
+
+    def download(self, stream: DeviceStream, source: Flat) -> NDArray[Any]:
         with cupy.cuda.Device(stream.index), stream.stream:
-            found: NDArray[Any] = source.raw.get(stream=stream.stream, out=target)  # waits for the stream
+            found: NDArray[Any] = source.raw.get(stream=stream.stream)  # waits for the stream
         return found
+
+    def fetch(self, stream: DeviceStream, source: Flat, target: NDArray[Any]) -> Any:
+        device_to_host = cuda_runtime.memcpyDeviceToHost
+        with cupy.cuda.Device(stream.index):
+            cuda_runtime.memcpyAsync(
+                target.ctypes.data, address(source), source.nbytes, device_to_host, stream.stream.ptr
+            )
+            return self._hold(stream, target)
 
     def clear(self, stream: DeviceStream, target: Flat) -> None:
         with cupy.cuda.Device(stream.index):
@@ -281,6 +295,9 @@ class DeviceRuntime(Runtime):
     def wait(self, stream: DeviceStream, event: Any) -> None:
         with cupy.cuda.Device(stream.index):
             stream.stream.wait_event(event)
+
+    def wait_on_host(self, event: Any) -> None:
+        event.synchronize()
 
     def synchronize(self, stream: DeviceStream) -> None:
         with cupy.cuda.Device(stream.index):

@@ -115,11 +115,14 @@ class FakeRuntime(Runtime):
     def host_bytes(self, nbytes: int) -> NDArray[np.uint8]:
         return np.frombuffer(Locked(nbytes), np.uint8, nbytes)
 
-    def download(self, stream: FakeStream, source: Flat, target: NDArray[Any] | None = None) -> NDArray[Any]:
+    def download(self, stream: FakeStream, source: Flat) -> NDArray[Any]:
         stream.synchronize()
-        found = np.empty_like(source.raw) if target is None else target
-        np.copyto(found, source.raw)
-        return found
+        return np.array(source.raw)
+
+    def fetch(self, stream: FakeStream, source: Flat, target: NDArray[Any]) -> Any:
+        raw = source.raw
+        stream.do("fetch", lambda: np.copyto(target, raw), (source,), ())
+        return stream.record()
 
     def clear(self, stream: FakeStream, target: Flat) -> None:
         raw = target.raw
@@ -192,6 +195,9 @@ class FakeRuntime(Runtime):
 
     def wait(self, stream: FakeStream, event: Any) -> None:
         stream.wait(event)
+
+    def wait_on_host(self, event: Any) -> None:
+        """Nothing to wait for: all work is done."""
 
     def synchronize(self, stream: FakeStream) -> None:
         stream.synchronize()

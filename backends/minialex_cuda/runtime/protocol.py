@@ -151,8 +151,12 @@ class Runtime(ABC):
         """Uninitialised pinned host memory. Memory that is no longer referenced is reused."""
 
     @abstractmethod
-    def download(self, stream: Stream, source: Flat, target: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Copy to the host, flat, into `target` if given; waits for the stream."""
+    def download(self, stream: Stream, source: Flat) -> NDArray[Any]:
+        """Copy to the host, flat; waits for the stream."""
+
+    @abstractmethod
+    def fetch(self, stream: Stream, source: Flat, target: NDArray[Any]) -> Event:
+        """Copy to memory from `host_bytes`, which is then held until the copy is done; the event tells when it is."""
 
     @abstractmethod
     def clear(self, stream: Stream, target: Flat) -> None:
@@ -237,6 +241,10 @@ class Runtime(ABC):
     @abstractmethod
     def wait(self, stream: Stream, event: Event) -> None:
         """Make a stream's later work wait for an event; the host does not wait."""
+
+    @abstractmethod
+    def wait_on_host(self, event: Event) -> None:
+        """Make the host wait for an event."""
 
     @abstractmethod
     def synchronize(self, stream: Stream) -> None:

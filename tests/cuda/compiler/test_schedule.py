@@ -138,8 +138,15 @@ class LateRuntime(FakeRuntime):
     def begin_capture(self, stream: FakeStream) -> bool:
         return False  # these streams have no graphs
 
+    def wait_on_host(self, event: LateEvent) -> None:
+        self.pump(lambda: event.done)
+        merge(self.host, event.clock)
+
     def run(self, until: LateStream) -> None:
-        while until.queue:
+        self.pump(lambda: not until.queue)
+
+    def pump(self, done: Callable[[], bool]) -> None:
+        while not done():
             ready = [stream for stream in self.streams if stream.queue and stream.queue[0][0]()]
             if not ready:
                 raise Hazard("streams wait for each other")
@@ -221,6 +228,28 @@ def test_the_next_batch_comes_while_the_step_computes() -> None:
         for stream in step._streams.values():
             assert coming.clock.get(stream.number, 0) < stream.clock[stream.number]
     backend.synchronize("cuda:0")
+
+
+def test_the_next_step_is_asked_for_before_results_have_come() -> None:
+    """They are copied in the order of the stream: nothing waits, and the next step may write its own over them."""
+    backend = CudaBackend(runtime=LateRuntime(0))
+    recorded, given = program("train", PLACEMENTS[1]), steps.data("float32")
+    bound = {name: backend.zeros(v.shape, v.dtype.name, v.device) for name, v in recorded.bound.items()}
+    step = backend.compile_step(recorded, bound)
+    assert isinstance(step, Step)
+    feed: dict[ArrayName, Any] = dict.fromkeys(recorded.symbols, 1e-3) | {STEP: 1}
+    for name, value in recorded.fed.items():
+        feed[name] = backend.to_device(given.batches[0][name.role], value.device)
+    first = step(feed)
+    backend.synchronize("cuda:0")
+    wanted = {name: backend.to_numpy(array) for name, array in first.items()}
+    promised = [backend.to_numpy_later(list(step(feed).values())) for _ in range(2)]
+    assert all(stream.queue for stream in step._streams.values())  # nothing has been waited for
+    second, third = (dict(zip(wanted, later(), strict=True)) for later in promised)
+    assert not same_bits(second[LOSS], wanted[LOSS])
+    assert not same_bits(third[LOSS], second[LOSS])
+    after = {name: backend.to_numpy(array) for name, array in step(feed).items()}
+    assert not same_bits(after[LOSS], third[LOSS])
 
 
 def without_each_wait(schedule: Schedule) -> Iterator[tuple[str, Schedule]]:

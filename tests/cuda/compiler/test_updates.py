@@ -66,23 +66,23 @@ def test_the_same_bits_as_one_by_one(dtype: str) -> None:
     assert isinstance(step, Step)
     assert [task.call.operation for task in step.schedule.tasks].count("sgd_updates") == 1
     alone = {name: backend.to_device(a, "cuda:0") for name, a in given.items()}
-    fetched: list[int] = []
-    download = backend.runtime.download
+    copies: list[int] = []
+    fetch = backend.runtime.fetch
 
     def counting(stream: Any, source: Flat, target: Any) -> Any:
-        fetched.append(source.nbytes)
-        return download(stream, source, target)
+        copies.append(source.nbytes)
+        return fetch(stream, source, target)
 
     for number in range(3):  # plain, captured, replayed
         feed: dict[ArrayName, Any] = {rate(n): 0.1 * (n + 1) / (number + 1) for n in range(3)}
         skipped = step({**feed, LABELS: backend.to_device(np.zeros(1, np.int64), "cuda:0")})
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(backend.runtime, "download", counting)
-            told = {name: int(backend.to_numpy(count)) for name, count in skipped.items()}
-        assert len(fetched) == number + 1  # all that a step gives comes at once, and every step's own
-        assert sum(told.values()) == len(spoiled)
-        backend.to_numpy(next(iter(skipped.values())))[...] = 99  # an array of its own, whoever had asked before
-        assert {name: int(backend.to_numpy(count)) for name, count in skipped.items()} == told
+            patch.setattr(backend.runtime, "fetch", counting)
+            told = [int(count) for count in backend.to_numpy_later(list(skipped.values()))()]
+        assert len(copies) == number + 1  # all that a step gives comes at once
+        assert sum(told) == len(spoiled)
+        backend.to_numpy(next(iter(skipped.values())))[...] = 99  # an array of its own
+        assert [int(backend.to_numpy(count)) for count in skipped.values()] == told
         for n in range(len(SIZES)):
             w, v, seed = (alone[f"{name}{n}"] for name in ("w", "v", "seed"))
             decay, now = n % 2 * 0.01, feed[rate(n % 3)]
