@@ -1,14 +1,15 @@
 """`compile_step`: a recorded step with planned memory, a stream for each column, and fused kernels.
 
-On one device the whole step is captured as a CUDA graph on its second call, and replayed from then on. What changes
-from step to step is on the device: batches are copied to where the graph reads them, and the learning rates and the
-step's number are written to two small arrays.
+On one device the whole step is captured as a CUDA graph on its second call, and replayed from then on; on several,
+each stream's work between two moments at which streams wait for each other is a graph, and what crosses between devices
+is launched. What changes from step to step is on the device: batches are copied to where the graphs read them, and the
+learning rates and the step's number are written to two small arrays.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class Step:
         workspace: memory for everything but the outputs
         program: the recorded step
         bindings: arrays that outlive a step
-        graphs: whether to capture the step if all of it is on one device
+        graphs: whether to capture the step
 
     Raises:
         OutOfMemory: If it does not fit; a call raises it, too, if a larger step has taken the workspace meanwhile.
@@ -71,7 +72,7 @@ class Step:
         self.runtime: Runtime = next(iter(places.values())).runtime
         self.devices = tuple(dict.fromkeys(stream[0] for stream in self.schedule.streams))
         self._rates = [name for name in program.symbols if name.role == "rate"]
-        self._graphs = graphs and len(self.devices) == 1
+        self._graphs = graphs
         self._streams = {name: workspace.stream(name) for name in self.schedule.streams}
         self._on = {name: RecordingPlace(places[name[0]], stream) for name, stream in self._streams.items()}
         kind = next((value.dtype for value in program.bound.values()), np.dtype(np.float32))
@@ -164,7 +165,8 @@ class Step:
             if whole.flat is NOWHERE:
                 view.flat = NOWHERE
         self._laid_out = False
-        self._graph: Any = None
+        self._graph: Any = None  # of the whole step
+        self._parts: dict[tuple[int, ...], Any] = {}  # graphs of its stretches, if it is on several devices
         self._calls = 0
 
     def _sizes(self) -> dict[str, int]:
@@ -252,32 +254,58 @@ class Step:
                 rates = np.array([feed[name] for name in self._rates], self._rate[device].dtype)
                 runtime.upload(stream, rates, self._rate[device].flat)
         self._calls += 1
-        main = self.places[self.devices[0]].stream
         if watch is not None or not self._graphs or self._calls == 1:  # the first call compiles and loads kernels
             self._run(watch)
+        elif len(self.devices) == 1:
+            self._run_as_a_graph()
         else:
-            if self._graph is None:
-                if runtime.begin_capture(main):
-                    self._run(None)
-                    self._graph = runtime.end_capture(main)
-                else:
-                    self._graphs = False
-            if self._graph is None:
-                self._run(None)
-            else:
-                runtime.replay(main, self._graph)
+            self._run_in_stretches()
         return dict(self._outputs)
+
+    def _run_as_a_graph(self) -> None:
+        """Replay the whole step, which is on one device; the first time, capture it."""
+        runtime, main = self.runtime, self.places[self.devices[0]].stream
+        if self._graph is None:
+            if not runtime.begin_capture(main):
+                self._graphs = False
+                self._run(None)
+                return
+            self._run(None)
+            self._graph = runtime.end_capture(main)
+        runtime.replay(main, self._graph)
+
+    def _run_in_stretches(self) -> None:
+        """Replay the stretches between which devices exchange; the first time, capture those of more than one task."""
+        runtime, tasks = self.runtime, self.schedule.tasks
+        if not self._parts:
+            self._parts = dict.fromkeys(self.schedule.stretches())
+            for part in self._parts:
+                name = tasks[part[0]].stream
+                if len(part) > 1 and name[2] == "compute" and self._graphs:
+                    self._graphs = runtime.begin_capture(self._streams[name])
+                    if self._graphs:
+                        self._work(part)
+                        self._parts[part] = runtime.end_capture(self._streams[name])
+        self._run(None)
+
+    def _work(self, part: Sequence[int]) -> None:
+        """Launch the work of some tasks of one stream."""
+        for index in part:
+            for work in self._recorded[index].works:
+                work()
 
     def _run(self, watch: Watch | None) -> None:
         """Launch all tasks: streams start after the devices' own streams, which continue when all are done."""
         runtime = self.runtime
+        parts = (self._parts if watch is None else {}) or {(index,): None for index in range(len(self._recorded))}
         begun = [runtime.record(self.places[device].stream) for device in self.devices]
         for stream in self._streams.values():
             for event in begun:
                 runtime.wait(stream, event)
         events: dict[int, Event] = {}
         waited_for, where = self.schedule.recorded, None
-        for index, (task, recorded) in enumerate(zip(self.schedule.tasks, self._recorded, strict=True)):
+        for part, graph in parts.items():
+            task = self.schedule.tasks[part[0]]
             call, stream = task.call, self._streams[task.stream]
             if watch is not None and where != (call.layer, call.column, call.phase):
                 where = call.layer, call.column, call.phase
@@ -286,10 +314,12 @@ class Step:
                 watch(*where)
             for earlier in task.waits:
                 runtime.wait(stream, events[earlier])
-            for work in recorded.works:
-                work()
-            if index in waited_for:
-                events[index] = runtime.record(stream)
+            if graph is None:
+                self._work(part)
+            else:
+                runtime.replay(stream, graph)
+            if part[-1] in waited_for:
+                events[part[-1]] = runtime.record(stream)
         ends = [runtime.record(stream) for stream in self._streams.values()]
         for device in self.devices:
             for event in ends:

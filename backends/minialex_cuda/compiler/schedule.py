@@ -79,6 +79,23 @@ class Schedule:
         """Tasks that others wait for."""
         return frozenset(index for task in self.tasks for index in task.waits)
 
+    def stretches(self) -> list[tuple[int, ...]]:
+        """Tasks of one stream between two moments at which streams wait for each other, in a valid order of launches.
+
+        Only the first task of a stretch waits, and only the last is waited for.
+        """
+        found: list[list[int]] = []
+        unended: dict[StreamName, list[int]] = {}
+        waited_for = self.recorded
+        for index, task in enumerate(self.tasks):
+            if task.waits or task.stream not in unended:
+                unended[task.stream] = []
+                found.append(unended[task.stream])
+            unended[task.stream].append(index)
+            if index in waited_for:
+                del unended[task.stream]
+        return [tuple(stretch) for stretch in found]
+
 
 def stream_of(call: Call) -> StreamName:
     """The stream of a call: its column's, on the device of its result.

@@ -25,7 +25,7 @@ PLACEMENT = ("cuda:0", "cuda:0")
 DEVICES = ("cuda:0", "cuda:1")
 
 
-def run_with(graphs: bool) -> tuple[steps.Run, Step]:
+def run_with(graphs: bool, placement: tuple[str, str] = PLACEMENT) -> tuple[steps.Run, Step]:
     """Some training steps, as a graph or not."""
     made: list[Step] = []
 
@@ -33,7 +33,7 @@ def run_with(graphs: bool) -> tuple[steps.Run, Step]:
         made.append(Step(backend._places, backend._workspace, program, bound, graphs=graphs))
         return made[0]
 
-    recorded = steps.program_of("train", "float32", PLACEMENT, DEVICES, more=True)
+    recorded = steps.program_of("train", "float32", placement, DEVICES, more=True)
     return steps.execute(CudaBackend(runtime=FakeRuntime()), recorded, steps.data("float32"), make), made[0]
 
 
@@ -50,13 +50,21 @@ def test_a_graph_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len({mask.tobytes() for mask in masks}) == len(masks)
 
 
-def test_two_devices_have_no_graph() -> None:
-    backend = CudaBackend(runtime=FakeRuntime())
-    recorded = steps.program_of("train", "float32", DEVICES, DEVICES, more=False)
-    bound = {name: backend.zeros(v.shape, v.dtype.name, v.device) for name, v in recorded.bound.items()}
-    step = backend.compile_step(recorded, bound)
-    assert isinstance(step, Step)
-    assert not step._graphs
+def test_two_devices_have_a_graph_for_each_stretch_between_exchanges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bits as without; what crosses is in none, and another workspace makes them anew."""
+    monkeypatch.setattr(steps, "STEPS", 5)
+    with_graphs, step = run_with(True, DEVICES)
+    without, plain = run_with(False, DEVICES)
+    assert step._graph is None
+    assert not plain._parts
+    graphs = {part: graph for part, graph in step._parts.items() if graph is not None}
+    assert len(graphs) > 8
+    for part in graphs:
+        assert not any(step.schedule.tasks[index].call.operation == "copy_to" for index in part)
+    for first, second in zip(with_graphs, without, strict=True):
+        assert all(same_bits(array, second[name]) for name, array in first.items())
+    step.release()  # as when a larger step takes the workspace
+    assert not step._parts
 
 
 def test_what_a_graph_cannot_hold_is_refused() -> None:

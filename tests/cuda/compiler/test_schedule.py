@@ -67,6 +67,12 @@ class LateStream(FakeStream):
         self.free: dict[int, list[Any]] = defaultdict(list)
 
     def do(self, name: str, work: Callable[[], None], reads: Sequence[Flat], writes: Sequence[Flat]) -> None:
+        if self.runtime.into is not None:
+            stream, graph = self.runtime.into
+            if stream is not self or name == "upload":
+                raise Hazard(f"{name} on another stream, or from the host, while a graph is captured")
+            graph.append((name, work, tuple(reads), tuple(writes)))
+            return
         merge(self.clock, self.runtime.host)
         self.clock[self.number] += 1
         for flats, write in ((reads, False), (writes, True)):
@@ -77,6 +83,8 @@ class LateStream(FakeStream):
         self.queue.append((lambda: True, work))
 
     def record(self) -> LateEvent:
+        if self.runtime.into is not None:
+            raise Hazard("an event in a graph of one stream")
         event = LateEvent(dict(self.clock))
         self.queue.append((lambda: True, lambda: setattr(event, "done", True)))
         return event
@@ -102,8 +110,10 @@ def merge(clock: Clock, other: Clock) -> None:
 
 
 class LateRuntime(FakeRuntime):
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, graphs: bool = False) -> None:
         super().__init__()
+        self.graphs = graphs
+        self.into: tuple[LateStream, list[Any]] | None = None  # what is captured: of which stream, and its work
         self.random = random.Random(seed)
         self.streams: list[LateStream] = []
         self.host: Clock = {}
@@ -135,8 +145,21 @@ class LateRuntime(FakeRuntime):
             known[:] = [o for o in known if not (access.begin <= o.begin and o.end <= access.end)]
         known.append(access)
 
-    def begin_capture(self, stream: FakeStream) -> bool:
-        return False  # these streams have no graphs
+    def begin_capture(self, stream: Any) -> bool:
+        assert self.into is None
+        self.into = (stream, []) if self.graphs else None
+        return self.graphs
+
+    def end_capture(self, stream: Any) -> Any:
+        assert self.into is not None
+        (begun, graph), self.into = self.into, None
+        assert begun is stream
+        assert all(work[0] != "copy" for work in graph)  # what crosses between devices is in none
+        return graph
+
+    def replay(self, stream: Any, graph: Any) -> None:
+        for work in graph:
+            stream.do(*work)
 
     def wait_on_host(self, event: LateEvent) -> None:
         self.pump(lambda: event.done)
@@ -190,6 +213,47 @@ def test_compiled_steps_give_the_same_bits_in_any_legal_order(
         run = steps.compile_on(CudaBackend(runtime=LateRuntime(seed)), program(kind, placement), steps.data("float32"))
         assert run is not None
         assert equal(run, serial[kind, True])
+
+
+@pytest.mark.parametrize("placement", [PLACEMENTS[0], PLACEMENTS[2]])
+def test_stretches_as_graphs_give_the_same_bits_in_any_legal_order(
+    monkeypatch: pytest.MonkeyPatch, placement: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(steps, "STEPS", 4)  # plain, captured, replayed twice
+    recorded, given = program("train", placement), steps.data("float32")
+    wanted = steps.compile_on(CudaBackend(runtime=LateRuntime(0)), recorded, given)
+    assert wanted is not None
+    for seed in range(6):
+        runtime, made = LateRuntime(seed, graphs=True), list[Step]()
+
+        def make(program: Any, backend: Any, bound: Any, made: list[Step] = made) -> Step:
+            made.append(backend.compile_step(program, bound))
+            return made[0]
+
+        assert equal(steps.execute(CudaBackend(runtime=runtime), recorded, given, make), wanted)
+        captured = [part for part, graph in made[0]._parts.items() if graph is not None]
+        assert len(captured) > 8
+        assert sum(map(len, captured)) > 0.7 * len(made[0].schedule.tasks)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("kind", ["train", "infer"])
+def test_stretches_wait_only_at_their_beginning_and_are_waited_for_only_at_their_end(
+    kind: Any, placement: tuple[str, str]
+) -> None:
+    schedule = plan(channels_last(fuse(program(kind, placement)), np.dtype(np.float32)))
+    parts = schedule.stretches()
+    assert sorted(index for part in parts for index in part) == list(range(len(schedule.tasks)))
+    assert len(parts) < len(schedule.tasks) / 2
+    done: set[int] = set()
+    for part in parts:
+        first, *rest = (schedule.tasks[index] for index in part)
+        assert {task.stream for task in rest} <= {first.stream}
+        assert not any(task.waits for task in rest)
+        assert done.issuperset(first.waits)  # which are ends of stretches launched before
+        assert schedule.recorded.isdisjoint(part[:-1])
+        assert all(index < part[0] for index in done if schedule.tasks[index].stream == first.stream)
+        done.update(part)
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
