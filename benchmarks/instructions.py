@@ -38,6 +38,7 @@ from minialex_cuda import CudaBackend
 from minialex_cuda.compiler import layout
 from minialex_cuda.ops import channels_last, conv2d_last
 from minialex_cuda.ops.norm_pool_words import norm_pool, norm_pool_backward
+from minialex_cuda.ops.take_rows import take_rows
 from minialex_cuda.ops.words import STORAGES
 from minialex_cuda.runtime.array import Flat, Memory
 from minialex_cuda.runtime.fake import FakeRuntime, FakeStream
@@ -199,6 +200,8 @@ def _others(backend: CudaBackend) -> None:
     w = backend.zeros((MOST_SERIAL,), "float32", "cuda:0")
     backend.scale_by_trust_ratio(w, w, trust_coefficient=0.001, weight_decay=0.0005)
     on = backend.place("cuda:0")
+    images = on.empty((4 * BATCH, 3, 256, 256), np.uint8)
+    take_rows(on, images, backend.to_device(np.arange(BATCH), "cuda:0"))
     for storage in STORAGES:
         x = on.empty((LIBRARY_BATCH, 55, 55, 48), storage.dtype)
         first = on.empty((LIBRARY_BATCH, 3, 224, 224), np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import signature
 from typing import Any, final
 
@@ -23,6 +23,7 @@ from minialex_cuda.compiler.workspace import Workspace
 from minialex_cuda.diagnose import energy
 from minialex_cuda.diagnose.diagnosis import Diagnosis, open_device
 from minialex_cuda.ops import OPERATIONS
+from minialex_cuda.ops.take_rows import take_rows
 from minialex_cuda.runtime import departures
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.arrivals import Arrivals
@@ -138,6 +139,34 @@ class CudaBackend:
         Once it has been passed to `to_device`, it must not change. Memory that is no longer referenced is reused.
         """
         return self.runtime.host_bytes(math.prod(shape)).reshape(shape)
+
+    def keep_rows(
+        self, blocks: Iterable[NDArray[np.uint8]], shape: tuple[int, ...], devices: Sequence[str]
+    ) -> Callable[[NDArray[np.int64], str], CudaArray] | None:
+        """Keep the rows of an array on devices, unless that takes more than half of what is free there.
+
+        Args:
+            blocks: its rows, contiguous, in order
+            shape: its shape
+
+        Returns:
+            A function that gives some rows on one of the devices; None, and no block is asked for, if there is no room.
+        """
+        runtime, nbytes = self.runtime, math.prod(shape)
+        if any(2 * nbytes > runtime.free(self.place(device).device) for device in devices):
+            return None
+        wholes = {device: self.place(device).empty(shape, np.uint8) for device in devices}
+        done = 0
+        for block in blocks:
+            for device, whole in wholes.items():
+                part = runtime.flat(whole.flat.memory, done, block.nbytes, np.uint8)
+                runtime.upload(self.place(device).stream, block, part)
+            done += block.nbytes
+
+        def take(rows: NDArray[np.int64], device: str) -> CudaArray:
+            return take_rows(self.place(device), wholes[device], self.to_device(rows, device))
+
+        return take
 
     def to_numpy(self, x: CudaArray) -> NDArray[Any]:
         """Copy an array to the host; waits for the device."""

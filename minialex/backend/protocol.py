@@ -14,13 +14,15 @@ the operation and both shapes; arrays of different devices raise `DeviceMismatch
 rules as functions, one per operation, and checks for every backend.
 
 A third party's backend need not inherit from anything: `minialex.backend.registry` compares its signatures with this
-class by reflection, and `minialex.conformance` compares its numbers with the reference. It may have three methods
+class by reflection, and `minialex.conformance` compares its numbers with the reference. It may have four methods
 besides the protocol's. ``joules(device)`` is the energy that a device has used since some fixed moment, or None; a
 run's report then states the energy of training. ``host_bytes(shape)`` is an uninitialised uint8 NumPy array in host
 memory from which `to_device` is fastest; batches are then read straight into such arrays, by one thread per
 processor, and are not changed afterwards. ``to_numpy_later(arrays)`` begins to copy arrays to the host, as they are
 after all work asked for so far, and returns a function that waits for the copies and returns them in a list; training
 then asks for a step before it has the result of the one before, so that such a device never waits for the host.
+``keep_rows(blocks, shape, devices)`` keeps an array of images that comes in blocks on devices, if there is room, and
+returns a function that takes rows of it there (None if not); training then reads every image from the host only once.
 """
 
 from __future__ import annotations

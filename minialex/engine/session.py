@@ -15,10 +15,12 @@ from minialex.backend.arrays import Array
 from minialex.backend.fetching import fetched, runs_ahead
 from minialex.backend.program import LABELS, LOSS, PROBS, STEP, ArrayName, CompiledStep
 from minialex.backend.protocol import Backend
+from minialex.data.dataset import Split
 from minialex.data.draws import Draws, centre_crop_offset, draws_ahead, ten_crop_offsets
 from minialex.data.statistics import Statistics
 from minialex.engine import memory
 from minialex.engine.columns import Executor, Placement
+from minialex.engine.kept import Images, Kept, Rows, keep
 from minialex.engine.schedule import EpochRates, parameter_rate
 from minialex.engine.step import Kind, Plan, input_images, make_step, output_name, rate_name, walk_step
 from minialex.errors import ConfigurationError, ResourceError, nearest
@@ -260,14 +262,25 @@ class Session:
                     self._steps[key] = make_step(self.backend, plan, kind, batch_size, self.bound)
             return self._steps[key]
 
-    def feed(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], draws: Draws, shard: int = 0
-    ) -> dict[ArrayName, Any]:
+    def keep(self, split: Split, workers: int) -> Kept | None:
+        """Read all images of a split and leave them on the devices, if the backend can and has room for them.
+
+        Args:
+            workers: number of reading threads
+
+        Raises:
+            DataError: If an image is unreadable.
+        """
+        return keep(self.backend, self.plan.devices, split, workers=workers, empty=self.host_bytes)
+
+    def feed(self, images: Images, labels: NDArray[np.int64], draws: Draws, shard: int = 0) -> dict[ArrayName, Any]:
         """Send a batch (or one of a rank's shards) and its draws to every device, as a step takes them."""
         shift = draws.shift.astype(self.recipe.dtype)
         arrays = {"images": images, "shift": shift, "top": draws.top, "left": draws.left, "flip": draws.flip}
         feed = {
-            ArrayName(role=role, device=device).shard(shard): self.backend.to_device(array, device)
+            ArrayName(role=role, device=device).shard(shard): array.on(device)
+            if isinstance(array, Rows)
+            else self.backend.to_device(array, device)
             for device in self.plan.devices
             for role, array in arrays.items()
         }
@@ -276,7 +289,7 @@ class Session:
 
     def training_feed(
         self,
-        images: NDArray[np.uint8],
+        images: Images,
         labels: NDArray[np.int64],
         step: int,
         now: EpochRates,
@@ -339,7 +352,7 @@ class Session:
         offsets = (np.full(N, top, np.int32), np.full(N, left, np.int32), np.full(N, flip, np.uint8))
         return self.feed(images, labels, Draws(*offsets, np.zeros((N, 3), np.float32)))
 
-    def upload(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int, now: EpochRates) -> Feed:
+    def upload(self, images: Images, labels: NDArray[np.int64], step: int, now: EpochRates) -> Feed:
         """Send a training step's batch to the devices.
 
         Args:

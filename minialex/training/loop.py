@@ -21,6 +21,7 @@ from minialex.data.dataset import statistics_of
 from minialex.data.loader import Batch
 from minialex.data.statistics import Statistics
 from minialex.engine.columns import Placement
+from minialex.engine.kept import Images, Kept
 from minialex.engine.opening import labelled
 from minialex.engine.schedule import FALLING, EpochRates, epoch_rates
 from minialex.engine.session import Session, StepOutcome, mean_loss
@@ -66,7 +67,7 @@ class StepResult(NamedTuple):
 
     Attributes:
         number: number of the run's steps so far, including this one
-        images: uint8 [N,3,S,S]
+        images: uint8 [N,3,S,S], on the host or, if they are kept there, on the devices
         labels: int64 [N]
         outcome: loss, probabilities before the update, and what was not updated
         seconds: time since the previous step
@@ -74,7 +75,7 @@ class StepResult(NamedTuple):
     """
 
     number: int
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[np.int64]
     outcome: StepOutcome
     seconds: float
@@ -108,6 +109,7 @@ def epoch_steps(
     now: EpochRates,
     group: Group = ALONE,
     ahead: Callable[[int], bool] = lambda step: False,
+    kept: Kept | None = None,
 ) -> Generator[StepResult, None, None]:
     """Train from a step to the end of its epoch; the next batch is read and sent while the devices compute.
 
@@ -120,6 +122,7 @@ def epoch_steps(
         ahead: whether the step after a given one (counted from 1) may begin before that one's result is yielded, on
             backends that can do so: devices then need not wait for the host, but the weights are a step further. All
             ranks must answer alike
+        kept: the images on the devices; None: they are read
 
     Yields:
         The result of each step.
@@ -136,21 +139,23 @@ def epoch_steps(
     order = order[: per_epoch * recipe.batch_size].reshape(per_epoch, group.size, share)[:, group.rank].reshape(-1)
     may = all(group.exchange(session.runs_ahead))  # else ranks would not sum the same steps
     began = time.perf_counter()
-    with closing(read_ahead(session, split, order, share, done)) as source:
+    coming: Generator[tuple[NDArray[np.int64], Images, NDArray[np.int64]], None, None]
+    coming = read_ahead(session, split, order, share, done) if kept is None else kept.batches(order, share, done)
+    with closing(coming) as source:
         batch = next(source, None)
-        feed = None if batch is None else session.upload(*batch[1:], step, now)
+        feed = None if batch is None else session.upload(batch[1], batch[2], step, now)
         pending = None if feed is None else session.start(feed)
         while batch is not None and pending is not None:
             del feed  # else three batches would be on the devices
             with doing("reading images"):
                 following = next(source, None)
             step += 1
-            feed = None if following is None else session.upload(*following[1:], step, now)
+            feed = None if following is None else session.upload(following[1], following[2], step, now)
             early = session.start(feed) if feed is not None and may and ahead(step) else None
             outcome = session.finish(pending)
             seconds = time.perf_counter() - began
             began += seconds
-            yield StepResult(step, *batch[1:], outcome, seconds, step + (early is not None))
+            yield StepResult(step, batch[1], batch[2], outcome, seconds, step + (early is not None))
             batch, pending = following, early if early or feed is None else session.start(feed)
 
 
@@ -158,10 +163,13 @@ def read_ahead(
     session: Session, split: Split, order: NDArray[np.int64], batch_size: int, start: int = 0
 ) -> Generator[Batch, None, None]:
     """The batches of training images, read ahead to suit the session's devices; see `minialex.data.batches`."""
-    empty, workers = session.host_bytes, session.recipe.loader_threads
-    if empty is not None:  # the network runs elsewhere: the processors are free
-        workers = max(workers, min(cores(), MOST_READERS))
-    return batches(split, order, batch_size, start=start, workers=workers, empty=empty)
+    return batches(split, order, batch_size, start=start, workers=readers(session), empty=session.host_bytes)
+
+
+def readers(session: Session) -> int:
+    """The number of threads that read images: if the network runs elsewhere, the processors are free."""
+    asked = session.recipe.loader_threads
+    return asked if session.host_bytes is None else max(asked, min(cores(), MOST_READERS))
 
 
 @dataclass
@@ -410,6 +418,9 @@ class Training:
         before = energy_of(self.run.paths.folder)
         self.meter = Meter(self.session.backend, self.session.plan.placement, before)
         self.steps: list[tuple[float, float, float]] = []  # loss, top-1, seconds of steps not yet recorded
+        self.begun_at = self.progress.step
+        self.kept: Kept | None = None
+        self.may_keep = self.group.size == 1  # of several, each reads other images in every epoch
 
     @property
     def epoch(self) -> int:
@@ -440,6 +451,7 @@ class Training:
                 if now.finished:
                     break
                 try:
+                    self.keep_images()
                     self.train_epoch(now, stop)
                 except _StoppedBeforeAStep:
                     continue
@@ -468,6 +480,15 @@ class Training:
         """Take the ranks' requests to stop: the first one counts for all."""
         self.stopped = self.stopped or next(filter(None, requests), "")
 
+    def keep_images(self) -> None:
+        """Before the second epoch, when steps have their memory, leave the images on the devices if there is room."""
+        left = self.recipe.epochs - self.progress.step / self.steps_per_epoch
+        if self.may_keep and self.progress.step > self.begun_at and left > 1:
+            self.kept = self.session.keep(self.data.train, readers(self.session))
+            self.may_keep = False
+            if self.kept is not None:
+                self.run.log("from here on the training images are on the devices")
+
     def train_epoch(self, now: EpochRates, stop: StopRequest) -> None:
         """Run steps to the end of the epoch, or until a stop is requested."""
         progress, every = self.progress, self.recipe.checkpoint_steps
@@ -475,7 +496,7 @@ class Training:
         def ahead(step: int) -> bool:
             return not self.stopped and not (every and step % every == 0)  # a checkpoint has the weights of its step
 
-        steps = epoch_steps(self.session, self.data.train, progress.step, now, self.group, ahead)
+        steps = epoch_steps(self.session, self.data.train, progress.step, now, self.group, ahead, self.kept)
         with closing(steps) as results:
             for result in results:
                 own = Pulse(result.losses, result.right, result.finite, stop.requested or "")

@@ -29,6 +29,7 @@ from minialex_cuda import CudaBackend
 from minialex_cuda.compiler import layout
 from minialex_cuda.ops import channels_last, conv2d_last, full_last
 from minialex_cuda.ops.norm_pool_words import max_pool2d_backward, norm_pool, norm_pool_backward
+from minialex_cuda.ops.take_rows import take_rows
 from minialex_cuda.ops.words import storage_for
 from minialex_cuda.runtime.array import Flat
 from minialex_cuda.runtime.fake import FakeRuntime, FakeStream
@@ -109,6 +110,8 @@ def as_in_the_paper(backend: CudaBackend) -> None:
     first = on.empty((1, 3, 6, 6), np.float32)
     conv2d_last.space_to_depth(on, first, stride=2, padding=((0, 0), (0, 0)), kernel=(3, 3))
     channels_last.relu_backward(on, channels_last.relu(on, x), x)
+    for size in (3, 4):  # rows that are no multiple of four bytes, and such that are
+        take_rows(on, on.empty((9, 3, size, size), np.uint8), on.empty((2,), np.int64))
 
 
 def full_layers(on: Any) -> None:

@@ -105,7 +105,7 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
         labels = np.arange(4)
         return Evaluation(np.eye(4)[np.where(labels < right, labels, (labels + 1) % 4)].astype(np.float32), labels)
 
-    def steps(session: Any, split: Any, step: int, now: EpochRates, group: Any, ahead: Any) -> Any:
+    def steps(session: Any, split: Any, step: int, now: EpochRates, group: Any, ahead: Any, kept: Any) -> Any:
         for number in range(step + 1, step // 12 * 12 + 13):
             probs = np.eye(2)[[0, number % 2]]  # the second image is right in every other step
             outcome = StepOutcome(float(number), probs, ())
@@ -123,7 +123,7 @@ def training(recipe: Any, records: list[dict[str, Any]], listener: Listener) -> 
     """A run that computes nothing, on the training images."""
     session: Any = SimpleNamespace(
         recipe=recipe, plan=SimpleNamespace(placement=("cpu:0",)), backend=SimpleNamespace(name="none"),
-        weights=dict, momentum=dict, collect=lambda: None,
+        weights=dict, momentum=dict, collect=lambda: None, host_bytes=None, keep=lambda *_: None,
     )  # fmt: skip
     run: Any = SimpleNamespace(
         paths=SimpleNamespace(checkpoints=Path("checkpoints"), folder=Path()), sync=lambda: None, log=lambda text: None,
