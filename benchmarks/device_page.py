@@ -224,17 +224,19 @@ def allowed(entries: Sequence[Mapping[str, Any]], predicted: Mapping[tuple[str, 
 
 
 def fed(entries: Sequence[Mapping[str, Any]]) -> str:
-    """End to end, with the images from the host's memory."""
-    rows = []
+    """End to end, with the images from the host's memory and, where that was timed, with all of them on the card."""
+    rows, there = [], any("kept" in entry.get("fed", {}) for entry in entries)
     for entry in entries:
         ends = {side: entry["end_to_end"][side]["images_per_second"] for side in SIDES if side in entry["end_to_end"]}
         ours = step(entry, OURS)
         if OURS in ends and ours:
             share = ends[OURS] / (entry["batch_size"] / ours)
             cells = [f"{ends[side]:,.0f}" if side in ends else "–" for side in (OURS, COMPILED, TUNED)]
-            rows.append([named(entry), *cells, f"{share:.0%}"])
+            kept = entry.get("fed", {}).get("kept")
+            more = [f"{entry['batch_size'] / kept:,.0f}" if kept else "–"] if there else []
+            rows.append([named(entry), *cells, f"{share:.0%}", *more])
     head = ["images/s", "minialex", "torch.compile", "tuned", "ours, of the step's rate"]
-    return table(head, rows, "<>>>>")
+    return table([*head, "ours, images on the card"] if there else head, rows, "<>>>>>" if there else "<>>>>")
 
 
 AIMS = ["goal, set for one H200", "measured", ""]

@@ -56,6 +56,7 @@ from minialex.data.draws import epoch_order  # noqa: E402
 from minialex.data.loader import Batch, batches  # noqa: E402
 from minialex.data.statistics import Statistics  # noqa: E402
 from minialex.doctor import devices, processor  # noqa: E402
+from minialex.engine.kept import Kept  # noqa: E402
 from minialex.engine.schedule import epoch_rates  # noqa: E402
 from minialex.engine.session import Session  # noqa: E402
 from minialex.errors import ConfigurationError, MinialexError  # noqa: E402
@@ -67,7 +68,7 @@ from minialex.speed import bench, machine, plan  # noqa: E402
 from minialex.speed.peaks import cores  # noqa: E402
 from minialex.speed.rates import PRECISIONS, Rates, read  # noqa: E402
 from minialex.storage import atomic  # noqa: E402
-from minialex.training.loop import MOST_READERS, epoch_steps, read_ahead  # noqa: E402
+from minialex.training.loop import MOST_READERS, epoch_steps, read_ahead, readers  # noqa: E402
 
 from gpu_busy import by_events, traced  # noqa: E402  isort: skip
 from gpu_goals import COMPILED, EAGER, ONE_COLUMN, OURS, SIDES, TUNED, goals, quickest  # noqa: E402  isort: skip
@@ -123,12 +124,13 @@ class Ours:
         finally:
             step._graphs = graphs
 
-    def epoch(self, split: Split) -> None:
-        with closing(epoch_steps(self.session, split, 0, self.now, ahead=lambda step: True)) as results:
+    def epoch(self, split: Split, kept: Kept | None = None) -> None:
+        with closing(epoch_steps(self.session, split, 0, self.now, ahead=lambda step: True, kept=kept)) as results:
             sum(result.right for result in results)  # what training tells of each
 
     def fed(self, split: Split) -> dict[str, float]:
-        """Seconds that a batch takes to be read, and to be sent, each with nothing beside it."""
+        """Seconds that a batch takes to be read, and to be sent, each with nothing beside it; and in training, if all
+        images are on the device."""
         batch, found = self.recipe.batch_size, {}
         with closing(read_ahead(self.session, split, np.arange(len(split)), batch)) as source:
             images, labels = next(source)[1:]
@@ -141,6 +143,10 @@ class Ours:
 
         send()
         found["sent"] = seconds_of(send) / WARMED
+        kept = self.session.keep(split, readers(self.session))
+        if kept is not None:
+            self.epoch(split, kept)
+            found["kept"] = seconds_of(lambda: self.epoch(split, kept)) * batch / len(split)
         return found
 
     def watched(self) -> dict[bench.Key, float]:
@@ -406,8 +412,9 @@ class Benchmark:
             fed = attempt(lambda: ours.fed(split), f"{OURS}, read and sent", errors)
             if fed is not None:
                 found["fed"] = fed
-                told = [f"{what} in {milliseconds(seconds)}" for what, seconds in fed.items()]
-                say(f"  minialex: with nothing beside it a batch is {', '.join(told)}")
+                alone = [f"{what} in {milliseconds(fed[what])}" for what in ("read", "sent")]
+                kept = f"; trained on in {milliseconds(fed['kept'])} if kept on the device" if "kept" in fed else ""
+                say(f"  minialex: with nothing beside it a batch is {', '.join(alone)}{kept}")
         found["complete"] = OURS in found["step"]
         self.write()
         del sides
