@@ -56,6 +56,12 @@ def _pair(a, b):
 
 
 @function
+def one_bfloat16(value):
+    """A number as bfloat16, with the same bits as `_store_bfloat16` stores."""
+    return np.uint16(_pair(np.float32(value), np.float32(value)) & np.uint32(0xFFFF))
+
+
+@function
 def _store_bfloat16(y, j, a, b, c, d):
     """Store four numbers to word j."""
     y[j] = np.uint64(_pair(a, b)) | (np.uint64(_pair(c, d)) << HALF)
