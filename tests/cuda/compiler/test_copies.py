@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from minialex.backend.operations import Function
-from minialex.backend.program import STEP, ArrayName, Program, Value, values
+from minialex.backend.program import PROBS, STEP, ArrayName, Program, Value, values
 from minialex.backend.recorder import interpret
 from minialex.backend.rules import Spec
 from minialex.conformance.compare import same_bits
@@ -106,15 +106,19 @@ def rounded_in_every_step(self: Any, w: Value) -> Value:
     return made
 
 
+def drawn(net: Net, shape: tuple[int, ...], scale: float = 0.2) -> CudaArray:
+    """Random numbers, in memory of their own, with which some units of every layer are positive."""
+    return net.backend.to_device(scale * np.random.default_rng(9).standard_normal(shape).astype(np.float32), HOME)
+
+
 def update_alone(net: Net) -> None:
     w, v = (net.bound[WEIGHTS[1].to(role)] for role in ("parameter", "momentum"))
-    dw = net.backend.to_device(np.full(w.shape, 0.3, np.float32), HOME)
-    net.backend.sgd_update(w, v, dw, learning_rate=0.5, momentum=0.9, weight_decay=0.0)
+    net.backend.sgd_update(w, v, drawn(net, w.shape), learning_rate=0.5, momentum=0.9, weight_decay=0.0)
 
 
 def product(net: Net) -> None:
     w = net.bound[WEIGHTS[1]]
-    a, b = (net.backend.to_device(np.full((16, 16), n, np.float32), HOME) for n in (0.5, 0.25))
+    a, b = drawn(net, (16, 16)), drawn(net, (16, 16))
     net.backend.place(HOME).multiply(a, b, w, 16, 16, 16)
 
 
@@ -136,7 +140,7 @@ def updates_alone(net: Net) -> None:
     alone = Program(program.bound, dws, program.symbols, tuple(calls), {})  # type: ignore[arg-type]
     step = net.backend.compile_step(alone, net.bound)
     feed: dict[ArrayName, Any] = dict.fromkeys(program.symbols, 0.1)
-    feed |= {name: net.backend.to_device(np.full(v.shape, 0.2, np.float32), HOME) for name, v in dws.items()}
+    feed |= {name: drawn(net, v.shape, 0.05) for name, v in dws.items()}
     assert step is not None
     for _ in range(3):  # plain, captured, replayed
         step(feed)
@@ -183,8 +187,8 @@ CHANGES: dict[str, Callable[[Net], Any]] = {
     "a walked step": lambda net: net.walk(),
     "an update alone": update_alone,
     "updates alone, compiled": updates_alone,
-    "a copy into them": lambda net: net.set(WEIGHTS[1], np.full((16, 16), 0.7, np.float32)),
     "zeros": lambda net: net.backend.place(HOME).clear(net.bound[WEIGHTS[1]]),
+    "a copy into them": lambda net: net.backend.place(HOME).copy(drawn(net, (16, 16)), net.bound[WEIGHTS[1]]),
     "a product": product,
     "a function of one's own": own_function,
     "a step that fails": fails_on_its_way,
@@ -208,14 +212,19 @@ def _no_warnings() -> Iterator[None]:
         yield
 
 
-def assert_current(net: Net) -> None:
-    """That whoever asks now reads weights as they are: a step gives what one gives that never knew others."""
+def assert_current(net: Net, varied: bool = True) -> None:
+    """That whoever asks now reads weights as they are: a step gives what one gives that never knew others.
+
+    Its probabilities depend on the weights: they are `varied`.
+    """
     net.count = 100
     found = net.run("infer")
     fresh = Net(net.host())
     fresh.count = 100
-    for name, array in fresh.run("infer").items():
+    expected = fresh.run("infer")
+    for name, array in expected.items():
         assert same_bits(found[name], array), name
+    assert not varied or len(np.unique(expected[PROBS])) > 32
     for name in WEIGHTS:
         copy = net.bound[name].rounded
         assert copy is not None
@@ -233,10 +242,11 @@ def test_no_copy_is_stale(change: str, first: Kind) -> None:
         for _ in range(3):
             net.run(kind)  # type: ignore[arg-type]
     CHANGES[change](net)
-    assert_current(net)
+    varied = change not in ("zeros", "not finite", "NaN and infinity")
+    assert_current(net, varied)
     for _ in range(3):
         net.run("train")
-    assert_current(net)
+    assert_current(net, varied)
 
 
 def story(net: Net) -> list[Arrays]:
@@ -270,6 +280,7 @@ def test_the_same_bits_as_rounding_in_every_step(monkeypatch: pytest.MonkeyPatch
     expected = story(net)
     assert all(array.rounded is None for array in net.bound.values())
     assert len(found) == len(expected) > 80
+    assert len({arrays[PROBS].tobytes() for arrays in found if PROBS in arrays}) > 60
     for number, (one, other) in enumerate(zip(found, expected, strict=True)):
         for name, array in one.items():
             assert same_bits(array, other[name]), (number, name)
