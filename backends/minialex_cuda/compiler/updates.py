@@ -15,7 +15,7 @@ import numpy as np
 
 from minialex_cuda.compiler.schedule import aligned
 from minialex_cuda.ops.sgd_update import updated
-from minialex_cuda.ops.words import one_bfloat16
+from minialex_cuda.ops.words import finite_to_bfloat16
 from minialex_cuda.runtime.array import NOWHERE, CudaArray, Memory, without_memory
 from minialex_cuda.runtime.kernel import Grid, GridKernel, kernel
 from minialex_cuda.runtime.place import Place
@@ -35,7 +35,10 @@ _CHUNK, _SIZE, _WEIGHT, _MOMENTUM, _GRADIENT, _ROUNDED, _RATE, _SKIPPED = range(
 
 @kernel("parameters", "rounded", "counts")
 def sgd_updates_kernel(i, parameters, rounded, gradients, counts, owners, table, rates, decays, momentum):
-    """Update elements of one chunk, at stride `LANES`, like `sgd_update_kernel`; counts[i] = how many were skipped."""
+    """Update elements of one chunk, at stride `LANES`, like `sgd_update_kernel`; counts[i] = how many were skipped.
+
+    Steps in float32 run this kernel, too, on devices without bfloat16: it rounds in integers.
+    """
     chunk = i // LANES
     lane = i - chunk * LANES
     row = owners[chunk] * FIELDS
@@ -57,7 +60,7 @@ def sgd_updates_kernel(i, parameters, rounded, gradients, counts, owners, table,
             parameters[velocity + j] = new_v
             parameters[weight + j] = new_w
             if copy >= 0:
-                rounded[np.uint64(copy) + j] = one_bfloat16(new_w)
+                rounded[np.uint64(copy) + j] = finite_to_bfloat16(new_w)
         else:
             count += 1
     counts[i] = count
