@@ -230,6 +230,8 @@ class CudaBackend:
         on = self.place(_device(function.name, args, kwargs))
         function.rule(*args, **kwargs)
         on.arrive(*args)
+        for array in arrays_of([*args, *kwargs.values()]):  # it should not write to them, but it could
+            array.flat.memory.changed()
         with self.runtime.namespace(on.stream) as xp:
             plain = [x.flat.raw.reshape(x.shape) if isinstance(x, CudaArray) else x for x in args]
             made = function.compute(xp, self.name, *plain, **kwargs)

@@ -54,7 +54,7 @@ def test_the_tests_of_devices_pass() -> None:
     done = devices_tests("-k", some)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not re.search(r"\d+ skipped", done.stdout)
-    assert "17 passed" in done.stdout
+    assert "18 passed" in done.stdout
     assert "bias_bfloat16_bfloat16" not in done.stdout
 
 

@@ -22,7 +22,10 @@ from minialex.conformance.checks import CHECKS
 from minialex.conformance.compare import same_bits
 from minialex.engine.step import Plan, record
 from minialex.network import variants
+from minialex.network.layers import Flatten, Linear, ReLU
+from minialex.network.network import Network
 from minialex.network.parameters import initial_parameters
+from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler.compiled import Step
@@ -128,6 +131,40 @@ def test_one_process_with_nccl_gives_the_same_bits(how: str, monkeypatch: pytest
     assert backend._nccl.is_used
     assert_same(summed, executed(backend, ONE))
     backend._nccl.close()
+
+
+def test_copies_of_weights_have_their_bits() -> None:
+    """In bfloat16, after steps that wrote them in a graph, and after an update that knows no copies."""
+    if capability() < (8, 0):
+        pytest.skip("bfloat16 needs compute capability 8.0")
+    backend, random = CudaBackend(precision="bfloat16"), np.random.default_rng(0)
+    layers = (Flatten("flatten"), Linear("fc1", 32, sees="all"), ReLU("relu1"), Linear("fc2", 16, sees="all"))
+    network = Network("copies", (3, 8, 8), layers)
+    here = Plan(network, ONE, Recipe(seed=3, image_size=8, crop=8, pixel_scale=1 / 64))
+    train, infer = (record(here, kind, 8, backend.devices) for kind in ("train", "infer"))  # type: ignore[arg-type]
+    given: dict[ArrayName, Any] = {name: np.zeros(v.shape, v.dtype) for name, v in train.bound.items()}
+    given |= initial_parameters(network, 2, 5)
+    bound = {name: backend.to_device(array, ONE[0]) for name, array in given.items()}
+    batch = {name: random.integers(0, {"images": 256, "labels": 16}.get(name.role, 1), v.shape).astype(v.dtype)
+             for name, v in train.fed.items()}  # fmt: skip
+
+    def ran(step: Any, program: Program, number: int = 0) -> Any:
+        feed: dict[ArrayName, Any] = dict.fromkeys(program.symbols, 0.02) | {STEP: number}
+        feed |= {name: backend.to_device(batch[name], value.device) for name, value in program.fed.items()}
+        return backend.to_numpy(step(feed)[PROBS])
+
+    steps_made = backend.compile_step(train, bound), backend.compile_step(infer, bound)
+    seen = []
+    for number in range(2 * LEARNED):
+        ran(steps_made[0], train, number)
+        if number % 2:
+            w, v = (bound[ArrayName("fc2", "weight", 1, role)] for role in ("parameter", "momentum"))
+            backend.sgd_update(w, v, w, learning_rate=0.5, momentum=0.9, weight_decay=0.0)
+        fresh = {name: backend.to_device(backend.to_numpy(array), ONE[0]) for name, array in bound.items()}
+        seen.append(ran(steps_made[1], infer))
+        assert same_bits(seen[-1], ran(backend.compile_step(infer, fresh), infer))
+    assert len({probs.tobytes() for probs in seen}) == len(seen)
+    assert steps_made[0]._graph is not None  # type: ignore[union-attr]
 
 
 def test_two_devices_give_the_same_bits_as_one(gpu: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,9 @@ import numpy as np
 from minialex.backend.arrays import Array
 from minialex.backend.program import LABELS, STEP, ArrayName, Call, Program, Value, Watch, values
 from minialex_cuda.compiler import fusion, layout
+from minialex_cuda.compiler.copies import Copies
 from minialex_cuda.compiler.recording import Recorded, RecordingPlace, record
-from minialex_cuda.compiler.schedule import ALIGNMENT, RESULT, StreamName, Task, aligned, plan
+from minialex_cuda.compiler.schedule import ALIGNMENT, RESULT, StreamName, Task, aligned, in_place, plan
 from minialex_cuda.compiler.updates import Tables, together
 from minialex_cuda.compiler.workspace import Workspace
 from minialex_cuda.ops.words import storage_for
@@ -68,7 +69,8 @@ class Step:
         self.program = program
         precision = next(iter(places.values())).precision
         dtype = storage_for(precision).dtype
-        self.schedule = plan(layout.channels_last(fusion.fuse(program, dtype), dtype))
+        laid_out, rounded = layout.channels_last(fusion.fuse(program, dtype), dtype)
+        self.schedule = plan(laid_out, rounded.values())
         self.runtime: Runtime = next(iter(places.values())).runtime
         self.devices = tuple(dict.fromkeys(stream[0] for stream in self.schedule.streams))
         self._rates = [name for name in program.symbols if name.role == "rate"]
@@ -81,6 +83,8 @@ class Step:
         self._arrays: dict[Value, CudaArray] = {value: bindings[name] for name, value in program.bound.items()}
         for array in (*self._arrays.values(), *self._step.values(), *self._rate.values()):
             places[array.device].arrive(array)
+        self._copies = Copies(places, [self._arrays[value] for value in rounded])
+        self._arrays |= dict(zip(rounded.values(), self._copies.arrays, strict=True))
         self._arrays |= {value: without_memory(value.shape, value.dtype) for value in program.fed.values()}
         self._views: list[tuple[CudaArray, CudaArray]] = []
         self._updates: list[tuple[Call, Tables]] = []
@@ -88,10 +92,12 @@ class Step:
         self._outputs = {name: self._find(value) for name, value in program.outputs.items()}
         self._scratch = self._scratch_needed()
         self._give_results_memory()
-        for call, _ in self._updates:
-            learned = [self._find(value) for value in values(call.args[:2])]
-            if together(places[learned[0].device], learned):
-                workspace.release()  # graphs of other steps know the old addresses
+        for call, tables in self._updates:
+            for group in (call.args[:2], call.args[3]):
+                if together(places[tables.rates.device], [self._find(value) for value in values(group)]):
+                    workspace.release()  # graphs of other steps know the old addresses
+        self._copies.allocate()
+        self._changed = [self._find(value) for task in self.schedule.tasks for value in in_place(task.call)]
         self.release()
         self._lay_out()
 
@@ -206,8 +212,9 @@ class Step:
         for view, whole in self._views:
             self._give(view, whole.flat.memory, whole.flat.offset)
         for call, tables in self._updates:
-            groups = ([self._find(value) for value in group] for group in (*call.args, call.results))
-            tables.fill(self.places[tables.rates.device], *groups)
+            ws, vs, dws, skipped = ([self._find(v) for v in group] for group in (*call.args[:3], call.results))
+            rounded = [None if v is None else self._find(v) for v in call.args[3]]
+            tables.fill(self.places[tables.rates.device], ws, vs, dws, rounded, skipped)
         self._laid_out = True
 
     def _too_large(self, available: Mapping[str, int], error: MemoryError) -> OutOfMemory:
@@ -253,6 +260,10 @@ class Step:
             if self._rates:
                 rates = np.array([feed[name] for name in self._rates], self._rate[device].dtype)
                 runtime.upload(stream, rates, self._rate[device].flat)
+        self._copies.renew()
+        for memory in (*self._results, *(array.flat.memory for array in self._changed)):
+            memory.changed()
+        versions = self._copies.versions()
         self._calls += 1
         if watch is not None or not self._graphs or self._calls == 1:  # the first call compiles and loads kernels
             self._run(watch)
@@ -260,6 +271,7 @@ class Step:
             self._run_as_a_graph()
         else:
             self._run_in_stretches()
+        self._copies.are_of(versions)  # not if the work failed: nobody knows how far it came
         return dict(self._outputs)
 
     def _run_as_a_graph(self) -> None:

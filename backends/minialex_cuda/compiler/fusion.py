@@ -74,7 +74,10 @@ def _sum_whole(step: Rewrite) -> None:
 
 
 def _fuse_updates(step: Rewrite) -> None:
-    """Fuse the updates of a column's parameters into one (see `minialex_cuda.compiler.updates`)."""
+    """Fuse the updates of a column's parameters into one (see `minialex_cuda.compiler.updates`).
+
+    Its last argument is for rounded weights, which `minialex_cuda.compiler.layout` adds.
+    """
     groups: dict[Any, list[Call]] = defaultdict(list)
     for call in step.of("sgd_update"):
         w = call.args[0]
@@ -85,7 +88,7 @@ def _fuse_updates(step: Rewrite) -> None:
             "momentum": momentum,
             "weight_decays": tuple(call.kwargs["weight_decay"] for call in calls),
         }
-        args = list(zip(*(call.args for call in calls), strict=True))
+        args = [*zip(*(call.args for call in calls), strict=True), (None,) * len(calls)]
         step.replace(calls, "sgd_updates", args, numbers, [call.results[0] for call in calls])
 
 

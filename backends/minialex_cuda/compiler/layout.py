@@ -61,14 +61,19 @@ MOST_WORDS = 1 << 31
 """The most words in a map: they are counted in 32 bits."""
 
 
-def channels_last(program: Program, dtype: np.dtype[Any]) -> Program:
+def channels_last(program: Program, dtype: np.dtype[Any]) -> tuple[Program, dict[Value, Value]]:
     """Rewrite a program so that its maps are channels last wherever possible.
 
     Args:
         program: the result of `minialex_cuda.compiler.fusion.fuse`; its maps are [N,C,H,W]
         dtype: dtype in which maps are stored: float32 or, for bfloat16, uint16
+
+    Returns:
+        The program, and of bound arrays that it reads rounded, the rounded ones: it takes them as given, and its
+        updates write them.
     """
-    return _Layout(program, dtype).program
+    made = _Layout(program, dtype)
+    return made.program, made.rounded
 
 
 def fits(dtype: np.dtype[Any], *maps: Value | None) -> bool:
@@ -99,6 +104,8 @@ class _Layout:
         self._deep: dict[Any, Value] = {}  # images in the layout of the first convolution
         self._augmented: dict[Value, Call] = {}  # images not made yet, and the call that would make them
         self._narrow: dict[Value, Value] = {}  # weights of fully connected layers, rounded
+        self._bound = set(program.bound.values())
+        self.rounded: dict[Value, Value] = {}  # those of them that outlive the step, as their copies do
         self._where: dict[Value, Value] = {}  # for pooled maps: where in each window its maximum was
         self._now: Call
         for self._now in program.calls:
@@ -106,7 +113,7 @@ class _Layout:
                 self._keep(self._now)
         for value in program.outputs.values():
             self._first(value)
-        self.program = replace(program, calls=tuple(self._made))
+        self.program = replace(program, calls=tuple(map(self._updated, self._made)))
 
     # ---- values -------------------------------------------------------------------------------------------------
 
@@ -160,9 +167,19 @@ class _Layout:
         if self._dtype == w.dtype:
             return w
         if w not in self._narrow:
-            self._narrow[w] = self._value(w.shape, self._dtype, w.device)
-            self._add("converted", (w,), {"dtype": self._dtype}, (self._narrow[w],))
+            made = self._narrow[w] = self._value(w.shape, self._dtype, w.device)
+            if w in self._bound:
+                self.rounded[w] = made
+            else:
+                self._add("converted", (w,), {"dtype": self._dtype}, (made,))
         return self._narrow[w]
+
+    def _updated(self, call: Call) -> Call:
+        """A call; an update with the rounded weights that it writes, too."""
+        if call.operation != "sgd_updates":
+            return call
+        ws, vs, dws, _ = call.args
+        return replace(call, args=(ws, vs, dws, tuple(map(self.rounded.get, ws))))
 
     # ---- calls --------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ workspace moves; the work refers to the object, and so follows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -78,7 +78,7 @@ class RecordingPlace(Place):
         nbytes = self.runtime.convolution_bytes(self.device, convolution)
         return None if nbytes is None else self.scratch((nbytes,), np.uint8)
 
-    def do(self, work: Work, *arguments: Any) -> None:
+    def do(self, work: Work, arguments: Iterable[Any], written: Iterable[CudaArray]) -> None:
         self._works.append(work)
 
 

@@ -12,7 +12,7 @@ Nothing here depends on a device. `tests/cuda/test_schedule.py` runs schedules o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from minialex.backend.program import Call, Program, Value, values
@@ -26,8 +26,13 @@ RESULT = "result"
 ALIGNMENT = 256
 """Alignment of every result's address, in bytes."""
 
-IN_PLACE = {"sgd_update": (0, 1), "sgd_updates": (0, 1)}
+IN_PLACE = {"sgd_update": (0, 1), "sgd_updates": (0, 1, 3)}
 """Positions of the arguments that an operation writes."""
+
+
+def in_place(call: Call) -> list[Value]:
+    """The arguments that a call writes."""
+    return values([call.args[i] for i in IN_PLACE.get(call.operation, ())])
 
 
 @dataclass(frozen=True)
@@ -108,8 +113,8 @@ def stream_of(call: Call) -> StreamName:
     return found.device, call.column, "copy" if call.operation == "copy_to" else "compute"
 
 
-def plan(program: Program) -> Schedule:
-    """The schedule of a program's calls."""
+def plan(program: Program, more: Iterable[Value] = ()) -> Schedule:
+    """The schedule of a program's calls; `more` names further arrays that outlive a step."""
     aliases = {
         call.results[0]: call.args[0] for call in program.calls if call.operation == "reshape" and call.results[0]
     }
@@ -122,13 +127,9 @@ def plan(program: Program) -> Schedule:
     work = [call for call in program.calls if call.operation != "reshape"]
     streams = [stream_of(call) for call in work]
     reads = [[root(v) for v in values((call.args, call.kwargs))] for call in work]
-    writes = [
-        [v for v in call.results if v is not None]
-        + [root(v) for i in IN_PLACE.get(call.operation, ()) for v in values(call.args[i])]
-        for call in work
-    ]
+    writes = [[v for v in call.results if v is not None] + [root(v) for v in in_place(call)] for call in work]
     outputs = {root(value) for value in program.outputs.values()}
-    given = {*program.bound.values(), *program.fed.values()}
+    given = {*program.bound.values(), *program.fed.values(), *more}
     _check_order(work, reads, writes, given)
     slots, arenas = _place(streams, reads, writes, outputs, given)
     waits = _order(streams, reads, writes, slots)

@@ -1,7 +1,7 @@
 """Updates all parameters of a column in one launch: `sgd_update` for each of them.
 
-Weights and momentum are moved into one block of memory, and gradients are in a step's workspace. So a parameter is
-three offsets, and a table of these, written once, tells every thread where its numbers are.
+Weights and momentum are moved into one block of memory, rounded weights into another one, and gradients are in a step's
+workspace. So a parameter is some offsets, and a table of these, written once, tells every thread where its numbers are.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -15,7 +15,8 @@ import numpy as np
 
 from minialex_cuda.compiler.schedule import aligned
 from minialex_cuda.ops.sgd_update import updated
-from minialex_cuda.runtime.array import CudaArray, Memory, without_memory
+from minialex_cuda.ops.words import finite_to_bfloat16
+from minialex_cuda.runtime.array import NOWHERE, CudaArray, Memory, without_memory
 from minialex_cuda.runtime.kernel import Grid, GridKernel, kernel
 from minialex_cuda.runtime.place import Place
 
@@ -24,34 +25,42 @@ EACH = 64
 """A parameter is split into chunks of `LANES` threads, each with at most `EACH` elements at stride `LANES`."""
 
 CHUNK = LANES * EACH
-FIELDS = 7
+FIELDS = 8
 """Fields of a parameter in the table: its first chunk, its number of elements, the offsets (in elements) of its
-weights, momentum and gradient, the number of its rate, and the offset (in int64) of its count."""
+weights, momentum, gradient and rounded weights (-1: it has none), the number of its rate, and the offset (in int64) of
+its count."""
 
-_CHUNK, _SIZE, _WEIGHT, _MOMENTUM, _GRADIENT, _RATE, _SKIPPED = range(FIELDS)
+_CHUNK, _SIZE, _WEIGHT, _MOMENTUM, _GRADIENT, _ROUNDED, _RATE, _SKIPPED = range(FIELDS)
 
 
-@kernel("parameters", "counts")
-def sgd_updates_kernel(i, parameters, gradients, counts, owners, table, rates, decays, momentum):
-    """Update elements of one chunk, at stride `LANES`, like `sgd_update_kernel`; counts[i] = how many were skipped."""
+@kernel("parameters", "rounded", "counts")
+def sgd_updates_kernel(i, parameters, rounded, gradients, counts, owners, table, rates, decays, momentum):
+    """Update elements of one chunk, at stride `LANES`, like `sgd_update_kernel`; counts[i] = how many were skipped.
+
+    Steps in float32 run this kernel, too, on devices without bfloat16: it rounds in integers.
+    """
     chunk = i // LANES
     lane = i - chunk * LANES
     row = owners[chunk] * FIELDS
     first = (chunk - table[row + _CHUNK]) * CHUNK
     size = table[row + _SIZE]
-    weight = table[row + _WEIGHT]
-    velocity = table[row + _MOMENTUM]
-    gradient = table[row + _GRADIENT]
+    weight = np.uint64(table[row + _WEIGHT])  # Numba asks of every index with a sign whether it is negative
+    velocity = np.uint64(table[row + _MOMENTUM])
+    gradient = np.uint64(table[row + _GRADIENT])
+    copy = table[row + _ROUNDED]
     epsilon = rates[table[row + _RATE]]
     decay = decays[owners[chunk]]
     count = 0
     for e in range(first + lane, min(size, first + CHUNK), LANES):
+        j = np.uint64(e)
         new_w, new_v, finite = updated(
-            parameters[weight + e], parameters[velocity + e], gradients[gradient + e], epsilon, momentum, decay
+            parameters[weight + j], parameters[velocity + j], gradients[gradient + j], epsilon, momentum, decay
         )
         if finite:
-            parameters[velocity + e] = new_v
-            parameters[weight + e] = new_w
+            parameters[velocity + j] = new_v
+            parameters[weight + j] = new_w
+            if copy >= 0:
+                rounded[np.uint64(copy) + j] = finite_to_bfloat16(new_w)
         else:
             count += 1
     counts[i] = count
@@ -112,15 +121,19 @@ def chunks_of(ws: Sequence[CudaArray]) -> list[int]:
 
 
 def together(on: Place, arrays: Sequence[CudaArray]) -> bool:
-    """Move arrays into one block of memory, unless they share one; return whether their addresses changed."""
-    if len({id(array.flat.memory) for array in arrays}) == 1:
+    """Move arrays into one block of memory, unless they share one; return whether their addresses changed.
+
+    Arrays without memory get some.
+    """
+    if len({id(array.flat.memory) for array in arrays}) <= 1 and all(array.flat is not NOWHERE for array in arrays):
         return False
-    sizes = [aligned(array.flat.nbytes) for array in arrays]
+    sizes = [aligned(array.nbytes) for array in arrays]
     memory = on.runtime.allocate(sum(sizes), on.device, on.stream)
     offset = 0
     for array, size in zip(arrays, sizes, strict=True):
         there = CudaArray(on.runtime.flat(memory, offset, array.size, array.dtype), array.shape, array.dtype)
-        on.copy(array, there)
+        if array.flat is not NOWHERE:
+            on.copy(array, there)
         array.flat = there.flat
         offset += size
     return True
@@ -139,6 +152,7 @@ class Tables:
         which: every parameter's index in `rates`
         weight_decays: weight decay of every parameter
         parameters: the block of memory with weights and momentum
+        rounded: the block with rounded weights, as uint16; if there are none, any block
         gradients: the block with the gradients
         skipped: the block with the counts
         owners: every chunk's parameter number, int32
@@ -150,6 +164,7 @@ class Tables:
     which: Sequence[int]
     weight_decays: Sequence[float]
     parameters: CudaArray = field(default_factory=_later)
+    rounded: CudaArray = field(default_factory=_later)
     gradients: CudaArray = field(default_factory=_later)
     skipped: CudaArray = field(default_factory=_later)
     owners: CudaArray = field(default_factory=_later)
@@ -159,7 +174,7 @@ class Tables:
     @property
     def arrays(self) -> tuple[CudaArray, ...]:
         """The arrays that `fill` gives memory."""
-        return self.parameters, self.gradients, self.skipped, self.owners, self.table, self.decays
+        return self.parameters, self.rounded, self.gradients, self.skipped, self.owners, self.table, self.decays
 
     def fill(
         self,
@@ -167,6 +182,7 @@ class Tables:
         ws: Sequence[CudaArray],
         vs: Sequence[CudaArray],
         dws: Sequence[CudaArray],
+        rounded: Sequence[CudaArray | None],
         skipped: Sequence[CudaArray],
     ) -> None:
         """Fill the tables, once the addresses of the parameters are known."""
@@ -174,10 +190,15 @@ class Tables:
         counts = chunks_of(ws)
         columns: list[Any] = [np.cumsum([0, *counts[:-1]]), [w.size for w in ws]]
         columns += [[array.flat.offset // kind.itemsize for array in arrays] for arrays in (ws, vs, dws)]
+        columns += [[-1 if copy is None else copy.flat.offset // copy.dtype.itemsize for copy in rounded]]
         columns += [self.which, [array.flat.offset // 8 for array in skipped]]
-        for block, array in ((self.parameters, ws[0]), (self.gradients, dws[0]), (self.skipped, skipped[0])):
+        copy = next((copy for copy in rounded if copy is not None), ws[0])
+        for block, array, dtype in (
+            (self.parameters, ws[0], kind), (self.rounded, copy, np.dtype(np.uint16)),
+            (self.gradients, dws[0], kind), (self.skipped, skipped[0], skipped[0].dtype),
+        ):  # fmt: skip
             memory: Memory = array.flat.memory
-            block.flat = on.runtime.flat(memory, 0, memory.nbytes // array.dtype.itemsize, array.dtype)
+            block.flat = on.runtime.flat(memory, 0, memory.nbytes // dtype.itemsize, dtype)
         for there, numbers in (
             (self.owners, np.repeat(np.arange(len(ws), dtype=np.int32), counts)),
             (self.table, np.ascontiguousarray(np.stack(columns, axis=1), np.int64)),
@@ -192,19 +213,21 @@ def sgd_updates(
     ws: Sequence[CudaArray],
     vs: Sequence[CudaArray],
     dws: Sequence[CudaArray],
+    rounded: Sequence[CudaArray | None],
     tables: Tables,
     *,
     momentum: float,
 ) -> list[CudaArray]:
-    """`sgd_update` for many parameters."""
+    """`sgd_update` for many parameters; it writes rounded weights, too, where they are given."""
     skipped = [on.empty((), np.int64) for _ in ws]
     chunks = sum(chunks_of(ws))
     threads = chunks * LANES
     counts, sums = on.scratch((threads,), np.uint8), on.scratch((chunks,), np.int32)
     read = tables.owners, tables.table, tables.decays, tables.rates
+    written = [*ws, *vs, *(copy for copy in rounded if copy is not None), counts]
     on.launch(
-        sgd_updates_kernel, threads, tables.parameters, tables.gradients, counts, tables.owners, tables.table,
-        tables.rates, tables.decays, ws[0].dtype.type(momentum), touched=([*dws, *read], [*ws, *vs, counts]),
+        sgd_updates_kernel, threads, tables.parameters, tables.rounded, tables.gradients, counts, tables.owners,
+        tables.table, tables.rates, tables.decays, ws[0].dtype.type(momentum), touched=([*dws, *read], written),
     )  # fmt: skip
     grid = Grid((-(-chunks // TOGETHER), 1, 1), (WARP, TOGETHER, 1), WARP * TOGETHER)
     on.launch(CHUNK_SUMS, grid, counts, sums, chunks)

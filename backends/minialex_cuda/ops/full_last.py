@@ -1,7 +1,7 @@
 """Fully connected layers and dropout in compiled steps: rows [N,1,1,D], maps of one position, in words of four numbers.
 
 In bfloat16 a product takes rows and weights in that format and returns sums in float32, which are rounded when they are
-stored. Weights are rounded once per step (`converted`); their gradients and the last layer's output are float32.
+stored. Weights come rounded (`minialex_cuda.compiler.copies`); their gradients and the last layer's output are float32.
 """
 
 # mypy: disable-error-code="no-untyped-def"

@@ -39,7 +39,8 @@ def sum_over_ranks(on: Place, xs: Sequence[CudaArray], *, group: Joined, how: st
             lambda: runtime.all_reduce(
                 stream, group.communicator, [(x.flat, y.flat) for x, y in zip(xs, sums, strict=True) if x.size]
             ),
-            *xs,
+            xs,
+            sums,
         )
         return sums
     lengths = [-(-x.size // group.size) for x in xs]
@@ -80,5 +81,5 @@ def sum_over_ranks(on: Place, xs: Sequence[CudaArray], *, group: Joined, how: st
         if others:
             runtime.exchange(stream, group.communicator, back, forth)
 
-    on.do(work, *xs)
+    on.do(work, xs, [*sums, *rooms])
     return sums

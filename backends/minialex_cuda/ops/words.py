@@ -43,10 +43,16 @@ def _load_bfloat16(x, j):
 
 
 @function
+def finite_to_bfloat16(value):
+    """The upper half of a finite float32, rounded to nearest, ties to even."""
+    bits = np.float32(value).view(np.uint32)
+    return np.uint32(np.uint32(bits + np.uint32(np.uint32(0x7FFF) + ((bits >> _16) & np.uint32(1)))) >> _16)
+
+
+@function
 def to_bfloat16(value):
     """The upper half of a float32, rounded to nearest, ties to even; NaN stays NaN."""
-    bits = np.float32(value).view(np.uint32)
-    up = np.uint32(np.uint32(bits + np.uint32(np.uint32(0x7FFF) + ((bits >> _16) & np.uint32(1)))) >> _16)
+    up = finite_to_bfloat16(value)
     return up if value == value else QUIET
 
 

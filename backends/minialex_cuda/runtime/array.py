@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from typing import Any
 
 import numpy as np
+
+_VERSIONS = itertools.count()
 
 
 class Memory:
@@ -15,17 +18,23 @@ class Memory:
     Attributes:
         raw, nbytes, device: the runtime's own block, its size and its device
         read: an event after its last reader; None: any work submitted to the device so far may read it
+        version: a number that no other block ever has, and another one after every change of the bytes
     """
 
-    __slots__ = ("_count", "device", "nbytes", "raw", "read")
+    __slots__ = ("_count", "device", "nbytes", "raw", "read", "version")
 
     def __init__(self, raw: Any, nbytes: int, device: str, count: Counter[str]) -> None:
         self.raw = raw
         self.nbytes = nbytes
         self.device = device
         self.read: Any = None
+        self.version = next(_VERSIONS)
         self._count = count
         count[device] += nbytes
+
+    def changed(self) -> None:
+        """Note that bytes are being changed. Whoever lets work write to a block calls this first."""
+        self.version = next(_VERSIONS)
 
     def __del__(self) -> None:
         self._count[self.device] -= self.nbytes
@@ -63,14 +72,16 @@ class CudaArray:
     Attributes:
         flat: its numbers
         shape, dtype, device: as `minialex.backend.protocol` asks
+        rounded: its numbers in bfloat16, if a compiled step reads those instead
     """
 
-    __slots__ = ("dtype", "flat", "shape")
+    __slots__ = ("dtype", "flat", "rounded", "shape")
 
     def __init__(self, flat: Flat, shape: tuple[int, ...], dtype: Any) -> None:
         self.flat = flat
         self.shape = tuple(int(n) for n in shape)
         self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.rounded: Rounded | None = None
 
     @property
     def device(self) -> str:
@@ -89,6 +100,20 @@ class CudaArray:
 
     def __repr__(self) -> str:
         return f"CudaArray({self.shape}, {self.dtype}, {self.device!r})"
+
+
+class Rounded(CudaArray):
+    """The numbers of a float32 array in bfloat16 (uint16), in memory of their own.
+
+    Attributes:
+        version: the version of the array's memory from which they were rounded; None: not yet
+    """
+
+    __slots__ = ("version",)
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(NOWHERE, shape, np.uint16)
+        self.version: int | None = None
 
 
 NOWHERE = Flat(Memory(None, 0, "", Counter()), 0, None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,8 +60,8 @@ class Place(ABC):
         """Scratch memory for a convolution of such an array by a library; None if no library can do it."""
 
     @abstractmethod
-    def do(self, work: Work, *arguments: Any) -> None:
-        """Do some work that uses these arrays (or numbers)."""
+    def do(self, work: Work, arguments: Iterable[Any], written: Iterable[CudaArray]) -> None:
+        """Do some work that uses some arrays (or numbers), and writes to some of them or to others."""
 
     def convolve(
         self,
@@ -78,7 +78,7 @@ class Place(ABC):
             more = () if bias is None else (bias.flat,)
             self.runtime.convolve(self.stream, convolution, a.flat, b.flat, out.flat, workspace.flat, *more)
 
-        self.do(work, *(array for array in (a, b, bias) if array is not None))
+        self.do(work, (a, b, bias), (out, workspace))
 
     def launch(self, kernel: Kernel, count: int | Grid, *arguments: Any, touched: Touched | None = None) -> None:
         """Run a kernel over `count` indices, or over a grid; grid kernels take integers as int32.
@@ -94,17 +94,18 @@ class Place(ABC):
             self.runtime.launch(self.stream, kernel, count, plain, flats)
 
         if not (count.empty if isinstance(count, Grid) else count <= 0):
-            self.do(work, *arguments)
+            written = [arguments[i] for i in kernel.writes] if touched is None else touched[1]
+            self.do(work, arguments, written)
 
     def copy(self, source: CudaArray, target: CudaArray) -> None:
         """Copy all numbers of an array."""
         if source.size:
-            self.do(lambda: self.runtime.copy(self.stream, source.flat, target.flat), source)
+            self.do(lambda: self.runtime.copy(self.stream, source.flat, target.flat), (source,), (target,))
 
     def clear(self, target: CudaArray) -> None:
         """Fill with zeros."""
         if target.size:
-            self.do(lambda: self.runtime.clear(self.stream, target.flat))
+            self.do(lambda: self.runtime.clear(self.stream, target.flat), (), (target,))
 
     def multiply(
         self,
@@ -128,7 +129,7 @@ class Place(ABC):
                 self.clear(out)
             return
         product = Product(m, n, k, transpose_a, transpose_b, accumulate, "float32" if exact else self.precision)
-        self.do(lambda: self.runtime.multiply(self.stream, a.flat, b.flat, out.flat, product), a, b, out)
+        self.do(lambda: self.runtime.multiply(self.stream, a.flat, b.flat, out.flat, product), (a, b, out), (out,))
 
 
 class EagerPlace(Place):
@@ -150,8 +151,10 @@ class EagerPlace(Place):
         """None: patches are easier to read, and work for any array."""
         return None
 
-    def do(self, work: Work, *arguments: Any) -> None:
+    def do(self, work: Work, arguments: Iterable[Any], written: Iterable[CudaArray]) -> None:
         self.arrive(*arguments)
+        for array in written:
+            array.flat.memory.changed()
         work()
 
     def arrive(self, *arrays: Any) -> None:

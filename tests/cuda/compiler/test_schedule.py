@@ -20,6 +20,11 @@ from minialex.backend.program import LOSS, STEP, ArrayName
 from minialex.backend.recorder import interpret
 from minialex.conformance import steps
 from minialex.conformance.compare import same_bits
+from minialex.engine.step import Plan, record
+from minialex.network.layers import Flatten, Linear, ReLU
+from minialex.network.network import Network
+from minialex.network.parameters import initial_parameters
+from minialex.recipe.fields import Recipe
 from minialex_cuda import CudaBackend
 from minialex_cuda.compiler import compiled
 from minialex_cuda.compiler.compiled import Step
@@ -30,6 +35,7 @@ from minialex_cuda.runtime.array import Flat, Memory
 from minialex_cuda.runtime.fake import FakeRuntime, FakeStream
 
 Clock = dict[int, int]
+DEVICES = ("cuda:0", "cuda:1")
 PLACEMENTS = [("cuda:0", "cuda:1"), ("cuda:0", "cuda:0"), ("cuda:1", "cuda:0")]
 
 
@@ -182,7 +188,7 @@ def two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def program(kind: Any, placement: tuple[str, str]) -> Any:
-    return steps.program_of(kind, "float32", placement, ("cuda:0", "cuda:1"), more=True)
+    return steps.program_of(kind, "float32", placement, DEVICES, more=True)
 
 
 def equal(run: steps.Run, other: steps.Run) -> bool:
@@ -241,7 +247,7 @@ def test_stretches_as_graphs_give_the_same_bits_in_any_legal_order(
 def test_stretches_wait_only_at_their_beginning_and_are_waited_for_only_at_their_end(
     kind: Any, placement: tuple[str, str]
 ) -> None:
-    schedule = plan(channels_last(fuse(program(kind, placement)), np.dtype(np.float32)))
+    schedule = plan(channels_last(fuse(program(kind, placement)), np.dtype(np.float32))[0])
     parts = schedule.stretches()
     assert sorted(index for part in parts for index in part) == list(range(len(schedule.tasks)))
     assert len(parts) < len(schedule.tasks) / 2
@@ -254,6 +260,47 @@ def test_stretches_wait_only_at_their_beginning_and_are_waited_for_only_at_their
         assert schedule.recorded.isdisjoint(part[:-1])
         assert all(index < part[0] for index in done if schedule.tasks[index].stream == first.stream)
         done.update(part)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS[:2])
+def test_copies_of_weights_are_written_and_read_in_order(placement: tuple[str, str]) -> None:
+    """In bfloat16: rounded on a device's own stream, then written and read on those of the columns."""
+    layers = (Flatten("flatten"), Linear("fc1", 32, sees="all"), ReLU("relu1"), Linear("fc2", 16, sees="all"))
+    network = Network("copies", (3, 8, 8), layers)
+    recorded = record(
+        Plan(network, placement, Recipe(seed=3, image_size=8, crop=8, pixel_scale=1 / 64)), "train", 8, DEVICES
+    )
+    weights = initial_parameters(network, 2, 5)
+
+    def trained(runtime: FakeRuntime) -> list[Any]:
+        backend, random = CudaBackend(runtime=runtime, precision="bfloat16"), np.random.default_rng(0)
+        bound = {
+            name: backend.to_device(weights.get(name, np.zeros(value.shape, np.float32)), value.device)
+            for name, value in recorded.bound.items()
+        }
+        step = backend.compile_step(recorded, bound)
+        assert isinstance(step, Step)
+        found = []
+        for number in range(4):
+            feed: dict[ArrayName, Any] = dict.fromkeys(recorded.symbols, 0.02) | {STEP: number}
+            for name, value in recorded.fed.items():
+                most = {"images": 256, "labels": 16}.get(name.role, 1)
+                numbers = random.integers(0, most, value.shape).astype(value.dtype)
+                feed[name] = backend.to_device(numbers, value.device)
+            found.append(backend.to_numpy(step(feed)[LOSS]))
+            if number == 1:
+                for name, array in bound.items():  # by itself, and so not in the copy
+                    if name.array == "weight" and name.role == "parameter":
+                        backend.sgd_update(
+                            array, bound[name.to("momentum")], array, learning_rate=0.5, momentum=0.0, weight_decay=0.0
+                        )
+        copies = [array.rounded for array in bound.values() if array.rounded is not None]
+        assert len(copies) == 4
+        return [*found, *map(backend.to_numpy, copies), *map(backend.to_numpy, bound.values())]
+
+    expected = trained(FakeRuntime())
+    for seed in range(6):
+        assert all(map(same_bits, trained(LateRuntime(seed, graphs=len(set(placement)) > 1 and seed > 2)), expected))
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -328,7 +375,7 @@ def without_each_wait(schedule: Schedule) -> Iterator[tuple[str, Schedule]]:
 @pytest.mark.parametrize("placement", PLACEMENTS[:2])
 def test_every_wait_is_needed(monkeypatch: pytest.MonkeyPatch, placement: tuple[str, str]) -> None:
     recorded, given = program("train", placement), steps.data("float32")
-    whole = plan(channels_last(fuse(recorded), np.dtype(np.float32)))
+    whole = plan(channels_last(fuse(recorded), np.dtype(np.float32))[0])
     faults = list(without_each_wait(whole))
     assert len(faults) > 10
     for what, schedule in faults:
