@@ -189,7 +189,7 @@ def _censored(outcome: Outcome) -> str:
 
 
 def table(outcome: Outcome) -> str:
-    """The outcome as a Markdown table."""
+    """The outcome as a Markdown table: what was found with its verdict first, what others measured last."""
     study = outcome.study
     full = {line.arm: _log(line) for line in study.full_scale}
     digits = DIGITS[study.measure]
@@ -197,30 +197,30 @@ def table(outcome: Outcome) -> str:
     goals = sorted({goal for arm in outcome.arms for goal in arm.goals})
     errors = "validation top-1 error, %" if study.measure in ("gap", "training", "start") else ""
     head = [
-        "arm", f"{HEADS[study.measure]}: mean", "95% interval", *(f"to {goal}" for goal in goals), errors, "runs",
-        "learning rate", "difference" if one_base(outcome) else "difference, from", "its 95% interval", "p (Holm)",
-        "paper", "2012 log", *sources, "verdict",
+        "arm", f"{HEADS[study.measure]}: mean", "difference", "verdict", "95% interval of the difference", "p (Holm)",
+        "compared with", "95% interval of the mean", *(f"to {goal}" for goal in goals), errors, "runs", "learning rate",
+        "paper", "2012 log", *sources,
     ]  # fmt: skip
     rows = []
     for n, arm in enumerate(outcome.arms):
         of, mean = study.arm(arm.name), outcome.means[arm.name]
         least = "≥ " if arm.name in outcome.censored else ""
-        rate = "" if of.learning_rate is None else f"{of.learning_rate:g}"
-        row = [of.words, f"{least}{mean.mean:.{digits}f}", interval(mean, digits)]
-        row += [_goal(outcome, arm, goal) for goal in goals]
-        row += [f"{sum(arm.errors) / len(arm.errors):.1f}" if errors and arm.errors else "", f"{mean.count}", rate]
-        others = [_published(outcome, arm.name, source) for source in sources]
-        if n == 0:
-            row += ["", "", "", "", full.get(arm.name, ""), *others, ""]
-        else:
+        compared, paper = [""] * 5, ""
+        if n > 0:
             found = outcome.differences[arm.name]
             said = judgement(outcome, arm)
             if found.includes_zero and said in (NOT_SHOWN, UNDECIDED):
                 said = f"no difference shown: {said}"
-            whose = "" if one_base(outcome) else f" ({study.arm(outcome.compared_with(arm).name).words})"
-            row += [signed(found.mean, digits) + whose, interval(found, digits), _p(outcome.adjusted[arm.name]),
-                    _paper(outcome, arm.name), full.get(arm.name, ""), *others, said]  # fmt: skip
-        rows.append(row)
+            whom = "" if one_base(outcome) else study.arm(outcome.compared_with(arm).name).words
+            compared = [signed(found.mean, digits), said, interval(found, digits), _p(outcome.adjusted[arm.name]), whom]
+            paper = _paper(outcome, arm.name)
+        rows.append([
+            of.words, f"{least}{mean.mean:.{digits}f}", *compared, interval(mean, digits),
+            *(_goal(outcome, arm, goal) for goal in goals),
+            f"{sum(arm.errors) / len(arm.errors):.1f}" if errors and arm.errors else "", f"{mean.count}",
+            "" if of.learning_rate is None else f"{of.learning_rate:g}",
+            paper, full.get(arm.name, ""), *(_published(outcome, arm.name, source) for source in sources),
+        ])  # fmt: skip
     return markdown(head, rows)
 
 

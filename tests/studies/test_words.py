@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from minialex.speed import machine
 from minialex.studies import words
-from minialex.studies.outcome import ArmResult, Outcome
+from minialex.studies.outcome import ArmResult, Outcome, recorded
 from minialex.studies.statistics import Estimate, estimate, student
-from minialex.studies.study import key, study
+from minialex.studies.study import key, names, study
 
 student(1)  # imports SciPy now, not within the time that Hypothesis gives an example
 NUMBERS = st.lists(st.floats(-20, 20), min_size=2, max_size=6)
@@ -83,6 +83,19 @@ def test_a_shown_difference_in_words_and_table() -> None:
     assert "| +3.0 |" in row
     assert "| +0.4 |" in row
     assert "41.1% (#147, ILSVRC-2012 validation; #145: 40.7%)" in row
+
+
+def test_the_verdict_stands_beside_the_difference_and_what_others_measured_last() -> None:
+    """A wide table scrolls: what is beyond its first columns may not be seen."""
+    for name in names():
+        found = recorded(name)
+        assert found is not None
+        header, _, *rows = [words.cells(line) for line in words.table(found).splitlines()]
+        assert header[0] == "arm"
+        assert header[2:4] == ["difference", "verdict"]
+        assert [row[3] != "" for row in rows] == [False] + [True] * (len(rows) - 1)
+        others = ["paper", "2012 log", *sorted({line.source for line in found.study.published})]
+        assert header[header.index("learning rate") + 1 :] == [each for each in others if each in header]
 
 
 def test_no_difference_is_said_in_both() -> None:
