@@ -158,6 +158,7 @@ def check_together(
 
 def show_studies() -> None:
     """List all studies: the question, the number of runs, what has been recorded."""
+    from minialex.screen.formats import plural
     from minialex.screen.sheet import Sheet
     from minialex.screen.terminal import console
     from minialex.studies.outcome import recorded
@@ -166,7 +167,7 @@ def show_studies() -> None:
     rows = []
     for name in names():
         one, outcome = study(name), recorded(name)
-        last = "no" if outcome is None else f"{len(outcome.seeds)} seeds, {outcome.facts['date']}"
+        last = "no" if outcome is None else f"{plural(len(outcome.seeds), 'seed')}, {outcome.facts['date']}"
         rows.append((name, one.section, one.question, f"{len(one.arms)} × {len(one.seeds)}", last))
     header = ("study", "section", "question", "arms × seeds", "recorded")
     console(least=110).print(Sheet("", header, rows, "l").rich(lines=True))
@@ -203,12 +204,12 @@ def runs_of(study: Study, seeds: Sequence[int]) -> list[Job]:
 
 def train(screen: Console, jobs: Sequence[Job], place: Place, at_once: int) -> str:
     """Run jobs with a progress display; return what stopped them, if anything did."""
-    from minialex.screen.formats import duration
+    from minialex.screen.formats import duration, plural
     from minialex.screen.terminal import metered
     from minialex.studies.running import run
 
     total = sum(job.recipe.epochs for job in jobs)
-    screen.print(f"{len(jobs)} runs, {total:,} epochs, {at_once} at once, in {place.out / 'runs'}")
+    screen.print(f"{plural(len(jobs), 'run')}, {plural(total, 'epoch')}, {at_once} at once, in {place.out / 'runs'}")
     finished = 0
     with metered(screen, "epochs") as meter:
 
@@ -217,11 +218,11 @@ def train(screen: Console, jobs: Sequence[Job], place: Place, at_once: int) -> s
             left = "" if state.seconds_left is None else f", {duration(state.seconds_left)} left"
             if screen.is_terminal:
                 running = "; ".join(state.running)
-                note = f"{state.finished} of {state.jobs} runs{left}: {running}"
+                note = f"{state.finished} of {plural(state.jobs, 'run')}{left}: {running}"
                 meter.tell("epochs", state.epochs, total, note)
             elif state.finished > finished:  # in a file: a line whenever a run is done
                 finished = state.finished
-                screen.print(f"{finished} of {state.jobs} runs done{left}")
+                screen.print(f"{finished} of {plural(state.jobs, 'run')} done{left}")
 
         return run(jobs, place, at_once, show)
 

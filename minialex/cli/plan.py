@@ -258,13 +258,15 @@ def setting(recipe: Recipe, text: str, measured: dict[str, Rates], link: str | N
         ConfigurationError: If a device is unknown, or their number is neither one nor the network's number of columns.
     """
     from minialex.figures.plan import Setting
+    from minialex.screen.formats import plural
     from minialex.speed import rates
 
     recipe = with_classes(recipe)
     labels, devices, placement = find_devices(text, measured)
     if len(placement) not in (1, recipe.columns):
         raise ConfigurationError(
-            f"--devices names {len(placement)} devices for {recipe.columns} columns; give one or {recipe.columns}"
+            f"--devices names {plural(len(placement), 'device')} for {plural(recipe.columns, 'column')}; "
+            f"give one or {recipe.columns}"
         )
     if len(placement) == 1:
         placement *= recipe.columns

@@ -30,6 +30,7 @@ from collections.abc import Sequence
 
 from minialex.engine.schedule import epoch_rates
 from minialex.recipe.fields import Recipe
+from minialex.screen.formats import plural
 from minialex.speed import machine
 from minialex.studies import search
 from minialex.studies.outcome import ArmResult, Outcome
@@ -107,7 +108,7 @@ def untellable(outcome: Outcome, arm: ArmResult) -> str:
         return "neither reached the goal with every seed"
     wanted = outcome.study.arm(arm.name).evaluate.average
     if wanted > 1 and len(outcome.seeds) != wanted:
-        return f"{len(outcome.seeds)} networks were averaged, not {wanted}"
+        return f"an average of {plural(len(outcome.seeds), 'network')}, not of {wanted}"
     return ""
 
 
@@ -304,7 +305,7 @@ def provenance(outcome: Outcome) -> str:
     shared = f"several runs at once on {cards}" if cards else "on one core each"
     return (
         f"`{machine.anywhere(facts['command'])}`; {facts['data']}, {facts['training_images']:,} training and "
-        f"{facts['validation_images']:,} validation images, {facts['epochs']} epochs"
+        f"{facts['validation_images']:,} validation images, {plural(facts['epochs'], 'epoch')}"
         f"{' (the first arm)' if differ else ''}, seeds {seeds}; "
         f"{facts['seconds'] / 60:.0f} minutes of training {shared}: {where.get('processor')}, "
         f"{where.get('cores')} cores; minialex {versions.get('minialex')} ({facts['backend']}), Python "

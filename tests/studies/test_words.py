@@ -193,7 +193,7 @@ def test_what_bounds_show(
 
 def test_an_average_of_fewer_networks_is_not_what_was_asked() -> None:
     found = outcome((50.0, 51.0, 49.0), (47.0, 47.1, 46.9), name="ensemble")
-    assert words.judgement(found, found.arms[1]) == f"{words.CANNOT_TELL}: 3 networks were averaged, not 5"
+    assert words.judgement(found, found.arms[1]) == f"{words.CANNOT_TELL}: an average of 3 networks, not of 5"
 
 
 def test_a_bar_in_an_arms_words_is_no_new_cell() -> None:
