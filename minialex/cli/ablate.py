@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minialex.cli.options import BackendOption
-from minialex.errors import ConfigurationError
+from minialex.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -163,12 +163,26 @@ def show_studies() -> None:
     from minialex.screen.terminal import console
     from minialex.studies.outcome import recorded
     from minialex.studies.study import names, study
+    from minialex.studies.words import OTHER_DESIGN, other_design
+
+    def last(name: str) -> str:
+        try:
+            outcome = recorded(name)
+        except DataError as error:
+            return str(error)
+        if outcome is None:
+            return "no"
+        about = f"{plural(len(outcome.seeds), 'seed')}, {outcome.facts['date']}"
+        return f"{about}; {OTHER_DESIGN}" if other_design(outcome) else about
 
     rows = []
     for name in names():
-        one, outcome = study(name), recorded(name)
-        last = "no" if outcome is None else f"{plural(len(outcome.seeds), 'seed')}, {outcome.facts['date']}"
-        rows.append((name, one.section, one.question, f"{len(one.arms)} × {len(one.seeds)}", last))
+        try:
+            one = study(name)
+        except ConfigurationError as error:  # an edited design hides no other one
+            rows.append((name, "", str(error), "", ""))
+            continue
+        rows.append((name, one.section, one.question, f"{len(one.arms)} × {len(one.seeds)}", last(name)))
     header = ("study", "section", "question", "arms × seeds", "recorded")
     console(least=110).print(Sheet("", header, rows, "l").rich(lines=True))
 

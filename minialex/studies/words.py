@@ -44,6 +44,7 @@ UNDECIDED = "undecided"
 DIFFERENT, NO_DIFFERENCE = "a difference was shown at this scale", "no difference shown"
 NOT_YET = "not comparable yet"
 CANNOT_TELL = "cannot tell"
+OTHER_DESIGN = "it was recorded with another design or other learning rates"
 QUICK = "quick mode: everything runs; nothing is claimed"
 SIGNIFICANT = 0.05
 FEWEST = 3  # seeds
@@ -117,11 +118,22 @@ def not_comparable(outcome: Outcome, arm: ArmResult) -> str:
     study = outcome.study
     for result in (outcome.compared_with(arm), arm):
         of = study.arm(result.name)
-        if result.keys != tuple(key(study.recipe(of, seed)) for seed in outcome.seeds):
-            return "it was recorded with another design or other learning rates"
+        if other_keys(outcome, result):
+            return OTHER_DESIGN
         if reason := search.lacking(study, of):
             return reason
     return ""
+
+
+def other_keys(outcome: Outcome, result: ArmResult) -> bool:
+    """Whether an arm's runs are not those that the study asks for now."""
+    of = outcome.study.arm(result.name)
+    return result.keys != tuple(key(outcome.study.recipe(of, seed)) for seed in outcome.seeds)
+
+
+def other_design(outcome: Outcome) -> bool:
+    """Whether any arm's runs are not those that the study asks for now."""
+    return any(other_keys(outcome, result) for result in outcome.arms)
 
 
 def decay_folds(outcome: Outcome, arm: ArmResult) -> float | None:

@@ -249,7 +249,7 @@ def test_figures_of_a_gpu_name_the_card() -> None:
 
 def test_figures_of_the_first_arm_are_called_that_where_arms_differ_in_them() -> None:
     found = outcome((50.0, 51.0), (50.0, 52.0), name="data")
-    assert "epochs (the first arm), seeds" in words.provenance(found)
+    assert "1 epoch (the first arm), seeds" in words.provenance(found)
     assert "the first arm" not in words.provenance(outcome((50.0, 51.0), (50.0, 52.0)))
 
 
