@@ -165,9 +165,10 @@ def many(
         document("\n".join(table.markdown() for table in tables))
         document("\n".join(f"{remark}\n" for remark in figures.remarks(one, cluster)))
         return
-    screen = console(least=132)
+    screen = console(least=132, fold=True)
     for table in tables:
-        screen.print(table.rich())
+        for part in table.fitting(screen.width) if screen.is_terminal else [table]:
+            screen.print(part.rich())
     for remark in figures.remarks(one, cluster):
         screen.print(remark)
 
