@@ -24,7 +24,7 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="shapes, cifar10, fashion-mnist (also NAME:PATH), a folder or a list of images; default shapes"
+            help="shapes, cifar10, fashion-mnist (or NAME:PATH), a store, a folder or a list of images; default shapes"
         ),
     ] = None,
     *,

@@ -185,6 +185,7 @@ def find(path: Path) -> Weights:
     if (path / checkpoint.MANIFEST).is_file():
         home, saved = path.parent.parent, checkpoint.load(path)
     else:
+        recipe_of(path)  # a folder of something else is no run that lacks a checkpoint
         home, saved = path, checkpoint.best(path / "checkpoints")
     recipe, data = recipe_of(home), read_data(home)
     recipe = recipe if recipe.classes else recipe.replace(classes=len(data.class_names))
