@@ -184,7 +184,7 @@ def show_studies() -> None:
             continue
         rows.append((name, one.section, one.question, f"{len(one.arms)} × {len(one.seeds)}", last(name)))
     header = ("study", "section", "question", "arms × seeds", "recorded")
-    console(least=110).print(Sheet("", header, rows, "l").rich(lines=True))
+    console(least=110, fold=True).print(Sheet("", header, rows, "l").rich(lines=True))
 
 
 def quick_study(study: Study) -> Study:

@@ -44,10 +44,8 @@ class Sheet:
         for n, (name, side) in enumerate(zip(self.header, self._sides(), strict=True)):
             cells = [name, *(row[n] for row in (*self.rows, *self.total))] if side == "r" else []
             longest = max((len(word) for cell in cells for word in plain(cell).split()), default=None)
-            table.add_column(
-                Text(plain(name)),
-                justify="left" if side == "l" else "right",
-                min_width=longest,  # no number is cut
+            table.add_column(  # no number is cut, and of a text that is too long nothing is lost
+                Text(plain(name)), justify="left" if side == "l" else "right", min_width=longest, overflow="fold"
             )
         for row in self.rows:
             table.add_row(*(Text(plain(cell)) for cell in row))

@@ -49,3 +49,13 @@ def test_a_table_that_is_too_wide_becomes_several_with_equally_many_columns() ->
     assert len(sheet.fitting(10)) == 5, "never narrower than one column"
     alone = Sheet("t", ("text",), [["words"]], "l")
     assert alone.fitting(1) == [alone]
+
+
+def test_of_a_table_on_a_narrow_terminal_nothing_is_lost() -> None:
+    sheet = Sheet("", ("field", "meaning", "number"), [["conv1_padding", "zeros " * 9, "1234567"]], "llr")
+    out = io.StringIO()
+    Console(file=out, width=30).print(sheet.rich())
+    said = out.getvalue()
+    assert "…" not in said
+    assert "1234567" in said
+    assert "".join(line.split("│")[1].strip() for line in said.splitlines() if "│" in line) == "conv1_padding"
