@@ -153,7 +153,8 @@ def _of_the_command_line(error: Any) -> str:
     text = " ".join(error.format_message().split())
     for theirs, ours in PLAIN_WORDS.items():
         text = text.replace(theirs, ours)
-    context, names = getattr(error, "ctx", None), []
+    names: list[str] = []
+    context = getattr(error, "ctx", None)
     while context is not None and context.parent is not None:  # the outermost is the program, whatever its name
         names.insert(0, str(context.info_name))
         context = context.parent
