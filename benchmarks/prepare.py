@@ -285,7 +285,7 @@ def try_all(photos: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
 
         def run(*words: str, stop: bool = False) -> None:
-            """Run a command; with `stop`, press Ctrl-C once it has said how long it would take."""
+            """Run a command; with `stop`, press Ctrl-C once it has said twice how much time is left."""
             process = subprocess.Popen(
                 [minialex, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder
             )
@@ -293,7 +293,7 @@ def try_all(photos: Path) -> None:
             assert process.stdout is not None
             for line in process.stdout:
                 out.append(line.rstrip().replace(str(photos), "PHOTOS"))
-                if stop and "would take" in line:
+                if stop and sum(" left" in each for each in out) == 2:
                     process.send_signal(signal.SIGINT)
                     stop = False
             command = " ".join(["minialex", *words]).replace(str(photos), "PHOTOS")

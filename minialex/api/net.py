@@ -21,6 +21,7 @@ from minialex.look.neighbours import feature_layer
 from minialex.ranks.group import ALONE, Group
 from minialex.runs import weights_file
 from minialex.runs.weights_file import Weights
+from minialex.screen.formats import plural
 
 AT_ONCE = 64  # images computed at once
 
@@ -84,7 +85,8 @@ class TrainedNet:
 
     def __repr__(self) -> str:
         recipe = self.weights.recipe
-        return f"<{recipe.model} of {self.name}: {len(self.class_names)} classes, {self.session.backend.name} backend>"
+        classes = plural(len(self.class_names), "class")
+        return f"<{recipe.model} of {self.name}: {classes}, {self.session.backend.name} backend>"
 
     @overload
     def predict(self, images: str | os.PathLike[str], *, top: int = 5, views: int = 1) -> Ranking: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,14 @@ from minialex.runs import checkpoint
 from minialex.runs.run_folder import Follower, Record, RunPaths, read_metrics, trained_epochs
 from minialex.runs.run_folder import Run as RunFolder
 from minialex.runs.weights_file import recipe_of
+from minialex.screen.formats import plural
 from minialex.screen.terminal import QUIET_SECONDS
 from minialex.storage import atomic
 from minialex.training import finetuning, resuming
 from minialex.training.listening import Listener, Unfailing
 from minialex.training.loop import Result
 from minialex.training.loop import train as train_in_folder
+from minialex.training.signals import StopRequest
 
 
 class TrainingRun:
@@ -56,13 +59,13 @@ class TrainingRun:
 
     def __repr__(self) -> str:
         validations = [record for record in self.metrics if record["kind"] == "validation"]
-        epochs = trained_epochs(self.metrics)
+        epochs = plural(trained_epochs(self.metrics), "epoch")
         last = f", validation top-1 error {validations[-1]['top1_error']:.2%}" if validations else ""
-        return f"<run {self.path}: {epochs} epochs{last}{', stopped by ' + self.stopped if self.stopped else ''}>"
+        return f"<run {self.path}: {epochs}{last}{', stopped by ' + self.stopped if self.stopped else ''}>"
 
     @property
     def stopped(self) -> str:
-        """What stopped the training early: ``"Ctrl-C"`` (or a notebook's interrupt), ``"SIGTERM"``, …; else ``""``."""
+        """What stopped training or its report: ``"Ctrl-C"`` (or a notebook's interrupt), ``"SIGTERM"``; else ``""``."""
         return "" if self.result is None else self.result.stopped
 
     @property
@@ -257,7 +260,7 @@ def _checking(listener: Listener) -> Callable[[int, int], None]:
         nonlocal said
         if time.monotonic() - said > QUIET_SECONDS:
             said = time.monotonic()
-            listener.note(f"{done:,} of {images:,} images checked")
+            listener.note(f"{done:,} of {plural(images, 'image')} checked")
 
     return progress
 
@@ -300,8 +303,16 @@ def _carry_out(
                 run.remove_if_empty()
             raise
         if result.evaluation is not None and group.rank == 0:
-            write_report(run.paths, recipe, data, result.evaluation, result.progress.warnings)
+            result = _reported(run.paths, recipe, data, result, result.evaluation)
     return TrainingRun(path, None if given is None else data, result)  # without the images left out
+
+
+def _reported(paths: RunPaths, recipe: Recipe, data: DataSet, result: Result, found: Evaluation) -> Result:
+    """The result of a complete training after its report was written, or after a request to stop before that."""
+    with StopRequest() as stop:
+        if write_report(paths, recipe, data, found, result.progress.warnings, lambda: bool(stop.requested)):
+            return result
+        return replace(result, stopped=stop.requested or "", exit_code=stop.exit_code)
 
 
 def _folder(group: Group, path: Path, recipe: str | None) -> RunFolder | Follower:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minialex.cli.options import BackendOption
-from minialex.errors import ConfigurationError
+from minialex.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -158,18 +158,33 @@ def check_together(
 
 def show_studies() -> None:
     """List all studies: the question, the number of runs, what has been recorded."""
+    from minialex.screen.formats import plural
     from minialex.screen.sheet import Sheet
     from minialex.screen.terminal import console
     from minialex.studies.outcome import recorded
     from minialex.studies.study import names, study
+    from minialex.studies.words import OTHER_DESIGN, other_design
+
+    def last(name: str) -> str:
+        try:
+            outcome = recorded(name)
+        except DataError as error:
+            return str(error)
+        if outcome is None:
+            return "no"
+        about = f"{plural(len(outcome.seeds), 'seed')}, {outcome.facts['date']}"
+        return f"{about}; {OTHER_DESIGN}" if other_design(outcome) else about
 
     rows = []
     for name in names():
-        one, outcome = study(name), recorded(name)
-        last = "no" if outcome is None else f"{len(outcome.seeds)} seeds, {outcome.facts['date']}"
-        rows.append((name, one.section, one.question, f"{len(one.arms)} × {len(one.seeds)}", last))
+        try:
+            one = study(name)
+        except ConfigurationError as error:  # an edited design hides no other one
+            rows.append((name, "", str(error), "", ""))
+            continue
+        rows.append((name, one.section, one.question, f"{len(one.arms)} × {len(one.seeds)}", last(name)))
     header = ("study", "section", "question", "arms × seeds", "recorded")
-    console(least=110).print(Sheet("", header, rows, "l").rich(lines=True))
+    console(least=110, fold=True).print(Sheet("", header, rows, "l").rich(lines=True))
 
 
 def quick_study(study: Study) -> Study:
@@ -203,12 +218,12 @@ def runs_of(study: Study, seeds: Sequence[int]) -> list[Job]:
 
 def train(screen: Console, jobs: Sequence[Job], place: Place, at_once: int) -> str:
     """Run jobs with a progress display; return what stopped them, if anything did."""
-    from minialex.screen.formats import duration
+    from minialex.screen.formats import duration, plural
     from minialex.screen.terminal import metered
     from minialex.studies.running import run
 
     total = sum(job.recipe.epochs for job in jobs)
-    screen.print(f"{len(jobs)} runs, {total:,} epochs, {at_once} at once, in {place.out / 'runs'}")
+    screen.print(f"{plural(len(jobs), 'run')}, {plural(total, 'epoch')}, {at_once} at once, in {place.out / 'runs'}")
     finished = 0
     with metered(screen, "epochs") as meter:
 
@@ -217,11 +232,11 @@ def train(screen: Console, jobs: Sequence[Job], place: Place, at_once: int) -> s
             left = "" if state.seconds_left is None else f", {duration(state.seconds_left)} left"
             if screen.is_terminal:
                 running = "; ".join(state.running)
-                note = f"{state.finished} of {state.jobs} runs{left}: {running}"
+                note = f"{state.finished} of {plural(state.jobs, 'run')}{left}: {running}"
                 meter.tell("epochs", state.epochs, total, note)
             elif state.finished > finished:  # in a file: a line whenever a run is done
                 finished = state.finished
-                screen.print(f"{finished} of {state.jobs} runs done{left}")
+                screen.print(f"{finished} of {plural(state.jobs, 'run')} done{left}")
 
         return run(jobs, place, at_once, show)
 

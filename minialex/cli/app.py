@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -117,7 +117,7 @@ def run(arguments: Sequence[str]) -> int:
         return _say(error, 6, "out of memory; try a smaller --batch-size", debug)
     except Exception as error:
         if hasattr(error, "format_message"):  # Typer's own error about the command line
-            return _say(error, 2, " ".join(error.format_message().split()), debug)
+            return _say(error, 2, _of_the_command_line(error), debug)
         words = " ".join(str(error).split())
         if words.startswith("Symlink loop"):  # pathlib raises RuntimeError before Python 3.13
             return _say(error, 2, f"{words}: check the path", debug)
@@ -137,6 +137,29 @@ def _say(error: BaseException, code: int, text: str, debug: bool) -> int:
 
 LONGEST = 1500
 """The most characters in a message: a path may have thousands, and the end of the message says what to do."""
+
+PLAIN_WORDS = {
+    "Input should be a valid integer, unable to parse string as an integer": "expected a whole number",
+    "Input should be a valid number, unable to parse string as a number": "expected a number",
+    "Input should be greater than or equal to ": "expected at least ",
+    "Input should be less than or equal to ": "expected at most ",
+    "Got unexpected extra argument(s)": "unexpected argument",
+}
+"""What Typer says of the command line, for people who have not written the program."""
+
+
+def _of_the_command_line(error: Any) -> str:
+    """One line for Typer's own error, and where the command's options are explained."""
+    text = " ".join(error.format_message().split())
+    for theirs, ours in PLAIN_WORDS.items():
+        text = text.replace(theirs, ours)
+    names: list[str] = []
+    context = getattr(error, "ctx", None)
+    while context is not None and context.parent is not None:  # the outermost is the program, whatever its name
+        names.insert(0, str(context.info_name))
+        context = context.parent
+    return f"{text.rstrip('.')}. `minialex {' '.join(names)} --help` explains the command" if names else text
+
 
 OF_A_PATH = (
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY,

@@ -74,7 +74,7 @@ def bench(
 
 def bench_data(name: str, recipe: Recipe, json: Path | None) -> None:
     """Time the loader on a data set, used as training with a recipe would use it."""
-    from minialex.screen.formats import readable_size
+    from minialex.screen.formats import plural, readable_size
     from minialex.screen.terminal import console, metered
     from minialex.speed import loading
     from minialex.speed.machine import describe
@@ -88,12 +88,12 @@ def bench_data(name: str, recipe: Recipe, json: Path | None) -> None:
         )  # fmt: skip
     first = rates["first_readings"]
     screen.print(
-        f"data        {rates['data']}: {rates['images_in_set']:,} training images of {rates['image_size']} x "
+        f"data        {rates['data']}: {plural(rates['images_in_set'], 'training image')} of {rates['image_size']} x "
         f"{rates['image_size']}, {readable_size(rates['bytes_in_set'])}"
     )
     screen.print(
-        f"read        {rates['images']:,} images in {rates['seconds']:.1f} s, shuffled, batches of "
-        f"{rates['batch_size']}, {rates['threads']} threads"
+        f"read        {plural(rates['images'], 'image')} in {rates['seconds']:.1f} s, shuffled, batches of "
+        f"{rates['batch_size']}, {plural(rates['threads'], 'thread')}"
         + (f", {first:,} of them checked against their checksums" if first else "")
     )
     screen.print(

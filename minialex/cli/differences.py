@@ -11,4 +11,4 @@ def differences() -> None:
 
     header = ("", "about", "the paper", "the program", "fields", "note")
     rows = [(str(p.number), p.topic, p.paper, p.program, ", ".join(p.fields), p.note) for p in DIFFERENCES]
-    console(least=130).print(Sheet("", header, rows, "l").rich(lines=True))
+    console(least=130, fold=True).print(Sheet("", header, rows, "l").rich(lines=True))

@@ -34,6 +34,7 @@ def features(
     from minialex.cli.look.subject import open_run, split_of, write_features
     from minialex.look.neighbours import feature_layer
     from minialex.ranks import joining, launch
+    from minialex.screen.formats import plural
     from minialex.screen.terminal import console
 
     if is_launcher(ranks, hosts):
@@ -49,7 +50,7 @@ def features(
     if exit_code:
         return exit_code
     size = " × ".join(map(str, (manifest.images, *manifest.shape)))
-    screen.print(f"{name} of {manifest.images:,} {split} images of {data_set.name}: {size} {manifest.dtype}")
+    screen.print(f"{name} of {plural(manifest.images, f'{split} image')} of {data_set.name}: {size} {manifest.dtype}")
     if format == "npy":
         screen.print(f"read it with numpy.load({str(folder / 'features.npy')!r}, mmap_mode='r')")
     else:

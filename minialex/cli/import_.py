@@ -35,11 +35,14 @@ def import_(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Convert another program's weights into a weights file. No code in the source file is executed."""
+    from minialex.screen.formats import plural
     from minialex.screen.terminal import console
 
     say = console().print
     got = import_weights(source, out, recipe, class_names, mean, overwrite, say).recipe
-    say(f"{out}: {got.classes} classes, {got.columns} column(s); ready for evaluate, predict and train")
+    say(
+        f"{out}: {plural(got.classes, 'class')}, {plural(got.columns, 'column')}; ready for evaluate, predict and train"
+    )
 
 
 def import_weights(
@@ -62,6 +65,7 @@ def import_weights(
     """
     from minialex.exchange import card
     from minialex.runs import weights_file
+    from minialex.screen.formats import plural
     from minialex.storage import atomic
 
     if out.suffix != ".safetensors":
@@ -74,7 +78,8 @@ def import_weights(
     if class_names is not None:
         names, words = read_class_names(class_names)
         if len(names) != weights.recipe.classes:
-            raise ConfigurationError(f"{class_names} names {len(names)} classes, {source} has {weights.recipe.classes}")
+            count = plural(len(names), "class")
+            raise ConfigurationError(f"{class_names} names {count}, {source} has {weights.recipe.classes}")
         weights = replace(weights, class_names=names, words=words)
     weights = replace(weights, origin={"from": f"the file {source.name}", **weights.origin})
     weights_file.write(out, weights)

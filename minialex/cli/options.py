@@ -139,7 +139,7 @@ def overrides(extra: Sequence[str]) -> dict[str, Any]:
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
-            raise ConfigurationError(f"unexpected argument '{word}'")
+            raise ConfigurationError(f"unexpected argument '{word}'{_meant(word)}")
         option, equals, value = word[2:].partition("=")
         name = option.replace("-", "_")
         if name not in fields():
@@ -153,6 +153,16 @@ def overrides(extra: Sequence[str]) -> dict[str, Any]:
             value = words.pop(0)
         changes[name] = parse_value(name, value)
     return {**of_network(changes["model"]), **changes} if "model" in changes else changes
+
+
+def _meant(word: str) -> str:
+    """The option that a word without one was probably meant for."""
+    from minialex.data import NAMES
+    from minialex.recipe.toml import built_in
+
+    if word.partition(":")[0] in NAMES or (Path(word).is_dir() and not word.startswith("-")):
+        return f". Did you mean --data {word}?"
+    return f". Did you mean --recipe {word}?" if word in built_in() or word.endswith(".toml") else ""
 
 
 def of_network(model: str) -> dict[str, Any]:

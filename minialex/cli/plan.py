@@ -165,9 +165,10 @@ def many(
         document("\n".join(table.markdown() for table in tables))
         document("\n".join(f"{remark}\n" for remark in figures.remarks(one, cluster)))
         return
-    screen = console(least=132)
+    screen = console(least=132, fold=True)
     for table in tables:
-        screen.print(table.rich())
+        for part in table.fitting(screen.width) if screen.is_terminal else [table]:
+            screen.print(part.rich())
     for remark in figures.remarks(one, cluster):
         screen.print(remark)
 
@@ -258,13 +259,15 @@ def setting(recipe: Recipe, text: str, measured: dict[str, Rates], link: str | N
         ConfigurationError: If a device is unknown, or their number is neither one nor the network's number of columns.
     """
     from minialex.figures.plan import Setting
+    from minialex.screen.formats import plural
     from minialex.speed import rates
 
     recipe = with_classes(recipe)
     labels, devices, placement = find_devices(text, measured)
     if len(placement) not in (1, recipe.columns):
         raise ConfigurationError(
-            f"--devices names {len(placement)} devices for {recipe.columns} columns; give one or {recipe.columns}"
+            f"--devices names {plural(len(placement), 'device')} for {plural(recipe.columns, 'column')}; "
+            f"give one or {recipe.columns}"
         )
     if len(placement) == 1:
         placement *= recipe.columns

@@ -38,7 +38,7 @@ def prepare(
     from minialex.data.store import store as stores
     from minialex.engine.opening import cores_of_rank
     from minialex.ranks import joining, launch
-    from minialex.screen.formats import duration, shell
+    from minialex.screen.formats import duration, plural, shell
     from minialex.screen.terminal import console, metered
     from minialex.training.signals import StopRequest
 
@@ -69,7 +69,7 @@ def prepare(
     rows = [
         ("store", f"{store} (whole already)" if summary.already else str(store)),
         ("images", f"{images['train']:,} for training, {images['validation']:,} for validation, "
-                   f"{summary.classes:,} classes"),
+                   f"{plural(summary.classes, 'class')}"),
         ("left out", reasons(summary.left_out, stores.LEFT_OUT)),
         ("not as usual", reasons(summary.treated, stores.TREATED)),
     ]  # fmt: skip
@@ -77,7 +77,7 @@ def prepare(
         some = ", ".join(summary.missing[:3]) + (" …" if len(summary.missing) > 3 else "")
         rows.append(("no training image", f"in {len(summary.missing):,} of the classes: {some}"))
     if summary.decoded and summary.seconds > 0:
-        processes = f"{summary.workers} process{'es' if summary.workers > 1 else ''}"
+        processes = plural(summary.workers, "process")
         rate = summary.decoded / summary.seconds
         rows.append(("time", f"{duration(summary.seconds)}, {rate:,.0f} images/s with {processes}"))
     rows.append(("check", shell("minialex", "store", "check", store)))

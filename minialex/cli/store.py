@@ -41,4 +41,4 @@ def check(store: Annotated[Path, typer.Argument(help="the store's folder")]) -> 
     manifest = stores.read_manifest(store)
     images = sum(manifest.count(part) for part in stores.PARTS)
     size = readable_size(images * 3 * manifest.size**2)
-    screen.print(f"{store}: sound, {images:,} images, {size}, {duration(time.monotonic() - began)}")
+    screen.print(f"{store}: sound, {plural(images, 'image')}, {size}, {duration(time.monotonic() - began)}")

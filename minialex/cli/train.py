@@ -24,7 +24,7 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="shapes, cifar10, fashion-mnist (also NAME:PATH), a folder or a list of images; default shapes"
+            help="shapes, cifar10, fashion-mnist (or NAME:PATH), a store, a folder or a list of images; default shapes"
         ),
     ] = None,
     *,
@@ -125,17 +125,22 @@ def tell(run: TrainingRun, result: Result, screen: Console) -> None:
     from minialex.runs.run_folder import trained_epochs
     from minialex.screen.formats import duration, plural, shell
 
-    if result.evaluation is None:
-        screen.print(f"stopped by {result.stopped} after step {result.progress.step}; continue with:")
+    if result.stopped:
+        what = f"after step {result.progress.step}; continue with:"
+        if result.evaluation is not None:
+            what = "before the report was written; training is complete, and this writes the report:"
+        screen.print(f"stopped by {result.stopped} {what}")
         size = joining.join().size
         ranks = [] if size == 1 else ["--ranks", size]
         screen.print("  " + shell("minialex", "train", *ranks, "--resume", run.path))
+    if result.evaluation is None:
         return
     evaluation, classes = result.evaluation, run.recipe.classes
     screen.print(f"error        {evaluation.words(1)}; guessing: {100 * (1 - 1 / classes):.3g}%")
     if classes > 5:
         screen.print(f"top-5 error  {evaluation.words(5)}")
     screen.print(f"trained      {plural(trained_epochs(run.metrics), 'epoch')} in {duration(result.progress.seconds)}")
-    screen.print(f"report       {run.report()}")
+    if not result.stopped:
+        screen.print(f"report       {run.report()}")
     screen.print("evaluate     " + shell("minialex", "evaluate", run.path, "--views", 10))
     screen.print(f"predict      {shell('minialex', 'predict', run.path)} IMAGE…")

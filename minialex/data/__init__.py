@@ -123,5 +123,5 @@ def _folder(source: str, size: int | None, seed: int, resize: str, part: str) ->
                         f"archive of a named data set is given as cifar10:{source}")  # fmt: skip
     if "/" in source or "\\" in source or source.startswith((".", "~")):
         raise DataError(f"{source}: no such folder.")
-    raise ConfigurationError(f"data = '{source}' is unknown; use {', '.join(NAMES)} or the path of a folder of images."
-                             f"{nearest(source.partition(':')[0], NAMES)}")  # fmt: skip
+    raise ConfigurationError(f"data = '{source}' is unknown; use {', '.join(NAMES)}, or the path of a store, a folder "
+                             f"of images or a list of them.{nearest(source.partition(':')[0], NAMES)}")  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -256,8 +257,12 @@ TITLES = {"cpu": "this machine", "pair": "two devices", "ranks": "several proces
 
 
 def show(report: Report, screen: Console) -> None:
-    """Print the findings, one per line, each with its remedy below; lines are not wrapped, so they can be copied."""
+    """Print the findings, each with its remedy below, which is not wrapped, so that it can be copied.
+
+    On a terminal a finding is wrapped beside its topic; in a file it is one line.
+    """
     width = max(len(check.topic) for check in report.checks)
+    room = max(30, screen.width - width - 13) if screen.is_terminal else None
     areas = sorted(
         {check.area for check in report.checks}, key=lambda area: (area == "pair", area == "ranks", area != "cpu", area)
     )
@@ -268,8 +273,12 @@ def show(report: Report, screen: Console) -> None:
         for check in checks:
             missing = check.verdict == "problem" and area not in report.asked
             word = "missing" if missing else check.verdict
-            line = Text.assemble(f"  {check.topic:<{width}}  ", (f"{word:<7}", STYLES[word]), f"  {check.found}")
-            screen.print(line)
+            first, *rest = [check.found] if room is None else textwrap.wrap(
+                check.found, room, break_long_words=False, break_on_hyphens=False
+            ) or [""]  # fmt: skip
+            screen.print(Text.assemble(f"  {check.topic:<{width}}  ", (f"{word:<7}", STYLES[word]), f"  {first}"))
+            for more in rest:
+                screen.print(f"{'':<{width + 13}}{more}")
             if check.mend:
                 screen.print(Text(f"  {'':<{width}}  {'':<7}  → {check.mend}", "cyan"))
     screen.print(verdict(report), style="bold green" if report.works else "bold red")

@@ -31,6 +31,7 @@ from minialex.engine.session import Session
 from minialex.errors import MinialexError
 from minialex.recipe.fields import Recipe
 from minialex.recipe.toml import load as load_recipe
+from minialex.screen.formats import plural
 
 BOUNDS = {"float32": 1e-2, "tf32": 0.4, "bfloat16": 0.7}
 """The largest relative distance (in norm) of any array's change after two steps from the reference's change.
@@ -187,7 +188,7 @@ def copy_check(copy: Copy, backend: str) -> Check:
 
 def outcome_check(outcome: Outcome, precision: str) -> Check:
     """A comparison as a finding."""
-    where = f"{outcome.steps:,} steps with columns on {' and '.join(outcome.placement)}"
+    where = f"{plural(outcome.steps, 'step')} with columns on {' and '.join(outcome.placement)}"
     if outcome.differ:
         return Check(
             "pair", outcome.name, "problem",

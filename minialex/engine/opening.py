@@ -23,6 +23,7 @@ from minialex.recipe.fields import Recipe
 from minialex.runs import weights_file
 from minialex.runs.checkpoint import to_standard_error
 from minialex.runs.weights_file import Weights
+from minialex.screen.formats import plural
 
 
 def load_data(recipe: Recipe, part: str = "") -> DataSet:
@@ -83,7 +84,7 @@ def prepare(recipe: Recipe, data: DataSet, ranks: int = 1) -> Recipe:
         recipe = recipe.replace(classes=classes)
     if recipe.classes < classes:
         raise ConfigurationError(
-            f"'{data.name}' has {classes} classes, the recipe {recipe.classes}: set classes to {classes}"
+            f"'{data.name}' has {plural(classes, 'class')}, the recipe {recipe.classes}: set classes to {classes}"
         )
     if len(data.train) < recipe.batch_size:
         raise ConfigurationError(
@@ -216,7 +217,7 @@ def validation_for(network: Weights, data: DataSet, where: str) -> tuple[tuple[s
     if not known:  # unknown: in the data's order, if the numbers match
         if len(data.class_names) != network.recipe.classes:
             raise ConfigurationError(
-                f"{where} does not say what its {network.recipe.classes} classes are, and '{data.name}' has "
+                f"{where} does not say what its {plural(network.recipe.classes, 'class')} are, and '{data.name}' has "
                 f"{len(data.class_names)}: import it with --class-names FILE"
             )
         known = data.class_names

@@ -31,6 +31,7 @@ from minialex.network.parameters import initial_parameters, join_columns, split_
 from minialex.ranks import dividing
 from minialex.ranks.group import ALONE, Group
 from minialex.recipe.fields import Recipe
+from minialex.screen.formats import plural
 
 
 def placement_of(backend: Backend, devices: str | None, columns: int) -> Placement:
@@ -57,7 +58,9 @@ def placement_of(backend: Backend, devices: str | None, columns: int) -> Placeme
     if len(names) == 1:
         names *= columns
     if len(names) != columns:
-        raise ConfigurationError(f"devices names {len(names)} devices for {columns} columns; give one or {columns}")
+        raise ConfigurationError(
+            f"devices names {plural(len(names), 'device')} for {plural(columns, 'column')}; give one or {columns}"
+        )
     return tuple(names)
 
 

@@ -14,6 +14,7 @@ from minialex.data import Split
 from minialex.engine.session import Session
 from minialex.errors import DataError
 from minialex.ranks.group import ALONE, Group
+from minialex.screen.formats import plural
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Evaluation:
 
     def __repr__(self) -> str:
         return (
-            f"<{len(self.labels):,} images: top-1 error {self.words(1)}, top-5 error {self.error(5):.2%}, loss "
+            f"<{plural(len(self.labels), 'image')}: top-1 error {self.words(1)}, top-5 error {self.error(5):.2%}, loss "
             f"{self.loss:.4f}>"
         )
 

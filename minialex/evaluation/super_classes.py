@@ -7,6 +7,7 @@ chance. CIFAR-10's super-classes are built in; others come from a file.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ def known(class_names: tuple[str, ...]) -> tuple[str, ...] | None:
 def read(path: Path, class_names: tuple[str, ...]) -> tuple[str, ...]:
     """Read each class's super-class from a text file: a line per class, name and super-class separated by tab or comma.
 
+    Either may stand in double quotes, as spreadsheets write what contains commas; without quotes the last comma counts.
+
     Raises:
         DataError: If the file is unreadable, a line is invalid, or a class is missing, unknown or named twice.
     """
@@ -79,7 +82,7 @@ def read(path: Path, class_names: tuple[str, ...]) -> tuple[str, ...]:
     for number, line in enumerate(text_of(path).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        name, _, group = (part.strip() for part in line.rpartition("\t" if "\t" in line else ","))
+        name, group = _cells(line)
         if not name or not group:
             raise DataError(f"{path}, line {number}: expected a class, a tab or comma, and its super-class")
         if name not in class_names:
@@ -92,3 +95,15 @@ def read(path: Path, class_names: tuple[str, ...]) -> tuple[str, ...]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DataError(f"{path}: no super-class for '{missing[0]}'{more}; every class needs a line")
     return tuple(found[name] for name in class_names)
+
+
+def _cells(line: str) -> tuple[str, str]:
+    """A class and its super-class, stripped; empty texts if the line is something else."""
+    divider = "\t" if "\t" in line else ","
+    cells = [*line.rpartition(divider)[::2]]
+    if '"' in line:
+        try:
+            cells = next(csv.reader([line], delimiter=divider, skipinitialspace=True, strict=True))
+        except csv.Error:  # a quote that nothing closes
+            return "", ""
+    return (cells[0].strip(), cells[1].strip()) if len(cells) == 2 else ("", "")

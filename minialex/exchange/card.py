@@ -10,7 +10,7 @@ from minialex import __version__
 from minialex.data.draws import centre_crop_offset
 from minialex.recipe.fields import is_own
 from minialex.runs.weights_file import Weights
-from minialex.screen.formats import plain, readable_size
+from minialex.screen.formats import plain, plural, readable_size
 
 CLASSES_SHOWN = 20
 PAPER = "Krizhevsky, Sutskever, Hinton 2012"
@@ -80,7 +80,7 @@ def _facts(weights: Weights, out: Path) -> list[tuple[str, str]]:
     if "begun_with" in origin:
         facts.append(("started from layers of", str(origin["begun_with"])))
     if "epochs" in origin:
-        trained = f"{origin['epochs']} epochs of at most {recipe.epochs}, batches of {recipe.batch_size}"
+        trained = f"{plural(origin['epochs'], 'epoch')} of at most {recipe.epochs}, batches of {recipe.batch_size}"
         facts.append(("training", f"{trained}, seed {recipe.seed}"))
     errors = {"top-1 error": origin.get("top1_error")}
     if recipe.classes > 5:
@@ -113,7 +113,7 @@ def _input(weights: Weights, out: Path) -> str:
 - the central square of the image, upright, resized to {S} × {S} (bilinear, antialiased)
 - of it the central {crop} × {crop} pixels: float32 [N, 3, {crop}, {crop}], RGB, from 0 to 255
 - minus {means[recipe.mean]} ({colours} for red, green, blue on average), times {recipe.pixel_scale:g}; {who}
-- the output is a probability for each of the {recipe.classes} classes"""
+- the output is a probability for each of the {plural(recipe.classes, "class")}"""
 
 
 def _snippet(weights: Weights, out: Path, module: str) -> str:
@@ -182,7 +182,7 @@ def _commands(out: Path) -> str:
 def _classes(weights: Weights, out: Path) -> str:
     if not weights.class_names:
         count = weights.recipe.classes
-        return f"Nobody said what the {count} classes are (`minialex import --class-names FILE`)."
+        return f"Nobody said what the {plural(count, 'class')} are (`minialex import --class-names FILE`)."
     shown = ", ".join(f"{number} {_line(name)}" for number, name in enumerate(weights.titles[:CLASSES_SHOWN]))
     rest = len(weights.titles) - CLASSES_SHOWN
     module = "'s module" if out.suffix in (".pt", ".pth") else ""

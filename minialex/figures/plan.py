@@ -13,7 +13,7 @@ from minialex.errors import ConfigurationError
 from minialex.network import variants
 from minialex.network.network import Network
 from minialex.recipe.fields import Recipe
-from minialex.screen.formats import amount, long_time, readable_size, seconds
+from minialex.screen.formats import amount, long_time, plural, readable_size, seconds
 from minialex.screen.sheet import Sheet
 from minialex.speed.energy import PAPER_DAYS, kilowatt_hours, paper_kilowatt_hours
 from minialex.speed.plan import Floor, Layout, averaged, floor, lay_out
@@ -111,7 +111,11 @@ def training(plan: Setting, floors: Sequence[Floor]) -> Sheet:
     for one in floors:
         whole = one.training_seconds(plan.images, plan.recipe.epochs)
         rows.append([one.precision, f"{one.batch:,}", *(long_time(whole / share) for share in SHARES)])
-    return Sheet(f"Training of {plan.recipe.epochs} epochs of {plan.images:,} images on {plan.names}", header, rows)
+    return Sheet(
+        f"Training of {plural(plan.recipe.epochs, 'epoch')} of {plural(plan.images, 'image')} on {plan.names}",
+        header,
+        rows,
+    )
 
 
 def energy(plan: Setting, floors: Sequence[Floor]) -> Sheet:
@@ -127,7 +131,7 @@ def energy(plan: Setting, floors: Sequence[Floor]) -> Sheet:
         whole = one.training_seconds(plan.images, plan.recipe.epochs)
         used = [_kwh(kilowatt_hours(watts, whole / share)) for share in SHARES]
         rows.append([one.precision, f"{one.batch:,}", f"{watts:,g}", *used])
-    title = f"Energy of {plan.recipe.epochs} epochs of {plan.images:,} images on {plan.names}"
+    title = f"Energy of {plural(plan.recipe.epochs, 'epoch')} of {plural(plan.images, 'image')} on {plan.names}"
     return Sheet(title, header, rows)
 
 
@@ -237,9 +241,9 @@ def memory(plan: Setting, batch: int) -> str:
     if available is not None and needed > available:
         fits += ", too little: take a smaller --batch-size"
     return (
-        f"Memory of a step of {batch:,} images whose layers are walked in {plan.recipe.dtype}: weights, momentum and "
-        f"gradients {readable_size(network.parameter_bytes)}, activations {readable_size(network.activation_bytes)}"
-        f"{fits}."
+        f"Memory of a step of {plural(batch, 'image')} whose layers are walked in {plan.recipe.dtype}: weights, "
+        f"momentum and gradients {readable_size(network.parameter_bytes)}, activations "
+        f"{readable_size(network.activation_bytes)}{fits}."
     )
 
 
@@ -292,7 +296,7 @@ def picture(plan: Setting, precision: str, batch: int) -> Figure:
     )  # fmt: skip
     left.invert_yaxis()
     left.set_xlabel("µs, at the floor")
-    left.set_title(f"a step of {batch:,} images in {precision} on {plan.names}", fontsize=10)
+    left.set_title(f"a step of {plural(batch, 'image')} in {precision} on {plan.names}", fontsize=10)
     left.legend(frameon=False)
     for axes in rest:
         size = PRECISIONS[precision]

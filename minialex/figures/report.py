@@ -123,7 +123,9 @@ def _result(title: str, metrics: Records, confusion: NDArray[np.int64] | None, c
             tiles.append(("training time", duration(last["seconds"])))
     elif confusion is not None and confusion.sum():
         error = 1 - int(np.trace(confusion)) / int(confusion.sum())
-        sentence = f"The network is wrong on <strong>{percent(error)}</strong> of {int(confusion.sum()):,} images."
+        sentence = (
+            f"The network is wrong on <strong>{percent(error)}</strong> of {_plural(int(confusion.sum()), 'image')}."
+        )
     else:
         sentence = "Nothing has been validated yet."
     _, speed = series(metrics, "train", "images_per_second")
@@ -256,8 +258,8 @@ def _confusion(matrix: NDArray[np.int64] | None, class_names: Sequence[str]) -> 
     order = seen[np.argsort(-shares, kind="stable")]
     right = dict(zip(seen.tolist(), shares.tolist(), strict=True))
     pairs = [
-        f"{images:,} of {int(totals[true]):,} images of <b>{_e(name_of(class_names, true))}</b> were taken for "
-        f"<b>{_e(name_of(class_names, given))}</b> ({percent(share)})"
+        f"{images:,} of {_plural(int(totals[true]), 'image')} of <b>{_e(name_of(class_names, true))}</b> were taken "
+        f"for <b>{_e(name_of(class_names, given))}</b> ({percent(share)})"
         for true, given, images, share in pictures.most_confused(matrix, 3)
     ]
     first, last = int(order[0]), int(order[-1])
@@ -268,8 +270,8 @@ def _confusion(matrix: NDArray[np.int64] | None, class_names: Sequence[str]) -> 
     confused = "".join(f"<li>{pair}.</li>" for pair in pairs) or "<li>No image was taken for another class.</li>"
     listed = order if len(order) <= pictures.NUMBERED_CLASSES else np.concatenate([order[:3], order[-3:]])
     said = (
-        f"Confusion matrix of {int(totals.sum()):,} images, {int(np.trace(matrix)):,} right. Right answers by class"
-        f"{'' if len(listed) == len(order) else ', the three best and the three worst'}: "
+        f"Confusion matrix of {_plural(int(totals.sum()), 'image')}, {int(np.trace(matrix)):,} right. Right answers by "
+        f"class{'' if len(listed) == len(order) else ', the three best and the three worst'}: "
         + ", ".join(f"{name_of(class_names, k)} {percent(right[k])}" for k in listed.tolist())
         + ". Most confused: "
         + ("; ".join(html.unescape(re.sub("</?b>", "", pair)) for pair in pairs) or "none")

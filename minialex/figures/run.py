@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +23,30 @@ from minialex.storage import atomic
 from minialex.training import finetuning
 from minialex.training.loop import energy_of
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 EXAMPLES = 24  # images that a report shows
 FEW = slice(0, 8)  # those of them in the picture of predictions
 
 
-def write_report(paths: RunPaths, recipe: Recipe, data: DataSet, found: Evaluation, warnings: list[str]) -> None:
-    """Write ``report.html`` and the pictures of a run.
+def write_report(
+    paths: RunPaths,
+    recipe: Recipe,
+    data: DataSet,
+    found: Evaluation,
+    warnings: list[str],
+    stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Write ``report.html`` and the pictures of a run; each file is whole or not there.
 
     Args:
         found: evaluation of the newest weights on the validation set
         warnings: the guards' warnings
+        stop: asked before each file whether to leave the rest out
+
+    Returns:
+        Whether the report was written.
 
     Raises:
         ResourceError, ConfigurationError: If they cannot be written.
@@ -45,13 +60,17 @@ def write_report(paths: RunPaths, recipe: Recipe, data: DataSet, found: Evaluati
     indices = examples(found)
     images, probs, labels = data.validation.read(indices), found.probs[indices], found.labels[indices]
     atomic.make_folder(paths.pictures)
-    for name, figure in (
-        ("curves", pictures.curves(metrics, len(data.class_names))),
-        *([] if first is None else [("kernels", pictures.kernels(first, recipe.columns))]),
-        ("confusion", pictures.confusion(found.confusion, data.titles)),
-        ("predictions", pictures.predictions(images[FEW], probs[FEW], data.titles, labels[FEW])),
-    ):
-        pictures.save(figure, paths.pictures / f"{name}.png")
+    drawings: dict[str, Callable[[], Figure]] = {"curves": partial(pictures.curves, metrics, len(data.class_names))}
+    if first is not None:
+        drawings["kernels"] = partial(pictures.kernels, first, recipe.columns)
+    drawings["confusion"] = partial(pictures.confusion, found.confusion, data.titles)
+    drawings["predictions"] = partial(pictures.predictions, images[FEW], probs[FEW], data.titles, labels[FEW])
+    for name, figure in drawings.items():
+        if stop():
+            return False
+        pictures.save(figure(), paths.pictures / f"{name}.png")
+    if stop():
+        return False
     report.write(
         paths.report,
         title=f"{recipe.model} on {data.name}",
@@ -76,6 +95,7 @@ def write_report(paths: RunPaths, recipe: Recipe, data: DataSet, found: Evaluati
         warnings=warnings,
         recipe_toml=recipe.to_toml(),
     )
+    return True
 
 
 def _parameters(weights: Mapping[str, NDArray[np.floating[Any]]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minialex.screen.formats import amount, long_time, seconds
+from minialex.screen.formats import amount, long_time, plural, seconds
 from minialex.screen.sheet import Sheet
 from minialex.speed.scaling import SHARE, Cluster, Subject, counts
 
@@ -30,9 +30,9 @@ def growing(subject: Subject, cluster: Cluster, images: int, epoch: int, epochs:
             long_time(epochs * epoch / one.images_per_second),
         ])  # fmt: skip
     header = ["devices", "images each", "computing", "update", "sums in a node", "between nodes", "of it hidden",
-              "step", "images/s", "of linear", f"{epochs} epochs"]  # fmt: skip
-    title = f"A step of {images:,} images, gradients summed over {subject.device.name}s, {subject.precision} ({LABEL})"
-    return Sheet(title, header, rows, "r")
+              "step", "images/s", "of linear", plural(epochs, 'epoch')]  # fmt: skip
+    where = f"gradients summed over {subject.device.name}s, {subject.precision}"
+    return Sheet(f"A step of {plural(images, 'image')}, {where} ({LABEL})", header, rows, "r")
 
 
 def ways(subject: Subject, cluster: Cluster, batches: Sequence[int]) -> Sheet:
@@ -49,14 +49,14 @@ def ways(subject: Subject, cluster: Cluster, batches: Sequence[int]) -> Sheet:
                 f"{one.images_per_second:,.0f}{' *' if one is best else '  '}",
             ])  # fmt: skip
     header = ["batch", "scheme", "each sends", "each holds", "computing, update", "waiting", "step", "images/s"]
-    return Sheet(f"Ways to use {cluster.devices:,} devices (* the fastest; {LABEL})", header, rows, "rlr")
+    return Sheet(f"Ways to use {plural(cluster.devices, 'device')} (* the fastest; {LABEL})", header, rows, "rlr")
 
 
 def remarks(subject: Subject, cluster: Cluster) -> list[str]:
     """Sentences below the tables."""
     between = f", {amount(cluster.outer, 'B/s')} from a node to others" if cluster.nodes > 1 else ""
     return [
-        f"{cluster.devices:,} devices, {cluster.each} in each of {cluster.nodes} nodes; "
+        f"{plural(cluster.devices, 'device')}, {cluster.each} in each of {plural(cluster.nodes, 'node')}; "
         f"{amount(cluster.inner, 'B/s')} from a device to others of its node{between}, each way; "
         f"rates of a device: {subject.device.source}",
         f"This is {LABEL}: devices compute at {SHARE:.0%} of the floor's speed, sums are of float32, those of the full "

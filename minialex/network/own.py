@@ -23,6 +23,7 @@ from minialex.errors import ConfigurationError, MinialexError, nearest
 from minialex.network.layers import Linear
 from minialex.network.network import Network
 from minialex.recipe.fields import NetworkFields, announced, is_own
+from minialex.screen.formats import plural
 
 Maker = Callable[[NetworkFields], Network]
 _here: dict[str, Network | Maker] = {}
@@ -72,7 +73,7 @@ def build(fields: NetworkFields) -> Network:
     outputs = stage.output[0] * stage.pieces
     if len(stage.output) != 1 or (fields.classes and outputs != fields.classes):
         raise ConfigurationError(
-            f"network '{model}' gives {stage.output} for an image, expected {fields.classes} classes"
+            f"network '{model}' gives {stage.output} for an image, expected {plural(fields.classes, 'class')}"
         )
     names = [layer.name for layer in network.layers]
     for field in ("layer_rates", "init_layers"):

@@ -219,6 +219,7 @@ class ImageFields:
         2,
         "threads that read images ahead (with a GPU, at least one per processor); any number gives the same batches",
         minimum=1,
+        maximum=256,  # each has batches of its own waiting in memory
     )
     image_size: int = option(256, "rows and columns at which images are stored (2)", minimum=1)
     resize: str = option(

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +32,17 @@ from minialex.errors import CheckpointError, ConfigurationError, DataError, Reso
 from minialex.runs.checkpoint import check_against
 from minialex.storage import atomic, locks, safetensors, sums
 
+logger = logging.getLogger("minialex")
+
 RECIPE, METRICS, LOG, LOCK = "recipe.toml", "metrics.jsonl", "log.txt", "run.lock"
 DATA, ARRAYS = "data.json", "data.safetensors"
 BEGUN = "training begins at step"  # in the log, after the first checkpoint
+CHECKED = (
+    RECIPE,
+    ARRAYS,
+    DATA,
+    "init.json",
+)  # have a checksum in the folder; the last only if training began with weights
 FORMAT = 2  # of the folder; runs of format 1 record neither it nor their images
 
 Record = dict[str, Any]
@@ -345,7 +356,10 @@ def read_data(folder: Path) -> RunData:
 
 
 def check_format(folder: Path) -> None:
-    """Refuse a run of a newer minialex before anything else of it is read; raises CheckpointError."""
+    """Refuse a run of a newer minialex before anything else of it is read; raises CheckpointError.
+
+    If the checksums of its files are missing, a warning says so.
+    """
     with contextlib.suppress(OSError, ValueError, AttributeError):  # damaged: `read_data` gives a better message
         about = json.loads((folder / DATA).read_bytes())
         if isinstance(about.get("format", 1), int) and about.get("format", 1) > FORMAT:
@@ -353,3 +367,16 @@ def check_format(folder: Path) -> None:
                 f"{folder} was made by a newer minialex ({about.get('minialex', 'unknown')}; format {about['format']} "
                 f"of runs, this one reads up to {FORMAT}): update minialex"
             )
+        if about.get("format", 1) == FORMAT and not (folder / sums.SUMS).exists():
+            _warn_unchecked(folder.resolve())
+
+
+@cache
+def _warn_unchecked(folder: Path) -> None:
+    """Say once that a run's checksums are gone."""
+    names = [name for name in CHECKED if (folder / name).is_file()]
+    again = f"cd {shlex.quote(str(folder))} && sha256sum {' '.join(names)} > {sums.SUMS}"
+    logger.warning(
+        "%s is missing, so that %s are not compared with their checksums. If they are as they should be, this writes it"
+        " again: %s", folder / sums.SUMS, ", ".join(names), again,
+    )  # fmt: skip

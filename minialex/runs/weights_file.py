@@ -29,7 +29,7 @@ from minialex.recipe.toml import load as load_recipe
 from minialex.recipe.toml import parse
 from minialex.runs import checkpoint
 from minialex.runs.run_folder import Record, RunPaths, check_format, is_run, read_data, read_metrics
-from minialex.screen.formats import shell
+from minialex.screen.formats import plural, shell
 from minialex.storage import safetensors, sums
 
 FORMAT = "minialex weights"
@@ -110,7 +110,7 @@ def read(path: Path) -> Weights:
     checkpoint.check_against(statistics, {MEAN: (3, S, S), COVARIANCE: (3, 3)}, str(path))
     check(tensors, recipe, str(path))
     if len(class_names) > recipe.classes or len(words) not in (0, len(class_names)):
-        named = f"{len(class_names)} classes, with words for {len(words)}"
+        named = f"{plural(len(class_names), 'class')}, with words for {len(words)}"
         raise CheckpointError(f"{path} names {named}; its network has {recipe.classes}")
     of_training = Statistics(statistics[MEAN], statistics[COVARIANCE])
     return Weights(recipe, tuple(class_names), of_training, tensors, data, origin, tuple(words))
@@ -185,6 +185,7 @@ def find(path: Path) -> Weights:
     if (path / checkpoint.MANIFEST).is_file():
         home, saved = path.parent.parent, checkpoint.load(path)
     else:
+        recipe_of(path)  # a folder of something else is no run that lacks a checkpoint
         home, saved = path, checkpoint.best(path / "checkpoints")
     recipe, data = recipe_of(home), read_data(home)
     recipe = recipe if recipe.classes else recipe.replace(classes=len(data.class_names))

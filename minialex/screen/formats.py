@@ -76,8 +76,9 @@ def percent(fraction: float, digits: int = 1) -> str:
 
 
 def plural(count: float, word: str) -> str:
-    """A number with its noun: ``1 column``, ``2 columns``."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+    """A number with its noun: ``1 column``, ``2 columns``, ``3 classes``."""
+    ending = "es" if word.endswith("s") else "s"
+    return f"{count:,} {word}{'' if count == 1 else ending}"
 
 
 def clip(text: str, longest: int) -> str:

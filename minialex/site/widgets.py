@@ -5,10 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from minialex import __version__
 from minialex.network.layers import Conv2d
@@ -37,6 +41,44 @@ def calculator() -> dict[str, Any]:
     before, after = first.padding[0]
     return {"defaults": {"channels": channels, "size": size, "kernels": first.kernels, "kernel": first.size,
                          "stride": first.stride, "before": before, "after": after}}  # fmt: skip
+
+
+def first() -> dict[str, Any]:
+    """What live parts show before anybody presses the button: the results of the first settings of operations.js.
+
+    Of each its arguments without the picture, which is the drawn one, and what `minialex.site.live` makes of them.
+    """
+    size = 48
+    picture = {"image": drawn(size).ravel(), "height": size, "width": size}
+    edges = [-1, 0, 1, -2, 0, 2, -1, 0, 1]
+    asked: dict[str, dict[str, Any]] = {
+        "convolution": {"kernel": edges, "stride": 1, "padding": 1},
+        "relu": {"kernel": edges, "bias": 0},
+        "pooling": {"size": 3, "stride": 2},
+    }
+    return {
+        name: {"args": settings, "result": _plain(live.call(name, {**picture, **settings}))}
+        for name, settings in asked.items()
+    }
+
+
+def drawn(size: int) -> NDArray[np.float32]:
+    """The drawn picture of live.js in grey, `sample(size, 1)` there, [size,size]."""
+    i, j = np.mgrid[:size, :size].astype(np.float64)
+    disc = np.hypot(i - 0.4 * size, j - 0.4 * size) < 0.26 * size
+    bar = np.abs(i + j - 1.5 * size) < 0.08 * size
+    ramp = 40 + 80 * j / size + (90 + 60 * i / size) + 170
+    grey = np.where(disc, 220 + 60 + 40, np.where(bar, 250 + 210 + 60, ramp)) / 3
+    return np.floor(grey + 0.5).astype(np.float32)
+
+
+def _plain(value: Any) -> Any:
+    """JSON values of a result; whole numbers have no decimal point, which halves the file."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, np.ndarray):
+        return [int(x) if x == int(x) else round(float(x), 4) for x in value]
+    return value
 
 
 def wheel(without: Sequence[str] = _NOT_LIVE, requires: Sequence[str] = ()) -> bytes:
@@ -82,6 +124,7 @@ def write(folder: Path) -> list[Path]:
     parts = {"columns.json": live.wanted(), "calculator.json": calculator(), "settings.json": settings}
     for name, value in parts.items():
         write_json(folder / name, value)
+    write_text(folder / "first.json", json.dumps(first(), separators=(",", ":")) + "\n")
     write_text(folder / "lite.js", "// `python -m minialex.site.lite` puts the links of the page of notebooks here\n")
     write_bytes(folder / WHEEL, wheel())
-    return [*(folder / name for name in (*parts, "lite.js")), folder / WHEEL]
+    return [*(folder / name for name in (*parts, "first.json", "lite.js")), folder / WHEEL]

@@ -26,6 +26,7 @@ from minialex.recipe.toml import built_in
 from minialex.recipe.toml import load as load_recipe
 from minialex.recipe.toml import read as read_toml
 from minialex.screen.formats import plain
+from minialex.studies import contents
 
 ORDER = (
     "relu", "columns", "columns-equal", "norm", "norm-cifar", "norm-constants", "pooling", "augmentation", "dropout",
@@ -227,8 +228,15 @@ class Study:
 
 
 def key(recipe: Recipe) -> str:
-    """The key of a run: a hash of all fields that determine its numbers, not of where it is computed."""
-    return hashlib.sha256(json.dumps(deciding_fields(recipe), sort_keys=True).encode()).hexdigest()[:16]
+    """The key of a run: a hash of all fields that determine its numbers, not of where it is computed.
+
+    Images and a network that are named by a path count with their contents: see `minialex.studies.contents`.
+    """
+    return _hash({**deciding_fields(recipe), **contents.digests(recipe)})
+
+
+def _hash(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def deciding_fields(recipe: Recipe) -> dict[str, Any]:
@@ -369,7 +377,7 @@ def _check_arms(study: Study, where: str) -> None:
             raise ConfigurationError(f"arm '{arm.name}' of {where}: {error}") from None
         if study.calibration:  # which will find a rate of its own for each
             recipe = recipe.replace(learning_rate=1.0)
-        trained[arm.name] = key(recipe)
+        trained[arm.name] = _hash(deciding_fields(recipe))  # of the same contents, which need not be there yet
         same = seen.setdefault((trained[arm.name], arm.evaluate), arm.name)
         if same != arm.name:
             raise ConfigurationError(f"{where}: arms '{same}' and '{arm.name}' train the same: there is no difference")

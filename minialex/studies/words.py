@@ -30,6 +30,7 @@ from collections.abc import Sequence
 
 from minialex.engine.schedule import epoch_rates
 from minialex.recipe.fields import Recipe
+from minialex.screen.formats import plural
 from minialex.speed import machine
 from minialex.studies import search
 from minialex.studies.outcome import ArmResult, Outcome
@@ -43,6 +44,7 @@ UNDECIDED = "undecided"
 DIFFERENT, NO_DIFFERENCE = "a difference was shown at this scale", "no difference shown"
 NOT_YET = "not comparable yet"
 CANNOT_TELL = "cannot tell"
+OTHER_DESIGN = "it was recorded with another design or other learning rates"
 QUICK = "quick mode: everything runs; nothing is claimed"
 SIGNIFICANT = 0.05
 FEWEST = 3  # seeds
@@ -107,7 +109,7 @@ def untellable(outcome: Outcome, arm: ArmResult) -> str:
         return "neither reached the goal with every seed"
     wanted = outcome.study.arm(arm.name).evaluate.average
     if wanted > 1 and len(outcome.seeds) != wanted:
-        return f"{len(outcome.seeds)} networks were averaged, not {wanted}"
+        return f"an average of {plural(len(outcome.seeds), 'network')}, not of {wanted}"
     return ""
 
 
@@ -116,11 +118,22 @@ def not_comparable(outcome: Outcome, arm: ArmResult) -> str:
     study = outcome.study
     for result in (outcome.compared_with(arm), arm):
         of = study.arm(result.name)
-        if result.keys != tuple(key(study.recipe(of, seed)) for seed in outcome.seeds):
-            return "it was recorded with another design or other learning rates"
+        if other_keys(outcome, result):
+            return OTHER_DESIGN
         if reason := search.lacking(study, of):
             return reason
     return ""
+
+
+def other_keys(outcome: Outcome, result: ArmResult) -> bool:
+    """Whether an arm's runs are not those that the study asks for now."""
+    of = outcome.study.arm(result.name)
+    return result.keys != tuple(key(outcome.study.recipe(of, seed)) for seed in outcome.seeds)
+
+
+def other_design(outcome: Outcome) -> bool:
+    """Whether any arm's runs are not those that the study asks for now."""
+    return any(other_keys(outcome, result) for result in outcome.arms)
 
 
 def decay_folds(outcome: Outcome, arm: ArmResult) -> float | None:
@@ -189,7 +202,7 @@ def _censored(outcome: Outcome) -> str:
 
 
 def table(outcome: Outcome) -> str:
-    """The outcome as a Markdown table."""
+    """The outcome as a Markdown table: what was found with its verdict first, what others measured last."""
     study = outcome.study
     full = {line.arm: _log(line) for line in study.full_scale}
     digits = DIGITS[study.measure]
@@ -197,30 +210,30 @@ def table(outcome: Outcome) -> str:
     goals = sorted({goal for arm in outcome.arms for goal in arm.goals})
     errors = "validation top-1 error, %" if study.measure in ("gap", "training", "start") else ""
     head = [
-        "arm", f"{HEADS[study.measure]}: mean", "95% interval", *(f"to {goal}" for goal in goals), errors, "runs",
-        "learning rate", "difference" if one_base(outcome) else "difference, from", "its 95% interval", "p (Holm)",
-        "paper", "2012 log", *sources, "verdict",
+        "arm", f"{HEADS[study.measure]}: mean", "difference", "verdict", "95% interval of the difference", "p (Holm)",
+        "compared with", "95% interval of the mean", *(f"to {goal}" for goal in goals), errors, "runs", "learning rate",
+        "paper", "2012 log", *sources,
     ]  # fmt: skip
     rows = []
     for n, arm in enumerate(outcome.arms):
         of, mean = study.arm(arm.name), outcome.means[arm.name]
         least = "≥ " if arm.name in outcome.censored else ""
-        rate = "" if of.learning_rate is None else f"{of.learning_rate:g}"
-        row = [of.words, f"{least}{mean.mean:.{digits}f}", interval(mean, digits)]
-        row += [_goal(outcome, arm, goal) for goal in goals]
-        row += [f"{sum(arm.errors) / len(arm.errors):.1f}" if errors and arm.errors else "", f"{mean.count}", rate]
-        others = [_published(outcome, arm.name, source) for source in sources]
-        if n == 0:
-            row += ["", "", "", "", full.get(arm.name, ""), *others, ""]
-        else:
+        compared, paper = [""] * 5, ""
+        if n > 0:
             found = outcome.differences[arm.name]
             said = judgement(outcome, arm)
             if found.includes_zero and said in (NOT_SHOWN, UNDECIDED):
                 said = f"no difference shown: {said}"
-            whose = "" if one_base(outcome) else f" ({study.arm(outcome.compared_with(arm).name).words})"
-            row += [signed(found.mean, digits) + whose, interval(found, digits), _p(outcome.adjusted[arm.name]),
-                    _paper(outcome, arm.name), full.get(arm.name, ""), *others, said]  # fmt: skip
-        rows.append(row)
+            whom = "" if one_base(outcome) else study.arm(outcome.compared_with(arm).name).words
+            compared = [signed(found.mean, digits), said, interval(found, digits), _p(outcome.adjusted[arm.name]), whom]
+            paper = _paper(outcome, arm.name)
+        rows.append([
+            of.words, f"{least}{mean.mean:.{digits}f}", *compared, interval(mean, digits),
+            *(_goal(outcome, arm, goal) for goal in goals),
+            f"{sum(arm.errors) / len(arm.errors):.1f}" if errors and arm.errors else "", f"{mean.count}",
+            "" if of.learning_rate is None else f"{of.learning_rate:g}",
+            paper, full.get(arm.name, ""), *(_published(outcome, arm.name, source) for source in sources),
+        ])  # fmt: skip
     return markdown(head, rows)
 
 
@@ -304,7 +317,7 @@ def provenance(outcome: Outcome) -> str:
     shared = f"several runs at once on {cards}" if cards else "on one core each"
     return (
         f"`{machine.anywhere(facts['command'])}`; {facts['data']}, {facts['training_images']:,} training and "
-        f"{facts['validation_images']:,} validation images, {facts['epochs']} epochs"
+        f"{facts['validation_images']:,} validation images, {plural(facts['epochs'], 'epoch')}"
         f"{' (the first arm)' if differ else ''}, seeds {seeds}; "
         f"{facts['seconds'] / 60:.0f} minutes of training {shared}: {where.get('processor')}, "
         f"{where.get('cores')} cores; minialex {versions.get('minialex')} ({facts['backend']}), Python "

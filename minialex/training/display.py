@@ -52,7 +52,7 @@ class TrainingDisplay(Listener):
         self.say(f"network  {recipe.model}, {columns}, on {session.backend.name} ({where})")
         self.say(
             f"data     {data.name}: {len(data.train):,} training and {len(data.validation):,} validation images, "
-            f"{self.classes:,} classes"
+            f"{plural(self.classes, 'class')}"
         )
         if step:
             over = f", where training is over: epochs is {self.epochs}" if step >= self.epochs * steps_per_epoch else ""
@@ -92,8 +92,8 @@ class TrainingDisplay(Listener):
         if left > LONG_SECONDS:
             self.say(
                 f"at {steps * self.batch_size / elapsed:,.1f} images/s, measured over {plural(steps, 'step')}, the "
-                f"{total - step:,} steps of {self.epochs} epochs would take {duration(left)} on this machine, "
-                "validation not counted"
+                f"{total - step:,} steps of {plural(self.epochs, 'epoch')} would take {duration(left)} on this "
+                "machine, validation not counted"
             )
 
     def validating(self, done: int, images: int) -> None:

@@ -35,6 +35,7 @@ from minialex.recipe.fields import Recipe
 from minialex.runs import checkpoint
 from minialex.runs.run_folder import BEGUN, DATA, Follower, Run, RunData, has_data, read_data, write_data
 from minialex.runs.weights_file import recipe_of
+from minialex.screen.formats import plural
 from minialex.speed.energy import Meter
 from minialex.speed.peaks import cores
 from minialex.storage import atomic
@@ -194,7 +195,8 @@ class Result:
 
     Attributes:
         progress: its progress
-        stopped: ``""`` if training is complete, otherwise what stopped it: ``"SIGTERM"``, ``"Ctrl-C"``, …
+        stopped: ``""`` if training is complete, otherwise what stopped it: ``"SIGTERM"``, ``"Ctrl-C"``, …; a complete
+            one may have been stopped before its report was written
         exit_code: 0, 75 or 130
         evaluation: the last weights' evaluation on the validation set; None if training was stopped
     """
@@ -302,7 +304,9 @@ def _begin(
             )
         warnings += compare(run, recipe, data, decides)
         if progress.step and not run.has_records():
-            warnings.append(f"the metrics of the {progress.step:,} steps before are gone: the report begins here")
+            warnings.append(
+                f"the metrics of the {plural(progress.step, 'step')} before are gone: the report begins here"
+            )
         run.drop_metrics_after(progress.step, progress.validated)
     if start is None and recipe.init_from and saved is None:
         start = finetuning.begin(recipe, data.class_names)
@@ -374,7 +378,7 @@ def compare(run: Run, recipe: Recipe, data: DataSet, decides: Mapping[str, str])
     if recipe.epochs != before.epochs and recipe.schedule in FALLING:
         warnings.append(
             f"the {recipe.schedule} schedule reaches over all epochs: from here on the rates are those of "
-            f"{recipe.epochs} epochs, not of {before.epochs}"
+            f"{plural(recipe.epochs, 'epoch')}, not of {before.epochs}"
         )
     if recipe != before:
         run.write_recipe(recipe.to_toml())

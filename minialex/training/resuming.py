@@ -66,7 +66,7 @@ def compare(folder: Path, known: RunData, recipe: Recipe, data: DataSet, now: Ma
     for part in ("training", "validation"):
         count, before = (values.get(f"{part} images", "?") for values in (now, known.decides))
         if count != before:
-            lines.append(f"there are {count} {part} images, were {before}")
+            lines.append(f"the number of {part} images is {count}, was {before}")
         elif now[f"{part} sha256"] != known.decides.get(f"{part} sha256"):
             lines.append(f"the {part} images of '{data.name}' are others than they were, or have other labels")
     if now.get("network sha256") != known.decides.get("network sha256"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -99,3 +100,33 @@ def test_wrong_usage_is_one_line(words: list[str], capsys: pytest.CaptureFixture
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train --epochs three", "'--epochs': expected a whole number. `minialex train --help` explains the command"),
+        ("bench --repeats 0", "'--repeats': expected at least 1. `minialex bench --help` explains the command"),
+        ("evaluate", "Missing argument 'runs'. `minialex evaluate --help` explains the command"),
+        ("backends foo", "unexpected argument (foo). `minialex backends --help` explains the command"),
+        ("store check", "`minialex store check --help` explains the command"),
+        ("train shapes", "unexpected argument 'shapes'. Did you mean --data shapes?"),
+        ("train alexnet-2012", "unexpected argument 'alexnet-2012'. Did you mean --recipe alexnet-2012?"),
+        ("train mine.toml", "unexpected argument 'mine.toml'. Did you mean --recipe mine.toml?"),
+        ("train nonsense", "unexpected argument 'nonsense'"),
+        ("train --data nowhere", "or the path of a store, a folder of images or a list of them"),
+    ],
+)
+def test_what_a_newcomer_gets_wrong(capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:
+    assert run(words.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_a_folder_that_is_no_run_is_called_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "store").mkdir()
+    assert run(["evaluate", "store"]) == 4
+    assert "no run at store: recipe.toml is missing" in capsys.readouterr().err

@@ -294,3 +294,18 @@ def test_on_a_terminal_of_80_columns_it_is_folded(
     assert "floor's speed" in said
     monkeypatch.delenv("FORCE_COLOR")
     assert max(map(len, plan(capsys, "--devices", devices).splitlines())) == 100, "a file has whole lines"
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_many_devices_fit_a_terminal_and_no_number_is_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    words = ("--devices", "8xh200", "--nodes", "4", "--batch-size", "1024,8192")
+    whole = plan(capsys, *words)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("COLUMNS", str(columns))
+    said = re.sub(r"\x1b\[[0-9;]*m", "", plan(capsys, *words))
+    assert max(map(len, said.splitlines())) <= columns
+    assert "…" not in said
+    numbers = r"[\d.,]+ (?:ms|µs|min|h|MB|GB)\b"
+    assert set(re.findall(numbers, whole)) == set(re.findall(numbers, said))

@@ -1,11 +1,13 @@
 """Folders of images: layouts, every kind of image with its stated treatment, and damaged files named."""
 
 import io
+import json
 import os
 import random
 import struct
 import threading
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -395,3 +397,18 @@ def test_photographs(real_data):
     images = data.validation.read(np.arange(count))
     assert images.shape == (count, 3, 64, 64)
     assert images.std(axis=(1, 2, 3)).min() > 10
+
+
+def test_the_recorded_try_of_the_page_on_imagenet_is_of_todays_split(real_data):
+    """Which images are kept for validation is said in what `benchmarks/prepare.py try` has recorded."""
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "prepare.json"
+    tried = json.loads(path.read_text(encoding="utf-8"))["try"]["found"]
+    said = {entry["command"].split()[1]: entry["output"] for entry in tried}
+    data = folder.load(real_data / "imagenet-sample", size=64)
+    train, validation, classes = len(data.train), len(data.validation), len(data.class_names)
+    assert any(
+        f"{train} for training, {validation} for validation, {classes} classes" in line for line in said["prepare"]
+    )
+    counts = f"{train} training and {validation} validation images, {classes} classes"
+    assert f"data     imagenet-sample: {counts}" in said["train"]
+    assert "continue with:" in said["train"][-2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,9 +15,10 @@ from minialex.backend.findings import Check, Copy, Device, Measured, works
 from minialex.cli import app as cli
 from minialex.doctor import processor
 from minialex.doctor.devices import cards, diagnoses
-from minialex.doctor.examine import Sources, examine
+from minialex.doctor.examine import Report, Sources, examine, show
 from minialex.errors import BackendUnavailable, ConfigurationError, ResourceError
 from minialex.recipe.fields import Recipe
+from minialex.screen.terminal import console
 from minialex.speed.rates import read
 
 
@@ -160,3 +162,21 @@ def test_a_backend_of_the_processor_that_is_broken_is_a_problem(monkeypatch: pyt
     monkeypatch.setattr(processor.registry, "load", broken)
     assert not works(processor.checks("numba"), ("cpu",))
     assert works(processor.checks("cuda"), ("cpu",))  # then it is a note
+
+
+def test_findings_are_wrapped_on_a_terminal_and_remedies_are_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = Report(asked=("cpu",))
+    report.checks = [
+        Check("cpu", "rates", "ok", "matrix products 68.7 GFLOP/s, memory 6.92 GB/s " * 3),
+        Check("cpu", "kernel cache", "note", "short", "do this and that, " * 8),
+    ]
+    show(report, console())
+    assert report.checks[0].found.strip() in capsys.readouterr().out, "a file has whole lines"
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    show(report, console())
+    said = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert [line for line in said if len(line) > 80] == [line for line in said if "→" in line] != []
+    assert " ".join(" ".join(said).split()).count("matrix products 68.7 GFLOP/s") == 3

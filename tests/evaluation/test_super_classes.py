@@ -56,6 +56,8 @@ def test_errors_at_random_are_at_chance() -> None:
         ("cat,pet\ncat,pet\n", "line 2: class 'cat' occurs twice"),
         ("cat pet\n", "line 1: expected a class, a tab or comma"),
         ("cat,\n", "line 1: expected a class"),
+        ('"cat,pet\n', "line 1: expected a class"),
+        ('"cat","dog","pet"\n', "line 1: expected a class"),
         ("", "no super-class for 'cat' and 1 more"),
         ("\0", "zero bytes"),
     ],
@@ -73,6 +75,16 @@ def test_files_with_commas_comments_and_tabs(tmp_path: Path) -> None:
     path = tmp_path / "super.tsv"
     path.write_text("# ours\ntabby, tabby cat\tfeline\n\nrex,dog\n", encoding="utf-8")
     assert super_classes.read(path, ("rex", "tabby, tabby cat")) == ("dog", "feline")
+
+
+@pytest.mark.parametrize("divider", [",", ", ", "\t"])
+def test_a_spreadsheet_quotes_its_cells(tmp_path: Path, divider: str) -> None:
+    path = tmp_path / "super.csv"
+    names = ("tabby, tabby cat", 'a 12" record', "rex")
+    rows = [divider.join(row) for row in (('"rex"', '"dog"'), ('"tabby, tabby cat"', '"cats, small"'),
+                                          ('"a 12"" record"', "disc"))]  # fmt: skip
+    path.write_text("\r\n".join(rows), encoding="utf-8-sig")
+    assert super_classes.read(path, names) == ("cats, small", "disc", "dog")
 
 
 def test_evaluate_tells_of_classes_that_a_file_groups(

@@ -73,6 +73,7 @@ def test_a_field_is_found_by_its_name_alone() -> None:
     [
         ("learning_rat", 1, "no recipe field 'learning_rat'. Did you mean 'learning_rate'?"),
         ("batch_size", 0, "recipe field 'batch_size': expected at least 1, got 0"),
+        ("loader_threads", 257, "recipe field 'loader_threads': expected at most 256, got 257"),
         ("batch_size", 2.5, "recipe field 'batch_size': expected a whole number, got 2.5"),
         ("batch_size", True, "recipe field 'batch_size': expected a whole number, got True"),
         ("learning_rate", 0, "recipe field 'learning_rate': expected more than 0, got 0.0"),

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from minialex.errors import ConfigurationError, DataError, ResourceError
+from minialex.data.statistics import Statistics
+from minialex.errors import CheckpointError, ConfigurationError, DataError, ResourceError
+from minialex.recipe.fields import Recipe
 from minialex.runs import run_folder as runs
-from minialex.runs.run_folder import Run, RunPaths, is_run, read_metrics
+from minialex.runs.run_folder import Run, RunData, RunPaths, is_run, read_data, read_metrics, write_data
+from minialex.runs.weights_file import recipe_of
 from minialex.storage import atomic
 
 ROOT = Path(__file__).parents[2]
@@ -324,3 +329,28 @@ def test_the_record_of_the_lock_is_for_people(tmp_path: Path) -> None:
     assert (holder["pid"], holder["host"]) == (os.getpid(), platform.node())
     assert (tmp_path / "run.lock").read_text() == ""
     assert runs.LOCK == "run.lock"
+
+
+def test_missing_checksums_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "a run"
+    with Run.create(folder, Recipe().to_toml()):
+        write_data(folder, RunData("shapes", ("a", "b"), Statistics(np.zeros((3, 4, 4), np.float32), np.eye(3))))
+    recipe_of(folder)
+    read_data(folder)
+    assert caplog.text == ""
+    (folder / "SHA256SUMS").unlink()
+    recipe_of(folder)
+    read_data(folder)
+    assert caplog.text.count("SHA256SUMS is missing") == 1
+    assert "recipe.toml, data.safetensors, data.json are not compared" in caplog.text
+    if shutil.which("sha256sum"):
+        subprocess.run(caplog.text.strip().rpartition("again: ")[2], shell=True, check=True)
+        (folder / "recipe.toml").write_text("seed = 1\n", encoding="utf-8")
+        with pytest.raises(CheckpointError, match="damaged or was edited"):
+            recipe_of(folder)
+    names = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    (folder / "data.json").write_text(json.dumps({**names, "format": 1}), encoding="utf-8")
+    older = shutil.copytree(folder, tmp_path / "older", ignore=shutil.ignore_patterns("SHA256SUMS"))
+    caplog.clear()
+    read_data(older)
+    assert caplog.text == "", "it never had any"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import unicodedata
 from pathlib import Path
 
 import pytest
 
+import minialex
 from minialex.screen.formats import (
     LIKENESS,
     amount,
@@ -17,6 +19,7 @@ from minialex.screen.formats import (
     milliseconds,
     percent,
     plain,
+    plural,
     readable_size,
     seconds,
     shell,
@@ -72,3 +75,15 @@ def test_a_path_is_no_option() -> None:
 def test_what_an_encoding_lacks_is_replaced() -> None:
     assert "5 × 5 … 3\N{NO-BREAK SPACE}% é 中".encode("ascii", LIKENESS) == b"5 x 5 ... 3 % e ?"
     assert "5 × 5 √ é 中".encode("cp1252", LIKENESS) == "5 × 5 sqrt é ?".encode("cp1252")
+
+
+def test_a_noun_agrees_with_its_number() -> None:
+    assert [plural(1, "class"), plural(2, "class"), plural(1000, "epoch")] == ["1 class", "2 classes", "1,000 epochs"]
+
+
+def test_a_training_may_have_one_epoch() -> None:
+    """No "1 epochs": wherever a user reads a number of epochs, `plural` has written it."""
+    folder = Path(minialex.__file__).parent
+    paths = [path for path in folder.rglob("*.py") if path.relative_to(folder).parts[0] not in ("site", "course")]
+    assert len(paths) > 100
+    assert [path for path in paths if re.search(r"\} epochs\b", path.read_text(encoding="utf-8"))] == []

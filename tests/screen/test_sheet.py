@@ -38,3 +38,24 @@ def test_the_total_stands_below_a_line() -> None:
     assert lines[0].strip() == "title"
     assert [line.split()[1] for line in lines if line.startswith("│")] == ["x", "sum"]
     assert any(line.startswith("├") for line in lines)
+
+
+def test_a_table_that_is_too_wide_becomes_several_with_equally_many_columns() -> None:
+    sheet = Sheet("t", ("a", "text", *(f"n{n}" for n in range(5))), [["1", "words", *["12345"] * 5]], "rlr")
+    assert sheet.fitting(200) == [sheet]
+    parts = sheet.fitting(1 + 4 + 8 + 4 * 8)  # four of the five fit
+    assert [list(part.header) for part in parts] == [["a", "text", "n0", "n1", "n2"], ["a", "text", "n3", "n4"]]
+    assert [part.title for part in parts] == ["t", ""]
+    assert len(sheet.fitting(10)) == 5, "never narrower than one column"
+    alone = Sheet("t", ("text",), [["words"]], "l")
+    assert alone.fitting(1) == [alone]
+
+
+def test_of_a_table_on_a_narrow_terminal_nothing_is_lost() -> None:
+    sheet = Sheet("", ("field", "meaning", "number"), [["conv1_padding", "zeros " * 9, "1234567"]], "llr")
+    out = io.StringIO()
+    Console(file=out, width=30).print(sheet.rich())
+    said = out.getvalue()
+    assert "…" not in said
+    assert "1234567" in said
+    assert "".join(line.split("│")[1].strip() for line in said.splitlines() if "│" in line) == "conv1_padding"

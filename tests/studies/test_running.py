@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -365,6 +366,31 @@ def test_the_list_has_every_study(capfd: pytest.CaptureFixture[str]) -> None:
     out = capfd.readouterr().out
     assert "columns-equal" in out
     assert "5 × 5" not in out
+
+
+def test_the_list_says_which_records_are_of_another_design(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "designs"
+    shutil.copytree(rates_file("pooling").parent, folder)
+    monkeypatch.setattr(sys.modules[Study.__module__], "_folder", lambda: folder)
+
+    def change(name: str, old: str, new: str) -> None:
+        text = (folder / name).read_text(encoding="utf-8")
+        assert old in text
+        (folder / name).write_text(text.replace(old, new), encoding="utf-8")
+
+    for name in ("pooling.toml", "pooling.rates.toml"):
+        change(name, "overlapping", "lapping")  # arms that the record does not have
+    change("decay.toml", "epochs = 150", "epochs = 151")  # other runs
+    change("momentum.toml", "question = ", "qestion = ")
+    assert cli.run(["ablate", "--list"]) == 0
+    rows = [line.split("│") for line in capfd.readouterr().out.splitlines() if line.count("│") == 6]
+    names, _, questions, _, records = (" ".join(" ".join(row[n] for row in rows).split()) for n in range(1, 6))
+    assert "of another design: it has the arms" in records
+    assert "it was recorded with another design or other learning rates" in records
+    assert "unknown 'qestion'" in questions
+    assert names.endswith("random-labels")
 
 
 def test_without_scipy_it_says_so_before_anything_is_trained(

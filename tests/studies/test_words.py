@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from minialex.speed import machine
 from minialex.studies import words
-from minialex.studies.outcome import ArmResult, Outcome
+from minialex.studies.outcome import ArmResult, Outcome, recorded
 from minialex.studies.statistics import Estimate, estimate, student
-from minialex.studies.study import key, study
+from minialex.studies.study import key, names, study
 
 student(1)  # imports SciPy now, not within the time that Hypothesis gives an example
 NUMBERS = st.lists(st.floats(-20, 20), min_size=2, max_size=6)
@@ -83,6 +83,19 @@ def test_a_shown_difference_in_words_and_table() -> None:
     assert "| +3.0 |" in row
     assert "| +0.4 |" in row
     assert "41.1% (#147, ILSVRC-2012 validation; #145: 40.7%)" in row
+
+
+def test_the_verdict_stands_beside_the_difference_and_what_others_measured_last() -> None:
+    """A wide table scrolls: what is beyond its first columns may not be seen."""
+    for name in names():
+        found = recorded(name)
+        assert found is not None
+        header, _, *rows = [words.cells(line) for line in words.table(found).splitlines()]
+        assert header[0] == "arm"
+        assert header[2:4] == ["difference", "verdict"]
+        assert [row[3] != "" for row in rows] == [False] + [True] * (len(rows) - 1)
+        others = ["paper", "2012 log", *sorted({line.source for line in found.study.published})]
+        assert header[header.index("learning rate") + 1 :] == [each for each in others if each in header]
 
 
 def test_no_difference_is_said_in_both() -> None:
@@ -180,7 +193,7 @@ def test_what_bounds_show(
 
 def test_an_average_of_fewer_networks_is_not_what_was_asked() -> None:
     found = outcome((50.0, 51.0, 49.0), (47.0, 47.1, 46.9), name="ensemble")
-    assert words.judgement(found, found.arms[1]) == f"{words.CANNOT_TELL}: 3 networks were averaged, not 5"
+    assert words.judgement(found, found.arms[1]) == f"{words.CANNOT_TELL}: an average of 3 networks, not of 5"
 
 
 def test_a_bar_in_an_arms_words_is_no_new_cell() -> None:
@@ -236,7 +249,7 @@ def test_figures_of_a_gpu_name_the_card() -> None:
 
 def test_figures_of_the_first_arm_are_called_that_where_arms_differ_in_them() -> None:
     found = outcome((50.0, 51.0), (50.0, 52.0), name="data")
-    assert "epochs (the first arm), seeds" in words.provenance(found)
+    assert "1 epoch (the first arm), seeds" in words.provenance(found)
     assert "the first arm" not in words.provenance(outcome((50.0, 51.0), (50.0, 52.0)))
 
 

@@ -131,7 +131,7 @@ def test_the_images_are_compared(tmp_path: Path, say: Say) -> None:
 
     shutil.copy(images[1], images[1].with_name("zz.png"))
     found = say("train", "--resume", run, "--epochs", "2", code=4)
-    assert re.search(r"there are \d+ (training|validation) images, were \d+", found)
+    assert re.search(r"the number of (training|validation) images is \d+, was \d+", found)
     images[1].with_name("zz.png").unlink()
     assert contents(run) == before
 

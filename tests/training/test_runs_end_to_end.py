@@ -119,6 +119,38 @@ def test_signals_stop_after_the_step_and_resume_goes_on(whole: Path, tmp_path: P
     assert_same(folder, whole)
 
 
+ASKED = """
+import os, signal
+from minialex.figures import pictures
+drawn = pictures.confusion
+def confusion(*args):
+    os.kill(os.getpid(), signal.NUMBER)
+    return drawn(*args)
+pictures.confusion = confusion
+from minialex.cli.app import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGINT", 130)])
+def test_a_signal_while_the_report_is_written_loses_only_the_report(
+    whole: Path, tmp_path: Path, name: str, code: int
+) -> None:
+    folder = tmp_path / "run"
+    words = [sys.executable, "-c", ASKED.replace("NUMBER", name), "train", *TINY, "--out", str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=300)
+    assert done.returncode == code, done.stderr
+    assert done.stderr == ""
+    assert f"stopped by {'Ctrl-C' if name == 'SIGINT' else name} before the report was written" in done.stdout
+    assert f"  minialex train --resume {folder}\n" in done.stdout
+    assert "report  " not in done.stdout
+    assert not (folder / "report.html").exists()
+    assert [path for path in folder.rglob("*") if path.name.startswith(".tmp-")] == []
+    run("train", "--resume", folder)
+    assert (folder / "report.html").is_file()
+    assert_same(folder, whole)
+
+
 def test_placement_changes_no_bit(whole: Path, tmp_path: Path) -> None:
     run("train", *TINY, "--out", tmp_path / "run", "--devices", "cpu:0,cpu:1")
     assert_same(tmp_path / "run", whole)

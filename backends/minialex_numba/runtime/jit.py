@@ -97,9 +97,26 @@ def part(function: Callable[..., Any] | None = None, /, *, literals: bool = True
     alone: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     options: dict[str, Any] = {**LEAN, **alone, "pipeline_class": PartCompiler, "inline": inline}
     compiled = njit(**options)(function)
+    _refuse_python(compiled)
     if not literals:
         _take_literals_as_numbers(compiled)
     return compiled
+
+
+def _refuse_python(compiled: Any) -> None:
+    """Let a call from Python, for which there is no machine code, raise an error instead of ending the process."""
+    name = compiled.py_func.__name__
+
+    def compile_for_call(*args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            f"{name} is compiled into the kernels that call it, and has no machine code of its own: call it in a @kernel, "
+            f"or call {name}.py_func, the function as it is written"
+        )
+
+    def add_overload(result: Any) -> None:  # without telling the dispatcher, which would jump to address 0
+        compiled.overloads[tuple(result.signature.args)] = result
+
+    compiled._compile_for_args, compiled.add_overload = compile_for_call, add_overload
 
 
 def _take_literals_as_numbers(compiled: Any) -> None:

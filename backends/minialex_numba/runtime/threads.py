@@ -180,9 +180,15 @@ def _serve(worker: int, orders: SimpleQueue[_Work]) -> None:
         del work
 
 
+MOST = 1024
+"""More threads than any machine has cores are a slip of the keyboard."""
+
+
 @lru_cache(maxsize=16)
 def threads(count: int | None) -> Threads:
     """Get `count` threads, by default one per core; callers that ask for the same number share them."""
     if count is not None and count < 1:
         raise ConfigurationError(f"--threads must be at least 1, got {count}")
+    if count is not None and count > MOST:
+        raise ConfigurationError(f"--threads must be at most {MOST:,}, got {count:,}")
     return Threads(count or cores())

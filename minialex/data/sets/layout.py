@@ -28,6 +28,7 @@ from minialex.data.sets.listing import Entry, Listing, Source, plain_name, role
 from minialex.data.sets.lists import ENDINGS as LISTS
 from minialex.data.sets.lists import lines, read_words
 from minialex.errors import DataError
+from minialex.screen.formats import plural
 
 _KAGGLE = Path("ILSVRC", "Data", "CLS-LOC")
 
@@ -214,7 +215,9 @@ def _refuse_likeness(looked: _Folder, names: Sequence[str]) -> None:
 
 def _no_classes(looked: _Folder, more: str = "") -> DataError:
     """The error for a folder without class folders, with a suggestion."""
-    holds = f"holds {looked.images:,} images but no class folders" if looked.images else "holds no class folders"
+    holds = (
+        f"holds {plural(looked.images, 'image')} but no class folders" if looked.images else "holds no class folders"
+    )
     lists = [*looked.lists, *(_look(looked.path.parent).lists if looked.images else [])]
     beside = f" ({_some(lists)} beside them?)" if lists else ""
     return DataError(f"{looked.path}: {holds}; expected {looked.path}/CLASS/IMAGE.jpg, or give a list of the images "
@@ -241,11 +244,14 @@ def _compare(train: _Folder, other: _Folder, part: str, classes: dict[str, list[
         alike = {name.casefold(): name for name in classes}
         case = [f"'{name}' is '{alike[name.casefold()]}' there" for name in unknown if name.casefold() in alike]
         hint = f" Upper and lower case differ: {_some(case)}." if case else ""
-        raise DataError(f"{other.path}: class '{unknown[0]}' has no folder in {train.path} (nor have "
-                        f"{len(unknown) - 1} others).{hint}")  # fmt: skip
+        nor = f" (nor {'has' if len(unknown) == 2 else 'have'} {plural(len(unknown) - 1, 'other')})"
+        raise DataError(f"{other.path}: class '{unknown[0]}' has no folder in {train.path}"
+                        f"{nor if len(unknown) > 1 else ''}.{hint}")  # fmt: skip
     missing = [name for name in classes if name not in own]
     if missing:
-        notes.append(f"{other.path} has no images of {len(missing):,} of {len(classes):,} classes: {_some(missing)}")
+        notes.append(
+            f"{other.path} has no images of {len(missing):,} of {plural(len(classes), 'class')}: {_some(missing)}"
+        )
 
 
 def _class_folders(
@@ -276,7 +282,8 @@ def validation_folder(place: Path, root: Path, names: tuple[str, ...]) -> Listin
     own = _classes(looked)
     unknown = [name for name in own if name not in names]
     if unknown:
-        raise DataError(f"{looked.path}: class '{unknown[0]}' is not trained (nor are {len(unknown) - 1} others).")
+        nor = f" (nor {'is' if len(unknown) == 2 else 'are'} {plural(len(unknown) - 1, 'other')})"
+        raise DataError(f"{looked.path}: class '{unknown[0]}' is not trained{nor if len(unknown) > 1 else ''}.")
     return partial(_class_folders, root, own, names, looked.left_out)
 
 

@@ -36,6 +36,7 @@ from minialex.data.images import ENDINGS as IMAGES
 from minialex.data.images import UNREAD
 from minialex.data.sets.listing import Entry, Listing, Source, plain_name, role
 from minialex.errors import DataError
+from minialex.screen.formats import plural
 
 ENDINGS = (".txt", ".tsv", ".csv", ".lst")
 _SAMPLE = 100  # lines that determine the separator
@@ -345,7 +346,7 @@ def _listing(path: Path, found: list[Line], numbers: dict[str, int], notes: list
             raise DataError(f"{path}, line {line.number}: {line.path!r} has class '{line.label}', and '{before.label}' "
                             f"in line {before.number}: an image has one class.")  # fmt: skip
     if len(seen) < len(found):
-        notes.append(f"{path}: {len(found) - len(seen):,} lines name an image again")
+        notes.append(f"{path}: {plural(len(found) - len(seen), 'line')} for an image that is there already")
     if base != path.parent:
         notes.append(f"{path}: its paths are read from the working folder {base}, not from the list's")
 

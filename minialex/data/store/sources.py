@@ -34,6 +34,7 @@ from minialex.data.dataset import LeftOut
 from minialex.data.sets import layout, lists, tree
 from minialex.data.sets.listing import Entry, Source
 from minialex.errors import DataError
+from minialex.screen.formats import plural
 
 _KIT_BYTES = 64 << 20  # the kit's files are smaller than one MiB
 WORD_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
@@ -83,7 +84,8 @@ def find(
         return replace(source, class_names=tuple(titles), words=tuple(titles.values()))
     missing = [name for name in names if name not in titles]
     if missing:
-        raise DataError(f"{files[0]}: says nothing about class '{missing[0]}' (and {len(missing) - 1} others); "
+        more = f" and {plural(len(missing) - 1, 'other')}" if len(missing) > 1 else ""
+        raise DataError(f"{files[0]}: says nothing about class '{missing[0]}'{more}; "
                         "give another file with --words.")  # fmt: skip
     return replace(source, words=tuple(titles[name] for name in names))
 

@@ -157,3 +157,15 @@ def test_what_kernels_call_is_made_machine_code_with_them_only() -> None:
     assert y.tolist() == [0, 2, 4, 0]
     (compiled,) = twice.overloads.values()
     assert isinstance(compiled.library, PartLibrary)
+    with pytest.raises(TypeError, match="twice is compiled into the kernels that call it"):
+        twice(x, 1)
+    assert twice.py_func(x, 1) == 2
+
+
+def test_a_part_called_from_python_before_any_kernel_has_it() -> None:
+    """In a process of its own, which it used to end."""
+    lines = ("import numpy as np", "from minialex_numba.runtime.jit import part",
+             "twice = part(lambda x, i: x[i] + x[i])", "twice(np.arange(4.0), 1)")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "TypeError: <lambda> is compiled into the kernels that call it" in done.stderr

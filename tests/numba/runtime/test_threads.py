@@ -217,6 +217,8 @@ def test_how_many_threads_there_are() -> None:
     for threads in (0, -1):
         with pytest.raises(ConfigurationError, match=f"--threads must be at least 1, got {threads}"):
             NumbaBackend(threads=threads)
+    with pytest.raises(ConfigurationError, match="--threads must be at most 1,024, got 100,000"):
+        NumbaBackend(threads=100_000)
 
 
 def test_the_command_says_how_many_threads_there_must_be(capsys: pytest.CaptureFixture[str]) -> None:

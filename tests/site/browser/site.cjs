@@ -108,15 +108,18 @@ const tasks = {
 
   // {page, picture}: every part of a page, operated by keyboard, pointer and file; what was asked and what came.
   async live(browser) {
-    const tab = await tabOf(browser), errors = [], parts = {};
+    const tab = await tabOf(browser), errors = [], parts = {}, first = {};
     listen(tab, () => "live", errors);
     await tab.goto(orders.address + orders.page, { waitUntil: "networkidle" });
     for (const part of await tab.$$(PART)) {
       const name = await part.getAttribute("data-live"), steps = [];
       const note = async (step) => steps.push({ step, ...(await plain(part)) });
       if (await part.$("button[type=submit]")) {
+        const drawings = () => part.$$eval("canvas", (all) => all.map((one) => one.toDataURL()));
+        const before = await drawings(), empty = (await part.$$("canvas.empty")).length;
         await press(tab, part);
         await note("run");
+        first[name] = { empty, same: JSON.stringify(before) === JSON.stringify(await drawings()) };
         const slider = await part.$('input[type="range"]');
         if (slider) {
           const runs = await runsOf(part);
@@ -157,7 +160,7 @@ const tasks = {
       }
       parts[name] = steps;
     }
-    return { errors, parts };
+    return { errors, parts, first };
   },
 
   // {page, weights, picture}: the whole network with drawn weights, stopped, then a reader's file.

@@ -113,6 +113,7 @@ def test_the_live_parts_are_operated_and_give_our_numbers(ask: Ask, picture: Pat
             agree(step["asked"], step["result"], name)
         assert any(step["asked"] != steps[0]["asked"] for step in steps[1:]), "what a reader moves must matter"
     for name in ("convolution", "relu", "pooling"):
+        assert report["first"][name] == {"empty": 0, "same": True}, "what Run gives is there before"
         images = {step["step"]: step["asked"]["image"] for step in parts[name]}
         assert images["keyboard"] != images["slider"]
         assert images["pointer"] != images["keyboard"]

@@ -1,0 +1,105 @@
+"""A run's key holds the contents of what is named by a path, and only the name of what is built in."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minialex.data.store.prepare import prepare
+from minialex.errors import DataError
+from minialex.recipe.fields import Recipe
+from minialex.studies import contents
+from minialex.studies.study import deciding_fields, key, parse
+
+NETWORK = """
+from minialex.network.layers import Flatten, Linear
+from minialex.network.network import Network
+
+def net(fields):
+    return Network("mine", (3, fields.crop, fields.crop), (Flatten("flat"), Linear("fc", fields.classes, bias=BIAS)))
+"""
+STUDY = """
+title = "Mine"
+question = "What?"
+section = "4"
+claim = "nothing"
+measure = "error"
+base = "small"
+seeds = [1, 2]
+[regime]
+data = "nowhere/photos"
+[[arms]]
+name = "a"
+[[arms]]
+name = "b"
+fields = { momentum = 0.5 }
+"""
+
+
+def anew(recipe: Recipe) -> str:
+    """The key as another process finds it."""
+    contents._images.cache_clear()
+    contents._networks.clear()
+    return key(recipe)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for n in range(4):
+            pixels = np.full((8, 8, 3), 20 * n + len(name + "x" * (name == "cat")), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{n}.png")
+    return tmp_path / "photos"
+
+
+def test_images_that_are_exchanged_give_another_key(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(data="photos")
+    before = anew(recipe)
+    assert anew(recipe) == before
+    shutil.copy(photos / "cat" / "0.png", photos / "dog" / "0.png")
+    changed = anew(recipe)
+    assert changed != before
+    (photos / "dog" / "0.png").rename(photos / "cat" / "4.png")
+    assert anew(recipe) not in (before, changed)
+    monkeypatch.setattr("minialex.studies.contents.load", None)
+    assert key(recipe)  # found once in a process
+
+
+def test_a_store_counts_with_its_checksums(photos: Path) -> None:
+    prepare(photos, "store", size=8, workers=1)
+    before = anew(Recipe(data="store"))
+    shutil.rmtree("store")
+    prepare(photos, "store", size=8, workers=1)
+    assert anew(Recipe(data="store")) == before
+    shutil.rmtree("store")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(photos / "dog" / "0.png")
+    prepare(photos, "store", size=8, workers=1)
+    assert anew(Recipe(data="store")) != before
+
+
+def test_an_edited_network_gives_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = []
+    for n, bias in enumerate(("0", "1", "0")):
+        (tmp_path / str(n)).mkdir()
+        monkeypatch.chdir(tmp_path / str(n))
+        Path("mine.py").write_text(NETWORK.replace("BIAS", bias) + "# a comment\n" * n, encoding="utf-8")
+        keys.append(anew(Recipe(data="shapes", model="mine.py:net", columns=1, classes=0, crop=16, image_size=16)))
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_of_built_in_data_the_name_is_enough() -> None:
+    assert contents.digests(Recipe(data="cifar10:/nowhere/at/all")) == {}
+    assert key(Recipe(data="cifar10:/nowhere")) == key(Recipe(data="cifar10"))
+
+
+def test_a_study_can_be_read_before_its_images_are_there() -> None:
+    study = parse(STUDY, "mine")
+    assert deciding_fields(study.recipe(study.arms[0], 1))["data"] == "nowhere/photos"
+    with pytest.raises(DataError, match="nowhere/photos: no such folder"):
+        key(study.recipe(study.arms[0], 1))
