@@ -13,6 +13,7 @@ from minialex.data.store.prepare import prepare
 from minialex.errors import DataError
 from minialex.recipe.fields import Recipe
 from minialex.studies import contents
+from minialex.studies.measures import data_of
 from minialex.studies.study import deciding_fields, key, parse
 
 NETWORK = """
@@ -103,3 +104,18 @@ def test_a_study_can_be_read_before_its_images_are_there() -> None:
     assert deciding_fields(study.recipe(study.arms[0], 1))["data"] == "nowhere/photos"
     with pytest.raises(DataError, match="nowhere/photos: no such folder"):
         key(study.recipe(study.arms[0], 1))
+
+
+def test_a_runs_images_are_made_square_and_checked_as_its_recipe_says(photos: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 33, 3), np.uint8)).save(photos / "cat" / "0.png")
+    recipe = Recipe(data="photos", image_size=8, crop=8)
+    first, other = (data_of(recipe.replace(resize=way), "") for way in ("one-step", "resize-then-crop"))
+    pixels = [
+        np.concatenate([part.read(np.arange(len(part))) for part in (data.train, data.validation)])
+        for data in (first, other)
+    ]
+    assert not np.array_equal(*pixels)
+    assert data_of(recipe.replace(resize="one-step", momentum=0.5), "") is first
+    (photos / "dog" / "3.png").write_bytes(b"nothing")
+    found = data_of(recipe.replace(skip_broken=True), "")
+    assert [item.name for item in found.left_out] == ["dog/3.png"]
