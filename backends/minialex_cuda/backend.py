@@ -155,7 +155,10 @@ class CudaBackend:
         runtime, nbytes = self.runtime, math.prod(shape)
         if any(2 * nbytes > runtime.free(self.place(device).device) for device in devices):
             return None
-        wholes = {device: self.place(device).empty(shape, np.uint8) for device in devices}
+        try:
+            wholes = {device: self.place(device).empty(shape, np.uint8) for device in devices}
+        except MemoryError:  # what is free may be in pieces, and others may take it meanwhile
+            return None
         done = 0
         for block in blocks:
             for device, whole in wholes.items():
