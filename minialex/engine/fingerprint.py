@@ -20,13 +20,13 @@ import numpy as np
 
 from minialex.backend.operations import FUNCTIONS
 from minialex.backend.program import Program, Value
-from minialex.engine.step import Plan, record
+from minialex.engine.step import Kind, Plan, record
 from minialex.network import variants
 from minialex.recipe.fields import Recipe, is_own
 
 
-def of_network(recipe: Recipe) -> str:
-    """SHA-256, in hexadecimal, of what a recipe's network computes; empty for built-in networks.
+def of_network(recipe: Recipe, kind: Kind = "train") -> str:
+    """SHA-256, in hexadecimal, of what a recipe's network computes in a step; empty for built-in networks.
 
     Raises:
         ConfigurationError: If the network is missing, or does not fit the recipe.
@@ -36,7 +36,7 @@ def of_network(recipe: Recipe) -> str:
     fields = recipe.table("network")
     alone = Recipe().replace(**fields, image_size=recipe.crop)  # the rest of the recipe is compared separately
     plan = Plan(variants.build(alone), ("here",) * recipe.columns, alone)
-    program = record(plan, "train", 1, ("here",))
+    program = record(plan, kind, 1, ("here",))
     sum_ = hashlib.sha256()
     for text in (*_calls(program), *_sources(program)):
         sum_.update(text.encode() + b"\n")

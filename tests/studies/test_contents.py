@@ -94,6 +94,36 @@ def test_an_edited_network_gives_another_key(tmp_path: Path, monkeypatch: pytest
     assert keys[0] == keys[2] != keys[1]
 
 
+OWN_LAYER = """
+from dataclasses import replace
+from minialex.network.layers import Flatten, Linear
+from minialex.network.network import Network
+
+class Mine(Linear):
+    def parameters(self, *where):
+        return {name: replace(one, std=STD) for name, one in super().parameters(*where).items()}
+
+    def forward(self, backend, parameters, x, context):
+        y, saved = super().forward(backend, parameters, x, context)
+        return y if context.training else backend.scale(y, SCALE), saved
+
+def net(fields):
+    return Network("mine", (3, fields.crop, fields.crop), (Flatten("flat"), Mine("fc", fields.classes)))
+"""
+
+
+def test_so_does_one_whose_training_step_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Initial values, and what is done only when it does not train, decide a run's errors, too."""
+    keys = []
+    for n, (std, scale) in enumerate((("0.5", "0.5"), ("0.25", "0.5"), ("0.5", "1.0"), ("0.5", "0.5"))):
+        (tmp_path / str(n)).mkdir()
+        monkeypatch.chdir(tmp_path / str(n))
+        Path("mine.py").write_text(OWN_LAYER.replace("STD", std).replace("SCALE", scale), encoding="utf-8")
+        keys.append(anew(Recipe(data="shapes", model="mine.py:net", columns=1, classes=0, crop=16, image_size=16)))
+    assert keys[0] == keys[3]
+    assert len(set(keys)) == 3
+
+
 def test_of_built_in_data_the_name_is_enough() -> None:
     assert contents.digests(Recipe(data="cifar10:/nowhere/at/all")) == {}
     assert key(Recipe(data="cifar10:/nowhere")) == key(Recipe(data="cifar10"))
