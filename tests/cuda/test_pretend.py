@@ -304,6 +304,27 @@ assert not driver.broken, driver.broken
 """)
 
 
+def test_without_memory_that_can_be_locked_everything_is_copied_once_more() -> None:
+    """Batches, numbers of a size that comes again, and results."""
+    rules("""
+import cupy
+from cupy.cuda import runtime as cuda_runtime
+from minialex_cuda import CudaBackend
+def refused(nbytes):
+    raise cuda_runtime.CUDARuntimeError(2)
+cupy.cuda.alloc_pinned_memory = refused
+backend = CudaBackend(runtime=runtime)
+for k in range(6):
+    batch = backend.host_bytes((40, 50))
+    batch[...] = k
+    x = backend.to_device(batch, "cuda:0")
+    batch[...] = 255
+    for found in (backend.to_numpy(x), *backend.to_numpy_later([x])()):
+        assert (found == k).all()
+assert not driver.broken, driver.broken
+""")
+
+
 def test_a_batch_that_is_collected_during_a_capture_leaves_no_trace_in_it() -> None:
     """What Python's collector may do at any moment: an event then would belong to the graph."""
     rules("""
