@@ -28,7 +28,7 @@ from minialex_cuda.runtime import departures
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.arrivals import Arrivals
 from minialex_cuda.runtime.place import EagerPlace
-from minialex_cuda.runtime.protocol import PRECISIONS, Precision, Runtime
+from minialex_cuda.runtime.protocol import PRECISIONS, Event, Precision, Runtime
 
 PRODUCTS = ("conv2d", "conv2d_backward", "linear", "linear_backward")
 
@@ -159,11 +159,15 @@ class CudaBackend:
             wholes = {device: self.place(device).empty(shape, np.uint8) for device in devices}
         except MemoryError:  # what is free may be in pieces, and others may take it meanwhile
             return None
-        done = 0
+        done, sent = 0, list[Event]()
         for block in blocks:
+            for event in sent:  # else blocks on their way would pile up where they are read faster than sent
+                runtime.wait_on_host(event)
+            sent.clear()
             for device, whole in wholes.items():
                 part = runtime.flat(whole.flat.memory, done, block.nbytes, np.uint8)
                 runtime.upload(self.place(device).stream, block, part)
+                sent.append(runtime.record(self.place(device).stream))
             done += block.nbytes
 
         def take(rows: NDArray[np.int64], device: str) -> CudaArray:
