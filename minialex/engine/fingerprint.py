@@ -38,8 +38,8 @@ def of_network(recipe: Recipe, kind: Kind = "train") -> str:
     plan = Plan(variants.build(alone), ("here",) * recipe.columns, alone)
     program = record(plan, kind, 1, ("here",))
     sum_ = hashlib.sha256()
-    for text in (*_calls(program), *_sources(program)):
-        sum_.update(text.encode() + b"\n")
+    for line in (*_calls(program), *_sources(program)):
+        sum_.update(line.encode() + b"\n")
     return sum_.hexdigest()
 
 
@@ -47,21 +47,24 @@ def _calls(program: Program) -> Iterator[str]:
     for call in program.calls:
         # of two operations of one name in a process, the second has a number
         operation = re.sub(r"-\d+$", "", call.operation) if call.operation in FUNCTIONS else call.operation
-        yield f"{call.layer} {call.column} {call.phase} {operation} {_text((call.args, call.kwargs))}"
+        yield f"{call.layer} {call.column} {call.phase} {operation} {text((call.args, call.kwargs))}"
 
 
-def _text(item: Any) -> str:
+def text(item: Any) -> str:
+    """Everything that an item holds, the same in every process."""
     if isinstance(item, Value):
         return f"#{item.index}{item.shape}{item.dtype}"
     if isinstance(item, np.ndarray):
         return hashlib.sha256(np.ascontiguousarray(item).tobytes()).hexdigest()
     if isinstance(item, Mapping):
-        return "{" + ", ".join(f"{key}: {_text(value)}" for key, value in item.items()) + "}"
+        return "{" + ", ".join(f"{key}: {text(value)}" for key, value in item.items()) + "}"
     if isinstance(item, list | tuple):
-        return "(" + ", ".join(map(_text, item)) + ")"
+        return "(" + ", ".join(map(text, item)) + ")"
+    if isinstance(item, set | frozenset):
+        return "{" + ", ".join(sorted(map(text, item))) + "}"
     if dataclasses.is_dataclass(item) and not isinstance(item, type):
         fields = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
-        return f"{type(item).__qualname__}{_text(fields)}"
+        return f"{type(item).__qualname__}{text(fields)}"
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(item))
 
 

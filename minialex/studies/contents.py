@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from functools import cache
 
 from minialex.data import NAMES, absolute, load
@@ -40,7 +39,7 @@ def _network(recipe: Recipe) -> str:
     """Of what it computes, in training and not, and of the layers' fields and initial values, which no step holds."""
     recipe = recipe.replace(classes=recipe.classes or 10)  # 0: as many as the data has
     network = variants.build(recipe)
-    held = re.sub(r" at 0x[0-9a-fA-F]+", "", repr((network.layers, network.parameters(recipe.columns))))
+    held = fingerprint.text((network.layers, network.parameters(recipe.columns)))
     steps = fingerprint.of_network(recipe), fingerprint.of_network(recipe, "infer")
     return hashlib.sha256("".join((*steps, held)).encode()).hexdigest()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +125,45 @@ def test_so_does_one_whose_training_step_is_the_same(tmp_path: Path, monkeypatch
         keys.append(anew(Recipe(data="shapes", model="mine.py:net", columns=1, classes=0, crop=16, image_size=16)))
     assert keys[0] == keys[3]
     assert len(set(keys)) == 3
+
+
+HOLDING = """
+from dataclasses import dataclass, field
+from typing import Any
+import numpy as np
+from minialex.network.layers import Flatten, Linear
+from minialex.network.network import Network
+
+@dataclass(frozen=True)
+class Mine(Linear):
+    words: frozenset = frozenset(("one", "two", "three", "four", "five", "six"))
+    numbers: Any = field(default=None, compare=False)
+
+def net(fields):
+    numbers = np.arange(2000.0)
+    numbers[1000] = NUMBER
+    layers = Flatten("flat"), Mine("fc", fields.classes, numbers=numbers)
+    return Network("mine", (3, fields.crop, fields.crop), layers)
+"""
+
+
+def test_what_layers_hold_counts_whole_and_the_same_in_every_process(tmp_path: Path) -> None:
+    asks = """
+from minialex.recipe.fields import Recipe
+from minialex.studies.study import key
+print(key(Recipe(data="shapes", model="mine.py:net", columns=1, classes=0, crop=16, image_size=16)))
+"""
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join(map(str, (root, root / "backends")))
+    keys = []
+    for number, seed in (("7", "1"), ("8", "1"), ("7", "2")):
+        (tmp_path / "mine.py").write_text(HOLDING.replace("NUMBER", number), encoding="utf-8")
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path}
+        done = subprocess.run(
+            [sys.executable, "-c", asks], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        keys.append(done.stdout)
+    assert keys[0] == keys[2] != keys[1]
 
 
 def test_of_built_in_data_the_name_is_enough() -> None:
