@@ -28,7 +28,7 @@ from minialex_cuda.runtime import departures
 from minialex_cuda.runtime.array import CudaArray
 from minialex_cuda.runtime.arrivals import Arrivals
 from minialex_cuda.runtime.place import EagerPlace
-from minialex_cuda.runtime.protocol import PRECISIONS, Precision, Runtime
+from minialex_cuda.runtime.protocol import PRECISIONS, Event, Precision, Runtime
 
 PRODUCTS = ("conv2d", "conv2d_backward", "linear", "linear_backward")
 
@@ -155,12 +155,19 @@ class CudaBackend:
         runtime, nbytes = self.runtime, math.prod(shape)
         if any(2 * nbytes > runtime.free(self.place(device).device) for device in devices):
             return None
-        wholes = {device: self.place(device).empty(shape, np.uint8) for device in devices}
-        done = 0
+        try:
+            wholes = {device: self.place(device).empty(shape, np.uint8) for device in devices}
+        except MemoryError:  # what is free may be in pieces, and others may take it meanwhile
+            return None
+        done, sent = 0, list[Event]()
         for block in blocks:
+            for event in sent:  # else blocks on their way would pile up where they are read faster than sent
+                runtime.wait_on_host(event)
+            sent.clear()
             for device, whole in wholes.items():
                 part = runtime.flat(whole.flat.memory, done, block.nbytes, np.uint8)
                 runtime.upload(self.place(device).stream, block, part)
+                sent.append(runtime.record(self.place(device).stream))
             done += block.nbytes
 
         def take(rows: NDArray[np.int64], device: str) -> CudaArray:

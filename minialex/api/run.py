@@ -304,6 +304,8 @@ def _carry_out(
             raise
         if result.evaluation is not None and group.rank == 0:
             result = _reported(run.paths, recipe, data, result, result.evaluation)
+        if result.stopped and group.rank == 0:
+            run.paths.report.unlink(missing_ok=True)  # of fewer epochs, from before the run was resumed
     return TrainingRun(path, None if given is None else data, result)  # without the images left out
 
 

@@ -22,7 +22,8 @@ processor, and are not changed afterwards. ``to_numpy_later(arrays)`` begins to 
 after all work asked for so far, and returns a function that waits for the copies and returns them in a list; training
 then asks for a step before it has the result of the one before, so that such a device never waits for the host.
 ``keep_rows(blocks, shape, devices)`` keeps an array of images that comes in blocks on devices, if there is room, and
-returns a function that takes rows of it there (None if not); training then reads every image from the host only once.
+returns a function that takes rows of it there (None if not); training then reads no image after its second epoch has
+begun.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ class Split(Protocol):
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The images at some indices, uint8 [n, 3, size, size], RGB; `DataError` if one cannot be read.
 
+        An index always means the same image: one that was read may be kept instead of being read again.
         Several threads may read at once. A part that also has ``read_into(indices, out)`` reads directly to where its
         images are needed (see `read_into`).
         """

@@ -20,13 +20,13 @@ import numpy as np
 
 from minialex.backend.operations import FUNCTIONS
 from minialex.backend.program import Program, Value
-from minialex.engine.step import Plan, record
+from minialex.engine.step import Kind, Plan, record
 from minialex.network import variants
 from minialex.recipe.fields import Recipe, is_own
 
 
-def of_network(recipe: Recipe) -> str:
-    """SHA-256, in hexadecimal, of what a recipe's network computes; empty for built-in networks.
+def of_network(recipe: Recipe, kind: Kind = "train") -> str:
+    """SHA-256, in hexadecimal, of what a recipe's network computes in a step; empty for built-in networks.
 
     Raises:
         ConfigurationError: If the network is missing, or does not fit the recipe.
@@ -36,10 +36,10 @@ def of_network(recipe: Recipe) -> str:
     fields = recipe.table("network")
     alone = Recipe().replace(**fields, image_size=recipe.crop)  # the rest of the recipe is compared separately
     plan = Plan(variants.build(alone), ("here",) * recipe.columns, alone)
-    program = record(plan, "train", 1, ("here",))
+    program = record(plan, kind, 1, ("here",))
     sum_ = hashlib.sha256()
-    for text in (*_calls(program), *_sources(program)):
-        sum_.update(text.encode() + b"\n")
+    for line in (*_calls(program), *_sources(program)):
+        sum_.update(line.encode() + b"\n")
     return sum_.hexdigest()
 
 
@@ -47,21 +47,24 @@ def _calls(program: Program) -> Iterator[str]:
     for call in program.calls:
         # of two operations of one name in a process, the second has a number
         operation = re.sub(r"-\d+$", "", call.operation) if call.operation in FUNCTIONS else call.operation
-        yield f"{call.layer} {call.column} {call.phase} {operation} {_text((call.args, call.kwargs))}"
+        yield f"{call.layer} {call.column} {call.phase} {operation} {text((call.args, call.kwargs))}"
 
 
-def _text(item: Any) -> str:
+def text(item: Any) -> str:
+    """Everything that an item holds, the same in every process."""
     if isinstance(item, Value):
         return f"#{item.index}{item.shape}{item.dtype}"
     if isinstance(item, np.ndarray):
         return hashlib.sha256(np.ascontiguousarray(item).tobytes()).hexdigest()
     if isinstance(item, Mapping):
-        return "{" + ", ".join(f"{key}: {_text(value)}" for key, value in item.items()) + "}"
+        return "{" + ", ".join(f"{key}: {text(value)}" for key, value in item.items()) + "}"
     if isinstance(item, list | tuple):
-        return "(" + ", ".join(map(_text, item)) + ")"
+        return "(" + ", ".join(map(text, item)) + ")"
+    if isinstance(item, set | frozenset):
+        return "{" + ", ".join(sorted(map(text, item))) + "}"
     if dataclasses.is_dataclass(item) and not isinstance(item, type):
         fields = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
-        return f"{type(item).__qualname__}{_text(fields)}"
+        return f"{type(item).__qualname__}{text(fields)}"
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(item))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from functools import cache
 
 from minialex.data import NAMES, absolute, load
@@ -37,10 +36,12 @@ def digests(recipe: Recipe) -> dict[str, str]:
 
 
 def _network(recipe: Recipe) -> str:
-    """The fingerprint, and the layers' fields: the recorded step does not hold the initial values."""
+    """Of what it computes, in training and not, and of the layers' fields and initial values, which no step holds."""
     recipe = recipe.replace(classes=recipe.classes or 10)  # 0: as many as the data has
-    layers = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(variants.build(recipe).layers))
-    return hashlib.sha256((fingerprint.of_network(recipe) + layers).encode()).hexdigest()
+    network = variants.build(recipe)
+    held = fingerprint.text((network.layers, network.parameters(recipe.columns)))
+    steps = fingerprint.of_network(recipe), fingerprint.of_network(recipe, "infer")
+    return hashlib.sha256("".join((*steps, held)).encode()).hexdigest()
 
 
 @cache

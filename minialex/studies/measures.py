@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from minialex.backend.protocol import Backend
-from minialex.data import DataSet, load
+from minialex.data import DataSet
 from minialex.data.dataset import Subset
-from minialex.engine.opening import labelled
+from minialex.engine.opening import labelled, load_data
 from minialex.engine.schedule import epoch_rates
 from minialex.engine.session import Session, placement_of
 from minialex.errors import CheckpointError
@@ -149,12 +150,16 @@ class Networks:
 def data_of(recipe: Recipe, place: str) -> DataSet:
     """The data set of a run, read once per process; every seed has the same images."""
     name = f"{recipe.data}:{place}" if place else recipe.data
-    return _loaded(name, recipe.image_size, recipe.train_images or None, recipe.validation_images or None)
+    return _loaded(json.dumps({**{field: getattr(recipe, field) for field in CHOOSE}, "data": name}))
+
+
+CHOOSE = ("image_size", "resize", "skip_broken", "train_images", "validation_images")
+"""Fields on which a run's images depend, besides `data`."""
 
 
 @lru_cache(maxsize=4)
-def _loaded(data: str, size: int, train: int | None, validation: int | None) -> DataSet:
-    return load(data, size=size, train_images=train, validation_images=validation)
+def _loaded(fields: str) -> DataSet:
+    return load_data(replace(Recipe(), **json.loads(fields)))
 
 
 def _remembered(path: Path, compute: Callable[[], float]) -> float:

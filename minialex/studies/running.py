@@ -19,7 +19,7 @@ from typing import Any
 from minialex.backend import registry
 from minialex.engine.opening import prepare
 from minialex.engine.session import placement_of
-from minialex.errors import MinialexError, NumericalError, ResourceError
+from minialex.errors import ConfigurationError, MinialexError, NumericalError, ResourceError
 from minialex.recipe.fields import Recipe
 from minialex.runs.run_folder import Run, is_run, read_metrics
 from minialex.storage import atomic
@@ -169,7 +169,7 @@ def _start(
     busy = [worker.device for worker in workers]
     device = min(place.devices, key=busy.count) if place.devices else None
     mine, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=train_one, args=(job, place, device, theirs), name=job.words)
+    process = context.Process(target=train_one, args=(job, place, device, theirs, key(job.recipe)), name=job.words)
     process.start()
     theirs.close()
     return _Worker(job, process, mine, device, measures.epochs_done(run_folder(place.out, key(job.recipe))))
@@ -214,12 +214,14 @@ class Goal(Listener):
             raise Reached
 
 
-def train_one(job: Job, place: Place, devices: str | None, messages: Connection) -> None:
-    """The work of one process: train a run, or continue it."""
+def train_one(job: Job, place: Place, devices: str | None, messages: Connection, known: str) -> None:
+    """The work of one process: train a run, or continue it, if its key is still the one known to the parent."""
     if hasattr(os, "setsid"):
         os.setsid()  # a terminal's Ctrl-C then reaches only the parent, which asks all to stop
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
+        if key(job.recipe) != known:  # the parent would wait for another folder, again and again
+            raise ConfigurationError("its images or its network were changed meanwhile: run the same command again")
         code = _train(job, place, devices)
     except Reached:
         code = 0

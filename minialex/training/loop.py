@@ -485,13 +485,23 @@ class Training:
         self.stopped = self.stopped or next(filter(None, requests), "")
 
     def keep_images(self) -> None:
-        """Before the second epoch, when steps have their memory, leave the images on the devices if there is room."""
+        """Before the second epoch, when steps have their memory, leave the images on the devices if there is room.
+
+        Not before an epoch that trains layers which are still frozen: its steps need more.
+        """
         left = self.recipe.epochs - self.progress.step / self.steps_per_epoch
-        if self.may_keep and self.progress.step > self.begun_at and left > 1:
+        if self.may_keep and self.progress.step > self.begun_at and left > 1 and not self.thaws():
             self.kept = self.session.keep(self.data.train, readers(self.session))
             self.may_keep = False
             if self.kept is not None:
                 self.run.log("from here on the training images are on the devices")
+
+    def thaws(self) -> bool:
+        """Whether this or a later epoch trains layers that the epoch before did not."""
+        before, *later = (
+            epoch_rates(self.recipe, epoch, ()).frozen for epoch in range(self.epoch - 1, self.recipe.epochs + 1)
+        )
+        return not all(before <= frozen for frozen in later)
 
     def train_epoch(self, now: EpochRates, stop: StopRequest) -> None:
         """Run steps to the end of the epoch, or until a stop is requested."""

@@ -59,6 +59,24 @@ def test_an_interrupt_saves_and_resuming_gives_the_bits_of_a_whole_run(
     assert {name: found[name] for name in last} == {name: expected[name] for name in last}
 
 
+def test_a_report_is_not_of_fewer_epochs_than_the_run_has(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = minialex.train("shapes", **tiny, out=tmp_path / "run", progress=False)
+    before = run.report().read_bytes()
+
+    class Stops(Listener):
+        def recorded(self, record: Any) -> None:
+            if record["kind"] == "validation":
+                signal.raise_signal(signal.SIGINT)
+
+    stopped = run.resume(progress=Stops(), epochs=4)
+    assert stopped.stopped == "Ctrl-C"
+    assert len([record for record in stopped.metrics if record["kind"] == "validation"]) == 3
+    assert stopped.report().read_bytes() != before
+    assert "epochs = 4" in stopped.report().read_text(encoding="utf-8")
+
+
 def test_what_a_run_knows(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = minialex.TrainingRun("runs/shapes")
     kinds = [record["kind"] for record in run.metrics]

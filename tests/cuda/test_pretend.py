@@ -304,6 +304,49 @@ assert not driver.broken, driver.broken
 """)
 
 
+def test_without_memory_that_can_be_locked_everything_is_copied_once_more() -> None:
+    """Batches, numbers of a size that comes again, and results."""
+    rules("""
+import cupy
+from cupy.cuda import runtime as cuda_runtime
+from minialex_cuda import CudaBackend
+def refused(nbytes):
+    raise cuda_runtime.CUDARuntimeError(2)
+cupy.cuda.alloc_pinned_memory = refused
+backend = CudaBackend(runtime=runtime)
+for k in range(6):
+    batch = backend.host_bytes((40, 50))
+    batch[...] = k
+    x = backend.to_device(batch, "cuda:0")
+    batch[...] = 255
+    for found in (backend.to_numpy(x), *backend.to_numpy_later([x])()):
+        assert (found == k).all()
+assert not driver.broken, driver.broken
+""")
+
+
+def test_images_that_are_to_stay_do_not_pile_up_on_their_way() -> None:
+    """However slowly they are sent: their page-locked memory is used again."""
+    rules("""
+from minialex_cuda import CudaBackend
+backend, addresses, most = CudaBackend(runtime=runtime), set(), 0
+def blocks():
+    global most
+    for k in range(60):
+        block = backend.host_bytes((2, 3, 8, 8))
+        block[...] = k
+        addresses.add(block.ctypes.data)
+        yield block
+        most = max(most, *(len(backend.place(device).stream.held) for device in backend.devices))
+take = backend.keep_rows(blocks(), (120, 3, 8, 8), backend.devices)
+for device in backend.devices:
+    found = backend.to_numpy(take(np.arange(120)[::-1].copy(), device))
+    assert (found == np.arange(120, dtype=np.uint8)[::-1, None, None, None] // 2).all()
+assert most <= 2 and len(addresses) <= 4, (most, len(addresses))
+assert not driver.broken, driver.broken
+""")
+
+
 def test_a_batch_that_is_collected_during_a_capture_leaves_no_trace_in_it() -> None:
     """What Python's collector may do at any moment: an event then would belong to the graph."""
     rules("""

@@ -64,6 +64,21 @@ def test_not_where_they_take_more_than_half_of_what_is_free() -> None:
     assert kept.keep(NumpyBackend(), ("cpu:0",), split, **reading) is None
 
 
+def test_not_where_what_is_free_is_in_pieces() -> None:
+    """The second device has no block of that size: the first one's is given back, and no image is read."""
+
+    class InPieces(FakeRuntime):
+        def allocate(self, nbytes: int, device: str, stream: Any) -> Any:
+            if nbytes == 10 * 3 * 32**2 and device == "cuda:1":
+                raise MemoryError
+            return super().allocate(nbytes, device, stream)
+
+    backend = CudaBackend(runtime=InPieces())
+    reading: dict[str, Any] = {"workers": 1, "empty": lambda shape: pytest.fail("they were read")}
+    assert kept.keep(backend, backend.devices, images(10, 32), **reading) is None
+    assert backend.memory_in_use("cuda:0") == 0
+
+
 class Counting(ArraySplit):
     """Counts how often every image is read."""
 
@@ -117,6 +132,34 @@ def test_the_last_epoch_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """To copy them all takes as long."""
     monkeypatch.setattr(CudaBackend, "keep_rows", lambda *_: pytest.fail("they are asked for only once more"))
     trained(tmp_path / "run", SHAPES.train, RECIPE.replace(epochs=2))
+
+
+@pytest.mark.parametrize(
+    ("timeline", "begins"),
+    [
+        ((), 2),
+        ([(1, {"conv1": 0, "fc6": 0})], 2),
+        ([(2, {"conv1": 0})], 2),
+        ([(1, {"conv1": 0}), (2, {"conv1": 1})], 3),
+        ([(1, {"conv1": 0, "fc6": 0}), (2, {"fc6": 1}), (4, {"conv1": 1})], 5),
+        ([(1, {"conv1": 0}), (5, {"conv1": 1})], 0),  # the last epoch but one: the last is read
+    ],
+)
+def test_not_before_layers_thaw_whose_steps_need_more(
+    timeline: Any, begins: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = tuple({"epoch": epoch, "layer_rates": rates} for epoch, rates in timeline)
+    recipe = RECIPE.replace(epochs=6, schedule="timeline", timeline=entries)
+    begun, trained_epoch = [0], loop.Training.train_epoch
+
+    def train_epoch(self: loop.Training, *rest: Any) -> None:
+        if self.kept is not None and begun == [0]:
+            begun[:] = [self.epoch]
+        trained_epoch(self, *rest)
+
+    monkeypatch.setattr(loop.Training, "train_epoch", train_epoch)
+    trained(tmp_path / "run", SHAPES.train, recipe)
+    assert begun == [begins]
 
 
 def test_ranks_read_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

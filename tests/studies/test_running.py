@@ -20,7 +20,7 @@ from minialex.backend import registry
 from minialex.cli import app as cli
 from minialex.cli.ablate import quick_study
 from minialex.engine.opening import load_data
-from minialex.errors import ResourceError
+from minialex.errors import MinialexError, ResourceError
 from minialex.runs.run_folder import RunPaths, read_metrics
 from minialex.runs.weights_file import recipe_of
 from minialex.studies import Study, calibration, measures, search, study
@@ -237,6 +237,27 @@ def test_what_a_run_raises_is_said_in_one_line(here: Path, capfd: pytest.Capture
     err = capfd.readouterr().err
     assert err.startswith("error: wrong: some, seed 1: ")
     assert err.count("\n") == 1
+
+
+OWN = """
+from minialex.network.layers import Flatten, Linear
+from minialex.network.network import Network
+
+def net(fields):
+    return Network("mine", (3, fields.crop, fields.crop), (Flatten("flat"), Linear("fc", fields.classes, bias=BIAS)))
+"""
+
+
+def test_a_network_that_is_edited_while_its_study_runs_is_said(here: Path) -> None:
+    """It would be trained into another folder, and the command would go on to ask for the one that it knows."""
+    Path("mine.py").write_text(OWN.replace("BIAS", "0"), encoding="utf-8")
+    mine = study(write(here, "mine", epochs=1))
+    recipe = mine.recipe(mine.arms[0], 1).replace(model=f"{here}/mine.py:net", columns=1)
+    jobs = unfinished([Job(recipe, "some, seed 1")], here / "out")
+    Path("mine.py").write_text(OWN.replace("BIAS", "1"), encoding="utf-8")
+    with pytest.raises(MinialexError, match="some, seed 1: its images or its network were changed meanwhile"):
+        run(jobs, Place(here / "out", threads=1), 1, lambda _: None)
+    assert not (here / "out").exists()
 
 
 def test_a_failing_run_stops_the_others_first(here: Path) -> None:

@@ -62,7 +62,7 @@ class Staging:
     blocks: dict[int, list[tuple[Any, NDArray[np.uint8]]]] = field(default_factory=dict)
 
     def block(self, nbytes: int) -> tuple[Any, NDArray[np.uint8]] | None:
-        """Get (event, memory) whose last copy is done; None for a size that has not come before."""
+        """Get (event, memory) whose last copy is done; None for a size that has not come before, or without memory."""
         self.seen[nbytes] += 1
         if self.seen[nbytes] == 1:
             return None
@@ -70,7 +70,10 @@ class Staging:
         for position, (event, _) in enumerate(blocks):
             if event.done:
                 return blocks.pop(position)
-        pointer = cupy.cuda.alloc_pinned_memory(nbytes)
+        try:
+            pointer = cupy.cuda.alloc_pinned_memory(nbytes)
+        except cuda_runtime.CUDARuntimeError:  # the system cannot lock more pages
+            return None
         return cupy.cuda.Event(disable_timing=True), np.frombuffer(pointer, np.uint8, nbytes)
 
     def give_back(self, nbytes: int, block: tuple[Any, NDArray[np.uint8]]) -> None:
