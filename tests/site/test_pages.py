@@ -232,7 +232,6 @@ COLUMN = blocks.COLUMN
 WIDER = {  # what programs print there is wider than the column, and scrolls on a narrow screen
     "12-depth": "the table of `minialex summary`",
     "13-whole-network": "the table of `minialex plan`",
-    "imagenet": "a training's messages of one line",
     "layer": "an error's one line",
     "resume": "an error's one line",
 }
