@@ -152,7 +152,7 @@ class Tables:
         which: every parameter's index in `rates`
         weight_decays: weight decay of every parameter
         parameters: the block of memory with weights and momentum
-        rounded: the block with rounded weights, as uint16; if there are none, any block
+        rounded: the block with rounded weights; if there are none, one that nothing writes
         gradients: the block with the gradients
         skipped: the block with the counts
         owners: every chunk's parameter number, int32
@@ -192,13 +192,12 @@ class Tables:
         columns += [[array.flat.offset // kind.itemsize for array in arrays] for arrays in (ws, vs, dws)]
         columns += [[-1 if copy is None else copy.flat.offset // copy.dtype.itemsize for copy in rounded]]
         columns += [self.which, [array.flat.offset // 8 for array in skipped]]
-        copy = next((copy for copy in rounded if copy is not None), ws[0])
-        for block, array, dtype in (
-            (self.parameters, ws[0], kind), (self.rounded, copy, np.dtype(np.uint16)),
-            (self.gradients, dws[0], kind), (self.skipped, skipped[0], skipped[0].dtype),
-        ):  # fmt: skip
+        copy = next((copy for copy in rounded if copy is not None), None)
+        copy = on.empty((1,), np.uint16) if copy is None else copy  # the kernel takes one, and no memory twice
+        blocks = (self.parameters, ws[0]), (self.rounded, copy), (self.gradients, dws[0]), (self.skipped, skipped[0])
+        for block, array in blocks:
             memory: Memory = array.flat.memory
-            block.flat = on.runtime.flat(memory, 0, memory.nbytes // dtype.itemsize, dtype)
+            block.flat = on.runtime.flat(memory, 0, memory.nbytes // array.dtype.itemsize, array.dtype)
         for there, numbers in (
             (self.owners, np.repeat(np.arange(len(ws), dtype=np.int32), counts)),
             (self.table, np.ascontiguousarray(np.stack(columns, axis=1), np.int64)),
