@@ -102,12 +102,13 @@ def differences(found: outcome.Outcome) -> str:
     """A table of the arms: their errors, and how they differ from the first one."""
     rows = []
     for arm in found.arms:
-        row = [found.study.arm(arm.name).words, f"{found.means[arm.name].mean:.1f}", "", ""]
+        of = found.study.arm(arm.name)
+        row = [of.words, f"{of.fields['learning_rate']:g}", f"{found.means[arm.name].mean:.1f}", "", ""]
         if arm is not found.base:
             difference = found.differences[arm.name]
-            row[2:] = [words.signed(difference.mean), words.interval(difference)]
+            row[3:] = [words.signed(difference.mean), words.interval(difference)]
         rows.append(row)
-    head = ["", "top-1 error, %: mean of five seeds", "difference from the first", "its 95% interval"]
+    head = ["", "learning rate", "top-1 error, %: mean of five seeds", "difference from the first", "its 95% interval"]
     return f"{words.markdown(head, rows)}\n({words.provenance(found)})\n"
 
 

@@ -35,6 +35,9 @@ def ablate(
     studies: Annotated[list[str] | None, typer.Argument(help="names of studies, or your own TOML files")] = None,
     every: Annotated[bool, typer.Option("--all", help="run all studies in the package")] = False,
     show: Annotated[bool, typer.Option("--list", help="list the studies and what has been recorded")] = False,
+    stored: Annotated[
+        bool, typer.Option("--recorded", help="train nothing; show the outcome that the package has on record")
+    ] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="only check that everything runs, in a minute; proves nothing")
     ] = False,
@@ -83,6 +86,11 @@ def ablate(
     wanted = names() if every else studies or ()
     if not wanted:
         raise ConfigurationError(f"name a study: {', '.join(names())}; or give --all or --list")
+    if stored:
+        if quick or calibrate or collect or record:
+            raise ConfigurationError("--recorded only shows: leave out --quick, --calibrate, --collect and --record")
+        show_recorded(wanted)
+        return 0
     chosen = [quick_study(study(name)) if quick else study(name) for name in wanted]
     check_together(wanted, chosen, quick, calibrate, collect, record)
     spread = tuple(part.strip() for part in (devices or "").split(",") if part.strip())
@@ -187,6 +195,24 @@ def show_studies() -> None:
     console(least=110, fold=True).print(Sheet("", header, rows, "l").rich(lines=True))
 
 
+def show_recorded(names: Sequence[str]) -> None:
+    """Show what the package has on record of some studies, which needs no data set and no SciPy.
+
+    Raises:
+        DataError: If nothing is recorded of one of them.
+    """
+    from minialex.screen.terminal import console
+    from minialex.studies import words
+    from minialex.studies.outcome import recorded
+
+    screen = console()
+    for name in names:
+        if (outcome := recorded(name)) is None:
+            raise DataError(f"nothing is recorded of study '{name}'; `minialex ablate --list` says what is")
+        show_table(screen, outcome, words.verdict(outcome))
+        screen.print(words.provenance(outcome))
+
+
 def quick_study(study: Study) -> Study:
     """The same arms, with two short training runs each, on generated images."""
 
@@ -242,10 +268,8 @@ def train(screen: Console, jobs: Sequence[Job], place: Place, at_once: int) -> s
 
 
 def show_outcome(screen: Console, outcome: Outcome, out: Path) -> None:
-    """Show the table, the verdict and the picture, and save them as files."""
+    """Show the table and the verdict, and save them and the picture as files."""
     from minialex.figures import pictures
-    from minialex.screen.sheet import Sheet
-    from minialex.screen.terminal import console
     from minialex.storage import atomic
     from minialex.studies import drawing, words
     from minialex.studies.study import names
@@ -267,14 +291,24 @@ def show_outcome(screen: Console, outcome: Outcome, out: Path) -> None:
         pictures.save(searched, files[".search.png"])
     else:
         del files[".search.png"]
-    screen.print(study.title + (" (quick mode: proves nothing)" if outcome.quick else ""), style="bold")
-    screen.print(study.question)
-    header, _, *rows = [words.cells(line) for line in table.splitlines()]
+    show_table(screen, outcome, verdict)
+    for kind, path in files.items():
+        screen.print(f"{kind[1:]:<12} {path}")
+
+
+def show_table(screen: Console, outcome: Outcome, verdict: Sequence[str]) -> None:
+    """Show the question, the paper's claim, the table and the verdict's sentences."""
+    from minialex.screen.sheet import Sheet
+    from minialex.screen.terminal import console
+    from minialex.studies import words
+
+    screen.print(outcome.study.title + (" (quick mode: proves nothing)" if outcome.quick else ""), style="bold")
+    screen.print(outcome.study.question)
+    screen.print(f"The paper (section {outcome.study.section}): {outcome.study.claim}.")
+    header, _, *rows = [words.cells(line) for line in words.table(outcome).splitlines()]
     console(least=150).print(Sheet("", header, rows, "l").rich())
     for sentence in verdict:
         screen.print(sentence)
-    for kind, path in files.items():
-        screen.print(f"{kind[1:]:<12} {path}")
 
 
 def choose_rates(screen: Console, study: Study, out: Path, path: Path) -> None:

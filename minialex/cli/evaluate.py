@@ -146,7 +146,7 @@ def summary(evaluation: Evaluation, runs: Sequence[Path], data: DataSet, views: 
         ("top-1 error", evaluation.words(1)),
         *([("top-5 error", evaluation.words(5))] if evaluation.probs.shape[1] > 5 else []),
         ("loss", f"{evaluation.loss:.4f}"),
-        ("calibration", f"expected error {measured.expected_error:.2%}; {tendency} by "
+        ("calibration", f"expected calibration error {measured.expected_error:.2%}; {tendency} by "
                         f"{abs(measured.overconfidence):.2%}"),
     ]  # fmt: skip
 

@@ -180,6 +180,8 @@ def find(path: Path) -> Weights:
     if path.is_file():
         _refuse_foreign(path)
         return read(path)
+    if not path.is_dir() and path.suffix in (".safetensors", ".pt", ".pth", ".onnx", ".caffemodel"):
+        raise CheckpointError(f"no file {path}; check the path")  # nobody names a run like that
     if not path.is_dir():
         raise CheckpointError(f"no run folder {path}; train one with `{shell('minialex', 'train', '--out', path)}`")
     if (path / checkpoint.MANIFEST).is_file():

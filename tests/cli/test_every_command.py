@@ -209,6 +209,7 @@ def codes(uses: list[str], redirection: str, place: Path, **environment: str) ->
 
 PRINTING = [
     "recipe", "recipe small", "differences", "backends", "plan --devices h200 --json", "notebooks", "ablate --list",
+    "ablate pooling --recorded",
     "evaluate RUN --backend numpy --per-class", "--version", "summary --recipe small", "--help",
 ]  # fmt: skip
 

@@ -191,6 +191,7 @@ def test_nothing_is_overwritten_unasked(
     [
         (["export", "{run}", "x.h5"], 2, "endings .safetensors, .onnx, .pt, .pth"),
         (["export", "/no/such/run", "x.onnx"], 4, "no run folder"),
+        (["evaluate", "/no/such/net.safetensors"], 4, "no file /no/such/net.safetensors; check the path"),
         (["export", "{run}", "/no/such/folder/x.safetensors"], 2, "check the path"),
         (["import", "/no/such/file", "x.safetensors"], 4, "no file /no/such/file"),
         (["import", "text.pth", "x.safetensors"], 4, "text.pth is damaged, or no PyTorch file"),

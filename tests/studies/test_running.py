@@ -23,9 +23,9 @@ from minialex.engine.opening import load_data
 from minialex.errors import MinialexError, ResourceError
 from minialex.runs.run_folder import RunPaths, read_metrics
 from minialex.runs.weights_file import recipe_of
-from minialex.studies import Study, calibration, measures, search, study
+from minialex.studies import Study, calibration, measures, search, study, words
 from minialex.studies.measures import epochs_done, training_curve
-from minialex.studies.outcome import run_folder
+from minialex.studies.outcome import recorded, run_folder
 from minialex.studies.running import Job, Place, run, unfinished
 from minialex.studies.study import key, parse, rates_file
 
@@ -380,6 +380,26 @@ def test_quick_mode_says_that_it_claims_nothing(here: Path, capfd: pytest.Captur
     out = capfd.readouterr().out
     assert "proves nothing" in out
     assert json.loads((here / "out" / "quick" / "pooling.json").read_text())["quick"] is True
+
+
+def test_what_is_recorded_is_shown_without_data_and_without_scipy(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    assert cli.run(["ablate", "pooling", "depth", "--recorded"]) == 0
+    out = capfd.readouterr().out
+    for name in ("pooling", "depth"):
+        outcome = recorded(name)
+        assert outcome is not None
+        assert outcome.study.question in " ".join(out.split())
+        assert outcome.study.claim in " ".join(out.split())
+        assert " ".join(words.verdict(outcome)[0].split()) in " ".join(out.split())
+    assert not list(here.iterdir()), "it only shows"
+    assert cli.run(["ablate", "pooling", "--recorded", "--quick"]) == 2
+    assert "--recorded only shows" in capfd.readouterr().err
+    shutil.copy(rates_file("pooling").with_name("pooling.toml"), here / "mine.toml")
+    assert cli.run(["ablate", "mine.toml", "--recorded"]) == 3
+    assert "nothing is recorded of study 'mine.toml'" in capfd.readouterr().err
 
 
 def test_the_list_has_every_study(capfd: pytest.CaptureFixture[str]) -> None:
