@@ -226,7 +226,7 @@ def test_the_command_says_how_many_threads_there_must_be(capsys: pytest.CaptureF
         cli.main(["bench", "--backend", "numba", "--threads", "0"])
     assert ended.value.code == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(r"error: .*--threads.* 1\n", error)
+    assert re.fullmatch(r"error: .*--threads.* 1\. `minialex bench --help` .*\n", error)
     assert "Traceback" not in error
 
 
