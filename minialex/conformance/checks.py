@@ -230,6 +230,8 @@ def check_to_device(backend: Backend, profile: settings = PROFILES["ci"]) -> Non
                     _check_round_trip(backend, lay_out(source, layout), device, f"{dtype} {shape}, {layout}")
     if runs_ahead(backend):
         _check_promises(backend)
+    if hasattr(backend, "keep_rows"):
+        _check_kept(backend)
     try:
         backend.to_device(np.zeros(1, np.float32), "nowhere:0")
     except ConfigurationError:
@@ -250,6 +252,22 @@ def _check_promises(backend: Backend) -> None:
         expect(len(found) == len(ws), "to_numpy_later", f"{len(found)} arrays for {len(ws)}")
         for array, numbers in zip(found, wanted, strict=True):
             expect(same_bits(array, numbers), "to_numpy_later", f"{dtype}: other numbers than when it was called")
+
+
+def _check_kept(backend: Any) -> None:
+    """`keep_rows` gives the rows that are asked for, in their order; rows of 75 bytes, and of 48."""
+    for size in (5, 4):
+        whole = np.random.default_rng(size).integers(0, 256, (7, 3, size, size), np.uint8)
+        take = backend.keep_rows(iter((whole[:4].copy(), whole[4:].copy())), whole.shape, backend.devices)
+        if take is None:  # no room
+            continue
+        rows = np.array([6, 0, 0, 3])
+        for device in backend.devices:
+            found = take(rows, device)
+            expect(found.device == device, "to_device", f"keep_rows: rows for {device} are on {found.device}")
+            expect(
+                same_bits(backend.to_numpy(found), whole[rows]), "to_device", f"keep_rows: not rows {rows} on {device}"
+            )
 
 
 def _check_round_trip(backend: Backend, source: Array, device: str, what: str) -> None:

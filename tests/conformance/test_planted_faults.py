@@ -929,6 +929,26 @@ def _(arrays):
     return lambda: found[:-1]
 
 
+@mover("keep_rows", "the last block is forgotten", "to_device")
+def _(blocks, shape, devices):
+    whole = np.zeros(shape, np.uint8)
+    first = next(blocks)
+    whole[: len(first)] = first
+    return lambda rows, device: pretend.to_device(whole[rows], device)
+
+
+@mover("keep_rows", "rows in the order in which they lie", "to_device")
+def _(blocks, shape, devices):
+    whole = np.concatenate(list(blocks))
+    return lambda rows, device: pretend.to_device(whole[np.sort(rows)], device)
+
+
+@mover("keep_rows", "all on the first device", "to_device")
+def _(blocks, shape, devices):
+    whole = np.concatenate(list(blocks))
+    return lambda rows, device: pretend.to_device(whole[rows], devices[0])
+
+
 @mover("copy_to", "the tag alone changes", "copy_to")
 def _(x, device):
     return x if x.device == device else HostArray(x.data, device)
